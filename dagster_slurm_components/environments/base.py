@@ -1,0 +1,40 @@
+"""What every environment produces: steps for the one static ``activate.sh``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True)
+class ActivationStep:
+    """One thing ``activate.sh`` does before the payload boots.
+
+    Attributes:
+        kind: The name of a function in ``activate.sh``: ``modules``, ``prefix``, ``python``, ``setup``.
+        args: Its positional arguments.
+    """
+
+    kind: str
+    args: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Activation:
+    """The steps that make an environment the payload's own.
+
+    They become ``activate.args`` in the run directory: for each step its kind, the number of its arguments and
+    the arguments, each ended by a NUL byte. ``job.sh`` sources the static ``activate.sh``, which reads them.
+
+    Attributes:
+        steps: In order; a later step sees what an earlier one loaded.
+        env: Extra environment variables; a value the user set wins.
+    """
+
+    steps: tuple[ActivationStep, ...] = ()
+    env: Mapping[str, str] = field(default_factory=dict)
+
+    def arguments(self) -> bytes:
+        """Return the content of ``activate.args``."""
+        words = [word for step in self.steps for word in (step.kind, str(len(step.args)), *step.args)]
+        return b"".join(word.encode("utf-8", "surrogateescape") + b"\0" for word in words)

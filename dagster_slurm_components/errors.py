@@ -1,0 +1,57 @@
+"""The errors this package raises: what happened, where, and what to do about it."""
+
+from __future__ import annotations
+
+
+class DagsterSlurmError(Exception):
+    """Base of all errors of this package.
+
+    Args:
+        message: What happened, in one sentence or two.
+        where: The place: ``file:line``, a host name, a job id or a run directory.
+        hint: What the reader can do about it.
+    """
+
+    def __init__(self, message: str, *, where: str | None = None, hint: str | None = None) -> None:
+        self.message = message
+        self.where = where
+        self.hint = hint
+        super().__init__(message)
+
+    def __str__(self) -> str:
+        """Render as ``where: message. hint``, leaving out what is not known."""
+        text = f"{self.where}: {self.message}" if self.where else self.message
+        return f"{text}\n{self.hint}" if self.hint else text
+
+
+class HostError(DagsterSlurmError):
+    """Something between us and a host went wrong."""
+
+
+class HostUnreachableError(HostError):
+    """The host can't be reached now, or the connection was lost: waiting may heal it, nothing is decided."""
+
+
+class HostRefusedError(HostError):
+    """The host, or our check of it, said no (host key, login, satellite's python): waiting alone won't heal it."""
+
+
+class SatelliteError(HostError):
+    """The satellite received a call and could not do it.
+
+    Args:
+        message: What the satellite said.
+        code: A short stable word for programs, such as ``no_such_program`` or ``disk_full``.
+        where: The host.
+        hint: What the reader can do about it.
+    """
+
+    def __init__(
+        self, message: str, *, code: str = "failed", where: str | None = None, hint: str | None = None
+    ) -> None:
+        self.code = code
+        super().__init__(message, where=where, hint=hint)
+
+
+class SubmitRejectedError(DagsterSlurmError):
+    """The scheduler refused the job for a reason that a retry won't change."""
