@@ -1,0 +1,74 @@
+# Makes the environment the payload's own: one function a kind of step, read from activate.args.
+#
+# Sourced by job.sh, so no `set -u` or `set -e` here: activation scripts of modules and conda packages use unset
+# variables and failing commands freely. A step that fails says so on stderr and ends the job before the payload.
+
+activation_failed() { # MESSAGE
+    printf 'dagster-slurm: %s (on %s)\n' "$1" "${HOSTNAME:-$(uname -n)}" >&2
+    exit 96
+}
+
+activate_modules() { # NAME...: Lmod or Environment Modules
+    local init name loaded
+    if ! type module >/dev/null 2>&1; then
+        for init in "${LMOD_PKG:-/nonexistent}/init/bash" "${MODULESHOME:-/nonexistent}/init/bash" \
+            /etc/profile.d/lmod.sh /etc/profile.d/modules.sh /usr/share/lmod/lmod/init/bash \
+            /usr/share/modules/init/bash /usr/share/Modules/init/bash; do
+            # shellcheck source=/dev/null
+            [ -r "$init" ] && . "$init" && type module >/dev/null 2>&1 && break
+        done
+    fi
+    type module >/dev/null 2>&1 ||
+        activation_failed "modules were asked for ($*), but this node has neither Lmod nor Environment Modules"
+    for name in "$@"; do
+        # The exit status of `module load` can't be trusted: older Lmod and Tcl modules return 0 on failure.
+        module load "$name" || activation_failed "module load $name failed"
+        loaded=":${LOADEDMODULES-}:"
+        case $loaded in
+        *":$name:"* | *":$name/"*) ;;
+        *) activation_failed "module $name did not load; loaded are: ${LOADEDMODULES:-none}" ;;
+        esac
+    done
+}
+
+activate_prefix() { # PATH: a virtual environment or a conda-style prefix
+    local prefix=$1 script
+    [ -d "$prefix" ] || activation_failed "the environment $prefix does not exist"
+    [ -x "$prefix/bin/python" ] || [ ! -e "$prefix/bin/python" ] ||
+        activation_failed "$prefix/bin/python can't be executed"
+    unset PYTHONHOME
+    export PATH=$prefix/bin${PATH:+:$PATH}
+    if [ -d "$prefix/conda-meta" ]; then
+        export CONDA_PREFIX=$prefix
+        for script in "$prefix"/etc/conda/activate.d/*.sh; do
+            # shellcheck source=/dev/null
+            [ -r "$script" ] && . "$script"
+        done
+    elif [ -e "$prefix/pyvenv.cfg" ]; then
+        export VIRTUAL_ENV=$prefix
+    fi
+    if [ -x "$prefix/bin/python" ]; then export DAGSTER_SLURM_PYTHON=$prefix/bin/python; fi
+}
+
+activate_python() { # PATH: one interpreter
+    [ -x "$1" ] || activation_failed "the interpreter $1 does not exist or can't be executed"
+    export DAGSTER_SLURM_PYTHON=$1
+    export PATH=${1%/*}${PATH:+:$PATH}
+}
+
+activate_setup() { # FILE: the site's own lines, a file in the run directory
+    # shellcheck source=/dev/null
+    . "$DAGSTER_SLURM_RUN_DIR/$1" || activation_failed "a line of the environment's setup failed"
+}
+
+activate_all() {
+    local words=() word at=0 kind count
+    while IFS= read -r -d '' word; do words+=("$word"); done <"$DAGSTER_SLURM_RUN_DIR/activate.args"
+    while [ "$at" -lt "${#words[@]}" ]; do
+        kind=${words[at]} count=${words[at + 1]}
+        "activate_$kind" "${words[@]:at+2:count}"
+        at=$((at + 2 + count))
+    done
+}
+
+activate_all

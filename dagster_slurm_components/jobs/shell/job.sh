@@ -1,0 +1,114 @@
+# The body of every job, whoever runs it (sbatch or a plain process): loads the environment, starts the launcher
+# in its own process group, passes signals on, and keeps the job's own record in `status`.
+#
+# Usage: job.sh RUN_DIR
+#
+# All data of the user reaches this file as files in RUN_DIR: job.env, activate.args, launch.args, payload/.
+# It is shipped as it is; nothing is ever written into it but the #SBATCH lines above. Runs on bash 3.2 (macOS).
+#
+# `status` holds KEY=VALUE lines, appended, in blocks that begin with `restart=`; `exit=` ends a block.
+
+umask 077
+run_dir=$1
+restart=${SLURM_RESTART_COUNT:-0}
+cd -- "$run_dir" || exit 97
+
+now() {
+    # EPOCHREALTIME (bash 5) follows the locale's decimal sign.
+    if [ -n "${EPOCHREALTIME-}" ]; then printf '%s' "${EPOCHREALTIME/,/.}"; else date +%s; fi
+}
+
+note() { # KEY VALUE [KEY VALUE ...]: one write, so that a reader never sees half a line
+    local text=''
+    while [ "$#" -gt 1 ]; do
+        text+="$1=${2//$'\n'/ }"$'\n'
+        shift 2
+    done
+    printf '%s' "$text" >>"$run_dir/status"
+}
+
+# A requeued job starts over: what its earlier start reported is set aside, so that nothing is reported twice.
+if [ "$restart" -gt 0 ] && [ -e messages.jsonl ]; then
+    mv -f -- messages.jsonl "messages.jsonl.$((restart - 1))"
+fi
+
+note restart "$restart" started "$(now)" pid "$$" host "${HOSTNAME:-$(uname -n)}" \
+    job_id "${SLURM_JOB_ID-}" partition "${SLURM_JOB_PARTITION-}" \
+    nodes "${SLURM_JOB_NODELIST-}" num_nodes "${SLURM_JOB_NUM_NODES:-1}" \
+    cpus_per_node "${SLURM_JOB_CPUS_PER_NODE-}" mem_per_node_mb "${SLURM_MEM_PER_NODE-}" phase environment
+
+run_payload() {
+    export DAGSTER_SLURM_RUN_DIR=$run_dir DAGSTER_SLURM_RESTART_COUNT=$restart
+    # shellcheck source=/dev/null
+    . "$run_dir/job.env" || exit 96
+    # shellcheck source=/dev/null
+    . "$run_dir/activate.sh" || exit 96
+    # Once more: what the user wrote wins over what a module or an environment sets.
+    # shellcheck source=/dev/null
+    . "$run_dir/job.env" || exit 96
+    if [ -z "${DAGSTER_SLURM_PYTHON-}" ]; then
+        DAGSTER_SLURM_PYTHON=$(command -v python3 || command -v python || printf python3)
+    fi
+    export DAGSTER_SLURM_PYTHON
+    export PYTHONPATH=$run_dir/lib${PYTHONPATH:+:$PYTHONPATH}
+    export PYTHONUNBUFFERED=${PYTHONUNBUFFERED-1}
+    local words=() word
+    while IFS= read -r -d '' word; do words+=("$word"); done <"$run_dir/launch.args"
+    cd -- "$run_dir/payload" || exit 96
+    note phase payload launched "$(now)"
+    exec bash "$run_dir/launch.sh" "${words[@]}"
+}
+
+child=
+interrupted=
+# shellcheck disable=SC2329 # invoked by the traps below
+pass_on() { # SIGNAL: to the whole process group of the launcher
+    interrupted=1
+    note signal "$1"
+    [ -n "$child" ] && kill -s "$1" -- "-$child" 2>/dev/null
+}
+for signal in TERM INT HUP USR1 USR2; do
+    # shellcheck disable=SC2064 # the name is to be filled in now
+    trap "pass_on $signal" "$signal"
+done
+
+set -m # background jobs get a process group of their own, which signals can be sent to
+(
+    trap - TERM INT HUP USR1 USR2
+    run_payload
+) </dev/null &
+child=$!
+set +m
+
+# `wait` comes back early, with 128+n, when a signal arrives; the child is asked again until its own end is known.
+code=0
+while :; do
+    interrupted=
+    wait "$child" 2>/dev/null
+    answer=$?
+    [ "$answer" -eq 127 ] && break # already told: the answer before stands
+    code=$answer
+    [ -z "$interrupted" ] && break
+done
+kill -s TERM -- "-$child" 2>/dev/null # whatever the payload left behind in its group
+
+memory_peak() { # bytes, where Slurm gave the job a cgroup of its own and the kernel keeps the peak
+    local entry path file
+    [ -n "${SLURM_JOB_ID-}" ] || return 0
+    while IFS= read -r entry; do
+        case $entry in
+        0::*"/job_$SLURM_JOB_ID"*) file=memory.peak path=/sys/fs/cgroup${entry#0::} ;;
+        *:memory:*"/job_$SLURM_JOB_ID"*) file=memory.max_usage_in_bytes path=/sys/fs/cgroup/memory${entry#*:memory:} ;;
+        *) continue ;;
+        esac
+        path=${path%%/job_"$SLURM_JOB_ID"*}/job_$SLURM_JOB_ID
+        [ -r "$path/$file" ] && cat "$path/$file" && return 0
+    done 2>/dev/null </proc/self/cgroup
+}
+
+# "USER SYSTEM" of all ended children; in a subshell `times` would speak of the subshell.
+times >"$run_dir/.times"
+{ read -r _ && read -r cpu; } <"$run_dir/.times"
+rm -f -- "$run_dir/.times"
+note cpu "${cpu-}" memory_peak "$(memory_peak)" ended "$(now)" exit "$code"
+exit "$code"
