@@ -1,0 +1,13 @@
+"""A real Slurm on one Debian or Ubuntu machine, for tests and first steps.
+
+Everything of a cluster lies in one folder, runs as the calling user and listens on loopback only. No
+privileges are needed, except for installing the Debian packages.
+"""
+
+from __future__ import annotations
+
+from dagster_slurm_components.cluster.control import Cluster, default_folder, down, status, up
+from dagster_slurm_components.cluster.layout import ClusterError
+from dagster_slurm_components.cluster.status import ClusterStatus
+
+__all__ = ["Cluster", "ClusterError", "ClusterStatus", "default_folder", "down", "status", "up"]

@@ -1,0 +1,314 @@
+"""Bring a cluster up, look at it, repair it, take it down."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from dagster_slurm_components.cluster import daemons, process, render
+from dagster_slurm_components.cluster.client import run_program
+from dagster_slurm_components.cluster.daemons import Daemon
+from dagster_slurm_components.cluster.isolation import detect
+from dagster_slurm_components.cluster.layout import ClusterError, Layout, check_folder, choose_ports
+from dagster_slurm_components.cluster.lock import folder_lock
+from dagster_slurm_components.cluster.members import members
+from dagster_slurm_components.cluster.packages import ensure_packages
+from dagster_slurm_components.cluster.prepare import prepare
+from dagster_slurm_components.cluster.state import NAME, State, load_state, new_state, save_state
+from dagster_slurm_components.cluster.status import (
+    ClusterStatus,
+    job_counts,
+    look,
+    node_states,
+    nodes_are_good,
+)
+
+Report = Callable[[str], None]
+
+
+def _silent(line: str) -> None:
+    pass
+
+
+def default_folder() -> Path:
+    """Return the folder of the cluster when none is named: DAGSTER_SLURM_CLUSTER, or one in the cache."""
+    named = os.environ.get("DAGSTER_SLURM_CLUSTER")
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    return Path(named) if named else cache / "dagster-slurm" / "cluster"
+
+
+@dataclass(frozen=True)
+class Cluster:
+    r"""A cluster that is up.
+
+    Args:
+        state: Its settled choices.
+
+    Example:
+        >>> cluster = up(Path("/tmp/lab"))
+        >>> cluster.run(["sbatch", "--wrap", "hostname"]).stdout
+        'Submitted batch job 1\n'
+    """
+
+    state: State
+
+    @property
+    def layout(self) -> Layout:
+        """Where everything lies."""
+        return self.state.layout
+
+    @property
+    def folder(self) -> Path:
+        """The one folder that holds everything."""
+        return self.layout.folder
+
+    @property
+    def user(self) -> str:
+        """Who may log in, and whose jobs run."""
+        return self.layout.user
+
+    @property
+    def ssh_port(self) -> int:
+        """The port of the sshd, on 127.0.0.1."""
+        return self.layout.ports.sshd
+
+    @property
+    def slurm_conf(self) -> Path:
+        """What SLURM_CONF must name for the Slurm programs to find this cluster."""
+        return self.layout.slurm_conf
+
+    @property
+    def key_file(self) -> Path:
+        """The private key that logs in."""
+        return self.layout.key_file
+
+    @property
+    def known_hosts_file(self) -> Path:
+        """The known_hosts file with the host's key."""
+        return self.layout.known_hosts_file
+
+    @property
+    def profile_file(self) -> Path:
+        """The profile, written."""
+        return self.folder / "profile.yaml"
+
+    @property
+    def profile(self) -> dict[str, Any]:
+        """The profile that logs in here and submits to the default partition."""
+        return render.profile(self.layout)
+
+    def run(
+        self, argv: Sequence[str], *, check: bool = True, timeout: float = 30
+    ) -> subprocess.CompletedProcess[str]:
+        """Run a Slurm program for this cluster.
+
+        Args:
+            argv: The command line, such as ``["scontrol", "show", "nodes"]``.
+            check: Whether a non-zero exit status is an error.
+            timeout: Seconds.
+
+        Raises:
+            ClusterError: It ended with another exit status than 0, and ``check`` is set.
+        """
+        return run_program(self.layout, argv, check=check, timeout=timeout)
+
+    def daemon(self, name: str) -> Daemon:
+        """Return the description of a daemon.
+
+        Raises:
+            ClusterError: There is none of this name.
+        """
+        return daemons.by_name(self.layout, name)
+
+    def stop_daemon(self, name: str, *, number: signal.Signals = signal.SIGTERM) -> None:
+        """End one daemon alone; jobs go on, as they do when a real slurmd dies.
+
+        Args:
+            name: Such as ``slurmctld`` or ``slurmd-node1``.
+            number: SIGTERM for an orderly end, SIGKILL for a crash.
+        """
+        identity = daemons.running(self.daemon(name), self.layout)
+        if identity is not None:
+            process.send([identity], number)
+            process.stop([identity])
+
+    def start_daemon(self, name: str) -> None:
+        """Start one daemon and wait until it is ready; nothing happens if it runs."""
+        daemon = self.daemon(name)
+        if daemons.running(daemon, self.layout) is None:
+            daemons.start([daemon], self.layout, self.state.isolation)
+
+
+def up(folder: Path | None = None, *, install: bool = True, report: Report = _silent) -> Cluster:
+    """Bring a cluster up: build it, repair it, or find that it is up already.
+
+    Args:
+        folder: Where everything goes; see ``default_folder``.
+        install: Whether missing Debian packages may be installed.
+        report: Receives a line for each thing that is done.
+
+    Raises:
+        ClusterError: It can't be had; the message says what is missing or which log to read.
+    """
+    folder = check_folder(folder or default_folder())
+    _refuse_foreign(folder)
+    with folder_lock(folder):
+        state = load_state(folder)
+        if state is not None and _is_whole(state):
+            return Cluster(state)
+        ensure_packages(install=install, report=report)
+        state = _settle(folder, state)
+        save_state(state)
+        report("preparing configuration, keys and database")
+        prepare(state.layout)
+        _start_all(state, report)
+        return Cluster(state)
+
+
+def _refuse_foreign(folder: Path) -> None:
+    """Refuse a folder with something else in it: ``down`` would remove that too."""
+    if not folder.exists():
+        return
+    if not folder.is_dir():
+        raise ClusterError("is not a folder", where=str(folder))
+    names = set(os.listdir(folder))
+    if names - {"lock", NAME + ".new"} and NAME not in names:
+        raise ClusterError(
+            "the folder is not empty and holds no cluster",
+            where=str(folder),
+            hint="Name a new or empty folder.",
+        )
+
+
+def _is_whole(state: State) -> bool:
+    layout = state.layout
+    return (
+        (layout.folder / "accounts").exists()
+        and all(daemons.running(daemon, layout) for daemon in daemons.all_daemons(layout))
+        and nodes_are_good(node_states(layout))
+    )
+
+
+def _settle(folder: Path, state: State | None) -> State:
+    """Choose ports and isolation; those of a cluster of which something runs are kept."""
+    if state is not None and members(state.layout):
+        return state
+    ports = choose_ports(folder, _is_free, state.layout.ports if state else None)
+    return new_state(folder, ports, detect())
+
+
+def _is_free(port: int) -> bool:
+    with socket.socket() as probe:
+        # Connections of an earlier daemon that linger in TIME_WAIT don't count.
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+        return True
+
+
+def _start_all(state: State, report: Report) -> None:
+    layout = state.layout
+    for wave in daemons.waves(layout):
+        dead = [daemon for daemon in wave if daemons.running(daemon, layout) is None]
+        if dead:
+            report(f"starting {', '.join(daemon.name for daemon in dead)}")
+            daemons.start(dead, layout, state.isolation)
+        if any(daemon.name == "slurmdbd" for daemon in wave):
+            _make_accounts(layout, report)
+    report("waiting for the nodes")
+    _wait_nodes(layout)
+
+
+def _make_accounts(layout: Layout, report: Report) -> None:
+    made = layout.folder / "accounts"
+    if made.exists():
+        return
+    report("adding accounts and limits")
+    completed = run_program(layout, ["sacctmgr", "-i"], stdin=render.accounting_commands(layout))
+    accounts = run_program(
+        layout, ["sacctmgr", "-n", "-P", "show", "account", "format=account"]
+    ).stdout.split()
+    missing = [name for name in ("lab", "tiny") if name not in accounts]
+    if missing:
+        raise ClusterError(
+            f"sacctmgr did not make {', '.join(missing)}:\n{completed.stdout}{completed.stderr}",
+            where=str(layout.log_file("slurmdbd")),
+        )
+    made.touch()
+
+
+def _wait_nodes(layout: Layout, timeout: float = 30) -> None:
+    deadline = time.monotonic() + timeout
+    while not nodes_are_good(node_states(layout)):
+        if time.monotonic() > deadline:
+            states = ", ".join(f"{node.name}: {node.state}" for node in node_states(layout))
+            raise ClusterError(f"nodes are not ready ({states})", where=str(layout.log))
+        time.sleep(0.05)
+
+
+def status(folder: Path | None = None) -> ClusterStatus:
+    """Look at a cluster without changing it; a folder without one is ``down``."""
+    folder = check_folder(folder or default_folder())
+    state = load_state(folder)
+    return ClusterStatus(folder, "down") if state is None else look(state.layout)
+
+
+def down(folder: Path | None = None, *, keep: bool = False, report: Report = _silent) -> None:
+    """End exactly the processes of a cluster, jobs included, and remove its folder.
+
+    Args:
+        folder: Where it lies; see ``default_folder``. Nothing happens if there is no cluster.
+        keep: Whether the folder stays, with keys, database and logs, for a later ``up``.
+        report: Receives a line for each thing that is done.
+
+    Raises:
+        ClusterError: Processes are still there after SIGKILL.
+    """
+    folder = check_folder(folder or default_folder())
+    if not folder.exists():
+        return
+    _refuse_foreign(folder)
+    with folder_lock(folder):
+        state = load_state(folder)
+        if state is not None:
+            if keep:
+                report("ending jobs and daemons in order")
+                _stop_in_order(state.layout)
+            report("ending what is left")
+            _kill_members(state.layout)
+        if not keep:
+            report(f"removing {folder}")
+            shutil.rmtree(folder)
+
+
+def _stop_in_order(layout: Layout) -> None:
+    """End jobs and daemons so that queue, accounting and database are found again."""
+    if daemons.running(daemons.by_name(layout, "slurmctld"), layout):
+        for state in ("PENDING", "RUNNING", "SUSPENDED"):
+            run_program(layout, ["scancel", f"--state={state}"], check=False)
+        deadline = time.monotonic() + 15
+        while job_counts(layout) and time.monotonic() < deadline:
+            time.sleep(0.1)
+    for wave in reversed(daemons.waves(layout, find=lambda name: name)):
+        process.stop([identity for daemon in wave if (identity := daemons.running(daemon, layout))])
+
+
+def _kill_members(layout: Layout) -> None:
+    deadline = time.monotonic() + 15
+    # More than once: a daemon may start a process while we look.
+    while left := members(layout):
+        if time.monotonic() > deadline:
+            pids = ", ".join(str(identity.pid) for identity in left)
+            raise ClusterError(f"processes don't end: {pids}", where=str(layout.folder))
+        process.send(left, signal.SIGKILL)
+        process.wait_gone(left, 1)

@@ -1,0 +1,108 @@
+"""The Debian packages a cluster is made of."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+from dagster_slurm_components.cluster.layout import ClusterError
+
+INSTALL = Path(__file__).with_name("install.sh")
+
+# Which program proves that a package is there.
+PACKAGES = {
+    "slurmctld": "slurmctld",
+    "slurmd": "slurmd",
+    "slurmdbd": "slurmdbd",
+    "slurm-client": "sbatch",
+    "munge": "munged",
+    "openssh-server": "sshd",
+    "openssh-client": "ssh-keygen",
+    "mariadb-server-core": "mariadbd",
+    "mariadb-client-core": "mariadb",
+}
+# Plugins are loaded by name at run time: Debian's slurmctld pulls them in, but only as a whole on newer releases.
+PLUGINS = ("slurm-wlm-basic-plugins", "slurm-wlm-mysql-plugin")
+
+SEARCH_PATH = os.pathsep.join(
+    [os.environ.get("PATH", ""), "/usr/local/sbin", "/usr/sbin", "/sbin", "/usr/bin", "/bin"]
+)
+
+
+def find_program(name: str) -> str:
+    """Return the full path of a program, also from the sbin folders that a user's PATH may lack.
+
+    Raises:
+        ClusterError: There is none.
+    """
+    path = shutil.which(name, path=SEARCH_PATH)
+    if path is None:
+        raise ClusterError(f"the program {name} is missing", hint="`dg-slurm cluster up` installs it.")
+    return path
+
+
+def missing_packages() -> list[str]:
+    """Return the packages whose program is not there."""
+    return [
+        package for package, program in PACKAGES.items() if shutil.which(program, path=SEARCH_PATH) is None
+    ]
+
+
+def ensure_packages(*, install: bool, report: Callable[[str], None]) -> None:
+    """Install what is missing, by apt-get, as root or through ``sudo -n``.
+
+    Args:
+        install: Whether to install, or only to check.
+        report: Receives each line of apt-get.
+
+    Raises:
+        ClusterError: Something is missing and can't or may not be installed.
+    """
+    missing = missing_packages()
+    if not missing:
+        return
+    names = [*missing, *PLUGINS]
+    by_hand = f"Install by hand: sudo apt-get install --no-install-recommends {' '.join(names)}"
+    if not install:
+        raise ClusterError(f"packages are missing: {', '.join(missing)}", hint=by_hand)
+    if shutil.which("apt-get") is None:
+        raise ClusterError(
+            f"packages are missing ({', '.join(missing)}), and there is no apt-get to install them",
+            hint="The test cluster runs on Debian and Ubuntu; use a Debian container or machine.",
+        )
+    argv = ["/bin/sh", str(INSTALL), *names]
+    if os.getuid() != 0:
+        may_sudo = shutil.which("sudo") and subprocess.run(
+            ["sudo", "-n", "true"], capture_output=True, check=False
+        )
+        if not may_sudo or may_sudo.returncode != 0:
+            raise ClusterError(
+                f"packages are missing ({', '.join(missing)}), and installing them needs root or sudo without a password",
+                hint=by_hand,
+            )
+        argv = ["sudo", "-n", *argv]
+    _run_installer(argv, by_hand, report)
+
+
+def _run_installer(argv: list[str], by_hand: str, report: Callable[[str], None]) -> None:
+    lines: list[str] = []
+    with subprocess.Popen(
+        argv, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace"
+    ) as apt:
+        assert apt.stdout is not None  # noqa: S101 -- for the type checker: PIPE was asked for
+        for line in apt.stdout:
+            lines.append(line.rstrip())
+            report(line.rstrip())
+    if apt.returncode != 0:
+        raise ClusterError(
+            "apt-get could not install the packages:\n" + "\n".join(lines[-15:]),
+            hint=f"`apt-get update` helps if packages were not found. {by_hand}",
+        )
+    missing = missing_packages()
+    if missing:
+        raise ClusterError(
+            f"apt-get ended well, but programs of these packages are missing: {', '.join(missing)}"
+        )
