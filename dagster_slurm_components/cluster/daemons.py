@@ -101,6 +101,8 @@ def _mariadbd(layout: Layout, find: Callable[[str], str]) -> Daemon:
         "--innodb-buffer-pool-size=64M",
         "--innodb-log-file-size=16M",
         "--innodb-flush-log-at-trx-commit=0",
+        "--innodb-flush-method=nosync",
+        "--sync-frm=OFF",
         "--innodb-lock-wait-timeout=900",
     )
     return Daemon("mariadbd", argv, layout.database_socket, layout.user)
@@ -154,13 +156,15 @@ def launch_argv(daemon: Daemon, layout: Layout, isolation: Isolation) -> list[st
         "HOME": str(layout.home),
         "USER": layout.user,
         "LOGNAME": layout.user,
+        **daemon.environment,
+        # These two come last: slurmstepd writes its title over the beginning of what /proc shows of its
+        # environment, and by these it is recognized as ours.
         "SLURM_CONF": str(layout.slurm_conf),
         DAEMON_MARK: daemon.name,
-        **daemon.environment,
     }
     program = [
-        *("env", "-i", *(f"{name}={value}" for name, value in environment.items())),
         *("/bin/sh", str(START), str(layout.pid_file(daemon.name)), str(layout.log_file(daemon.name))),
+        *("env", "-i", *(f"{name}={value}" for name, value in environment.items())),
         *daemon.argv,
     ]
     if daemon.user != layout.user:
@@ -181,10 +185,10 @@ def running(daemon: Daemon, layout: Layout) -> Identity | None:
 
 def accepts(ready: Path | tuple[str, int]) -> bool:
     """Whether a Unix socket, or a TCP address and port, accepts connections."""
-    unix = isinstance(ready, Path)
-    with socket.socket(socket.AF_UNIX if unix else socket.AF_INET, socket.SOCK_STREAM) as client:
+    family = socket.AF_UNIX if isinstance(ready, Path) else socket.AF_INET
+    with socket.socket(family, socket.SOCK_STREAM) as client:
         client.settimeout(2)
-        return client.connect_ex(str(ready) if unix else ready) == 0
+        return client.connect_ex(str(ready) if isinstance(ready, Path) else ready) == 0
 
 
 def start(daemons: Iterable[Daemon], layout: Layout, isolation: Isolation, timeout: float = 30.0) -> None:

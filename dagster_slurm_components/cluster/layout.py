@@ -95,8 +95,8 @@ def choose_ports(folder: Path, is_free: Callable[[int], bool], stored: Ports | N
     """
     blocks = (Ports.HIGHEST - Ports.LOWEST) // Ports.BLOCK
     start = zlib.crc32(str(folder).encode())
-    found = (Ports(Ports.LOWEST + Ports.BLOCK * ((start + step) % blocks)) for step in range(blocks))
-    for ports in (*((stored,) if stored else ()), *found):
+    candidates = [Ports(Ports.LOWEST + Ports.BLOCK * ((start + step) % blocks)) for step in range(blocks)]
+    for ports in [stored, *candidates] if stored else candidates:
         if all(is_free(port) for port in ports.used):
             return ports
     raise ClusterError(f"no free block of TCP ports between {Ports.LOWEST} and {Ports.HIGHEST}")

@@ -24,7 +24,7 @@ PACKAGES = {
     "mariadb-server-core": "mariadbd",
     "mariadb-client-core": "mariadb",
 }
-# Plugins are loaded by name at run time: Debian's slurmctld pulls them in, but only as a whole on newer releases.
+# Loaded by name at run time, and not pulled in by all releases of the packages above.
 PLUGINS = ("slurm-wlm-basic-plugins", "slurm-wlm-mysql-plugin")
 
 SEARCH_PATH = os.pathsep.join(
@@ -80,7 +80,8 @@ def ensure_packages(*, install: bool, report: Callable[[str], None]) -> None:
         )
         if not may_sudo or may_sudo.returncode != 0:
             raise ClusterError(
-                f"packages are missing ({', '.join(missing)}), and installing them needs root or sudo without a password",
+                f"packages are missing ({', '.join(missing)}); to install them takes root, or sudo without a "
+                "password",
                 hint=by_hand,
             )
         argv = ["sudo", "-n", *argv]

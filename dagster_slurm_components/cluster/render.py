@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 
 from dagster_slurm_components.cluster.layout import CLUSTER_NAME, CONTROLLER, LOGIN, NODES, Layout, Node
 
@@ -75,8 +76,9 @@ def slurm_conf(layout: Layout) -> str:
 
 def _node_line(layout: Layout, node: Node) -> str:
     gpus = f" Gres=gpu:{GPU_TYPE}:{node.gpus} Feature=gpu" if node.gpus else ""
+    hostname = node.name if layout.isolated else "localhost"
     return (
-        f"NodeName={node.name} NodeHostname={node.name if layout.isolated else 'localhost'} NodeAddr={layout.address}"
+        f"NodeName={node.name} NodeHostname={hostname} NodeAddr={layout.address}"
         f" Port={layout.ports.slurmd(node)}"
         f" Sockets=1 CoresPerSocket=8 ThreadsPerCore=1 RealMemory=8000{gpus}"
     )
@@ -199,13 +201,25 @@ def hosts(layout: Layout, machine: str) -> str:
     return "\n".join(lines) + "\n" + machine
 
 
-def profile_yaml(profile: dict[str, object]) -> str:
-    """Render the profile as YAML, one line per key (JSON is YAML, so values need no YAML library).
+def profile_yaml(profile: Mapping[str, object]) -> str:
+    """Render the profile as YAML.
 
     Args:
-        profile: Nested mappings of strings and numbers.
+        profile: Strings, numbers, and mappings of these.
     """
-    return "".join(f"{key}: {json.dumps(value, ensure_ascii=False)}\n" for key, value in profile.items())
+    lines = []
+    for key, value in profile.items():
+        if isinstance(value, Mapping):
+            lines += [f"{key}:", *(f"  {inner}: {_scalar(content)}" for inner, content in value.items())]
+        else:
+            lines.append(f"{key}: {_scalar(value)}")
+    return "\n".join(lines) + "\n"
+
+
+def _scalar(value: object) -> str:
+    # A JSON string is a YAML string; quotes are left out only where nothing could be misread.
+    plain = isinstance(value, str) and (value in ("ssh", "slurm", "debug") or value.startswith("/"))
+    return str(value) if plain else json.dumps(value)
 
 
 def profile(layout: Layout) -> dict[str, object]:

@@ -58,8 +58,8 @@ def _loopback_address(hostname: str) -> str:
         address = "nothing"
     if not address.startswith("127."):
         raise ClusterError(
-            f"this machine permits no namespaces, and its host name {hostname} resolves to {address}, while the "
-            "cluster listens on loopback only",
+            f"this machine permits no namespaces, and its host name {hostname} resolves to {address}, "
+            "while the cluster listens on loopback only",
             hint=f"Run it as root or with sudo, or add the line `127.0.0.1 {hostname}` to /etc/hosts.",
         )
     return address

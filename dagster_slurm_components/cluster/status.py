@@ -110,6 +110,7 @@ def node_states(layout: Layout) -> list[NodeStatus]:
         name, state, cpus, memory, gres, partition = line.split("|")
         node = nodes.setdefault(name, NodeStatus(name, state, int(cpus), int(memory), gres, []))
         node.partitions.append(partition)
+        node.partitions.sort()
     return list(nodes.values())
 
 
