@@ -1,0 +1,96 @@
+"""Where commands run: this machine, or one that is reached over ssh."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Field
+
+from dagster_slurm_components.spec.base import Model, Number, Word
+from dagster_slurm_components.spec.registry import Choice, Registry
+
+Port = Annotated[int, Field(ge=1, le=65535)]
+
+
+class HostSpec(Model):
+    """The base of all hosts; ``type`` chooses one."""
+
+    type: str = Field(description="Which kind of host.", examples=["local"])
+
+
+class LocalHost(HostSpec):
+    """This machine."""
+
+    type: Literal["local"] = Field(default="local", description="Which kind of host.", examples=["local"])
+
+
+class JumpHost(Model):
+    """A host that connections to the next one go through."""
+
+    hostname: Word = Field(description="Name or address.", examples=["bastion.example.org"])
+    port: Port = Field(default=22, description="Port.", examples=[22])
+    user: Word | None = Field(
+        default=None, description="User; else that of the host itself.", examples=["ada"]
+    )
+    key_file: Word | None = Field(
+        default=None, description="Private key; else that of the host itself.", examples=["~/.ssh/id_ed25519"]
+    )
+
+
+def _jump(value: Any) -> Any:
+    """Read ``[user@]hostname[:port]`` as sshd's users write it."""
+    if not isinstance(value, str):
+        return value
+    user, _, place = value.rpartition("@")
+    hostname, colon, port = place.rpartition(":")
+    parts: dict[str, Any] = {"hostname": hostname if colon and port.isdigit() else place}
+    if colon and port.isdigit():
+        parts["port"] = int(port)
+    if user:
+        parts["user"] = user
+    return parts
+
+
+Jump = Annotated[JumpHost, BeforeValidator(_jump)]
+
+
+class SshHost(HostSpec):
+    """A machine that is reached over ssh; its host key must be known."""
+
+    type: Literal["ssh"] = Field(default="ssh", description="Which kind of host.", examples=["ssh"])
+    hostname: Word = Field(description="Name or address.", examples=["login.example.org"])
+    port: Port = Field(default=22, description="Port.", examples=[22])
+    user: Word | None = Field(default=None, description="User; else the local user's name.", examples=["ada"])
+    key_file: Word | None = Field(
+        default=None,
+        description="Private key; else those that the ssh agent and `~/.ssh` offer.",
+        examples=["~/.ssh/id_ed25519"],
+    )
+    known_hosts_file: Word | None = Field(
+        default=None,
+        description="File with the host's public key; else `~/.ssh/known_hosts`.",
+        examples=["~/.ssh/known_hosts"],
+    )
+    jump: list[Jump] = Field(
+        default=[],
+        description="Hosts to go through, nearest first: `user@hostname:port`, or a mapping.",
+        examples=[["bastion.example.org"]],
+    )
+    login: list[Literal["key", "password", "otp", "certificate", "gssapi"]] = Field(
+        default=["key"],
+        description="What the host asks for, in this order. All but `key` need `dg-slurm login PROFILE` once.",
+        examples=[["key", "otp"]],
+    )
+    connect_timeout: Annotated[Number, Field(gt=0)] = Field(
+        default=15, description="Seconds until a connection attempt fails.", examples=[15]
+    )
+    keepalive: Number = Field(
+        default=30, description="Seconds between keep-alive packets; 0 for none.", examples=[30]
+    )
+
+
+HOSTS: Registry[HostSpec] = Registry("host", "dagster_slurm_components.hosts", (LocalHost, SshHost))
+"""Model by host type."""
+
+Host = Annotated[HostSpec, Choice(HOSTS)]
+"""A field that holds any host."""

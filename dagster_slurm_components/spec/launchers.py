@@ -1,0 +1,39 @@
+"""How the payload starts inside the job."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from dagster_slurm_components.spec.base import Model, Text
+from dagster_slurm_components.spec.registry import Choice, Registry
+
+
+class LauncherSpec(Model):
+    """The base of all launchers; ``type`` chooses one."""
+
+    type: str = Field(description="Which launcher.", examples=["bash"])
+
+
+class BashLauncher(LauncherSpec):
+    """Starts the payload once, on the job's first node, as a plain process."""
+
+    type: Literal["bash"] = Field(default="bash", description="Which launcher.", examples=["bash"])
+    interpreter: list[Text] | None = Field(
+        default=None,
+        description=(
+            "Command that runs the payload file. Left out, `.py` runs in the environment's Python, `.sh` in bash, and"
+            " anything else runs by itself."
+        ),
+        examples=[["Rscript", "--vanilla"]],
+    )
+
+
+LAUNCHERS: Registry[LauncherSpec] = Registry(
+    "launcher", "dagster_slurm_components.launchers", (BashLauncher,)
+)
+"""Model by launcher type."""
+
+Launcher = Annotated[LauncherSpec, Choice(LAUNCHERS)]
+"""A field that holds any launcher."""

@@ -1,0 +1,144 @@
+"""Layers of YAML into one tree that remembers which layer each value came from."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from dagster_slurm_components.spec.place import KEY, Path, Position
+
+EXCLUSIVE = (("mem", "mem_per_cpu", "mem_per_gpu"), ("payload", "command"))
+"""Keys that exclude each other: a higher layer's choice takes the place of a lower layer's."""
+
+REPLACED_WHOLE = frozenset({"metadata"})
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One source of values.
+
+    Attributes:
+        name: What a user calls it: ``site leonardo``, ``profile production``, ``defaults``, ``script``.
+        data: The raw tree, before any default of a model.
+        position: Finds where a path of it was written; paths may end with ``KEY``.
+    """
+
+    name: str
+    data: Mapping[str, Any]
+    position: Callable[[Path], Position | None]
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where a value came from: the layer, and the place in it if it was written in a file."""
+
+    layer: str
+    position: Position | None
+
+
+@dataclass(frozen=True)
+class Merged:
+    """The merged tree.
+
+    Attributes:
+        data: The raw values that won.
+        sources: The layer of every leaf (scalars, lists and empty mappings).
+    """
+
+    data: dict[str, Any]
+    sources: Mapping[Path, Layer]
+
+    @cached_property
+    def origins(self) -> Mapping[Path, Origin]:
+        """The origin of every leaf; positions are looked up on first use, for they are rarely asked."""
+        return {path: Origin(layer.name, layer.position(path)) for path, layer in self.sources.items()}
+
+    def source(self, path: Path) -> Layer | None:
+        """Return the layer that the value at ``path`` came from.
+
+        Inside a list this is the list's layer. Of a mapping it is the highest layer that wrote in it; of a
+        missing value it is that of its nearest ancestor.
+        """
+        if path and path[-1] == KEY:
+            path = path[:-1]
+        for end in range(len(path), -1, -1):
+            if path[:end] in self.sources:
+                return self.sources[path[:end]]
+            below = [layer for leaf, layer in self.sources.items() if leaf[:end] == path[:end]]
+            if below:
+                return below[-1]
+        return None
+
+    def position(self, path: Path) -> Position | None:
+        """Return where the value at ``path`` was written; a ``Callable`` for ``problems_of``."""
+        layer = self.source(path)
+        return layer.position(path) if layer else None
+
+
+def merge(layers: Sequence[Layer]) -> Merged:
+    """Merge layers, lowest first.
+
+    Mappings merge deep; lists and scalars replace. Two mappings that name different ``type``s describe different
+    things, so the higher one replaces the lower whole. A key of an ``EXCLUSIVE`` group in a higher layer removes the
+    group's others. A null in a higher layer is a value too: it takes the lower one away.
+    """
+    data: dict[str, Any] = {}
+    sources: dict[Path, Layer] = {}
+    for layer in layers:
+        _lay(data, layer.data, layer, (), sources)
+    return Merged(data, sources)
+
+
+def _lay(
+    base: dict[str, Any], over: Mapping[str, Any], layer: Layer, path: Path, sources: dict[Path, Layer]
+) -> None:
+    """Lay one mapping over another, in place."""
+    for group in EXCLUSIVE:
+        if any(over.get(key) is not None for key in group):
+            for key in group:
+                if key in base and key not in over:
+                    del base[key]
+                    _forget((*path, key), sources)
+    for key, value in over.items():
+        here = (*path, key)
+        below = base.get(key)
+        if isinstance(value, Mapping) and isinstance(below, dict) and not _replaces(below, value, key):
+            if value:
+                sources.pop(here, None)
+            _lay(below, value, layer, here, sources)
+            continue
+        if key in base:
+            _forget(here, sources)
+        base[key] = _copy(value)
+        for leaf in _leaves(value, here):
+            sources[leaf] = layer
+
+
+def _replaces(below: Mapping[str, Any], over: Mapping[str, Any], key: str) -> bool:
+    """Tell whether the higher mapping takes the lower one's place whole."""
+    different = "type" in over and "type" in below and over["type"] != below["type"]
+    return different or key in REPLACED_WHOLE
+
+
+def _forget(path: Path, sources: dict[Path, Layer]) -> None:
+    for leaf in [leaf for leaf in sources if leaf[: len(path)] == path]:
+        del sources[leaf]
+
+
+def _copy(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _copy(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_copy(item) for item in value]
+    return value
+
+
+def _leaves(value: Any, path: Path) -> Iterator[Path]:
+    """Yield the path of every scalar, list and empty mapping."""
+    if isinstance(value, Mapping) and value:
+        for key, item in value.items():
+            yield from _leaves(item, (*path, key))
+    else:
+        yield path

@@ -1,0 +1,148 @@
+"""Mistakes in a user's YAML: one per mistake, with its place, its reason and the nearest right word."""
+
+from __future__ import annotations
+
+import difflib
+import linecache
+import re
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import pydantic
+
+from dagster_slurm_components.errors import DagsterSlurmError
+from dagster_slurm_components.spec.place import Path, Position
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One mistake.
+
+    Attributes:
+        message: What is wrong, in one sentence without a final stop.
+        position: Where it was written, if it was written at all.
+        path: Keys and list indices from the root of the document.
+        hint: What to write instead.
+        kind: A short stable word for programs, such as ``unknown_key``.
+    """
+
+    message: str
+    position: Position | None = None
+    path: Path = ()
+    hint: str | None = None
+    kind: str = "wrong"
+
+    def __str__(self) -> str:
+        """Render as ``file:line:column: message``, the offending line with a caret, and the hint."""
+        lines = [f"{self.position}: {self.message}" if self.position else self.message]
+        source = offending_line(self.position) if self.position else None
+        if self.position and source is not None:
+            lines += [f"    {source}", "    " + " " * (self.position.column - 1) + "^"]
+        if self.hint:
+            lines.append(f"    {self.hint}")
+        return "\n".join(lines)
+
+
+class SpecError(DagsterSlurmError):
+    """A user's YAML has mistakes; all that were found are told at once.
+
+    Args:
+        problems: The mistakes, in the order to show them.
+    """
+
+    def __init__(self, problems: Iterable[Problem]) -> None:
+        self.problems = tuple(problems)
+        super().__init__("\n".join(str(problem) for problem in self.problems))
+
+
+def offending_line(position: Position) -> str | None:
+    """Return the source line at a position, without its line end, or None when the file can't be read."""
+    linecache.checkcache(position.file)
+    line = linecache.getline(position.file, position.line)
+    return line.rstrip("\r\n").replace("\t", " ") or None
+
+
+def nearest(word: object, choices: Iterable[str]) -> str | None:
+    """Return the choice that a mistyped word most likely meant, or None."""
+    spelled = str(word).lower().replace("-", "_")
+    by_spelling = {choice.lower().replace("-", "_"): choice for choice in choices}
+    found = difflib.get_close_matches(spelled, by_spelling, n=1, cutoff=0.6)
+    return by_spelling[found[0]] if found else None
+
+
+def did_you_mean(word: object, choices: Iterable[str]) -> str | None:
+    """Return ``did you mean `x`?``, or a list of the choices when none is near and they are few."""
+    names = sorted(choices)
+    guess = nearest(word, names)
+    if guess is not None:
+        return f"did you mean `{guess}`?"
+    return "expected one of " + ", ".join(f"`{name}`" for name in names) if 0 < len(names) <= 30 else None
+
+
+def problems_of(
+    exc: pydantic.ValidationError, position_of: Callable[[Path], Position | None], prefix: Path = ()
+) -> tuple[Problem, ...]:
+    """Turn pydantic's errors into problems, one per mistake.
+
+    Args:
+        exc: What validation raised.
+        position_of: Finds the place of a path; paths may end with ``KEY``.
+        prefix: Where the validated tree hangs in the document that ``position_of`` knows.
+    """
+    problems = []
+    for error in exc.errors(include_url=False):
+        path = prefix + tuple(error["loc"])
+        message, hint = _words(error, path)
+        where = path[:-1] if error["type"] == "missing" else path
+        problems.append(Problem(message, position_of(where), path, hint, error["type"]))
+    return tuple(problems)
+
+
+_EXPECTED = {
+    "string_type": "text",
+    "int_type": "a whole number",
+    "int_parsing": "a whole number",
+    "int_from_float": "a whole number",
+    "float_type": "a number",
+    "float_parsing": "a number",
+    "bool_type": "true or false",
+    "bool_parsing": "true or false",
+    "list_type": "a list",
+    "dict_type": "a mapping",
+    "model_type": "a mapping",
+    "model_attributes_type": "a mapping",
+}
+
+
+def _words(error: Any, path: Path) -> tuple[str, str | None]:
+    """Return message and hint for one pydantic error."""
+    kind, given, context = error["type"], error["input"], error.get("ctx") or {}
+    name = f"`{path[-1]}`" if path else "the document"
+    if kind == "missing":
+        return f"{name} is missing", None
+    if kind in _EXPECTED:
+        return f"expected {_EXPECTED[kind]}, got {describe(given)}", context.get("hint")
+    if kind == "literal_error":
+        choices = re.findall(r"'([^']*)'", context["expected"])
+        return f"`{given}` is not known here", did_you_mean(given, choices)
+    if kind == "invalid_key":
+        return f"expected a key that is text, got {describe(given)}", "write the key in quotes"
+    message = error["msg"].removeprefix("Value error, ").removeprefix("Input should be ")
+    if kind.startswith(("greater_than", "less_than")):
+        message = f"expected a number {message}, got {describe(given)}"
+    return message, context.get("hint")
+
+
+def describe(value: object) -> str:
+    """Say what a value is, in YAML's words, shortly."""
+    if value is None:
+        return "nothing"
+    if isinstance(value, bool):
+        return f"the boolean {str(value).lower()}"
+    if isinstance(value, (int, float)):
+        return f"the number {value}"
+    if isinstance(value, str):
+        shown = value if len(value) <= 40 else value[:37] + "..."
+        return f"the text {shown!r}"
+    return "a list" if isinstance(value, (list, tuple)) else "a mapping"

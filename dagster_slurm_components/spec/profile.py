@@ -1,0 +1,167 @@
+"""One deployment target: a host, a scheduler, a working folder, and defaults for all scripts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import Field, ValidationError, model_validator
+from pydantic_core import InitErrorDetails
+from typing_extensions import Self
+
+from dagster_slurm_components.spec.base import (
+    Count,
+    Duration,
+    Env,
+    Model,
+    Number,
+    Positive,
+    Text,
+    Word,
+    mistake,
+)
+from dagster_slurm_components.spec.environments import ENVIRONMENTS, EnvironmentSpec
+from dagster_slurm_components.spec.hosts import Host, LocalHost
+from dagster_slurm_components.spec.launchers import Launcher
+from dagster_slurm_components.spec.problems import did_you_mean
+from dagster_slurm_components.spec.resources import Resources
+
+
+class ProfileEnvironment(Model):
+    """Who makes environments in this profile, and the default environment of its scripts.
+
+    Beside ``build`` it holds the fields of one environment, or, without a ``type``, fields that all environments have.
+    """
+
+    model_config = {"extra": "allow", "frozen": True}
+
+    build: Literal["on_demand", "deployed"] = Field(
+        default="on_demand",
+        description="`on_demand`: a step makes what is missing. `deployed`: only what `dg-slurm env deploy` put there.",
+        examples=["deployed"],
+    )
+
+    @model_validator(mode="after")
+    def _check_defaults(self) -> Self:
+        rest = self.defaults()
+        if "type" in rest:
+            ENVIRONMENTS.validate(rest)
+            return self
+        common = [name for name in EnvironmentSpec.model_fields if name != "type"]
+        unknown = [key for key in rest if key not in common]
+        if unknown:
+            hint = did_you_mean(unknown[0], [*common, "build", "type"])
+            error = mistake(
+                f"unknown key `{unknown[0]}` in an environment without a `type`", hint, "unknown_key"
+            )
+            details = InitErrorDetails(type=error, loc=(unknown[0], "[key]"), input=rest[unknown[0]])
+            raise ValidationError.from_exception_data("environment", [details])
+        EnvironmentSpec.model_validate({"type": "any", **rest})
+        return self
+
+    def defaults(self) -> dict[str, Any]:
+        """Return the raw default environment: everything but ``build``."""
+        return dict(self.model_extra or {})
+
+
+class Limits(Model):
+    """What this profile may ask of a host and its scheduler."""
+
+    queries_per_minute: Annotated[Number, Field(gt=0)] = Field(
+        default=2,
+        description="Queries of queue and accounting per minute, for all jobs together.",
+        examples=[2],
+    )
+    burst: Positive = Field(
+        default=10,
+        description="Queries that may follow each other at once after a quiet time.",
+        examples=[10],
+    )
+    max_submit_jobs: Positive | None = Field(
+        default=None,
+        description="Jobs waiting or running at once; further ones wait in Dagster.",
+        examples=[100],
+    )
+    file_operations_per_second: Annotated[Number, Field(gt=0)] = Field(
+        default=200,
+        description="File operations per second on the host, for all jobs together.",
+        examples=[200],
+    )
+
+
+class Retention(Model):
+    """How long `dg-slurm gc` leaves run directories and environments alone."""
+
+    success: Duration = Field(
+        default="0d", description="Run directories of successful steps.", examples=["0d"]
+    )
+    failure: Duration = Field(default="14d", description="Run directories of failed steps.", examples=["14d"])
+    environments: Duration = Field(
+        default="30d", description="Environments that no step used for so long.", examples=["30d"]
+    )
+
+
+class Profile(Model):
+    """One deployment target."""
+
+    refused: ClassVar[Mapping[str, str]] = {
+        "name": "a profile's name is its file's name",
+    }
+
+    description: Text | None = Field(
+        default=None, description="What this profile is for.", examples=["The supercomputer"]
+    )
+    site: Word | None = Field(
+        default=None,
+        description="The centre whose shipped facts and limits hold here.",
+        examples=["leonardo"],
+    )
+    host: Host = Field(default=LocalHost(), description="Where commands run.", examples=[{"type": "local"}])
+    scheduler: Literal["process", "slurm"] = Field(
+        default="process", description="Who runs the job script.", examples=["slurm"]
+    )
+    workdir: Word = Field(
+        default=".dagster-slurm",
+        description="Folder on the host for run directories, environments and the store. On the local host a relative"
+        " path starts at the project folder; over ssh it must be absolute, or start with `~/`.",
+        examples=["/scratch/project/dagster"],
+    )
+    resources: Resources = Field(
+        default=Resources(),
+        description="Default resources.",
+        examples=[{"partition": "gpu", "account": "proj1"}],
+    )
+    launcher: Launcher | None = Field(
+        default=None, description="Default launcher.", examples=[{"type": "srun"}]
+    )
+    environment: ProfileEnvironment = Field(
+        default=ProfileEnvironment(),
+        description="Who makes environments, and the default environment.",
+        examples=[{"build": "deployed"}],
+    )
+    env: Env = Field(
+        default={},
+        description="Default environment variables.",
+        examples=[{"DATA_DIR": "/scratch/project/data"}],
+    )
+    limits: Limits = Field(
+        default=Limits(),
+        description="What may be asked of the host and its scheduler.",
+        examples=[{"max_submit_jobs": 100}],
+    )
+    retention: Retention = Field(
+        default=Retention(), description="How long things are kept.", examples=[{"failure": "14d"}]
+    )
+    on_shutdown: Literal["detach", "cancel"] = Field(
+        default="detach",
+        description="What happens to jobs when Dagster is stopped: they live on, or they are cancelled.",
+        examples=["detach"],
+    )
+    park_timeout: Duration = Field(
+        default="7d",
+        description="How long a step waits for a lost host or an expired login before it fails; its job lives on.",
+        examples=["7d"],
+    )
+    pool: Word | None = Field(
+        default=None, description="Default Dagster concurrency pool of the scripts.", examples=["slurm"]
+    )

@@ -1,0 +1,84 @@
+"""Models that a YAML mapping chooses by its ``type``: launchers, environments."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from importlib.metadata import entry_points
+from typing import Any, Generic, TypeVar
+
+from pydantic import GetCoreSchemaHandler, ValidationError
+from pydantic_core import CoreSchema, InitErrorDetails, core_schema
+
+from dagster_slurm_components.spec.base import Model, mistake
+from dagster_slurm_components.spec.problems import did_you_mean
+
+Spec = TypeVar("Spec", bound=Model)
+
+
+class Registry(Mapping[str, "type[Spec]"], Generic[Spec]):
+    """Model by type: those shipped here, and those that other packages name as entry points.
+
+    Args:
+        what: What a user calls such a thing.
+        group: The entry point group; a name in it is a ``type``, its object the model.
+        models: The shipped models.
+    """
+
+    def __init__(self, what: str, group: str, models: tuple[type[Spec], ...]) -> None:
+        self.what = what
+        self._shipped = {type_of(model): model for model in models}
+        self._others = group
+        self._found: dict[str, type[Spec]] | None = None
+
+    def _models(self) -> dict[str, type[Spec]]:
+        if self._found is None:
+            others = {point.name: point.load() for point in entry_points(group=self._others)}
+            self._found = {**others, **self._shipped}
+        return self._found
+
+    def __getitem__(self, name: str) -> type[Spec]:
+        """Return the model of a type; other packages are asked only for types that aren't shipped."""
+        return self._shipped[name] if name in self._shipped else self._models()[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._models())
+
+    def __len__(self) -> int:
+        return len(self._models())
+
+    def validate(self, data: Any) -> Any:
+        """Validate a mapping by the model that its ``type`` names."""
+        if isinstance(data, Model):
+            return data
+        if not isinstance(data, Mapping):
+            hint = f"write `{{type: {data}}}`" if isinstance(data, str) and data in self else None
+            raise mistake(f"expected a mapping with a `type` for the {self.what}", hint, "model_type")
+        if "type" not in data:
+            raise mistake(f"the {self.what} has no `type`", did_you_mean("", self), "missing_type")
+        name = data["type"]
+        if not isinstance(name, str) or name not in self:
+            wrong = mistake(f"unknown {self.what} type `{name}`", did_you_mean(name, self), "unknown_type")
+            details = InitErrorDetails(type=wrong, loc=("type",), input=name)
+            raise ValidationError.from_exception_data(self.what, [details])
+        return self[name].model_validate(data)
+
+
+def type_of(model: type[Model]) -> str:
+    """Return the ``type`` that a model stands for."""
+    return str(model.model_fields["type"].default)
+
+
+class Choice:
+    """Annotates a field with the registry that chooses its model."""
+
+    def __init__(self, registry: Registry[Any]) -> None:
+        self.registry = registry
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        """Validate by the registry, so that an error speaks of the chosen type only."""
+        return core_schema.no_info_plain_validator_function(
+            self.registry.validate,
+            serialization=core_schema.plain_serializer_function_ser_schema(
+                lambda value: value.model_dump() if isinstance(value, Model) else value
+            ),
+        )

@@ -1,0 +1,159 @@
+"""One script: payload, launcher, resources, environment and assets; one Dagster op and one Slurm job."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any, ClassVar
+
+from pydantic import AfterValidator, Field, ValidationError
+from pydantic_core import InitErrorDetails, PydanticCustomError
+
+from dagster_slurm_components.spec.assets import AssetDeclaration, CheckDeclaration, OpSettings
+from dagster_slurm_components.spec.base import Env, Flag, Model, Text, Word, mistake
+from dagster_slurm_components.spec.environments import CurrentEnvironment, Environment
+from dagster_slurm_components.spec.launchers import BashLauncher, Launcher
+from dagster_slurm_components.spec.problems import did_you_mean
+from dagster_slurm_components.spec.resources import Resources
+
+OVERRIDABLE = (
+    "payload",
+    "command",
+    "args",
+    "env",
+    "files",
+    "launcher",
+    "resources",
+    "environment",
+)
+"""What a profile may change: how a script runs, never what it makes."""
+
+DEFAULTABLE = (*OVERRIDABLE, "op", "can_subset")
+"""What a component's ``defaults`` may hold."""
+
+_INCOMPLETE = ("missing", "missing_type")
+
+
+def partial_errors(data: Any, allowed: tuple[str, ...], what: str) -> list[InitErrorDetails]:
+    """Return what is wrong with a part of a script, such as a profile's override.
+
+    What a part leaves out comes from lower layers, so only what it holds is checked.
+
+    Args:
+        data: The raw part.
+        allowed: The script's fields that it may hold.
+        what: What a user calls the part.
+    """
+    if not isinstance(data, Mapping):
+        kept = mistake("expected a mapping", kind="dict_type")
+        return [InitErrorDetails(type=kept, loc=(), input=data)]
+    errors = []
+    for key in data:
+        if key in allowed:
+            continue
+        if key in Script.model_fields:
+            wrong = mistake(f"`{key}` can't be set in {what}", "write it in the script itself", "refused_key")
+        else:
+            wrong = mistake(f"unknown key `{key}`", did_you_mean(key, allowed), "unknown_key")
+        errors.append(InitErrorDetails(type=wrong, loc=(str(key), "[key]"), input=data[key]))
+    try:
+        Script.model_validate({key: value for key, value in data.items() if key in allowed})
+    except ValidationError as exc:
+        for error in exc.errors(include_url=False):
+            if error["type"] not in _INCOMPLETE:
+                context = {"message": error["msg"], **(error.get("ctx") or {})}
+                kept = PydanticCustomError(error["type"], "{message}", context)  # type: ignore[arg-type]
+                errors.append(InitErrorDetails(type=kept, loc=error["loc"], input=error["input"]))
+    return errors
+
+
+def _override(data: Any) -> Any:
+    errors = partial_errors(data, OVERRIDABLE, "a profile's override")
+    if errors:
+        raise ValidationError.from_exception_data("override", errors)
+    return data
+
+
+Override = Annotated[dict[str, Any], AfterValidator(_override)]
+
+
+class Script(Model):
+    """One script.
+
+    Relative paths start at the folder of the YAML file that holds the script.
+    """
+
+    one_of: ClassVar[tuple[tuple[str, ...], ...]] = (("payload", "command"),)
+
+    name: Word | None = Field(
+        default=None,
+        description="Name of the script and of its op; else it comes from the first asset's key.",
+        examples=["train"],
+    )
+    description: Text | None = Field(
+        default=None, description="What the script does.", examples=["Trains the digits model"]
+    )
+    payload: Word | None = Field(
+        default=None, description="File that is shipped to the host and run there.", examples=["train.py"]
+    )
+    command: Annotated[list[Text], Field(min_length=1)] | None = Field(
+        default=None,
+        description="Program and arguments to run instead of a payload file; no shell reads them.",
+        examples=[["gmx", "mdrun", "-deffnm", "md"]],
+    )
+    args: list[Text] = Field(
+        default=[], description="Arguments of the payload.", examples=[["--epochs", "3"]]
+    )
+    env: Env = Field(
+        default={}, description="Environment variables of the payload.", examples=[{"BATCH_SIZE": "128"}]
+    )
+    files: list[Word] = Field(
+        default=[],
+        description="Files shipped beside the payload; glob patterns, `**` for any depth.",
+        examples=[["config/*.yaml"]],
+    )
+    launcher: Launcher = Field(
+        default=BashLauncher(),
+        description="How the payload starts inside the job.",
+        examples=[{"type": "bash"}],
+    )
+    resources: Resources = Field(
+        default=Resources(),
+        description="What Slurm is asked for.",
+        examples=[{"nodes": 1, "cpus_per_task": 4, "mem": "8G", "time": "00:30:00"}],
+    )
+    environment: Environment = Field(
+        default=CurrentEnvironment(),
+        description="The software that the payload runs in.",
+        examples=[{"type": "current"}],
+    )
+    assets: list[AssetDeclaration] = Field(
+        default=[],
+        description="The assets that the script makes.",
+        examples=[[{"key": "models/digits", "deps": ["datasets/digits"]}]],
+    )
+    checks: list[CheckDeclaration] = Field(
+        default=[],
+        description="Asset checks whose results the payload reports.",
+        examples=[[{"name": "accuracy_above_90", "asset": "models/digits"}]],
+    )
+    op: OpSettings = Field(
+        default=OpSettings(),
+        description="Settings of the Dagster op behind the script.",
+        examples=[{"pool": "gpu_jobs"}],
+    )
+    can_subset: Flag = Field(
+        default=False,
+        description="A run may ask for some of the assets only; the payload then makes just those.",
+        examples=[True],
+    )
+    profiles: dict[str, Override] = Field(
+        default={},
+        description="What is different in a profile, by the profile's name.",
+        examples=[{"local": {"args": ["--epochs", "1"]}}],
+    )
+    matrix: dict[str, list[Any]] = Field(
+        default={},
+        description="Lists of values; the script stands for one script per element of their product, in which"
+        " `{{ matrix.NAME }}` is the element's value.",
+        examples=[{"seed": [1, 2, 3]}],
+    )

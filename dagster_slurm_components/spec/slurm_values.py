@@ -1,0 +1,125 @@
+"""The formats of sbatch's option values (`man sbatch`, Slurm 20.11 to 25.05), checked before anything is queued."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, BeforeValidator
+
+from dagster_slurm_components.spec.base import Int, Word, mistake
+from dagster_slurm_components.spec.problems import describe
+
+_TIME = re.compile(
+    r"(?:(?P<days>\d{1,4})-(?P<d_hours>\d{1,3})(?::(?P<d_minutes>\d{1,3}))?(?::(?P<d_seconds>\d{1,3}))?"
+    r"|(?P<hours>\d{1,6}):(?P<minutes>\d{1,3}):(?P<seconds>\d{1,3})"
+    r"|(?P<only_minutes>\d{1,8})(?::(?P<m_seconds>\d{1,3}))?)"
+)
+_UNLIMITED = ("UNLIMITED", "INFINITE")
+_TIME_FORMS = 'write "D-HH:MM:SS", "HH:MM:SS", "MM:SS" or "MM" (minutes), in quotes'
+_MEMORY = re.compile(r"(\d{1,15})([KMGT]?)", re.IGNORECASE)
+_UNIT = {"K": 1 / 1024, "": 1, "M": 1, "G": 1024, "T": 1024 * 1024}
+
+
+def time_seconds(time: str) -> int | None:
+    """Return the seconds of a Slurm time limit, None for an unlimited one.
+
+    >>> time_seconds("1-00:30:00")
+    88200
+
+    Raises:
+        ValueError: The text is not one of sbatch's time formats.
+    """
+    if time.upper() in _UNLIMITED:
+        return None
+    found = _TIME.fullmatch(time)
+    if found is None:
+        raise ValueError(f"not a Slurm time: {time!r}")
+    part = {name: int(text or 0) for name, text in found.groupdict().items()}
+    hours = part["days"] * 24 + part["d_hours"] + part["hours"]
+    minutes = part["d_minutes"] + part["minutes"] + part["only_minutes"]
+    return hours * 3600 + minutes * 60 + part["d_seconds"] + part["seconds"] + part["m_seconds"]
+
+
+def memory_megabytes(memory: str) -> float:
+    """Return the mebibytes of a Slurm memory size; without a unit it is mebibytes already, as for sbatch.
+
+    >>> memory_megabytes("8G")
+    8192
+
+    Raises:
+        ValueError: The text is not a Slurm memory size.
+    """
+    found = _MEMORY.fullmatch(memory)
+    if found is None:
+        raise ValueError(f"not a Slurm memory size: {memory!r}")
+    return int(found[1]) * _UNIT[found[2].upper()]
+
+
+def _quoted(value: Any) -> Any:
+    """Refuse numbers for times: unquoted, ``12:00:00`` is the number 43200 and sbatch would take it for minutes."""
+    if isinstance(value, (int, float)) and not isinstance(value, bool):
+        shown = getattr(value, "text", value)
+        raise mistake(
+            f"expected a time in quotes, got the number {int(value) if shown != value else value}"
+            " (YAML reads 12:00:00 without quotes as the number 43200)",
+            _TIME_FORMS,
+            "time",
+        )
+    return value
+
+
+def _time(value: str) -> str:
+    if value.upper() not in _UNLIMITED and not _TIME.fullmatch(value):
+        raise mistake(f"{value!r} is not a time", _TIME_FORMS, "time")
+    return value
+
+
+def _memory(value: str) -> str:
+    if not _MEMORY.fullmatch(value):
+        hint = "write a whole number and K, M, G or T, such as 8G; a number alone is mebibytes"
+        raise mistake(f"{value!r} is not a memory size", hint, "memory")
+    return value
+
+
+def _matching(pattern: str, what: str, example: str) -> AfterValidator:
+    compiled = re.compile(pattern)
+
+    def check(value: str) -> str:
+        if not compiled.fullmatch(value):
+            raise mistake(f"{value!r} is not {what}", f"write one like {example}", "format")
+        return value
+
+    return AfterValidator(check)
+
+
+_NAME = r"[A-Za-z0-9_.\-]+"
+_COUNT = r"\d{1,9}[KkMmGgTt]?"
+_GPUS = rf"(?:(?:{_NAME}:)?\d{{1,5}})(?:,(?:{_NAME}:)?\d{{1,5}})*"
+_GRES = rf"{_NAME}(?:[:/]{_NAME})?(?::{_COUNT})?(?::{_NAME})?"
+
+Time = Annotated[Word, AfterValidator(_time), BeforeValidator(_quoted)]
+"""A time limit as sbatch reads it: ``D-HH:MM:SS``, ``HH:MM:SS``, ``MM:SS``, ``MM``; always in quotes."""
+Moment = Annotated[Word, BeforeValidator(_quoted)]
+"""A point in time as sbatch reads it: ``16:00``, ``now+1hour``, ``2030-01-20T12:34:00``; always in quotes."""
+Memory = Annotated[Word, AfterValidator(_memory)]
+"""A size: ``8G``, ``512M``; a number alone is mebibytes; ``0`` is all of a node's memory."""
+Nodes = Annotated[
+    Word,
+    _matching(
+        r"[1-9]\d{0,6}(?:-[1-9]\d{0,6}(?::\d{1,6})?)?(?:,[1-9]\d{0,6})*", "a number of nodes", "2 or 2-4"
+    ),
+]
+Gpus = Annotated[Word, _matching(_GPUS, "a number of GPUs", "2 or a100:2")]
+Gres = Annotated[Word, _matching(rf"none|{_GRES}(?:,{_GRES})*", "a list of generic resources", "gpu:a100:2")]
+Signal = Annotated[
+    Word,
+    _matching(
+        r"(?:[RB]{1,2}:)?(?:SIG)?[A-Z][A-Z0-9+\-]*(?:@\d{1,5})?|(?:[RB]{1,2}:)?\d{1,2}(?:@\d{1,5})?",
+        "a signal",
+        "B:USR1@120",
+    ),
+]
+Switches = Annotated[Word, _matching(r"\d{1,6}(?:@.+)?", "a number of switches", "1@01:00:00")]
+Name = Annotated[Word, _matching(r"[^\s]+", "a name", "gpu")]
+"""One or more names without spaces, separated by commas where sbatch takes several."""

@@ -1,0 +1,303 @@
+"""YAML text to plain data, with the place of every node and the traps of YAML 1.1 disarmed."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from pathlib import Path as FilePath
+from typing import Any
+
+import yaml
+
+from dagster_slurm_components.spec.place import KEY, Path, Position
+from dagster_slurm_components.spec.problems import Problem, SpecError
+
+__all__ = ["KEY", "AmbiguousInt", "Document", "Path", "Position", "load_documents", "parse_documents"]
+
+# libyaml scans about eight times as fast as PyYAML's own scanner.
+_LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+_TAG = "tag:yaml.org,2002:"
+_MAX_NODES = 200_000
+"""Nodes of one document once anchors are expanded; nested anchors ("billion laughs") grow exponentially."""
+_MAX_DEPTH = 100
+
+
+class AmbiguousInt(int):
+    """An integer whose spelling (``010``, ``12:30``, ``1_000``) means something else to a YAML 1.2 parser.
+
+    Models that expect a number or a text refuse it; elsewhere it is the integer that PyYAML reads.
+    """
+
+    text: str
+
+    def __new__(cls, value: int, text: str) -> AmbiguousInt:
+        """Keep the spelling beside the value."""
+        number = super().__new__(cls, value)
+        number.text = text
+        return number
+
+
+@dataclass(frozen=True)
+class Document:
+    """One YAML document, as plain data that knows where each node was written.
+
+    Attributes:
+        file: The file's name as given.
+        index: The document's number in its file, from 0.
+        data: Dictionaries, lists and scalars.
+    """
+
+    file: str
+    index: int
+    data: Any
+    node: yaml.Node = field(repr=False, compare=False)
+
+    def position(self, path: Path = (), *, key: bool = False) -> Position:
+        """Return where the node at ``path`` was written, or its nearest known ancestor.
+
+        Args:
+            path: Keys and list indices from the document's root; a last part ``KEY`` means the key itself.
+            key: The place of the key instead of its value's.
+        """
+        if path and path[-1] == KEY:
+            path, key = path[:-1], True
+        node, key_node = self.node, None
+        for part in path:
+            found = _step(node, part)
+            if found is None:
+                break
+            key_node, node = found
+        else:
+            return _at(key_node if key and key_node is not None else node, self.file)
+        # The asked node isn't written: its parent's key says best where it belongs.
+        return _at(key_node if key_node is not None else node, self.file)
+
+    def child(self, path: Path) -> Document:
+        """Return the view of the subtree at ``path``, in the same file.
+
+        Raises:
+            KeyError: Nothing was written there.
+        """
+        node, data = self.node, self.data
+        for part in path:
+            found = _step(node, part)
+            if found is None:
+                raise KeyError(path)
+            node, data = found[1], data[part]
+        return Document(self.file, self.index, data, node)
+
+
+def load_documents(file: FilePath) -> tuple[Document, ...]:
+    """Read all YAML documents of a file.
+
+    Raises:
+        SpecError: The file can't be read, isn't UTF-8, is empty or isn't YAML.
+    """
+    name = str(file)
+    try:
+        text = file.read_bytes().decode("utf-8-sig")
+    except OSError as exc:
+        raise SpecError(
+            [Problem(f"{name}: can't be read: {exc.strerror or exc}", kind="unreadable")]
+        ) from exc
+    except UnicodeDecodeError as exc:
+        line = exc.object[: exc.start].count(b"\n") + 1
+        problem = Problem(
+            "the file is not UTF-8", Position(name, line, 1), hint="save it as UTF-8", kind="encoding"
+        )
+        raise SpecError([problem]) from exc
+    return parse_documents(text, name)
+
+
+def parse_documents(text: str, file: str) -> tuple[Document, ...]:
+    """Read all YAML documents of a text; ``file`` is the name that positions carry.
+
+    Raises:
+        SpecError: The text is empty or isn't YAML, has duplicate keys, unknown tags or endless anchors.
+    """
+    text = text.removeprefix("\ufeff")
+    try:
+        nodes = list(yaml.compose_all(text, Loader=_LOADER))
+    except (yaml.YAMLError, UnicodeEncodeError, RecursionError) as exc:
+        raise SpecError([_syntax_problem(exc, text, file)]) from exc
+    documents = []
+    problems: list[Problem] = []
+    for index, node in enumerate(nodes):
+        builder = _Builder(file)
+        data = builder.build(node)
+        problems += builder.problems
+        documents.append(Document(file, index, data, node))
+    if problems:
+        raise SpecError(problems)
+    # `---` at the end of a file, or a document of comments only, holds nothing; all of them do in an empty file.
+    filled = [document for document in documents if document.data is not None]
+    if not filled:
+        raise SpecError([Problem("the file is empty", Position(file, 1, 1), kind="empty")])
+    return tuple(filled)
+
+
+class _Builder:
+    """Turns one document's nodes into plain data and collects what is wrong with them."""
+
+    def __init__(self, file: str) -> None:
+        self.file = file
+        self.problems: list[Problem] = []
+        self.nodes = 0
+
+    def build(self, node: yaml.Node) -> Any:
+        try:
+            return self._build(node, 0)
+        except _TooBigError as exc:
+            self._report(str(exc), node, kind="too_big")
+            return None
+
+    def _build(self, node: yaml.Node, depth: int) -> Any:
+        self.nodes += 1
+        if self.nodes > _MAX_NODES:
+            raise _TooBigError(f"the document has more than {_MAX_NODES} nodes once its anchors are expanded")
+        if depth > _MAX_DEPTH:
+            raise _TooBigError(
+                f"the document nests deeper than {_MAX_DEPTH} levels, or an anchor holds itself"
+            )
+        if isinstance(node, yaml.ScalarNode):
+            return self._scalar(node)
+        if node.tag not in (_TAG + "map", _TAG + "seq"):
+            self._report(f"the tag `{node.tag}` is not allowed", node, "remove the tag", kind="tag")
+        if isinstance(node, yaml.SequenceNode):
+            return [self._build(item, depth + 1) for item in node.value]
+        return self._mapping(node, depth)
+
+    def _mapping(self, node: yaml.Node, depth: int) -> dict[Any, Any]:
+        own: dict[Any, Any] = {}
+        seen: dict[Any, yaml.Node] = {}
+        merged: dict[Any, Any] = {}
+        for key_node, value_node in node.value:
+            if key_node.tag == _TAG + "merge":
+                merged = self._merged(value_node, depth) | merged
+                continue
+            if not isinstance(key_node, yaml.ScalarNode):
+                self._report("a key must be text, not a list or a mapping", key_node, kind="key")
+                continue
+            key = self._scalar(key_node)
+            identity = (type(key), key)
+            if identity in seen:
+                first = seen[identity].start_mark.line + 1
+                message = f"`{key_node.value}` is written twice; the first is in line {first}"
+                self._report(message, key_node, "keep one of the two", kind="duplicate_key")
+            seen[identity] = key_node
+            own[key] = self._build(value_node, depth + 1)
+        return merged | own if merged else own
+
+    def _merged(self, node: yaml.Node, depth: int) -> dict[Any, Any]:
+        """Return what ``<<`` brings: a mapping, or a list of mappings of which the first wins."""
+        sources = node.value if isinstance(node, yaml.SequenceNode) else [node]
+        result: dict[Any, Any] = {}
+        for source in sources:
+            if isinstance(source, yaml.MappingNode):
+                result = self._build(source, depth + 1) | result
+            else:
+                self._report("`<<` takes a mapping or a list of mappings", source, kind="merge_key")
+        return result
+
+    def _scalar(self, node: yaml.ScalarNode) -> Any:
+        tag, text = node.tag.removeprefix(_TAG), node.value
+        if tag in ("str", "timestamp", "value", "merge"):  # dates stay text, as in Dagster's own loader
+            return text
+        if tag == "null":
+            return None
+        try:
+            if tag == "bool":
+                return {"yes": True, "true": True, "on": True, "no": False, "false": False, "off": False}[
+                    text.lower()
+                ]
+            if tag == "int":
+                return _integer(text)
+            if tag == "float":
+                return _float(text)
+        except (KeyError, ValueError, OverflowError):
+            self._report(f"{text[:40]!r} is not a valid {tag}", node, kind="scalar")
+            return None
+        self._report(f"the tag `{node.tag}` is not allowed", node, "remove the tag", kind="tag")
+        return None
+
+    def _report(self, message: str, node: yaml.Node, hint: str | None = None, *, kind: str) -> None:
+        self.problems.append(Problem(message, _at(node, self.file), hint=hint, kind=kind))
+
+
+class _TooBigError(Exception):
+    """The document is not one that a person wrote."""
+
+
+def _integer(text: str) -> int:
+    """Read an integer as YAML 1.1 does; spellings that YAML 1.2 reads otherwise are marked."""
+    digits = text.replace("_", "")
+    sign = -1 if digits.startswith("-") else 1
+    digits = digits.lstrip("+-")
+    if ":" in digits:
+        value = 0
+        for part in digits.split(":"):
+            value = value * 60 + int(part)
+        return AmbiguousInt(sign * value, text)
+    if digits == "0" or not digits.startswith("0"):
+        value = sign * int(digits)
+        return AmbiguousInt(value, text) if "_" in text else value
+    if digits[:2] in ("0x", "0X"):
+        return sign * int(digits[2:], 16)
+    if digits[:2] in ("0b", "0B"):
+        return AmbiguousInt(sign * int(digits[2:], 2), text)
+    return AmbiguousInt(sign * int(digits, 8), text)
+
+
+def _float(text: str) -> float:
+    """Read a float as YAML 1.1 does."""
+    digits = text.replace("_", "").lower()
+    sign = -1.0 if digits.startswith("-") else 1.0
+    digits = digits.lstrip("+-")
+    if digits in (".inf", ".nan"):
+        return math.nan if digits == ".nan" else sign * math.inf
+    value = 0.0
+    for part in digits.split(":"):
+        value = value * 60 + float(part)
+    return sign * value
+
+
+def _step(node: yaml.Node, part: str | int) -> tuple[yaml.Node | None, yaml.Node] | None:
+    """Return key node and value node one step down, through ``<<`` too, or None."""
+    if isinstance(node, yaml.SequenceNode):
+        inside = isinstance(part, int) and 0 <= part < len(node.value)
+        return (None, node.value[part]) if inside else None
+    if not isinstance(node, yaml.MappingNode):
+        return None
+    spelled = str(part)
+    for key, value in node.value:
+        if key.tag != _TAG + "merge" and isinstance(key, yaml.ScalarNode) and key.value == spelled:
+            return key, value
+    for key, value in node.value:
+        if key.tag == _TAG + "merge":
+            for source in value.value if isinstance(value, yaml.SequenceNode) else [value]:
+                found = _step(source, part) if isinstance(source, yaml.MappingNode) else None
+                if found is not None:
+                    return found
+    return None
+
+
+def _at(node: yaml.Node, file: str) -> Position:
+    return Position(file, node.start_mark.line + 1, node.start_mark.column + 1)
+
+
+def _syntax_problem(exc: Exception, text: str, file: str) -> Problem:
+    """Say where and why a text isn't YAML."""
+    if isinstance(exc, yaml.MarkedYAMLError):
+        mark = exc.problem_mark or exc.context_mark
+        position = Position(file, mark.line + 1, mark.column + 1) if mark else Position(file, 1, 1)
+        reason = " ".join(part for part in (exc.context, exc.problem) if part)
+        hint = None
+        if "'\\t'" in reason or "tab" in reason.lower():
+            hint = "indent with spaces; YAML forbids tabs there"
+        return Problem(f"not valid YAML: {reason}", position, hint=hint, kind="syntax")
+    if isinstance(exc, RecursionError):
+        return Problem("the document nests too deep", Position(file, 1, 1), kind="too_big")
+    index = getattr(exc, "position", getattr(exc, "start", 0))
+    before = text[:index] if isinstance(index, int) else ""
+    position = Position(file, before.count("\n") + 1, len(before) - before.rfind("\n"))
+    return Problem("not valid YAML: a character that YAML forbids", position, kind="syntax")
