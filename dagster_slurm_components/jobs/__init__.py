@@ -1,1 +1,1 @@
-
+"""Jobs: bundle, submit, watch, reconcile, cancel. Knows neither Dagster nor YAML."""

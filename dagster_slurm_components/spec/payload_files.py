@@ -2,49 +2,42 @@
 
 from __future__ import annotations
 
+import glob
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 
 from dagster_slurm_components.spec.base import mistake
 
+_LEFT_OUT = frozenset({"__pycache__", ".git"})
 
-def place(pattern: str) -> PurePosixPath:
+
+def place(path: str) -> PurePosixPath:
     """Return where a path of a YAML file lies below the payload folder: itself, without leading ``..``.
 
     >>> str(place("../../workloads/train.py"))
     'workloads/train.py'
     """
-    parts = PurePosixPath(pattern).parts
-    while parts and parts[0] in ("..", "."):
+    parts = PurePosixPath(os.path.normpath(path)).parts
+    while parts and parts[0] in ("..", ".", "/"):
         parts = parts[1:]
     return PurePosixPath(*parts)
 
 
 def matches(folder: Path, pattern: str) -> Iterator[tuple[PurePosixPath, Path]]:
-    """Yield the files that a path or glob pattern of a YAML file names, each with its place in the payload folder.
+    """Yield the files that a path or glob pattern names, each with its place in the payload folder.
 
-    A folder stands for all files below it; caches of Python and hidden files of version control are left out.
+    A folder stands for all files below it, save for caches of Python and the folder of git.
 
     Args:
         folder: Where relative patterns start.
         pattern: A path, or a glob with ``*``, ``?``, ``[...]`` and ``**``.
     """
-    parts = PurePosixPath(pattern).parts
-    fixed = [part for part in parts[: _wild(parts)]]
-    root = folder.joinpath(*fixed)
-    prefix = PurePosixPath(root.name) if root.is_file() else place(str(PurePosixPath(*fixed)))
-    rest = parts[len(fixed) :]
-    if PurePosixPath(pattern).is_absolute():
-        prefix = PurePosixPath()
-    found = root.glob(str(PurePosixPath(*rest))) if rest else iter([root])
-    for path in sorted(found):
-        for file in _files(path):
-            yield (place(pattern) if file == root else prefix / file.relative_to(root).as_posix()), file
-
-
-def _wild(parts: Sequence[str]) -> int:
-    """Return the index of the first part that is a pattern."""
-    return next((i for i, part in enumerate(parts) if any(mark in part for mark in "*?[")), len(parts))
+    exact = (folder / pattern).exists()  # a file may well be called `data[1].csv`
+    found = [pattern] if exact else sorted(glob.glob(pattern, root_dir=folder, recursive=True))
+    for path in found:
+        for file in _files(folder / path):
+            yield place(os.path.relpath(file, folder)), file
 
 
 def _files(path: Path) -> Iterator[Path]:
@@ -52,7 +45,7 @@ def _files(path: Path) -> Iterator[Path]:
         yield path
     elif path.is_dir():
         for file in sorted(path.rglob("*")):
-            if file.is_file() and not {"__pycache__", ".git"}.intersection(file.relative_to(path).parts):
+            if file.is_file() and not _LEFT_OUT.intersection(file.relative_to(path).parts):
                 yield file
 
 
@@ -69,6 +62,6 @@ def payload_files(folder: Path, payload: str | None, patterns: Sequence[str]) ->
             raise mistake(f"no file matches {pattern!r} in {folder}", "check the spelling; paths start there")
         for where, file in files:
             other = found.setdefault(where, file)
-            if other.resolve() != file.resolve():
+            if other != file and not other.samefile(file):
                 raise mistake(f"both {other} and {file} would travel as {where}", "rename one of them")
     return found

@@ -1,0 +1,1 @@
+"""Environments: from a spec to the steps of ``activate.sh``. Pure: no I/O, no Dagster."""

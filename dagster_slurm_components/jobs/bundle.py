@@ -1,0 +1,134 @@
+"""The bundle: all files of a run directory as one archive, so that one call carries and submits them."""
+
+from __future__ import annotations
+
+import functools
+import gzip
+import importlib.util
+import io
+import re
+import shlex
+import tarfile
+from collections.abc import Iterator, Mapping
+from importlib.resources import files as resource_files
+from pathlib import Path, PurePosixPath
+
+from ..errors import DagsterSlurmError
+from .model import JobSpec, PayloadFile
+
+_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
+
+LARGEST_BUNDLE = 256 * 1024 * 1024
+"""Bytes of files one bundle may hold: it travels in one message and is held in memory on both sides."""
+
+
+def env_file(env: Mapping[str, str]) -> str:
+    """Return the content of ``job.env``: one quoted ``export`` a variable.
+
+    Raises:
+        DagsterSlurmError: A name that no shell can export, or a value with a NUL.
+    """
+    lines = []
+    for name, value in env.items():
+        if not _VARIABLE.match(name):
+            raise DagsterSlurmError(
+                f"{name!r} can't be the name of an environment variable",
+                hint="Use letters, digits and underscores, not beginning with a digit.",
+            )
+        if "\0" in value:
+            raise DagsterSlurmError(
+                f"the value of the environment variable {name} holds a NUL character, which no process can receive"
+            )
+        lines.append(f"export {name}={shlex.quote(value)}\n")
+    return "".join(lines)
+
+
+@functools.cache
+def _dagster_pipes_source() -> bytes:
+    """Return the source of the installed ``dagster_pipes``: one file without dependencies."""
+    found = importlib.util.find_spec("dagster_pipes")
+    if found is None or found.origin is None:
+        raise DagsterSlurmError("the package dagster-pipes is not installed", hint="pip install dagster-pipes")
+    return Path(found.origin).read_bytes()
+
+
+@functools.cache
+def static_file(package: str, name: str) -> str:
+    """Return the text of a shell file that this package ships, such as ``("jobs", "job.sh")``."""
+    root = resource_files(__package__.rpartition(".")[0])
+    return root.joinpath(package, "shell", name).read_text("utf-8")
+
+
+def _members(spec: JobSpec, header: str) -> Iterator[PayloadFile]:
+    """Yield every file of the run directory, by its path in it."""
+
+    def text(path: str, content: str | bytes) -> PayloadFile:
+        data = content.encode("utf-8", "surrogateescape") if isinstance(content, str) else content
+        return PayloadFile(path=_posix(path), source=data)
+
+    yield text("job.sh", header + static_file("jobs", "job.sh"))
+    yield text("launch.sh", spec.launch.script)
+    yield text("launch.args", spec.launch.arguments())
+    yield text("activate.sh", static_file("environments", "activate.sh"))
+    yield text("activate.args", spec.activation.arguments())
+    if spec.setup:
+        yield text("setup.sh", spec.setup)
+    yield text("context.json", spec.context)
+    yield text("job.env", env_file(spec.env))
+    yield text("messages.jsonl", b"")
+    yield text("lib/dagster_pipes.py", _dagster_pipes_source())
+    for path, content in spec.launch.files.items():
+        yield text(path, content)
+    for file in spec.files:
+        yield PayloadFile(_posix("payload") / file.path, file.source, file.executable)
+
+
+def _posix(path: str) -> PurePosixPath:
+    return PurePosixPath(path)
+
+
+def bundle(spec: JobSpec, header: str) -> bytes:
+    """Return the run directory of a job as a gzipped tar.
+
+    The same spec always gives the same bytes.
+
+    Args:
+        spec: The job.
+        header: What stands above the body of ``job.sh``: the interpreter line and the ``#SBATCH`` lines.
+
+    Raises:
+        DagsterSlurmError: A file that can't be read, or more than ``LARGEST_BUNDLE`` bytes in all.
+    """
+    packed = io.BytesIO()
+    total = 0
+    with (
+        gzip.GzipFile(fileobj=packed, mode="wb", compresslevel=1, mtime=0) as stream,
+        tarfile.open(fileobj=stream, mode="w", format=tarfile.PAX_FORMAT) as archive,
+    ):
+        folder = tarfile.TarInfo("payload")
+        folder.type, folder.mode = tarfile.DIRTYPE, 0o700
+        archive.addfile(folder)
+        for member in _members(spec, header):
+            data, executable = _content(member)
+            total += len(data)
+            if total > LARGEST_BUNDLE:
+                raise DagsterSlurmError(
+                    f"the job's files are larger than {LARGEST_BUNDLE // 2**20} MiB together; {member.path} was too much",
+                    hint="Put data into a folder on the host (a profile's `env` can name it) and keep `files` to code "
+                    "and configuration.",
+                )
+            info = tarfile.TarInfo(str(member.path))
+            info.size, info.mode = len(data), 0o700 if executable else 0o600
+            archive.addfile(info, io.BytesIO(data))
+    return packed.getvalue()
+
+
+def _content(file: PayloadFile) -> tuple[bytes, bool]:
+    if isinstance(file.source, bytes):
+        return file.source, file.executable
+    try:
+        return file.source.read_bytes(), file.executable or bool(file.source.stat().st_mode & 0o100)
+    except OSError as error:
+        raise DagsterSlurmError(
+            f"the file {file.source} can't be read: {error.strerror}", hint="It was to travel with the job."
+        ) from error

@@ -1,0 +1,119 @@
+"""What a watcher tells whoever follows a job, and the state it keeps of each job."""
+
+from __future__ import annotations
+
+import queue
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from ..errors import HostError, HostUnreachableError
+from .model import JobHandle
+from .reconcile import Evidence, Observation
+from .status import StatusRecord
+
+STATUS, MESSAGES, STDOUT, STDERR = "status", "messages.jsonl", "stdout.log", "stderr.log"
+"""The files of a run directory that are read while the job runs; all but the first are streamed back."""
+
+
+@dataclass(frozen=True)
+class Text:
+    """New bytes of a streamed file; ``rewound`` when the file began anew, as after a requeue."""
+
+    name: str
+    data: bytes
+    rewound: bool = False
+
+
+@dataclass(frozen=True)
+class Changed:
+    """Something about the job changed."""
+
+    observation: Observation
+    status: StatusRecord | None
+
+
+@dataclass(frozen=True)
+class Silent:
+    """The host can't be reached; the job goes on and nothing is decided."""
+
+    error: HostUnreachableError
+
+
+@dataclass(frozen=True)
+class Back:
+    """The host answers again, after so many seconds."""
+
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Ended:
+    """The job has ended for good and all its output was delivered."""
+
+    observation: Observation
+    evidence: Evidence
+
+
+@dataclass(frozen=True)
+class Broken:
+    """Watching can't go on, for a reason that waiting won't heal."""
+
+    error: HostError
+
+
+Event = Text | Changed | Silent | Back | Ended | Broken
+
+
+@dataclass
+class Watch:
+    """One job as the watcher follows it; iterate over it for its events."""
+
+    handle: JobHandle
+    began: float
+    observation: Observation = field(default_factory=Observation)
+    evidence: Evidence = field(default_factory=Evidence)
+    offsets: dict[str, int] = field(default_factory=dict)
+    inodes: dict[str, int] = field(default_factory=dict)
+    status_text: bytes = b""
+    changed_at: float = 0.0
+    read_at: float = 0.0
+    closing_until: float | None = None
+    closed: bool = False
+    backlog: int = 0
+    _events: queue.SimpleQueue[Event] = field(default_factory=queue.SimpleQueue)
+
+    def put(self, event: Event) -> None:
+        """Deliver an event to whoever follows the job."""
+        if isinstance(event, Text):
+            self.backlog += len(event.data)
+        self._events.put(event)
+
+    def next(self, timeout: float) -> Event | None:
+        """Return the next event, or nothing after ``timeout`` seconds."""
+        try:
+            event = self._events.get(timeout=timeout)
+        except queue.Empty:
+            return None
+        if isinstance(event, Text):
+            self.backlog -= len(event.data)
+        return event
+
+    def __iter__(self) -> Iterator[Event]:
+        """Yield events until the job has ended or can't be watched any more."""
+        while True:
+            # A bounded wait, so that signals reach a main thread that follows a job.
+            event = self.next(timeout=0.5)
+            if event is not None:
+                yield event
+                if isinstance(event, Ended | Broken):
+                    return
+
+    def close(self) -> None:
+        """Stop following; the job itself goes on."""
+        self.closed = True
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        """The files worth a look now: a job that has not started writes none but ``status``."""
+        started = self.evidence.status is not None or self.closing_until is not None
+        return (STATUS, MESSAGES, STDOUT, STDERR) if started else (STATUS,)

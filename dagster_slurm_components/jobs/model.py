@@ -1,0 +1,129 @@
+"""The data of a job: who it is, what it consists of, and where it lives."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+
+from ..environments.base import Activation
+from ..launchers.base import LaunchPlan
+
+_UNSAFE = re.compile(r"[^A-Za-z0-9._-]+")
+_LONGEST_NAME = 80
+
+
+def slug(text: str) -> str:
+    """Return a name for a folder or a job that no shell, file system or Slurm format trips over.
+
+    Text that is already safe stays as it is; any other keeps its readable part and gets a hash of the whole, so
+    that two texts never share a name.
+
+    Example:
+        >>> slug("train"), slug("2026-01-01|a b")
+        ('train', '2026-01-01-a-b.8fd5b0ac')
+    """
+    readable = _UNSAFE.sub("-", text).strip("-.")
+    if readable == text and len(text) <= _LONGEST_NAME:
+        return text
+    digest = hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()[:8]
+    return f"{readable[: _LONGEST_NAME - 9]}.{digest}"
+
+
+@dataclass(frozen=True)
+class JobIdentity:
+    """What makes a job this one and no other: submitting the same identity twice gives one job.
+
+    Attributes:
+        run_id: Dagster's run id.
+        step: Dagster's step key.
+        partition: The partition key, or none.
+        attempt: Dagster's retry number of the step, from 0.
+    """
+
+    run_id: str
+    step: str
+    partition: str | None = None
+    attempt: int = 0
+
+    @property
+    def token(self) -> str:
+        """Sixteen hex digits that stand in the job's name and comment, to find it again by."""
+        parts = (self.run_id, self.step, self.partition or "", str(self.attempt))
+        return hashlib.sha256("\0".join(parts).encode("utf-8", "surrogateescape")).hexdigest()[:16]
+
+    @property
+    def job_name(self) -> str:
+        """The job's name in the queue: the readable step and the token."""
+        return f"{slug(self.step)}-{self.token}"
+
+    @property
+    def folder(self) -> PurePosixPath:
+        """The run directory, relative to the profile's workdir."""
+        step = PurePosixPath("runs", slug(self.run_id), slug(self.step))
+        if self.partition is not None:
+            step /= slug(self.partition)
+        return step / str(self.attempt)
+
+
+@dataclass(frozen=True)
+class PayloadFile:
+    """A file that travels with the job.
+
+    Attributes:
+        path: Where it goes, relative to the run directory's ``payload`` folder.
+        source: The local file, or its content.
+        executable: Whether it may be executed there; taken from the local file where it is one.
+    """
+
+    path: PurePosixPath
+    source: Path | bytes
+    executable: bool = False
+
+
+@dataclass(frozen=True)
+class JobSpec:
+    """Everything that is sent to the host to start one job.
+
+    Attributes:
+        identity: Which job this is.
+        launch: How the payload starts.
+        activation: What is loaded before it.
+        sbatch: Slurm options, name and value, in the order they are rendered; ignored by a plain process.
+        env: The payload's environment variables, secrets included; they travel in a file of mode 0600.
+        context: Content of ``context.json``.
+        files: The payload folder.
+        setup: The site's own shell lines, or nothing.
+    """
+
+    identity: JobIdentity
+    launch: LaunchPlan
+    activation: Activation
+    sbatch: tuple[tuple[str, str], ...] = ()
+    env: Mapping[str, str] = field(default_factory=dict)
+    context: bytes = b"{}"
+    files: tuple[PayloadFile, ...] = ()
+    setup: str = ""
+
+
+@dataclass(frozen=True)
+class JobHandle:
+    """A submitted job: enough to watch, cancel or find it from any process.
+
+    Attributes:
+        job_id: Slurm's id, or the process's identity.
+        run_dir: The run directory on the host.
+        token: The identity's token.
+        outcome: ``submitted``, ``known`` (the ledger had it) or ``adopted`` (found by its token).
+    """
+
+    job_id: str
+    run_dir: str
+    token: str
+    outcome: str = "submitted"
+
+    def file(self, name: str) -> str:
+        """Return the path of a file in the run directory."""
+        return f"{self.run_dir}/{name}"

@@ -1,0 +1,120 @@
+"""Asks queue and accounting for all watched jobs at once: one question at a time, within the budget.
+
+The questions run in a thread of their own, so that a hanging ``squeue`` never delays a log line.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
+
+from ..errors import HostUnreachableError
+from ..hosts.client import Satellite
+from ..slurm.accounting import AccountingRow
+from ..slurm.queue import QueueRow
+from ..slurm.states import Phase
+from .cadence import TokenBucket
+from .events import Watch
+from .reconcile import Answer
+from .schedulers import Scheduler
+
+
+class Questions:
+    """Asks queue and accounting for all jobs at once, one question at a time, within the budget."""
+
+    def __init__(self, scheduler: Scheduler, satellite: Satellite, budget: TokenBucket) -> None:
+        self._scheduler = scheduler
+        self._satellite = satellite
+        self._budget = budget
+        self._pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix="dagster-slurm-query")
+        self._queue: Future[Mapping[str, QueueRow] | None] | None = None
+        self._accounting: Future[Mapping[str, AccountingRow] | None] | None = None
+        self._asked: list[Watch] = []
+        self._asked_at = 0.0
+        self._count = 0
+        self._queue_at = 0.0
+        self._accounting_at = 0.0
+
+    def soon(self, now: float) -> None:
+        """Something changed: ask again as after a submission."""
+        self._count = 0
+        self._queue_at = now + self._scheduler.first_query
+        self._accounting_at = min(self._accounting_at, now)
+
+    def close(self) -> None:
+        """Let the thread go; questions in flight are not waited for."""
+        self._pool.shutdown(wait=False, cancel_futures=True)
+        self._pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix="dagster-slurm-query")
+
+    def due(self, watches: Sequence[Watch]) -> float:
+        """Return the monotonic time of the next question or look for its answer."""
+        if self._queue or self._accounting:
+            return self._asked_at
+        return self._accounting_at if self._wants_accounting(watches) else self._queue_at
+
+    @staticmethod
+    def _wants_accounting(watches: Sequence[Watch]) -> list[Watch]:
+        return [
+            watch
+            for watch in watches
+            if watch.observation.wants_accounting
+            or (watch.closing_until is not None and watch.evidence.accounting is None)
+        ]
+
+    def ask(self, watches: Sequence[Watch], now: float) -> None:
+        """Start the next question, if one is due and none is in flight."""
+        if self._queue or self._accounting:
+            return
+        ended = self._wants_accounting(watches) if self._scheduler.has_accounting else []
+        if ended and now >= self._accounting_at and self._afford(now):
+            self._accounting_at = now + 2.0
+            self._asked, self._asked_at = ended, now
+            handles = [watch.handle for watch in ended]
+            self._accounting = self._pool.submit(self._scheduler.accounting, self._satellite, handles)
+        elif now >= self._queue_at:
+            live = [watch for watch in watches if not watch.observation.terminal]
+            waiting = any(watch.observation.phase is Phase.WAITING for watch in live)
+            self._queue_at = now + self._scheduler.query_interval(self._count, waiting=waiting)
+            if live and self._afford(now):
+                self._count += 1
+                self._asked, self._asked_at = live, now
+                handles = [watch.handle for watch in live]
+                self._queue = self._pool.submit(self._scheduler.queue, self._satellite, handles)
+
+    def _afford(self, now: float) -> bool:
+        return not self._scheduler.metered or self._budget.take(now)
+
+    def answer(self, watches: Sequence[Watch], now: float) -> Iterator[HostUnreachableError]:
+        """Hand out the answer of a question that is done; yield the error that kept it from being asked."""
+        if self._queue and self._queue.done():
+            future, self._queue = self._queue, None
+            yield from self._deliver_queue(future)
+        if self._accounting and self._accounting.done():
+            done, self._accounting = self._accounting, None
+            yield from self._deliver_accounting(done)
+
+    def _deliver_queue(self, future: Future[Mapping[str, QueueRow] | None]) -> Iterator[HostUnreachableError]:
+        try:
+            rows = future.result()
+        except HostUnreachableError as error:
+            yield error
+            return
+        if rows is None:
+            return  # a failed query is no observation
+        for watch in self._asked:
+            answer = Answer(rows.get(watch.handle.job_id), self._asked_at)
+            watch.evidence = replace(watch.evidence, queue=answer)
+
+    def _deliver_accounting(
+        self, future: Future[Mapping[str, AccountingRow] | None]
+    ) -> Iterator[HostUnreachableError]:
+        try:
+            rows = future.result()
+        except HostUnreachableError as error:
+            yield error
+            return
+        for watch in self._asked:
+            row = (rows or {}).get(watch.handle.job_id)
+            if row is not None:
+                watch.evidence = replace(watch.evidence, accounting=Answer(row, self._asked_at))

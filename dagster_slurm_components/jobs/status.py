@@ -1,0 +1,105 @@
+"""The job's own record: the ``status`` file that ``job.sh`` appends to."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+_MINUTES = re.compile(r"(\d+)m([\d.]+)s")
+
+
+@dataclass(frozen=True)
+class StatusRecord:
+    """The newest start of a job, as the job itself wrote it down.
+
+    Times are seconds since the epoch by the clock of the compute node.
+
+    Attributes:
+        restart: How often Slurm had started the job before.
+        started: When this start began.
+        host: The node that ran ``job.sh``.
+        phase: ``environment`` until the payload boots, then ``payload``.
+        launched: When the launcher was started.
+        ended: When it ended.
+        exit_code: The launcher's exit code; above 128, 128 plus the signal that ended it.
+        signals: Signals that reached the job, in order.
+        cpu_seconds: CPU time of the job's own processes on its first node.
+        memory_peak: Largest memory use in bytes, where the node keeps such a number.
+        fields: All keys, for what launchers add (``failed_rank``).
+    """
+
+    restart: int = 0
+    started: float | None = None
+    host: str | None = None
+    phase: str | None = None
+    launched: float | None = None
+    ended: float | None = None
+    exit_code: int | None = None
+    signals: tuple[str, ...] = ()
+    cpu_seconds: float | None = None
+    memory_peak: int | None = None
+    fields: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+
+    def get(self, key: str) -> str | None:
+        """Return the last value of a key, or nothing where it is absent or empty."""
+        values = self.fields.get(key)
+        return values[-1] or None if values else None
+
+
+def parse_status(data: bytes) -> StatusRecord | None:
+    """Return the newest block of a status file, or nothing when the job has not written yet.
+
+    Whole lines only: what follows the last newline may still be in flight.
+
+    Example:
+        >>> parse_status(b"restart=0\\nstarted=1.5\\nexit=3\\n").exit_code
+        3
+    """
+    text = data[: data.rfind(b"\n") + 1].decode("utf-8", "replace")
+    fields: dict[str, list[str]] | None = None
+    for line in text.split("\n"):
+        key, equals, value = line.partition("=")
+        if not equals:
+            continue
+        if key == "restart":
+            fields = {}
+        if fields is not None:
+            fields.setdefault(key, []).append(value)
+    return _record(fields) if fields else None
+
+
+def _record(fields: dict[str, list[str]]) -> StatusRecord:
+    def last(key: str) -> str | None:
+        return fields[key][-1] or None if key in fields else None
+
+    return StatusRecord(
+        restart=_integer(last("restart")) or 0,
+        started=_number(last("started")),
+        host=last("host"),
+        phase=last("phase"),
+        launched=_number(last("launched")),
+        ended=_number(last("ended")),
+        exit_code=_integer(last("exit")),
+        signals=tuple(fields.get("signal", ())),
+        cpu_seconds=_cpu(last("cpu")),
+        memory_peak=_integer(last("memory_peak")),
+        fields={key: tuple(values) for key, values in fields.items()},
+    )
+
+
+def _number(text: str | None) -> float | None:
+    try:
+        return float(text) if text else None
+    except ValueError:
+        return None
+
+
+def _integer(text: str | None) -> int | None:
+    return int(text) if text and text.isascii() and text.isdigit() else None
+
+
+def _cpu(text: str | None) -> float | None:
+    """Return the seconds in bash's ``times`` format, ``0m0.229s 0m0.044s``: user and system together."""
+    found = _MINUTES.findall(text or "")
+    return sum(60 * int(minutes) + (_number(seconds) or 0.0) for minutes, seconds in found) if found else None

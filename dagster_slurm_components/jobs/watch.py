@@ -1,0 +1,223 @@
+"""The watcher: one thread a host and process, which looks after all its jobs together.
+
+Data: a ``Watch`` a job, which holds file offsets, the newest evidence and the observation. Only the watcher's
+thread changes it; whoever follows the job receives events through a queue.
+
+Each tick makes one call to the host for the files of all jobs that are due.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+
+from ..errors import HostError, HostUnreachableError
+from ..hosts.client import FileData, FileRead, Satellite
+from .cadence import TokenBucket, file_interval, read_interval
+from .events import STATUS, Back, Broken, Changed, Ended, Silent, Text, Watch
+from .model import JobHandle
+from .questions import Questions
+from .reconcile import Patience, reconcile
+from .schedulers import Scheduler
+from .status import parse_status
+
+_BYTES_PER_FILE = 256 * 1024
+_BYTES_PER_TICK = 4 * 1024 * 1024
+_MOST_BACKLOG = 8 * 1024 * 1024
+_REDIAL = (0.5, 30.0)
+_IDLE = 5.0
+_METRICS_SHARE = 0.05
+_METRICS_MOST = 5.0
+
+
+class Watcher:
+    """Looks after all jobs of one host for one process.
+
+    Args:
+        satellite: The host.
+        scheduler: Whom to ask for queue and accounting.
+        budget: Slurm queries this process may make.
+        operations_per_second: File operations the host should bear.
+        patience: How long silences are waited out.
+        clock: A monotonic clock, in seconds.
+    """
+
+    def __init__(
+        self,
+        satellite: Satellite,
+        scheduler: Scheduler,
+        *,
+        budget: TokenBucket,
+        operations_per_second: float,
+        patience: Patience,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._satellite = satellite
+        self._scheduler = scheduler
+        self._budget = budget
+        self._operations = operations_per_second
+        self._patience = patience
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._wake = threading.Event()
+        self._thread: threading.Thread | None = None
+        self._watches: list[Watch] = []
+        self._silent_since: float | None = None
+        self._redial = _REDIAL[0]
+        self._questions = Questions(scheduler, satellite, budget)
+
+    def watch(self, handle: JobHandle, *, offsets: Mapping[str, int] | None = None) -> Watch:
+        """Begin to follow a job.
+
+        Args:
+            handle: The job.
+            offsets: Bytes of each streamed file that were seen before and are not delivered again.
+        """
+        now = self._clock()
+        watch = Watch(handle, began=now, changed_at=now, offsets=dict(offsets or {}))
+        with self._lock:
+            self._watches.append(watch)
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._run, name="dagster-slurm-watcher", daemon=True)
+                self._thread.start()
+        self._questions.soon(now)
+        self._wake.set()
+        return watch
+
+    def _run(self) -> None:
+        idle_since: float | None = None
+        while True:
+            delay = self.step()
+            with self._lock:
+                if self._watches:
+                    idle_since = None
+                else:
+                    idle_since = self._clock() if idle_since is None else idle_since
+                    if self._clock() - idle_since > _IDLE:
+                        self._thread = None
+                        self._questions.close()
+                        return
+            self._wake.wait(delay)
+            self._wake.clear()
+
+    def step(self) -> float:
+        """Do one tick and return the seconds until the next."""
+        now = self._clock()
+        with self._lock:
+            self._watches = [watch for watch in self._watches if not watch.closed]
+            watches = list(self._watches)
+        if not watches:
+            return _IDLE
+        due = [watch for watch in watches if watch.read_at <= now and watch.backlog < _MOST_BACKLOG]
+        try:
+            if due:
+                self._read(due, now)
+                self._heard(watches, now)
+            self._questions.ask(watches, now)
+            for error in self._questions.answer(watches, now):
+                self._unheard(watches, error, now)
+        except HostUnreachableError as error:
+            self._unheard(watches, error, now)
+            return self._redial
+        except HostError as error:
+            for watch in watches:
+                watch.put(Broken(error))
+                watch.close()
+            return 0.0
+        for watch in watches:
+            self._judge(watch, now)
+        return self._delay(watches)
+
+    def _read(self, due: Sequence[Watch], now: float) -> None:
+        requests = [
+            FileRead(watch.handle.file(name), watch.offsets.get(name, 0), _BYTES_PER_FILE)
+            for watch in due
+            for name in watch.files
+        ]
+        answers = iter(self._satellite.read(requests, total=_BYTES_PER_TICK))
+        least = file_interval(len(requests), self._operations)
+        for watch in due:
+            more = False
+            for name in watch.files:
+                more |= self._take(watch, name, next(answers))
+            interval = read_interval(now - watch.changed_at)
+            if more:
+                interval = 0.0
+            elif watch.closing_until is not None and watch.closing_until <= now:
+                watch.put(Ended(watch.observation, watch.evidence))
+                watch.close()
+            watch.read_at = now + max(interval, least)
+
+    def _take(self, watch: Watch, name: str, file: FileData) -> bool:
+        """Use what was read of one file; return whether more of it waits."""
+        if not file.exists:
+            return False
+        offset = watch.offsets.get(name, 0)
+        rewound = name in watch.inodes and watch.inodes[name] != file.inode or file.size < offset
+        watch.inodes[name] = file.inode
+        if rewound:
+            watch.offsets[name] = 0
+            if name == STATUS:
+                watch.status_text = b""
+            else:
+                watch.put(Text(name, b"", rewound=True))
+            return True
+        if not file.data:
+            return False
+        watch.offsets[name] = offset + len(file.data)
+        if name == STATUS:
+            watch.status_text += file.data
+            watch.evidence = replace(watch.evidence, status=parse_status(watch.status_text))
+        else:
+            watch.put(Text(name, file.data))
+        return watch.offsets[name] < file.size
+
+    def _judge(self, watch: Watch, now: float) -> None:
+        """Reconcile a job's sources; once it has ended, let its output drain."""
+        if watch.observation.terminal:
+            if watch.evidence.accounting is not None and watch.closing_until is not None:
+                watch.closing_until = min(watch.closing_until, now)
+            return
+        before = watch.observation
+        watch.observation = reconcile(before, watch.evidence, now, self._patience)
+        if watch.observation == before:
+            return
+        if watch.observation.phase is not before.phase or watch.observation.restarts != before.restarts:
+            watch.changed_at = now
+            self._questions.soon(now)
+        watch.put(Changed(watch.observation, watch.evidence.status))
+        if watch.observation.terminal:
+            watch.closing_until = now + self._metrics_wait(watch)
+            watch.read_at = now
+
+    def _metrics_wait(self, watch: Watch) -> float:
+        """Return the seconds worth waiting for the accounting's figures: a twentieth of the job's own time."""
+        status = watch.evidence.status
+        if not self._scheduler.has_accounting or watch.evidence.accounting or not status:
+            return 0.0
+        elapsed = (status.ended or 0.0) - (status.started or 0.0)
+        return max(0.0, min(_METRICS_MOST, _METRICS_SHARE * elapsed))
+
+    def _unheard(self, watches: Sequence[Watch], error: HostUnreachableError, now: float) -> None:
+        if self._silent_since is None:
+            self._silent_since = now
+            for watch in watches:
+                watch.put(Silent(error))
+        self._redial = min(_REDIAL[1], self._redial * 2)
+
+    def _heard(self, watches: Sequence[Watch], now: float) -> None:
+        if self._silent_since is not None:
+            for watch in watches:
+                watch.put(Back(now - self._silent_since))
+        self._silent_since = None
+        self._redial = _REDIAL[0]
+
+    def _delay(self, watches: Sequence[Watch]) -> float:
+        open_watches = [watch for watch in watches if not watch.closed]
+        if not open_watches:
+            return 0.0
+        now = self._clock()
+        due = min(watch.read_at for watch in open_watches)
+        return max(0.01, min(due, self._questions.due(open_watches)) - now)

@@ -1,0 +1,102 @@
+"""Reads the messages file of a run directory: whole lines, at once, without a thread or a sleep of its own."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import dagster as dg
+from dagster._core.pipes.context import PipesMessageHandler
+from dagster_pipes import PipesOpenedData, PipesParams
+
+_RESULTS = frozenset({"report_asset_materialization", "report_asset_check"})
+_LONGEST_LINE = 64 * 1024 * 1024
+
+
+class RunDirectoryMessageReader(dg.PipesMessageReader):
+    """A message reader that is fed by whoever follows the job.
+
+    Log lines and custom messages are handed on at once. Results are held until the job has ended: a job that
+    Slurm requeues reports them anew, and what its earlier start reported is dropped.
+
+    Args:
+        path: The path of ``messages.jsonl`` on the host.
+    """
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+        self._handler: PipesMessageHandler | None = None
+        self._rest = b""
+        self._results: list[dict[str, Any]] = []
+        self.exception: dict[str, Any] | None = None
+        """The exception that the payload ended with, as Pipes reports it, or nothing."""
+        self.complaints: list[str] = []
+        """Lines that were no Pipes messages, shortened."""
+
+    @contextmanager
+    def read_messages(self, handler: PipesMessageHandler) -> Iterator[PipesParams]:
+        """Tell the payload where to write."""
+        self._handler = handler
+        yield {"path": self._path}
+
+    def on_opened(self, opened_payload: PipesOpenedData) -> None:
+        """Do nothing: the payload's greeting needs no answer."""
+
+    def no_messages_debug_text(self) -> str:
+        """Say that silence is no failure."""
+        return (
+            f"The payload wrote no messages to {self._path}. That is fine for one that reports nothing: "
+            "success is judged by the exit status."
+        )
+
+    def feed(self, data: bytes) -> None:
+        """Take bytes of the messages file, cut anywhere."""
+        *lines, self._rest = (self._rest + data).split(b"\n")
+        for line in lines:
+            if line.strip():
+                self._take(line)
+        if len(self._rest) > _LONGEST_LINE:
+            self._complain(self._rest)
+            self._rest = b""
+
+    def rewind(self) -> None:
+        """Forget what an earlier start of the job reported: it began anew."""
+        self._rest = b""
+        self._results.clear()
+        self.exception = None
+
+    def finish(self) -> None:
+        """Hand on the results; the job has ended."""
+        for message in self._results:
+            self._hand_on(message)
+        self._results.clear()
+        if self._rest.strip():
+            self._complain(self._rest)
+            self._rest = b""
+
+    def _take(self, line: bytes) -> None:
+        try:
+            message = json.loads(line)
+            method, params = message["method"], message.get("params") or {}
+        except (ValueError, TypeError, KeyError, AttributeError):
+            self._complain(line)
+            return
+        if method == "closed" and "exception" in params:
+            self.exception = params["exception"]
+        if method in _RESULTS:
+            self._results.append(message)
+        else:
+            self._hand_on(message)
+
+    def _hand_on(self, message: dict[str, Any]) -> None:
+        assert self._handler is not None, "the session is not open"
+        try:
+            self._handler.handle_message(message)  # type: ignore[arg-type]
+        except (dg.DagsterError, KeyError, TypeError, ValueError) as error:
+            # A message of another protocol, or malformed: the payload's result still counts.
+            self._complain(json.dumps(message).encode(), str(error))
+
+    def _complain(self, line: bytes, why: str = "not a Pipes message") -> None:
+        self.complaints.append(f"{why}: {line[:200].decode('utf-8', 'replace')}")
