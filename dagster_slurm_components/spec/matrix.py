@@ -1,0 +1,108 @@
+"""One script over the product of lists: a script per cell, each with its own asset keys and variables."""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from typing import Any
+
+from dagster_slurm_components.spec.merge import Layer
+from dagster_slurm_components.spec.place import KEY, Path
+from dagster_slurm_components.spec.problems import Problem, SpecError, did_you_mean
+
+MAX_CELLS = 10_000
+_REFERENCE = re.compile(r"\{\{-?\s*matrix\.([A-Za-z_]\w*)\s*-?\}\}")
+_MENTION = re.compile(r"\{\{[^}]*\bmatrix\b[^}]*\}\}")
+_NAME = re.compile(r"[A-Za-z_]\w*")
+
+
+def expand(script: Layer) -> tuple[Layer, ...]:
+    """Return the scripts that a script with a ``matrix`` stands for; one without stands for itself.
+
+    Positions stay those of the one script as written. A text that is one reference and nothing else becomes the cell's
+    value with its type; in any other text the value is written out. Other templates are left alone.
+
+    Raises:
+        SpecError: The matrix is malformed, or a reference names nothing in it.
+    """
+    matrix = script.data.get("matrix")
+    if matrix is None:
+        return (script,)
+    problems = list(_problems(matrix, script))
+    if problems:
+        raise SpecError(problems)
+    rest = {key: value for key, value in script.data.items() if key != "matrix"}
+    problems = list(_bad_references(rest, (), script, matrix))
+    if problems:
+        raise SpecError(problems)
+    layers = []
+    for values in itertools.product(*matrix.values()):
+        cell = dict(zip(matrix, values, strict=True))
+        label = ", ".join(f"{name}={value}" for name, value in cell.items())
+        layers.append(replace(script, name=f"{script.name} [{label}]", data=_filled(rest, cell)))
+    return tuple(layers)
+
+
+def _problems(matrix: Any, script: Layer) -> Iterator[Problem]:
+    if not isinstance(matrix, Mapping) or not matrix:
+        yield Problem("expected a mapping of lists", script.position(("matrix",)), ("matrix",), kind="matrix")
+        return
+    cells = 1
+    for name, values in matrix.items():
+        path: Path = ("matrix", name)
+        if not isinstance(name, str) or not _NAME.fullmatch(name):
+            message = f"{name!r} can't be the name of a matrix variable"
+            yield Problem(message, script.position((*path, KEY)), path, "use letters, digits and _", "matrix")
+        if not isinstance(values, list) or not values:
+            yield Problem("expected a list of values", script.position(path), path, kind="matrix")
+            continue
+        cells *= len(values)
+        for index, value in enumerate(values):
+            if value is None or not isinstance(value, (str, int, float)):
+                here = (*path, index)
+                yield Problem(
+                    "expected text, a number, true or false", script.position(here), here, kind="matrix"
+                )
+    if cells > MAX_CELLS:
+        message = f"the matrix has {cells} cells; at most {MAX_CELLS} are allowed"
+        yield Problem(message, script.position(("matrix",)), ("matrix",), kind="matrix")
+
+
+def _bad_references(value: Any, path: Path, script: Layer, matrix: Mapping[str, Any]) -> Iterator[Problem]:
+    if isinstance(value, Mapping):
+        for key, item in value.items():
+            yield from _bad_references(key, (*path, key, KEY), script, matrix)
+            yield from _bad_references(item, (*path, key), script, matrix)
+    elif isinstance(value, list):
+        for index, item in enumerate(value):
+            yield from _bad_references(item, (*path, index), script, matrix)
+    elif isinstance(value, str) and "matrix" in value:
+        for name in _REFERENCE.findall(value):
+            if name not in matrix:
+                hint = did_you_mean(name, list(matrix))
+                yield Problem(
+                    f"`matrix.{name}` is not in the matrix", script.position(path), path, hint, "matrix"
+                )
+        for mention in _MENTION.findall(_REFERENCE.sub("", value)):
+            yield Problem(
+                f"{mention} is more than a reference",
+                script.position(path),
+                path,
+                "write only {{ matrix.NAME }}",
+                "matrix",
+            )
+
+
+def _filled(value: Any, cell: Mapping[str, Any]) -> Any:
+    if isinstance(value, Mapping):
+        return {_filled(key, cell): _filled(item, cell) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_filled(item, cell) for item in value]
+    if not isinstance(value, str) or "matrix" not in value:
+        return value
+    whole = _REFERENCE.fullmatch(value.strip())
+    if whole is not None:
+        return cell[whole[1]]
+    return _REFERENCE.sub(lambda found: str(cell[found[1]]), value)

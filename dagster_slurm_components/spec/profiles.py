@@ -1,0 +1,206 @@
+"""Finding and reading profiles, and the sites that they name."""
+
+from __future__ import annotations
+
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path as FilePath
+from typing import Any, TypeVar
+
+from pydantic import ValidationError
+
+from dagster_slurm_components.spec.base import Model
+from dagster_slurm_components.spec.hosts import LocalHost
+from dagster_slurm_components.spec.merge import Layer, merge
+from dagster_slurm_components.spec.problems import Problem, SpecError, nearest, problems_of
+from dagster_slurm_components.spec.profile import Profile
+from dagster_slurm_components.spec.site import Site
+from dagster_slurm_components.spec.source import Document, load_documents
+from dagster_slurm_components.spec.templates import render
+
+PROFILE_VARIABLE = "DAGSTER_SLURM_PROFILE"
+"""Environment variable that chooses the profile; ``local`` without it."""
+PROFILES_DIR_VARIABLE = "DAGSTER_SLURM_PROFILES_DIR"
+"""Environment variable that names the folder of the profiles, instead of the nearest ``profiles/``."""
+
+SHIPPED_SITES = FilePath(__file__).parent.parent / "sites"
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.\-]*")
+_LAYER_FIELDS = ("resources", "environment", "env", "launcher")
+_ModelT = TypeVar("_ModelT", bound=Model)
+
+
+@dataclass(frozen=True)
+class LoadedProfile:
+    """A profile, ready for use.
+
+    Attributes:
+        name: Its name.
+        profile: The profile, with its site's limits below its own; ``workdir`` of the local host is absolute.
+        layers: What it gives to scripts, lowest first: the site's layer if it names one, then its own.
+        folder: The project folder (the parent of ``profiles/``); relative paths in the profile start here.
+        site: The site, if it names one.
+        file: The file it was read from; None for the built-in ``local``.
+    """
+
+    name: str
+    profile: Profile
+    layers: tuple[Layer, ...]
+    folder: FilePath
+    site: Site | None = None
+    file: FilePath | None = None
+
+
+def load_profile(name: str | None = None, *, start: FilePath) -> LoadedProfile:
+    """Load a profile.
+
+    Args:
+        name: Its name; else the variable ``DAGSTER_SLURM_PROFILE``, else ``local``.
+        start: Where the search for ``profiles/<name>.yaml`` begins; it goes on in the parents.
+
+    Raises:
+        SpecError: There is no such profile, or it has mistakes.
+    """
+    name = name or os.environ.get(PROFILE_VARIABLE) or "local"
+    folder = profiles_folder(start)
+    file = folder / f"{name}.yaml" if folder and _NAME.fullmatch(name) else None
+    if file is not None and file.is_file():
+        return load_profile_file(file)
+    if name == "local":
+        project = folder.parent if folder else project_folder(start)
+        return _loaded(name, Profile(), (), project, None, None)
+    raise SpecError([_unknown_profile(name, folder, start)])
+
+
+def load_profile_file(file: FilePath) -> LoadedProfile:
+    """Load the profile that a file holds; its name is the file's, without ``.yaml``.
+
+    Raises:
+        SpecError: The file can't be read or has mistakes.
+    """
+    document = single_document(file)
+    data = render(document.data, document.position)
+    own = validated(Profile, data, document)
+    layer = _layer(f"profile {file.stem}", data, document)
+    project = file.absolute().parent.parent
+    if own.site is None:
+        return _loaded(file.stem, own, (layer,), project, None, file)
+    site_file = find_site(own.site, file.absolute().parent, document)
+    site_document = single_document(site_file)
+    site_data = render(site_document.data, site_document.position)
+    site = validated(Site, site_data, site_document)
+    site_layer = _layer(f"site {own.site}", site_data, site_document)
+    # A site's limits on queries hold below the profile's own; the rest of it reaches scripts as a layer.
+    below = Layer(site_layer.name, _only(site_data, ("limits", "environment")), site_document.position)
+    merged = merge([below, Layer(layer.name, data, document.position)])
+    profile = Profile.model_validate(merged.data)
+    return _loaded(file.stem, profile, (site_layer, layer), project, site, file)
+
+
+def profiles_folder(start: FilePath) -> FilePath | None:
+    """Return the folder of the profiles: the variable's, or the nearest ``profiles/`` at or above ``start``."""
+    named = os.environ.get(PROFILES_DIR_VARIABLE)
+    if named:
+        return FilePath(named).expanduser().absolute()
+    start = start.absolute()
+    found = (folder / "profiles" for folder in (start, *start.parents))
+    return next((folder for folder in found if folder.is_dir() and any(folder.glob("*.yaml"))), None)
+
+
+def project_folder(start: FilePath) -> FilePath:
+    """Return the nearest folder at or above ``start`` that holds a ``pyproject.toml`` or ``dg.toml``, else ``start``."""
+    start = start.absolute()
+    marks = ("dg.toml", "pyproject.toml")
+    return next((f for f in (start, *start.parents) if any((f / mark).is_file() for mark in marks)), start)
+
+
+def profile_names(start: FilePath) -> tuple[str, ...]:
+    """Return the names of all profiles, ``local`` among them."""
+    folder = profiles_folder(start)
+    return tuple(sorted({"local", *(file.stem for file in folder.glob("*.yaml"))} if folder else {"local"}))
+
+
+def find_site(name: str, profiles: FilePath, document: Document) -> FilePath:
+    """Return the file of a site: the project's ``sites/<name>.yaml``, else the shipped one.
+
+    Raises:
+        SpecError: There is no such site.
+    """
+    folders = (profiles.parent / "sites", SHIPPED_SITES)
+    for folder in folders:
+        if _NAME.fullmatch(name) and (folder / f"{name}.yaml").is_file():
+            return folder / f"{name}.yaml"
+    known = sorted({file.stem for folder in folders for file in folder.glob("*.yaml")})
+    guess = nearest(name, known)
+    hint = f"did you mean `{guess}`?" if guess else f"put its facts into {folders[0] / name}.yaml"
+    raise SpecError(
+        [Problem(f"unknown site `{name}`", document.position(("site",)), ("site",), hint, "unknown_site")]
+    )
+
+
+def single_document(file: FilePath) -> Document:
+    """Read a file that holds one mapping.
+
+    Raises:
+        SpecError: It can't be read, or holds something else.
+    """
+    first, *more = load_documents(file)
+    if more:
+        raise SpecError([Problem("expected one document in this file", more[0].position(), kind="documents")])
+    if not isinstance(first.data, dict):
+        raise SpecError([Problem("expected a mapping", first.position(), kind="dict_type")])
+    return first
+
+
+def validated(model: type[_ModelT], data: Any, document: Document) -> _ModelT:
+    """Validate a document's data.
+
+    Raises:
+        SpecError: With a problem for each mistake.
+    """
+    try:
+        return model.model_validate(data)
+    except ValidationError as exc:
+        raise SpecError(problems_of(exc, document.position)) from exc
+
+
+def _loaded(
+    name: str,
+    profile: Profile,
+    layers: tuple[Layer, ...],
+    folder: FilePath,
+    site: Site | None,
+    file: FilePath | None,
+) -> LoadedProfile:
+    if isinstance(profile.host, LocalHost):
+        workdir = FilePath(profile.workdir).expanduser()
+        profile = profile.model_copy(update={"workdir": str(folder / workdir)})
+    return LoadedProfile(name, profile, layers, folder, site, file)
+
+
+def _layer(name: str, data: dict[str, Any], document: Document) -> Layer:
+    """Return what a profile or site gives to scripts; who builds environments is not theirs to change."""
+    fields = _only(data, _LAYER_FIELDS)
+    environment = fields.get("environment")
+    if isinstance(environment, dict):
+        fields["environment"] = {key: value for key, value in environment.items() if key != "build"}
+        if not fields["environment"]:
+            del fields["environment"]
+    return Layer(name, fields, document.position)
+
+
+def _only(data: dict[str, Any], keys: tuple[str, ...]) -> dict[str, Any]:
+    return {key: data[key] for key in keys if data.get(key) is not None}
+
+
+def _unknown_profile(name: str, folder: FilePath | None, start: FilePath) -> Problem:
+    if folder is None:
+        return Problem(
+            f"unknown profile `{name}`: there is no profiles/ folder in {start.absolute()} or above",
+            hint=f"`dg-slurm init profile {name}` makes one",
+            kind="unknown_profile",
+        )
+    known = sorted({"local", *(file.stem for file in folder.glob("*.yaml"))})
+    guess = nearest(name, known)
+    hint = f"did you mean `{guess}`?" if guess else "there are: " + ", ".join(known)
+    return Problem(f"unknown profile `{name}`: no {folder / name}.yaml", hint=hint, kind="unknown_profile")

@@ -1,0 +1,105 @@
+"""A script and all that lies below it, merged and validated."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path as FilePath
+from typing import Any
+
+from pydantic import ValidationError
+
+from dagster_slurm_components.spec.files import matching_files
+from dagster_slurm_components.spec.merge import Layer, Merged, merge
+from dagster_slurm_components.spec.place import Path, Position
+from dagster_slurm_components.spec.problems import SpecError, problems_of
+from dagster_slurm_components.spec.profiles import LoadedProfile
+from dagster_slurm_components.spec.script import DEFAULTABLE, Script, partial_errors
+
+_CONTENT = ("payload", "command", "args", "env", "files", "launcher", "environment")
+"""The fields that shape a script's result; how much it asks of Slurm does not."""
+
+
+@dataclass(frozen=True)
+class ResolvedScript:
+    """A script as it will run in one profile.
+
+    Attributes:
+        script: The validated script.
+        merged: The raw values that won, and where each came from.
+        folder: Where relative paths of ``payload`` and ``files`` start.
+        profile: The profile.
+    """
+
+    script: Script
+    merged: Merged
+    folder: FilePath
+    profile: LoadedProfile
+
+    def position(self, *path: str | int) -> Position | None:
+        """Return where the winning value was written: ``position("resources", "partition")``."""
+        return self.merged.position(path)
+
+    def payload_file(self) -> FilePath | None:
+        """Return the payload file, or None for a command."""
+        return self.folder / self.script.payload if self.script.payload is not None else None
+
+    def files(self) -> tuple[FilePath, ...]:
+        """Return the files that are shipped beside the payload."""
+        return matching_files(self.folder, self.script.files)
+
+    def fingerprint(self) -> str:
+        """Return a hash of everything that shapes the result: the payload's and files' bytes, and how they are run."""
+        digest = hashlib.sha256()
+        raw = self.script.model_dump(mode="json", include=set(_CONTENT))
+        digest.update(json.dumps(raw, sort_keys=True, ensure_ascii=True).encode())
+        payload = self.payload_file()
+        for file in (*((payload,) if payload else ()), *self.files()):
+            name = file.relative_to(self.folder) if file.is_relative_to(self.folder) else file
+            content = file.read_bytes() if file.is_file() else b""
+            digest.update(f"\0{name}\0{len(content)}\0".encode("utf-8", "surrogateescape"))
+            digest.update(content)
+        return digest.hexdigest()
+
+
+def resolve_script(
+    *, profile: LoadedProfile, defaults: Layer | None, script: Layer, folder: FilePath
+) -> ResolvedScript:
+    """Merge site, profile, defaults, script and the script's own override for the profile, and validate.
+
+    Args:
+        profile: The profile that the script will run in.
+        defaults: The component's ``defaults``.
+        script: The script as written.
+        folder: Where its relative paths start.
+
+    Raises:
+        SpecError: With a problem for each mistake, at the place where the value that won was written.
+    """
+    layers = [*profile.layers, *([defaults] if defaults is not None else []), script]
+    if defaults is not None:
+        _check_defaults(defaults)
+    overrides = script.data.get("profiles")
+    override = overrides.get(profile.name) if isinstance(overrides, Mapping) else None
+    if isinstance(override, Mapping):
+        layers.append(_below(script, ("profiles", profile.name), override))
+    merged = merge(layers)
+    try:
+        model = Script.model_validate(merged.data)
+    except ValidationError as exc:
+        raise SpecError(problems_of(exc, merged.position)) from exc
+    return ResolvedScript(model, merged, folder, profile)
+
+
+def _below(layer: Layer, prefix: Path, data: Mapping[str, Any]) -> Layer:
+    """Return the layer of a subtree of another layer."""
+    return Layer(f"{layer.name}, {prefix[-1]}", data, lambda path: layer.position((*prefix, *path)))
+
+
+def _check_defaults(defaults: Layer) -> None:
+    errors = partial_errors(defaults.data, DEFAULTABLE, "`defaults`")
+    if errors:
+        exc = ValidationError.from_exception_data("defaults", errors)
+        raise SpecError(problems_of(exc, defaults.position))

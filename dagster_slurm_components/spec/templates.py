@@ -1,0 +1,130 @@
+"""``{{ ... }}`` in the text of profiles and included files."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable, Mapping
+from functools import cache
+from typing import Any
+
+from dagster_slurm_components.spec.place import KEY, Path, Position
+from dagster_slurm_components.spec.problems import Problem, SpecError
+
+_TEMPLATE = re.compile(r"\{\{.*?\}\}|\{%.*?%\}", re.DOTALL)
+_WHOLE = re.compile(r"\s*\{\{((?:(?!\}\}).)*)\}\}\s*", re.DOTALL)
+
+
+def is_template(value: object) -> bool:
+    """Tell whether a value is text that holds a template."""
+    return isinstance(value, str) and ("{{" in value or "{%" in value) and _TEMPLATE.search(value) is not None
+
+
+class _UnsetVariableError(Exception):
+    """A template asks for an environment variable that isn't set."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        super().__init__(name)
+
+
+class _Environment:
+    """What templates know as ``env``: ``env('X')``, ``env('X', default)`` and ``env.X``."""
+
+    def __init__(self, variables: Mapping[str, str]) -> None:
+        self._variables = variables
+
+    def __call__(self, name: str, *default: Any) -> Any:
+        if name in self._variables:
+            return self._variables[name]
+        if default:
+            return default[0]
+        raise _UnsetVariableError(name)
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("_"):
+            raise AttributeError(name)
+        return self(name)
+
+
+@cache
+def _jinja() -> Any:
+    # Imported on use: most files hold no template, and jinja2 is not needed to check them.
+    from jinja2 import StrictUndefined  # noqa: PLC0415
+    from jinja2.sandbox import SandboxedEnvironment  # noqa: PLC0415
+
+    return SandboxedEnvironment(undefined=StrictUndefined, autoescape=False)  # noqa: S701  (no HTML here)
+
+
+def render(
+    tree: Any,
+    position_of: Callable[[Path], Position | None],
+    *,
+    variables: Mapping[str, str] | None = None,
+    scope: Mapping[str, Any] | None = None,
+) -> Any:
+    """Return a raw tree with its templates rendered.
+
+    A text that is one template and nothing else becomes the template's value; any other becomes text.
+
+    Args:
+        tree: The raw tree.
+        position_of: Finds the place of a path.
+        variables: Environment variables; the process's own by default.
+        scope: Further names for templates.
+
+    Raises:
+        SpecError: A variable isn't set, or a template can't be rendered.
+    """
+    problems: list[Problem] = []
+    names = {"env": _Environment(os.environ if variables is None else variables), **(scope or {})}
+    result = _render(tree, (), names, problems, position_of)
+    if problems:
+        raise SpecError(problems)
+    return result
+
+
+def _render(
+    value: Any,
+    path: Path,
+    names: Mapping[str, Any],
+    problems: list[Problem],
+    position_of: Callable[[Path], Position | None],
+) -> Any:
+    if isinstance(value, dict):
+        return {
+            _render(key, (*path, key, KEY), names, problems, position_of)
+            if is_template(key)
+            else key: _render(item, (*path, key), names, problems, position_of)
+            for key, item in value.items()
+        }
+    if isinstance(value, list):
+        return [
+            _render(item, (*path, index), names, problems, position_of) for index, item in enumerate(value)
+        ]
+    if not is_template(value):
+        return value
+    try:
+        return _render_text(value, names)
+    except _UnsetVariableError as exc:
+        message = f"the environment variable `{exc.name}` is not set"
+        hint = f"set it, or give a default: {{{{ env('{exc.name}', 'default') }}}}"
+        problems.append(Problem(message, position_of(path), path, hint, "unset_variable"))
+    except _template_errors() as exc:
+        message = f"the template can't be rendered: {exc}"
+        problems.append(Problem(message, position_of(path), path, None, "template"))
+    return value
+
+
+def _render_text(text: str, names: Mapping[str, Any]) -> Any:
+    whole = _WHOLE.fullmatch(text)
+    if whole is None:
+        return _jinja().from_string(text).render(names)
+    value = _jinja().compile_expression(whole[1], undefined_to_none=False)(**names)
+    return str(value) if type(value).__name__.endswith("Undefined") else value
+
+
+def _template_errors() -> tuple[type[Exception], ...]:
+    from jinja2 import TemplateError  # noqa: PLC0415
+
+    return (TemplateError, TypeError, ValueError, ArithmeticError, LookupError, AttributeError)
