@@ -75,14 +75,17 @@ def load_profile(name: str | None = None, *, start: FilePath) -> LoadedProfile:
 def load_profile_file(file: FilePath) -> LoadedProfile:
     """Load the profile that a file holds; its name is the file's, without ``.yaml``.
 
+    Beside ``env``, its templates know ``project_root``, the absolute path of the project folder: an environment
+    variable that names a folder must not depend on where Dagster was started.
+
     Raises:
         SpecError: The file can't be read or has mistakes.
     """
     document = single_document(file)
-    data = render(document.data, document.position)
+    project = file.absolute().parent.parent
+    data = render(document.data, document.position, scope={"project_root": str(project)})
     own = validated(Profile, data, document)
     layer = _layer(f"profile {file.stem}", data, document)
-    project = file.absolute().parent.parent
     if own.site is None:
         return _loaded(file.stem, own, (layer,), project, None, file)
     site_file = find_site(own.site, file.absolute().parent, document)
