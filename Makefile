@@ -1,0 +1,54 @@
+# `make demo` and `make demo PROFILE=staging` are the two commands for newcomers; `make help` lists the rest.
+# Everything goes into .venv; a target that finds it ready starts at once.
+
+PROFILE ?= local
+BIN := .venv/bin
+PROJECTS := pyproject.toml examples/digits/pyproject.toml scripts/venv.sh
+
+.PHONY: help demo test check format benchmarks clean
+.DEFAULT_GOAL := help
+
+help:
+	@echo 'make demo                  run the example on this machine'
+	@echo 'make demo PROFILE=staging  run it through a real Slurm, started for it (KEEP=1: and left running)'
+	@echo 'make test [ARGS="-k ..."]  run the tests, with a real Slurm where it can be installed'
+	@echo 'make check                 style, types, layers, shell files, schemas, examples in the docs'
+	@echo 'make format                let ruff format and fix what it can'
+	@echo 'make benchmarks            run all of benchmarks/'
+	@echo 'make clean                 remove .venv, caches, and what the example left'
+
+demo: .venv/demo.stamp
+	@KEEP="$(KEEP)" $(BIN)/python examples/digits/demo.py "$(PROFILE)"
+
+# PYTEST_WORKERS: tests mostly wait (for Slurm, for ssh), so there may be more workers than cores.
+PYTEST_WORKERS ?= 4
+
+test: .venv/dev.stamp
+	@$(BIN)/python -m pytest -n "$(PYTEST_WORKERS)" $(ARGS)
+
+check: .venv/dev.stamp
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/dg-slurm schema --check
+	$(BIN)/python -m pytest -q tests/test_house.py
+
+format: .venv/dev.stamp
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+benchmarks: .venv/dev.stamp
+	@set -e; for benchmark in benchmarks/[a-z]*.py; do echo "$$benchmark"; $(BIN)/python "$$benchmark"; done
+
+clean:
+	rm -rf .venv build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf examples/digits/.dagster examples/digits/.dagster-slurm
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+.venv/demo.stamp: $(PROJECTS)
+	@scripts/venv.sh demo
+	@touch $@
+
+.venv/dev.stamp: $(PROJECTS)
+	@scripts/venv.sh dev
+	@touch $@ .venv/demo.stamp

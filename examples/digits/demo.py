@@ -1,0 +1,169 @@
+"""Run the whole example, show its progress, and end in a table. Usage: demo.py [PROFILE]
+
+What it does can be done by hand: ``dg-slurm cluster up`` (for the profile ``staging``), ``dg launch --assets '*'``
+and ``python report.py``. A profile of your own in ``profiles/NAME.yaml`` works as well: ``demo.py NAME``.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import yaml
+from report import read_run, table
+from rich.console import Console
+from rich.markup import escape
+
+from dagster_slurm_components import cluster
+from dagster_slurm_components.errors import DagsterSlurmError
+
+PROJECT = Path(__file__).resolve().parent
+HOME = PROJECT / ".dagster"
+LOG = HOME / "demo.log"
+STAGING = PROJECT / "profiles" / "staging.yaml"
+WRITTEN_BY_US = (
+    "# Written by demo.py for the test cluster on this machine; edit this line away to keep your changes.\n"
+)
+BIN = Path(sys.prefix) / "bin"
+
+console = Console(highlight=False)
+
+
+class DemoError(Exception):
+    """Something the demo needs did not work."""
+
+
+def write_staging(cluster_profile: dict[str, Any]) -> None:
+    """Write the cluster's own profile, with this project's software and data folder added."""
+    whole = {
+        **cluster_profile,
+        "environment": {"type": "path", "path": sys.prefix},
+        "env": {"DATA_DIR": f"{cluster_profile['workdir']}/digits"},
+    }
+    STAGING.write_text(WRITTEN_BY_US + yaml.safe_dump(whole, sort_keys=False))
+
+
+@contextlib.contextmanager
+def staging_cluster() -> Iterator[None]:
+    """Have a real Slurm on this machine, and take it down again if it was not up before."""
+    if STAGING.exists() and not STAGING.read_text().startswith(WRITTEN_BY_US):
+        console.print("profiles/staging.yaml is yours: using it as it is")
+        yield
+        return
+    was_up = cluster.status().state == "up"
+    console.print("starting a real Slurm on this machine: `dg-slurm cluster up`")
+    with console.status("") as status:
+        made = cluster.up(report=lambda line: status.update(escape(line)))
+    write_staging(made.profile)
+    console.print("it is up; its profile is profiles/staging.yaml")
+    try:
+        yield
+    finally:
+        if was_up or os.environ.get("KEEP"):
+            console.print("the cluster stays up: `dg-slurm cluster down` ends it")
+        else:
+            with console.status("ending the cluster"):
+                cluster.down()
+            STAGING.unlink()
+            console.print("the cluster is down again (KEEP=1 keeps it and profiles/staging.yaml)")
+
+
+def newest_run(instance: dg.DagsterInstance) -> str | None:
+    """Return the id of the newest run."""
+    runs = instance.get_runs(limit=1)
+    return runs[0].run_id if runs else None
+
+
+class Progress:
+    """Prints a line for each step that starts or ends."""
+
+    def __init__(self, instance: dg.DagsterInstance, run_id: str) -> None:
+        self._instance, self._run_id, self._seen = instance, run_id, 0
+        self._assets: dict[str, list[str]] = {}
+
+    def show_new(self) -> None:
+        """Print what has happened since the last call."""
+        entries = self._instance.all_logs(self._run_id)
+        for entry in entries[self._seen :]:
+            if entry.dagster_event is not None:
+                self._show(entry.dagster_event)
+        self._seen = len(entries)
+
+    def _show(self, event: dg.DagsterEvent) -> None:
+        step = event.step_key or ""
+        names = ", ".join(self._assets.get(step, [step]))
+        if event.event_type == dg.DagsterEventType.ASSET_MATERIALIZATION_PLANNED and event.asset_key:
+            self._assets.setdefault(step, []).append(event.asset_key.to_user_string())
+        elif event.event_type == dg.DagsterEventType.STEP_START:
+            console.print(f"  [cyan]started[/]    {names}")
+        elif event.event_type == dg.DagsterEventType.STEP_SUCCESS:
+            console.print(f"  [green]succeeded[/]  {names}")
+        elif event.event_type == dg.DagsterEventType.STEP_FAILURE:
+            console.print(f"  [red]failed[/]     {names}")
+
+
+def launch(instance: dg.DagsterInstance) -> str:
+    """Materialize all assets by ``dg launch`` and return the run's id."""
+    argv = [str(BIN / "dg"), "launch", "--assets", "*"]
+    before, progress = newest_run(instance), None
+    console.print("materializing all assets: `dg launch --assets '*'`")
+    with LOG.open("w") as log, console.status("Dagster loads the definitions"):
+        process = subprocess.Popen(
+            argv, cwd=PROJECT, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT
+        )
+        try:
+            ended = False
+            while not ended:
+                ended = process.poll() is not None
+                newest = newest_run(instance)
+                if progress is None and newest is not None and newest != before:
+                    progress = Progress(instance, newest)
+                if progress is not None:
+                    progress.show_new()
+                time.sleep(0 if ended else 0.2)
+        except BaseException:
+            process.terminate()
+            process.wait()
+            raise
+    run_id = newest_run(instance)
+    if run_id is None or run_id == before:
+        last = "\n".join(LOG.read_text().splitlines()[-25:])
+        raise DemoError(f"no run was started; `dg launch` said:\n{last}")
+    return run_id
+
+
+def main() -> int:
+    profile = sys.argv[1] if len(sys.argv) > 1 else "local"
+    HOME.mkdir(exist_ok=True)
+    (HOME / "dagster.yaml").write_text("telemetry: {enabled: false}\n")
+    os.environ.update(DAGSTER_HOME=str(HOME), DAGSTER_SLURM_PROFILE=profile)
+    with (
+        staging_cluster() if profile == "staging" else contextlib.nullcontext(),
+        dg.DagsterInstance.get() as instance,
+    ):
+        report = read_run(instance, launch(instance))
+    console.print(table(report, title=f"digits, profile {profile}"))
+    for error in report.errors:
+        console.print(error, style="red", markup=False)
+    if report.succeeded:
+        console.print("look at it in the browser: cd examples/digits && dg dev")
+        return 0
+    console.print(f"the whole log is in {LOG}")
+    return 1
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main())
+    except (DemoError, DagsterSlurmError) as error:
+        console.print(str(error), style="red", markup=False)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        sys.exit(130)

@@ -1,0 +1,141 @@
+"""Show the newest run of this project as a table: what each asset is now, where it ran, what it says.
+
+Reads the Dagster instance that DAGSTER_HOME names: ``DAGSTER_HOME=$PWD/.dagster python report.py``.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import dagster as dg
+from rich.console import Console
+from rich.table import Table
+
+# What the job tells about itself, apart from what the payload reported.
+JOB_METADATA_PREFIX = "slurm/"
+
+
+@dataclass
+class AssetReport:
+    """What a run made of one asset."""
+
+    key: str
+    state: str = "not run"
+    seconds: float | None = None
+    payload: dict[str, object] = field(default_factory=dict)
+    job: dict[str, object] = field(default_factory=dict)
+    checks: dict[str, bool] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class RunReport:
+    """What a run made of all its assets, and why it failed if it did."""
+
+    assets: list[AssetReport]
+    errors: list[str]
+
+    @property
+    def succeeded(self) -> bool:
+        """Whether every asset is there and every check passed."""
+        return all(
+            asset.state == "materialized" and all(asset.checks.values()) for asset in self.assets
+        ) and bool(self.assets)
+
+
+def events(instance: dg.DagsterInstance, run_id: str) -> Iterator[dg.DagsterEvent]:
+    """Yield all events of a run, in order."""
+    for entry in instance.all_logs(run_id):
+        if entry.dagster_event is not None:
+            yield entry.dagster_event
+
+
+def read_run(instance: dg.DagsterInstance, run_id: str) -> RunReport:
+    """Collect what the events of a run say about its assets."""
+    assets: dict[str, AssetReport] = {}
+    steps: dict[str, list[AssetReport]] = {}
+    started: list[AssetReport] = []
+    errors = []
+    for event in events(instance, run_id):
+        kind, data = event.event_type, event.event_specific_data
+        key = event.asset_key.to_user_string() if event.asset_key else ""
+        mine = steps.setdefault(event.step_key or "", [])
+        if kind == dg.DagsterEventType.ASSET_MATERIALIZATION_PLANNED:
+            mine.append(assets.setdefault(key, AssetReport(key)))
+        elif kind == dg.DagsterEventType.ASSET_MATERIALIZATION:
+            assets[key].state = "materialized"
+            for name, value in data.materialization.metadata.items():
+                target = assets[key].job if name.startswith(JOB_METADATA_PREFIX) else assets[key].payload
+                target[name.removeprefix(JOB_METADATA_PREFIX)] = value.value
+        elif kind == dg.DagsterEventType.ASSET_CHECK_EVALUATION:
+            assets[data.asset_key.to_user_string()].checks[data.check_name] = data.passed
+        elif kind == dg.DagsterEventType.STEP_START:
+            started.extend(mine)
+        elif kind == dg.DagsterEventType.STEP_SUCCESS:
+            for asset in mine:
+                asset.seconds = data.duration_ms / 1000
+        elif kind == dg.DagsterEventType.STEP_FAILURE:
+            for asset in mine:
+                asset.state = "failed"
+            errors.append(f"{event.step_key}: {failure_text(data)}")
+        elif kind == dg.DagsterEventType.RUN_FAILURE and not errors and data.error:
+            errors.append(data.error.message.strip())
+    never_started = [asset for asset in assets.values() if asset not in started]
+    return RunReport(started + never_started, errors)
+
+
+def failure_text(data: object) -> str:
+    """Return the innermost reason of a step's failure."""
+    user = getattr(data, "user_failure_data", None)
+    if user is not None and user.description:
+        return str(user.description).strip()
+    error = getattr(data, "error", None)
+    while error is not None and error.cause is not None:
+        error = error.cause
+    return error.message.strip() if error else "no reason is known"
+
+
+def words(values: dict[str, object]) -> str:
+    """Return the short values of some metadata as ``name value`` pairs."""
+    short = {name: value for name, value in values.items() if isinstance(value, int | float)}
+    return ", ".join(f"{name} {value}" for name, value in short.items())
+
+
+def table(report: RunReport, *, title: str) -> Table:
+    """Return the report as a table for a terminal."""
+    result = Table(title=title, title_justify="left")
+    for column in ("asset", "state", "job", "seconds", "checks", "what it says"):
+        result.add_column(column, overflow="fold", no_wrap=column == "asset")
+    for asset in report.assets:
+        result.add_row(
+            asset.key,
+            f"[{'green' if asset.state == 'materialized' else 'red'}]{asset.state}[/]",
+            str(asset.job.get("job_id", "")),
+            f"{asset.seconds:.1f}" if asset.seconds is not None else "",
+            "\n".join(
+                f"{name} [{'green' if passed else 'red'}]{'passed' if passed else 'failed'}[/]"
+                for name, passed in asset.checks.items()
+            ),
+            words(asset.payload),
+        )
+    return result
+
+
+def main() -> int:
+    """Print the newest run's table; the exit status tells whether all of it succeeded."""
+    console = Console()
+    with dg.DagsterInstance.get() as instance:
+        runs = instance.get_runs(limit=1)
+        if not runs:
+            console.print("there is no run yet")
+            return 1
+        report = read_run(instance, runs[0].run_id)
+    console.print(table(report, title=f"run {runs[0].run_id[:8]}"))
+    for error in report.errors:
+        console.print(error, style="red", markup=False)
+    return 0 if report.succeeded else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
