@@ -1,1 +1,1 @@
-
+"""The vocabulary: what users write, as models that know where it was written."""

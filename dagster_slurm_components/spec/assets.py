@@ -27,9 +27,7 @@ AssetKey = Annotated[Word, BeforeValidator(_key)]
 class AssetDeclaration(Model):
     """One asset that a script makes; the words are those of ``dagster.AssetSpec``."""
 
-    key: AssetKey = Field(
-        description="Asset key; parts are separated by slashes.", examples=["models/digits"]
-    )
+    key: AssetKey = Field(description="Asset key, slashes between its parts.", examples=["models/digits"])
     deps: list[AssetKey] = Field(
         default=[], description="Keys of the assets it is made from.", examples=[["datasets/digits"]]
     )
@@ -51,7 +49,7 @@ class AssetDeclaration(Model):
     )
     code_version: Word | None = Field(
         default=None,
-        description="Version of the code. Left out, it is a hash of the payload and all that shapes its result.",
+        description="Version of the code; else a hash of the payload and all that shapes its result.",
         examples=["3"],
     )
     skippable: Flag | None = Field(
@@ -66,7 +64,7 @@ class AssetDeclaration(Model):
     )
     partitions_def: Any = Field(
         default=None,
-        description="Partitions: `{type: daily, start_date: ...}`, `{type: static, partition_keys: [...]}`, ...",
+        description="Partitions, as in `{type: static, partition_keys: [a, b]}`.",
         examples=[{"type": "static", "partition_keys": ["a", "b"]}],
     )
     freshness_policy: Any = Field(
@@ -79,7 +77,7 @@ class CheckDeclaration(Model):
 
     name: Word = Field(description="Name of the check.", examples=["accuracy_above_90"])
     asset: AssetKey = Field(
-        description="Key of the asset of this script that is checked.", examples=["models/digits"]
+        description="Key of the checked asset, one of this script.", examples=["models/digits"]
     )
     description: Text | None = Field(
         default=None, description="What is checked.", examples=["Accuracy is high"]

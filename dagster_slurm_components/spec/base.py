@@ -27,7 +27,7 @@ def mistake(message: str, hint: str | None = None, kind: str = "wrong") -> Pydan
     """Return the error that a validator raises: a message, and what to write instead."""
     # Braces would be read as placeholders of pydantic's message template.
     context = {"message": message, "hint": hint} if hint else {"message": message}
-    return PydanticCustomError(kind, "{message}", context)  # type: ignore[arg-type]
+    return PydanticCustomError(kind, "{message}", context)
 
 
 class Model(BaseModel):

@@ -1,4 +1,4 @@
-"""The attributes of `SlurmScriptComponent`: a list of scripts, files with more of them, and their defaults."""
+"""The attributes of `SlurmScriptComponent`: scripts, files with more of them, and their defaults."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from pydantic import Field
 
 from dagster_slurm_components.spec.assets import AssetKey
 from dagster_slurm_components.spec.base import Model, Word
-from dagster_slurm_components.spec.script import Script
 
 COMPONENT_TYPE = "dagster_slurm_components.SlurmScriptComponent"
 
@@ -21,7 +20,7 @@ class ComponentAttributes(Model):
         description="What all scripts have in common.",
         examples=[{"environment": {"type": "current"}}],
     )
-    scripts: list[Script] = Field(
+    scripts: list[dict[str, Any]] = Field(
         default=[], description="Scripts.", examples=[[{"payload": "train.py", "assets": [{"key": "model"}]}]]
     )
     include: list[Word] = Field(
@@ -31,6 +30,6 @@ class ComponentAttributes(Model):
     )
     external: list[AssetKey] = Field(
         default=[],
-        description="Keys of assets that are made outside this project, or by Python code; `deps` may name them.",
+        description="Keys of assets that something else makes; `deps` may name them without a warning.",
         examples=[["raw/digits"]],
     )

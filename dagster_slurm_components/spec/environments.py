@@ -21,13 +21,13 @@ class EnvironmentSpec(Model):
     )
     setup: list[Text] = Field(
         default=[],
-        description="Shell files of the host, sourced in this order after the modules and before the payload.",
+        description="Shell files of the host, sourced in this order after the modules.",
         examples=[["/opt/site/setup.sh"]],
     )
 
 
 class CurrentEnvironment(EnvironmentSpec):
-    """What the job finds: on the local host, the Python that Dagster runs in; elsewhere, the host's own."""
+    """What the job finds: on the local host the Python that Dagster runs in, elsewhere the host's own."""
 
     type: Literal["current"] = Field(
         default="current", description="Which kind of environment.", examples=["current"]
@@ -59,6 +59,7 @@ ENVIRONMENTS: Registry[EnvironmentSpec] = Registry(
     "environment",
     "dagster_slurm_components.environments",
     (CurrentEnvironment, PathEnvironment, ModulesEnvironment),
+    default="current",
 )
 """Model by environment type."""
 

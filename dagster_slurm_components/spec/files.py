@@ -9,8 +9,7 @@ from pathlib import Path as FilePath
 def matching_files(folder: FilePath, patterns: Iterable[str]) -> tuple[FilePath, ...]:
     """Return the files that the glob patterns match in ``folder``, each once, sorted within a pattern.
 
-    A pattern that names a folder takes all files in it. ``__pycache__`` and hidden files are left out unless a pattern
-    names them.
+    A pattern that names a folder takes all files in it, save hidden ones and ``__pycache__``.
 
     Args:
         folder: Where relative patterns start.

@@ -78,7 +78,7 @@ class SshHost(HostSpec):
     )
     login: list[Literal["key", "password", "otp", "certificate", "gssapi"]] = Field(
         default=["key"],
-        description="What the host asks for, in this order. All but `key` need `dg-slurm login PROFILE` once.",
+        description="What the host asks for, in order; all but `key` need `dg-slurm login PROFILE` once.",
         examples=[["key", "otp"]],
     )
     connect_timeout: Annotated[Number, Field(gt=0)] = Field(

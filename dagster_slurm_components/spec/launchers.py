@@ -23,15 +23,15 @@ class BashLauncher(LauncherSpec):
     interpreter: list[Text] | None = Field(
         default=None,
         description=(
-            "Command that runs the payload file. Left out, `.py` runs in the environment's Python, `.sh` in bash, and"
-            " anything else runs by itself."
+            "Command that runs the payload file; else `.py` runs in the environment's Python, `.sh` in bash,"
+            " and anything else by itself."
         ),
         examples=[["Rscript", "--vanilla"]],
     )
 
 
 LAUNCHERS: Registry[LauncherSpec] = Registry(
-    "launcher", "dagster_slurm_components.launchers", (BashLauncher,)
+    "launcher", "dagster_slurm_components.launchers", (BashLauncher,), default="bash"
 )
 """Model by launcher type."""
 

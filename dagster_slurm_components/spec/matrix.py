@@ -21,8 +21,8 @@ _NAME = re.compile(r"[A-Za-z_]\w*")
 def expand(script: Layer) -> tuple[Layer, ...]:
     """Return the scripts that a script with a ``matrix`` stands for; one without stands for itself.
 
-    Positions stay those of the one script as written. A text that is one reference and nothing else becomes the cell's
-    value with its type; in any other text the value is written out. Other templates are left alone.
+    Positions stay those of the one script as written. A text that is one reference and nothing else becomes
+    the cell's value with its type; in other text the value is written out. Other templates are left alone.
 
     Raises:
         SpecError: The matrix is malformed, or a reference names nothing in it.

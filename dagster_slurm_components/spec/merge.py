@@ -80,9 +80,9 @@ class Merged:
 def merge(layers: Sequence[Layer]) -> Merged:
     """Merge layers, lowest first.
 
-    Mappings merge deep; lists and scalars replace. Two mappings that name different ``type``s describe different
-    things, so the higher one replaces the lower whole. A key of an ``EXCLUSIVE`` group in a higher layer removes the
-    group's others. A null in a higher layer is a value too: it takes the lower one away.
+    Mappings merge deep; lists and scalars replace. Two mappings that name different ``type``s describe
+    different things, so the higher one replaces the lower whole. A key of an ``EXCLUSIVE`` group in a higher
+    layer removes the group's others. A null in a higher layer is a value too: it takes the lower one away.
     """
     data: dict[str, Any] = {}
     sources: dict[Path, Layer] = {}

@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import ConfigDict, Field, ValidationError, model_validator
 from pydantic_core import InitErrorDetails
 from typing_extensions import Self
 
 from dagster_slurm_components.spec.base import (
-    Count,
     Duration,
     Env,
     Model,
@@ -30,14 +29,15 @@ from dagster_slurm_components.spec.resources import Resources
 class ProfileEnvironment(Model):
     """Who makes environments in this profile, and the default environment of its scripts.
 
-    Beside ``build`` it holds the fields of one environment, or, without a ``type``, fields that all environments have.
+    Beside ``build`` it holds the fields of one environment; without a ``type``, those that all of them have.
     """
 
-    model_config = {"extra": "allow", "frozen": True}
+    model_config = ConfigDict(extra="allow", frozen=True)
 
     build: Literal["on_demand", "deployed"] = Field(
         default="on_demand",
-        description="`on_demand`: a step makes what is missing. `deployed`: only what `dg-slurm env deploy` put there.",
+        description="`on_demand`: a step makes what is missing. `deployed`: it takes only what"
+        " `dg-slurm env deploy` put there.",
         examples=["deployed"],
     )
 
@@ -122,8 +122,8 @@ class Profile(Model):
     )
     workdir: Word = Field(
         default=".dagster-slurm",
-        description="Folder on the host for run directories, environments and the store. On the local host a relative"
-        " path starts at the project folder; over ssh it must be absolute, or start with `~/`.",
+        description="Folder on the host for run directories, environments and the store. On the local host a"
+        " relative path starts at the project folder; over ssh it must be absolute, or start with `~/`.",
         examples=["/scratch/project/dagster"],
     )
     resources: Resources = Field(
@@ -159,7 +159,7 @@ class Profile(Model):
     )
     park_timeout: Duration = Field(
         default="7d",
-        description="How long a step waits for a lost host or an expired login before it fails; its job lives on.",
+        description="How long a step waits for a lost host or an expired login; after it the step fails.",
         examples=["7d"],
     )
     pool: Word | None = Field(

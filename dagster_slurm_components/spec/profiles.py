@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path as FilePath
 from typing import Any, TypeVar
 
@@ -68,15 +68,15 @@ def load_profile(name: str | None = None, *, start: FilePath) -> LoadedProfile:
         return load_profile_file(file)
     if name == "local":
         project = folder.parent if folder else project_folder(start)
-        return _loaded(name, Profile(), (), project, None, None)
+        return _at_home(LoadedProfile(name, Profile(), (), project))
     raise SpecError([_unknown_profile(name, folder, start)])
 
 
 def load_profile_file(file: FilePath) -> LoadedProfile:
     """Load the profile that a file holds; its name is the file's, without ``.yaml``.
 
-    Beside ``env``, its templates know ``project_root``, the absolute path of the project folder: an environment
-    variable that names a folder must not depend on where Dagster was started.
+    Beside ``env``, its templates know ``project_root``, the absolute path of the project folder: a variable
+    that names a folder must not depend on where Dagster was started.
 
     Raises:
         SpecError: The file can't be read or has mistakes.
@@ -87,7 +87,7 @@ def load_profile_file(file: FilePath) -> LoadedProfile:
     own = validated(Profile, data, document)
     layer = _layer(f"profile {file.stem}", data, document)
     if own.site is None:
-        return _loaded(file.stem, own, (layer,), project, None, file)
+        return _at_home(LoadedProfile(file.stem, own, (layer,), project, file=file))
     site_file = find_site(own.site, file.absolute().parent, document)
     site_document = single_document(site_file)
     site_data = render(site_document.data, site_document.position)
@@ -97,11 +97,11 @@ def load_profile_file(file: FilePath) -> LoadedProfile:
     below = Layer(site_layer.name, _only(site_data, ("limits", "environment")), site_document.position)
     merged = merge([below, Layer(layer.name, data, document.position)])
     profile = Profile.model_validate(merged.data)
-    return _loaded(file.stem, profile, (site_layer, layer), project, site, file)
+    return _at_home(LoadedProfile(file.stem, profile, (site_layer, layer), project, site, file))
 
 
 def profiles_folder(start: FilePath) -> FilePath | None:
-    """Return the folder of the profiles: the variable's, or the nearest ``profiles/`` at or above ``start``."""
+    """Return the folder of the profiles: the variable's, or the nearest ``profiles/`` from ``start`` up."""
     named = os.environ.get(PROFILES_DIR_VARIABLE)
     if named:
         return FilePath(named).expanduser().absolute()
@@ -111,7 +111,7 @@ def profiles_folder(start: FilePath) -> FilePath | None:
 
 
 def project_folder(start: FilePath) -> FilePath:
-    """Return the nearest folder at or above ``start`` that holds a ``pyproject.toml`` or ``dg.toml``, else ``start``."""
+    """Return the nearest folder from ``start`` up with a ``dg.toml`` or ``pyproject.toml``."""
     start = start.absolute()
     marks = ("dg.toml", "pyproject.toml")
     return next((f for f in (start, *start.parents) if any((f / mark).is_file() for mark in marks)), start)
@@ -167,18 +167,12 @@ def validated(model: type[_ModelT], data: Any, document: Document) -> _ModelT:
         raise SpecError(problems_of(exc, document.position)) from exc
 
 
-def _loaded(
-    name: str,
-    profile: Profile,
-    layers: tuple[Layer, ...],
-    folder: FilePath,
-    site: Site | None,
-    file: FilePath | None,
-) -> LoadedProfile:
-    if isinstance(profile.host, LocalHost):
-        workdir = FilePath(profile.workdir).expanduser()
-        profile = profile.model_copy(update={"workdir": str(folder / workdir)})
-    return LoadedProfile(name, profile, layers, folder, site, file)
+def _at_home(loaded: LoadedProfile) -> LoadedProfile:
+    """Make a relative ``workdir`` of the local host start at the project folder."""
+    if not isinstance(loaded.profile.host, LocalHost):
+        return loaded
+    workdir = loaded.folder / FilePath(loaded.profile.workdir).expanduser()
+    return replace(loaded, profile=loaded.profile.model_copy(update={"workdir": str(workdir)}))
 
 
 def _layer(name: str, data: dict[str, Any], document: Document) -> Layer:

@@ -22,12 +22,16 @@ class Registry(Mapping[str, "type[Spec]"], Generic[Spec]):
         what: What a user calls such a thing.
         group: The entry point group; a name in it is a ``type``, its object the model.
         models: The shipped models.
+        default: The type of a mapping that names none; without it a type must be named.
     """
 
-    def __init__(self, what: str, group: str, models: tuple[type[Spec], ...]) -> None:
+    def __init__(
+        self, what: str, group: str, models: tuple[type[Spec], ...], *, default: str | None = None
+    ) -> None:
         self.what = what
         self._shipped = {type_of(model): model for model in models}
         self._others = group
+        self.default = default
         self._found: dict[str, type[Spec]] | None = None
 
     def _models(self) -> dict[str, type[Spec]]:
@@ -46,6 +50,10 @@ class Registry(Mapping[str, "type[Spec]"], Generic[Spec]):
     def __len__(self) -> int:
         return len(self._models())
 
+    def fields(self) -> frozenset[str]:
+        """Return the names of the fields that any of the models has."""
+        return frozenset(field for model in self.values() for field in model.model_fields)
+
     def validate(self, data: Any) -> Any:
         """Validate a mapping by the model that its ``type`` names."""
         if isinstance(data, Model):
@@ -53,9 +61,9 @@ class Registry(Mapping[str, "type[Spec]"], Generic[Spec]):
         if not isinstance(data, Mapping):
             hint = f"write `{{type: {data}}}`" if isinstance(data, str) and data in self else None
             raise mistake(f"expected a mapping with a `type` for the {self.what}", hint, "model_type")
-        if "type" not in data:
+        name = data.get("type", self.default)
+        if name is None:
             raise mistake(f"the {self.what} has no `type`", did_you_mean("", self), "missing_type")
-        name = data["type"]
         if not isinstance(name, str) or name not in self:
             wrong = mistake(f"unknown {self.what} type `{name}`", did_you_mean(name, self), "unknown_type")
             details = InitErrorDetails(type=wrong, loc=("type",), input=name)

@@ -51,7 +51,7 @@ class ResolvedScript:
         return matching_files(self.folder, self.script.files)
 
     def fingerprint(self) -> str:
-        """Return a hash of everything that shapes the result: the payload's and files' bytes, and how they are run."""
+        """Return a hash of all that shapes the result: the payload's and files' bytes, and how they run."""
         digest = hashlib.sha256()
         raw = self.script.model_dump(mode="json", include=set(_CONTENT))
         digest.update(json.dumps(raw, sort_keys=True, ensure_ascii=True).encode())

@@ -56,8 +56,8 @@ def _option(description: str, *examples: Any) -> Any:
 class Resources(Model):
     """What Slurm is asked for; the process scheduler ignores it.
 
-    Each field is the sbatch option of that name. What is not written here, and by no lower layer, is not asked for, so
-    that the cluster's own defaults hold.
+    Each field is the sbatch option of that name. What no layer writes is not asked for, so that the cluster's
+    own defaults hold.
 
     Example:
         >>> Resources(nodes=2, mem="8G", requeue=False).sbatch_options()
@@ -154,7 +154,7 @@ class Resources(Model):
     stepmgr: Flag | None = _option("Manage job steps on the nodes instead of the controller.", True)
 
     def sbatch_options(self) -> tuple[tuple[str, str], ...]:
-        """Return the options as sbatch spells them, in the fields' order; a flag's value is the empty string."""
+        """Return the options as sbatch spells them, in a fixed order; a flag's value is empty."""
         options = []
         for name in type(self).model_fields:
             value = getattr(self, name)

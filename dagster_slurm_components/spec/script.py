@@ -10,9 +10,11 @@ from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from dagster_slurm_components.spec.assets import AssetDeclaration, CheckDeclaration, OpSettings
 from dagster_slurm_components.spec.base import Env, Flag, Model, Text, Word, mistake
-from dagster_slurm_components.spec.environments import CurrentEnvironment, Environment
-from dagster_slurm_components.spec.launchers import BashLauncher, Launcher
+from dagster_slurm_components.spec.environments import ENVIRONMENTS, CurrentEnvironment, Environment
+from dagster_slurm_components.spec.launchers import LAUNCHERS, BashLauncher, Launcher
+from dagster_slurm_components.spec.place import KEY
 from dagster_slurm_components.spec.problems import did_you_mean
+from dagster_slurm_components.spec.registry import Registry
 from dagster_slurm_components.spec.resources import Resources
 
 OVERRIDABLE = (
@@ -30,6 +32,7 @@ OVERRIDABLE = (
 DEFAULTABLE = (*OVERRIDABLE, "op", "can_subset")
 """What a component's ``defaults`` may hold."""
 
+_CHOSEN: Mapping[str, Registry[Any]] = {"launcher": LAUNCHERS, "environment": ENVIRONMENTS}
 _INCOMPLETE = ("missing", "missing_type")
 
 
@@ -54,16 +57,35 @@ def partial_errors(data: Any, allowed: tuple[str, ...], what: str) -> list[InitE
             wrong = mistake(f"`{key}` can't be set in {what}", "write it in the script itself", "refused_key")
         else:
             wrong = mistake(f"unknown key `{key}`", did_you_mean(key, allowed), "unknown_key")
-        errors.append(InitErrorDetails(type=wrong, loc=(str(key), "[key]"), input=data[key]))
+        errors.append(InitErrorDetails(type=wrong, loc=(str(key), KEY), input=data[key]))
+    part = {key: value for key, value in data.items() if key in allowed}
+    for key, registry in _CHOSEN.items():
+        value = part.get(key)
+        if isinstance(value, Mapping) and "type" not in value:  # a lower layer names it
+            errors += _unknown_fields(part.pop(key), key, registry)
     try:
-        Script.model_validate({key: value for key, value in data.items() if key in allowed})
+        Script.model_validate(part)
     except ValidationError as exc:
         for error in exc.errors(include_url=False):
             if error["type"] not in _INCOMPLETE:
                 context = {"message": error["msg"], **(error.get("ctx") or {})}
-                kept = PydanticCustomError(error["type"], "{message}", context)  # type: ignore[arg-type]
+                kept = PydanticCustomError(error["type"], "{message}", context)
                 errors.append(InitErrorDetails(type=kept, loc=error["loc"], input=error["input"]))
     return errors
+
+
+def _unknown_fields(data: Mapping[Any, Any], name: str, registry: Registry[Any]) -> list[InitErrorDetails]:
+    """Return the keys that no model of the registry knows."""
+    fields = registry.fields()
+    return [
+        InitErrorDetails(
+            type=mistake(f"unknown key `{key}`", did_you_mean(key, fields), "unknown_key"),
+            loc=(name, str(key), KEY),
+            input=data[key],
+        )
+        for key in data
+        if key not in fields
+    ]
 
 
 def _override(data: Any) -> Any:

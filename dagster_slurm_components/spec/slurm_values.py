@@ -1,4 +1,4 @@
-"""The formats of sbatch's option values (`man sbatch`, Slurm 20.11 to 25.05), checked before anything is queued."""
+"""The formats of sbatch's option values, as `man sbatch` of Slurm 20.11 to 25.05 gives them."""
 
 from __future__ import annotations
 
@@ -7,8 +7,7 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, BeforeValidator
 
-from dagster_slurm_components.spec.base import Int, Word, mistake
-from dagster_slurm_components.spec.problems import describe
+from dagster_slurm_components.spec.base import Word, mistake
 
 _TIME = re.compile(
     r"(?:(?P<days>\d{1,4})-(?P<d_hours>\d{1,3})(?::(?P<d_minutes>\d{1,3}))?(?::(?P<d_seconds>\d{1,3}))?"
@@ -57,7 +56,7 @@ def memory_megabytes(memory: str) -> float:
 
 
 def _quoted(value: Any) -> Any:
-    """Refuse numbers for times: unquoted, ``12:00:00`` is the number 43200 and sbatch would take it for minutes."""
+    """Refuse numbers: without quotes ``12:00:00`` is 43200, which sbatch would take for minutes."""
     if isinstance(value, (int, float)) and not isinstance(value, bool):
         shown = getattr(value, "text", value)
         raise mistake(

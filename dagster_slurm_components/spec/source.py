@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path as FilePath
 from typing import Any
@@ -129,7 +130,7 @@ def parse_documents(text: str, file: str) -> tuple[Document, ...]:
         documents.append(Document(file, index, data, node))
     if problems:
         raise SpecError(problems)
-    # `---` at the end of a file, or a document of comments only, holds nothing; all of them do in an empty file.
+    # A trailing `---` or a document of comments holds nothing, and so do all documents of an empty file.
     filled = [document for document in documents if document.data is not None]
     if not filled:
         raise SpecError([Problem("the file is empty", Position(file, 1, 1), kind="empty")])
@@ -201,24 +202,15 @@ class _Builder:
 
     def _scalar(self, node: yaml.ScalarNode) -> Any:
         tag, text = node.tag.removeprefix(_TAG), node.value
-        if tag in ("str", "timestamp", "value", "merge"):  # dates stay text, as in Dagster's own loader
-            return text
-        if tag == "null":
+        read = _SCALARS.get(tag)
+        if read is None:
+            self._report(f"the tag `{node.tag}` is not allowed", node, "remove the tag", kind="tag")
             return None
         try:
-            if tag == "bool":
-                return {"yes": True, "true": True, "on": True, "no": False, "false": False, "off": False}[
-                    text.lower()
-                ]
-            if tag == "int":
-                return _integer(text)
-            if tag == "float":
-                return _float(text)
+            return read(text)
         except (KeyError, ValueError, OverflowError):
             self._report(f"{text[:40]!r} is not a valid {tag}", node, kind="scalar")
             return None
-        self._report(f"the tag `{node.tag}` is not allowed", node, "remove the tag", kind="tag")
-        return None
 
     def _report(self, message: str, node: yaml.Node, hint: str | None = None, *, kind: str) -> None:
         self.problems.append(Problem(message, _at(node, self.file), hint=hint, kind=kind))
@@ -259,6 +251,19 @@ def _float(text: str) -> float:
     for part in digits.split(":"):
         value = value * 60 + float(part)
     return sign * value
+
+
+_BOOLEANS = {"yes": True, "true": True, "on": True, "no": False, "false": False, "off": False}
+_SCALARS: Mapping[str, Callable[[str], Any]] = {
+    "str": str,
+    "timestamp": str,  # dates stay text, as in Dagster's own loader
+    "value": str,
+    "merge": str,
+    "null": lambda text: None,
+    "bool": lambda text: _BOOLEANS[text.lower()],
+    "int": _integer,
+    "float": _float,
+}
 
 
 def _step(node: yaml.Node, part: str | int) -> tuple[yaml.Node | None, yaml.Node] | None:

@@ -41,9 +41,8 @@ class _Environment:
             return default[0]
         raise _UnsetVariableError(name)
 
-    def __getattr__(self, name: str) -> Any:
-        if name.startswith("_"):
-            raise AttributeError(name)
+    def __getitem__(self, name: str) -> Any:
+        # Jinja tries attributes first; a `__getattr__` would answer its probe for `unsafe_callable` too.
         return self(name)
 
 
@@ -53,7 +52,7 @@ def _jinja() -> Any:
     from jinja2 import StrictUndefined  # noqa: PLC0415
     from jinja2.sandbox import SandboxedEnvironment  # noqa: PLC0415
 
-    return SandboxedEnvironment(undefined=StrictUndefined, autoescape=False)  # noqa: S701  (no HTML here)
+    return SandboxedEnvironment(undefined=StrictUndefined, autoescape=False)
 
 
 def render(
