@@ -1,0 +1,49 @@
+"""What a host is to everyone else: something that answers calls."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+
+@dataclass(frozen=True)
+class Reply:
+    """The answer to a call.
+
+    Attributes:
+        result: The operation's result, JSON values.
+        blob: Raw bytes that belong to it.
+    """
+
+    result: Mapping[str, Any]
+    blob: bytes = b""
+
+
+class Host(Protocol):
+    """A machine that does the satellite's operations; safe to use from many threads."""
+
+    @property
+    def name(self) -> str:
+        """``local`` or ``user@hostname:port``."""
+
+    def call(
+        self, op: str, params: Mapping[str, Any] | None = None, blob: bytes = b"", *, timeout: float = 60.0
+    ) -> Reply:
+        """Do one operation of the satellite.
+
+        Args:
+            op: Its name.
+            params: Its parameters, JSON values.
+            blob: Raw bytes that go with them.
+            timeout: Seconds to wait for the answer once the connection stands. Should be longer than any
+                timeout among the parameters.
+
+        Raises:
+            HostUnreachableError: The host can't be reached, or was lost and may or may not have done the call.
+            HostRefusedError: The host, or our check of it, said no.
+            SatelliteError: The operation failed; its ``code`` says how.
+        """
+
+    def close(self) -> None:
+        """End the connection; a later call makes a new one."""

@@ -1,0 +1,132 @@
+"""Sending the satellite to a Python at the other end of a pipe, and waiting until it speaks."""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Protocol
+
+from dagster_slurm_components.errors import HostRefusedError, HostUnreachableError
+from dagster_slurm_components.hosts import satellite
+from dagster_slurm_components.hosts.channel import Pipe
+
+PYTHONS = ("python3", "/usr/libexec/platform-python")
+"""Tried in this order; the second is what RHEL 8 has when no python3 is installed."""
+
+_NOISE = 64 * 1024
+"""Bytes of banners that a login shell may print before the satellite speaks."""
+
+
+@dataclass(frozen=True)
+class Ending:
+    """How a process at the other end of a pipe ended, as far as known."""
+
+    returncode: int | None
+    stderr: str
+
+
+class ProcessPipe(Pipe, Protocol):
+    """A pipe to a process's standard input and output."""
+
+    def ending(self) -> Ending:
+        """Return how the process ended; called after its output ended."""
+
+
+class NoPythonError(HostRefusedError):
+    """This Python is missing, or too old: another one may do."""
+
+
+@cache
+def source() -> bytes:
+    """Return the satellite's source."""
+    return Path(satellite.__file__).read_bytes()
+
+
+def arguments(python: str) -> list[str]:
+    """Return the command that waits for the satellite's source on its standard input.
+
+    Isolated (``-I``) and without ``site`` (``-S``), as neither a user's modules and variables nor a folder's
+    content may decide what the satellite imports.
+    """
+    return [python, "-I", "-S", "-c", satellite.BOOTSTRAP, str(len(source()))]
+
+
+def shell_command(python: str) -> str:
+    """Return the same for a login shell: sh, bash, csh and fish all read it alike."""
+    command, *options, bootstrap, length = arguments(python)
+    return f"{command} {' '.join(options)} '{bootstrap}' {length}"
+
+
+def boot(pipe: ProcessPipe, name: str, timeout: float) -> None:
+    """Send the satellite and wait until its frames begin.
+
+    Args:
+        pipe: To a process that runs ``arguments``; closed when this raises.
+        name: The host's name for messages.
+        timeout: Seconds until the satellite must have spoken.
+
+    Raises:
+        NoPythonError: There is no such Python, or it is too old.
+        HostRefusedError: Something else answered.
+        HostUnreachableError: Nothing answered in time.
+    """
+    expired = threading.Event()
+
+    def expire() -> None:
+        expired.set()
+        pipe.close()
+
+    watchdog = threading.Timer(timeout, expire)
+    watchdog.daemon = True
+    watchdog.start()
+    noise = b""
+    try:
+        try:
+            pipe.write(source())
+            noise = _listen(pipe)
+        except (OSError, EOFError) as error:
+            noise = str(error).encode()
+        if noise.endswith(satellite.READY):
+            return
+    finally:
+        watchdog.cancel()
+    ending = pipe.ending()
+    pipe.close()
+    raise _reason(noise, ending, name, timeout if expired.is_set() else None)
+
+
+def _listen(pipe: Pipe) -> bytes:
+    # One byte more than the marker could be the first frame's: read what is missing, no more.
+    noise = b""
+    while not noise.endswith(satellite.READY) and len(noise) < _NOISE:
+        piece = pipe.read(_missing(noise))
+        if not piece:
+            break
+        noise += piece
+    return noise
+
+
+def _missing(noise: bytes) -> int:
+    """Return how many bytes can be read without reading beyond a marker that may have begun."""
+    marker = satellite.READY
+    begun = max(length for length in range(len(marker)) if noise.endswith(marker[:length]))
+    return len(marker) - begun
+
+
+def _reason(noise: bytes, ending: Ending, name: str, timeout: float | None) -> Exception:
+    said = "\n".join((noise.decode("utf-8", "replace") + ending.stderr).strip().splitlines()[:10])
+    if timeout is not None:
+        return HostUnreachableError(
+            f"the satellite did not start within {timeout:g} s; the host printed:\n{said}", where=name
+        )
+    if ending.returncode in (126, 127) or "needs Python 3.6" in said:
+        return NoPythonError(said or "no python3", where=name)
+    if ending.returncode is None and not said:
+        return HostUnreachableError("the connection was lost while the satellite started", where=name)
+    return HostRefusedError(
+        f"the satellite did not start (exit status {ending.returncode}); the host printed:\n{said}",
+        where=name,
+        hint="The login must run commands: check by hand that 'ssh HOST python3 --version' works.",
+    )

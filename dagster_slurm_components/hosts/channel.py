@@ -1,0 +1,160 @@
+"""Calls over any duplex byte pipe to a satellite: many at once, each answered by its number."""
+
+from __future__ import annotations
+
+import itertools
+import threading
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from dagster_slurm_components.errors import HostUnreachableError, SatelliteError
+from dagster_slurm_components.hosts import satellite
+from dagster_slurm_components.hosts.base import Reply
+
+_PROBE = 15.0
+"""Seconds in which a satellite must answer ``ping`` when a call's answer stays out."""
+
+
+class Pipe(Protocol):
+    """A duplex stream of bytes that ends when either side closes it."""
+
+    def read(self, size: int) -> bytes:
+        """Return at least one and at most ``size`` bytes; none at the stream's end."""
+
+    def write(self, data: bytes) -> None:
+        """Write all of it; raises OSError when the stream is closed."""
+
+    def close(self) -> None:
+        """End the stream, waking whoever reads it; may be called more than once."""
+
+
+class Dialer(Protocol):
+    """Makes pipes to the satellite of one host: over ssh, to a subprocess, through an agent's socket."""
+
+    @property
+    def name(self) -> str:
+        """The host's name for messages."""
+
+    def dial(self) -> Pipe:
+        """Return a pipe on which the satellite's frames begin.
+
+        Raises:
+            HostUnreachableError: It can't be reached now.
+            HostRefusedError: It, or our check of it, said no.
+        """
+
+
+@dataclass
+class _Waiting:
+    answered: threading.Event = field(default_factory=threading.Event)
+    header: Mapping[str, Any] | None = None
+    blob: bytes = b""
+
+
+class Channel:
+    """One connection to a satellite."""
+
+    def __init__(self, pipe: Pipe, name: str) -> None:
+        self._pipe = pipe
+        self._name = name
+        self._numbers = itertools.count(1)
+        self._waiting: dict[int, _Waiting] = {}
+        self._state = threading.Lock()
+        self._writing = threading.Lock()
+        self._loss: str | None = None
+        self._heard = time.monotonic()
+        self._reader = threading.Thread(target=self._listen, name=f"satellite of {name}", daemon=True)
+        self._reader.start()
+
+    @property
+    def lost(self) -> bool:
+        """Whether the connection has ended."""
+        return self._loss is not None
+
+    def call(self, op: str, params: Mapping[str, Any], blob: bytes, timeout: float) -> Reply:
+        """Do one operation; see ``Host.call``."""
+        asked = time.monotonic()
+        waiting = self._send(op, params, blob, timeout)
+        if not waiting.answered.wait(timeout - (time.monotonic() - asked)):
+            if op != "ping" and self._heard < asked:
+                self._probe()
+            raise self._unreachable(f"no answer to {op!r} within {timeout:g} s")
+        header = waiting.header
+        if header is None:
+            raise self._unreachable(f"the connection was lost: {self._loss}")
+        if not header["ok"]:
+            raise SatelliteError(header["error"], code=header["code"], where=self._name)
+        return Reply(header["result"], waiting.blob)
+
+    def close(self) -> None:
+        """End the connection; waiting calls raise HostUnreachableError."""
+        self._lose("closed")
+        self._pipe.close()
+
+    def _send(self, op: str, params: Mapping[str, Any], blob: bytes, timeout: float) -> _Waiting:
+        number = next(self._numbers)
+        try:
+            frame = satellite.encode_frame({"id": number, "op": op, "params": dict(params)}, blob)
+        except satellite.FrameError as error:
+            raise SatelliteError(str(error), code="too_large", where=self._name) from error
+        waiting = _Waiting()
+        with self._state:
+            if self._loss is not None:
+                raise self._unreachable(f"the connection was lost: {self._loss}")
+            self._waiting[number] = waiting
+        if not self._writing.acquire(timeout=timeout):
+            raise self._unreachable(f"could not send {op!r} within {timeout:g} s")
+        try:
+            self._pipe.write(frame)
+        except (OSError, EOFError) as error:
+            self._lose(str(error) or type(error).__name__)
+        finally:
+            self._writing.release()
+        return waiting
+
+    def _listen(self) -> None:
+        try:
+            while True:
+                frame = satellite.read_frame(self._read)
+                if frame is None:
+                    reason = "the satellite ended"
+                    break
+                header, blob = frame
+                if header.get("id") is None:
+                    reason = str(header.get("error"))
+                    break
+                self._heard = time.monotonic()
+                with self._state:
+                    waiting = self._waiting.pop(header["id"], None)
+                if waiting is not None:  # else its caller no longer waits
+                    waiting.header, waiting.blob = header, blob
+                    waiting.answered.set()
+        except (OSError, EOFError, satellite.FrameError) as error:
+            reason = str(error) or type(error).__name__
+        self._lose(reason)
+        self._pipe.close()
+
+    def _read(self, size: int) -> bytes:
+        return self._pipe.read(size)
+
+    def _lose(self, reason: str) -> None:
+        with self._state:
+            if self._loss is None:
+                self._loss = reason
+            abandoned = list(self._waiting.values())
+            self._waiting.clear()
+        for waiting in abandoned:
+            waiting.answered.set()
+
+    def _probe(self) -> None:
+        # Silence has two reasons: a slow operation on a good connection, which must not be given up, as the
+        # next login may need a person; or a dead one, which TCP alone notices only after many minutes.
+        try:
+            self.call("ping", {}, b"", _PROBE)
+        except HostUnreachableError:
+            self.close()
+
+    def _unreachable(self, message: str) -> HostUnreachableError:
+        return HostUnreachableError(message, where=self._name, hint="Whether the call was done is not known.")

@@ -1,0 +1,34 @@
+"""From a host's spec to the one shared host behind it."""
+
+from __future__ import annotations
+
+import os
+import threading
+
+from dagster_slurm_components.hosts.base import Host
+from dagster_slurm_components.hosts.local import InProcessHost
+from dagster_slurm_components.hosts.remote import RemoteHost
+from dagster_slurm_components.spec.hosts import HostSpec, LocalHost, SshHost
+
+_lock = threading.Lock()
+_hosts: dict[tuple[int, str], Host] = {}
+_local = InProcessHost()
+
+
+def connect(spec: HostSpec) -> Host:
+    """Return the host of this spec: one per spec and process, shared by all threads.
+
+    Nothing is dialed before the first call.
+    """
+    if isinstance(spec, LocalHost):
+        return _local
+    if not isinstance(spec, SshHost):
+        raise TypeError(f"no way is known to connect to a host of type {spec.type!r}")
+    # By process: a forked child must not talk on its parent's connection.
+    key = (os.getpid(), spec.model_dump_json(exclude_unset=True))
+    with _lock:
+        if key not in _hosts:
+            from dagster_slurm_components.hosts.ssh import SshDialer  # noqa: PLC0415 - paramiko on use only
+
+            _hosts[key] = RemoteHost(SshDialer(spec))
+        return _hosts[key]

@@ -1,0 +1,29 @@
+"""This machine as a host: the satellite's own functions, called in-process."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from dagster_slurm_components.errors import SatelliteError
+from dagster_slurm_components.hosts import satellite
+from dagster_slurm_components.hosts.base import Reply
+
+
+class InProcessHost:
+    """This machine."""
+
+    name = "local"
+
+    def call(
+        self, op: str, params: Mapping[str, Any] | None = None, blob: bytes = b"", *, timeout: float = 60.0
+    ) -> Reply:
+        """Do one operation; ``timeout`` is unused, as only the operation's own timeouts can end it."""
+        try:
+            result, data = satellite.handle(op, dict(params or {}), blob)
+        except satellite.Failure as failure:
+            raise SatelliteError(failure.message, code=failure.code, where=self.name) from failure
+        return Reply(result, data)
+
+    def close(self) -> None:
+        """Do nothing: there is no connection."""

@@ -1,0 +1,88 @@
+"""The satellite in a Python subprocess on this machine, over pipes: the whole protocol without a network."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import threading
+from collections.abc import Mapping
+
+from dagster_slurm_components.errors import HostRefusedError
+from dagster_slurm_components.hosts import bootstrap
+from dagster_slurm_components.hosts.channel import Pipe
+
+
+_GRACE = 5.0
+"""Seconds that the process has to end by itself."""
+
+
+class SubprocessPipe:
+    """A pipe to a subprocess."""
+
+    def __init__(self, process: subprocess.Popen[bytes]) -> None:
+        if process.stdin is None or process.stdout is None or process.stderr is None:
+            raise ValueError("all three standard streams must be pipes")
+        self.process = process
+        self._stdin, self._stdout, self._stderr = process.stdin, process.stdout, process.stderr
+        self._closing = threading.Lock()
+
+    def read(self, size: int) -> bytes:
+        """Return at most ``size`` bytes; none at the end."""
+        return self._stdout.read(size)
+
+    def write(self, data: bytes) -> None:
+        """Write all of it."""
+        if self._stdin.closed:
+            raise BrokenPipeError("the pipe is closed")
+        view = memoryview(data)
+        while view:
+            view = view[self._stdin.write(view) :]
+
+    def close(self) -> None:
+        """Close the process's input and wait until it has ended, on that or by force."""
+        with self._closing:
+            self._stdin.close()
+            try:
+                self.process.wait(_GRACE)
+            except subprocess.TimeoutExpired:
+                self.process.kill()
+                self.process.wait()
+
+    def ending(self) -> bootstrap.Ending:
+        """Return how the process ended."""
+        self._stdin.close()
+        stderr = self._stderr.read().decode("utf-8", "replace")
+        return bootstrap.Ending(self.process.wait(), stderr)
+
+
+class SubprocessDialer:
+    """Runs the satellite in ``python`` on this machine."""
+
+    def __init__(
+        self, python: str = sys.executable, *, env: Mapping[str, str] | None = None, timeout: float = 30.0
+    ) -> None:
+        self.name = f"subprocess of {python}"
+        self._python = python
+        self._env = env
+        self._timeout = timeout
+
+    def dial(self) -> Pipe:
+        """Start the subprocess."""
+        pipe = self.start(bootstrap.arguments(self._python))
+        bootstrap.boot(pipe, self.name, self._timeout)
+        return pipe
+
+    def start(self, argv: list[str]) -> SubprocessPipe:
+        """Return a pipe to a command."""
+        try:
+            process = subprocess.Popen(
+                argv,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                env=self._env,
+                bufsize=0,
+            )
+        except OSError as error:
+            raise HostRefusedError(f"can't run {argv[0]}: {error}", where=self.name) from error
+        return SubprocessPipe(process)
