@@ -6,7 +6,17 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field
 
-from dagster_slurm_components.spec.base import Flag, Model, Number, Positive, Text, Word, mistake
+from dagster_slurm_components.spec.base import (
+    Count,
+    Flag,
+    Model,
+    Number,
+    Scalar,
+    Text,
+    Word,
+    mistake,
+)
+from dagster_slurm_components.spec.partitions import BackfillPolicy, OfTemplate, PartitionsDefinition
 
 
 def _key(value: Any) -> Any:
@@ -40,9 +50,7 @@ class AssetDeclaration(Model):
         description="Owners: mail addresses, or teams as `team:NAME`.",
         examples=[["team:ml", "ada@example.org"]],
     )
-    tags: dict[str, Text | bool | float] = Field(
-        default={}, description="Dagster tags.", examples=[{"tier": "gold"}]
-    )
+    tags: dict[str, Scalar] = Field(default={}, description="Dagster tags.", examples=[{"tier": "gold"}])
     kinds: list[Word] = Field(default=[], description="Kinds shown in Dagster's UI.", examples=[["pytorch"]])
     metadata: dict[str, Any] = Field(
         default={}, description="Metadata of the definition.", examples=[{"dataset": "digits"}]
@@ -57,17 +65,17 @@ class AssetDeclaration(Model):
         description="The payload may leave this asset out; downstream is skipped then.",
         examples=[True],
     )
-    automation_condition: Any = Field(
+    automation_condition: OfTemplate = Field(
         default=None,
         description="When Dagster makes it by itself.",
         examples=["{{ automation_condition.eager() }}"],
     )
-    partitions_def: Any = Field(
+    partitions_def: PartitionsDefinition = Field(
         default=None,
         description="Partitions, as in `{type: static, partition_keys: [a, b]}`.",
         examples=[{"type": "static", "partition_keys": ["a", "b"]}],
     )
-    freshness_policy: Any = Field(
+    freshness_policy: OfTemplate = Field(
         default=None, description="Freshness policy.", examples=["{{ freshness_policy() }}"]
     )
 
@@ -91,7 +99,7 @@ class CheckDeclaration(Model):
     metadata: dict[str, Any] = Field(
         default={}, description="Metadata of the definition.", examples=[{"threshold": 0.9}]
     )
-    automation_condition: Any = Field(
+    automation_condition: OfTemplate = Field(
         default=None,
         description="When Dagster runs it by itself.",
         examples=["{{ automation_condition.eager() }}"],
@@ -101,24 +109,13 @@ class CheckDeclaration(Model):
 class RetryPolicy(Model):
     """Dagster's own retry of a step; the words are those of ``dagster.RetryPolicy``."""
 
-    max_retries: Positive = Field(default=1, description="Most retries.", examples=[2])
+    max_retries: Count = Field(default=1, description="Most retries.", examples=[2])
     delay: Number | None = Field(default=None, description="Seconds before a retry.", examples=[30])
     backoff: Literal["LINEAR", "EXPONENTIAL"] | None = Field(
         default=None, description="How the delay grows.", examples=["EXPONENTIAL"]
     )
     jitter: Literal["FULL", "PLUS_MINUS"] | None = Field(
         default=None, description="How the delay is scattered.", examples=["PLUS_MINUS"]
-    )
-
-
-class BackfillPolicy(Model):
-    """How a backfill becomes runs; the words are those of Dagster's component YAML."""
-
-    type: Literal["single_run", "multi_run"] = Field(
-        description="All partitions in one run, or several runs.", examples=["multi_run"]
-    )
-    max_partitions_per_run: Positive | None = Field(
-        default=None, description="Most partitions of one run; only for `multi_run`.", examples=[10]
     )
 
 

@@ -197,6 +197,16 @@ Number = Annotated[float, BeforeValidator(_number), Field(ge=0, allow_inf_nan=Fa
 Flag = Annotated[bool, BeforeValidator(_flag)]
 """True or false, and no other word."""
 
+
+def _scalar(value: Any) -> Any:
+    if not isinstance(value, (str, int, float)):
+        raise mistake(f"expected text, a number, true or false, got {describe(value)}", kind="scalar")
+    return value
+
+
+Scalar = Annotated[Any, AfterValidator(_scalar)]
+"""Text, a number, true or false, kept as it is."""
+
 _DURATION = re.compile(r"(\d{1,9})(s|m|h|d|w)")
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
 

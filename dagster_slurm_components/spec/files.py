@@ -1,40 +1,48 @@
-"""The files that a script ships."""
+"""Which files travel with a script, and where they lie in its payload folder."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import glob
+import os
+from collections.abc import Iterator
 from pathlib import Path as FilePath
+from pathlib import PurePosixPath
+
+_LEFT_OUT = frozenset({"__pycache__", ".git"})
 
 
-def matching_files(folder: FilePath, patterns: Iterable[str]) -> tuple[FilePath, ...]:
-    """Return the files that the glob patterns match in ``folder``, each once, sorted within a pattern.
+def place(path: str) -> PurePosixPath:
+    """Return where a path of a YAML file lies below the payload folder: itself, without leading ``..``.
 
-    A pattern that names a folder takes all files in it, save hidden ones and ``__pycache__``.
+    >>> str(place("../../workloads/train.py"))
+    'workloads/train.py'
+    """
+    parts = PurePosixPath(os.path.normpath(path)).parts
+    while parts and parts[0] in ("..", ".", "/"):
+        parts = parts[1:]
+    return PurePosixPath(*parts)
+
+
+def matching_files(folder: FilePath, pattern: str) -> Iterator[tuple[PurePosixPath, FilePath]]:
+    """Yield the files that a path or glob pattern names, each with its place in the payload folder.
+
+    A folder stands for all files below it, save for caches of Python and the folder of git.
 
     Args:
         folder: Where relative patterns start.
-        patterns: Glob patterns, ``**`` for any depth.
+        pattern: A path, or a glob with ``*``, ``?``, ``[...]`` and ``**``.
     """
-    found: dict[FilePath, None] = {}
-    for pattern in patterns:
-        for path in sorted(_matches(folder, pattern)):
-            if path.is_dir():
-                inside = (p for p in sorted(path.rglob("*")) if p.is_file() and not _is_hidden(p, path))
-                found.update(dict.fromkeys(inside))
-            else:
-                found[path] = None
-    return tuple(found)
+    exact = os.path.lexists(folder / pattern)  # a file may well be called `data[1].csv`
+    found = [pattern] if exact else sorted(glob.glob(pattern, root_dir=folder, recursive=True))
+    for path in found:
+        for file in _files(folder / path):
+            yield place(os.path.relpath(file, folder)), file
 
 
-def _matches(folder: FilePath, pattern: str) -> Iterable[FilePath]:
-    if not any(mark in pattern for mark in "*?["):
-        path = folder / pattern
-        return [path] if path.exists() else []
-    if FilePath(pattern).is_absolute():
-        anchor = FilePath(pattern).anchor
-        folder, pattern = FilePath(anchor), str(FilePath(pattern).relative_to(anchor))
-    return [path for path in folder.glob(pattern) if path.is_file() and "__pycache__" not in path.parts]
-
-
-def _is_hidden(path: FilePath, root: FilePath) -> bool:
-    return any(part.startswith(".") or part == "__pycache__" for part in path.relative_to(root).parts)
+def _files(path: FilePath) -> Iterator[FilePath]:
+    if path.is_file():
+        yield path
+    elif path.is_dir():
+        for file in sorted(path.rglob("*")):
+            if file.is_file() and not _LEFT_OUT.intersection(file.relative_to(path).parts):
+                yield file

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path as FilePath
 from typing import Any
 
 from dagster_slurm_components.spec.place import KEY, Path, Position
@@ -23,11 +24,13 @@ class Layer:
         name: What a user calls it: ``site leonardo``, ``profile production``, ``defaults``, ``script``.
         data: The raw tree, before any default of a model.
         position: Finds where a path of it was written; paths may end with ``KEY``.
+        folder: Where its relative paths start, if it has any.
     """
 
     name: str
     data: Mapping[str, Any]
     position: Callable[[Path], Position | None]
+    folder: FilePath | None = None
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from typing import Any
 import pydantic
 
 from dagster_slurm_components.errors import DagsterSlurmError
-from dagster_slurm_components.spec.place import Path, Position
+from dagster_slurm_components.spec.place import KEY, Path, Position
 
 
 @dataclass(frozen=True)
@@ -96,7 +96,14 @@ def problems_of(
         message, hint = _words(error, path)
         where = path[:-1] if error["type"] == "missing" else path
         problems.append(Problem(message, position_of(where), path, hint, error["type"]))
-    return tuple(problems)
+    return in_order(problems)
+
+
+def in_order(problems: Iterable[Problem]) -> tuple[Problem, ...]:
+    """Return problems in the order of the files' text, each once; those without a place come first."""
+    known = {(problem.position, problem.message): problem for problem in problems}
+    nowhere = Position("", 0, 0)
+    return tuple(sorted(known.values(), key=lambda problem: problem.position or nowhere))
 
 
 _EXPECTED = {
@@ -121,13 +128,15 @@ def _words(error: Any, path: Path) -> tuple[str, str | None]:
     name = f"`{path[-1]}`" if path else "the document"
     if kind == "missing":
         return f"{name} is missing", None
+    if kind == "string_type" and path and path[-1] == KEY:
+        return f"expected a key that is text, got {describe(given)}", "write the key in quotes"
     if kind in _EXPECTED:
         return f"expected {_EXPECTED[kind]}, got {describe(given)}", context.get("hint")
     if kind == "literal_error":
         choices = re.findall(r"'([^']*)'", context["expected"])
         return f"`{given}` is not known here", did_you_mean(given, choices)
     if kind == "invalid_key":
-        return f"expected a key that is text, got {describe(given)}", "write the key in quotes"
+        return "expected a key that is text, not a number or a boolean", "write the key in quotes"
     message = error["msg"].removeprefix("Value error, ").removeprefix("Input should be ")
     if kind.startswith(("greater_than", "less_than")):
         message = f"expected a number {message}, got {describe(given)}"

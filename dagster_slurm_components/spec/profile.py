@@ -26,20 +26,10 @@ from dagster_slurm_components.spec.problems import did_you_mean
 from dagster_slurm_components.spec.resources import Resources
 
 
-class ProfileEnvironment(Model):
-    """Who makes environments in this profile, and the default environment of its scripts.
-
-    Beside ``build`` it holds the fields of one environment; without a ``type``, those that all of them have.
-    """
+class DefaultEnvironment(Model):
+    """A default environment: the fields of one, or, without a ``type``, those that all of them have."""
 
     model_config = ConfigDict(extra="allow", frozen=True)
-
-    build: Literal["on_demand", "deployed"] = Field(
-        default="on_demand",
-        description="`on_demand`: a step makes what is missing. `deployed`: it takes only what"
-        " `dg-slurm env deploy` put there.",
-        examples=["deployed"],
-    )
 
     @model_validator(mode="after")
     def _check_defaults(self) -> Self:
@@ -50,7 +40,7 @@ class ProfileEnvironment(Model):
         common = [name for name in EnvironmentSpec.model_fields if name != "type"]
         unknown = [key for key in rest if key not in common]
         if unknown:
-            hint = did_you_mean(unknown[0], [*common, "build", "type"])
+            hint = did_you_mean(unknown[0], [*common, *type(self).model_fields, "type"])
             error = mistake(
                 f"unknown key `{unknown[0]}` in an environment without a `type`", hint, "unknown_key"
             )
@@ -60,8 +50,19 @@ class ProfileEnvironment(Model):
         return self
 
     def defaults(self) -> dict[str, Any]:
-        """Return the raw default environment: everything but ``build``."""
+        """Return the raw default environment."""
         return dict(self.model_extra or {})
+
+
+class ProfileEnvironment(DefaultEnvironment):
+    """Who makes environments in this profile, and the default environment of its scripts."""
+
+    build: Literal["on_demand", "deployed"] = Field(
+        default="on_demand",
+        description="`on_demand`: a step makes what is missing. `deployed`: it takes only what"
+        " `dg-slurm env deploy` put there.",
+        examples=["deployed"],
+    )
 
 
 class Limits(Model):

@@ -85,16 +85,16 @@ def load_profile_file(file: FilePath) -> LoadedProfile:
     project = file.absolute().parent.parent
     data = render(document.data, document.position, scope={"project_root": str(project)})
     own = validated(Profile, data, document)
-    layer = _layer(f"profile {file.stem}", data, document)
+    layer = _layer(f"profile {file.stem}", data, document, project)
     if own.site is None:
         return _at_home(LoadedProfile(file.stem, own, (layer,), project, file=file))
     site_file = find_site(own.site, file.absolute().parent, document)
     site_document = single_document(site_file)
     site_data = render(site_document.data, site_document.position)
     site = validated(Site, site_data, site_document)
-    site_layer = _layer(f"site {own.site}", site_data, site_document)
+    site_layer = _layer(f"site {own.site}", site_data, site_document, project)
     # A site's limits on queries hold below the profile's own; the rest of it reaches scripts as a layer.
-    below = Layer(site_layer.name, _only(site_data, ("limits", "environment")), site_document.position)
+    below = Layer(site_layer.name, _only(site_data, ("limits",)), site_document.position)
     merged = merge([below, Layer(layer.name, data, document.position)])
     profile = Profile.model_validate(merged.data)
     return _at_home(LoadedProfile(file.stem, profile, (site_layer, layer), project, site, file))
@@ -175,7 +175,7 @@ def _at_home(loaded: LoadedProfile) -> LoadedProfile:
     return replace(loaded, profile=loaded.profile.model_copy(update={"workdir": str(workdir)}))
 
 
-def _layer(name: str, data: dict[str, Any], document: Document) -> Layer:
+def _layer(name: str, data: dict[str, Any], document: Document, folder: FilePath) -> Layer:
     """Return what a profile or site gives to scripts; who builds environments is not theirs to change."""
     fields = _only(data, _LAYER_FIELDS)
     environment = fields.get("environment")
@@ -183,7 +183,7 @@ def _layer(name: str, data: dict[str, Any], document: Document) -> Layer:
         fields["environment"] = {key: value for key, value in environment.items() if key != "build"}
         if not fields["environment"]:
             del fields["environment"]
-    return Layer(name, fields, document.position)
+    return Layer(name, fields, document.position, folder)
 
 
 def _only(data: dict[str, Any], keys: tuple[str, ...]) -> dict[str, Any]:

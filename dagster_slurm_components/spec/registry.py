@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from importlib.metadata import entry_points
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, TypeVar, get_args
 
 from pydantic import GetCoreSchemaHandler, ValidationError
 from pydantic_core import CoreSchema, InitErrorDetails, core_schema
@@ -20,23 +20,24 @@ class Registry(Mapping[str, "type[Spec]"], Generic[Spec]):
 
     Args:
         what: What a user calls such a thing.
-        group: The entry point group; a name in it is a ``type``, its object the model.
+        group: The entry point group, if others may add models; a name in it is a ``type``.
         models: The shipped models.
         default: The type of a mapping that names none; without it a type must be named.
     """
 
     def __init__(
-        self, what: str, group: str, models: tuple[type[Spec], ...], *, default: str | None = None
+        self, what: str, group: str | None, models: tuple[type[Spec], ...], *, default: str | None = None
     ) -> None:
         self.what = what
         self._shipped = {type_of(model): model for model in models}
-        self._others = group
+        self._group = group
         self.default = default
         self._found: dict[str, type[Spec]] | None = None
 
     def _models(self) -> dict[str, type[Spec]]:
         if self._found is None:
-            others = {point.name: point.load() for point in entry_points(group=self._others)}
+            points = entry_points(group=self._group) if self._group else ()
+            others = {point.name: point.load() for point in points}
             self._found = {**others, **self._shipped}
         return self._found
 
@@ -73,7 +74,8 @@ class Registry(Mapping[str, "type[Spec]"], Generic[Spec]):
 
 def type_of(model: type[Model]) -> str:
     """Return the ``type`` that a model stands for."""
-    return str(model.model_fields["type"].default)
+    annotation = model.model_fields["type"].annotation
+    return str(get_args(annotation)[0])
 
 
 class Choice:

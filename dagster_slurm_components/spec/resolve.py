@@ -7,6 +7,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path as FilePath
+from pathlib import PurePosixPath
 from typing import Any
 
 from pydantic import ValidationError
@@ -14,7 +15,7 @@ from pydantic import ValidationError
 from dagster_slurm_components.spec.files import matching_files
 from dagster_slurm_components.spec.merge import Layer, Merged, merge
 from dagster_slurm_components.spec.place import Path, Position
-from dagster_slurm_components.spec.problems import SpecError, problems_of
+from dagster_slurm_components.spec.problems import Problem, SpecError, problems_of
 from dagster_slurm_components.spec.profiles import LoadedProfile
 from dagster_slurm_components.spec.script import DEFAULTABLE, Script, partial_errors
 
@@ -42,24 +43,58 @@ class ResolvedScript:
         """Return where the winning value was written: ``position("resources", "partition")``."""
         return self.merged.position(path)
 
+    def base(self, *path: str | int) -> FilePath:
+        """Return the folder where a relative path that is written at ``path`` starts.
+
+        A path starts beside the YAML that wrote it: a profile's at the project folder, those of
+        ``defaults`` and of an included script at the folder of their own file.
+        """
+        layer = self.merged.source(path)
+        return layer.folder if layer is not None and layer.folder is not None else self.folder
+
     def payload_file(self) -> FilePath | None:
         """Return the payload file, or None for a command."""
-        return self.folder / self.script.payload if self.script.payload is not None else None
+        return self.base("payload") / self.script.payload if self.script.payload is not None else None
 
-    def files(self) -> tuple[FilePath, ...]:
-        """Return the files that are shipped beside the payload."""
-        return matching_files(self.folder, self.script.files)
+    def payload_files(self) -> Mapping[PurePosixPath, FilePath]:
+        """Return the payload and the files beside it, by their place in the job's payload folder.
+
+        Raises:
+            SpecError: A file is not there, a pattern matches none, or two files would lie at one place.
+        """
+        found: dict[PurePosixPath, FilePath] = {}
+        problems: list[Problem] = []
+        wanted: list[tuple[Path, str]] = [(("files", index), p) for index, p in enumerate(self.script.files)]
+        if self.script.payload is not None:
+            wanted.insert(0, (("payload",), self.script.payload))
+        for path, pattern in wanted:
+            folder = self.base(*path)
+            files = list(matching_files(folder, pattern))
+            if not files:
+                message = f"no file matches {pattern!r} in {folder}"
+                hint = "check the spelling; relative paths start there"
+                problems.append(Problem(message, self.position(*path), path, hint, "no_file"))
+            for where, file in files:
+                other = found.setdefault(where, file)
+                if other != file and not other.samefile(file):
+                    message = f"both {other} and {file} would travel as {where}"
+                    problems.append(Problem(message, self.position(*path), path, "rename one", "same_place"))
+        if problems:
+            raise SpecError(problems)
+        return found
 
     def fingerprint(self) -> str:
-        """Return a hash of all that shapes the result: the payload's and files' bytes, and how they run."""
+        """Return a hash of all that shapes the result: the payload's and files' bytes, and how they run.
+
+        Raises:
+            SpecError: As ``payload_files``.
+        """
         digest = hashlib.sha256()
         raw = self.script.model_dump(mode="json", include=set(_CONTENT))
         digest.update(json.dumps(raw, sort_keys=True, ensure_ascii=True).encode())
-        payload = self.payload_file()
-        for file in (*((payload,) if payload else ()), *self.files()):
-            name = file.relative_to(self.folder) if file.is_relative_to(self.folder) else file
-            content = file.read_bytes() if file.is_file() else b""
-            digest.update(f"\0{name}\0{len(content)}\0".encode("utf-8", "surrogateescape"))
+        for where, file in sorted(self.payload_files().items()):
+            content = file.read_bytes()
+            digest.update(f"\0{where}\0{len(content)}\0".encode("utf-8", "surrogateescape"))
             digest.update(content)
         return digest.hexdigest()
 
@@ -95,7 +130,8 @@ def resolve_script(
 
 def _below(layer: Layer, prefix: Path, data: Mapping[str, Any]) -> Layer:
     """Return the layer of a subtree of another layer."""
-    return Layer(f"{layer.name}, {prefix[-1]}", data, lambda path: layer.position((*prefix, *path)))
+    name = f"{layer.name}, {prefix[-1]}"
+    return Layer(name, data, lambda path: layer.position((*prefix, *path)), layer.folder)
 
 
 def _check_defaults(defaults: Layer) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
@@ -37,6 +37,7 @@ OWNED: Mapping[str, str] = {
     "hold": "Dagster decides when a job starts",
     "input": _RUN_DIRECTORY,
     "job_name": _LEDGER,
+    "kill_on_invalid_dep": "Dagster runs a script when its assets' `deps` are there",
     "no_requeue": "write `requeue: false`",
     "open_mode": _RUN_DIRECTORY,
     "output": _RUN_DIRECTORY,
@@ -148,8 +149,7 @@ class Resources(Model):
     delay_boot: Word | None = _option("Minutes to wait before a node is booted with other features.", "10")
     reboot: Flag | None = _option("Reboot the nodes first.", True)
     no_kill: Flag | None = _option("Keep the job when one of its nodes fails.", True)
-    kill_on_invalid_dep: Literal["yes", "no"] | None = _option("Slurm's own option of that name.", "yes")
-    wait_all_nodes: Literal[0, 1] | None = _option("1: start when all nodes are ready.", 1)
+    wait_all_nodes: Annotated[Count, Field(le=1)] | None = _option("1: start when all nodes are ready.", 1)
     power: Word | None = _option("Power management.", "level")
     stepmgr: Flag | None = _option("Manage job steps on the nodes instead of the controller.", True)
 

@@ -8,7 +8,7 @@ from pydantic import Field
 
 from dagster_slurm_components.spec.base import Env, Flag, Model, Positive, Text, Word
 from dagster_slurm_components.spec.launchers import Launcher
-from dagster_slurm_components.spec.profile import Limits, ProfileEnvironment
+from dagster_slurm_components.spec.profile import DefaultEnvironment, Limits
 from dagster_slurm_components.spec.resources import Resources
 from dagster_slurm_components.spec.slurm_values import Memory, Time
 
@@ -88,8 +88,8 @@ class Site(Model):
     launcher: Launcher | None = Field(
         default=None, description="Default launcher.", examples=[{"type": "srun"}]
     )
-    environment: ProfileEnvironment = Field(
-        default=ProfileEnvironment(), description="Default environment.", examples=[{"modules": ["python"]}]
+    environment: DefaultEnvironment = Field(
+        default=DefaultEnvironment(), description="Default environment.", examples=[{"modules": ["python"]}]
     )
     env: Env = Field(
         default={}, description="Default environment variables.", examples=[{"OMP_PROC_BIND": "true"}]

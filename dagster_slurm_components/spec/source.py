@@ -273,9 +273,8 @@ def _step(node: yaml.Node, part: str | int) -> tuple[yaml.Node | None, yaml.Node
         return (None, node.value[part]) if inside else None
     if not isinstance(node, yaml.MappingNode):
         return None
-    spelled = str(part)
     for key, value in node.value:
-        if key.tag != _TAG + "merge" and isinstance(key, yaml.ScalarNode) and key.value == spelled:
+        if key.tag != _TAG + "merge" and isinstance(key, yaml.ScalarNode) and _names(key, part):
             return key, value
     for key, value in node.value:
         if key.tag == _TAG + "merge":
@@ -284,6 +283,14 @@ def _step(node: yaml.Node, part: str | int) -> tuple[yaml.Node | None, yaml.Node
                 if found is not None:
                     return found
     return None
+
+
+def _names(key: yaml.ScalarNode, part: str | int) -> bool:
+    """Tell whether a key node is the part of a path, as it is written (``on``) or was read (``True``)."""
+    if key.value == part:
+        return True
+    read = _SCALARS.get(key.tag.removeprefix(_TAG), str)
+    return read is not str and str(read(key.value)) == str(part)
 
 
 def _at(node: yaml.Node, file: str) -> Position:
