@@ -51,7 +51,3 @@ class SatelliteError(HostError):
     ) -> None:
         self.code = code
         super().__init__(message, where=where, hint=hint)
-
-
-class SubmitRejectedError(DagsterSlurmError):
-    """The scheduler refused the job for a reason that a retry won't change."""

@@ -48,7 +48,9 @@ def _dagster_pipes_source() -> bytes:
     """Return the source of the installed ``dagster_pipes``: one file without dependencies."""
     found = importlib.util.find_spec("dagster_pipes")
     if found is None or found.origin is None:
-        raise DagsterSlurmError("the package dagster-pipes is not installed", hint="pip install dagster-pipes")
+        raise DagsterSlurmError(
+            "the package dagster-pipes is not installed", hint="pip install dagster-pipes"
+        )
     return Path(found.origin).read_bytes()
 
 

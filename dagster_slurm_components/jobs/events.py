@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import queue
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from ..errors import HostError, HostUnreachableError
@@ -66,7 +65,7 @@ Event = Text | Changed | Silent | Back | Ended | Broken
 
 @dataclass
 class Watch:
-    """One job as the watcher follows it; iterate over it for its events."""
+    """One job as the watcher follows it: ask it for its events."""
 
     handle: JobHandle
     began: float
@@ -97,16 +96,6 @@ class Watch:
         if isinstance(event, Text):
             self.backlog -= len(event.data)
         return event
-
-    def __iter__(self) -> Iterator[Event]:
-        """Yield events until the job has ended or can't be watched any more."""
-        while True:
-            # A bounded wait, so that signals reach a main thread that follows a job.
-            event = self.next(timeout=0.5)
-            if event is not None:
-                yield event
-                if isinstance(event, Ended | Broken):
-                    return
 
     def close(self) -> None:
         """Stop following; the job itself goes on."""

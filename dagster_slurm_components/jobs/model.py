@@ -117,12 +117,14 @@ class JobHandle:
         run_dir: The run directory on the host.
         token: The identity's token.
         outcome: ``submitted``, ``known`` (the ledger had it) or ``adopted`` (found by its token).
+        submitted: When it was submitted, in seconds since the epoch, where that is known.
     """
 
     job_id: str
     run_dir: str
     token: str
     outcome: str = "submitted"
+    submitted: float | None = None
 
     def file(self, name: str) -> str:
         """Return the path of a file in the run directory."""

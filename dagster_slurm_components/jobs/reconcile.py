@@ -135,20 +135,18 @@ def reconcile(previous: Observation, evidence: Evidence, now: float, patience: P
         known = replace(known, ended_since=None, absent_since=None, exit_code=None)
     status = evidence.status if evidence.status and evidence.status.restart == restarts else None
     if status and status.exit_code is not None:
-        return _ended_by_itself(known, status, evidence, now, patience)
+        return _ended_by_itself(known, status, status.exit_code, evidence, now, patience)
     if evidence.queue is None:
         return _running(known, "status") if status else known
     if queue_row is None:
-        return _absent(known, evidence, now, patience)
+        return _absent(known, evidence.queue.taken, evidence, now, patience)
     return _queued(replace(known, absent_since=None), queue_row, status, now, patience)
 
 
 def _ended_by_itself(
-    known: Observation, status: StatusRecord, evidence: Evidence, now: float, patience: Patience
+    known: Observation, status: StatusRecord, code: int, evidence: Evidence, now: float, patience: Patience
 ) -> Observation:
     """The job wrote its exit code."""
-    code = status.exit_code
-    assert code is not None
     known = replace(known, exit_code=code, ended_since=_first(known.ended_since, now), reason=None)
     stopped = bool(_STOPPING.intersection(status.signals))
     if not stopped and code < _FIRST_SIGNAL_CODE:
@@ -162,10 +160,11 @@ def _ended_by_itself(
     return _terminal(known, alone, "status")
 
 
-def _absent(known: Observation, evidence: Evidence, now: float, patience: Patience) -> Observation:
+def _absent(
+    known: Observation, taken: float, evidence: Evidence, now: float, patience: Patience
+) -> Observation:
     """The queue answered and does not know the job, and the job wrote no exit code."""
-    assert evidence.queue is not None
-    known = replace(known, absent_since=_first(known.absent_since, evidence.queue.taken))
+    known = replace(known, absent_since=_first(known.absent_since, taken))
     word = _final_word(known, evidence, now, patience)
     if word and now - _first(known.absent_since, now) >= _settling(word[0], known, patience):
         return _terminal(known, *word)
@@ -225,7 +224,13 @@ def _settling(word: str, known: Observation, patience: Patience) -> float:
 
 def _running(known: Observation, source: str) -> Observation:
     return replace(
-        known, state="RUNNING", phase=Phase.RUNNING, source=source, reason=None, starts_at=None, absent_since=None
+        known,
+        state="RUNNING",
+        phase=Phase.RUNNING,
+        source=source,
+        reason=None,
+        starts_at=None,
+        absent_since=None,
     )
 
 

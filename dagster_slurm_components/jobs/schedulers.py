@@ -2,25 +2,27 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Protocol
 
+from ..errors import HostUnreachableError
 from ..hosts.client import Process, Satellite, SubmitRequest
-from ..slurm.accounting import AccountingRow, parse_sacct, sacct, sacct_by_name
-from ..slurm.control import scancel
-from ..slurm.header import render_header
+from ..slurm.accounting import MAX_IDS, AccountingRow, parse_sacct, sacct, sacct_by_name
+from ..slurm.control import parse_scancel, scancel
+from ..slurm.header import escape_filename_pattern, render_header
 from ..slurm.queue import QueueRow, parse_squeue, squeue, squeue_by_name
+from ..slurm.rejections import AMBIGUOUS
 from ..slurm.replies import query_failure
-from ..slurm.submit import AMBIGUOUS, JOB_ID, sbatch
+from ..slurm.submit import sbatch
 from .cadence import query_interval
 from .model import JobHandle, JobSpec
 from .reconcile import Patience
 
-_QUERY_TIMEOUT = 60.0
-_COMMAND_TIMEOUT = 60.0
-_VISIBLE = 30.0
-"""Seconds within which a job that sbatch made shows in queue or accounting."""
+_TIMEOUT = 60.0
+_VISIBLE = 60.0
+"""Seconds within which a job that sbatch made shows in the queue: slurmctld may work off a late request."""
+_YESTERDAY = 2 * 86400
 
 
 class Scheduler(Protocol):
@@ -44,24 +46,169 @@ class Scheduler(Protocol):
         """Return what stands above the body of ``job.sh``."""
         ...
 
-    def request(self, spec: JobSpec, run_dir: str) -> SubmitRequest:
+    def request(self, spec: JobSpec, run_dir: str, workdir: str) -> SubmitRequest:
         """Return what the satellite is asked to do with the bundle."""
         ...
 
     def queue(self, satellite: Satellite, handles: Sequence[JobHandle]) -> Mapping[str, QueueRow] | None:
-        """Return the queue's rows of these jobs, or nothing when it could not be asked."""
+        """Return the queue's rows of these jobs, or nothing when it gave no answer."""
         ...
 
     def accounting(
         self, satellite: Satellite, handles: Sequence[JobHandle]
     ) -> Mapping[str, AccountingRow] | None:
-        """Return the accounting's rows of these jobs, or nothing when it could not be asked."""
+        """Return the accounting's rows of these jobs, or nothing when it gave no answer."""
         ...
 
-    def cancel(self, satellite: Satellite, handles: Sequence[JobHandle]) -> None:
-        """Ask for the end of exactly these jobs."""
+    def cancel(self, satellite: Satellite, handle: JobHandle, *, force: bool = False) -> None:
+        """Ask for the end of exactly this job; one that has ended already does no harm.
+
+        Args:
+            satellite: The host.
+            handle: The job.
+            force: It was asked before and did not end: leave it no choice.
+
+        Raises:
+            HostUnreachableError: Nobody answered, so that it has to be asked again.
+        """
         ...
 
     def query_interval(self, asked: int, *, waiting: bool) -> float:
         """Return the seconds until the queue is asked again."""
         ...
+
+
+class ProcessScheduler:
+    """A plain process on the host: the laptop's way, and a workstation's without Slurm."""
+
+    name = "process"
+    metered = False
+    has_accounting = False
+    first_query = 1.0
+    patience = Patience(settle=2.0, explanation=0.0, absence=2.0)
+
+    def header(self, spec: JobSpec, run_dir: str) -> str:
+        """Return the interpreter line alone."""
+        return "#!/bin/bash\n"
+
+    def request(self, spec: JobSpec, run_dir: str, workdir: str) -> SubmitRequest:
+        """Ask for a detached process."""
+        return SubmitRequest(
+            run_dir=run_dir,
+            workdir=workdir,
+            token=spec.identity.token,
+            mode="process",
+            argv=("/bin/bash", f"{run_dir}/job.sh", run_dir),
+        )
+
+    def queue(self, satellite: Satellite, handles: Sequence[JobHandle]) -> Mapping[str, QueueRow] | None:
+        """Return a row for each process that lives."""
+        alive = satellite.alive([Process.parse(handle.job_id) for handle in handles])
+        return {
+            handle.job_id: QueueRow(
+                job_id=handle.job_id,
+                state="RUNNING",
+                reason=None,
+                partition="",
+                nodes="",
+                num_nodes=1,
+                submit=None,
+                start=None,
+                end_limit=None,
+                restarts=0,
+            )
+            for handle, lives in zip(handles, alive, strict=True)
+            if lives
+        }
+
+    def accounting(
+        self, satellite: Satellite, handles: Sequence[JobHandle]
+    ) -> Mapping[str, AccountingRow] | None:
+        """Return nothing: nobody keeps books on processes."""
+        return None
+
+    def cancel(self, satellite: Satellite, handle: JobHandle, *, force: bool = False) -> None:
+        """Send TERM, which ``job.sh`` passes on; KILL reaches every process of the job at once."""
+        satellite.kill(Process.parse(handle.job_id), "KILL" if force else "TERM")
+
+    def query_interval(self, asked: int, *, waiting: bool) -> float:
+        """Look again soon: it costs the host next to nothing."""
+        return 2.0
+
+
+class SlurmScheduler:
+    """Slurm.
+
+    Args:
+        snapshot: Where the host keeps the queue's newest answer for all who ask, on any machine.
+    """
+
+    name = "slurm"
+    metered = True
+    has_accounting = True
+    first_query = 3.0
+    patience = Patience()
+
+    def __init__(self, snapshot: str) -> None:
+        self._snapshot = snapshot
+
+    def header(self, spec: JobSpec, run_dir: str) -> str:
+        """Render the ``#SBATCH`` lines: the user's options, then those that belong to this project."""
+        folder = escape_filename_pattern(run_dir)
+        own = (
+            ("job-name", spec.identity.job_name),
+            ("comment", f"dagster {spec.identity.token}"),
+            ("chdir", run_dir),
+            ("output", f"{folder}/stdout.log"),
+            ("error", f"{folder}/stderr.log"),
+            ("open-mode", "append"),
+        )
+        return render_header((*spec.sbatch, *own))
+
+    def request(self, spec: JobSpec, run_dir: str, workdir: str) -> SubmitRequest:
+        """Ask for ``sbatch``, and for a look into queue and accounting where an earlier call's end is unknown."""
+        name = spec.identity.job_name
+        since = int(time.time()) - _YESTERDAY
+        return SubmitRequest(
+            run_dir=run_dir,
+            workdir=workdir,
+            token=spec.identity.token,
+            mode="command",
+            argv=tuple(sbatch(f"{run_dir}/job.sh", [run_dir])),
+            lookups=(tuple(squeue_by_name(name)), tuple(sacct_by_name(name, since=since))),
+            ambiguous=tuple(AMBIGUOUS),
+            window=_VISIBLE,
+            command_timeout=_TIMEOUT,
+        )
+
+    def queue(self, satellite: Satellite, handles: Sequence[JobHandle]) -> Mapping[str, QueueRow] | None:
+        """Return the rows of one ``squeue`` for all jobs of the user, shared with everybody who asks."""
+        shot = satellite.snapshot(self._snapshot, squeue(), max_age=self.first_query, timeout=_TIMEOUT)
+        if query_failure(shot.returncode, shot.stdout, shot.stderr) is not None:
+            return None
+        return parse_squeue(shot.stdout)
+
+    def accounting(
+        self, satellite: Satellite, handles: Sequence[JobHandle]
+    ) -> Mapping[str, AccountingRow] | None:
+        """Return the rows of one ``sacct`` for these jobs."""
+        ids = [handle.job_id for handle in handles[:MAX_IDS]]
+        done = satellite.run(sacct(ids, since=int(time.time()) - _YESTERDAY * 15), timeout=_TIMEOUT)
+        out, err = done.stdout.decode("utf-8", "replace"), done.stderr.decode("utf-8", "replace")
+        if query_failure(None if done.timed_out else done.returncode, out, err) is not None:
+            return None
+        return parse_sacct(out)
+
+    def cancel(self, satellite: Satellite, handle: JobHandle, *, force: bool = False) -> None:
+        """Run ``scancel``; Slurm itself follows with KILL after its KillWait."""
+        done = satellite.run(scancel([handle.job_id]), timeout=_TIMEOUT)
+        out, err = done.stdout.decode("utf-8", "replace"), done.stderr.decode("utf-8", "replace")
+        reply = parse_scancel(None if done.timed_out else done.returncode, out, err)
+        if not reply.ok:
+            raise HostUnreachableError(
+                f"scancel failed: {reply.message or reply.failed}", where=satellite.host.name
+            )
+
+    def query_interval(self, asked: int, *, waiting: bool) -> float:
+        """Ask soon after a change, then ever more slowly."""
+        return query_interval(asked, waiting=waiting)

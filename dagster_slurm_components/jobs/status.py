@@ -48,12 +48,12 @@ class StatusRecord:
 
 
 def parse_status(data: bytes) -> StatusRecord | None:
-    """Return the newest block of a status file, or nothing when the job has not written yet.
+    r"""Return the newest block of a status file, or nothing when the job has not written yet.
 
     Whole lines only: what follows the last newline may still be in flight.
 
     Example:
-        >>> parse_status(b"restart=0\\nstarted=1.5\\nexit=3\\n").exit_code
+        >>> parse_status(b"restart=0\nstarted=1.5\nexit=3\n").exit_code
         3
     """
     text = data[: data.rfind(b"\n") + 1].decode("utf-8", "replace")

@@ -155,7 +155,7 @@ class Watcher:
         if not file.exists:
             return False
         offset = watch.offsets.get(name, 0)
-        rewound = name in watch.inodes and watch.inodes[name] != file.inode or file.size < offset
+        rewound = file.size < offset or watch.inodes.get(name, file.inode) != file.inode
         watch.inodes[name] = file.inode
         if rewound:
             watch.offsets[name] = 0

@@ -8,8 +8,8 @@ from contextlib import contextmanager
 from typing import Any
 
 import dagster as dg
-from dagster._core.pipes.context import PipesMessageHandler
 from dagster_pipes import PipesOpenedData, PipesParams
+from dagster_shared.check import CheckError
 
 _RESULTS = frozenset({"report_asset_materialization", "report_asset_check"})
 _LONGEST_LINE = 64 * 1024 * 1024
@@ -27,7 +27,7 @@ class RunDirectoryMessageReader(dg.PipesMessageReader):
 
     def __init__(self, path: str) -> None:
         self._path = path
-        self._handler: PipesMessageHandler | None = None
+        self._handler: dg.PipesMessageHandler | None = None
         self._rest = b""
         self._results: list[dict[str, Any]] = []
         self.exception: dict[str, Any] | None = None
@@ -36,7 +36,7 @@ class RunDirectoryMessageReader(dg.PipesMessageReader):
         """Lines that were no Pipes messages, shortened."""
 
     @contextmanager
-    def read_messages(self, handler: PipesMessageHandler) -> Iterator[PipesParams]:
+    def read_messages(self, handler: dg.PipesMessageHandler) -> Iterator[PipesParams]:
         """Tell the payload where to write."""
         self._handler = handler
         yield {"path": self._path}
@@ -91,10 +91,11 @@ class RunDirectoryMessageReader(dg.PipesMessageReader):
             self._hand_on(message)
 
     def _hand_on(self, message: dict[str, Any]) -> None:
-        assert self._handler is not None, "the session is not open"
+        if self._handler is None:
+            raise RuntimeError("messages are read inside an open Pipes session only")
         try:
             self._handler.handle_message(message)  # type: ignore[arg-type]
-        except (dg.DagsterError, KeyError, TypeError, ValueError) as error:
+        except (dg.DagsterError, CheckError, KeyError, TypeError, ValueError) as error:
             # A message of another protocol, or malformed: the payload's result still counts.
             self._complain(json.dumps(message).encode(), str(error))
 

@@ -1,0 +1,48 @@
+"""Cancelling: asks for the end of exactly one job, again and again until the scheduler has heard it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+from ..errors import HostUnreachableError
+from ..hosts.client import Satellite
+from .model import JobHandle
+from .schedulers import Scheduler
+
+_PAUSE = 1.0
+
+
+def cancel(
+    satellite: Satellite,
+    scheduler: Scheduler,
+    handle: JobHandle,
+    *,
+    patience: float,
+    force: bool = False,
+    clock: Callable[[], float] = time.monotonic,
+    sleep: Callable[[float], None] = time.sleep,
+) -> None:
+    """Cancel a job; its end is seen by whoever watches it.
+
+    Args:
+        satellite: The host.
+        scheduler: Who runs the job.
+        handle: The job.
+        patience: Seconds to go on trying while the host or the scheduler does not answer.
+        force: It was asked before and did not end.
+        clock: A monotonic clock, in seconds.
+        sleep: Waits; the tests' clock.
+
+    Raises:
+        HostUnreachableError: No answer in all that time; the job may go on.
+    """
+    deadline = clock() + patience
+    while True:
+        try:
+            scheduler.cancel(satellite, handle, force=force)
+            return
+        except HostUnreachableError:
+            if clock() + _PAUSE > deadline:
+                raise
+            sleep(_PAUSE)

@@ -1,0 +1,96 @@
+"""How a job ended, in words for a person: what happened, with the numbers, and what to change."""
+
+from __future__ import annotations
+
+import signal
+from dataclasses import dataclass
+
+from ..slurm.outcome import outcome as slurm_outcome
+from ..slurm.states import Outcome, state
+from .events import Ended
+from .reconcile import LOST
+from .status import StatusRecord
+
+_OPTIONS = {
+    Outcome.OUT_OF_MEMORY: ("mem", "mem_per_cpu", "mem_per_gpu"),
+    Outcome.TIMEOUT: ("time",),
+    Outcome.DEADLINE: ("deadline", "time"),
+}
+
+
+@dataclass(frozen=True)
+class JobOutcome:
+    """How a job ended.
+
+    Attributes:
+        success: Whether the payload did its work: exit status 0, whatever it reported.
+        message: What happened.
+        advice: What to do; may be empty.
+        options: The resources that could be changed, the likeliest first.
+        retryable: Whether the same job may well succeed when it is submitted again, unchanged.
+    """
+
+    success: bool
+    message: str
+    advice: str = ""
+    options: tuple[str, ...] = ()
+    retryable: bool = False
+
+
+_LOST = JobOutcome(
+    False,
+    "The job left no trace: it is neither running nor in the accounting, and it wrote no exit code.",
+    "Was the node rebooted, or the process killed with SIGKILL?",
+    retryable=True,
+)
+
+
+def judge(ended: Ended, stderr_tail: str) -> JobOutcome:
+    """Return how a job ended.
+
+    Args:
+        ended: The last observation and its evidence.
+        stderr_tail: The last lines of its stderr: Slurm's daemons write there what killed it.
+    """
+    observation = ended.observation
+    if observation.state == "COMPLETED" and not observation.exit_code:
+        return JobOutcome(True, "The payload ended with exit code 0.")
+    if observation.state == LOST:
+        return _LOST
+    accounting = ended.evidence.accounting.row if ended.evidence.accounting else None
+    said = slurm_outcome(accounting, stderr_tail) if accounting else None
+    row = state(observation.state)
+    stopped = (said.outcome if said else row.outcome) not in (None, Outcome.FAILED, Outcome.SUCCESS)
+    if not stopped and observation.exit_code:
+        return _payload_failed(observation.exit_code, ended.evidence.status)
+    if said and said.outcome:
+        options = _OPTIONS.get(said.outcome, ())
+        return JobOutcome(False, said.message, said.advice, options, retryable=said.retryable)
+    options = _OPTIONS.get(row.outcome, ()) if row.outcome else ()
+    return JobOutcome(False, row.explanation, row.advice, options, retryable=row.retryable)
+
+
+def _payload_failed(code: int, status: StatusRecord | None) -> JobOutcome:
+    where = f" on {status.host}" if status and status.host else ""
+    if status and status.phase == "environment":
+        return JobOutcome(False, f"The environment could not be activated{where} (exit code {code}).")
+    return JobOutcome(False, f"The payload ended with {_exit(code)}{where}.", _exit_advice(code))
+
+
+def _exit(code: int) -> str:
+    """Name an exit code; a shell reports death by a signal as 128 plus its number."""
+    if code > 128:
+        try:
+            return f"exit code {code} (signal {signal.Signals(code - 128).name})"
+        except ValueError:
+            pass
+    return f"exit code {code}"
+
+
+def _exit_advice(code: int) -> str:
+    return {
+        126: "The payload, or the program of `command`, can't be executed.",
+        127: "The program was not found in the environment.",
+        128
+        + signal.SIGKILL: "Something killed it; most often it used more memory than the node had to give.",
+    }.get(code, "")

@@ -1,0 +1,91 @@
+"""Submission: one call that carries the bundle and starts the job, and that may be repeated without harm."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+from ..errors import DagsterSlurmError, HostUnreachableError
+from ..hosts.client import Satellite, SubmitReply
+from ..slurm.rejections import Rejection, classify_rejection
+from .bundle import bundle
+from .model import JobHandle, JobSpec
+from .schedulers import Scheduler
+
+_FIRST_WAIT = 1.0
+_LONGEST_WAIT = 60.0
+
+
+class SubmitRejectedError(DagsterSlurmError):
+    """The scheduler refused the job, for a reason that waiting won't change.
+
+    Args:
+        rejection: What it said, and which option it is about.
+        where: The host.
+    """
+
+    def __init__(self, rejection: Rejection, *, where: str) -> None:
+        self.rejection = rejection
+        super().__init__(rejection.message, where=where, hint=rejection.hint)
+
+
+def submit(
+    satellite: Satellite,
+    scheduler: Scheduler,
+    spec: JobSpec,
+    workdir: str,
+    *,
+    tell: Callable[[str], None] = lambda text: None,
+    sleep: Callable[[float], None] = time.sleep,
+) -> JobHandle:
+    """Submit a job, once, however often this is tried and wherever it was cut off.
+
+    A lost connection, an answer that never came, and a limit on the number of jobs are waited out: the satellite
+    knows by the ledger and the job's token whether the job exists.
+
+    Args:
+        satellite: The host.
+        scheduler: Who runs the job.
+        spec: The job.
+        workdir: The profile's working folder on the host, absolute.
+        tell: Receives a sentence each time there is something to wait for.
+        sleep: Waits; the tests' clock.
+
+    Raises:
+        SubmitRejectedError: The scheduler's lasting no.
+        HostRefusedError: The host's or the login's no.
+        DagsterSlurmError: A file of the job that can't be read, or an option that can't be written.
+    """
+    run_dir = f"{workdir}/{spec.identity.folder}"
+    packed = bundle(spec, scheduler.header(spec, run_dir))
+    request = scheduler.request(spec, run_dir, workdir)
+    wait = _FIRST_WAIT
+    while True:
+        sent_at = time.time()
+        try:
+            reply = satellite.submit(request, packed)
+        except HostUnreachableError as error:
+            tell(f"{error}\nThe job is submitted as soon as the host answers.")
+        else:
+            if reply.job_id is not None:
+                return JobHandle(reply.job_id, run_dir, spec.identity.token, reply.outcome, sent_at)
+            reason = _reason_to_wait(satellite, reply)
+            tell(f"The job is not submitted yet: {reason}")
+            wait = reply.retry_after or wait
+        sleep(min(wait, _LONGEST_WAIT))
+        wait = min(wait * 2, _LONGEST_WAIT)
+
+
+def _reason_to_wait(satellite: Satellite, reply: SubmitReply) -> str:
+    """Return why a submission without a job has to be tried again.
+
+    Raises:
+        SubmitRejectedError: It has not.
+    """
+    said = "\n".join(text for text in (reply.stderr.strip(), reply.stdout.strip()) if text)
+    if reply.outcome == "rejected":
+        rejection = classify_rejection(said)
+        if rejection.kind != "limit":
+            raise SubmitRejectedError(rejection, where=satellite.host.name)
+        return f"{rejection.message} It is tried again."
+    return f"{reply.detail or 'the scheduler gave no clear answer'}. {said}".strip()

@@ -1,0 +1,152 @@
+"""Follows one job in the step's own thread: output to the step's streams, messages to Pipes, news to the log."""
+
+from __future__ import annotations
+
+import codecs
+import math
+import sys
+import time
+from collections import deque
+from collections.abc import Callable
+from logging import Logger
+from typing import TextIO
+
+from ..jobs.events import MESSAGES, STDERR, STDOUT, Back, Broken, Changed, Ended, Silent, Text, Watch
+from ..jobs.reconcile import SUBMITTED, Observation
+from ..jobs.status import StatusRecord
+from ..slurm.reasons import explain
+from ..slurm.states import Phase, state
+from .reader import RunDirectoryMessageReader
+
+_LISTEN = 0.5
+_TAIL_LINES = 20
+_TAIL_BYTES = 8 * 1024
+
+
+class Follower:
+    """Turns a watch's events into what a person sees in Dagster.
+
+    Args:
+        watch: The job.
+        reader: Where the payload's messages go.
+        log: Dagster's logger of the step.
+        heal: What to type when the host asks for a new login.
+    """
+
+    def __init__(self, watch: Watch, reader: RunDirectoryMessageReader, log: Logger, *, heal: str) -> None:
+        self._watch = watch
+        self._reader = reader
+        self._log = log
+        self._heal = heal
+        self._streams = {STDOUT: _Stream(lambda: sys.stdout), STDERR: _Stream(lambda: sys.stderr)}
+        self._said = ""
+
+    def follow(self, seconds: float = math.inf) -> Ended | None:
+        """Return when the job has ended and all its output was shown, or nothing after so many seconds.
+
+        Raises:
+            HostError: The job can't be watched any more, for a reason that waiting won't heal.
+        """
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline:
+            # A bounded wait, so that signals reach a main thread that follows a job.
+            event = self._watch.next(timeout=_LISTEN)
+            match event:
+                case Text(name=name, data=data, rewound=rewound):
+                    self._show(name, data, rewound)
+                case Changed(observation=observation, status=status):
+                    self._tell(observation, status)
+                case Silent(error=error):
+                    self._log.warning(f"{error}\nThe job goes on; this step waits for the host. {self._heal}")
+                case Back(seconds=seconds):
+                    self._log.info(f"The host answers again after {seconds:.0f} s.")
+                case Broken(error=broken):
+                    raise broken
+                case Ended():
+                    self._finish()
+                    return event
+        return None
+
+    @property
+    def stderr_tail(self) -> str:
+        """The last lines that the job wrote to stderr."""
+        return self._streams[STDERR].tail
+
+    def _show(self, name: str, data: bytes, rewound: bool) -> None:
+        if name == MESSAGES:
+            if rewound:
+                self._reader.rewind()
+            self._reader.feed(data)
+        else:
+            self._streams[name].write(data)
+
+    def _tell(self, observation: Observation, status: StatusRecord | None) -> None:
+        """Log what changed, each thing once."""
+        text = describe(self._watch.handle.job_id, observation, status)
+        if text and text != self._said:
+            self._said = text
+            self._log.info(text)
+
+    def _finish(self) -> None:
+        for stream in self._streams.values():
+            stream.finish()
+        self._reader.finish()
+        for complaint in self._reader.complaints[:20]:
+            self._log.warning(f"A line of the messages file was left out: {complaint}")
+
+
+def describe(job_id: str, observation: Observation, status: StatusRecord | None) -> str:
+    """Return what a person wants to read about a change in a job's life."""
+    again = f" (started anew, {observation.restarts}. time)" if observation.restarts else ""
+    if observation.state == SUBMITTED:
+        return ""
+    if observation.phase is Phase.RUNNING:
+        where = f" on {status.get('nodes') or status.host}" if status else ""
+        return f"Job {job_id} runs{where}{again}."
+    if observation.phase is Phase.WAITING:
+        why = ""
+        if observation.reason:
+            reason = explain(observation.reason)
+            why = f", reason {observation.reason}: {reason.text}"
+        expected = ""
+        if observation.starts_at:
+            expected = " Expected start: " + time.strftime(
+                "%Y-%m-%d %H:%M:%S %Z", time.localtime(observation.starts_at)
+            )
+        return f"Job {job_id} is {observation.state}{again}{why}{expected}"
+    if observation.phase is Phase.ENDING:
+        return f"Job {job_id} is {observation.state}: {state(observation.state).explanation}"
+    return f"Job {job_id} ended: {observation.state}{again}."
+
+
+class _Stream:
+    """One output stream of the job: decoded wherever it is cut, with its last lines kept."""
+
+    def __init__(self, target: Callable[[], TextIO]) -> None:
+        self._target = target
+        self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
+        self._tail: deque[str] = deque(maxlen=_TAIL_LINES)
+        self._rest = ""
+
+    def write(self, data: bytes) -> None:
+        """Show bytes of the stream."""
+        self._put(self._decoder.decode(data))
+
+    def finish(self) -> None:
+        """Show what was held back of a character that never came whole."""
+        self._put(self._decoder.decode(b"", final=True))
+
+    @property
+    def tail(self) -> str:
+        """The last lines, at most some kilobytes."""
+        return "\n".join([*self._tail, *([self._rest] if self._rest else [])])[-_TAIL_BYTES:]
+
+    def _put(self, text: str) -> None:
+        if not text:
+            return
+        target = self._target()  # looked up each time: Dagster replaces the streams for a step
+        target.write(text)
+        target.flush()
+        *lines, self._rest = (self._rest + text).split("\n")
+        self._rest = self._rest[-_TAIL_BYTES:]
+        self._tail.extend(line[-_TAIL_BYTES:] for line in lines)

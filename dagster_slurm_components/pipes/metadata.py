@@ -1,0 +1,102 @@
+"""What Dagster shows of a job beside each materialization."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+
+import dagster as dg
+
+from ..jobs.events import Ended
+from ..jobs.model import JobHandle
+from ..jobs.status import StatusRecord
+from ..slurm.metrics import metrics
+
+_CPUS = re.compile(r"(\d+)(?:\(x(\d+)\))?")
+
+Value = str | int | float
+
+
+def job_metadata(
+    handle: JobHandle, ended: Ended, *, profile: str, host: str, submitted: float | None
+) -> Mapping[str, Value]:
+    """Return the figures of one ended job, each only where it is known.
+
+    Figures that the job measured itself stand until the accounting knows better.
+
+    Args:
+        handle: The job.
+        ended: Its last observation and evidence.
+        profile: The profile's name.
+        host: The host's name.
+        submitted: When it was submitted, in seconds since the epoch, by the clock of its host.
+    """
+    observation, status = ended.observation, ended.evidence.status
+    found: dict[str, Value | None] = {
+        "job/id": handle.job_id,
+        "job/state": observation.state,
+        "job/exit_code": observation.exit_code,
+        "job/restarts": observation.restarts or None,
+        "job/host": host,
+        "job/profile": profile,
+        "job/run_directory": handle.run_dir,
+    }
+    if status:
+        found |= _own_figures(status, submitted)
+    accounting = ended.evidence.accounting.row if ended.evidence.accounting else None
+    if accounting:
+        known = metrics(accounting)
+        found |= {
+            "job/partition": accounting.partition or found.get("job/partition"),
+            "job/nodes": accounting.nodes or found.get("job/nodes"),
+            "job/memory_asked_mib": _mib(known.asked_memory_bytes),
+            "job/node_hours": known.node_hours,
+        }
+        if known.max_memory_bytes is not None:
+            found["job/memory_max_mib"] = _mib(known.max_memory_bytes)
+        if known.cpu_efficiency is not None and known.elapsed_s:
+            found["job/cpu_efficiency"] = known.cpu_efficiency
+    return {name: round(v, 4) if isinstance(v, float) else v for name, v in found.items() if v is not None}
+
+
+def _own_figures(status: StatusRecord, submitted: float | None) -> dict[str, Value | None]:
+    nodes = int(status.get("num_nodes") or 1)
+    asked = status.get("mem_per_node_mb")
+    figures: dict[str, Value | None] = {
+        "job/partition": status.get("partition"),
+        "job/nodes": status.get("nodes") or status.host,
+        "job/memory_max_mib": _mib(status.memory_peak),
+        "job/memory_asked_mib": int(asked) * nodes if asked and asked.isdigit() else None,
+    }
+    if submitted is not None and status.started is not None:
+        figures["job/queue_wait_s"] = max(0.0, status.started - submitted)
+    if status.started is not None and status.ended is not None:
+        elapsed = status.ended - status.started
+        figures |= {"job/elapsed_s": elapsed, "job/node_hours": elapsed * nodes / 3600}
+        cpus = _cpus(status.get("cpus_per_node") or "1")
+        if status.cpu_seconds is not None and elapsed > 0 and nodes == 1:
+            figures["job/cpu_efficiency"] = min(1.0, status.cpu_seconds / (elapsed * cpus))
+    return figures
+
+
+def _cpus(text: str) -> int:
+    """Return the CPUs of an allocation from Slurm's ``2(x3),1``: 7."""
+    return sum(int(count) * int(times or 1) for count, times in _CPUS.findall(text)) or 1
+
+
+def _mib(size: int | None) -> float | None:
+    return size / 2**20 if size is not None else None
+
+
+def typed(figures: Mapping[str, Value]) -> dict[str, dg.MetadataValue]:
+    """Return metadata values that Dagster plots and links."""
+    return {
+        name: dg.MetadataValue.path(str(value))
+        if name == "job/run_directory"
+        else dg.MetadataValue.float(value)
+        if isinstance(value, float)
+        else dg.MetadataValue.int(value)
+        if isinstance(value, int)
+        else dg.MetadataValue.text(value)
+        for name, value in figures.items()
+    }

@@ -1,0 +1,94 @@
+"""A profile, ready to run jobs: the host's satellite, the scheduler and the watcher, one of each a process."""
+
+from __future__ import annotations
+
+import re
+import threading
+from dataclasses import dataclass
+
+from ..errors import DagsterSlurmError
+from ..hosts.client import Satellite
+from ..hosts.connect import connect
+from ..jobs.cadence import TokenBucket
+from ..jobs.schedulers import ProcessScheduler, Scheduler, SlurmScheduler
+from ..jobs.watch import Watcher
+from ..spec.profile import Profile
+from ..spec.profiles import LoadedProfile
+
+_VARIABLE = re.compile(r"\$(?:\{(\w+)\}|(\w+))")
+_targets: dict[str, Target] = {}
+_lock = threading.Lock()
+
+
+@dataclass(frozen=True)
+class Target:
+    """Where jobs of a profile run.
+
+    Attributes:
+        satellite: The host.
+        scheduler: Who runs the job scripts.
+        watcher: Looks after this process's jobs there.
+        workdir: The working folder on the host, absolute.
+    """
+
+    satellite: Satellite
+    scheduler: Scheduler
+    watcher: Watcher
+    workdir: str
+
+
+def target(loaded: LoadedProfile) -> Target:
+    """Return the target of a profile; all steps of a process share it.
+
+    Raises:
+        HostError: The host can't be reached, or refuses.
+        DagsterSlurmError: ``workdir`` has no absolute meaning on the host.
+    """
+    profile = loaded.profile
+    key = profile.model_dump_json(include={"host", "scheduler", "workdir", "limits"})
+    with _lock:
+        if key not in _targets:
+            _targets[key] = _make(profile)
+        return _targets[key]
+
+
+def _make(profile: Profile) -> Target:
+    satellite = Satellite(connect(profile.host))
+    workdir = _absolute(profile.workdir, satellite)
+    scheduler: Scheduler
+    if profile.scheduler == "slurm":
+        scheduler = SlurmScheduler(snapshot=f"{workdir}/queue/squeue.json")
+    else:
+        scheduler = ProcessScheduler()
+    watcher = Watcher(
+        satellite,
+        scheduler,
+        budget=TokenBucket(profile.limits.queries_per_minute, profile.limits.burst),
+        operations_per_second=profile.limits.file_operations_per_second,
+        patience=scheduler.patience,
+    )
+    return Target(satellite, scheduler, watcher, workdir)
+
+
+def _absolute(workdir: str, satellite: Satellite) -> str:
+    """Return the working folder with ``~`` and the host's variables (``$SCRATCH``) filled in."""
+    names = [braced or plain for braced, plain in _VARIABLE.findall(workdir)]
+    if names or workdir.startswith("~"):
+        facts = satellite.hello(names)
+        missing = [name for name in names if name not in facts.environment]
+        if missing:
+            raise DagsterSlurmError(
+                f"the profile's workdir is {workdir}, but ${missing[0]} is not set there",
+                where=satellite.host.name,
+                hint="Write the path out; variables that only a login shell sets are not known to sshd's commands.",
+            )
+        workdir = _VARIABLE.sub(lambda match: facts.environment[match[1] or match[2]], workdir)
+        if workdir == "~" or workdir.startswith("~/"):
+            workdir = facts.home + workdir[1:]
+    if not workdir.startswith("/"):
+        raise DagsterSlurmError(
+            f"the profile's workdir {workdir!r} is not absolute",
+            where=satellite.host.name,
+            hint="Write an absolute path, or one that begins with `~/` or a variable such as `$SCRATCH`.",
+        )
+    return workdir.rstrip("/")
