@@ -1,7 +1,7 @@
 """Run the whole example, show its progress, and end in a table. Usage: demo.py [PROFILE]
 
-What it does can be done by hand: ``dg-slurm cluster up`` (for the profile ``staging``), ``dg launch --assets '*'``
-and ``python report.py``. A profile of your own in ``profiles/NAME.yaml`` works as well: ``demo.py NAME``.
+What it does can be done by hand: ``dg-slurm cluster up`` (for the profile ``staging``),
+``dg launch --assets '*'`` and ``python report.py``. ``demo.py NAME`` uses ``profiles/NAME.yaml``, whatever it says.
 """
 
 from __future__ import annotations

@@ -1,0 +1,115 @@
+"""What holds for the whole repository: layers, shell files, old Pythons, a light import, true documents."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+BIN = Path(sys.executable).parent
+PACKAGE = ROOT / "dagster_slurm_components"
+
+DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("examples/*/*.md")])
+FENCE = re.compile(r"^( *)```(\w*)[^\n]*\n(.*?)^\1```", re.DOTALL | re.MULTILINE)
+TITLE = re.compile(r"# ((?:[\w.-]+/)*[\w.-]+\.(?:yaml|py|sh))$")
+LINK = re.compile(r"\]\(([^)#\s]+)(?:#[^)]*)?\)")
+
+
+DG_SLURM = (sys.executable, "-c", "from dagster_slurm_components.cli.main import main; main()")
+
+
+def run(*argv: str | Path) -> subprocess.CompletedProcess[str]:
+    """Run a program in the root, without the profile that a developer may have chosen."""
+    return subprocess.run(
+        [str(word) for word in argv],
+        cwd=ROOT,
+        env={key: value for key, value in os.environ.items() if not key.startswith("DAGSTER_SLURM_")},
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        check=False,
+    )
+
+
+def assert_succeeds(*argv: str | Path) -> None:
+    completed = run(*argv)
+    assert completed.returncode == 0, completed.stdout
+
+
+def name_of(path: Path) -> str:
+    return str(path.relative_to(ROOT))
+
+
+def shell_files() -> list[Path]:
+    """Every shell file that is ours: no copies in run directories, no templates."""
+    places = (PACKAGE, ROOT / "examples", ROOT / "scripts", ROOT / "tests")
+    found = [path for place in places for path in place.rglob("*.sh")]
+    ours = [path for path in found if not any(part.startswith(".") for part in path.relative_to(ROOT).parts)]
+    return sorted([*ours, ROOT / ".ci" / "run"])
+
+
+def test_shell_files_pass_shellcheck():
+    files = shell_files()
+    assert PACKAGE / "jobs" / "shell" / "job.sh" in files
+    assert_succeeds(BIN / "shellcheck", "--shell=bash", "--external-sources", *files)
+
+
+def test_the_satellite_runs_on_python_3_6():
+    satellite = PACKAGE / "hosts" / "satellite.py"
+    assert_succeeds(BIN / "vermin", "--target=3.6-", "--violations", "--eval-annotations", satellite)
+
+
+def test_no_import_runs_upward():
+    assert_succeeds(BIN / "lint-imports", "--no-cache")
+
+
+def test_importing_the_package_is_light():
+    """SSH libraries and the like are loaded on use; every Dagster process pays for what is not."""
+    heavy = ("fabric", "paramiko", "cryptography", "invoke", "rich", "jsonschema")
+    code = f"import sys, dagster_slurm_components; print([name for name in {heavy} if name in sys.modules])"
+    dagster_alone = run(
+        sys.executable, "-c", f"import sys, dagster; print([n for n in {heavy} if n in sys.modules])"
+    )
+    with_us = run(sys.executable, "-c", code)
+    assert with_us.returncode == 0, with_us.stdout
+    assert with_us.stdout == dagster_alone.stdout
+
+
+def fenced_blocks(document: Path) -> Iterator[tuple[str, str]]:
+    """Yield the language and text of each fenced block."""
+    for indent, language, text in FENCE.findall(document.read_text("utf-8")):
+        yield language, re.sub(f"^{indent}", "", text, flags=re.MULTILINE)
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=name_of)
+def test_yaml_in_documents_passes_the_check(document: Path, tmp_path: Path):
+    """The titled blocks of a document are the files of one small project, and that project is right."""
+    (tmp_path / "pyproject.toml").write_text("")
+    found = 0
+    for language, text in fenced_blocks(document):
+        title = TITLE.match(text.split("\n", 1)[0])
+        assert title or language != "yaml", f"a YAML block without its file's name in the first line:\n{text}"
+        if title:
+            path = tmp_path / title[1]
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text)
+            found += language == "yaml"
+    if found:
+        assert_succeeds(*DG_SLURM, "check", tmp_path)
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=name_of)
+def test_links_in_documents_lead_somewhere(document: Path):
+    links = [link for link in LINK.findall(document.read_text("utf-8")) if "://" not in link]
+    missing = [link for link in links if not (document.parent / link).exists()]
+    assert missing == []
+
+
+def test_the_examples_pass_the_check():
+    assert_succeeds(*DG_SLURM, "check", "examples")
