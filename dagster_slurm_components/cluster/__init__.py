@@ -7,7 +7,16 @@ privileges are needed, except for installing the Debian packages.
 from __future__ import annotations
 
 from dagster_slurm_components.cluster.control import Cluster, default_folder, down, status, up
-from dagster_slurm_components.cluster.layout import ClusterError
+from dagster_slurm_components.cluster.layout import ClusterError, ClusterUnavailableError
 from dagster_slurm_components.cluster.status import ClusterStatus
 
-__all__ = ["Cluster", "ClusterError", "ClusterStatus", "default_folder", "down", "status", "up"]
+__all__ = [
+    "Cluster",
+    "ClusterError",
+    "ClusterStatus",
+    "ClusterUnavailableError",
+    "default_folder",
+    "down",
+    "status",
+    "up",
+]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import signal
@@ -249,6 +250,9 @@ def _make_accounts(layout: Layout, report: Report) -> None:
 
 def _wait_nodes(layout: Layout, timeout: float = 30) -> None:
     deadline = time.monotonic() + timeout
+    for node in node_states(layout):
+        if node.state.startswith("drain"):
+            run_program(layout, ["scontrol", "update", f"NodeName={node.name}", "State=RESUME"], check=False)
     while not nodes_are_good(node_states(layout)):
         if time.monotonic() > deadline:
             states = ", ".join(f"{node.name}: {node.state}" for node in node_states(layout))
@@ -288,7 +292,22 @@ def down(folder: Path | None = None, *, keep: bool = False, report: Report = _si
             _kill_members(state.layout)
         if not keep:
             report(f"removing {folder}")
-            shutil.rmtree(folder)
+            _remove(folder)
+
+
+def _remove(folder: Path) -> None:
+    """Remove the folder so that at each moment it can be told from a foreign one."""
+    last = [folder / NAME, folder / "lock"]
+    for entry in folder.iterdir():
+        if entry.is_dir() and not entry.is_symlink():
+            shutil.rmtree(entry)
+        elif entry not in last:
+            entry.unlink()
+    for entry in last:
+        entry.unlink(missing_ok=True)
+    # An `up` that waited for the lock may have made the folder its own by now.
+    with contextlib.suppress(OSError):
+        folder.rmdir()
 
 
 def _stop_in_order(layout: Layout) -> None:

@@ -78,6 +78,9 @@ def _munged(layout: Layout, find: Callable[[str], str]) -> Daemon:
     argv = (
         find("munged"),
         "--foreground",
+        # munged 0.5.15 refuses a socket that not everyone on the machine could reach; a home folder that is
+        # closed to others (root's, and everyone's on Ubuntu) is as it should be for a cluster of one user.
+        "--force",
         f"--socket={layout.munge_socket}",
         f"--key-file={layout.etc}/munge.key",
         f"--pid-file={layout.run}/munged.self",

@@ -15,6 +15,10 @@ class ClusterError(DagsterSlurmError):
     """The test cluster could not be started, changed or stopped."""
 
 
+class ClusterUnavailableError(ClusterError):
+    """A cluster can't be had on this machine as it is; the hint says what it needs."""
+
+
 @dataclass(frozen=True)
 class Node:
     """One virtual compute node.

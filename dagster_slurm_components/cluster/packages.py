@@ -8,7 +8,7 @@ import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
-from dagster_slurm_components.cluster.layout import ClusterError
+from dagster_slurm_components.cluster.layout import ClusterError, ClusterUnavailableError
 
 INSTALL = Path(__file__).with_name("install.sh")
 
@@ -67,9 +67,9 @@ def ensure_packages(*, install: bool, report: Callable[[str], None]) -> None:
     names = [*missing, *PLUGINS]
     by_hand = f"Install by hand: sudo apt-get install --no-install-recommends {' '.join(names)}"
     if not install:
-        raise ClusterError(f"packages are missing: {', '.join(missing)}", hint=by_hand)
+        raise ClusterUnavailableError(f"packages are missing: {', '.join(missing)}", hint=by_hand)
     if shutil.which("apt-get") is None:
-        raise ClusterError(
+        raise ClusterUnavailableError(
             f"packages are missing ({', '.join(missing)}), and there is no apt-get to install them",
             hint="The test cluster runs on Debian and Ubuntu; use a Debian container or machine.",
         )
@@ -79,7 +79,7 @@ def ensure_packages(*, install: bool, report: Callable[[str], None]) -> None:
             ["sudo", "-n", "true"], capture_output=True, check=False
         )
         if not may_sudo or may_sudo.returncode != 0:
-            raise ClusterError(
+            raise ClusterUnavailableError(
                 f"packages are missing ({', '.join(missing)}); to install them takes root, or sudo without a "
                 "password",
                 hint=by_hand,

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dagster_slurm_components.cluster.isolation import Isolation
-from dagster_slurm_components.cluster.layout import ClusterError, Layout, Ports
+from dagster_slurm_components.cluster.layout import ClusterError, ClusterUnavailableError, Layout, Ports
 
 NAME = "cluster.json"
 FORMAT = 1
@@ -50,14 +50,14 @@ def _loopback_address(hostname: str) -> str:
     """Return what the machine's host name resolves to, since Slurm's daemons will listen there.
 
     Raises:
-        ClusterError: It is not a loopback address.
+        ClusterUnavailableError: It is not a loopback address.
     """
     try:
         address = socket.gethostbyname(hostname)
     except OSError:
         address = "nothing"
     if not address.startswith("127."):
-        raise ClusterError(
+        raise ClusterUnavailableError(
             f"this machine permits no namespaces, and its host name {hostname} resolves to {address}, "
             "while the cluster listens on loopback only",
             hint=f"Run it as root or with sudo, or add the line `127.0.0.1 {hostname}` to /etc/hosts.",

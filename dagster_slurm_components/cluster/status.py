@@ -11,8 +11,8 @@ from dagster_slurm_components.cluster import daemons
 from dagster_slurm_components.cluster.client import run_program
 from dagster_slurm_components.cluster.layout import Layout
 
-# A node in one of these states takes jobs, now or when it has room.
-_GOOD_NODES = ("idle", "mixed", "allocated", "completing")
+# A node in a state that begins like this takes no jobs.
+_BAD_NODES = ("down", "drain", "fail", "error", "unknown", "inval")
 
 
 @dataclass(frozen=True)
@@ -82,16 +82,17 @@ def look(layout: Layout) -> ClusterStatus:
     running = [row for row in rows if row.state == "up"]
     if not running:
         return ClusterStatus(layout.folder, "down", rows)
-    controller = any(row.name == "slurmctld" for row in running)
-    nodes = node_states(layout) if controller else []
+    # Without munged, too, each question would take as long as its timeout.
+    answers = {"slurmctld", "munged"} <= {row.name for row in running}
+    nodes = node_states(layout) if answers else []
     whole = len(running) == len(rows) and nodes_are_good(nodes)
     return ClusterStatus(
         layout.folder,
         "up" if whole else "partly",
         rows,
         nodes,
-        partition_states(layout) if controller else [],
-        job_counts(layout) if controller else {},
+        partition_states(layout) if nodes else [],
+        job_counts(layout) if nodes else {},
     )
 
 
@@ -116,7 +117,9 @@ def node_states(layout: Layout) -> list[NodeStatus]:
 
 def nodes_are_good(nodes: list[NodeStatus]) -> bool:
     """Whether there are nodes and each takes jobs (a trailing ``*`` means that it does not answer)."""
-    return bool(nodes) and all(node.state in _GOOD_NODES for node in nodes)
+    return bool(nodes) and not any(
+        node.state.startswith(_BAD_NODES) or node.state.endswith("*") for node in nodes
+    )
 
 
 def partition_states(layout: Layout) -> list[PartitionStatus]:

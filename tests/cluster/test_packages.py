@@ -1,0 +1,97 @@
+"""What happens where Debian packages are missing; apt-get and sudo are stand-ins."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from dagster_slurm_components.cluster import packages
+from dagster_slurm_components.cluster.layout import ClusterError, ClusterUnavailableError
+
+MakeProgram = Callable[[str, str], Path]
+
+
+@pytest.fixture
+def make_program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> MakeProgram:
+    """Return what makes a shell program in an otherwise empty PATH."""
+    folder = tmp_path / "bin"
+    folder.mkdir()
+    monkeypatch.setenv("PATH", str(folder))
+    monkeypatch.setattr(packages, "SEARCH_PATH", str(folder))
+
+    def make(name: str, body: str = "exit 0") -> Path:
+        file = folder / name
+        file.write_text(f"#!/bin/sh\n{body}\n")
+        file.chmod(0o755)
+        return file
+
+    return make
+
+
+def make_all(make_program: MakeProgram) -> None:
+    for program in packages.PACKAGES.values():
+        make_program(program, "exit 0")
+
+
+def test_nothing_is_done_when_all_is_there(make_program: MakeProgram) -> None:
+    make_all(make_program)
+    lines: list[str] = []
+    packages.ensure_packages(install=True, report=lines.append)
+    assert lines == []
+
+
+def test_not_allowed_to_install_names_the_command(make_program: MakeProgram) -> None:
+    make_all(make_program)
+    Path(packages.find_program("munged")).unlink()
+    with pytest.raises(ClusterUnavailableError, match=r"packages are missing: munge\n.*sudo apt-get install"):
+        packages.ensure_packages(install=False, report=print)
+
+
+def test_no_apt_get_says_where_it_works(make_program: MakeProgram) -> None:
+    with pytest.raises(ClusterUnavailableError, match="Debian and Ubuntu"):
+        packages.ensure_packages(install=True, report=print)
+
+
+def test_no_root_and_no_sudo_says_so(make_program: MakeProgram, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "getuid", lambda: 1000)
+    make_program("apt-get", "exit 0")
+    with pytest.raises(ClusterUnavailableError, match="takes root, or sudo without a password"):
+        packages.ensure_packages(install=True, report=print)
+    make_program("sudo", "exit 1")
+    with pytest.raises(ClusterUnavailableError, match="takes root, or sudo without a password"):
+        packages.ensure_packages(install=True, report=print)
+
+
+def test_sudo_runs_the_installer_and_progress_is_seen(
+    make_program: MakeProgram, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(os, "getuid", lambda: 1000)
+    make_program("apt-get", "exit 0")
+    bin_folder = make_program("sudo", "exit 0").parent
+    programs = " ".join(packages.PACKAGES.values())
+    # The stand-in "installs" by making the programs, when it is called with more than `-n true`.
+    make_program(
+        "sudo",
+        f'[ "$2" = true ] && exit 0\nprintf "%s " "$@" >{tmp_path}/called\nfor p in {programs}; do\n'
+        f"  printf '#!/bin/sh\\n' >{bin_folder}/$p; /bin/chmod 755 {bin_folder}/$p\ndone\n"
+        "echo Setting up munge",
+    )
+    lines: list[str] = []
+    packages.ensure_packages(install=True, report=lines.append)
+    assert lines == ["Setting up munge"]
+    called = (tmp_path / "called").read_text().split()
+    assert called[:3] == ["-n", "/bin/sh", str(packages.INSTALL)]
+    assert set(called[3:]) == {*packages.PACKAGES, *packages.PLUGINS}
+
+
+def test_failed_installation_shows_the_end_of_its_output(
+    make_program: MakeProgram, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "getuid", lambda: 1000)
+    make_program("apt-get", "exit 0")
+    make_program("sudo", '[ "$2" = true ] && exit 0\necho "E: Unable to locate package slurmd"\nexit 100')
+    with pytest.raises(ClusterError, match=r"Unable to locate package slurmd(.|\n)*apt-get update"):
+        packages.ensure_packages(install=True, report=lambda line: None)

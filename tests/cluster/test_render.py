@@ -1,0 +1,72 @@
+"""Golden files: what each configuration file looks like, for a settled layout."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+import yaml
+
+from dagster_slurm_components.cluster import render
+from dagster_slurm_components.cluster.layout import Layout, Ports
+
+GOLDEN = Path(__file__).with_name("golden")
+
+LAYOUT = Layout(
+    folder=Path("/home/ada/.cache/dagster-slurm/cluster"),
+    user="ada",
+    home=Path("/home/ada"),
+    ports=Ports(17000),
+    isolated=True,
+    hostname="laptop",
+)
+SHARED = Layout(
+    folder=Path("/home/ada/lab"),
+    user="ada",
+    home=Path("/home/ada"),
+    ports=Ports(18000),
+    isolated=False,
+    hostname="laptop",
+    address="127.0.1.1",
+)
+
+TEXTS = {
+    "slurm.conf": render.slurm_conf(LAYOUT),
+    "slurm-without-namespaces.conf": render.slurm_conf(SHARED),
+    "gres.conf": render.gres_conf(LAYOUT),
+    "slurmdbd.conf": render.slurmdbd_conf(LAYOUT),
+    "sacctmgr.txt": render.accounting_commands(LAYOUT),
+    "sshd_config": render.sshd_config(LAYOUT, use_pam=False),
+    "hosts": render.hosts(LAYOUT, "127.0.0.1 localhost\n127.0.1.1 laptop\n"),
+    "known_hosts": render.known_hosts(LAYOUT, "ssh-ed25519 AAAAC3Nz host\n"),
+    "profile.yaml": render.profile_yaml(render.profile(LAYOUT)),
+}
+
+
+@pytest.mark.parametrize("name", TEXTS)
+def test_text_is_the_golden_one(name: str) -> None:
+    file = GOLDEN / name
+    if os.environ.get("DAGSTER_SLURM_UPDATE_GOLDEN") == "1":
+        file.write_text(TEXTS[name])
+    assert TEXTS[name] == file.read_text()
+
+
+def test_every_golden_file_is_rendered() -> None:
+    assert {file.name for file in GOLDEN.iterdir()} == set(TEXTS)
+
+
+def test_profile_yaml_reads_back_as_the_profile() -> None:
+    assert yaml.safe_load(TEXTS["profile.yaml"]) == render.profile(LAYOUT)
+
+
+@pytest.mark.parametrize("user", ["no", "1e3", "~", "a: b", "o'neil", 'quo"te', "x #y", "žofie", "null"])
+def test_profile_yaml_quotes_what_yaml_would_misread(user: str) -> None:
+    assert yaml.safe_load(render.profile_yaml({"host": {"user": user, "port": 1}})) == {
+        "host": {"user": user, "port": 1}
+    }
+
+
+def test_sshd_asks_pam_only_where_told() -> None:
+    assert "UsePAM no\n" in render.sshd_config(LAYOUT, use_pam=False)
+    assert "UsePAM yes\n" in render.sshd_config(LAYOUT, use_pam=True)
