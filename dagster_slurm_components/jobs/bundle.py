@@ -58,7 +58,7 @@ def _dagster_pipes_source() -> bytes:
 def static_file(package: str, name: str) -> str:
     """Return the text of a shell file that this package ships, such as ``("jobs", "job.sh")``."""
     root = resource_files(__package__.rpartition(".")[0])
-    return root.joinpath(package, "shell", name).read_text("utf-8")
+    return (root / package / "shell" / name).read_text("utf-8")
 
 
 def _members(spec: JobSpec, header: str) -> Iterator[PayloadFile]:
@@ -115,7 +115,7 @@ def bundle(spec: JobSpec, header: str) -> bytes:
             total += len(data)
             if total > LARGEST_BUNDLE:
                 raise DagsterSlurmError(
-                    f"the job's files are larger than {LARGEST_BUNDLE // 2**20} MiB together; {member.path} was too much",
+                    f"the job's files are larger than {LARGEST_BUNDLE // 2**20} MiB; {member.path} was too much",
                     hint="Put data into a folder on the host (a profile's `env` can name it) and keep `files` to code "
                     "and configuration.",
                 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -26,10 +27,10 @@ def slug(text: str) -> str:
         ('train', '2026-01-01-a-b.8fd5b0ac')
     """
     readable = _UNSAFE.sub("-", text).strip("-.")
-    if readable == text and len(text) <= _LONGEST_NAME:
+    if readable and readable == text and len(text) <= _LONGEST_NAME:
         return text
     digest = hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()[:8]
-    return f"{readable[: _LONGEST_NAME - 9]}.{digest}"
+    return f"{readable[: _LONGEST_NAME - 9] or '_'}.{digest}"
 
 
 @dataclass(frozen=True)
@@ -51,8 +52,8 @@ class JobIdentity:
     @property
     def token(self) -> str:
         """Sixteen hex digits that stand in the job's name and comment, to find it again by."""
-        parts = (self.run_id, self.step, self.partition or "", str(self.attempt))
-        return hashlib.sha256("\0".join(parts).encode("utf-8", "surrogateescape")).hexdigest()[:16]
+        parts = json.dumps((self.run_id, self.step, self.partition, self.attempt))
+        return hashlib.sha256(parts.encode()).hexdigest()[:16]
 
     @property
     def job_name(self) -> str:

@@ -135,7 +135,7 @@ def reconcile(previous: Observation, evidence: Evidence, now: float, patience: P
         known = replace(known, ended_since=None, absent_since=None, exit_code=None)
     status = evidence.status if evidence.status and evidence.status.restart == restarts else None
     if status and status.exit_code is not None:
-        return _ended_by_itself(known, status, status.exit_code, evidence, now, patience)
+        return _ended_by_itself(known, status, evidence, now, patience)
     if evidence.queue is None:
         return _running(known, "status") if status else known
     if queue_row is None:
@@ -144,9 +144,10 @@ def reconcile(previous: Observation, evidence: Evidence, now: float, patience: P
 
 
 def _ended_by_itself(
-    known: Observation, status: StatusRecord, code: int, evidence: Evidence, now: float, patience: Patience
+    known: Observation, status: StatusRecord, evidence: Evidence, now: float, patience: Patience
 ) -> Observation:
     """The job wrote its exit code."""
+    code = status.exit_code or 0
     known = replace(known, exit_code=code, ended_since=_first(known.ended_since, now), reason=None)
     stopped = bool(_STOPPING.intersection(status.signals))
     if not stopped and code < _FIRST_SIGNAL_CODE:

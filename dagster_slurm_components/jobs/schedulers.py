@@ -10,7 +10,7 @@ from ..errors import HostUnreachableError
 from ..hosts.client import Process, Satellite, SubmitRequest
 from ..slurm.accounting import MAX_IDS, AccountingRow, parse_sacct, sacct, sacct_by_name
 from ..slurm.control import parse_scancel, scancel
-from ..slurm.header import escape_filename_pattern, render_header
+from ..slurm.header import escape_pattern, render_header
 from ..slurm.queue import QueueRow, parse_squeue, squeue, squeue_by_name
 from ..slurm.rejections import AMBIGUOUS
 from ..slurm.replies import query_failure
@@ -154,7 +154,7 @@ class SlurmScheduler:
 
     def header(self, spec: JobSpec, run_dir: str) -> str:
         """Render the ``#SBATCH`` lines: the user's options, then those that belong to this project."""
-        folder = escape_filename_pattern(run_dir)
+        folder = escape_pattern(run_dir)
         own = (
             ("job-name", spec.identity.job_name),
             ("comment", f"dagster {spec.identity.token}"),

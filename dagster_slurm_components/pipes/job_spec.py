@@ -2,28 +2,16 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
-from pathlib import PurePosixPath
 
 from ..environments.plan import plan_environment
-from ..errors import DagsterSlurmError
 from ..jobs.model import JobIdentity, JobSpec, PayloadFile
 from ..launchers.payload import payload_argv
-from ..launchers.registry import LaunchContext, plan
+from ..launchers.base import LaunchContext
+from ..launchers.registry import plan
+from ..spec.files import place
+from ..spec.launchers import BashLauncher
 from ..spec.resolve import ResolvedScript
-
-
-def place(path: str) -> PurePosixPath:
-    """Return where a path of a YAML file lies below the payload folder: itself, without leading ``..``.
-
-    >>> str(place("../../workloads/train.py"))
-    'workloads/train.py'
-    """
-    parts = PurePosixPath(os.path.normpath(path)).parts
-    while parts and parts[0] in ("..", ".", "/"):
-        parts = parts[1:]
-    return PurePosixPath(*parts)
 
 
 def job_spec(
@@ -42,15 +30,18 @@ def job_spec(
         env: Variables that this project sets, beside the user's.
 
     Raises:
-        DagsterSlurmError: A file is missing, or the environment is not to be had on this host.
+        SpecError: A file is missing.
+        DagsterSlurmError: The environment is not to be had on this host.
     """
     script, profile = resolved.script, resolved.profile
     payload = str(place(script.payload)) if script.payload is not None else None
-    argv = payload_argv(payload, script.command, script.args)
-    launch = plan(script.launcher, argv, LaunchContext(script.resources, profile.profile.scheduler))
+    launcher = script.launcher
+    interpreter = launcher.interpreter if isinstance(launcher, BashLauncher) else None
+    argv = payload_argv(payload, script.command, script.args, interpreter)
+    launch = plan(launcher, argv, LaunchContext(script.resources, profile.profile.scheduler))
     activation = plan_environment(script.environment, profile.profile.host)
     asked = dict(script.resources.sbatch_options())
-    options = {**launch.sbatch, **asked}
+    options = {**_dashed(launch.sbatch), **asked}
     return JobSpec(
         identity=identity,
         launch=launch,
@@ -64,20 +55,9 @@ def job_spec(
             **(env or {}),
         },
         context=context,
-        files=_files(resolved),
+        files=tuple(PayloadFile(where, file) for where, file in resolved.payload_files().items()),
     )
 
 
-def _files(resolved: ResolvedScript) -> tuple[PayloadFile, ...]:
-    payload = resolved.payload_file()
-    found: dict[PurePosixPath, PayloadFile] = {}
-    for file in (*((payload,) if payload else ()), *resolved.files()):
-        where = place(os.path.relpath(file, resolved.folder))
-        other = found.setdefault(where, PayloadFile(where, file))
-        if other.source != file:
-            raise DagsterSlurmError(
-                f"both {other.source} and {file} would travel as {where}",
-                where=str(resolved.position("files") or resolved.folder),
-                hint="Rename one of them.",
-            )
-    return tuple(found.values())
+def _dashed(options: Mapping[str, str]) -> dict[str, str]:
+    return {name.replace("_", "-"): value for name, value in options.items()}
