@@ -30,17 +30,27 @@ def mistake(message: str, hint: str | None = None, kind: str = "wrong") -> Pydan
     return PydanticCustomError(kind, "{message}", context)
 
 
+def kept(error: Any) -> InitErrorDetails:
+    """Turn one of pydantic's reported errors back into one that can be raised again."""
+    context = {key: value for key, value in (error.get("ctx") or {}).items() if key != "error"}
+    context.setdefault("message", error["msg"])
+    again = PydanticCustomError(error["type"], "{message}", context)
+    return InitErrorDetails(type=again, loc=error["loc"], input=error["input"])
+
+
 class Model(BaseModel):
     """A frozen model that knows its neighbours' names: an unknown key says what was probably meant.
 
     Attributes:
         one_of: Groups of keys of which at most one may be written.
+        needs_one_of: Groups of keys of which one must be written.
         refused: Keys that a user may expect here, and why they are not theirs to set.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     one_of: ClassVar[tuple[tuple[str, ...], ...]] = ()
+    needs_one_of: ClassVar[tuple[tuple[str, ...], ...]] = ()
     refused: ClassVar[Mapping[str, str]] = {}
 
     @model_validator(mode="wrap")
@@ -66,6 +76,11 @@ class Model(BaseModel):
                 message = f"`{written[1]}` and `{written[0]}` exclude each other"
                 error = mistake(message, "keep one of them", "exclusive")
                 yield InitErrorDetails(type=error, loc=(written[1],), input=data[written[1]])
+        for group in cls.needs_one_of:
+            if all(data.get(key) is None for key in group):
+                names = " or ".join(f"`{key}`" for key in group)
+                error = mistake(f"{names} is missing", kind="missing_one")
+                yield InitErrorDetails(type=error, loc=(), input=data)
 
     @classmethod
     def _reworded(cls, error: Any) -> InitErrorDetails:
@@ -81,12 +96,7 @@ class Model(BaseModel):
             message = f"unknown key `{key}`"
             wrong = mistake(message, did_you_mean(key, cls.model_fields), "unknown_key")
             return InitErrorDetails(type=wrong, loc=(key, "[key]"), input=error["input"])
-        context = {key: value for key, value in (error.get("ctx") or {}).items() if key != "error"}
-        if isinstance(context.get("message"), str):
-            kept = PydanticCustomError(kind, "{message}", context)
-        else:
-            kept = PydanticCustomError(kind, "{message}", {**context, "message": error["msg"]})
-        return InitErrorDetails(type=kept, loc=loc, input=error["input"])
+        return kept(error)
 
     def explicit(self) -> dict[str, Any]:
         """Return what was set, as a raw tree without the defaults: what a layer holds.

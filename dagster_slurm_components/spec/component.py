@@ -2,12 +2,26 @@
 
 from __future__ import annotations
 
+import glob
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path as FilePath
 from typing import Any
 
-from pydantic import Field
+from pydantic import Field, ValidationError
 
 from dagster_slurm_components.spec.assets import AssetKey
 from dagster_slurm_components.spec.base import Model, Word
+from dagster_slurm_components.spec.matrix import expand
+from dagster_slurm_components.spec.merge import Layer
+from dagster_slurm_components.spec.place import Path
+from dagster_slurm_components.spec.problems import Problem, SpecError, in_order, problems_of
+from dagster_slurm_components.spec.profiles import LoadedProfile
+from dagster_slurm_components.spec.resolve import ResolvedScript, resolve_script
+from dagster_slurm_components.spec.script import DEFAULTABLE, partial_errors
+from dagster_slurm_components.spec.source import Document, load_documents
+from dagster_slurm_components.spec.templates import Renderer, keep
+from dagster_slurm_components.spec.unrendered import template_at, validate_unrendered
 
 COMPONENT_TYPE = "dagster_slurm_components.SlurmScriptComponent"
 
@@ -25,7 +39,7 @@ class ComponentAttributes(Model):
     )
     include: list[Word] = Field(
         default=[],
-        description="Glob patterns of files with one script each, in the same words; relative to this file.",
+        description="Glob patterns of files with scripts, in the same words; relative to this file.",
         examples=[["jobs/*.yaml"]],
     )
     external: list[AssetKey] = Field(
@@ -33,3 +47,161 @@ class ComponentAttributes(Model):
         description="Keys of assets that something else makes; `deps` may name them without a warning.",
         examples=[["raw/digits"]],
     )
+
+
+@dataclass(frozen=True)
+class ScriptEntry:
+    """One script of a component, as a raw tree that knows where it was written.
+
+    Attributes:
+        script: The script; of a ``matrix``, one cell.
+        defaults: The component's ``defaults``, if it has any.
+        folder: The folder of the file that holds the script.
+    """
+
+    script: Layer
+    defaults: Layer | None
+    folder: FilePath
+
+    def resolve(self, profile: LoadedProfile) -> ResolvedScript:
+        """Return the script as it runs in a profile.
+
+        Raises:
+            SpecError: With a problem for each mistake.
+        """
+        return resolve_script(profile=profile, defaults=self.defaults, script=self.script, folder=self.folder)
+
+
+@dataclass(frozen=True)
+class ComponentSpec:
+    """A component's attributes, read.
+
+    Attributes:
+        entries: Its scripts, those of the file itself first, then those of included files.
+        external: Keys of assets that something else makes.
+        included: The files that ``include`` found.
+        problems: What is wrong; an entry with a problem of its own is left out of ``entries``.
+    """
+
+    entries: tuple[ScriptEntry, ...]
+    external: tuple[str, ...] = ()
+    included: tuple[FilePath, ...] = ()
+    problems: tuple[Problem, ...] = ()
+
+
+def validate_component(document: Document, *, render: Renderer = keep) -> ComponentSpec:
+    """Read a component's attributes.
+
+    Args:
+        document: The view of ``attributes``, as ``document.child(("attributes",))`` gives it.
+        render: Renders templates: those of each script once its ``matrix`` is expanded, and all others.
+
+    Raises:
+        SpecError: With a problem for each mistake of the attributes. What depends on a profile is told by
+            ``ScriptEntry.resolve``.
+    """
+    spec = read_component(document, render=render)
+    if spec.problems:
+        raise SpecError(spec.problems)
+    return spec
+
+
+def read_component(document: Document, *, render: Renderer = keep) -> ComponentSpec:
+    """Read a component's attributes as ``validate_component`` does, and hand back what is wrong beside the rest."""
+    reader = _Reader(document, render)
+    try:
+        spec = reader.read()
+    except SpecError as exc:
+        return ComponentSpec((), problems=in_order(exc.problems))
+    return spec
+
+
+class _Reader:
+    """Reads one component and collects its problems."""
+
+    def __init__(self, document: Document, render: Renderer) -> None:
+        self.document = document
+        self.render = render
+        self.folder = FilePath(document.file).absolute().parent
+        self.problems: list[Problem] = []
+
+    def read(self) -> ComponentSpec:
+        data = self.document.data if self.document.data is not None else {}
+        if not isinstance(data, Mapping):
+            raise SpecError([Problem("expected a mapping", self.document.position(), kind="dict_type")])
+        head = {key: value for key, value in data.items() if key not in ("scripts", "defaults")}
+        head = self.render(head, self.document.position)
+        try:
+            attributes = validate_unrendered(ComponentAttributes, {**data, **head})
+        except ValidationError as exc:
+            raise SpecError(problems_of(exc, self.document.position)) from exc
+        if attributes is None:
+            return ComponentSpec(())
+        defaults = self._defaults(attributes.defaults)
+        included = self._included(attributes.include)
+        scripts = [
+            *self._own(data.get("scripts")),
+            *(script for file in included for script in self._file(file)),
+        ]
+        entries = [entry for script in scripts for entry in self._entries(script, defaults)]
+        external = tuple(attributes.external)
+        return ComponentSpec(tuple(entries), external, included, in_order(self.problems))
+
+    def _defaults(self, data: Mapping[str, Any]) -> Layer | None:
+        if not data:
+            return None
+        view = self.document.child(("defaults",))
+        try:
+            data = self.render(data, view.position)
+        except SpecError as exc:
+            self.problems += exc.problems
+            return None
+        wrong = partial_errors(data, DEFAULTABLE, "`defaults`")
+        wrong = [error for error in wrong if template_at(data, error.get("loc", ())) is None]
+        if wrong:
+            error = ValidationError.from_exception_data("defaults", wrong)
+            self.problems += problems_of(error, view.position)
+        return Layer("defaults", data, view.position, self.folder)
+
+    def _own(self, scripts: Any) -> Iterator[Document]:
+        """Yield the scripts of the file itself."""
+        for index, script in enumerate(scripts if isinstance(scripts, list) else []):
+            if isinstance(script, Mapping):
+                yield self.document.child(("scripts", index))
+
+    def _file(self, file: FilePath) -> Iterator[Document]:
+        """Yield the scripts of an included file."""
+        try:
+            documents = load_documents(file)
+        except SpecError as exc:
+            self.problems += exc.problems
+            return
+        for document in documents:
+            if isinstance(document.data, Mapping):
+                yield document
+            else:
+                self.problems.append(Problem("expected a script", document.position(), kind="dict_type"))
+
+    def _entries(self, document: Document, defaults: Layer | None) -> Iterator[ScriptEntry]:
+        """Yield the script of a document, or those of its matrix."""
+        folder = FilePath(document.file).absolute().parent
+        try:
+            for cell in expand(Layer("script", document.data, document.position, folder)):
+                data = self.render(cell.data, document.position)
+                yield ScriptEntry(Layer(cell.name, data, document.position, folder), defaults, folder)
+        except SpecError as exc:
+            self.problems += exc.problems
+
+    def _included(self, patterns: list[str]) -> tuple[FilePath, ...]:
+        """Return the files that ``include`` names, each once; a pattern that finds none is a mistake."""
+        found: dict[FilePath, None] = {}
+        for index, pattern in enumerate(patterns):
+            files = [self.folder / name for name in glob.glob(pattern, root_dir=self.folder, recursive=True)]
+            files = sorted(file for file in files if file.is_file())
+            if not files:
+                path: Path = ("include", index)
+                message = f"no file matches {pattern!r} in {self.folder}"
+                hint = "relative patterns start at the folder of this file"
+                self.problems.append(Problem(message, self.document.position(path), path, hint, "no_file"))
+            found.update(dict.fromkeys(files))
+        return tuple(found)

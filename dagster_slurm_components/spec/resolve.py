@@ -17,7 +17,7 @@ from dagster_slurm_components.spec.merge import Layer, Merged, merge
 from dagster_slurm_components.spec.place import Path, Position
 from dagster_slurm_components.spec.problems import Problem, SpecError, problems_of
 from dagster_slurm_components.spec.profiles import LoadedProfile
-from dagster_slurm_components.spec.script import DEFAULTABLE, Script, partial_errors
+from dagster_slurm_components.spec.script import Script
 
 _CONTENT = ("payload", "command", "args", "env", "files", "launcher", "environment")
 """The fields that shape a script's result; how much it asks of Slurm does not."""
@@ -113,14 +113,7 @@ def resolve_script(
     Raises:
         SpecError: With a problem for each mistake, at the place where the value that won was written.
     """
-    layers = [*profile.layers, *([defaults] if defaults is not None else []), script]
-    if defaults is not None:
-        _check_defaults(defaults)
-    overrides = script.data.get("profiles")
-    override = overrides.get(profile.name) if isinstance(overrides, Mapping) else None
-    if isinstance(override, Mapping):
-        layers.append(_below(script, ("profiles", profile.name), override))
-    merged = merge(layers)
+    merged = merge_script(profile=profile, defaults=defaults, script=script)
     try:
         model = Script.model_validate(merged.data)
     except ValidationError as exc:
@@ -128,14 +121,17 @@ def resolve_script(
     return ResolvedScript(model, merged, folder, profile)
 
 
+def merge_script(*, profile: LoadedProfile, defaults: Layer | None, script: Layer) -> Merged:
+    """Merge site, profile, defaults, script and the script's own override for the profile."""
+    layers = [*profile.layers, *([defaults] if defaults is not None else []), script]
+    overrides = script.data.get("profiles")
+    override = overrides.get(profile.name) if isinstance(overrides, Mapping) else None
+    if isinstance(override, Mapping):
+        layers.append(_below(script, ("profiles", profile.name), override))
+    return merge(layers)
+
+
 def _below(layer: Layer, prefix: Path, data: Mapping[str, Any]) -> Layer:
     """Return the layer of a subtree of another layer."""
     name = f"{layer.name}, {prefix[-1]}"
     return Layer(name, data, lambda path: layer.position((*prefix, *path)), layer.folder)
-
-
-def _check_defaults(defaults: Layer) -> None:
-    errors = partial_errors(defaults.data, DEFAULTABLE, "`defaults`")
-    if errors:
-        exc = ValidationError.from_exception_data("defaults", errors)
-        raise SpecError(problems_of(exc, defaults.position))

@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar
 
 from pydantic import AfterValidator, Field, ValidationError
-from pydantic_core import InitErrorDetails, PydanticCustomError
+from pydantic_core import InitErrorDetails
 
 from dagster_slurm_components.spec.assets import AssetDeclaration, CheckDeclaration, OpSettings
-from dagster_slurm_components.spec.base import Env, Flag, Model, Text, Word, mistake
+from dagster_slurm_components.spec.base import Env, Flag, Model, Text, Word, kept, mistake
 from dagster_slurm_components.spec.environments import ENVIRONMENTS, CurrentEnvironment, Environment
 from dagster_slurm_components.spec.launchers import LAUNCHERS, BashLauncher, Launcher
 from dagster_slurm_components.spec.place import KEY
@@ -33,7 +33,7 @@ DEFAULTABLE = (*OVERRIDABLE, "op", "can_subset")
 """What a component's ``defaults`` may hold."""
 
 _CHOSEN: Mapping[str, Registry[Any]] = {"launcher": LAUNCHERS, "environment": ENVIRONMENTS}
-_INCOMPLETE = ("missing", "missing_type")
+_INCOMPLETE = ("missing", "missing_type", "missing_one")
 
 
 def partial_errors(data: Any, allowed: tuple[str, ...], what: str) -> list[InitErrorDetails]:
@@ -47,8 +47,8 @@ def partial_errors(data: Any, allowed: tuple[str, ...], what: str) -> list[InitE
         what: What a user calls the part.
     """
     if not isinstance(data, Mapping):
-        kept = mistake("expected a mapping", kind="dict_type")
-        return [InitErrorDetails(type=kept, loc=(), input=data)]
+        wrong = mistake("expected a mapping", kind="dict_type")
+        return [InitErrorDetails(type=wrong, loc=(), input=data)]
     errors = []
     for key in data:
         if key in allowed:
@@ -66,11 +66,8 @@ def partial_errors(data: Any, allowed: tuple[str, ...], what: str) -> list[InitE
     try:
         Script.model_validate(part)
     except ValidationError as exc:
-        for error in exc.errors(include_url=False):
-            if error["type"] not in _INCOMPLETE:
-                context = {"message": error["msg"], **(error.get("ctx") or {})}
-                kept = PydanticCustomError(error["type"], "{message}", context)
-                errors.append(InitErrorDetails(type=kept, loc=error["loc"], input=error["input"]))
+        found = exc.errors(include_url=False)
+        errors += [kept(error) for error in found if error["type"] not in _INCOMPLETE]
     return errors
 
 
@@ -105,6 +102,7 @@ class Script(Model):
     """
 
     one_of: ClassVar[tuple[tuple[str, ...], ...]] = (("payload", "command"),)
+    needs_one_of: ClassVar[tuple[tuple[str, ...], ...]] = (("payload", "command"),)
 
     name: Word | None = Field(
         default=None,

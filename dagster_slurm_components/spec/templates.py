@@ -55,9 +55,20 @@ def _jinja() -> Any:
     return SandboxedEnvironment(undefined=StrictUndefined, autoescape=False)
 
 
+Locate = Callable[[Path], Position | None]
+"""Finds where a path was written."""
+Renderer = Callable[[Any, Locate], Any]
+"""Renders the templates of a raw tree; problems are told at the places that ``Locate`` finds."""
+
+
+def keep(tree: Any, position_of: Locate) -> Any:
+    """Return a raw tree with its templates as they are: the ``Renderer`` of checks without Dagster."""
+    return tree
+
+
 def render(
     tree: Any,
-    position_of: Callable[[Path], Position | None],
+    position_of: Locate,
     *,
     variables: Mapping[str, str] | None = None,
     scope: Mapping[str, Any] | None = None,
@@ -88,7 +99,7 @@ def _render(
     path: Path,
     names: Mapping[str, Any],
     problems: list[Problem],
-    position_of: Callable[[Path], Position | None],
+    position_of: Locate,
 ) -> Any:
     if isinstance(value, dict):
         return {

@@ -1,0 +1,72 @@
+"""Validation of trees whose templates nobody has rendered yet, as ``dg-slurm check`` sees them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ValidationError
+
+from dagster_slurm_components.spec.base import kept
+from dagster_slurm_components.spec.place import Path
+from dagster_slurm_components.spec.templates import is_template
+
+ModelT = TypeVar("ModelT", bound=BaseModel)
+
+
+def validate_unrendered(model: type[ModelT], data: Any) -> ModelT | None:
+    """Validate a raw tree; what a template stands for can't be wrong before it is rendered.
+
+    A template that a field would refuse is left out, so that the field has its default; one that a text field takes
+    stays. Without a model (None) nothing is wrong, but a field that has no default waits for its template.
+
+    Raises:
+        ValidationError: Something beside the templates is wrong.
+    """
+    removed: set[Path] = set()
+    while True:
+        try:
+            return model.model_validate(data)
+        except ValidationError as exc:
+            errors = [error for error in exc.errors(include_url=False) if error["loc"] not in removed]
+            opaque = {error["loc"]: template_at(data, error["loc"]) for error in errors}
+            wrong = [kept(error) for error in errors if opaque[error["loc"]] is None]
+            if wrong:
+                raise ValidationError.from_exception_data(model.__name__, wrong) from exc
+            if not errors:
+                return None
+            paths = {path for path in opaque.values() if path is not None}
+            removed |= paths
+            data = _without(data, paths)
+
+
+def template_at(data: Any, path: Path) -> Path | None:
+    """Return the path of the template at or above ``path``, if there is one."""
+    for depth, part in enumerate((*path, None)):
+        if is_template(data):
+            return path[:depth]
+        inside = part in data if isinstance(data, Mapping) else False
+        if isinstance(data, (list, tuple)) and isinstance(part, int):
+            inside = part < len(data)
+        if inside:
+            data = data[part]
+        else:
+            return None
+    return None
+
+
+def _without(data: Any, paths: set[Path], here: Path = ()) -> Any:
+    """Return a copy of the tree without some nodes; an item of a list becomes the list's end."""
+    if isinstance(data, Mapping):
+        return {
+            key: _without(value, paths, (*here, key))
+            for key, value in data.items()
+            if (*here, key) not in paths
+        }
+    if isinstance(data, (list, tuple)):
+        return [
+            _without(value, paths, (*here, index))
+            for index, value in enumerate(data)
+            if (*here, index) not in paths
+        ]
+    return data
