@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Literal
+
+from dagster_slurm_components.spec.resources import Resources
 
 PYTHON = "@python"
 """Stands in a payload's argument list for the interpreter of the activated environment.
@@ -26,8 +29,8 @@ class LaunchPlan:
         options: Launcher options; none of them is exactly ``--``.
         payload: The payload's argument list; the first may be ``PYTHON``.
         env: Extra environment variables; a value the user set wins.
-        sbatch: Extra sbatch options the launcher needs (``ntasks_per_node`` for torchrun); a value the user
-            set wins.
+        sbatch: Extra sbatch options the launcher needs, as sbatch spells them (``ntasks-per-node`` for torchrun);
+            a value the user set wins.
         files: Extra static files for the run directory, by relative path.
     """
 
@@ -43,3 +46,16 @@ class LaunchPlan:
         return b"".join(
             part.encode("utf-8", "surrogateescape") + b"\0" for part in (*self.options, "--", *self.payload)
         )
+
+
+@dataclass(frozen=True)
+class LaunchContext:
+    """What a planner may know of the job.
+
+    Attributes:
+        resources: What the job asks for.
+        scheduler: Who runs it; under ``process`` there are no SLURM_* variables and no srun.
+    """
+
+    resources: Resources
+    scheduler: Literal["process", "slurm"]

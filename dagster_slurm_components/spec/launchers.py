@@ -2,15 +2,60 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
-from dagster_slurm_components.spec.base import Model, Text
+from dagster_slurm_components.spec import asked
+from dagster_slurm_components.spec.base import Count, Flag, Model, Positive, Text, Word, mistake
 from dagster_slurm_components.spec.place import Path
 from dagster_slurm_components.spec.registry import Choice, Registry
 from dagster_slurm_components.spec.resources import Resources
+from dagster_slurm_components.spec.slurm_values import Memory
+
+_OWNED_SRUN_OPTIONS = {
+    "output": "write `output: first` or `output: all`",
+    "error": "write `output: first` or `output: all`",
+    "input": "the payload has no input",
+    "export": "the payload's variables are written in `env`",
+    "chdir": "the payload starts in its folder inside the run directory",
+    "job_name": "dagster-slurm-components finds its jobs again by it",
+    "multi_prog": "all tasks run the same payload",
+    "pty": "the payload has no terminal",
+    "kill_on_bad_exit": "a rank that fails always ends the job",
+    **dict.fromkeys(("ntasks", "ntasks_per_node", "cpus_per_task", "nodes"), "write it in `resources`"),
+    **dict.fromkeys(("mpi", "cpu_bind", "mem_bind", "distribution", "hint"), "write it beside `options`"),
+}
+
+
+def _srun_option(name: str) -> str:
+    if not re.fullmatch(r"[a-z][a-z0-9_]*", name):
+        raise mistake(
+            f"{name!r} can't be an option of srun", "write its long name with underscores: `gpu_bind`"
+        )
+    if name in _OWNED_SRUN_OPTIONS:
+        raise mistake(f"`{name}` can't be set here: {_OWNED_SRUN_OPTIONS[name]}")
+    return name
+
+
+def _node_range(text: str) -> str:
+    found = re.fullmatch(r"([1-9]\d{0,5}):([1-9]\d{0,5})", text)
+    if found is None or int(found[1]) > int(found[2]):
+        raise mistake(f"{text!r} is not a range of nodes", 'write one like "1:4", in quotes')
+    return text
+
+
+def _host_suffix(text: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9.-]*", text):
+        raise mistake(f"{text!r} can't be the end of a host name")
+    return text
+
+
+SrunOption = Annotated[str, AfterValidator(_srun_option)]
+NodeRange = Annotated[Word, AfterValidator(_node_range)]
+HostSuffix = Annotated[Text, AfterValidator(_host_suffix)]
 
 
 class LauncherSpec(Model):
@@ -40,8 +85,171 @@ class BashLauncher(LauncherSpec):
     )
 
 
+class DistributedLauncher(LauncherSpec):
+    """What launchers of several processes have in common."""
+
+    grace: Positive = Field(
+        default=15,
+        description="Seconds that processes have between SIGTERM and SIGKILL, when another one has failed or the job is"
+        " cancelled. Slurm's own KillWait, often 30 seconds, ends the job at the latest.",
+        examples=[60],
+    )
+
+
+class RankLauncher(DistributedLauncher):
+    """What launchers that start ranks have in common."""
+
+    output: Literal["first", "all"] = Field(
+        default="first",
+        description="Whose output is the job's own log: that of the first rank, or of all. Every rank that is not shown"
+        " has its output in the run directory: `ranks/<rank>.out` and `ranks/<rank>.err`.",
+        examples=["all"],
+    )
+
+
+class SrunLauncher(RankLauncher):
+    """Starts the payload once for each task, by `srun`, as MPI programs are started."""
+
+    type: Literal["srun"] = Field(default="srun", description="Which launcher.", examples=["srun"])
+    mpi: Word | None = Field(
+        default=None, description="Kind of MPI; `srun --mpi=list` shows what a site has.", examples=["pmix"]
+    )
+    cpu_bind: Word | None = Field(
+        default=None, description="How tasks are bound to CPUs.", examples=["cores"]
+    )
+    mem_bind: Word | None = Field(
+        default=None, description="How tasks are bound to memory.", examples=["local"]
+    )
+    distribution: Word | None = Field(
+        default=None,
+        description="How tasks are spread over nodes and sockets.",
+        examples=["block:cyclic"],
+    )
+    hint: Literal["compute_bound", "memory_bound", "multithread", "nomultithread"] | None = Field(
+        default=None, description="How the payload uses cores.", examples=["nomultithread"]
+    )
+    options: dict[SrunOption, bool | Word] = Field(
+        default={},
+        description="Any other option of srun, by its long name with underscores; `true` for one without a value.",
+        examples=[{"gpu_bind": "closest", "exact": True}],
+    )
+    local_tasks: Positive = Field(
+        default=1,
+        description="Processes to start where there is no Slurm. An MPI program that is started alone is a world of one"
+        " rank; programs that read SLURM_PROCID and SLURM_NTASKS can be started as several.",
+        examples=[2],
+    )
+
+
+class TorchrunLauncher(RankLauncher):
+    """Starts the payload by PyTorch's `torchrun`: one agent on each node, which starts the ranks."""
+
+    type: Literal["torchrun"] = Field(
+        default="torchrun", description="Which launcher.", examples=["torchrun"]
+    )
+    nproc_per_node: Positive | Literal["gpu", "cpu", "auto"] = Field(
+        default=1,
+        description="Ranks on each node: a number, or one for each GPU or CPU.",
+        examples=[4, "gpu"],
+    )
+    nnodes: NodeRange | None = Field(
+        default=None,
+        description="For elastic training: the fewest and the most nodes. Left out, all nodes of the job take part, and"
+        " the job fails with the first that is lost.",
+        examples=["1:4"],
+    )
+    max_restarts: Count = Field(
+        default=0, description="How often all ranks are started again after one has failed.", examples=[3]
+    )
+    rendezvous_timeout: Positive = Field(
+        default=300, description="Seconds until all nodes must have met.", examples=[600]
+    )
+    host_suffix: HostSuffix = Field(
+        default="",
+        description="Appended to a node's name to get that of its fast network.",
+        examples=["i", "-ib0"],
+    )
+
+    def disagreements(self, resources: Resources) -> Iterator[tuple[Path, str]]:
+        """Yield where the resources don't fit: tasks, GPUs, the range of nodes."""
+        yield from _one_task_per_node("torchrun starts its ranks itself; write `nproc_per_node`", resources)
+        gpus = asked.gpus_per_node(resources)
+        if isinstance(self.nproc_per_node, int) and gpus is not None and self.nproc_per_node > gpus:
+            yield (
+                ("launcher", "nproc_per_node"),
+                f"{self.nproc_per_node} ranks share {gpus} GPUs on each node; ask for as many GPUs as ranks",
+            )
+        if self.nproc_per_node == "gpu" and not gpus and not _asks_for_gpus(resources):
+            yield ("launcher", "nproc_per_node"), "one rank for each GPU, but no GPUs are asked for"
+        nodes = asked.nodes(resources)
+        if self.nnodes is not None and nodes is not None:
+            least, most = (int(number) for number in self.nnodes.split(":"))
+            if nodes[0] < least or nodes[1] > most:
+                yield (
+                    ("launcher", "nnodes"),
+                    f"{resources.nodes} nodes are asked for, which is not in {self.nnodes}",
+                )
+
+
+class RayLauncher(DistributedLauncher):
+    """Starts a Ray cluster of the job's own, and the payload once, on its head."""
+
+    type: Literal["ray"] = Field(default="ray", description="Which launcher.", examples=["ray"])
+    object_store_memory: Memory | None = Field(
+        default=None,
+        description="Memory of each node's object store; left out, 30 % of the job's memory there.",
+        examples=["4G"],
+    )
+    dashboard: Flag = Field(
+        default=True,
+        description="Whether to start Ray's dashboard, on the head's loopback address only.",
+        examples=[False],
+    )
+    ray_start_args: list[Word] = Field(
+        default=[],
+        description="More arguments for each node's `ray start`.",
+        examples=[["--labels=tier=gold"]],
+    )
+    start_timeout: Positive = Field(
+        default=180, description="Seconds until all nodes must have joined the cluster.", examples=[600]
+    )
+    address: Word | None = Field(
+        default=None,
+        description="Use this Ray cluster, and start none. The payload finds it in RAY_ADDRESS.",
+        examples=["10.1.2.3:6379"],
+    )
+    host_suffix: HostSuffix = Field(
+        default="",
+        description="Appended to a node's name to get that of its fast network.",
+        examples=["i", "-ib0"],
+    )
+
+    def disagreements(self, resources: Resources) -> Iterator[tuple[Path, str]]:
+        """Yield where the resources don't fit: Ray wants one process on each node, and divides it itself."""
+        if self.address is None:
+            yield from _one_task_per_node(
+                "Ray has one process on each node; write `cpus_per_task`", resources
+            )
+
+
+def _one_task_per_node(why: str, resources: Resources) -> Iterator[tuple[Path, str]]:
+    if (resources.ntasks_per_node or 1) > 1:
+        yield ("resources", "ntasks_per_node"), why
+    nodes = asked.nodes(resources) or (1, 1)
+    if resources.ntasks is not None and not nodes[0] <= resources.ntasks <= nodes[1]:
+        yield ("resources", "ntasks"), why
+
+
+def _asks_for_gpus(resources: Resources) -> bool:
+    asking = (resources.gpus, resources.gpus_per_node, resources.gpus_per_task, resources.gpus_per_socket)
+    return any(asking) or "gpu" in f"{resources.gres}{resources.tres_per_task}"
+
+
 LAUNCHERS: Registry[LauncherSpec] = Registry(
-    "launcher", "dagster_slurm_components.launchers", (BashLauncher,), default="bash"
+    "launcher",
+    "dagster_slurm_components.launchers",
+    (BashLauncher, SrunLauncher, TorchrunLauncher, RayLauncher),
+    default="bash",
 )
 """Model by launcher type."""
 

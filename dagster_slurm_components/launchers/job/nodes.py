@@ -1,0 +1,102 @@
+"""What a job knows of its nodes: their names, their addresses, their share of CPUs.
+
+Runs inside the job on Python 3.6 or newer, with the standard library only.
+"""
+
+import ipaddress
+import os
+import re
+import socket
+import subprocess
+
+import records
+
+
+def count():
+    """Return the number of the job's nodes; 1 without Slurm."""
+    return int(os.environ.get("SLURM_JOB_NUM_NODES") or 1)
+
+
+def names():
+    """Return the names of the job's nodes, the first one first."""
+    listed = os.environ.get("SLURM_JOB_NODELIST")
+    if not listed:
+        return [records.own_node()]
+    return subprocess.check_output(["scontrol", "show", "hostnames", listed], universal_newlines=True).split()
+
+
+def cpus_by_node(compressed):
+    """Read SLURM_JOB_CPUS_PER_NODE.
+
+    >>> cpus_by_node("4(x2),2")
+    [4, 4, 2]
+    """
+    cpus = []
+    for count_text, times in re.findall(r"(\d+)(?:\(x(\d+)\))?", compressed):
+        cpus += [int(count_text)] * int(times or 1)
+    return cpus
+
+
+def own_cpus(number):
+    """Return how many CPUs the job has on its node of that number; without Slurm, what this process may use."""
+    compressed = os.environ.get("SLURM_JOB_CPUS_PER_NODE")
+    if compressed:
+        return cpus_by_node(compressed)[number]
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def srun_options():
+    """Return the options of a step with one task on each node, which has all CPUs the job has there.
+
+    All is said again, for a step takes what is not said from the job's own variables (SLURM_NTASKS), and
+    since Slurm 22.05 a task gets no more CPUs than its step asks for. Nothing is bound: the ranks do that.
+    """
+    options = ["--ntasks-per-node=1", "--cpu-bind=none", "--kill-on-bad-exit=1", "--export=ALL"]
+    cpus = set(cpus_by_node(os.environ.get("SLURM_JOB_CPUS_PER_NODE", "")))
+    return options + (["--cpus-per-task=%d" % cpus.pop()] if len(cpus) == 1 else [])
+
+
+def own_address(suffix):
+    """Return the address by which the job's other nodes reach this one.
+
+    A number, not a name: the names of compute nodes may end in `.local`, or resolve to an IPv6 address or,
+    on the node itself, to its loopback address.
+
+    Args:
+        suffix: Appended to the node's name to get the name of its fast network (`i`, `-ib0`); may be empty.
+
+    Raises:
+        OSError: The name with that suffix does not resolve.
+    """
+    name = records.own_node() + suffix
+    try:
+        found = socket.getaddrinfo(name, None, type=socket.SOCK_STREAM)
+    except socket.gaierror as exc:
+        if suffix:
+            raise OSError("host_suffix: the name %s does not resolve: %s" % (name, exc))
+        found = []
+    addresses = sorted({item[4][0] for item in found}, key=lambda address: (":" in address, address))
+    usable = [address for address in addresses if suffix or _reachable(address)]
+    return usable[0] if usable else _address_of_default_route()
+
+
+def _reachable(address):
+    parsed = ipaddress.ip_address(address.partition("%")[0])
+    return not (parsed.is_loopback or parsed.is_link_local or parsed.is_unspecified)
+
+
+def _address_of_default_route():
+    # "Connecting" a UDP socket sends nothing; the kernel chooses the address it would send from.
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.connect(("192.0.2.1", 9))
+        except OSError:  # a laptop without any network
+            return "127.0.0.1"
+        return probe.getsockname()[0]
+
+
+def endpoint(address, port):
+    """Return ADDRESS:PORT, with brackets around an IPv6 address."""
+    return ("[%s]:%d" if ":" in address else "%s:%d") % (address, port)

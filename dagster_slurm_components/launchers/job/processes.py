@@ -1,0 +1,220 @@
+"""The processes that a launcher starts and answers for.
+
+Nothing may outlive a job: not a rank that ignores SIGTERM, not a daemon that a payload left behind. Where Slurm
+tracks processes by cgroup it sees to that; where it follows parent processes (proctrack/linuxproc) what has
+detached itself is lost to it, holds the step's pipes open and delays its end by a minute (seen on 22.05).
+So a Family is the reaper of all its descendants, and a child dies with the process that started it.
+
+Runs inside the job on Python 3.6 or newer, with the standard library only.
+"""
+
+import collections
+import fcntl
+import os
+import select
+import signal
+import subprocess
+import sys
+import time
+
+try:
+    import ctypes
+except ImportError:  # Python built without libffi: works, without the two guards of the kernel.
+    ctypes = None
+
+LINUX = sys.platform.startswith("linux")
+_PR_SET_PDEATHSIG = 1
+_PR_SET_CHILD_SUBREAPER = 36
+
+STOP = (signal.SIGTERM, signal.SIGINT)
+"""Signals that mean: come to an end."""
+PASSED = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
+"""Signals that concern the payload."""
+
+Ended = collections.namedtuple("Ended", "name code")
+"""A child ended; the code of one killed by a signal is 128 + the signal, as in a shell."""
+Arrived = collections.namedtuple("Arrived", "signal")
+"""A signal came from outside."""
+Closed = collections.namedtuple("Closed", "fd")
+"""The watched file came to its end."""
+
+
+def _prctl(option, value):
+    if LINUX and ctypes is not None:
+        ctypes.CDLL(None).prctl(option, value, 0, 0, 0)
+
+
+def descendants(root):
+    """Return the ids of all processes below ``root``; on systems without /proc nothing is known of them."""
+    children = {}
+    for name in os.listdir("/proc") if LINUX else ():
+        if not name.isdigit():
+            continue
+        try:
+            with open("/proc/%s/stat" % name, "rb") as file:
+                # The program's name, in parentheses, may hold anything; the state and the parent follow it.
+                fields = file.read().rpartition(b")")[2].split()
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+        if fields[0] != b"Z":
+            children.setdefault(int(fields[1]), []).append(int(name))
+    found, todo = [], [root]
+    while todo:
+        below = children.get(todo.pop(), [])
+        found += below
+        todo += below
+    return found
+
+
+def _send(how, pid, number):
+    try:
+        how(pid, number)
+    except (ProcessLookupError, PermissionError):
+        pass  # it ended just now
+
+
+class Family:
+    """The children of this process by name, and everything they start."""
+
+    def __init__(self):
+        _prctl(_PR_SET_CHILD_SUBREAPER, 1)
+        self._names = {}
+        self._groups = set()
+        self._events = collections.deque()
+        self._reader, writer = os.pipe()
+        for end in (self._reader, writer):
+            fcntl.fcntl(end, fcntl.F_SETFL, fcntl.fcntl(end, fcntl.F_GETFL) | os.O_NONBLOCK)
+        # Signals are read from a pipe, one byte each, so that none interrupts anything half done.
+        signal.set_wakeup_fd(writer)
+        for number in PASSED + (signal.SIGCHLD,):
+            signal.signal(number, lambda number, frame: None)
+
+    def start(self, name, argv, env=None, stdin=None, stdout=None, stderr=None, ignored=()):
+        """Start a child in a session of its own.
+
+        ``ignored`` are signals that the child is not to die of. Raises OSError if the program can't be run.
+        """
+        parent = os.getpid()
+
+        def prepare():
+            for number in PASSED:
+                signal.signal(number, signal.SIG_IGN if number in ignored else signal.SIG_DFL)
+            _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+            if os.getppid() != parent:  # it died before the guard was set
+                os._exit(1)
+
+        # Open files stay open: PMI hands a rank its connection as a file descriptor (srun --mpi=pmi2).
+        process = subprocess.Popen(
+            argv,
+            env=env,
+            stdin=stdin,
+            stdout=stdout,
+            stderr=stderr,
+            close_fds=False,
+            start_new_session=True,
+            preexec_fn=prepare,  # noqa: PLW1509 - there are no threads here
+        )
+        process.returncode = 0  # its end is seen by `_reap`; nobody else is to wait for it
+        self._names[process.pid] = name
+        self._groups.add(process.pid)
+
+    def running(self, name):
+        """Whether a child of that name has not ended yet."""
+        return name in self._names.values()
+
+    def signal(self, name, number, group=False):
+        """Send a signal to a child, or to its whole process group."""
+        for pid in [pid for pid, known in self._names.items() if known == name]:
+            _send(os.killpg if group else os.kill, pid, number)
+
+    def signal_all(self, number):
+        """Send a signal to every process below this one, as Slurm does with a job step."""
+        for pid in descendants(os.getpid()) if LINUX else list(self._names):
+            _send(os.kill, pid, number)
+
+    def wait(self, timeout=None, watch=None):
+        """Return the next event, Ended, Arrived or Closed (of the file descriptor ``watch``); None after ``timeout`` s."""
+        deadline = None if timeout is None else time.monotonic() + timeout
+        while True:
+            self._reap()
+            if self._events:
+                return self._events.popleft()
+            left = None if deadline is None else deadline - time.monotonic()
+            if left is not None and left < 0:
+                return None
+            readable = select.select([self._reader] + ([] if watch is None else [watch]), [], [], left)[0]
+            if self._reader in readable:
+                numbers = os.read(self._reader, 4096)
+                self._events.extend(Arrived(number) for number in numbers if number != signal.SIGCHLD)
+            elif readable and not os.read(watch, 4096):
+                return Closed(watch)
+
+    def _reap(self):
+        while True:
+            try:
+                pid, status = os.waitpid(-1, os.WNOHANG)
+            except ChildProcessError:
+                return
+            if pid == 0:
+                return
+            if pid in self._names:
+                killed = os.WIFSIGNALED(status)
+                code = 128 + os.WTERMSIG(status) if killed else os.WEXITSTATUS(status)
+                self._events.append(Ended(self._names.pop(pid), code))
+
+    def end(self, grace):
+        """End everything: SIGTERM to the children, and SIGKILL to whatever is there ``grace`` seconds later."""
+        for name in set(self._names.values()):
+            self.signal(name, signal.SIGTERM)
+        deadline = time.monotonic() + grace
+        while self._names and time.monotonic() < deadline:
+            self.wait(deadline - time.monotonic())
+        self.kill()
+
+    def kill(self):
+        """Kill everything that descends from this process, what has detached itself included."""
+        if not LINUX:
+            for group in self._groups:
+                _send(os.killpg, group, signal.SIGKILL)
+            return
+        deadline = time.monotonic() + 5
+        # In rounds: a process may start another one while it is being killed.
+        while time.monotonic() < deadline:
+            pids = descendants(os.getpid())
+            if not pids:
+                return
+            for pid in pids:
+                _send(os.kill, pid, signal.SIGKILL)
+            time.sleep(0.02)
+            self._reap()
+
+
+def attend(family, name, grace, relay=None):
+    """Wait for the end of a child.
+
+    SIGTERM and SIGINT mean that it has ``grace`` seconds to end before it is killed. ``relay`` is called with
+    each signal that arrives; without it none is passed on, for Slurm itself signals every process of a step.
+
+    Returns:
+        The child's exit code, and whether it was asked to stop.
+    """
+    kill_at, stopped = None, False
+    while True:
+        event = family.wait(None if kill_at is None else max(0.0, kill_at - time.monotonic()))
+        if event is None:
+            family.kill()
+            kill_at = None
+        elif isinstance(event, Ended):
+            if event.name == name:
+                break
+        else:
+            if event.signal in STOP:
+                stopped = True
+                kill_at = kill_at or time.monotonic() + grace
+            if relay is not None:
+                relay(event.signal)
+    if event.code in (128 + signal.SIGTERM, 128 + signal.SIGINT) and not stopped:
+        # Slurm signals all processes of a step, in any order: the same signal may be on its way to us.
+        later = family.wait(0.2)
+        stopped = isinstance(later, Arrived) and later.signal in STOP
+    return event.code, stopped

@@ -1,0 +1,75 @@
+"""Run one rank: its own log, its own record of a failure, and only rank 0 speaks to Dagster.
+
+Usage: rank.py --number VARIABLE [--output first|all] [--grace SECONDS] [--signals stop|leave] -- PAYLOAD...
+
+Runs inside the job on Python 3.6 or newer, with the standard library only.
+"""
+
+import argparse
+import os
+import sys
+
+import command_line
+import processes
+import records
+
+# A rank that can't even start: what shells say.
+NOT_FOUND, NOT_EXECUTABLE = 127, 126
+
+
+def parse():
+    """Return the options and the payload."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--number", required=True, help="environment variable that holds the rank's number")
+    parser.add_argument("--output", choices=("first", "all"), default="first")
+    parser.add_argument("--grace", type=float, default=15)
+    parser.add_argument(
+        "--signals",
+        choices=("leave", "stop"),
+        default="leave",
+        help="leave: whoever signals us signals the payload too, as Slurm does; stop: pass on SIGTERM and SIGINT,"
+        " which torchrun's agent sends to us alone",
+    )
+    return command_line.split(parser)
+
+
+def environment(number):
+    """Return the payload's environment."""
+    spared = "DAGSTER_PIPES_" if number else "\0"
+    return {name: value for name, value in os.environ.items() if not name.startswith(spared)}
+
+
+def main():
+    """Run the rank and return its exit code."""
+    options, payload = parse()
+    number = int(os.environ[options.number])
+    log = os.path.join(records.folder(), str(number))
+    shown = number == 0 or options.output == "all"
+    out, err = (None, None) if shown else (open(log + ".out", "ab"), open(log + ".err", "ab"))  # noqa: SIM115
+    family = processes.Family()
+    stopped = False
+    try:
+        family.start("rank", payload, env=environment(number), stdout=out, stderr=err)
+    except OSError as exc:
+        records.say("rank %d on %s can't be started: %s" % (number, records.own_node(), exc))
+        code = NOT_FOUND if isinstance(exc, FileNotFoundError) else NOT_EXECUTABLE
+    else:
+
+        def relay(signal):
+            if options.signals == "stop" and signal in processes.STOP:
+                family.signal("rank", signal, group=True)
+
+        code, stopped = processes.attend(family, "rank", options.grace, relay)
+        family.kill()
+    if code and not stopped:
+        records.record(str(number), code, start=int(os.environ.get("TORCHELASTIC_RESTART_COUNT") or 0))
+        text = "rank %d on %s %s" % (number, records.own_node(), records.in_words(code))
+        last = "" if shown else records.tail(log + ".err")
+        if last:
+            text += "; the end of ranks/%d.err:\n%s" % (number, last)
+        records.say(text)
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main())
