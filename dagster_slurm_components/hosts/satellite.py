@@ -715,9 +715,12 @@ def ping(blob: bytes) -> Tuple[Result, bytes]:
 # tells it from a later process that got the same number.
 
 
+_HAS_PROC = os.path.exists("/proc/self/stat")
+
+
 def identify(pids: Sequence[int]) -> Dict[int, str]:
     """Return the start of each process that exists; a zombie does not."""
-    if os.path.exists("/proc/self/stat"):
+    if _HAS_PROC:
         starts = {pid: _start_in_proc(pid) for pid in pids}
         return {pid: start for pid, start in starts.items() if start is not None}
     return _starts_by_ps(pids)
@@ -775,7 +778,7 @@ def kill(blob: bytes, process: Tuple[int, str], name: str) -> Tuple[Result, byte
 
 
 def _session(leader: int) -> List[int]:
-    if os.path.exists("/proc/self/stat"):
+    if _HAS_PROC:
         pids = [int(name) for name in os.listdir("/proc") if name.isdigit()]
     else:
         done = execute([b"ps", b"-A", b"-o", b"pid="], command_environment())

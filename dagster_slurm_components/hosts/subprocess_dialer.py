@@ -11,7 +11,6 @@ from dagster_slurm_components.errors import HostRefusedError
 from dagster_slurm_components.hosts import bootstrap
 from dagster_slurm_components.hosts.channel import Pipe
 
-
 _GRACE = 5.0
 """Seconds that the process has to end by itself."""
 
