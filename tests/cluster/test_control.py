@@ -6,7 +6,9 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -19,6 +21,13 @@ from dagster_slurm_components.cluster.isolation import Isolation
 from dagster_slurm_components.cluster.layout import Ports
 from dagster_slurm_components.cluster.lock import folder_lock
 from dagster_slurm_components.cluster.state import load_state, new_state, save_state
+
+
+@pytest.fixture
+def tmp_path() -> Iterator[Path]:
+    """A shorter folder than pytest's own: a cluster's path may have 69 characters."""
+    with tempfile.TemporaryDirectory(prefix="dg-slurm-") as folder:
+        yield Path(folder).resolve()
 
 
 def test_a_folder_with_other_things_is_left_alone(tmp_path: Path) -> None:

@@ -17,7 +17,8 @@ import pytest
 from cluster_fixture import shared_cluster, start_or_skip, sweep
 
 from dagster_slurm_components import cluster as slurm
-from dagster_slurm_components.cluster import daemons, process
+from dagster_slurm_components.cluster import control, daemons, process
+from dagster_slurm_components.cluster.isolation import Isolation
 from dagster_slurm_components.cluster.members import members
 
 # One worker builds this cluster once; the order within the file does not matter.
@@ -209,38 +210,42 @@ def test_pid_file_of_before_a_reboot_is_not_believed(lab: slurm.Cluster) -> None
     assert ssh(lab, "true").returncode == 0
 
 
+def check_down_leaves_nothing(cluster: slurm.Cluster) -> None:
+    """Leave a job whose process left its session, one deaf to SIGTERM, and a login; then take it down."""
+    escaped = "setsid sleep 1000 & echo $! >/dev/null; sleep 1000"
+    for script in (escaped, "trap '' TERM; sleep 1000"):
+        cluster.run(["sbatch", "-o", "/dev/null", "--wrap", script])
+    argv = ["ssh", "-F", "none", "-o", f"UserKnownHostsFile={cluster.known_hosts_file}"]
+    argv += ["-i", str(cluster.key_file), "-p", str(cluster.ssh_port), f"{cluster.user}@127.0.0.1"]
+    login = subprocess.Popen([*argv, "sleep 1000"], stdin=subprocess.DEVNULL)
+    wait_for(lambda: [program(one.pid) for one in members(cluster.layout)].count("sleep") == 4)
+    mine = members(cluster.layout)
+    slurm.down(cluster.folder)
+    login.wait(timeout=10)
+    assert not any(one.is_alive() for one in mine)
+    assert not cluster.folder.exists()
+    assert not any(daemons.accepts(("127.0.0.1", port)) for port in cluster.layout.ports.used)
+    assert str(cluster.folder) not in Path("/proc/self/mountinfo").read_text()
+
+
 def test_two_callers_build_one_cluster_beside_another_and_down_leaves_nothing(
     lab: slurm.Cluster, lab_folder: Path
 ) -> None:
     with ThreadPoolExecutor() as pool:
         both = list(pool.map(slurm.up, [lab_folder, lab_folder]))
     assert both[0] == both[1]
-    other = both[0]
-    assert not set(other.layout.ports.used) & set(lab.layout.ports.used)
-    # A job whose process leaves its session, one that does not, and a login that stays.
-    escaped = "setsid sleep 1000 & echo $! >/dev/null; sleep 1000"
-    for script in (escaped, "trap '' TERM; sleep 1000"):
-        other.run(["sbatch", "-o", "/dev/null", "--wrap", script])
-    argv = [
-        "ssh",
-        "-F",
-        "none",
-        "-o",
-        f"UserKnownHostsFile={other.known_hosts_file}",
-        "-i",
-        str(other.key_file),
-    ]
-    login = subprocess.Popen([*argv, "-p", str(other.ssh_port), f"{other.user}@127.0.0.1", "sleep 1000"])
-    wait_for(lambda: [program(one.pid) for one in members(other.layout)].count("sleep") == 4)
-    mine = members(other.layout)
-    ports = other.layout.ports.used
-    slurm.down(lab_folder)
-    login.wait(timeout=10)
-    assert not any(one.is_alive() for one in mine)
-    assert not lab_folder.exists()
-    assert not any(daemons.accepts(("127.0.0.1", port)) for port in ports)
-    assert str(lab_folder) not in Path("/proc/self/mountinfo").read_text()
+    assert not set(both[0].layout.ports.used) & set(lab.layout.ports.used)
+    check_down_leaves_nothing(both[0])
     assert slurm.status(lab.folder).state == "up"
+
+
+def test_machine_without_namespaces_has_a_working_cluster_and_down_leaves_nothing(
+    lab_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(control, "detect", lambda: Isolation.NONE)
+    cluster = start_or_skip(lab_folder)
+    assert cluster.run(["srun", "-N", "4", "echo", "works"]).stdout == "works\n" * 4
+    check_down_leaves_nothing(cluster)
 
 
 def test_kept_folder_comes_back_with_ports_keys_and_accounting(lab_folder: Path) -> None:
