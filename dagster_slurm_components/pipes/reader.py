@@ -11,7 +11,8 @@ import dagster as dg
 from dagster_pipes import PipesOpenedData, PipesParams
 from dagster_shared.check import CheckError
 
-_RESULTS = frozenset({"report_asset_materialization", "report_asset_check"})
+# "closed" waits with the results: Dagster warns of each message that comes after it.
+_HELD = frozenset({"report_asset_materialization", "report_asset_check", "closed"})
 _LONGEST_LINE = 64 * 1024 * 1024
 
 
@@ -29,7 +30,7 @@ class RunDirectoryMessageReader(dg.PipesMessageReader):
         self._path = path
         self._handler: dg.PipesMessageHandler | None = None
         self._rest = b""
-        self._results: list[dict[str, Any]] = []
+        self._held: list[dict[str, Any]] = []
         self.exception: dict[str, Any] | None = None
         """The exception that the payload ended with, as Pipes reports it, or nothing."""
         self.complaints: list[str] = []
@@ -64,14 +65,14 @@ class RunDirectoryMessageReader(dg.PipesMessageReader):
     def rewind(self) -> None:
         """Forget what an earlier start of the job reported: it began anew."""
         self._rest = b""
-        self._results.clear()
+        self._held.clear()
         self.exception = None
 
     def finish(self) -> None:
         """Hand on the results; the job has ended."""
-        for message in self._results:
+        for message in self._held:
             self._hand_on(message)
-        self._results.clear()
+        self._held.clear()
         if self._rest.strip():
             self._complain(self._rest)
             self._rest = b""
@@ -85,8 +86,8 @@ class RunDirectoryMessageReader(dg.PipesMessageReader):
             return
         if method == "closed" and "exception" in params:
             self.exception = params["exception"]
-        if method in _RESULTS:
-            self._results.append(message)
+        if method in _HELD:
+            self._held.append(message)
         else:
             self._hand_on(message)
 
