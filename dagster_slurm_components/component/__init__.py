@@ -1,1 +1,1 @@
-
+"""YAML into Dagster definitions."""

@@ -57,11 +57,13 @@ class ScriptEntry:
         script: The script; of a ``matrix``, one cell.
         defaults: The component's ``defaults``, if it has any.
         folder: The folder of the file that holds the script.
+        written: The script with its templates as they stand.
     """
 
     script: Layer
     defaults: Layer | None
     folder: FilePath
+    written: Mapping[str, Any]
 
     def resolve(self, profile: LoadedProfile) -> ResolvedScript:
         """Return the script as it runs in a profile.
@@ -128,7 +130,7 @@ class _Reader:
     def read(self) -> ComponentSpec:
         data = self.document.data if self.document.data is not None else {}
         if not isinstance(data, Mapping):
-            raise SpecError([Problem("expected a mapping", self.document.position(), kind="dict_type")])
+            raise SpecError([Problem("expected a mapping", self.document.position(), kind="mapping")])
         head = {key: value for key, value in data.items() if key not in ("scripts", "defaults")}
         head = self.render(head, self.document.position)
         try:
@@ -180,7 +182,7 @@ class _Reader:
             if isinstance(document.data, Mapping):
                 yield document
             else:
-                self.problems.append(Problem("expected a script", document.position(), kind="dict_type"))
+                self.problems.append(Problem("expected a script", document.position(), kind="mapping"))
 
     def _entries(self, document: Document, defaults: Layer | None) -> Iterator[ScriptEntry]:
         """Yield the script of a document, or those of its matrix."""
@@ -188,7 +190,8 @@ class _Reader:
         try:
             for cell in expand(Layer("script", document.data, document.position, folder)):
                 data = self.render(cell.data, document.position)
-                yield ScriptEntry(Layer(cell.name, data, document.position, folder), defaults, folder)
+                layer = Layer(cell.name, data, document.position, folder)
+                yield ScriptEntry(layer, defaults, folder, cell.data)
         except SpecError as exc:
             self.problems += exc.problems
 

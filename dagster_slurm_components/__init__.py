@@ -1,0 +1,66 @@
+"""Short YAML files become Dagster assets that run unchanged on a laptop, a staging cluster and a supercomputer.
+
+Names are imported on first use, so that importing the package costs nothing: no SSH library, no Dagster.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from dagster_slurm_components.component.script_component import SlurmScriptComponent
+    from dagster_slurm_components.errors import DagsterSlurmError
+    from dagster_slurm_components.resource import ComputeResource
+    from dagster_slurm_components.spec.environments import (
+        CurrentEnvironment,
+        EnvironmentSpec,
+        ModulesEnvironment,
+        PathEnvironment,
+    )
+    from dagster_slurm_components.spec.launchers import BashLauncher, LauncherSpec
+    from dagster_slurm_components.spec.problems import SpecError
+    from dagster_slurm_components.spec.resources import Resources
+
+_HOME = {
+    "BashLauncher": "spec.launchers",
+    "ComputeResource": "resource",
+    "CurrentEnvironment": "spec.environments",
+    "DagsterSlurmError": "errors",
+    "EnvironmentSpec": "spec.environments",
+    "LauncherSpec": "spec.launchers",
+    "ModulesEnvironment": "spec.environments",
+    "PathEnvironment": "spec.environments",
+    "Resources": "spec.resources",
+    "SlurmScriptComponent": "component.script_component",
+    "SpecError": "spec.problems",
+}
+"""The module that each public name lives in."""
+
+__all__ = [
+    "BashLauncher",
+    "ComputeResource",
+    "CurrentEnvironment",
+    "DagsterSlurmError",
+    "EnvironmentSpec",
+    "LauncherSpec",
+    "ModulesEnvironment",
+    "PathEnvironment",
+    "Resources",
+    "SlurmScriptComponent",
+    "SpecError",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name on first use."""
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    """List the public names too, so that ``dg list components`` finds the component."""
+    return sorted({*globals(), *__all__})

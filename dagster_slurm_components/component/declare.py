@@ -1,0 +1,198 @@
+"""Scripts as they are known before a profile is chosen: validated, named, and with their files found."""
+
+from __future__ import annotations
+
+import hashlib
+import keyword
+import re
+from collections.abc import Iterator, Mapping, Sequence, Set
+from dataclasses import dataclass
+
+from pydantic import ValidationError
+
+from dagster_slurm_components.spec.component import ScriptEntry
+from dagster_slurm_components.spec.merge import Merged
+from dagster_slurm_components.spec.place import Path, Position
+from dagster_slurm_components.spec.problems import Problem, SpecError, did_you_mean, problems_of
+from dagster_slurm_components.spec.profile import Profile
+from dagster_slurm_components.spec.profiles import LoadedProfile
+from dagster_slurm_components.spec.resolve import ResolvedScript, merge_script
+from dagster_slurm_components.spec.script import Script, partial_errors
+
+_CHOSEN = ("launcher", "environment")
+_NOT_IN_A_NAME = re.compile(r"[^A-Za-z0-9_]+")
+# Names that Dagster keeps for itself (dagster 1.13, `check_valid_name`).
+_TAKEN = frozenset(
+    "arg_dict bool conf config context dict float input input_arg_dict int meta output output_arg_dict str type".split()
+)
+
+
+@dataclass(frozen=True)
+class DeclaredScript:
+    """One script, checked as far as that goes without a profile.
+
+    Attributes:
+        entry: The script as written.
+        op: The name of its op, unique in the component.
+        resolved: The script on top of the component's defaults, in no profile.
+    """
+
+    entry: ScriptEntry
+    op: str
+    resolved: ResolvedScript
+
+    @property
+    def script(self) -> Script:
+        """The validated script."""
+        return self.resolved.script
+
+    @property
+    def position(self) -> Position | None:
+        """Where the script begins."""
+        return self.entry.script.position(())
+
+
+def declare(entries: Sequence[ScriptEntry]) -> tuple[tuple[DeclaredScript, ...], tuple[Problem, ...]]:
+    """Check scripts on top of their defaults, and name their ops.
+
+    Returns:
+        The scripts that are right, and what is wrong with the others.
+    """
+    problems: list[Problem] = []
+    right: list[ResolvedScript] = []
+    declared: list[DeclaredScript] = []
+    names: set[str] = set()
+    for entry in entries:
+        try:
+            resolved = _checked(entry)
+        except SpecError as exc:
+            problems += exc.problems
+            continue
+        name, wrong = _op_name(resolved, names)
+        problems += wrong
+        names.add(name)
+        right.append(resolved)
+        declared.append(DeclaredScript(entry, name, resolved))
+    problems += _twice(right)
+    return tuple(declared), tuple(problems)
+
+
+def _checked(entry: ScriptEntry) -> ResolvedScript:
+    """Validate a script without a profile.
+
+    Raises:
+        SpecError: With all that is wrong with it.
+    """
+    nowhere = LoadedProfile("", Profile(), (), entry.folder)
+    merged = merge_script(profile=nowhere, defaults=entry.defaults, script=entry.script)
+    resolved = ResolvedScript(_validated(merged), merged, entry.folder, nowhere)
+    problems = list(_incomplete(resolved))
+    try:
+        resolved.payload_files()
+    except SpecError as exc:
+        problems += exc.problems
+    problems += _missing_in_profiles(entry)
+    problems += _wrong_checks(resolved)
+    if problems:
+        raise SpecError(problems)
+    return resolved
+
+
+def _validated(merged: Merged) -> Script:
+    """Validate merged values, save for what a profile may complete."""
+    # A launcher without a type may get its type from a profile, so only its fields' names can be checked.
+    tree = dict(merged.data)
+    open_ended = {
+        key: tree.pop(key)
+        for key in _CHOSEN
+        if isinstance(tree.get(key), Mapping) and "type" not in tree[key]
+    }
+    problems: list[Problem] = []
+    errors = partial_errors(open_ended, _CHOSEN, "a script") if open_ended else []
+    if errors:
+        problems += problems_of(ValidationError.from_exception_data("script", errors), merged.position)
+    try:
+        script = Script.model_validate(tree)
+    except ValidationError as exc:
+        raise SpecError([*problems, *problems_of(exc, merged.position)]) from None
+    if problems:
+        raise SpecError(problems)
+    return script
+
+
+def _incomplete(resolved: ResolvedScript) -> Iterator[Problem]:
+    if not resolved.script.assets:
+        hint = "write `assets: [{key: NAME}]`: Dagster runs a script to make its assets"
+        where = resolved.merged.position(())
+        yield Problem("the script makes no asset", where, hint=hint, kind="no_assets")
+
+
+def _missing_in_profiles(entry: ScriptEntry) -> Iterator[Problem]:
+    """Look for the payloads that overrides name, for they may be run much later than they are written."""
+    overrides = entry.script.data.get("profiles") or {}
+    for profile, override in overrides.items():
+        payload = override.get("payload")
+        if isinstance(payload, str) and not (entry.folder / payload).is_file():
+            path: Path = ("profiles", profile, "payload")
+            message = f"no file matches {payload!r} in {entry.folder}"
+            yield Problem(message, entry.script.position(path), path, kind="no_file")
+
+
+def _wrong_checks(resolved: ResolvedScript) -> Iterator[Problem]:
+    keys = [asset.key for asset in resolved.script.assets]
+    seen: set[tuple[str, str]] = set()
+    for index, check in enumerate(resolved.script.checks):
+        if check.asset not in keys:
+            path: Path = ("checks", index, "asset")
+            message = f"`{check.asset}` is not an asset of this script"
+            yield Problem(
+                message, resolved.position(*path), path, did_you_mean(check.asset, keys), "unknown_asset"
+            )
+        if (check.asset, check.name) in seen:
+            path = ("checks", index, "name")
+            message = f"`{check.asset}` has two checks named `{check.name}`"
+            yield Problem(message, resolved.position(*path), path, "rename one", "duplicate_check")
+        seen.add((check.asset, check.name))
+
+
+def _twice(scripts: Sequence[ResolvedScript]) -> Iterator[Problem]:
+    """Yield the asset keys that are declared twice."""
+    first: dict[str, Position | None] = {}
+    for resolved in scripts:
+        for index, asset in enumerate(resolved.script.assets):
+            path: Path = ("assets", index, "key")
+            where = resolved.position(*path)
+            if asset.key not in first:
+                first[asset.key] = where
+                continue
+            message = f"the asset `{asset.key}` is declared twice"
+            if first[asset.key] not in (None, where):
+                message += f"; the first is in {first[asset.key]}"
+            hint = "rename one; with a matrix, write a variable of it into the key"
+            yield Problem(message, where, path, hint, "duplicate_asset")
+
+
+def _op_name(resolved: ResolvedScript, taken: Set[str]) -> tuple[str, list[Problem]]:
+    """Return the name of a script's op: what the user chose, or the first asset's key."""
+    script = resolved.script
+    path: Path = ("op", "name") if script.op.name else ("name",)
+    chosen = script.op.name or script.name
+    key = script.assets[0].key
+    name = _safe(chosen or key.replace("/", "__"))
+    if name not in taken:
+        return name, []
+    if chosen is None:  # two keys that differ only in characters that no op's name may have
+        return f"{name}_{hashlib.sha256(key.encode()).hexdigest()[:8]}", []
+    message = f"two scripts are named `{chosen}`"
+    hint = "rename one; with a matrix, write a variable of it into the name"
+    return name, [Problem(message, resolved.position(*path), path, hint, "duplicate_name")]
+
+
+def _safe(name: str) -> str:
+    """Return a name that Dagster takes for an op.
+
+    >>> _safe("models/résumé-2"), _safe("input")
+    ('models_r_sum_2', 'input_')
+    """
+    safe = _NOT_IN_A_NAME.sub("_", name)
+    return f"{safe}_" if safe in _TAKEN or keyword.iskeyword(safe) else safe

@@ -1,0 +1,70 @@
+"""Where a component's attributes were written, and how their templates are rendered."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from functools import lru_cache
+from pathlib import Path as FilePath
+from typing import Any
+
+import dagster as dg
+import yaml
+from dagster.components.resolved.scopes import LoadContextScope
+
+from dagster_slurm_components.spec.source import Document, load_documents, parse_documents
+from dagster_slurm_components.spec.templates import Locate, Renderer, render
+
+
+def attributes_document(raw: Mapping[Any, Any], context: dg.ComponentLoadContext) -> Document:
+    """Return the attributes of the component that is being loaded.
+
+    They are read again from its file, for Dagster's own parser keeps neither columns nor the spelling of values
+    (``12:00:00`` is a number to it). Without a file, as in tests, they are written out first.
+
+    Args:
+        raw: The attributes as Dagster read them.
+        context: Dagster's context of the load.
+
+    Raises:
+        SpecError: The file is not what a person meant as YAML.
+    """
+    tree = context.resolution_context.source_position_tree
+    if tree is not None and os.path.isfile(tree.position.filename):
+        document = _document_at(tree.position.filename, tree.position.start.line)
+        return document.child(("attributes",)) if document.data.get("attributes") else document.child(())
+    path = context.path
+    folder = path if path.is_dir() else path.parent
+    text = yaml.safe_dump(dict(raw), sort_keys=False, allow_unicode=True)
+    return parse_documents(text, str(folder / "attributes"))[0]
+
+
+def renderer(context: dg.ComponentLoadContext) -> Renderer:
+    """Return what renders templates, with all the names that Dagster's own components offer.
+
+    ``env`` is ours: the value of a variable stays text (``"007"`` is no number), and one that isn't set is an error.
+    """
+    scope = {
+        **context.resolution_context.scope,
+        "context": LoadContextScope(context),
+        "project_root": str(context.project_root.resolve()),
+    }
+    scope.pop("env", None)
+
+    def rendered(tree: Any, position_of: Locate) -> Any:
+        return render(tree, position_of, scope=scope)
+
+    return rendered
+
+
+def _document_at(file: str, line: int) -> Document:
+    seen = os.stat(file)
+    documents = _documents(file, seen.st_mtime_ns, seen.st_size)
+    # Dagster counts a document from its first key, as we do; the nearest one survives a difference in that.
+    return min(documents, key=lambda document: abs(document.position().line - line))
+
+
+@lru_cache(maxsize=16)
+def _documents(file: str, mtime_ns: int, size: int) -> tuple[Document, ...]:
+    """Read a file once for all components in it."""
+    return load_documents(FilePath(file))

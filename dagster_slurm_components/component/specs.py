@@ -1,0 +1,227 @@
+"""Assets and checks as declared in YAML, as Dagster's own specs."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import lru_cache
+from typing import Any
+
+import dagster as dg
+from dagster._core.definitions.metadata.source_code import CodeReferencesMetadataSet
+from dagster.components.resolved.errors import ResolutionException
+from dagster_shared.check import CheckError
+
+from dagster_slurm_components.component.declare import DeclaredScript
+from dagster_slurm_components.spec.assets import AssetDeclaration, CheckDeclaration, RetryPolicy
+from dagster_slurm_components.spec.place import Path
+from dagster_slurm_components.spec.problems import Problem, SpecError, describe
+
+MOST_KINDS = 3
+"""Kinds that Dagster's UI shows well; ours are added only up to here, the user's always stay."""
+
+_REFUSALS = (dg.DagsterError, CheckError, ResolutionException, ValueError, TypeError, OverflowError)
+"""What Dagster raises for a value that it doesn't take."""
+
+
+def asset_specs(declared: DeclaredScript, code_version: str) -> list[dg.AssetSpec]:
+    """Return the specs of a script's assets.
+
+    Args:
+        declared: The script.
+        code_version: The version of assets that declare none.
+
+    Raises:
+        SpecError: Dagster refuses a value.
+    """
+    script = declared.script
+    references = code_references(declared)
+    specs, problems = [], []
+    for index, asset in enumerate(script.assets):
+        try:
+            with _told(declared, ("assets", index)):
+                specs.append(_asset_spec(declared, index, asset, code_version, references))
+        except SpecError as exc:
+            problems += exc.problems
+    if not problems and any(spec.partitions_def != specs[0].partitions_def for spec in specs):
+        path: Path = ("assets", 0)
+        message = "the assets of one script must have the same partitions, for one job makes them"
+        problems.append(Problem(message, declared.resolved.position(*path), path, kind="partitions"))
+    if problems:
+        raise SpecError(problems)
+    return specs
+
+
+def check_specs(declared: DeclaredScript) -> list[dg.AssetCheckSpec]:
+    """Return the specs of a script's checks.
+
+    Raises:
+        SpecError: Dagster refuses a value.
+    """
+    specs, problems = [], []
+    for index, check in enumerate(declared.script.checks):
+        try:
+            with _told(declared, ("checks", index)):
+                specs.append(_check_spec(declared, index, check))
+        except SpecError as exc:
+            problems += exc.problems
+    if problems:
+        raise SpecError(problems)
+    return specs
+
+
+def asset_key(text: str) -> dg.AssetKey:
+    """Return the key that a text names; ``\\/`` is a slash inside of a part."""
+    return dg.AssetKey.from_escaped_user_string(text)
+
+
+def _asset_spec(
+    declared: DeclaredScript,
+    index: int,
+    asset: AssetDeclaration,
+    code_version: str,
+    references: Mapping[str, Any],
+) -> dg.AssetSpec:
+    path: Path = ("assets", index)
+    script = declared.script
+    description = asset.description
+    if description is None and len(script.assets) == 1:
+        description = script.description
+    return dg.AssetSpec(
+        key=asset_key(asset.key),
+        deps=[asset_key(key) for key in asset.deps],
+        description=description,
+        metadata={**asset.metadata, **references},
+        skippable=bool(asset.skippable),
+        group_name=asset.group_name,
+        code_version=asset.code_version or code_version,
+        automation_condition=_instance(
+            declared, (*path, "automation_condition"), asset.automation_condition, dg.AutomationCondition
+        ),
+        owners=asset.owners,
+        tags={name: _tag(value) for name, value in asset.tags.items()},
+        kinds=kinds(asset.kinds, declared),
+        partitions_def=_partitions(declared, (*path, "partitions_def"), asset.partitions_def),
+        freshness_policy=_instance(
+            declared, (*path, "freshness_policy"), asset.freshness_policy, dg.FreshnessPolicy
+        ),
+    )
+
+
+def _check_spec(declared: DeclaredScript, index: int, check: CheckDeclaration) -> dg.AssetCheckSpec:
+    return dg.AssetCheckSpec(
+        name=check.name,
+        asset=asset_key(check.asset),
+        description=check.description,
+        additional_deps=[asset_key(key) for key in check.additional_deps],
+        blocking=check.blocking,
+        metadata=check.metadata or None,
+        automation_condition=_instance(
+            declared,
+            ("checks", index, "automation_condition"),
+            check.automation_condition,
+            dg.AutomationCondition,
+        ),
+    )
+
+
+def kinds(own: Sequence[str], declared: DeclaredScript) -> set[str]:
+    """Return the kinds of an asset: the user's, then ``slurm`` and the launcher's type while there is room."""
+    launcher = declared.resolved.merged.data.get("launcher")
+    named = not isinstance(launcher, Mapping) or "type" in launcher
+    ours = ["slurm", *([declared.script.launcher.type] if named else [])]
+    added = [kind for kind in ours if kind not in own][: max(0, MOST_KINDS - len(own))]
+    return {*own, *added}
+
+
+def _tag(value: object) -> str:
+    """Write a tag's value as YAML does: ``true``, not ``True``."""
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def code_references(declared: DeclaredScript) -> dict[str, Any]:
+    """Return the metadata by which Dagster's UI links an asset to its YAML and its payload."""
+    references: list[dg.LocalFileCodeReference] = []
+    where = declared.position
+    if where is not None:
+        references.append(
+            dg.LocalFileCodeReference(file_path=where.file, line_number=where.line, label="YAML")
+        )
+    payload = declared.resolved.payload_file()
+    if payload is not None:
+        references.append(
+            dg.LocalFileCodeReference(file_path=str(payload.absolute()), line_number=1, label="payload")
+        )
+    if not references:
+        return {}
+    return dict(
+        CodeReferencesMetadataSet(
+            code_references=dg.CodeReferencesMetadataValue(code_references=list(references))
+        )
+    )
+
+
+def retry_policy(policy: RetryPolicy | None) -> dg.RetryPolicy | None:
+    """Return Dagster's retry policy of a step."""
+    if policy is None:
+        return None
+    return dg.RetryPolicy(
+        max_retries=policy.max_retries,
+        delay=policy.delay,
+        backoff=dg.Backoff[policy.backoff] if policy.backoff else None,
+        jitter=dg.Jitter[policy.jitter] if policy.jitter else None,
+    )
+
+
+def backfill_policy(policy: Any) -> dg.BackfillPolicy | None:
+    """Return Dagster's backfill policy."""
+    if policy is None:
+        return None
+    if policy.type == "single_run":
+        return dg.BackfillPolicy.single_run()
+    return dg.BackfillPolicy.multi_run(policy.max_partitions_per_run)
+
+
+class _Resolvable(dg.Resolvable, dg.Model):
+    """Leads to Dagster's own resolvers of asset attributes."""
+
+    asset: dg.ResolvedAssetSpec
+
+
+@lru_cache(maxsize=256)
+def _dagster_partitions(raw: str) -> dg.PartitionsDefinition[Any] | None:
+    data = {"asset": {"key": "any", "partitions_def": json.loads(raw)}}
+    model = _Resolvable.model().model_validate(data)
+    resolved: _Resolvable = _Resolvable.resolve_from_model(dg.ResolutionContext.default(), model)
+    return resolved.asset.partitions_def
+
+
+def _partitions(declared: DeclaredScript, path: Path, value: Any) -> dg.PartitionsDefinition[Any] | None:
+    if isinstance(value, Mapping):
+        with _told(declared, path):
+            return _dagster_partitions(json.dumps(value, sort_keys=True))
+    return _instance(declared, path, value, dg.PartitionsDefinition)
+
+
+def _instance(declared: DeclaredScript, path: Path, value: Any, kind: type[Any]) -> Any:
+    """Check what a template gave."""
+    if value is None or isinstance(value, kind):
+        return value
+    message = f"expected {_article(kind.__name__)} {kind.__name__}, the template gave "
+    message += describe(value) if isinstance(value, (str, int, float, list, dict)) else type(value).__name__
+    raise SpecError([Problem(message, declared.resolved.position(*path), path, kind="template_type")])
+
+
+def _article(word: str) -> str:
+    return "an" if word[0] in "AEIOU" else "a"
+
+
+@contextmanager
+def _told(declared: DeclaredScript, path: Path) -> Iterator[None]:
+    """Turn a refusal of Dagster's into a problem with a place."""
+    try:
+        yield
+    except _REFUSALS as exc:
+        message = " ".join(str(exc).split())
+        raise SpecError([Problem(message, declared.resolved.position(*path), path, kind="refused")]) from None
