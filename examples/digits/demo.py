@@ -153,7 +153,9 @@ def main() -> int:
     for error in report.errors:
         console.print(error, style="red", markup=False)
     if report.succeeded:
-        console.print("look at it in the browser: cd examples/digits && dg dev")
+        console.print(
+            "in the browser: cd examples/digits && DAGSTER_HOME=$PWD/.dagster ../../.venv/bin/dg dev"
+        )
         return 0
     console.print(f"the whole log is in {LOG}")
     return 1

@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.table import Table
 
 # What the job tells about itself, apart from what the payload reported.
-JOB_METADATA_PREFIX = "slurm/"
+JOB_METADATA_PREFIX = "job/"
 
 
 @dataclass
@@ -96,28 +96,31 @@ def failure_text(data: object) -> str:
     return error.message.strip() if error else "no reason is known"
 
 
-def words(values: dict[str, object]) -> str:
-    """Return the short values of some metadata as ``name value`` pairs."""
-    short = {name: value for name, value in values.items() if isinstance(value, int | float)}
-    return ", ".join(f"{name} {value}" for name, value in short.items())
+def words(asset: AssetReport) -> str:
+    """Return the numbers that the payload reported, and its checks."""
+    numbers = ", ".join(
+        f"{name} {value}" for name, value in asset.payload.items() if isinstance(value, int | float)
+    )
+    checks = [
+        f"[{'green' if passed else 'red'}]{name} {'passed' if passed else 'failed'}[/]"
+        for name, passed in asset.checks.items()
+    ]
+    return "\n".join(filter(None, [numbers, *checks]))
 
 
 def table(report: RunReport, *, title: str) -> Table:
     """Return the report as a table for a terminal."""
     result = Table(title=title, title_justify="left")
-    for column in ("asset", "state", "job", "seconds", "checks", "what it says"):
-        result.add_column(column, overflow="fold", no_wrap=column == "asset")
+    for column in ("asset", "state", "job", "seconds"):
+        result.add_column(column, no_wrap=True)
+    result.add_column("what it says")
     for asset in report.assets:
         result.add_row(
             asset.key,
             f"[{'green' if asset.state == 'materialized' else 'red'}]{asset.state}[/]",
-            str(asset.job.get("job_id", "")),
+            str(asset.job.get("id", "")).partition(":")[0],
             f"{asset.seconds:.1f}" if asset.seconds is not None else "",
-            "\n".join(
-                f"{name} [{'green' if passed else 'red'}]{'passed' if passed else 'failed'}[/]"
-                for name, passed in asset.checks.items()
-            ),
-            words(asset.payload),
+            words(asset),
         )
     return result
 

@@ -6,8 +6,8 @@ from dagster_slurm_components import BashLauncher, ComputeResource
 
 
 @dg.asset(
-    key="digits/baseline",
-    deps=["digits/split"],
+    key=["digits", "baseline"],
+    deps=[dg.AssetKey(["digits", "split"])],
     group_name="digits",
     description="A linear model after three epochs: what the network must beat.",
     kinds={"slurm", "bash"},
