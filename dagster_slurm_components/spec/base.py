@@ -130,14 +130,14 @@ def _text(value: Any) -> Any:
         raise mistake(
             f"expected text, got {describe(value)} (YAML reads on, off, yes, no, true and false so)",
             IN_QUOTES,
-            "string_type",
+            "text",
         )
     if isinstance(value, AmbiguousInt):
         raise mistake(f"expected text, got the number {int(value)} (YAML reads {value.text} so)", IN_QUOTES)
     if isinstance(value, int):
         return str(value)
     if isinstance(value, float):
-        raise mistake(f"expected text, got {describe(value)}", IN_QUOTES, "string_type")
+        raise mistake(f"expected text, got {describe(value)}", IN_QUOTES, "text")
     return value
 
 
@@ -162,7 +162,7 @@ def _one_line(value: str) -> str:
 def _whole_number(value: Any) -> Any:
     """Read a whole number; ``"4"`` is one too, for rendered templates are text."""
     if isinstance(value, bool):
-        raise mistake(f"expected a whole number, got {describe(value)}", kind="int_type")
+        raise mistake(f"expected a whole number, got {describe(value)}", kind="whole_number")
     if isinstance(value, AmbiguousInt):
         raise mistake(
             f"{value.text} is {int(value)} to this YAML parser and something else to others",
@@ -175,13 +175,13 @@ def _whole_number(value: Any) -> Any:
         hint = None
         if isinstance(value, str) and re.fullmatch(r"[0-9.]+[eE][0-9]{1,2}", value):
             hint = f"write {int(float(value))}"
-        raise mistake(f"expected a whole number, got {describe(value)}", hint, "int_type")
+        raise mistake(f"expected a whole number, got {describe(value)}", hint, "whole_number")
     return value
 
 
 def _number(value: Any) -> Any:
     if isinstance(value, (bool, AmbiguousInt)):
-        raise mistake(f"expected a number, got {describe(value)}", kind="float_type")
+        raise mistake(f"expected a number, got {describe(value)}", kind="number")
     return value
 
 
@@ -189,7 +189,7 @@ def _flag(value: Any) -> Any:
     if isinstance(value, str) and value.strip().lower() in ("true", "false"):
         return value.strip().lower() == "true"
     if not isinstance(value, bool):
-        raise mistake(f"expected true or false, got {describe(value)}", kind="bool_type")
+        raise mistake(f"expected true or false, got {describe(value)}", kind="flag")
     return value
 
 
@@ -217,7 +217,7 @@ def _scalar(value: Any) -> Any:
 Scalar = Annotated[Any, AfterValidator(_scalar)]
 """Text, a number, true or false, kept as it is."""
 
-_DURATION = re.compile(r"(\d{1,9})(s|m|h|d|w)")
+_DURATION = re.compile(r"([0-9]{1,9})(s|m|h|d|w)")
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
 
 

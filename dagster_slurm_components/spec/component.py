@@ -136,7 +136,7 @@ class _Reader:
         try:
             attributes = validate_unrendered(ComponentAttributes, {**data, **head})
         except ValidationError as exc:
-            raise SpecError(problems_of(exc, self.document.position)) from exc
+            raise SpecError(problems_of(exc, self.document.position)) from None
         if attributes is None:
             return ComponentSpec(())
         defaults = self._defaults(attributes.defaults)

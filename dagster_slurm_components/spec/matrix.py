@@ -13,9 +13,9 @@ from dagster_slurm_components.spec.place import KEY, Path
 from dagster_slurm_components.spec.problems import Problem, SpecError, did_you_mean
 
 MAX_CELLS = 10_000
-_REFERENCE = re.compile(r"\{\{-?\s*matrix\.([A-Za-z_]\w*)\s*-?\}\}")
+_REFERENCE = re.compile(r"\{\{-?\s*matrix\.([A-Za-z_]\w*)\s*-?\}\}", re.ASCII)
 _MENTION = re.compile(r"\{\{[^}]*\bmatrix\b[^}]*\}\}")
-_NAME = re.compile(r"[A-Za-z_]\w*")
+_NAME = re.compile(r"[A-Za-z_]\w*", re.ASCII)
 
 
 def expand(script: Layer) -> tuple[Layer, ...]:

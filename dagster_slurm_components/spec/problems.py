@@ -137,6 +137,8 @@ def _words(error: Any, path: Path) -> tuple[str, str | None]:
         return f"`{given}` is not known here", did_you_mean(given, choices)
     if kind == "invalid_key":
         return "expected a key that is text, not a number or a boolean", "write the key in quotes"
+    if kind == "too_short":
+        return f"expected at least {context['min_length']}, got {context['actual_length']}", None
     message = error["msg"].removeprefix("Value error, ").removeprefix("Input should be ")
     if kind.startswith(("greater_than", "less_than")):
         message = f"expected a number {message}, got {describe(given)}"

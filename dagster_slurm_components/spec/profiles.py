@@ -151,7 +151,7 @@ def single_document(file: FilePath) -> Document:
     if more:
         raise SpecError([Problem("expected one document in this file", more[0].position(), kind="documents")])
     if not isinstance(first.data, dict):
-        raise SpecError([Problem("expected a mapping", first.position(), kind="dict_type")])
+        raise SpecError([Problem("expected a mapping", first.position(), kind="mapping")])
     return first
 
 
@@ -164,7 +164,7 @@ def validated(model: type[_ModelT], data: Any, document: Document) -> _ModelT:
     try:
         return model.model_validate(data)
     except ValidationError as exc:
-        raise SpecError(problems_of(exc, document.position)) from exc
+        raise SpecError(problems_of(exc, document.position)) from None
 
 
 def _at_home(loaded: LoadedProfile) -> LoadedProfile:

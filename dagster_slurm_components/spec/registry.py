@@ -61,7 +61,7 @@ class Registry(Mapping[str, "type[Spec]"], Generic[Spec]):
             return data
         if not isinstance(data, Mapping):
             hint = f"write `{{type: {data}}}`" if isinstance(data, str) and data in self else None
-            raise mistake(f"expected a mapping with a `type` for the {self.what}", hint, "model_type")
+            raise mistake(f"expected a mapping with a `type` for the {self.what}", hint, "mapping")
         name = data.get("type", self.default)
         if name is None:
             raise mistake(f"the {self.what} has no `type`", did_you_mean("", self), "missing_type")

@@ -117,7 +117,7 @@ def resolve_script(
     try:
         model = Script.model_validate(merged.data)
     except ValidationError as exc:
-        raise SpecError(problems_of(exc, merged.position)) from exc
+        raise SpecError(problems_of(exc, merged.position)) from None
     return ResolvedScript(model, merged, folder, profile)
 
 

@@ -47,7 +47,7 @@ def partial_errors(data: Any, allowed: tuple[str, ...], what: str) -> list[InitE
         what: What a user calls the part.
     """
     if not isinstance(data, Mapping):
-        wrong = mistake("expected a mapping", kind="dict_type")
+        wrong = mistake("expected a mapping", kind="mapping")
         return [InitErrorDetails(type=wrong, loc=(), input=data)]
     errors = []
     for key in data:

@@ -12,11 +12,12 @@ from dagster_slurm_components.spec.base import Word, mistake
 _TIME = re.compile(
     r"(?:(?P<days>\d{1,4})-(?P<d_hours>\d{1,3})(?::(?P<d_minutes>\d{1,3}))?(?::(?P<d_seconds>\d{1,3}))?"
     r"|(?P<hours>\d{1,6}):(?P<minutes>\d{1,3}):(?P<seconds>\d{1,3})"
-    r"|(?P<only_minutes>\d{1,8})(?::(?P<m_seconds>\d{1,3}))?)"
+    r"|(?P<only_minutes>\d{1,8})(?::(?P<m_seconds>\d{1,3}))?)",
+    re.ASCII,
 )
 _UNLIMITED = ("UNLIMITED", "INFINITE")
 _TIME_FORMS = 'write "D-HH:MM:SS", "HH:MM:SS", "MM:SS" or "MM" (minutes), in quotes'
-_MEMORY = re.compile(r"(\d{1,15})([KMGT]?)", re.IGNORECASE)
+_MEMORY = re.compile(r"(\d{1,15})([KMGT]?)", re.IGNORECASE | re.ASCII)
 _UNIT = {"K": 1 / 1024, "": 1, "M": 1, "G": 1024, "T": 1024 * 1024}
 
 
@@ -82,7 +83,7 @@ def _memory(value: str) -> str:
 
 
 def _matching(pattern: str, what: str, example: str) -> AfterValidator:
-    compiled = re.compile(pattern)
+    compiled = re.compile(pattern, re.ASCII)
 
     def check(value: str) -> str:
         if not compiled.fullmatch(value):

@@ -303,9 +303,9 @@ def _syntax_problem(exc: Exception, text: str, file: str) -> Problem:
         mark = exc.problem_mark or exc.context_mark
         position = Position(file, mark.line + 1, mark.column + 1) if mark else Position(file, 1, 1)
         reason = " ".join(part for part in (exc.context, exc.problem) if part)
-        hint = None
-        if "'\\t'" in reason or "tab" in reason.lower():
-            hint = "indent with spaces; YAML forbids tabs there"
+        line = "".join(text.split("\n")[position.line - 1 : position.line])
+        tabbed = "\t" in line[: len(line) - len(line.lstrip())] or line[position.column - 1 :].startswith("\t")
+        hint = "indent with spaces; YAML forbids tabs there" if tabbed else None
         return Problem(f"not valid YAML: {reason}", position, hint=hint, kind="syntax")
     if isinstance(exc, RecursionError):
         return Problem("the document nests too deep", Position(file, 1, 1), kind="too_big")
