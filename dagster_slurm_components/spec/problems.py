@@ -123,26 +123,26 @@ _EXPECTED = {
 
 
 def _words(error: Any, path: Path) -> tuple[str, str | None]:
-    """Return message and hint for one pydantic error."""
+    """Return message and hint for one pydantic error; our own validators bring theirs."""
     kind, given, context = error["type"], error["input"], error.get("ctx") or {}
-    name = f"`{path[-1]}`" if path else "the document"
+    hint = context.get("hint")
     if kind == "missing":
-        return f"{name} is missing", None
-    if kind == "string_type" and path and path[-1] == KEY:
-        return f"expected a key that is text, got {describe(given)}", "write the key in quotes"
-    if kind in _EXPECTED:
-        return f"expected {_EXPECTED[kind]}, got {describe(given)}", context.get("hint")
-    if kind == "literal_error":
-        choices = re.findall(r"'([^']*)'", context["expected"])
-        return f"`{given}` is not known here", did_you_mean(given, choices)
-    if kind == "invalid_key":
-        return "expected a key that is text, not a number or a boolean", "write the key in quotes"
-    if kind == "too_short":
-        return f"expected at least {context['min_length']}, got {context['actual_length']}", None
-    message = error["msg"].removeprefix("Value error, ").removeprefix("Input should be ")
-    if kind.startswith(("greater_than", "less_than")):
-        message = f"expected a number {message}, got {describe(given)}"
-    return message, context.get("hint")
+        message = f"`{path[-1]}` is missing"
+    elif kind == "invalid_key" or (kind == "string_type" and path[-1:] == (KEY,)):
+        message, hint = "expected a key that is text, not a number or a boolean", "write the key in quotes"
+    elif kind in _EXPECTED:
+        message = f"expected {_EXPECTED[kind]}, got {describe(given)}"
+    elif kind == "literal_error":
+        message = f"`{given}` is not known here"
+        hint = did_you_mean(given, re.findall(r"'([^']*)'", context["expected"]))
+    elif kind == "too_short":
+        message = f"expected at least {context['min_length']}, got {context['actual_length']}"
+    elif kind.startswith(("greater_than", "less_than")):
+        bound = error["msg"].removeprefix("Input should be ")
+        message = f"expected a number {bound}, got {describe(given)}"
+    else:
+        message = error["msg"].removeprefix("Value error, ")
+    return message, hint
 
 
 def describe(value: object) -> str:

@@ -65,7 +65,7 @@ def test_precedence_and_places(profile, tmp_path):
         ("mem-per-cpu", "2G"),
     )
     assert str(resolved.position("env", "B")) == "d.yaml:1:10"
-    assert str(resolved.position("env", "D")) == "s.yaml:5:24"
+    assert str(resolved.position("env", "D")) == "s.yaml:5:22"
     assert resolved.position("resources", "partition").file.endswith("staging.yaml")
 
 
