@@ -24,6 +24,7 @@ demo: .venv/demo.stamp
 PYTEST_WORKERS ?= 4
 
 test: .venv/dev.stamp
+	@$(BIN)/python scripts/slurm_packages.py
 	@$(BIN)/python -m pytest -n "$(PYTEST_WORKERS)" $(ARGS)
 
 check: .venv/dev.stamp

@@ -19,7 +19,11 @@ done
 
 DEBIAN_FRONTEND=noninteractive
 export DEBIAN_FRONTEND
-apt-get install -y --no-install-recommends -o Dpkg::Use-Pty=0 -- "$@"
+install_packages() {
+    apt-get install -y --no-install-recommends -o Dpkg::Use-Pty=0 -- "$@"
+}
+# A fresh container has no package lists at all, and old lists name versions that are gone.
+install_packages "$@" || { apt-get update && install_packages "$@"; }
 
 if command -v systemctl >/dev/null 2>&1; then
     for unit in $new; do
