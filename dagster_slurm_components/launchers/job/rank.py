@@ -7,6 +7,7 @@ Runs inside the job on Python 3.6 or newer, with the standard library only.
 
 import argparse
 import os
+import signal
 import sys
 
 import command_line
@@ -42,31 +43,34 @@ def environment(number):
 def main():
     """Run the rank and return its exit code."""
     options, payload = parse()
-    number = int(os.environ[options.number])
-    log = os.path.join(records.folder(), str(number))
-    shown = number == 0 or options.output == "all"
+    rank = int(os.environ[options.number])
+    log = os.path.join(records.folder(), str(rank))
+    shown = rank == 0 or options.output == "all"
     out, err = (None, None) if shown else (open(log + ".out", "ab"), open(log + ".err", "ab"))  # noqa: SIM115
     family = processes.Family()
     stopped = False
     try:
-        family.start("rank", payload, env=environment(number), stdout=out, stderr=err)
+        family.start("rank", payload, env=environment(rank), stdout=out, stderr=err)
     except OSError as exc:
-        records.say("rank %d on %s can't be started: %s" % (number, records.own_node(), exc))
+        records.say("rank %d on %s can't be started: %s" % (rank, records.own_node(), exc))
         code = NOT_FOUND if isinstance(exc, FileNotFoundError) else NOT_EXECUTABLE
     else:
 
-        def relay(signal):
-            if options.signals == "stop" and signal in processes.STOP:
-                family.signal("rank", signal, group=True)
+        def relay(number):
+            if options.signals == "stop" and number in processes.STOP:
+                family.signal("rank", number, group=True)
 
         code, stopped = processes.attend(family, "rank", options.grace, relay)
         family.kill()
+    if stopped and code == 128 + signal.SIGKILL:
+        text = "rank %d on %s had not ended %g s after it was told to, and was killed"
+        records.say(text % (rank, records.own_node(), options.grace))
     if code and not stopped:
-        records.record(str(number), code, start=int(os.environ.get("TORCHELASTIC_RESTART_COUNT") or 0))
-        text = "rank %d on %s %s" % (number, records.own_node(), records.in_words(code))
+        records.record(str(rank), code, start=int(os.environ.get("TORCHELASTIC_RESTART_COUNT") or 0))
+        text = "rank %d on %s %s" % (rank, records.own_node(), records.in_words(code))
         last = "" if shown else records.tail(log + ".err")
         if last:
-            text += "; the end of ranks/%d.err:\n%s" % (number, last)
+            text += "; the end of ranks/%d.err:\n%s" % (rank, last)
         records.say(text)
     return code
 

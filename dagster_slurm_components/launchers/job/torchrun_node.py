@@ -66,7 +66,8 @@ def run(options, payload):
     rank += ["--grace=%g" % options.grace, "--signals=stop", "--"]
     agent = [os.environ["DAGSTER_SLURM_PYTHON"], "-m", _MODULE]
     agent += ["--nproc-per-node=" + options.nproc_per_node, "--max-restarts=" + options.max_restarts]
-    agent += rendezvous(options, number) + ["--no-python"]
+    # The `--` keeps argparse from taking the payload's options for abbreviations of torchrun's (`--signals`).
+    agent += rendezvous(options, number) + ["--no-python", "--"]
     family = processes.Family()
     # The agent would die of USR1 and USR2, which are meant for the ranks, and it passes nothing on.
     user_signals = (signal.SIGUSR1, signal.SIGUSR2)

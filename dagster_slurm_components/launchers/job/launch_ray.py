@@ -1,0 +1,153 @@
+"""The `ray` launcher: a cluster of the job's own, and the payload once, on its head.
+
+Usage: launch_ray.py [--no-dashboard] [OPTIONS OF ray_node.py] -- PAYLOAD...
+
+The head runs here, on the job's first node; one task on each other node runs ray_node.py. Whatever ends first
+decides: the payload's end is the job's, the end of Ray on any node is a failure.
+
+Runs inside the job on Python 3.6 or newer, with the standard library only.
+"""
+
+import os
+import resource
+import secrets
+import subprocess
+import sys
+import time
+
+import command_line
+import nodes
+import processes
+import ray_node
+import records
+
+_HERE = os.path.dirname(os.path.abspath(__file__))
+NOT_STARTED = 1
+
+
+def raise_file_limit():
+    """Allow as many open files as we may: Ray needs many, and the soft limit is often 1024."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    except (ValueError, OSError):  # macOS reports a limit that can't be set
+        pass
+
+
+def require_token():
+    """Let nobody else on these nodes use the cluster: Ray 2.52 and newer ask for a token, older ones ignore it."""
+    if "RAY_AUTH_MODE" in os.environ:
+        return
+    path = os.path.join(records.run_directory(), "ray.token")
+    with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
+        file.write(secrets.token_hex(32))
+    os.environ.update(RAY_AUTH_MODE="token", RAY_AUTH_TOKEN_PATH=path)
+
+
+class Cluster:
+    """The head, the workers and the payload of one job."""
+
+    def __init__(self, options, payload):
+        self.options = options
+        self.payload = payload
+        self.family = processes.Family()
+        self.names = nodes.names()
+        self.head = ray_node.RayNode(self.family, options, 0)
+        self._lifeline = None
+        self._kill_at = None
+
+    def start(self):
+        """Start the head and the workers side by side, and whoever tells us that all are there."""
+        self.head.start(dashboard=self.options.dashboard)
+        if len(self.names) > 1:
+            self._start_workers()
+        timeout = "%g" % self.options.start_timeout
+        wait = [os.environ["DAGSTER_SLURM_PYTHON"], os.path.join(_HERE, "ray_wait.py")]
+        self.family.start("wait", wait + [self.head.endpoint, timeout] + self.names, env=ray_node.environment())
+
+    def _start_workers(self):
+        others = len(self.names) - 1
+        step = ["srun", "--nodes=%d" % others, "--ntasks=%d" % others, "--nodelist=" + ",".join(self.names[1:])]
+        worker = command_line.program("ray_node.py") + ["--head=" + self.head.endpoint]
+        worker += ray_node.common_options(self.options) + ["--"]
+        # srun passes its standard input on to all tasks: its end tells the workers to end, whether we close it
+        # or die.
+        reader, self._lifeline = os.pipe()
+        self.family.start("workers", step + nodes.srun_options() + worker, stdin=reader)
+        os.close(reader)
+
+    def start_payload(self):
+        """Start the payload."""
+        if self.options.dashboard:
+            records.note(ray_dashboard="%s %d" % (records.own_node(), self.head.dashboard_port))
+        env = dict(os.environ, RAY_ADDRESS=self.head.endpoint)
+        try:
+            self.family.start("payload", self.payload, env=env)
+        except OSError as exc:
+            records.say("the payload can't be started: %s" % exc)
+            return 127 if isinstance(exc, FileNotFoundError) else 126
+        return None
+
+    def run(self):
+        """Return the exit code: the payload's, or that of what failed before it."""
+        self.start()
+        while True:
+            event = self.family.wait(None if self._kill_at is None else max(0, self._kill_at - time.monotonic()))
+            if event is None:
+                return 128 + processes.STOP[0]
+            if isinstance(event, processes.Arrived):
+                code = self._on_signal(event.signal)
+            else:
+                code = self._on_end(event.name, event.code)
+            if code is not None:
+                return code
+
+    def _on_signal(self, number):
+        self.family.signal("payload", number, group=True)
+        if number in processes.STOP:
+            self._kill_at = self._kill_at or time.monotonic() + self.options.grace
+            if not self.family.running("payload"):
+                return 128 + number
+        return None
+
+    def _on_end(self, name, code):
+        if name == "payload":
+            return code
+        if name == "wait":
+            if code == 0:
+                return self.start_payload()
+            records.say("the Ray cluster did not come up; the logs are in ranks/")
+            return NOT_STARTED
+        if self._kill_at is not None:  # Slurm signals Ray's processes, too; the payload still has its time
+            return None
+        return self.head.report_failure("head", code) if name == "ray" else code or NOT_STARTED
+
+    def close(self, failed):
+        """End everything, here and on the other nodes."""
+        if self._lifeline is not None:
+            os.close(self._lifeline)
+            deadline = time.monotonic() + self.options.grace
+            while self.family.running("workers") and time.monotonic() < deadline:
+                self.family.wait(deadline - time.monotonic())
+        self.head.close(failed)
+
+
+def main():
+    """Run the payload in a cluster and return the job's exit code."""
+    parser = ray_node.options_parser()
+    parser.add_argument("--no-dashboard", dest="dashboard", action="store_false")
+    options, payload = command_line.split(parser)
+    records.prepare()
+    raise_file_limit()
+    require_token()
+    cluster = Cluster(options, payload)
+    code = NOT_STARTED
+    try:
+        code = cluster.run()
+    finally:
+        cluster.close(failed=code != 0)
+    return records.conclude(code)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,42 @@
+"""Wait until every node of a Ray cluster has registered; runs with the payload's Python, for it needs Ray.
+
+Usage: ray_wait.py ADDRESS TIMEOUT NODE...
+
+Exit code 0: all are there. 3: some are not, and a line on stderr says which.
+"""
+
+import sys
+import time
+
+MISSING = 3
+
+
+def alive(address):
+    """Return the names of the nodes that have registered, or the reason why that can't be known yet."""
+    import ray
+
+    try:
+        if not ray.is_initialized():
+            ray.init(address=address, log_to_driver=False, logging_level="ERROR", configure_logging=False)
+        return {node["NodeName"] for node in ray.nodes() if node["Alive"]}, None
+    except (ConnectionError, RuntimeError, ValueError) as exc:  # the head is still starting
+        return set(), str(exc)
+
+
+def main(address, timeout, *names):
+    """Wait, and return the exit code."""
+    deadline = time.monotonic() + float(timeout)
+    while True:
+        there, reason = alive(address)
+        missing = sorted(set(names) - there)
+        if not missing:
+            return 0
+        if time.monotonic() > deadline:
+            text = "dagster-slurm: after %s s these nodes had not joined the Ray cluster: %s%s\n"
+            sys.stderr.write(text % (timeout, ", ".join(missing), " (%s)" % reason if reason else ""))
+            return MISSING
+        time.sleep(0.2)
+
+
+if __name__ == "__main__":
+    sys.exit(main(*sys.argv[1:]))
