@@ -89,7 +89,7 @@ class AccountingRow:
         nodes: Its node list in Slurm's compact form, empty if it never had one; see
             ``hostlist.expand_hostlist``.
         num_nodes: How many nodes it had, or asked for.
-        alloc_cpus: How many CPUs it had, 0 before it starts.
+        alloc_cpus: How many CPUs it had, or asks for.
         gpus: How many GPUs it had.
         elapsed_s: How long it ran, in seconds.
         time_limit_s: Its time limit, in seconds; ``None`` for none.
@@ -102,7 +102,7 @@ class AccountingRow:
         req_mem_bytes: The memory of the whole allocation: what it got, or else what it asked for.
         restarts: How many earlier starts of this job the accounting shows.
         cancelled_by: The user id that cancelled it.
-        reason: Why it waited or was ended, or ``None``.
+        reason: Why it last waited, also for a job that is over, or ``None``.
         steps: Its steps, in the order sacct shows them.
     """
 

@@ -83,12 +83,12 @@ def scontrol_show_job(job_id: str, *, cluster: str | None = None) -> list[str]:
 def parse_scontrol(out: str) -> ControlRow | None:
     """Read the job from the answer of ``scontrol show job``; the first one where it shows several.
 
-    The first line (id and name) is read for the id only, so that nothing in a job's name is taken for a
-    field.
+    Of what comes before ``UserId`` only the id is read, and of each field the first, so that nothing in a
+    job's name (which comes first) or its comment (which comes late) is taken for a field.
     """
-    head, _, rest = out.strip().split("\n\n")[0].partition("\n")
+    head, _, rest = out.partition("\n   UserId=")
     found = re.match(r"JobId=([1-9][0-9]*)(?:\s|$)", head)
-    fields = dict(reversed(_FIELD.findall(rest)))
+    fields = dict(reversed(_FIELD.findall(rest.split("\n\n")[0])))
     if found is None or "JobState" not in fields:
         return None
     exit_code, signal = parse_exit_code(fields.get("ExitCode", ""))

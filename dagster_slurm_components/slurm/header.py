@@ -19,6 +19,25 @@ from collections.abc import Sequence
 
 from ..errors import DagsterSlurmError
 
+# Options with an optional value or none, in any of 20.11 to 25.11. sbatch joins the lines of a header into one
+# argument list: any other option without a value would swallow the next line as its value.
+_FLAGS = frozenset(
+    (
+        *("contiguous", "exclusive", "external", "get-user-env", "hold", "ignore-pbs", "nice", "no-kill"),
+        *("no-requeue", "oom-kill-step", "overcommit", "oversubscribe", "parsable", "propagate", "quiet"),
+        *(
+            "reboot",
+            "requeue",
+            "resv-ports",
+            "spread-job",
+            "stepmgr",
+            "test-only",
+            "use-min-nodes",
+            "verbose",
+        ),
+        "wait",
+    )
+)
 _NAME = re.compile(r"[a-z][a-z0-9]*(?:-[a-z0-9]+)*")
 _SEPARATOR = re.compile(r"(het|pack)(job)", re.IGNORECASE)
 _PLAIN = re.compile(r"[A-Za-z0-9_@%+=:,./\[\]()*-]*")
@@ -36,11 +55,11 @@ def render_header(options: Sequence[tuple[str, str]]) -> str:
 
     Args:
         options: sbatch's long option names and their values, in the order to write them. An empty value
-            stands for an option that takes none.
+            stands for an option that needs none, such as ``requeue``.
 
     Raises:
-        DagsterSlurmError: A name is no long option, or a value holds a character that no ``#SBATCH`` line
-            can carry.
+        DagsterSlurmError: A name is no long option, a value is missing or holds a character that no
+            ``#SBATCH`` line can carry.
     """
     lines = ["#!/bin/bash"]
     for name, value in options:
@@ -61,7 +80,7 @@ def command_line(options: Sequence[tuple[str, str]]) -> list[str]:
 
 
 def check_option(name: str, value: str) -> None:
-    """Refuse a name that is no long option, and control characters in a value.
+    """Refuse a name that is no long option, a missing value, and control characters in a value.
 
     Line and paragraph separators are refused with them: sbatch would take them, but no person reading the
     script (nor Python's ``splitlines``) would see one line.
@@ -71,6 +90,8 @@ def check_option(name: str, value: str) -> None:
     """
     if not _NAME.fullmatch(name):
         raise DagsterSlurmError(f"{name!r} is no long option of sbatch.")
+    if not value and name not in _FLAGS:
+        raise DagsterSlurmError(f"--{name} needs a value.", hint="Leave the option out, or give it one.")
     for index, character in enumerate(value):
         if unicodedata.category(character) in {"Cc", "Cs", "Zl", "Zp"}:
             raise DagsterSlurmError(

@@ -88,7 +88,10 @@ def _plain(_: AccountingRow, row: states.SlurmState) -> str:
 
 def _failed(accounting: AccountingRow, _: states.SlurmState) -> str:
     if accounting.signal == _SIGNAL_NO_OUTPUT:
-        return "Slurm could not open the job's output file, or its working directory."
+        return "Slurm could not open the job's output file."
+    if not accounting.nodes:
+        # A job that sbatch refuses with "Requested node configuration is not available" leaves such a record.
+        return "The job never started: no node can fulfil what it asks for, and Slurm refused it."
     if accounting.signal is not None:
         return f"The job was ended by signal {signal_name(accounting.signal)}."
     if accounting.exit_code:
@@ -109,7 +112,7 @@ def _timeout(accounting: AccountingRow, _: states.SlurmState) -> str:
     if accounting.elapsed_s is None or not accounting.time_limit_s:
         return "The job reached its time limit and was killed."
     ran, limit = format_duration(accounting.elapsed_s), format_duration(accounting.time_limit_s)
-    return f"The job ran for {ran} and was killed at its time limit of {limit}."
+    return f"The job reached its time limit and was killed: it ran for {ran}, asked was {limit}."
 
 
 def _cancelled(accounting: AccountingRow, _: states.SlurmState) -> str:

@@ -31,8 +31,6 @@ class Reason:
 
 _Row = tuple[Permanence, "str | None", str]
 
-_LAUNCH = "Slurm could not launch the job (bad prolog or node) and holds it. Release it, or cancel it."
-
 _TABLE: dict[str, _Row] = {
     # the usual course of things
     "None": ("wait", None, "Slurm has not looked at the job yet."),
@@ -113,18 +111,17 @@ _TABLE: dict[str, _Row] = {
         None,
         "The job was requeued as often as the site allows and is held. It can't be launched for some reason.",
     ),
-    "launch failed requeued held": ("held", None, _LAUNCH),
-    "user env retrieval failed requeued held": (
+    "LaunchFailedRequeuedHeld": (
+        "held",
+        None,
+        "Slurm could not launch the job (bad prolog or node) and holds it. Release it, or cancel it.",
+    ),
+    "UserEnvRetrievalFailed": (
         "held",
         None,
         "Slurm could not load the user's environment and holds the job. Look for a slow or failing .bashrc.",
     ),
-    "job requeued in held state": (
-        "held",
-        None,
-        "The job was requeued and is held. Release it, or cancel it.",
-    ),
-    "JobLaunchFailure": ("held", None, _LAUNCH),
+    "RequeuedInHeldState": ("held", None, "The job was requeued and is held. Release it, or cancel it."),
     "SystemFailure": ("held", None, "Slurm, a file system or the network failed while the job was started."),
     "BurstBufferOperation": ("held", "bb", "An operation of the burst buffer failed."),
     # never
@@ -169,10 +166,25 @@ _TABLE: dict[str, _Row] = {
     "MaxSubmitJobsPerAccount": ("wait", "account", "As many jobs of the account are queued as may be."),
     # words that squeue shows for jobs that are over
     "NonZeroExitCode": ("wait", None, "The job ended with an exit code other than 0."),
+    "JobLaunchFailure": ("wait", None, "The job could not be launched, or was ended by a signal."),
     "RaisedSignal": ("wait", None, "The job was ended by a signal."),
     "TimeLimit": ("wait", "time", "The job reached its time limit."),
     "OutOfMemory": ("wait", "mem", "The job used more memory than it asked for."),
     "InactiveLimit": ("wait", None, "The job was idle for longer than the site allows."),
+}
+
+# Slurm writes some reasons as sentences (job_ptr->state_desc in slurmctld), with underscores for spaces in
+# some versions.
+_PHRASES = {
+    "nodes required for job": "NodesUnavailable",
+    "launch failed requeued held": "LaunchFailedRequeuedHeld",
+    "user env retrieval failed": "UserEnvRetrievalFailed",
+    "job requeued in held state": "RequeuedInHeldState",
+    "job's account not permitted": "AccountNotAllowed",
+    "job's qos not permitted": "QOSNotAllowed",
+    "job's group not permitted": "PartitionConfig",
+    "job is at or exceeds qos": "QOSResourceLimit",
+    "job is at or exceeds association": "AssociationResourceLimit",
 }
 
 # The rest, about 130, are limits named by a scheme: whose, which kind, of what, counted how.
@@ -207,14 +219,15 @@ def explain(reason: str) -> Reason:
     Details after the name (``ReqNodeNotAvail, UnavailableNodes:node[1-3]``) are kept. An unknown reason, such
     as a site's own, is passed through as it is and taken for ``wait``.
     """
-    written = reason.strip().strip("()")
+    written = reason.strip()
+    if written.startswith("(") and written.endswith(")"):
+        written = written[1:-1]
     spaced = written.replace("_", " ").strip()
-    if spaced.startswith("Nodes required for job"):
-        return _of_table("NodesUnavailable", "")
-    for phrase in (name for name in _TABLE if " " in name):
+    for phrase, meaning in _PHRASES.items():
         if spaced.lower().startswith(phrase):
-            return _of_table(phrase, spaced[len(phrase) :])
-    match = re.match(r"[A-Za-z]+", written)
+            details = spaced if "exceeds" in phrase else spaced.partition("(")[2].removesuffix(")")
+            return _of_table(meaning, details)
+    match = re.match(r"[A-Za-z]+(?=$|[,:(])", written)
     name = match[0] if match else ""
     details = written[len(name) :].strip(" ,:_")
     if name in _TABLE:
@@ -265,4 +278,6 @@ def _of_limit(name: str, limit: re.Match[str], details: str) -> Reason:
 
 def _with_details(text: str, details: str) -> str:
     details = details.strip(" ,:")
+    if details.startswith("(") and details.endswith(")"):
+        details = details[1:-1]
     return f"{text} ({details})" if details else text

@@ -140,7 +140,7 @@ _RULES: tuple[tuple[str, _Kind, str | None, str], ...] = (
     (r"--nice\b", "permanent", "nice", ""),
     (r"dependency", "permanent", "dependency", ""),
     (r"burst buffer", "permanent", "bb", ""),
-    (r"invalid node name|unable to determine this .*node|invalid host", "permanent", "nodelist", ""),
+    (r"invalid node name|invalid host", "permanent", "nodelist", "Look at `exclude` too."),
     (r"threads per core", "permanent", "threads_per_core", ""),
     (r"task count specification", "permanent", "ntasks", ""),
     (r"task distribution", "permanent", "distribution", ""),
@@ -186,7 +186,7 @@ _GENERIC = re.compile(
 _FAILED = re.compile(r"^(?:batch )?job submission failed:\s*", re.IGNORECASE)
 _NOISE = re.compile(r"^(?:try \"?sbatch|usage:|see '?man)", re.IGNORECASE)
 _LIMIT_NAME = re.compile(r"\b(?:Assoc|QOS|Max|Grp)[A-Za-z]{4,60}\b")
-_OPTION = re.compile(r"(?<![\w-])--(?P<name>[a-z][a-z0-9-]*)|unrecognized option '--(?P<unknown>[^']*)'")
+_OPTION = re.compile(r"(?<![\w-])--(?P<name>[a-z][a-z0-9_-]*)")
 _WORDS = (
     "partition",
     "account",
@@ -237,25 +237,22 @@ def _named_limit(lines: list[str]) -> Rejection | None:
 
 
 def _by_rules(texts: list[str], message: str) -> Rejection:
-    for text in texts:
-        for pattern, kind, option, hint in _RULES:
-            if re.search(pattern, text, re.IGNORECASE):
-                return Rejection(kind, _precise_option(text, option), message, hint)
-    for text in texts:
-        match = _OPTION.search(text)
-        if match is not None:
-            return Rejection("permanent", _yaml_name(match["name"] or match["unknown"]), message)
+    """Find the first line that names an option, or else the first that is known at all."""
+    found = [rejection for text in texts if (rejection := _by_rule(text, message)) is not None]
+    naming = [rejection for rejection in found if rejection.option is not None]
+    if naming or found:
+        return (naming or found)[0]
     words = [word for word in _WORDS if re.search(rf"\b{word}", " ".join(texts), re.IGNORECASE)]
     return Rejection("permanent", words[0] if len(words) == 1 else None, message)
 
 
-def _precise_option(text: str, option: str | None) -> str | None:
-    """Prefer the option that the message itself spells out, where the rule knows one of its family only."""
-    match = _OPTION.search(text)
-    if match is None or match["name"] is None or "mutually exclusive" in text:
-        return option
-    return _yaml_name(match["name"])
-
-
-def _yaml_name(name: str) -> str:
-    return name.replace("-", "_")
+def _by_rule(text: str, message: str) -> Rejection | None:
+    spelled_out = _OPTION.search(text)
+    option = spelled_out["name"].replace("-", "_") if spelled_out else None
+    for pattern, kind, usual, hint in _RULES:
+        if re.search(pattern, text, re.IGNORECASE):
+            # A rule knows the family (gres); the message may spell out the member (gpus_per_task).
+            if option is None or "mutually exclusive" in text:
+                option = usual
+            return Rejection(kind, option, message, hint if option == usual else "")
+    return Rejection("permanent", option, message) if option else None

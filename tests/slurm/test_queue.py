@@ -1,0 +1,203 @@
+"""squeue and scontrol: the commands, and their answers from a real Slurm 22.05."""
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dagster_slurm_components.errors import DagsterSlurmError
+from dagster_slurm_components.slurm.control import (
+    CancelReply,
+    is_unknown_job,
+    parse_scancel,
+    parse_scontrol,
+    scancel,
+    scontrol_show_job,
+)
+from dagster_slurm_components.slurm.environment import foreign_variables
+from dagster_slurm_components.slurm.queue import QueueRow, parse_squeue, squeue, squeue_by_name
+from dagster_slurm_components.slurm.replies import query_failure
+
+DATA = Path(__file__).parent / "data"
+CONNECT = "slurm_load_jobs error: Unable to contact slurm controller (connect failure)\n"
+
+
+def program(argv: list[str]) -> list[str]:
+    """Return what follows ``env -u NAME ... NAME=VALUE``, after a look at that part."""
+    assert argv[0] == "env"
+    index = 1
+    while argv[index] == "-u":
+        index += 2
+    assert argv[index] == "SLURM_TIME_FORMAT=%s"
+    return argv[index + 1 :]
+
+
+def test_the_command_does_not_depend_on_the_jobs() -> None:
+    argv = program(squeue())
+    assert argv[0] == "squeue"
+    assert {"--me", "--all", "--states=all", "--noheader"} <= set(argv)
+    assert not any("--jobs" in word or "--json" in word or "--only-job-state" in word for word in argv)
+
+
+def test_nobodys_shell_changes_the_question() -> None:
+    argv = squeue()
+    removed = {argv[index + 1] for index, word in enumerate(argv) if word == "-u"}
+    assert {"SQUEUE_PARTITION", "SQUEUE_STATES", "SQUEUE_FORMAT", "SLURM_CLUSTERS", "SQUEUE_NAMES"} <= removed
+
+
+def test_by_name_and_cluster() -> None:
+    assert program(squeue_by_name("dg-4f2", cluster="lab"))[1] == "--clusters=lab"
+    assert program(squeue_by_name("dg-4f2"))[-1] == "--name=dg-4f2"
+    for name in ("", "a,b", "a b", "a\nb"):
+        with pytest.raises(DagsterSlurmError):
+            squeue_by_name(name)
+    with pytest.raises(DagsterSlurmError, match="no name of a Slurm cluster"):
+        squeue(cluster="--all")
+
+
+def test_rows_of_a_real_queue() -> None:
+    rows = parse_squeue((DATA / "squeue.txt").read_text())
+    assert rows["119"] == QueueRow(
+        job_id="119",
+        state="RUNNING",
+        reason=None,
+        partition="debug",
+        nodes="node[1-2]",
+        num_nodes=2,
+        submit=1795367857,
+        start=1795367857,
+        end_limit=1795368457,
+        restarts=0,
+    )
+    assert {"121_1", "121_[3-5%2]", "122+0", "122+1"} <= set(rows)
+    assert (rows["121_[3-5%2]"].reason, rows["121_[3-5%2]"].start) == ("JobArrayTaskLimit", None)
+    assert (rows["142"].state, rows["142"].restarts, rows["142"].reason) == ("PENDING", 1, "BeginTime")
+    assert (rows["149"].state, rows["149"].reason) == ("NODE_FAIL", "NodeDown")
+    assert rows["150"].reason == "ReqNodeNotAvail, UnavailableNodes:node1"
+    assert rows["132"].reason is not None
+    assert rows["132"].reason.endswith("(closed allows nobody not lab)")
+    assert rows["87"].state == "FAILED"
+    assert len(rows) == len((DATA / "squeue.txt").read_text().splitlines())
+
+
+def test_a_reason_may_hold_bars_and_other_lines_do_no_harm() -> None:
+    text = "CLUSTER: lab\n\n7|PENDING|p|1|5|N/A|N/A|0||a|b|c|\nsqueue: error: x\n8|RUNNING|p\n|||||||||\n"
+    assert {job_id: row.reason for job_id, row in parse_squeue(text).items()} == {"7": "a|b|c"}
+
+
+def test_cluster_names_may_stand_before_the_rows() -> None:
+    assert parse_squeue("CLUSTER: lab\n1|CD|p|1|5|6|7|0|n1|None|\n")["1"].state == "COMPLETED"
+
+
+@given(st.text() | st.text("0123|_[]%\n ACD"))
+def test_no_text_breaks_the_parsers(text: str) -> None:
+    parse_squeue(text)
+    parse_scontrol(text)
+    parse_scontrol(f"JobId=1 JobName=x\n   UserId={text}")
+    parse_scancel(1, text, text)
+    query_failure(1, text, text)
+
+
+@pytest.mark.parametrize(
+    ("returncode", "out", "err", "failed"),
+    [
+        (0, "", "", False),  # no job of this user: an answer
+        (0, "1|CD|...\n", "squeue: error: _parse_next_key: unknown key Foo in slurm.conf\n", False),
+        (0, "", "squeue: error: _parse_next_key: unknown key Foo in slurm.conf\n", False),
+        (1, "", CONNECT, True),
+        (1, "1|CD|...\n", CONNECT, True),
+        (0, "", "sacct: error: Problem talking to the database: Connection refused\n", True),
+        (1, "", "sacct: error: Problem talking to the database: Connection refused\n", True),
+        (1, "", "slurm_load_jobs error: Rate limit exceeded, please retry momentarily\n", True),
+        (127, "", "env: 'squeue': No such file or directory\n", True),
+        (-9, "", "", True),
+        (None, "", "", True),
+        (1, "", "", True),
+    ],
+)
+def test_a_failed_query_is_no_observation(returncode: int | None, out: str, err: str, failed: bool) -> None:
+    assert (query_failure(returncode, out, err) is not None) == failed
+
+
+def test_a_failure_says_what_the_program_said() -> None:
+    assert query_failure(1, "", "squeue: error: one\nsqueue: error: two\n") == "two"
+    assert query_failure(-15, "", "") == "ended by signal 15"
+    assert query_failure(None, "", "") == "no answer in time"
+
+
+def test_scontrol_rows() -> None:
+    failed = parse_scontrol((DATA / "scontrol_failed.txt").read_text())
+    assert failed is not None
+    assert (failed.job_id, failed.state, failed.exit_code, failed.signal) == ("468", "FAILED", 3, None)
+    assert (failed.reason, failed.nodes, failed.restarts) == ("NonZeroExitCode", "node2", 0)
+    assert failed.end is not None
+    assert failed.end - failed.start == 0
+    het = parse_scontrol((DATA / "scontrol_het.txt").read_text())
+    assert het is not None
+    assert het.job_id == "469"
+
+
+@pytest.mark.parametrize("name", ["name", "newline"])
+def test_a_jobs_name_is_not_taken_for_its_state(name: str) -> None:
+    row = parse_scontrol((DATA / f"scontrol_{name}.txt").read_text())
+    assert row is not None
+    assert (row.state, row.reason, row.exit_code) == ("PENDING", "JobHeldUser", 0)
+
+
+def test_an_unknown_job_is_told_from_a_failed_query() -> None:
+    assert is_unknown_job("slurm_load_jobs error: Invalid job id specified\n")
+    assert not is_unknown_job(CONNECT)
+    assert program(scontrol_show_job("12_3")) == ["scontrol", "--all", "show", "job", "12_3"]
+
+
+def test_scancel_takes_ids_only() -> None:
+    assert program(scancel(["1", "2_3"])) == ["scancel", "1", "2_3"]
+    assert program(scancel(["1"], signal="USR1", cluster="lab")) == [
+        "scancel",
+        "--clusters=lab",
+        "--signal=USR1",
+        "1",
+    ]
+    for bad in ([], ["--user=root"], ["1", ""], ["1 2"]):
+        with pytest.raises(DagsterSlurmError):
+            scancel(bad)
+    with pytest.raises(DagsterSlurmError, match="no name of a signal"):
+        scancel(["1"], signal="USR1 --me")
+
+
+@pytest.mark.parametrize(
+    ("returncode", "err", "reply", "ok"),
+    [
+        (0, "", CancelReply((), ()), True),
+        (
+            1,
+            "scancel: error: Kill job error on job id 113: Invalid job id specified\n",
+            CancelReply(("113",), ()),
+            True,
+        ),
+        (
+            1,
+            "scancel: error: Kill job error on job id 5: Job/step already completing or completed\n"
+            "scancel: error: Kill job error on job id 6: Access/permission denied\n",
+            CancelReply(("5",), (("6", "Access/permission denied"),)),
+            False,
+        ),
+        (
+            8,
+            "scancel: error: Kill job error on job id 145: Unable to contact slurm controller (connect failure)\n",
+            CancelReply((), (("145", "Unable to contact slurm controller (connect failure)"),)),
+            False,
+        ),
+        (None, "", CancelReply((), (), "no answer in time"), False),
+        (127, "env: 'scancel': No such file\n", CancelReply((), (), "env: 'scancel': No such file"), False),
+    ],
+)
+def test_scancel_answers(returncode: int | None, err: str, reply: CancelReply, ok: bool) -> None:
+    assert parse_scancel(returncode, "", err) == reply
+    assert reply.ok == ok
+
+
+def test_variables_that_sbatch_must_not_inherit() -> None:
+    names = ["PATH", "SBATCH_PARTITION", "SLURM_JOB_ID", "SLURM_CONF", "SLURM_NTASKS", "HOME", "SLURMISH"]
+    assert foreign_variables(names) == ("SBATCH_PARTITION", "SLURM_JOB_ID", "SLURM_NTASKS")

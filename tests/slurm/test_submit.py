@@ -1,0 +1,196 @@
+"""sbatch: its answers, and why it refuses; the messages are a real Slurm 22.05's unless noted."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dagster_slurm_components.errors import DagsterSlurmError
+from dagster_slurm_components.slurm.rejections import classify_rejection
+from dagster_slurm_components.slurm.submit import SubmitReply, parse_sbatch, sbatch
+
+FAILED = "sbatch: error: Batch job submission failed: "
+UNAVAILABLE = FAILED + "Requested node configuration is not available\n"
+POLICY = FAILED + "Job violates accounting/QOS policy (job submit limit, user's size and/or time limits)\n"
+
+
+def test_the_command() -> None:
+    argv = sbatch(
+        "/w/job.sh", ["/w"], options=[("hold", "")], environment=["PATH", "SBATCH_QOS", "SLURM_CONF"]
+    )
+    assert argv == [
+        *("env", "-u", "SBATCH_QOS", "SLURM_TIME_FORMAT=%s"),
+        *("sbatch", "--parsable", "--hold", "/w/job.sh", "/w"),
+    ]
+    with pytest.raises(DagsterSlurmError, match="not absolute"):
+        sbatch("-job.sh")
+
+
+@pytest.mark.parametrize(
+    ("out", "err", "job_id", "cluster"),
+    [
+        ("123\n", "", "123", None),
+        ("123;lab\n", "", "123", "lab"),
+        ("Welcome to the cluster\n42 is the answer\n123\n", "", "123", None),
+        ("Submitted batch job 77\n", "", "77", None),
+        ("Submitted batch job 77 on cluster lab\n", "", "77", "lab"),
+        ("123\n", "sbatch: warning: can't honor --ntasks-per-node\n", "123", None),
+        ("123\n", "sbatch: lua: your job was moved to the long queue\n", "123", None),
+    ],
+)
+def test_accepted(out: str, err: str, job_id: str, cluster: str | None) -> None:
+    reply = parse_sbatch(0, out, err)
+    assert (reply.verdict, reply.job_id, reply.cluster) == ("accepted", job_id, cluster)
+
+
+@pytest.mark.parametrize(
+    ("returncode", "out", "err"),
+    [
+        (0, "", ""),
+        (0, "0\n", ""),
+        (0, "welcome\n", ""),
+        (None, "", ""),
+        (-9, "", ""),
+        (-15, "123\n", ""),
+        (1, "123\n", "site wrapper: cannot write the log\n"),
+        (1, "", FAILED + "Socket timed out on send/recv operation\n"),
+        (1, "", FAILED + "Unable to contact slurm controller (connect failure)\n"),
+        (1, "", FAILED + "Zero Bytes were transmitted or received\n"),
+        (1, "", FAILED + "Unexpected message received\n"),
+        (1, "", FAILED + "Slurm backup controller in standby mode\n"),
+        (1, "", FAILED + "Rate limit exceeded, please retry momentarily\n"),
+        (1, "", FAILED + "Resource temporarily unavailable\n"),
+        (1, "", FAILED + "Protocol authentication error\n"),
+        (1, "", "sbatch: error: If munged is up, restart with --num-threads=10\n"),
+        (1, "", "sbatch: fatal: Could not establish a configuration source\n"),
+    ],
+)
+def test_ambiguous(returncode: int | None, out: str, err: str) -> None:
+    reply = parse_sbatch(returncode, out, err)
+    assert (reply.verdict, reply.job_id) == ("ambiguous", None)
+    assert reply.message
+
+
+@pytest.mark.parametrize(
+    ("err", "option"),
+    [
+        (
+            "sbatch: error: invalid partition specified: nope\n"
+            + FAILED
+            + "Invalid partition name specified\n",
+            "partition",
+        ),
+        (FAILED + "Invalid account or account/partition combination specified\n", "account"),
+        (FAILED + "Invalid qos specification\n", "qos"),
+        ("sbatch: error: Memory specification can not be satisfied\n" + UNAVAILABLE, "mem"),
+        (FAILED + "Invalid feature specification\n", "constraint"),
+        (UNAVAILABLE, None),
+        ("sbatch: error: Invalid generic resource (gres) specification\n", "gres"),
+        (FAILED + "Requested reservation is invalid\n", "reservation"),
+        ("sbatch: error: Invalid --time specification\n", "time"),
+        (FAILED + "Invalid node name specified\n", "nodelist"),
+        (FAILED + "Job dependency problem\n", "dependency"),
+        ("sbatch: fatal: --mem, --mem-per-cpu, and --mem-per-gpu are mutually exclusive.\n", "mem"),
+        ("sbatch: error: Invalid --mem specification\n", "mem"),
+        ('sbatch: error: Invalid numeric value "0" for --ntasks.\n', "ntasks"),
+        ('sbatch: error: "x" is not a valid node count\n', "nodes"),
+        ("sbatch: unrecognized option '--foo=1'\nTry \"sbatch --help\" for more information\n", "foo"),
+        (FAILED + "Invalid job array specification\n", "array"),
+        (FAILED + "Invalid license specification\n", "licenses"),
+        (
+            "Invalid time specification (pos=0): never\nsbatch: error: Invalid --begin specification\n",
+            "begin",
+        ),
+        ("sbatch: error: No cluster 'nope' known by database.\n", "clusters"),
+        ("sbatch: error: Invalid --signal specification\n", "signal"),
+        (FAILED + "Invalid time-min specification (exceeds job's time or other limits)\n", "time_min"),
+        (FAILED + "Job --batch option is invalid or not a subset of --constraints\n", "batch"),
+        ("sbatch: error: Invalid --exclusive specification\n", "exclusive"),
+        ('sbatch: error: Invalid numeric value "x" for --switches.\n', "switches"),
+        (
+            "sbatch: error: Failed to validate job spec. --gpus-per-task used without either --gpus or "
+            "-n/--ntasks is not allowed.\nsbatch: error: Invalid generic resource (gres) specification\n",
+            "gpus_per_task",
+        ),
+        # texts of slurm_strerror() that this cluster can't be brought to say
+        (FAILED + "User's group not permitted to use this partition\n", "partition"),
+        (FAILED + "No partition specified or system default partition\n", "partition"),
+        (FAILED + "Requested time limit is invalid (missing or exceeds some limit)\n", "time"),
+        (FAILED + "Time limit specification required, but not provided\n", "time"),
+        (FAILED + "Node count specification invalid\n", "nodes"),
+        (FAILED + "More processors requested than permitted\n", "cpus_per_task"),
+        (FAILED + "Access denied to requested reservation\n", "reservation"),
+        (FAILED + "Invalid wckey specification\n", "wckey"),
+        (FAILED + "Partition in DOWN state\n", "partition"),
+        (FAILED + "Access/permission denied\n", None),
+    ],
+)
+def test_permanent_rejections(err: str, option: str | None) -> None:
+    reply = parse_sbatch(1, "", err)
+    assert reply.verdict == "rejected"
+    assert reply.rejection is not None
+    assert (reply.rejection.kind, reply.rejection.option) == ("permanent", option)
+    assert "sbatch: error" not in reply.rejection.message
+
+
+@pytest.mark.parametrize(
+    ("err", "kind", "option"),
+    [
+        ("sbatch: error: QOSMaxSubmitJobPerUserLimit\n" + POLICY, "limit", "qos"),
+        ("sbatch: error: AssocMaxSubmitJobLimit\n" + POLICY, "limit", "account"),
+        ("sbatch: error: AssocGrpSubmitJobsLimit\n" + POLICY, "limit", "account"),
+        ("sbatch: error: QOSMaxWallDurationPerJobLimit\n" + POLICY, "permanent", "time"),
+        ("sbatch: error: QOSMaxCpuPerJobLimit\n" + POLICY, "permanent", "ntasks"),
+        ("sbatch: error: QOSMinGRES\n" + POLICY, "permanent", "gres"),
+        (POLICY, "unknown", None),
+        (FAILED + "MaxJobCount limit reached\n", "limit", None),
+        ("sbatch: error: Slurm job queue full, sleeping and retrying.\n" + FAILED + "x\n", "limit", None),
+        (FAILED + "System submissions disabled\n", "limit", None),
+        (FAILED + "Unspecified error\n", "unknown", None),
+        ("", "unknown", None),
+    ],
+)
+def test_limits(err: str, kind: str, option: str | None) -> None:
+    rejection = classify_rejection(err)
+    assert (rejection.kind, rejection.option) == (kind, option)
+
+
+@pytest.mark.parametrize(
+    ("err", "option", "message"),
+    [
+        (
+            "sbatch: error: lua: You must name an account with -A\n" + FAILED + "Unspecified error\n",
+            "account",
+            "lua: You must name an account with -A",
+        ),
+        (
+            "sbatch: error: GPU jobs need --gres=gpu:TYPE:N\n" + FAILED + "Unspecified error\n",
+            "gres",
+            "GPU jobs need --gres=gpu:TYPE:N",
+        ),
+        (
+            "sbatch: error: Your project has ended. Write to the help desk.\n"
+            + FAILED
+            + "Unspecified error\n",
+            None,
+            "Your project has ended. Write to the help desk.",
+        ),
+    ],
+)
+def test_a_sites_own_words_come_first(err: str, option: str | None, message: str) -> None:
+    rejection = classify_rejection(err)
+    assert (rejection.kind, rejection.option, rejection.message) == ("permanent", option, message)
+
+
+def test_no_sbatch() -> None:
+    reply = parse_sbatch(127, "", "env: 'sbatch': No such file or directory\n")
+    assert reply.rejection is not None
+    assert (reply.verdict, reply.rejection.kind) == ("rejected", "permanent")
+    assert "PATH" in reply.rejection.hint
+
+
+@given(st.none() | st.integers(-64, 255), st.text(), st.text())
+def test_no_answer_breaks_the_parser(returncode: int | None, out: str, err: str) -> None:
+    reply = parse_sbatch(returncode, out, err)
+    assert isinstance(reply, SubmitReply)
+    assert (reply.verdict == "accepted") == (reply.job_id is not None)
+    assert (reply.verdict == "rejected") == (reply.rejection is not None)
