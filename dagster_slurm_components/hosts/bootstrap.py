@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from dataclasses import dataclass
 from functools import cache
@@ -81,13 +82,10 @@ def boot(pipe: ProcessPipe, name: str, timeout: float) -> None:
     watchdog = threading.Timer(timeout, expire)
     watchdog.daemon = True
     watchdog.start()
-    noise = b""
     try:
-        try:
+        with contextlib.suppress(OSError, EOFError):  # it has ended already: what it said tells why
             pipe.write(source())
-            noise = _listen(pipe)
-        except (OSError, EOFError) as error:
-            noise = str(error).encode()
+        noise = _listen(pipe)
         if noise.endswith(satellite.READY):
             return
     finally:
@@ -101,7 +99,10 @@ def _listen(pipe: Pipe) -> bytes:
     # One byte more than the marker could be the first frame's: read what is missing, no more.
     noise = b""
     while not noise.endswith(satellite.READY) and len(noise) < _NOISE:
-        piece = pipe.read(_missing(noise))
+        try:
+            piece = pipe.read(_missing(noise))
+        except (OSError, EOFError):
+            break
         if not piece:
             break
         noise += piece
