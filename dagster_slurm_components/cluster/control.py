@@ -236,7 +236,7 @@ def _make_accounts(layout: Layout, report: Report) -> None:
     if made.exists():
         return
     report("adding accounts and limits")
-    completed = run_program(layout, ["sacctmgr", "-i"], stdin=render.accounting_commands(layout))
+    completed = run_program(layout, ["sacctmgr", "-i"], stdin=render.accounting_commands(layout), check=False)
     if completed.returncode != 0 or completed.stderr.strip():
         # What an interrupted attempt has added is an error to some versions: what counts is what is there.
         show = ["sacctmgr", "-n", "-P", "show", "assoc", f"user={layout.user}", "format=account"]

@@ -97,6 +97,7 @@ def _mariadbd(layout: Layout, find: Callable[[str], str]) -> Daemon:
         f"--user={layout.user}",
         f"--datadir={layout.database}",
         f"--socket={layout.database_socket}",
+        f"--tmpdir={layout.database_tmp}",
         f"--pid-file={layout.run}/mariadbd.self",
         "--skip-networking",
         "--skip-log-bin",

@@ -183,6 +183,11 @@ class Layout:
         return self.folder / "db"
 
     @property
+    def database_tmp(self) -> Path:
+        """MariaDB's temporary tables: it removes those of every other server from a folder it shares."""
+        return self.folder / "tmp"
+
+    @property
     def ssh(self) -> Path:
         """Host key, user key, authorized keys and known hosts."""
         return self.folder / "ssh"

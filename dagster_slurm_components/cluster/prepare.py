@@ -36,7 +36,7 @@ def _folders(layout: Layout) -> None:
     for folder in open_folders:
         folder.mkdir(exist_ok=True)
         folder.chmod(0o755)
-    for folder in (layout.ssh, layout.work, layout.spool / "ctld"):
+    for folder in (layout.ssh, layout.work, layout.database_tmp, layout.spool / "ctld"):
         folder.mkdir(exist_ok=True)
         folder.chmod(0o700)
     if os.getuid() == 0:
@@ -117,6 +117,7 @@ def _begin_database(layout: Layout) -> subprocess.Popen[str] | None:
         "--no-defaults",
         f"--user={layout.user}",
         f"--datadir={layout.database}",
+        f"--tmpdir={layout.database_tmp}",
         # The database knows its one user by the Unix user at the other end of the socket.
         "--auth-root-authentication-method=socket",
         f"--auth-root-socket-user={layout.user}",
