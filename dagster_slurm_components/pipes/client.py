@@ -89,7 +89,7 @@ def identify(context: Context) -> JobIdentity:
         span = context.partition_key_range
         partition = f"{span.start}...{span.end}"
     return JobIdentity(
-        run_id=context.run_id,
+        run_id=context.run.run_id,
         step=context.get_step_execution_context().step.key,
         partition=partition,
         attempt=context.retry_number,
@@ -134,7 +134,7 @@ def _cancel_wanted(context: Context, resolved: ResolvedScript) -> bool:
 
     Any other end of the process (a redeployment, a closed laptop) leaves the job alone.
     """
-    run = context.instance.get_run_by_id(context.run_id)
+    run = context.instance.get_run_by_id(context.run.run_id)
     terminated = run is not None and run.status is dg.DagsterRunStatus.CANCELING
     return terminated or resolved.profile.profile.on_shutdown == "cancel"
 
