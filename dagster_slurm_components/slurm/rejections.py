@@ -7,38 +7,14 @@ from dataclasses import dataclass
 from typing import Literal
 
 from .reasons import explain
-from .replies import messages
+from .replies import UNREACHABLE, messages
 
+# A request may have gone out though its answer didn't come in (nextflow issue 970 and many others). Some of
+# these surely mean "not accepted", such as a refused connection or an exceeded rate; they are here because
+# the same call may be accepted a moment later, and looking for the job first costs nothing.
 AMBIGUOUS: tuple[str, ...] = (
-    # The request went out and the answer didn't come in: the job may exist (nextflow issue 970 and many
-    # others).
-    r"socket timed out",
-    r"timed out (?:establishing|reading|writing)",
-    r"unable to contact slurm controller",
-    r"communication (?:connection|shutdown) failure",
-    r"message (?:send|receive) failure",
-    r"zero bytes were transmitted",
-    r"unexpected message received",
-    r"header lengths are longer than data received",
-    r"insane message length",
-    r"connection (?:refused|reset|timed out|failure|forced closed|rejected)",
-    r"transport endpoint",
-    r"broken pipe",
-    r"no route to host",
-    r"network is unreachable",
-    r"resource temporarily unavailable",
-    r"interrupted system call",
+    *UNREACHABLE,
     r"unable to create job record, try again",
-    r"temporarily unable to accept job",
-    r"job creation temporarily disabled",
-    r"standby mode",
-    # Surely not accepted, but the same call may be a moment later: looking first costs nothing.
-    r"rate limit exceeded",
-    r"could not establish a configuration source",
-    r"failed to (?:fetch|load) config",
-    r"protocol authentication error",
-    r"authentication (?:credential|agent|does not apply)",
-    r"munge",
     r"slurm internal error",
 )
 """Patterns, case ignored, of what sbatch writes to stderr when the job may exist nevertheless."""

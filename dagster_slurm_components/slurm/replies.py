@@ -4,38 +4,40 @@ from __future__ import annotations
 
 import re
 
-_TROUBLE = re.compile(
-    "|".join(
-        (
-            r"unable to contact slurm controller",
-            r"socket timed out",
-            r"timed out (?:establishing|reading|writing|on send/recv)",
-            r"connection (?:refused|reset|failure|timed out|forced closed|rejected)",
-            r"communication (?:connection|shutdown) failure",
-            r"message (?:send|receive) failure",
-            r"zero bytes were transmitted",
-            r"unexpected message received",
-            r"header lengths are longer",
-            r"insane message length",
-            r"transport endpoint",
-            r"broken pipe",
-            r"no route to host",
-            r"network is unreachable",
-            r"temporarily unable|temporarily unavailable",
-            r"rate limit exceeded",
-            r"standby mode",
-            r"problem talking to the database",
-            r"unable to connect to database",
-            r"failed to open persistent connection",
-            r"slurm accounting storage is disabled",
-            r"could not establish a configuration source",
-            r"failed to fetch config",
-            r"protocol authentication error|authentication credential|authentication agent",
-            r"munge",
-        )
-    ),
-    re.IGNORECASE,
+UNREACHABLE: tuple[str, ...] = (
+    r"unable to contact slurm controller",
+    r"socket timed out",
+    r"timed out (?:establishing|reading|writing)",
+    r"connection (?:refused|reset|failure|timed out|forced closed|rejected)",
+    r"communication (?:connection|shutdown) failure",
+    r"message (?:send|receive) failure",
+    r"zero bytes were transmitted",
+    r"unexpected message received",
+    r"header lengths are longer",
+    r"insane message length",
+    r"transport endpoint",
+    r"broken pipe",
+    r"no route to host",
+    r"network is unreachable",
+    r"temporarily (?:unable|unavailable|disabled)",
+    r"interrupted system call",
+    r"rate limit exceeded",
+    r"standby mode",
+    r"could not establish a configuration source",
+    r"failed to (?:fetch|load) config",
+    r"protocol authentication error",
+    r"authentication (?:credential|agent|does not apply)",
+    r"munge",
 )
+"""Patterns, case ignored, of messages about reaching Slurm's daemons rather than about the request."""
+
+_DATABASE = (
+    r"problem talking to the database",
+    r"unable to connect to database",
+    r"failed to open persistent connection",
+    r"slurm accounting storage is disabled",
+)
+_TROUBLE = re.compile("|".join((*UNREACHABLE, *_DATABASE)), re.IGNORECASE)
 
 
 def query_failure(returncode: int | None, out: str, err: str) -> str | None:
@@ -58,11 +60,6 @@ def query_failure(returncode: int | None, out: str, err: str) -> str | None:
     if returncode < 0:
         return said or f"ended by signal {-returncode}"
     return said or f"exit code {returncode} without a message"
-
-
-def is_trouble(err: str) -> bool:
-    """Say whether the message is about reaching Slurm's daemons, rather than about the request."""
-    return _TROUBLE.search(err) is not None
 
 
 def last_line(text: str) -> str:

@@ -1,0 +1,304 @@
+"""The same against a real Slurm: what it reads back, says and refuses."""
+
+from __future__ import annotations
+
+import os
+import random
+import subprocess
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dagster_slurm_components.slurm import commands
+from dagster_slurm_components.slurm.control import ControlRow
+from dagster_slurm_components.slurm.header import escape_pattern, render_header
+from dagster_slurm_components.slurm.metrics import metrics
+from dagster_slurm_components.slurm.outcome import outcome
+from dagster_slurm_components.slurm.reasons import Reason, explain
+from dagster_slurm_components.slurm.states import Outcome, Phase, state
+
+pytestmark = pytest.mark.slurm
+
+Option = tuple[str, str]
+
+
+class Slurm:
+    """Runs the commands as the satellite would, and remembers the jobs to cancel them."""
+
+    def __init__(self, slurm_conf: Path, folder: Path) -> None:
+        # Hostile variables: none of them may change any answer below.
+        self.environment = {
+            **os.environ,
+            "SLURM_CONF": str(slurm_conf),
+            "SLURM_TIME_FORMAT": "%H:%M",
+            "SQUEUE_FORMAT": "%i",
+            "SQUEUE_STATES": "SUSPENDED",
+            "SQUEUE_PARTITION": "down",
+            "SACCT_FORMAT": "user",
+            "SCANCEL_PARTITION": "down",
+            "SCANCEL_INTERACTIVE": "1",
+            "SBATCH_PARTITION": "down",
+            "SBATCH_TIMELIMIT": "7",
+        }
+        self.folder = folder
+        self.jobs: list[str] = []
+        self.since = int(time.time()) - 60
+
+    def run(self, argv: Sequence[str]) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            argv, env=self.environment, capture_output=True, text=True, timeout=60, check=False, input=""
+        )
+
+    def try_submit(self, body: str, *options: Option) -> commands.SubmitReply:
+        script = self.folder / f"job{len(self.jobs)}.sh"
+        defaults = {"output": "/dev/null", **dict(options)}
+        script.write_text(render_header(list(defaults.items())) + body + "\n", "utf-8")
+        done = self.run(commands.sbatch(str(script), environment=self.environment))
+        return commands.parse_sbatch(done.returncode, done.stdout, done.stderr)
+
+    def submit(self, body: str, *options: Option) -> str:
+        reply = self.try_submit(body, *options)
+        assert reply.job_id is not None, reply
+        self.jobs.append(reply.job_id)
+        return reply.job_id
+
+    def queue(self) -> dict[str, commands.QueueRow]:
+        done = self.run(commands.squeue())
+        assert commands.query_failure(done.returncode, done.stdout, done.stderr) is None
+        return commands.parse_squeue(done.stdout)
+
+    def accounting(self, job_id: str) -> commands.AccountingRow | None:
+        done = self.run(commands.sacct([job_id], since=self.since))
+        assert commands.query_failure(done.returncode, done.stdout, done.stderr) is None
+        return commands.parse_sacct(done.stdout).get(job_id)
+
+    def show(self, job_id: str) -> ControlRow | None:
+        return commands.parse_scontrol(self.run(commands.scontrol_show_job(job_id)).stdout)
+
+    def cancel(self, *job_ids: str) -> commands.CancelReply:
+        done = self.run(commands.scancel(job_ids))
+        return commands.parse_scancel(done.returncode, done.stdout, done.stderr)
+
+    def ended(self, job_id: str) -> commands.AccountingRow:
+        def look() -> commands.AccountingRow | None:
+            row = self.accounting(job_id)
+            return row if row is not None and state(row.state).phase is Phase.TERMINAL else None
+
+        found: commands.AccountingRow = wait_for(look)
+        return found
+
+
+def wait_for(look: Callable[[], Any], seconds: float = 40) -> Any:
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        found = look()
+        if found:
+            return found
+        time.sleep(0.2)
+    raise AssertionError(f"nothing within {seconds} s")
+
+
+@pytest.fixture
+def slurm(cluster: Any, tmp_path: Path) -> Iterator[Slurm]:
+    slurm = Slurm(cluster.slurm_conf, tmp_path)
+    yield slurm
+    if slurm.jobs:
+        slurm.cancel(*slurm.jobs)
+
+
+HOSTILE = [
+    "a b",
+    'a"b',
+    "it's",
+    "#no comment",
+    "a #b",
+    "50%j",
+    "back\\slash",
+    "trail\\",
+    "\\ x",
+    "mix '\"\\ #",
+    "ünïcödé 😀",
+    "$HOME `id` $(id) ;|&<>",
+    "HetJob packjob",
+    "  lead",
+    "trail  ",
+    ":colon",
+    '{"a": [1, 2]}',
+    "--nodes=3",
+    "\\\\",
+    "het\\job",
+]
+SEEDED = random.Random(7)
+RANDOM = ["".join(SEEDED.choices("ab \\\"'#%$`:;é=-hetjob", k=SEEDED.randint(1, 25))) for _ in range(12)]
+
+
+def test_sbatch_reads_values_back(slurm: Slurm) -> None:
+    jobs = {slurm.submit("true", ("comment", value), ("hold", "")): value for value in HOSTILE + RANDOM}
+    done = slurm.run(["env", "-u", "SQUEUE_STATES", "-u", "SQUEUE_PARTITION", "squeue", "-ho", "%i %k"])
+    comments = dict(line.split(" ", 1) for line in done.stdout.splitlines())
+    assert {job_id: comments[job_id] for job_id in jobs} == jobs
+
+
+@pytest.mark.parametrize(
+    "name", ["50%done %j", "%%x", "a\\b %j", "a\\\\b", 'sp "q" #h', "ünï 😀", "trail%", "tr\\"]
+)
+def test_output_files_have_exactly_their_names(slurm: Slurm, tmp_path: Path, name: str) -> None:
+    folder = tmp_path / name
+    folder.mkdir()
+    slurm.submit("echo hi", ("output", escape_pattern(str(folder / "out %u.log"))))
+    wait_for((folder / "out %u.log").exists)
+
+
+def test_life_of_a_job(slurm: Slurm) -> None:
+    name = f"dg-{random.getrandbits(64):x}"
+    job_id = slurm.submit(
+        "srun sleep 60", ("job-name", name), ("nodes", "2"), ("time", "30"), ("begin", "now")
+    )
+    running = wait_for(lambda: (row := slurm.queue()[job_id]).state == "RUNNING" and row)
+    assert running.partition == "debug"
+    assert running.num_nodes == 2
+    assert running.nodes.startswith("node[")
+    assert running.restarts == 0
+    assert abs(running.start - time.time()) < 60
+    assert running.end_limit - running.start == 1800
+    for argv, parse in (
+        (commands.squeue_by_name(name), commands.parse_squeue),
+        (commands.sacct_by_name(name, since=slurm.since), commands.parse_sacct),
+    ):
+        wait_for(lambda argv=argv, parse=parse: set(parse(slurm.run(argv).stdout)) == {job_id})
+    shown = slurm.show(job_id)
+    assert shown is not None
+    assert (shown.state, shown.start, shown.nodes) == ("RUNNING", running.start, running.nodes)
+    assert slurm.cancel(job_id).ok
+    row = slurm.ended(job_id)
+    assert (row.state, row.cancelled_by) == ("CANCELLED", os.getuid())
+    assert outcome(row).outcome is Outcome.CANCELLED
+    assert slurm.queue()[job_id].state in ("CANCELLED", "COMPLETING")
+    assert slurm.cancel(job_id).ok
+
+
+def test_exit_codes_signals_and_figures(slurm: Slurm) -> None:
+    busy = "x = bytearray(150 * 2**20); import time; t = time.time()\nwhile time.time() - t < 3: pass"
+    jobs = {
+        "code": slurm.submit("exit 3"),
+        "signal": slurm.submit("kill -SEGV $$"),
+        "output": slurm.submit("true", ("output", "/nonexistent/out")),
+        "figures": slurm.submit(f"srun python3 -c '{busy}'", ("mem", "300M"), ("cpus-per-task", "2")),
+    }
+    rows = {name: slurm.ended(job_id) for name, job_id in jobs.items()}
+    assert (rows["code"].exit_code, rows["code"].signal) == (3, None)
+    assert (rows["signal"].exit_code, rows["signal"].signal) == (0, 11)
+    assert "output file" in outcome(rows["output"]).message
+    figures = metrics(rows["figures"])
+    assert figures.cpu_efficiency is not None
+    assert 0.2 < figures.cpu_efficiency < 0.7
+    assert figures.asked_memory_bytes == 300 * 2**20
+    assert figures.memory_efficiency is not None
+    assert 0.45 < figures.memory_efficiency < 1
+    shown = slurm.show(jobs["code"])
+    assert shown is not None
+    assert (shown.state, shown.exit_code, shown.reason) == ("FAILED", 3, "NonZeroExitCode")
+
+
+def test_memory_over_the_limit(slurm: Slurm, tmp_path: Path) -> None:
+    errors = tmp_path / "err"
+    hungry = "python3 -c 'x = bytearray(10**9); import time; time.sleep(30)'"
+    job_id = slurm.submit(hungry, ("mem", "200M"), ("error", escape_pattern(str(errors))))
+    ending = outcome(slurm.ended(job_id), errors.read_text())
+    assert ending.outcome is Outcome.OUT_OF_MEMORY
+    assert "200.0 MiB" in ending.message
+
+
+def test_requeued_jobs_are_one_job(slurm: Slurm) -> None:
+    job_id = slurm.submit("sleep 60", ("requeue", ""))
+    wait_for(lambda: slurm.queue()[job_id].state == "RUNNING")
+    wait_for(lambda: slurm.accounting(job_id))
+    slurm.run(["scontrol", "requeue", job_id])
+    row = wait_for(lambda: (row := slurm.queue()[job_id]).state == "PENDING" and row)
+    assert row.restarts == 1
+    wait_for(lambda: slurm.queue()[job_id].reason == "BeginTime")
+    accounting = wait_for(lambda: (row := slurm.accounting(job_id)) and row.restarts and row)
+    assert accounting.state == "PENDING"
+    shown = slurm.show(job_id)
+    assert shown is not None
+    assert shown.restarts == 1
+
+
+def test_waiting_for_ever_has_a_reason(slurm: Slurm) -> None:
+    jobs = {
+        slurm.submit("true", ("time", "5-00:00:00")): ("PartitionTimeLimit", "never", "time"),
+        slurm.submit("true", ("partition", "closed")): ("AccountNotAllowed", "never", "account"),
+        slurm.submit("true", ("partition", "down")): ("PartitionDown", "held", "partition"),
+        slurm.submit("true", ("nodes", "99")): ("PartitionConfig", "held", "partition"),
+        slurm.submit("true", ("hold", "")): ("JobHeldUser", "held", None),
+        slurm.submit("true", ("begin", "now+1hour")): ("BeginTime", "wait", "begin"),
+    }
+    for job_id, (name, permanence, option) in jobs.items():
+        # The two schedulers of slurmctld take turns; for one of them the first job is PartitionConfig too.
+        def look(job_id: str = job_id, name: str = name) -> Reason | None:
+            reason = explain(slurm.queue()[job_id].reason or "")
+            return reason if reason.name == name else None
+
+        reason = wait_for(look)
+        assert (reason.permanence, reason.option) == (permanence, option)
+
+
+@pytest.mark.parametrize(
+    ("options", "kind", "option"),
+    [
+        ([("partition", "nope")], "permanent", "partition"),
+        ([("account", "nope")], "permanent", "account"),
+        ([("qos", "nope")], "permanent", "qos"),
+        ([("mem", "1T")], "permanent", "mem"),
+        ([("constraint", "nope")], "permanent", "constraint"),
+        ([("gres", "foo:1")], "permanent", "gres"),
+        ([("reservation", "nope")], "permanent", "reservation"),
+        ([("time", "soon")], "permanent", "time"),
+        ([("nodes", "x")], "permanent", "nodes"),
+        ([("nodelist", "nope")], "permanent", "nodelist"),
+        ([("dependency", "foo")], "permanent", "dependency"),
+        ([("mem", "1G"), ("mem-per-cpu", "1G")], "permanent", "mem"),
+        ([("licenses", "nope")], "permanent", "licenses"),
+        ([("nonsense", "1")], "permanent", "nonsense"),
+    ],
+)
+def test_rejections(slurm: Slurm, options: list[Option], kind: str, option: str | None) -> None:
+    reply = slurm.try_submit("true", *options)
+    assert reply.verdict == "rejected", reply
+    assert reply.rejection is not None
+    assert (reply.rejection.kind, reply.rejection.option) == (kind, option), reply
+
+
+def test_a_limit_is_not_the_jobs_fault(slurm: Slurm) -> None:
+    options = (("account", "tiny"), ("qos", "limited"), ("hold", ""))
+    replies = [slurm.try_submit("true", *options) for _ in range(4)]
+    slurm.jobs += [reply.job_id for reply in replies if reply.job_id]
+    last = replies[-1].rejection
+    assert last is not None
+    assert (last.kind, last.option) == ("limit", "qos")
+
+
+def test_unknown_jobs_and_unknown_names_are_answers(slurm: Slurm) -> None:
+    for argv in (commands.squeue_by_name("dg-none"), commands.sacct(["99999999"], since=0)):
+        done = slurm.run(argv)
+        assert (done.returncode, done.stdout) == (0, "")
+    done = slurm.run(commands.scontrol_show_job("99999999"))
+    assert commands.is_unknown_job(done.stderr)
+
+
+def test_without_a_controller_nothing_is_observed(slurm: Slurm, tmp_path: Path) -> None:
+    conf = Path(slurm.environment["SLURM_CONF"]).read_text()
+    lines = [
+        "SlurmctldPort=1" if line.startswith("SlurmctldPort=") else line
+        for line in conf.splitlines()
+        if not line.startswith("MessageTimeout")
+    ]
+    broken = tmp_path / "slurm.conf"
+    broken.write_text("\n".join([*lines, "MessageTimeout=1"]) + "\n")
+    slurm.environment["SLURM_CONF"] = str(broken)
+    done = slurm.run(commands.squeue())
+    assert commands.query_failure(done.returncode, done.stdout, done.stderr) is not None
+    assert slurm.try_submit("true").verdict == "ambiguous"
