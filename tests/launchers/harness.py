@@ -181,7 +181,8 @@ def start_here(run: Run) -> subprocess.Popen[bytes]:
 
 def slurm(cluster: Cluster, *argv: str) -> str:
     """Run a Slurm program and return its output."""
-    clean = {name: value for name, value in os.environ.items() if not name.startswith(("SLURM", "SBATCH", "DAGSTER"))}
+    foreign = ("SLURM", "SBATCH", "DAGSTER")
+    clean = {name: value for name, value in os.environ.items() if not name.startswith(foreign)}
     completed = subprocess.run(
         argv, env={**clean, "SLURM_CONF": str(cluster.slurm_conf)}, capture_output=True, text=True, timeout=30, check=False
     )
@@ -196,4 +197,5 @@ def submit(cluster: Cluster, run: Run) -> str:
 
 def wait_gone(cluster: Cluster, job: str, timeout: float = 60) -> None:
     """Wait until Slurm has nothing left of a job."""
-    wait_until(lambda: not slurm(cluster, "squeue", "--noheader", "--jobs", job, "--me").strip(), f"end of {job}", timeout)
+    listed = ("squeue", "--noheader", "--me", "--jobs", f"{job},{job}")  # twice: no error when it is unknown
+    wait_until(lambda: not slurm(cluster, *listed).strip(), f"the end of job {job}", timeout)

@@ -3,11 +3,13 @@
 Runs inside the job on Python 3.6 or newer, with the standard library only.
 """
 
+import argparse
 import os
 import sys
+from typing import List, Tuple
 
 
-def split(parser):
+def split(parser: argparse.ArgumentParser) -> Tuple[argparse.Namespace, List[str]]:
     """Return the parsed options and the payload of this program's command line."""
     words = sys.argv[1:]
     at = words.index("--")
@@ -17,7 +19,7 @@ def split(parser):
     return parser.parse_args(words[:at]), payload
 
 
-def program(name):
+def program(name: str) -> List[str]:
     """Return the start of the command line that runs another program of this folder.
 
     Without site-packages: it starts faster, and needs none.

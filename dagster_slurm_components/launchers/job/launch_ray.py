@@ -8,12 +8,14 @@ decides: the payload's end is the job's, the end of Ray on any node is a failure
 Runs inside the job on Python 3.6 or newer, with the standard library only.
 """
 
+import argparse
+import contextlib
 import os
 import resource
 import secrets
-import subprocess
 import sys
 import time
+from typing import List, Optional
 
 import command_line
 import nodes
@@ -25,16 +27,14 @@ _HERE = os.path.dirname(os.path.abspath(__file__))
 NOT_STARTED = 1
 
 
-def raise_file_limit():
+def raise_file_limit() -> None:
     """Allow as many open files as we may: Ray needs many, and the soft limit is often 1024."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    try:
+    with contextlib.suppress(ValueError, OSError):  # macOS reports a limit that can't be set
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    except (ValueError, OSError):  # macOS reports a limit that can't be set
-        pass
 
 
-def require_token():
+def require_token() -> None:
     """Let nobody else on these nodes use the cluster: Ray 2.52 and newer ask for a token, older ones ignore it."""
     if "RAY_AUTH_MODE" in os.environ:
         return
@@ -47,62 +47,69 @@ def require_token():
 class Cluster:
     """The head, the workers and the payload of one job."""
 
-    def __init__(self, options, payload):
+    def __init__(self, options: argparse.Namespace, payload: List[str]) -> None:
         self.options = options
         self.payload = payload
         self.family = processes.Family()
         self.names = nodes.names()
         self.head = ray_node.RayNode(self.family, options, 0)
-        self._lifeline = None
-        self._kill_at = None
+        self._lifeline: Optional[int] = None
+        self._kill_at: Optional[float] = None
 
-    def start(self):
+    def start(self) -> None:
         """Start the head and the workers side by side, and whoever tells us that all are there."""
         self.head.start(dashboard=self.options.dashboard)
         if len(self.names) > 1:
             self._start_workers()
-        timeout = "%g" % self.options.start_timeout
+        timeout = f"{self.options.start_timeout:g}"
         wait = [os.environ["DAGSTER_SLURM_PYTHON"], os.path.join(_HERE, "ray_wait.py")]
-        self.family.start("wait", wait + [self.head.endpoint, timeout] + self.names, env=ray_node.environment())
+        self.family.start(
+            "wait", [*wait, self.head.endpoint, timeout, *self.names], env=ray_node.environment()
+        )
 
-    def _start_workers(self):
+    def _start_workers(self) -> None:
         others = len(self.names) - 1
-        step = ["srun", "--nodes=%d" % others, "--ntasks=%d" % others, "--nodelist=" + ",".join(self.names[1:])]
-        worker = command_line.program("ray_node.py") + ["--head=" + self.head.endpoint]
-        worker += ray_node.common_options(self.options) + ["--"]
+        step = [
+            "srun",
+            f"--nodes={others}",
+            f"--ntasks={others}",
+            "--nodelist=" + ",".join(self.names[1:]),
+        ]
+        worker = [*command_line.program("ray_node.py"), "--head=" + self.head.endpoint]
+        worker += [*ray_node.common_options(self.options), "--"]
         # srun passes its standard input on to all tasks: its end tells the workers to end, whether we close it
         # or die.
         reader, self._lifeline = os.pipe()
         self.family.start("workers", step + nodes.srun_options() + worker, stdin=reader)
         os.close(reader)
 
-    def start_payload(self):
-        """Start the payload."""
+    def start_payload(self) -> Optional[int]:
+        """Start the payload; return an exit code if it can't be."""
         if self.options.dashboard:
-            records.note(ray_dashboard="%s %d" % (records.own_node(), self.head.dashboard_port))
+            records.note(ray_dashboard=f"{records.own_node()} {self.head.dashboard_port}")
         env = dict(os.environ, RAY_ADDRESS=self.head.endpoint)
         try:
             self.family.start("payload", self.payload, env=env)
         except OSError as exc:
-            records.say("the payload can't be started: %s" % exc)
+            records.say(f"the payload can't be started: {exc}")
             return 127 if isinstance(exc, FileNotFoundError) else 126
         return None
 
-    def run(self):
+    def run(self) -> int:
         """Return the exit code: the payload's, or that of what failed before it."""
         self.start()
         while True:
-            event = self.family.wait(None if self._kill_at is None else max(0, self._kill_at - time.monotonic()))
+            event = self.family.wait(processes.left_until(self._kill_at))
             if event is None:
                 return 128 + processes.STOP[0]
-            if isinstance(event, processes.Arrived):
-                code = self._on_signal(event.signal)
-            else:
+            if isinstance(event, processes.Ended):
                 code = self._on_end(event.name, event.code)
+            elif isinstance(event, processes.Arrived):
+                code = self._on_signal(event.signal)
             if code is not None:
                 return code
 
-    def _on_signal(self, number):
+    def _on_signal(self, number: int) -> Optional[int]:
         self.family.signal("payload", number, group=True)
         if number in processes.STOP:
             self._kill_at = self._kill_at or time.monotonic() + self.options.grace
@@ -110,7 +117,7 @@ class Cluster:
                 return 128 + number
         return None
 
-    def _on_end(self, name, code):
+    def _on_end(self, name: str, code: int) -> Optional[int]:
         if name == "payload":
             return code
         if name == "wait":
@@ -122,7 +129,7 @@ class Cluster:
             return None
         return self.head.report_failure("head", code) if name == "ray" else code or NOT_STARTED
 
-    def close(self, failed):
+    def close(self, failed: bool) -> None:
         """End everything, here and on the other nodes."""
         if self._lifeline is not None:
             os.close(self._lifeline)
@@ -132,7 +139,7 @@ class Cluster:
         self.head.close(failed)
 
 
-def main():
+def main() -> int:
     """Run the payload in a cluster and return the job's exit code."""
     parser = ray_node.options_parser()
     parser.add_argument("--no-dashboard", dest="dashboard", action="store_false")

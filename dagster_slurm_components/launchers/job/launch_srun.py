@@ -14,7 +14,7 @@ import processes
 import records
 
 
-def main():
+def main() -> int:
     """Run the step and return the job's exit code."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--output", default="first")
@@ -22,10 +22,10 @@ def main():
     parser.add_argument("--srun", action="append", default=[])
     options, payload = command_line.split(parser)
     records.prepare()
-    rank = command_line.program("rank.py") + ["--number=SLURM_PROCID", "--output=" + options.output]
-    rank += ["--grace=%g" % options.grace]
+    rank = [*command_line.program("rank.py"), "--number=SLURM_PROCID", "--output=" + options.output]
+    rank += [f"--grace={options.grace:g}"]
     family = processes.Family()
-    family.start("srun", ["srun"] + options.srun + rank + ["--"] + payload)
+    family.start("srun", ["srun", *options.srun, *rank, "--", *payload])
     # Longer than the ranks' own grace: they clean up on their nodes.
     code, _ = processes.attend(family, "srun", options.grace + 10, functools.partial(family.signal, "srun"))
     family.kill()

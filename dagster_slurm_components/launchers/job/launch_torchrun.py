@@ -12,6 +12,7 @@ import argparse
 import functools
 import os
 import sys
+from typing import List, Tuple
 
 import command_line
 import nodes
@@ -21,7 +22,7 @@ import records
 import torchrun_node
 
 
-def parse():
+def parse() -> Tuple[argparse.Namespace, List[str]]:
     """Return the options and the payload."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--nproc-per-node", required=True)
@@ -34,17 +35,17 @@ def parse():
     return command_line.split(parser)
 
 
-def agent_options(options):
+def agent_options(options: argparse.Namespace) -> List[str]:
     """Return what all agents are told, and which rank program starts the payload."""
     return [
         "--nproc-per-node=" + options.nproc_per_node,
         "--max-restarts=" + options.max_restarts,
         "--output=" + options.output,
-        "--grace=%g" % options.grace,
+        f"--grace={options.grace:g}",
     ]
 
 
-def range_of_nodes(wanted, allocated):
+def range_of_nodes(wanted: str, allocated: int) -> str:
     """Return torchrun's --nnodes; the agents don't wait for more nodes than the job has.
 
     >>> range_of_nodes("1:4", 2)
@@ -53,24 +54,24 @@ def range_of_nodes(wanted, allocated):
     if not wanted:
         return str(allocated)
     least, _, most = wanted.partition(":")
-    return "%s:%d" % (least, min(int(most or least), allocated))
+    return f"{least}:{min(int(most or least), allocated)}"
 
 
-def several_nodes(options, payload, count):
+def several_nodes(options: argparse.Namespace, payload: List[str], count: int) -> int:
     """Run one agent on each node and return the job's exit code."""
     job = os.environ["SLURM_JOB_ID"]
     lock, port = ports.claim(int(job))
     elastic = bool(options.nnodes)
-    step = ["srun", "--nodes=%d" % count, "--ntasks=%d" % count] + nodes.srun_options()
+    step = ["srun", f"--nodes={count}", f"--ntasks={count}", *nodes.srun_options()]
     if elastic:  # the others go on without a node
         step += ["--kill-on-bad-exit=0", "--no-kill", "--wait=0"]
     agent = command_line.program("torchrun_node.py") + agent_options(options)
     agent += [
         "--nnodes=" + range_of_nodes(options.nnodes, count),
         # A requeued job is a new rendezvous.
-        "--rdzv-id=%s.%s" % (job, os.environ.get("DAGSTER_SLURM_RESTART_COUNT") or 0),
+        f"--rdzv-id={job}.{os.environ.get('DAGSTER_SLURM_RESTART_COUNT') or 0}",
         "--rdzv-endpoint=" + nodes.endpoint(nodes.own_address(options.host_suffix), port),
-        "--rendezvous-timeout=%d" % options.rendezvous_timeout,
+        f"--rendezvous-timeout={options.rendezvous_timeout}",
         "--host-suffix=" + options.host_suffix,
     ]
     family = processes.Family()
@@ -83,12 +84,12 @@ def several_nodes(options, payload, count):
     if code and elastic and not stopped:
         least = int(options.nnodes.partition(":")[0])
         if records.succeeded() >= least:
-            records.say("some nodes were lost, but %d or more came to a good end" % least)
+            records.say(f"some nodes were lost, but {least} or more came to a good end")
             return 0
     return records.conclude(code)
 
 
-def one_node(options, payload):
+def one_node(options: argparse.Namespace, payload: List[str]) -> int:
     """Run one agent here and return the job's exit code."""
     agent = argparse.Namespace(**vars(options))
     agent.standalone = True
@@ -96,7 +97,7 @@ def one_node(options, payload):
     return records.conclude(code)
 
 
-def main():
+def main() -> int:
     """Run the payload's ranks and return the job's exit code."""
     options, payload = parse()
     records.prepare()

@@ -8,16 +8,17 @@ import os
 import re
 import socket
 import subprocess
+from typing import List
 
 import records
 
 
-def count():
+def count() -> int:
     """Return the number of the job's nodes; 1 without Slurm."""
     return int(os.environ.get("SLURM_JOB_NUM_NODES") or 1)
 
 
-def names():
+def names() -> List[str]:
     """Return the names of the job's nodes, the first one first."""
     listed = os.environ.get("SLURM_JOB_NODELIST")
     if not listed:
@@ -25,7 +26,7 @@ def names():
     return subprocess.check_output(["scontrol", "show", "hostnames", listed], universal_newlines=True).split()
 
 
-def cpus_by_node(compressed):
+def cpus_by_node(compressed: str) -> List[int]:
     """Read SLURM_JOB_CPUS_PER_NODE.
 
     >>> cpus_by_node("4(x2),2")
@@ -37,7 +38,7 @@ def cpus_by_node(compressed):
     return cpus
 
 
-def own_cpus(number):
+def own_cpus(number: int) -> int:
     """Return how many CPUs the job has on its node of that number; without Slurm, what this process may use."""
     compressed = os.environ.get("SLURM_JOB_CPUS_PER_NODE")
     if compressed:
@@ -47,7 +48,7 @@ def own_cpus(number):
     return os.cpu_count() or 1
 
 
-def srun_options():
+def srun_options() -> List[str]:
     """Return the options of a step with one task on each node, which has all CPUs the job has there.
 
     All is said again, for a step takes what is not said from the job's own variables (SLURM_NTASKS), and
@@ -55,10 +56,10 @@ def srun_options():
     """
     options = ["--ntasks-per-node=1", "--cpu-bind=none", "--kill-on-bad-exit=1", "--export=ALL"]
     cpus = set(cpus_by_node(os.environ.get("SLURM_JOB_CPUS_PER_NODE", "")))
-    return options + (["--cpus-per-task=%d" % cpus.pop()] if len(cpus) == 1 else [])
+    return options + ([f"--cpus-per-task={cpus.pop()}"] if len(cpus) == 1 else [])
 
 
-def own_address(suffix):
+def own_address(suffix: str) -> str:
     """Return the address by which the job's other nodes reach this one.
 
     A number, not a name: the names of compute nodes may end in `.local`, or resolve to an IPv6 address or,
@@ -75,28 +76,28 @@ def own_address(suffix):
         found = socket.getaddrinfo(name, None, type=socket.SOCK_STREAM)
     except socket.gaierror as exc:
         if suffix:
-            raise OSError("host_suffix: the name %s does not resolve: %s" % (name, exc))
+            raise OSError(f"host_suffix: the name {name} does not resolve: {exc}") from exc
         found = []
-    addresses = sorted({item[4][0] for item in found}, key=lambda address: (":" in address, address))
+    addresses = sorted({str(item[4][0]) for item in found}, key=lambda address: (":" in address, address))
     usable = [address for address in addresses if suffix or _reachable(address)]
     return usable[0] if usable else _address_of_default_route()
 
 
-def _reachable(address):
+def _reachable(address: str) -> bool:
     parsed = ipaddress.ip_address(address.partition("%")[0])
     return not (parsed.is_loopback or parsed.is_link_local or parsed.is_unspecified)
 
 
-def _address_of_default_route():
+def _address_of_default_route() -> str:
     # "Connecting" a UDP socket sends nothing; the kernel chooses the address it would send from.
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
         try:
             probe.connect(("192.0.2.1", 9))
         except OSError:  # a laptop without any network
             return "127.0.0.1"
-        return probe.getsockname()[0]
+        return str(probe.getsockname()[0])
 
 
-def endpoint(address, port):
+def endpoint(address: str, port: int) -> str:
     """Return ADDRESS:PORT, with brackets around an IPv6 address."""
-    return ("[%s]:%d" if ":" in address else "%s:%d") % (address, port)
+    return f"[{address}]:{port}" if ":" in address else f"{address}:{port}"

@@ -5,6 +5,7 @@ Runs inside the job on Python 3.6 or newer, with the standard library only.
 
 import errno
 import socket
+from typing import Tuple
 
 SIZE = 16
 # Below the ports that Linux gives to outgoing connections (from 32768), above what daemons like to use.
@@ -15,7 +16,7 @@ class NoFreePortsError(Exception):
     """All blocks of ports are in use."""
 
 
-def is_free(port):
+def is_free(port: int) -> bool:
     """Whether nothing listens on a port, on any address."""
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
         try:
@@ -27,7 +28,7 @@ def is_free(port):
     return True
 
 
-def claim(seed):
+def claim(seed: int) -> Tuple[socket.socket, int]:
     """Claim a block of ``SIZE`` ports.
 
     The block's first port is its lock: we listen on it for as long as the block is ours. So the claim holds
@@ -57,4 +58,4 @@ def claim(seed):
         if all(is_free(port) for port in range(first + 1, first + SIZE)):
             return lock, first + 1
         lock.close()
-    raise NoFreePortsError("no block of %d free TCP ports between %d and %d" % (SIZE, LOWEST, HIGHEST))
+    raise NoFreePortsError(f"no block of {SIZE} free TCP ports between {LOWEST} and {HIGHEST}")

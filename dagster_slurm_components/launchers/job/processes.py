@@ -9,6 +9,7 @@ Runs inside the job on Python 3.6 or newer, with the standard library only.
 """
 
 import collections
+import contextlib
 import fcntl
 import os
 import select
@@ -16,11 +17,12 @@ import signal
 import subprocess
 import sys
 import time
+from typing import IO, Callable, Deque, Dict, List, Mapping, NamedTuple, Optional, Sequence, Set, Tuple, Union
 
 try:
     import ctypes
 except ImportError:  # Python built without libffi: works, without the two guards of the kernel.
-    ctypes = None
+    ctypes = None  # type: ignore[assignment]
 
 LINUX = sys.platform.startswith("linux")
 _PR_SET_PDEATHSIG = 1
@@ -31,34 +33,50 @@ STOP = (signal.SIGTERM, signal.SIGINT)
 PASSED = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
 """Signals that concern the payload."""
 
-Ended = collections.namedtuple("Ended", "name code")
-"""A child ended; the code of one killed by a signal is 128 + the signal, as in a shell."""
-Arrived = collections.namedtuple("Arrived", "signal")
-"""A signal came from outside."""
-Closed = collections.namedtuple("Closed", "fd")
-"""The watched file came to its end."""
+
+class Ended(NamedTuple):
+    """A child ended; the code of one killed by a signal is 128 + the signal, as in a shell."""
+
+    name: str
+    code: int
 
 
-def _prctl(option, value):
+class Arrived(NamedTuple):
+    """A signal came from outside."""
+
+    signal: int
+
+
+class Closed(NamedTuple):
+    """The watched file came to its end."""
+
+    fd: int
+
+
+Event = Union[Ended, Arrived, Closed]
+
+
+def _prctl(option: int, value: int) -> None:
     if LINUX and ctypes is not None:
         ctypes.CDLL(None).prctl(option, value, 0, 0, 0)
 
 
-def descendants(root):
+def descendants(root: int) -> List[int]:
     """Return the ids of all processes below ``root``; on systems without /proc nothing is known of them."""
-    children = {}
+    children: Dict[int, List[int]] = {}
     for name in os.listdir("/proc") if LINUX else ():
         if not name.isdigit():
             continue
         try:
-            with open("/proc/%s/stat" % name, "rb") as file:
+            with open(f"/proc/{name}/stat", "rb") as file:
                 # The program's name, in parentheses, may hold anything; the state and the parent follow it.
                 fields = file.read().rpartition(b")")[2].split()
         except (FileNotFoundError, ProcessLookupError):
             continue
         if fields[0] != b"Z":
             children.setdefault(int(fields[1]), []).append(int(name))
-    found, todo = [], [root]
+    found: List[int] = []
+    todo = [root]
     while todo:
         below = children.get(todo.pop(), [])
         found += below
@@ -66,37 +84,50 @@ def descendants(root):
     return found
 
 
-def _send(how, pid, number):
-    try:
+def left_until(deadline: Optional[float]) -> Optional[float]:
+    """Return the seconds until a moment of the monotonic clock; None if there is none."""
+    return None if deadline is None else max(0.0, deadline - time.monotonic())
+
+
+def _send(how: Callable[[int, int], None], pid: int, number: int) -> None:
+    with contextlib.suppress(ProcessLookupError, PermissionError):  # it may have ended just now
         how(pid, number)
-    except (ProcessLookupError, PermissionError):
-        pass  # it ended just now
 
 
 class Family:
     """The children of this process by name, and everything they start."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         _prctl(_PR_SET_CHILD_SUBREAPER, 1)
-        self._names = {}
-        self._groups = set()
-        self._events = collections.deque()
+        self._names: Dict[int, str] = {}
+        self._groups: Set[int] = set()
+        self._events: Deque[Event] = collections.deque()
         self._reader, writer = os.pipe()
         for end in (self._reader, writer):
             fcntl.fcntl(end, fcntl.F_SETFL, fcntl.fcntl(end, fcntl.F_GETFL) | os.O_NONBLOCK)
         # Signals are read from a pipe, one byte each, so that none interrupts anything half done.
         signal.set_wakeup_fd(writer)
-        for number in PASSED + (signal.SIGCHLD,):
+        for number in (*PASSED, signal.SIGCHLD):
             signal.signal(number, lambda number, frame: None)
 
-    def start(self, name, argv, env=None, stdin=None, stdout=None, stderr=None, ignored=()):
+    def start(
+        self,
+        name: str,
+        argv: Sequence[str],
+        *,
+        env: Optional[Mapping[str, str]] = None,
+        stdin: Optional[int] = None,
+        stdout: Optional[IO[bytes]] = None,
+        stderr: Optional[IO[bytes]] = None,
+        ignored: Tuple[int, ...] = (),
+    ) -> None:
         """Start a child in a session of its own.
 
         ``ignored`` are signals that the child is not to die of. Raises OSError if the program can't be run.
         """
         parent = os.getpid()
 
-        def prepare():
+        def prepare() -> None:
             for number in PASSED:
                 signal.signal(number, signal.SIG_IGN if number in ignored else signal.SIG_DFL)
             _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
@@ -118,22 +149,22 @@ class Family:
         self._names[process.pid] = name
         self._groups.add(process.pid)
 
-    def running(self, name):
+    def running(self, name: str) -> bool:
         """Whether a child of that name has not ended yet."""
         return name in self._names.values()
 
-    def signal(self, name, number, group=False):
+    def signal(self, name: str, number: int, group: bool = False) -> None:
         """Send a signal to a child, or to its whole process group."""
         for pid in [pid for pid, known in self._names.items() if known == name]:
             _send(os.killpg if group else os.kill, pid, number)
 
-    def signal_all(self, number):
+    def signal_all(self, number: int) -> None:
         """Send a signal to every process below this one, as Slurm does with a job step."""
         for pid in descendants(os.getpid()) if LINUX else list(self._names):
             _send(os.kill, pid, number)
 
-    def wait(self, timeout=None, watch=None):
-        """Return the next event, Ended, Arrived or Closed (of the file descriptor ``watch``); None after ``timeout`` s."""
+    def wait(self, timeout: Optional[float] = None, watch: Optional[int] = None) -> Optional[Event]:
+        """Return the next event, of the file descriptor ``watch`` too; None after ``timeout`` seconds."""
         deadline = None if timeout is None else time.monotonic() + timeout
         while True:
             self._reap()
@@ -146,10 +177,10 @@ class Family:
             if self._reader in readable:
                 numbers = os.read(self._reader, 4096)
                 self._events.extend(Arrived(number) for number in numbers if number != signal.SIGCHLD)
-            elif readable and not os.read(watch, 4096):
+            elif watch is not None and readable and not os.read(watch, 4096):
                 return Closed(watch)
 
-    def _reap(self):
+    def _reap(self) -> None:
         while True:
             try:
                 pid, status = os.waitpid(-1, os.WNOHANG)
@@ -162,16 +193,7 @@ class Family:
                 code = 128 + os.WTERMSIG(status) if killed else os.WEXITSTATUS(status)
                 self._events.append(Ended(self._names.pop(pid), code))
 
-    def end(self, grace):
-        """End everything: SIGTERM to the children, and SIGKILL to whatever is there ``grace`` seconds later."""
-        for name in set(self._names.values()):
-            self.signal(name, signal.SIGTERM)
-        deadline = time.monotonic() + grace
-        while self._names and time.monotonic() < deadline:
-            self.wait(deadline - time.monotonic())
-        self.kill()
-
-    def kill(self):
+    def kill(self) -> None:
         """Kill everything that descends from this process, what has detached itself included."""
         if not LINUX:
             for group in self._groups:
@@ -189,7 +211,9 @@ class Family:
             self._reap()
 
 
-def attend(family, name, grace, relay=None):
+def attend(
+    family: Family, name: str, grace: float, relay: Optional[Callable[[int], None]] = None
+) -> Tuple[int, bool]:
     """Wait for the end of a child.
 
     SIGTERM and SIGINT mean that it has ``grace`` seconds to end before it is killed. ``relay`` is called with
@@ -198,16 +222,17 @@ def attend(family, name, grace, relay=None):
     Returns:
         The child's exit code, and whether it was asked to stop.
     """
-    kill_at, stopped = None, False
+    kill_at: Optional[float] = None
+    stopped = False
     while True:
-        event = family.wait(None if kill_at is None else max(0.0, kill_at - time.monotonic()))
+        event = family.wait(left_until(kill_at))
         if event is None:
             family.kill()
             kill_at = None
         elif isinstance(event, Ended):
             if event.name == name:
                 break
-        else:
+        elif isinstance(event, Arrived):
             if event.signal in STOP:
                 stopped = True
                 kill_at = kill_at or time.monotonic() + grace

@@ -9,6 +9,7 @@ import argparse
 import os
 import signal
 import sys
+from typing import Dict, List, Tuple
 
 import command_line
 import processes
@@ -18,7 +19,7 @@ import records
 NOT_FOUND, NOT_EXECUTABLE = 127, 126
 
 
-def parse():
+def parse() -> Tuple[argparse.Namespace, List[str]]:
     """Return the options and the payload."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--number", required=True, help="environment variable that holds the rank's number")
@@ -34,13 +35,13 @@ def parse():
     return command_line.split(parser)
 
 
-def environment(number):
+def environment(rank: int) -> Dict[str, str]:
     """Return the payload's environment."""
-    spared = "DAGSTER_PIPES_" if number else "\0"
+    spared = "DAGSTER_PIPES_" if rank else "\0"
     return {name: value for name, value in os.environ.items() if not name.startswith(spared)}
 
 
-def main():
+def main() -> int:
     """Run the rank and return its exit code."""
     options, payload = parse()
     rank = int(os.environ[options.number])
@@ -52,25 +53,25 @@ def main():
     try:
         family.start("rank", payload, env=environment(rank), stdout=out, stderr=err)
     except OSError as exc:
-        records.say("rank %d on %s can't be started: %s" % (rank, records.own_node(), exc))
+        records.say(f"rank {rank} on {records.own_node()} can't be started: {exc}")
         code = NOT_FOUND if isinstance(exc, FileNotFoundError) else NOT_EXECUTABLE
     else:
 
-        def relay(number):
+        def relay(number: int) -> None:
             if options.signals == "stop" and number in processes.STOP:
                 family.signal("rank", number, group=True)
 
         code, stopped = processes.attend(family, "rank", options.grace, relay)
         family.kill()
     if stopped and code == 128 + signal.SIGKILL:
-        text = "rank %d on %s had not ended %g s after it was told to, and was killed"
-        records.say(text % (rank, records.own_node(), options.grace))
+        text = f"rank {rank} on {records.own_node()} had not ended {options.grace:g} s after it was told to"
+        records.say(text + ", and was killed")
     if code and not stopped:
         records.record(str(rank), code, start=int(os.environ.get("TORCHELASTIC_RESTART_COUNT") or 0))
-        text = "rank %d on %s %s" % (rank, records.own_node(), records.in_words(code))
+        text = f"rank {rank} on {records.own_node()} {records.in_words(code)}"
         last = "" if shown else records.tail(log + ".err")
         if last:
-            text += "; the end of ranks/%d.err:\n%s" % (rank, last)
+            text += f"; the end of ranks/{rank}.err:\n{last}"
         records.say(text)
     return code
 

@@ -9,13 +9,17 @@ Runs inside the job on Python 3.6 or newer, with the standard library only.
 """
 
 import argparse
+import fcntl
+import glob
 import os
 import re
 import shutil
 import socket
+import stat
 import sys
 import tempfile
 import time
+from typing import Dict, List, Optional
 
 import command_line
 import nodes
@@ -26,10 +30,13 @@ import records
 # A Unix socket's path has at most 107 characters, and Ray's longest one below its folder is
 # /session_2026-01-01_00-00-00_000000_1234567/sockets/plasma_store
 LONGEST_FOLDER = 107 - len("/session_2026-01-01_00-00-00_000000_1234567/sockets/plasma_store")
+OURS = "dsr-"
 LOG_BYTES = 2**20
+# Ray refuses a smaller object store than 75 MiB.
+SMALLEST_STORE = 80 * 2**20
 
 
-def options_parser():
+def options_parser() -> argparse.ArgumentParser:
     """Return the parser of the options that the head and the workers have in common."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--cpus", type=int)
@@ -41,25 +48,46 @@ def options_parser():
     return parser
 
 
-def common_options(options):
+def common_options(options: argparse.Namespace) -> List[str]:
     """Return the same options as a command line, to pass them on to the workers."""
-    words = ["--start-timeout=%g" % options.start_timeout, "--host-suffix=" + options.host_suffix]
-    words += ["--grace=%g" % options.grace]
+    words = [f"--start-timeout={options.start_timeout:g}", "--host-suffix=" + options.host_suffix]
+    words += [f"--grace={options.grace:g}"]
     if options.object_store_memory:
-        words.append("--object-store-memory=%d" % options.object_store_memory)
+        words.append(f"--object-store-memory={options.object_store_memory}")
     return words + ["--start-arg=" + argument for argument in options.start_arg]
 
 
-def make_temp_folder():
+def make_temp_folder() -> str:
     """Make Ray's folder on this node: local, for it holds sockets and memory maps, and with a short name."""
-    prefix = "dsr-%s-" % os.environ.get("SLURM_JOB_ID", os.getpid())
-    for parent in (os.environ.get("SLURM_TMPDIR"), os.environ.get("TMPDIR"), "/tmp", "/var/tmp"):
+    prefix = f"{OURS}{os.environ.get('SLURM_JOB_ID', os.getpid())}-"
+    for parent in (os.environ.get("SLURM_TMPDIR"), os.environ.get("TMPDIR"), "/tmp", "/var/tmp"):  # noqa: S108
         if parent and os.access(parent, os.W_OK) and len(parent) + 1 + len(prefix) + 8 <= LONGEST_FOLDER:
-            return tempfile.mkdtemp(prefix=prefix, dir=parent)
+            sweep(parent)
+            temp = tempfile.mkdtemp(prefix=prefix, dir=parent)
+            # Held until this process ends, and inherited by none of its children.
+            fcntl.flock(os.open(temp, os.O_RDONLY), fcntl.LOCK_EX)
+            return temp
     raise OSError("no folder for Ray's sockets: neither TMPDIR nor /tmp can be written and is short enough")
 
 
-def keep_logs(temp):
+def sweep(parent: str) -> None:
+    """Remove the folders of our jobs that were killed before they could do so: nobody holds their lock."""
+    for path in glob.glob(os.path.join(glob.escape(parent), OURS + "*")):
+        facts = os.lstat(path)
+        # A younger one may not be locked yet.
+        if not stat.S_ISDIR(facts.st_mode) or facts.st_uid != os.getuid() or time.time() - facts.st_mtime < 60:
+            continue
+        folder = os.open(path, os.O_RDONLY)
+        try:
+            fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            shutil.rmtree(path, ignore_errors=True)
+        except BlockingIOError:
+            pass  # its job is running
+        finally:
+            os.close(folder)
+
+
+def keep_logs(temp: str) -> None:
     """Copy the end of each of Ray's logs to the run directory, before they go with the folder."""
     source = os.path.join(temp, "session_latest", "logs")
     target = os.path.join(records.folder(), "ray-" + records.own_node())
@@ -74,7 +102,7 @@ def keep_logs(temp):
                 copy.write(log.read())
 
 
-def memory(number):
+def memory(number: int) -> Optional[int]:
     """Return the bytes of memory that the job has on its node of that number; None if it has no limit."""
     if os.environ.get("SLURM_MEM_PER_NODE", "0") != "0":
         return int(os.environ["SLURM_MEM_PER_NODE"]) * 2**20
@@ -83,23 +111,23 @@ def memory(number):
     return None
 
 
-def share(options, number):
+def share(options: argparse.Namespace, number: int) -> List[str]:
     """Return `ray start` options that say what the job has here; without Slurm, Ray sees for itself."""
-    words = ["--num-cpus=%d" % (options.cpus or nodes.own_cpus(number))]
+    words = [f"--num-cpus={options.cpus or nodes.own_cpus(number)}"]
     if os.environ.get("SLURM_JOB_ID"):
         visible = os.environ.get("CUDA_VISIBLE_DEVICES", os.environ.get("ROCR_VISIBLE_DEVICES", ""))
         gpus = os.environ.get("SLURM_GPUS_ON_NODE") or len([gpu for gpu in visible.split(",") if gpu])
-        words.append("--num-gpus=%s" % gpus)
+        words.append(f"--num-gpus={gpus}")
     total = memory(number)
-    store = options.object_store_memory or (total and max(total * 3 // 10, 80 * 2**20))
+    store = options.object_store_memory or (max(total * 3 // 10, SMALLEST_STORE) if total else None)
     if store:
-        words.append("--object-store-memory=%d" % store)
-    if total and total > store:
-        words.append("--memory=%d" % (total - store))
+        words.append(f"--object-store-memory={store}")
+        if total and total > store:
+            words.append(f"--memory={total - store}")
     return words
 
 
-def environment():
+def environment() -> Dict[str, str]:
     """Return the environment of Ray's own processes: they, and the tasks they run, don't speak to Dagster."""
     return {name: value for name, value in os.environ.items() if not name.startswith("DAGSTER_PIPES_")}
 
@@ -107,30 +135,30 @@ def environment():
 class RayNode:
     """`ray start` on this node, its ports and its folder."""
 
-    def __init__(self, family, options, number):
+    def __init__(self, family: processes.Family, options: argparse.Namespace, number: int) -> None:
         self._family = family
         self._options = options
         self._number = number
         self.address = nodes.own_address(options.host_suffix)
-        self.temp = make_temp_folder()
         self._lock, self._port = ports.claim(int(os.environ.get("SLURM_JOB_ID") or os.getpid()) + number)
-        self.log = os.path.join(records.folder(), "ray-%s.log" % records.own_node())
+        self.temp = make_temp_folder()
+        self.log = os.path.join(records.folder(), f"ray-{records.own_node()}.log")
         self.dashboard_port = self._port + 1
 
     @property
-    def endpoint(self):
+    def endpoint(self) -> str:
         """Where the cluster's head listens, if this is the head."""
         return nodes.endpoint(self.address, self._port)
 
-    def start(self, head=None, dashboard=True):
+    def start(self, head: Optional[str] = None, dashboard: bool = True) -> None:
         """Start Ray as the head, or as a worker of the head at ``head``."""
         argv = [os.environ["DAGSTER_SLURM_PYTHON"], "-m", "ray.scripts.scripts", "start", "--block"]
         argv += ["--disable-usage-stats", "--log-style=record", "--log-color=false"]
         argv += ["--node-ip-address=" + self.address, "--node-name=" + records.own_node()]
         argv += ["--temp-dir=" + self.temp]
         if head is None:
-            argv += ["--head", "--port=%d" % self._port, "--ray-client-server-port=%d" % (self._port + 2)]
-            argv += ["--dashboard-host=127.0.0.1", "--dashboard-port=%d" % self.dashboard_port]
+            argv += ["--head", f"--port={self._port}", f"--ray-client-server-port={self._port + 2}"]
+            argv += ["--dashboard-host=127.0.0.1", f"--dashboard-port={self.dashboard_port}"]
             if not dashboard:
                 argv.append("--include-dashboard=false")
         else:
@@ -138,13 +166,13 @@ class RayNode:
         # Those whose default is one fixed number, or is chosen long before it is used; what is not named here
         # gets a port from the kernel, which can't clash.
         named = ("dashboard-agent-listen-port", "dashboard-agent-grpc-port", "metrics-export-port")
-        for at, name in enumerate(named + ("runtime-env-agent-port",), start=self._port + 3):
-            argv.append("--%s=%d" % (name, at))
+        for at, name in enumerate((*named, "runtime-env-agent-port"), start=self._port + 3):
+            argv.append(f"--{name}={at}")
         argv += share(self._options, self._number) + self._options.start_arg
         with open(self.log, "ab") as log:
             self._family.start("ray", argv, env=environment(), stdout=log, stderr=log)
 
-    def report_failure(self, who, code):
+    def report_failure(self, who: str, code: int) -> int:
         """Tell and record that Ray ended though nobody had asked it to; return the exit code.
 
         `ray start` itself ends with 1, or even 0; its log says which of its processes ended, and how.
@@ -154,12 +182,12 @@ class RayNode:
             code = int(ends[0][1])
             code = 128 - code if code < 0 else code
         code = code or 1
-        what = "Ray's process %s" % ends[0][0] if ends else "`ray start`"
+        what = f"Ray's process {ends[0][0]}" if ends else "`ray start`"
         records.record(who, code)
-        records.say("%s on %s %s" % (what, records.own_node(), records.in_words(code)))
+        records.say(f"{what} on {records.own_node()} {records.in_words(code)}")
         return code
 
-    def close(self, failed):
+    def close(self, failed: bool) -> None:
         """End Ray on this node and remove its folder.
 
         It is killed: nothing of it is needed any more, and it would take seconds to drain itself (2.60).
@@ -171,7 +199,7 @@ class RayNode:
         self._lock.close()
 
 
-def wait_for_port(endpoint, timeout):
+def wait_for_port(endpoint: str, timeout: float) -> bool:
     """Wait until something listens; whether it did."""
     host, _, port = endpoint.rpartition(":")
     deadline = time.monotonic() + timeout
@@ -184,7 +212,7 @@ def wait_for_port(endpoint, timeout):
     return False
 
 
-def attend(family):
+def attend(family: processes.Family) -> Optional[int]:
     """Wait for the end of Ray, of the launcher, or for a signal; return Ray's exit code if it ended by itself."""
     while True:
         event = family.wait(watch=0)
@@ -194,7 +222,7 @@ def attend(family):
             return None
 
 
-def main():
+def main() -> int:
     """Run a worker; its exit code is 0 unless Ray ended by itself."""
     parser = options_parser()
     parser.add_argument("--head", required=True)

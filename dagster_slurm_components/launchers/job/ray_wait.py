@@ -7,13 +7,14 @@ Exit code 0: all are there. 3: some are not, and a line on stderr says which.
 
 import sys
 import time
+from typing import Optional, Set, Tuple
 
 MISSING = 3
 
 
-def alive(address):
+def alive(address: str) -> Tuple[Set[str], Optional[str]]:
     """Return the names of the nodes that have registered, or the reason why that can't be known yet."""
-    import ray
+    import ray  # noqa: PLC0415 - a second, which is part of the wait
 
     try:
         if not ray.is_initialized():
@@ -23,7 +24,7 @@ def alive(address):
         return set(), str(exc)
 
 
-def main(address, timeout, *names):
+def main(address: str, timeout: str, *names: str) -> int:
     """Wait, and return the exit code."""
     deadline = time.monotonic() + float(timeout)
     while True:
@@ -32,8 +33,10 @@ def main(address, timeout, *names):
         if not missing:
             return 0
         if time.monotonic() > deadline:
-            text = "dagster-slurm: after %s s these nodes had not joined the Ray cluster: %s%s\n"
-            sys.stderr.write(text % (timeout, ", ".join(missing), " (%s)" % reason if reason else ""))
+            late = ", ".join(missing) + (f" ({reason})" if reason else "")
+            sys.stderr.write(
+                f"dagster-slurm: after {timeout} s these nodes had not joined the Ray cluster: {late}\n"
+            )
             return MISSING
         time.sleep(0.2)
 

@@ -16,38 +16,39 @@ import signal
 import socket
 import sys
 import time
+from typing import Optional, Tuple
 
 
-def run_directory():
+def run_directory() -> str:
     """Return the run directory."""
     return os.environ["DAGSTER_SLURM_RUN_DIR"]
 
 
-def folder():
+def folder() -> str:
     """Return the folder of the ranks' records and logs."""
     return os.path.join(run_directory(), "ranks")
 
 
-def prepare():
+def prepare() -> None:
     """Make the folder; what an earlier start of a requeued job left in it is set aside."""
     restart = int(os.environ.get("DAGSTER_SLURM_RESTART_COUNT") or 0)
     if restart and os.path.isdir(folder()):
-        os.rename(folder(), "%s.%d" % (folder(), restart - 1))
+        os.rename(folder(), f"{folder()}.{restart - 1}")
     os.makedirs(folder(), mode=0o700, exist_ok=True)
 
 
-def own_node():
+def own_node() -> str:
     """Return this node's name as Slurm knows it."""
     return os.environ.get("SLURMD_NODENAME") or socket.gethostname()
 
 
-def say(text):
+def say(text: str) -> None:
     """Tell the user: one write, so that the lines of several ranks don't mix."""
-    sys.stderr.write("dagster-slurm: %s\n" % text)
+    sys.stderr.write(f"dagster-slurm: {text}\n")
     sys.stderr.flush()
 
 
-def in_words(code):
+def in_words(code: int) -> str:
     """Describe an exit code.
 
     >>> in_words(137)
@@ -55,13 +56,13 @@ def in_words(code):
     """
     if code > 128:
         try:
-            return "was killed by signal %d (%s)" % (code - 128, signal.Signals(code - 128).name)
+            return f"was killed by signal {code - 128} ({signal.Signals(code - 128).name})"
         except ValueError:
             pass
-    return "ended with exit code %d" % code
+    return f"ended with exit code {code}"
 
 
-def tail(path, lines=20):
+def tail(path: str, lines: int = 20) -> str:
     """Return the last lines of a log, without terminal colours."""
     try:
         with open(path, "rb") as file:
@@ -73,28 +74,28 @@ def tail(path, lines=20):
     return "\n".join(re.sub("\x1b\\[[0-9;]*m", "", text).splitlines()[-lines:])
 
 
-def record(who, code, start=0):
+def record(who: str, code: int, start: int = 0) -> None:
     """Leave a record of a failure; ``start`` counts torchrun's restarts."""
     values = {"who": who, "node": own_node(), "code": code, "start": start, "time": repr(time.time())}
-    name = who if str(who).isdigit() or who == "head" else "%s-%s" % (who, own_node())
-    path = os.path.join(folder(), "%s.failed" % name)
+    name = who if who.isdigit() or who == "head" else f"{who}-{own_node()}"
+    path = os.path.join(folder(), f"{name}.failed")
     with open(path + ".new", "w") as file:
-        file.write("".join("%s=%s\n" % item for item in values.items()))
+        file.write("".join(f"{key}={value}\n" for key, value in values.items()))
     os.rename(path + ".new", path)
 
 
-def succeed():
+def succeed() -> None:
     """Leave a record of this node's good end."""
-    with open(os.path.join(folder(), "%s.ok" % own_node()), "w"):
+    with open(os.path.join(folder(), f"{own_node()}.ok"), "w"):
         pass
 
 
-def succeeded():
+def succeeded() -> int:
     """Return how many nodes came to a good end."""
     return sum(name.endswith(".ok") for name in os.listdir(folder()))
 
 
-def first_failure():
+def first_failure() -> Optional[Tuple[str, str, int]]:
     """Return (who, node, code) of the rank that failed first in the last start; None without any record.
 
     An agent that ends with exit code 1 only reports the failure of one of its ranks.
@@ -113,26 +114,20 @@ def first_failure():
     return values["who"], values["node"], int(values["code"])
 
 
-def note(**values):
+def note(**values: str) -> None:
     """Append KEY=VALUE lines to the job's status in one write; for the job's first node only."""
-    text = "".join("%s=%s\n" % (key, str(value).replace("\n", " ")) for key, value in values.items())
+    text = "".join(f"{key}={value}\n" for key, value in values.items())
     with open(os.path.join(run_directory(), "status"), "a") as file:
         file.write(text)
 
 
-def conclude(code):
+def conclude(code: int) -> int:
     """Return the job's exit code: that of the rank that failed first, which is also made known."""
     failure = first_failure() if code else None
     if failure is None:
         return code
     who, node, own_code = failure
-    note(failed_rank="%s %s %d" % failure)
-    what = (
-        "rank %s" % who
-        if who.isdigit()
-        else "Ray's %s" % who
-        if who in ("head", "worker")
-        else "the %s" % who
-    )
-    say("the job failed because %s on %s %s" % (what, node, in_words(own_code)))
+    note(failed_rank=f"{who} {node} {own_code}")
+    what = f"rank {who}" if who.isdigit() else f"Ray's {who}" if who in ("head", "worker") else f"the {who}"
+    say(f"the job failed because {what} on {node} {in_words(own_code)}")
     return own_code

@@ -7,6 +7,7 @@ import argparse
 import os
 import signal
 import sys
+from typing import Dict, List, Tuple
 
 import command_line
 import nodes
@@ -16,7 +17,7 @@ import records
 _MODULE = "torch.distributed.run"
 
 
-def parse():
+def parse() -> Tuple[argparse.Namespace, List[str]]:
     """Return the options and the payload."""
     parser = argparse.ArgumentParser()
     for name in ("nproc-per-node", "max-restarts", "nnodes", "rdzv-id", "rdzv-endpoint"):
@@ -30,7 +31,7 @@ def parse():
     return options, payload
 
 
-def rendezvous(options, number):
+def rendezvous(options: argparse.Namespace, number: int) -> List[str]:
     """Return torchrun's options of the rendezvous, for the node of that number."""
     if options.standalone:
         return ["--standalone"]
@@ -45,12 +46,12 @@ def rendezvous(options, number):
         "--rdzv-backend=c10d",
         "--rdzv-id=" + options.rdzv_id,
         "--rdzv-endpoint=" + options.rdzv_endpoint,
-        "--rdzv-conf=" + ",".join("%s=%s" % item for item in conf.items()),
+        "--rdzv-conf=" + ",".join(f"{key}={value}" for key, value in conf.items()),
         "--local-addr=" + nodes.own_address(options.host_suffix),
     ]
 
 
-def environment(options, number):
+def environment(options: argparse.Namespace, number: int) -> Dict[str, str]:
     """Return the agent's environment: each rank has its share of the node's CPUs for threads."""
     env = dict(os.environ)
     if options.nproc_per_node.isdigit():
@@ -59,15 +60,15 @@ def environment(options, number):
     return env
 
 
-def run(options, payload):
+def run(options: argparse.Namespace, payload: List[str]) -> int:
     """Run the agent and return its exit code."""
     number = int(os.environ.get("SLURM_NODEID") or 0)
-    rank = command_line.program("rank.py") + ["--number=RANK", "--output=" + options.output]
-    rank += ["--grace=%g" % options.grace, "--signals=stop", "--"]
+    rank = [*command_line.program("rank.py"), "--number=RANK", "--output=" + options.output]
+    rank += [f"--grace={options.grace:g}", "--signals=stop", "--"]
     agent = [os.environ["DAGSTER_SLURM_PYTHON"], "-m", _MODULE]
     agent += ["--nproc-per-node=" + options.nproc_per_node, "--max-restarts=" + options.max_restarts]
     # The `--` keeps argparse from taking the payload's options for abbreviations of torchrun's (`--signals`).
-    agent += rendezvous(options, number) + ["--no-python", "--"]
+    agent += [*rendezvous(options, number), "--no-python", "--"]
     family = processes.Family()
     # The agent would die of USR1 and USR2, which are meant for the ranks, and it passes nothing on.
     user_signals = (signal.SIGUSR1, signal.SIGUSR2)
