@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field
 
 from dagster_slurm_components.spec.base import (
+    LINE,
     Count,
     Flag,
     Model,
@@ -15,6 +16,7 @@ from dagster_slurm_components.spec.base import (
     Text,
     Word,
     mistake,
+    shape,
 )
 from dagster_slurm_components.spec.partitions import BackfillPolicy, OfTemplate, PartitionsDefinition
 
@@ -30,7 +32,11 @@ def _key(value: Any) -> Any:
     return "/".join(part.replace("/", "\\/") for part in value)
 
 
-AssetKey = Annotated[Word, BeforeValidator(_key)]
+AssetKey = Annotated[
+    Word,
+    BeforeValidator(_key),
+    shape("string", "integer", "array", pattern=LINE, items={"type": "string", "minLength": 1}, minItems=1),
+]
 """An asset key as Dagster users write it: ``models/digits``."""
 
 

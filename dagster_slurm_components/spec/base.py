@@ -12,11 +12,15 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
+    GetCoreSchemaHandler,
+    GetJsonSchemaHandler,
     ModelWrapValidatorHandler,
     ValidationError,
+    ValidatorFunctionWrapHandler,
+    WithJsonSchema,
     model_validator,
 )
-from pydantic_core import InitErrorDetails, PydanticCustomError
+from pydantic_core import CoreSchema, InitErrorDetails, PydanticCustomError, core_schema
 from typing_extensions import Self
 
 from dagster_slurm_components.spec.problems import describe, did_you_mean
@@ -170,7 +174,7 @@ def _whole_number(value: Any) -> Any:
         )
     if isinstance(value, (float, str)):
         plain = isinstance(value, str) and re.fullmatch(r"\s*[+-]?[0-9]{1,18}\s*", value)
-        if plain:
+        if plain or (isinstance(value, float) and value.is_integer()):
             return int(value)
         hint = None
         if isinstance(value, str) and re.fullmatch(r"[0-9.]+[eE][0-9]{1,2}", value):
@@ -193,18 +197,118 @@ def _flag(value: Any) -> Any:
     return value
 
 
-Text = Annotated[str, BeforeValidator(_text), AfterValidator(_without_nul)]
+TEMPLATE = r"\{\{[\s\S]*\}\}|\{%[\s\S]*%\}"
+"""Pattern of text that holds a template; JSON Schemas let it pass everywhere."""
+
+
+def or_template(pattern: str) -> str:
+    """Return the JSON Schema pattern of text that matches a pattern whole, or holds a template."""
+    return rf"^(?:{pattern})$|{TEMPLATE}".replace(r"\d", "[0-9]")
+
+
+def shape(*types: str, pattern: str | None = None, **bounds: Any) -> WithJsonSchema:
+    """Return what a type looks like in a JSON Schema, where ``pattern`` binds text and bounds bind numbers."""
+    known: dict[str, Any] = {"type": list(types) if len(types) > 1 else types[0], **bounds}
+    if pattern is not None:
+        known["pattern"] = or_template(pattern)
+    return WithJsonSchema(known)
+
+
+class Format:
+    """Annotates text with the pattern that it matches whole.
+
+    Args:
+        pattern: The pattern, as Python and ECMAScript read it alike.
+        what: What the text is, for an error.
+        example: What to write.
+        minimum: The least of plain numbers; without it a plain number is not one of these.
+    """
+
+    def __init__(self, pattern: str, what: str, example: str, *, minimum: int | None = None) -> None:
+        self.pattern = pattern
+        self.what = what
+        self.example = example
+        self.minimum = minimum
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        """Check the text after everything else."""
+        compiled = re.compile(self.pattern, re.ASCII)
+
+        def check(value: str) -> str:
+            if not compiled.fullmatch(value):
+                raise mistake(f"{value!r} is not {self.what}", f"write one like {self.example}", "format")
+            return value
+
+        return core_schema.no_info_after_validator_function(check, handler(source))
+
+    def __get_pydantic_json_schema__(
+        self, schema: CoreSchema, handler: GetJsonSchemaHandler
+    ) -> dict[str, Any]:
+        """Write the pattern down."""
+        if self.minimum is None:
+            return {"type": "string", "pattern": or_template(self.pattern)}
+        return {"type": ["string", "integer"], "pattern": or_template(self.pattern), "minimum": self.minimum}
+
+
+class OneMistake:
+    """Annotates a union: whatever none of its members takes is one mistake, not one for each member.
+
+    Args:
+        what: What is expected, for the error.
+    """
+
+    def __init__(self, what: str) -> None:
+        self.what = what
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        """Take the members' errors together."""
+
+        def check(value: Any, members: ValidatorFunctionWrapHandler) -> Any:
+            try:
+                return members(value)
+            except ValidationError:
+                raise mistake(f"expected {self.what}, got {describe(value)}", kind="union") from None
+
+        return core_schema.no_info_wrap_validator_function(check, handler(source))
+
+
+LINE = r".*\S.*"
+"""Pattern of one line that is not empty, short enough to be read in an editor's message."""
+
+Text = Annotated[str, BeforeValidator(_text), AfterValidator(_without_nul), shape("string", "integer")]
 """Any text, of many lines too."""
-Word = Annotated[str, BeforeValidator(_text), AfterValidator(_one_line)]
+Word = Annotated[
+    str, BeforeValidator(_text), AfterValidator(_one_line), shape("string", "integer", pattern=LINE)
+]
 """One line of text that is not empty and has no control characters."""
-Int = Annotated[int, BeforeValidator(_whole_number)]
-Count = Annotated[int, BeforeValidator(_whole_number), Field(ge=0)]
+Int = Annotated[int, BeforeValidator(_whole_number), shape("integer", "string", pattern=r"\s*[+-]?[0-9]+\s*")]
+"""A whole number."""
+Count = Annotated[
+    int,
+    BeforeValidator(_whole_number),
+    Field(ge=0),
+    shape("integer", "string", pattern=r"\s*[+]?[0-9]+\s*", minimum=0),
+]
 """A whole number from 0."""
-Positive = Annotated[int, BeforeValidator(_whole_number), Field(ge=1)]
+Positive = Annotated[
+    int,
+    BeforeValidator(_whole_number),
+    Field(ge=1),
+    shape("integer", "string", pattern=r"\s*[+]?0*[1-9][0-9]*\s*", minimum=1),
+]
 """A whole number from 1."""
-Number = Annotated[float, BeforeValidator(_number), Field(ge=0, allow_inf_nan=False)]
+Number = Annotated[
+    float,
+    BeforeValidator(_number),
+    Field(ge=0, allow_inf_nan=False),
+    shape("number", "string", pattern=r"\s*[+]?[0-9]*\.?[0-9]+\s*", minimum=0),
+]
 """A number from 0."""
-Flag = Annotated[bool, BeforeValidator(_flag)]
+Flag = Annotated[
+    bool,
+    BeforeValidator(_flag),
+    shape("boolean", "string", pattern=r"\s*(?:[Tt][Rr][Uu][Ee]|[Ff][Aa][Ll][Ss][Ee])\s*"),
+]
 """True or false, and no other word."""
 
 
@@ -214,7 +318,7 @@ def _scalar(value: Any) -> Any:
     return value
 
 
-Scalar = Annotated[Any, AfterValidator(_scalar)]
+Scalar = Annotated[Any, AfterValidator(_scalar), shape("string", "number", "boolean")]
 """Text, a number, true or false, kept as it is."""
 
 _DURATION = re.compile(r"([0-9]{1,9})(s|m|h|d|w)")
@@ -235,7 +339,13 @@ def _duration_text(value: str) -> str:
     return value
 
 
-Duration = Annotated[str, BeforeValidator(_text), BeforeValidator(_duration), AfterValidator(_duration_text)]
+Duration = Annotated[
+    str,
+    BeforeValidator(_text),
+    BeforeValidator(_duration),
+    AfterValidator(_duration_text),
+    shape("string", pattern=_DURATION.pattern),
+]
 """A duration such as ``45s``, ``30m``, ``12h``, ``14d``, ``2w``; ``duration_seconds`` reads it."""
 
 
@@ -263,6 +373,10 @@ def _variable(name: str) -> str:
     return name
 
 
-Variable = Annotated[str, AfterValidator(_variable)]
+Variable = Annotated[
+    str,
+    AfterValidator(_variable),
+    shape("string", pattern=r"(?!DAGSTER_PIPES_|DAGSTER_SLURM_)[A-Za-z_][A-Za-z0-9_]*"),
+]
 Env = dict[Variable, Text]
 """Environment variables by name."""

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field
+from pydantic import BeforeValidator, Field, GetJsonSchemaHandler
+from pydantic_core import CoreSchema
 
-from dagster_slurm_components.spec.base import Model, Number, Word
+from dagster_slurm_components.spec.base import Model, Number, Positive, Word, shape
 from dagster_slurm_components.spec.registry import Choice, Registry
 
-Port = Annotated[int, Field(ge=1, le=65535)]
+Port = Annotated[
+    Positive, Field(le=65535), shape("integer", "string", pattern=r"[0-9]{1,5}", minimum=1, maximum=65535)
+]
 
 
 class HostSpec(Model):
@@ -51,7 +54,16 @@ def _jump(value: Any) -> Any:
     return parts
 
 
-Jump = Annotated[JumpHost, BeforeValidator(_jump)]
+class _JumpText:
+    """Lets text pass in the JSON Schema too."""
+
+    def __get_pydantic_json_schema__(
+        self, schema: CoreSchema, handler: GetJsonSchemaHandler
+    ) -> dict[str, Any]:
+        return {"anyOf": [{"type": "string", "pattern": r"\S"}, handler(schema)]}
+
+
+Jump = Annotated[JumpHost, BeforeValidator(_jump), _JumpText()]
 
 
 class SshHost(HostSpec):

@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, Field
 
 from dagster_slurm_components.spec import asked
-from dagster_slurm_components.spec.base import Count, Flag, Model, Positive, Text, Word, mistake
+from dagster_slurm_components.spec.base import Count, Flag, Model, OneMistake, Positive, Text, Word, mistake
 from dagster_slurm_components.spec.place import Path
 from dagster_slurm_components.spec.registry import Choice, Registry
 from dagster_slurm_components.spec.resources import Resources
@@ -55,6 +55,9 @@ def _host_suffix(text: str) -> str:
 
 SrunOption = Annotated[str, AfterValidator(_srun_option)]
 NodeRange = Annotated[Word, AfterValidator(_node_range)]
+RanksPerNode = Annotated[
+    Positive | Literal["gpu", "cpu", "auto"], OneMistake("a whole number from 1, `gpu`, `cpu` or `auto`")
+]
 HostSuffix = Annotated[Text, AfterValidator(_host_suffix)]
 
 
@@ -128,7 +131,7 @@ class SrunLauncher(RankLauncher):
     hint: Literal["compute_bound", "memory_bound", "multithread", "nomultithread"] | None = Field(
         default=None, description="How the payload uses cores.", examples=["nomultithread"]
     )
-    options: dict[SrunOption, bool | Word] = Field(
+    options: dict[SrunOption, Annotated[Flag | Word, OneMistake("text, a number, true or false")]] = Field(
         default={},
         description="Any other option of srun, by its long name with underscores; `true` for one without a value.",
         examples=[{"gpu_bind": "closest", "exact": True}],
@@ -147,7 +150,7 @@ class TorchrunLauncher(RankLauncher):
     type: Literal["torchrun"] = Field(
         default="torchrun", description="Which launcher.", examples=["torchrun"]
     )
-    nproc_per_node: Positive | Literal["gpu", "cpu", "auto"] = Field(
+    nproc_per_node: RanksPerNode = Field(
         default=1,
         description="Ranks on each node: a number, or one for each GPU or CPU.",
         examples=[4, "gpu"],

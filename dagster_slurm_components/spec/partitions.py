@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, Field, WithJsonSchema
 
-from dagster_slurm_components.spec.base import Count, Model, Positive, Word, mistake
+from dagster_slurm_components.spec.base import TEMPLATE, Count, Model, Positive, Word, mistake
 from dagster_slurm_components.spec.problems import describe
-from dagster_slurm_components.spec.registry import Choice, Registry
+from dagster_slurm_components.spec.registry import Choice, Described, Registry
 from dagster_slurm_components.spec.templates import is_template
 
 
@@ -112,7 +112,9 @@ def _of_template(value: Any) -> Any:
     return value
 
 
-PartitionsDefinition = Annotated[Any, AfterValidator(_partitions)]
+PartitionsDefinition = Annotated[Any, AfterValidator(_partitions), Described(PARTITIONS)]
 """Partitions as a raw mapping, a template, or the object that a template was rendered to."""
-OfTemplate = Annotated[Any, AfterValidator(_of_template)]
+OfTemplate = Annotated[
+    Any, AfterValidator(_of_template), WithJsonSchema({"type": ["string", "null"], "pattern": TEMPLATE})
+]
 """A template, or the object that it was rendered to."""

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from importlib.metadata import entry_points
 from typing import Any, Generic, TypeVar, get_args
 
-from pydantic import GetCoreSchemaHandler, ValidationError
+from pydantic import GetCoreSchemaHandler, GetJsonSchemaHandler, ValidationError
 from pydantic_core import CoreSchema, InitErrorDetails, core_schema
 
 from dagster_slurm_components.spec.base import Model, mistake
@@ -78,11 +78,36 @@ def type_of(model: type[Model]) -> str:
     return str(get_args(annotation)[0])
 
 
-class Choice:
-    """Annotates a field with the registry that chooses its model."""
+class Described:
+    """Annotates a field whose JSON Schema is that of a registry's models."""
 
     def __init__(self, registry: Registry[Any]) -> None:
         self.registry = registry
+
+    def __get_pydantic_json_schema__(
+        self, schema: CoreSchema, handler: GetJsonSchemaHandler
+    ) -> dict[str, Any]:
+        """Dispatch on ``type`` by if and then, so that an error speaks of the chosen type only."""
+        branches = [
+            {
+                "if": {"properties": {"type": {"const": name}}, "required": ["type"]},
+                "then": handler(model.__pydantic_core_schema__),
+            }
+            for name, model in self.registry.items()
+        ]
+        types = {"enum": list(self.registry), "description": f"Which {self.registry.what}."}
+        known: dict[str, Any] = {"type": "object", "properties": {"type": types}, "allOf": branches}
+        if self.registry.default is None:
+            known["required"] = ["type"]
+        else:  # a lower layer may name it
+            fields = {"properties": dict.fromkeys(sorted(self.registry.fields()), True)}
+            known["if"] = {"not": {"required": ["type"]}}
+            known["then"] = {**fields, "additionalProperties": False}
+        return known
+
+
+class Choice(Described):
+    """Annotates a field with the registry that chooses its model."""
 
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
         """Validate by the registry, so that an error speaks of the chosen type only."""

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated
-
 from pydantic import Field
 
-from dagster_slurm_components.spec.base import Env, Flag, Model, Positive, Text, Word
+from dagster_slurm_components.spec.base import Count, Env, Flag, Model, Positive, Text, Word
 from dagster_slurm_components.spec.launchers import Launcher
 from dagster_slurm_components.spec.profile import DefaultEnvironment, Limits
 from dagster_slurm_components.spec.resources import Resources
@@ -23,9 +21,7 @@ class JobLimits(Model):
     max_mem_per_node: Memory | None = Field(
         default=None, description="Memory of a node.", examples=["494000M"]
     )
-    max_gpus_per_node: Annotated[int, Field(ge=0)] | None = Field(
-        default=None, description="GPUs of a node.", examples=[4]
-    )
+    max_gpus_per_node: Count | None = Field(default=None, description="GPUs of a node.", examples=[4])
     max_submit_jobs: Positive | None = Field(
         default=None, description="Most jobs of one user, waiting or running.", examples=[100]
     )

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, BeforeValidator
 
-from dagster_slurm_components.spec.base import Word, mistake
+from dagster_slurm_components.spec.base import LINE, Format, Word, mistake, shape
 
 _TIME = re.compile(
     r"(?:(?P<days>\d{1,4})-(?P<d_hours>\d{1,3})(?::(?P<d_minutes>\d{1,3}))?(?::(?P<d_seconds>\d{1,3}))?"
@@ -82,44 +82,38 @@ def _memory(value: str) -> str:
     return value
 
 
-def _matching(pattern: str, what: str, example: str) -> AfterValidator:
-    compiled = re.compile(pattern, re.ASCII)
-
-    def check(value: str) -> str:
-        if not compiled.fullmatch(value):
-            raise mistake(f"{value!r} is not {what}", f"write one like {example}", "format")
-        return value
-
-    return AfterValidator(check)
-
-
 _NAME = r"[A-Za-z0-9_.\-]+"
 _COUNT = r"\d{1,9}[KkMmGgTt]?"
 _GPUS = rf"(?:(?:{_NAME}:)?\d{{1,5}})(?:,(?:{_NAME}:)?\d{{1,5}})*"
 _GRES = rf"{_NAME}(?:[:/]{_NAME})?(?::{_COUNT})?(?::{_NAME})?"
+_TIME_SHAPE = (
+    r"\d{1,4}-\d{1,3}(?::\d{1,3}){0,2}|\d{1,6}:\d{1,3}:\d{1,3}|\d{1,8}(?::\d{1,3})?"
+    "|[Uu][Nn][Ll][Ii][Mm][Ii][Tt][Ee][Dd]|[Ii][Nn][Ff][Ii][Nn][Ii][Tt][Ee]"
+)
+_SIGNAL = r"(?:[RB]{1,2}:)?(?:(?:SIG)?[A-Z][A-Z0-9+\-]*|\d{1,2})(?:@\d{1,5})?"
 
-Time = Annotated[Word, AfterValidator(_time), BeforeValidator(_quoted)]
+Time = Annotated[Word, AfterValidator(_time), BeforeValidator(_quoted), shape("string", pattern=_TIME_SHAPE)]
 """A time limit as sbatch reads it: ``D-HH:MM:SS``, ``HH:MM:SS``, ``MM:SS``, ``MM``; always in quotes."""
-Moment = Annotated[Word, BeforeValidator(_quoted)]
+Moment = Annotated[Word, BeforeValidator(_quoted), shape("string", pattern=LINE)]
 """A point in time as sbatch reads it: ``16:00``, ``now+1hour``, ``2030-01-20T12:34:00``; always in quotes."""
-Memory = Annotated[Word, AfterValidator(_memory)]
+Memory = Annotated[
+    Word,
+    AfterValidator(_memory),
+    shape("string", "integer", pattern=r"\d{1,15}[KkMmGgTt]?", minimum=0),
+]
 """A size: ``8G``, ``512M``; a number alone is mebibytes; ``0`` is all of a node's memory."""
 Nodes = Annotated[
     Word,
-    _matching(
-        r"[1-9]\d{0,6}(?:-[1-9]\d{0,6}(?::\d{1,6})?)?(?:,[1-9]\d{0,6})*", "a number of nodes", "2 or 2-4"
+    Format(
+        r"[1-9]\d{0,6}(?:-[1-9]\d{0,6}(?::\d{1,6})?)?(?:,[1-9]\d{0,6})*",
+        "a number of nodes",
+        "2 or 2-4",
+        minimum=1,
     ),
 ]
-Gpus = Annotated[Word, _matching(_GPUS, "a number of GPUs", "2 or a100:2")]
-Gres = Annotated[Word, _matching(rf"none|{_GRES}(?:,{_GRES})*", "a list of generic resources", "gpu:a100:2")]
-Signal = Annotated[
-    Word,
-    _matching(
-        r"(?:[RB]{1,2}:)?(?:SIG)?[A-Z][A-Z0-9+\-]*(?:@\d{1,5})?|(?:[RB]{1,2}:)?\d{1,2}(?:@\d{1,5})?",
-        "a signal",
-        "B:USR1@120",
-    ),
-]
-Switches = Annotated[Word, _matching(r"\d{1,6}(?:@.+)?", "a number of switches", "1@01:00:00")]
-Name = Annotated[Word, _matching(r"[^\s]+", "a name", "gpu")]
+Gpus = Annotated[Word, Format(_GPUS, "a number of GPUs", "2 or a100:2", minimum=0)]
+Gres = Annotated[Word, Format(rf"none|{_GRES}(?:,{_GRES})*", "a list of generic resources", "gpu:a100:2")]
+Signal = Annotated[Word, Format(_SIGNAL, "a signal", "B:USR1@120", minimum=1)]
+Switches = Annotated[Word, Format(r"\d{1,6}(?:@.+)?", "a number of switches", "1@01:00:00", minimum=0)]
+Name = Annotated[Word, Format(r"[^\s]+", "a name", "gpu", minimum=0)]
 """One or more names without spaces, separated by commas where sbatch takes several."""

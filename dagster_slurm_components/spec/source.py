@@ -304,7 +304,9 @@ def _syntax_problem(exc: Exception, text: str, file: str) -> Problem:
         position = Position(file, mark.line + 1, mark.column + 1) if mark else Position(file, 1, 1)
         reason = " ".join(part for part in (exc.context, exc.problem) if part)
         line = "".join(text.split("\n")[position.line - 1 : position.line])
-        tabbed = "\t" in line[: len(line) - len(line.lstrip())] or line[position.column - 1 :].startswith("\t")
+        tabbed = "\t" in line[: len(line) - len(line.lstrip())] or line[position.column - 1 :].startswith(
+            "\t"
+        )
         hint = "indent with spaces; YAML forbids tabs there" if tabbed else None
         return Problem(f"not valid YAML: {reason}", position, hint=hint, kind="syntax")
     if isinstance(exc, RecursionError):

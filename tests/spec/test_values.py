@@ -91,7 +91,7 @@ def test_wrong_memory(memory):
         ("exclusive", [True, False, "user"], ["all", 3]),
         ("wait_all_nodes", [0, 1], [2, True]),
         ("nice", [-5, 100, "10"], ["high", 1.5, True]),
-        ("cpus_per_task", [1, "4", " 4 "], [0, -1, "four", 2.0, True, AmbiguousInt(8, "010")]),
+        ("cpus_per_task", [1, "4", " 4 "], [0, -1, "four", 2.5, True, AmbiguousInt(8, "010")]),
         ("requeue", [True, False, "false"], ["maybe", 1, 0]),
         ("hint", ["nomultithread"], ["nomultitread"]),
     ],

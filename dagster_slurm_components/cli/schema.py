@@ -1,0 +1,51 @@
+"""``dg-slurm schema``: JSON Schemas for editors, commit hooks and CI."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import click
+
+from dagster_slurm_components.spec.schemas import schemas
+
+
+@click.command()
+@click.option(
+    "--folder",
+    type=click.Path(path_type=Path, file_okay=False),
+    default=Path("schemas"),
+    show_default=True,
+    help="Where the schemas lie.",
+)
+@click.option(
+    "--check", "only_check", is_flag=True, help="Write nothing; exit with 1 if a file would change."
+)
+@click.option("--print", "name", help="Print one schema and write nothing: defs, script, profile or site.")
+def schema(folder: Path, only_check: bool, name: str | None) -> None:
+    """Write the JSON Schemas of defs.yaml, scripts, profiles and sites.
+
+    They know the launchers and environments of all installed packages. A YAML file names its schema for editors in
+    its first line: `# yaml-language-server: $schema=schemas/script.schema.json`.
+    """
+    made = schemas()
+    if name is not None:
+        text = made.get(f"{name}.schema.json")
+        if text is None:
+            known = ", ".join(file.removesuffix(".schema.json") for file in made)
+            raise click.UsageError(f"There is no schema `{name}`; there are: {known}.")
+        click.echo(text, nl=False)
+        return
+    changed = [file for file, text in made.items() if _text_of(folder / file) != text]
+    if only_check:
+        for file in changed:
+            click.echo(f"{folder / file} is not what `dg-slurm schema` writes.", err=True)
+        sys.exit(1 if changed else 0)
+    folder.mkdir(parents=True, exist_ok=True)
+    for file in changed:
+        (folder / file).write_text(made[file], encoding="utf-8")
+        click.echo(f"wrote {folder / file}")
+
+
+def _text_of(file: Path) -> str | None:
+    return file.read_text(encoding="utf-8") if file.is_file() else None
