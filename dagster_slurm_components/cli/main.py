@@ -38,6 +38,13 @@ class LazyGroup(click.Group):
         return command
 
 
+def _version() -> str:
+    try:
+        return metadata.version("dagster-slurm-components")
+    except metadata.PackageNotFoundError:  # run from a source tree
+        return "unknown (not installed)"
+
+
 @click.group(cls=LazyGroup, commands_at=COMMANDS, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(_version(), prog_name="dg-slurm")
 def main() -> None:
