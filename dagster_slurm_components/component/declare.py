@@ -7,6 +7,7 @@ import keyword
 import re
 from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
+from pathlib import Path as FilePath
 
 from pydantic import ValidationError
 
@@ -23,7 +24,8 @@ _CHOSEN = ("launcher", "environment")
 _NOT_IN_A_NAME = re.compile(r"[^A-Za-z0-9_]+")
 # Names that Dagster keeps for itself (dagster 1.13, `check_valid_name`).
 _TAKEN = frozenset(
-    "arg_dict bool conf config context dict float input input_arg_dict int meta output output_arg_dict str type".split()
+    {"context", "conf", "config", "meta", "arg_dict", "dict", "input_arg_dict", "output_arg_dict"}
+    | {"int", "str", "float", "bool", "input", "output", "type"}
 )
 
 
@@ -85,14 +87,17 @@ def _checked(entry: ScriptEntry) -> ResolvedScript:
     """
     nowhere = LoadedProfile("", Profile(), (), entry.folder)
     merged = merge_script(profile=nowhere, defaults=entry.defaults, script=entry.script)
-    resolved = ResolvedScript(_validated(merged), merged, entry.folder, nowhere)
-    problems = list(_incomplete(resolved))
+    problems = list(_missing_in_profiles(entry))
+    try:
+        script = _validated(merged)
+    except SpecError as exc:
+        raise SpecError([*problems, *exc.problems, *_missing_payload(entry, merged)]) from None
+    resolved = ResolvedScript(script, merged, entry.folder, nowhere)
     try:
         resolved.payload_files()
     except SpecError as exc:
         problems += exc.problems
-    problems += _missing_in_profiles(entry)
-    problems += _wrong_checks(resolved)
+    problems += [*_without_assets(resolved), *_wrong_checks(resolved)]
     if problems:
         raise SpecError(problems)
     return resolved
@@ -120,22 +125,36 @@ def _validated(merged: Merged) -> Script:
     return script
 
 
-def _incomplete(resolved: ResolvedScript) -> Iterator[Problem]:
+def _without_assets(resolved: ResolvedScript) -> Iterator[Problem]:
     if not resolved.script.assets:
         hint = "write `assets: [{key: NAME}]`: Dagster runs a script to make its assets"
         where = resolved.merged.position(())
         yield Problem("the script makes no asset", where, hint=hint, kind="no_assets")
 
 
+def _missing_payload(entry: ScriptEntry, merged: Merged) -> Iterator[Problem]:
+    """Look for the payload of a script that has other mistakes."""
+    payload, path = merged.data.get("payload"), ("payload",)
+    layer = merged.source(path)
+    folder = layer.folder if layer is not None and layer.folder is not None else entry.folder
+    if isinstance(payload, str):
+        yield from _missing(folder, payload, path, merged.position(path))
+
+
 def _missing_in_profiles(entry: ScriptEntry) -> Iterator[Problem]:
     """Look for the payloads that overrides name, for they may be run much later than they are written."""
-    overrides = entry.script.data.get("profiles") or {}
-    for profile, override in overrides.items():
-        payload = override.get("payload")
-        if isinstance(payload, str) and not (entry.folder / payload).is_file():
+    overrides = entry.script.data.get("profiles")
+    for profile, override in overrides.items() if isinstance(overrides, Mapping) else ():
+        payload = override.get("payload") if isinstance(override, Mapping) else None
+        if isinstance(payload, str):
             path: Path = ("profiles", profile, "payload")
-            message = f"no file matches {payload!r} in {entry.folder}"
-            yield Problem(message, entry.script.position(path), path, kind="no_file")
+            yield from _missing(entry.folder, payload, path, entry.script.position(path))
+
+
+def _missing(folder: FilePath, file: str, path: Path, position: Position | None) -> Iterator[Problem]:
+    if not (folder / file).exists():
+        hint = "check the spelling; relative paths start there"
+        yield Problem(f"no file matches {file!r} in {folder}", position, path, hint, "no_file")
 
 
 def _wrong_checks(resolved: ResolvedScript) -> Iterator[Problem]:

@@ -46,7 +46,7 @@ def renderer(context: dg.ComponentLoadContext) -> Renderer:
     """
     scope = {
         **context.resolution_context.scope,
-        "context": LoadContextScope(context),
+        "context": LoadContextScope(context),  # type: ignore[no-untyped-call]
         "project_root": str(context.project_root.resolve()),
     }
     scope.pop("env", None)

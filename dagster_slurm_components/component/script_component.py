@@ -3,7 +3,7 @@
 # No `from __future__ import annotations` here: Dagster reads the annotation of an op's `context` and takes no text.
 
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path as FilePath
 from typing import Any
@@ -14,14 +14,20 @@ from typing_extensions import Self
 
 from dagster_slurm_components.component.attributes import Attributes
 from dagster_slurm_components.component.code_version import code_version
-from dagster_slurm_components.component.declare import DeclaredScript, declare
+from dagster_slurm_components.component.declare import declare
 from dagster_slurm_components.component.document import attributes_document, renderer
 from dagster_slurm_components.component.pool import profile_pool
-from dagster_slurm_components.component.specs import asset_specs, backfill_policy, check_specs, retry_policy
+from dagster_slurm_components.component.specs import (
+    SlurmScript,
+    backfill_policy,
+    retry_policy,
+    slurm_script,
+    told,
+)
 from dagster_slurm_components.spec.component import read_component
 from dagster_slurm_components.spec.problems import Problem, SpecError, in_order
 from dagster_slurm_components.spec.profiles import load_profile
-from dagster_slurm_components.spec.resolve import ResolvedScript
+from dagster_slurm_components.spec.source import Document
 
 
 class InvalidScriptsError(dg.DagsterInvalidDefinitionError):
@@ -48,11 +54,9 @@ class SlurmScriptComponent(dg.Component):
 
     Attributes:
         scripts: The scripts, checked as far as that goes without a profile.
-        defaults: What they have in common, with templates as they stand.
     """
 
-    scripts: tuple[DeclaredScript, ...]
-    defaults: Mapping[str, Any]
+    scripts: tuple[SlurmScript, ...]
 
     @classmethod
     def get_spec(cls) -> dg.ComponentTypeSpec:
@@ -84,41 +88,38 @@ class SlurmScriptComponent(dg.Component):
             InvalidScriptsError: With all mistakes in this component's YAML and the files that it includes.
         """
         if not isinstance(attributes, Attributes):
-            return cls((), {})
+            return cls(())
         try:
             document = attributes_document(attributes.root, context)
         except SpecError as exc:
             raise InvalidScriptsError(exc.problems) from None
-        read = read_component(document, render=renderer(context))
-        scripts, wrong = declare(read.entries)
-        if read.problems or wrong:
-            raise InvalidScriptsError((*read.problems, *wrong)) from None
-        return cls(scripts, document.data.get("defaults") or {})
+        scripts, problems = _scripts(document, context)
+        if problems:
+            raise InvalidScriptsError(problems)
+        return cls(tuple(scripts))
 
     def build_defs(self, context: dg.ComponentLoadContext) -> dg.Definitions:
         """Build one op with its assets and checks for each script.
 
         Raises:
-            InvalidScriptsError: Dagster refuses a value; all such mistakes are told.
+            InvalidScriptsError: Dagster refuses an op; all such mistakes are told.
         """
         built: list[dg.AssetsDefinition] = []
         problems: list[Problem] = []
         pools: dict[FilePath, str | None] = {}
-        with warnings.catch_warnings():
-            # Code references are in beta (dagster 1.13), which is our concern and not the user's.
-            warnings.simplefilter("ignore", dg.BetaWarning)
-            for script in self.scripts:
-                folder = script.entry.folder
-                pools[folder] = pools[folder] if folder in pools else profile_pool(folder)
-                try:
+        for script in self.scripts:
+            folder = script.folder
+            pools[folder] = pools[folder] if folder in pools else profile_pool(folder)
+            try:
+                with told(script.declared, ()):
                     built.append(self._assets_definition(script, pools[folder]))
-                except SpecError as exc:
-                    problems += exc.problems
+            except SpecError as exc:
+                problems += exc.problems
         if problems:
-            raise InvalidScriptsError(problems) from None
+            raise InvalidScriptsError(problems)
         return dg.Definitions(assets=built)
 
-    def get_asset_spec(self, spec: dg.AssetSpec, script: DeclaredScript) -> dg.AssetSpec:
+    def get_asset_spec(self, spec: dg.AssetSpec, script: SlurmScript) -> dg.AssetSpec:
         """Return the spec of an asset; override it to change the specs of all assets.
 
         Args:
@@ -127,46 +128,59 @@ class SlurmScriptComponent(dg.Component):
         """
         return spec
 
-    def execute(self, context: dg.AssetExecutionContext, script: DeclaredScript) -> Iterator[Any]:
+    def execute(self, context: dg.AssetExecutionContext, script: SlurmScript) -> Iterator[Any]:
         """Run a script as one job and yield its results; override it to do something before or after.
 
         Args:
             context: Dagster's context of the step.
             script: The script.
+
+        Raises:
+            Failure: The script is not right in this profile, or its job failed.
         """
         # Imported on use: loading definitions needs nothing of what runs jobs.
         from dagster_slurm_components.pipes.client import run_script  # noqa: PLC0415
 
-        yield from run_script(context, self.resolve(script)).get_results()
+        try:
+            resolved = script.resolve(load_profile(start=script.folder))
+        except SpecError as exc:
+            # The same YAML would fail again.
+            raise dg.Failure(str(exc), allow_retries=False) from None
+        yield from run_script(context, resolved).get_results()
 
-    def resolve(self, script: DeclaredScript, profile: str | None = None) -> ResolvedScript:
-        """Return a script in a profile.
-
-        Args:
-            script: The script.
-            profile: The profile's name; else the one that ``DAGSTER_SLURM_PROFILE`` names.
-
-        Raises:
-            SpecError: The profile has mistakes, or the script has some in it.
-        """
-        return script.entry.resolve(load_profile(profile, start=script.entry.folder))
-
-    def _assets_definition(self, declared: DeclaredScript, pool: str | None) -> dg.AssetsDefinition:
-        script, op = declared.script, declared.script.op
-        specs = asset_specs(declared, code_version(declared, self.defaults))
+    def _assets_definition(self, script: SlurmScript, pool: str | None) -> dg.AssetsDefinition:
+        declared = script.declared.script
 
         @dg.multi_asset(
-            name=declared.op,
-            description=op.description or script.description,
-            specs=[self.get_asset_spec(spec, declared) for spec in specs],
-            check_specs=check_specs(declared),
-            op_tags=op.tags,
-            pool=op.pool or pool,
-            retry_policy=retry_policy(op.retry_policy),
-            backfill_policy=backfill_policy(op.backfill_policy),
-            can_subset=script.can_subset,
+            name=script.name,
+            description=declared.op.description or declared.description,
+            specs=[self.get_asset_spec(spec, script) for spec in script.assets],
+            check_specs=script.checks,
+            op_tags=declared.op.tags,
+            pool=declared.op.pool or pool,
+            retry_policy=retry_policy(declared.op.retry_policy),
+            backfill_policy=backfill_policy(declared.op.backfill_policy),
+            can_subset=declared.can_subset,
         )
         def run(context: dg.AssetExecutionContext) -> Any:
-            yield from self.execute(context, declared)
+            yield from self.execute(context, script)
 
         return run
+
+
+def _scripts(document: Document, context: dg.ComponentLoadContext) -> tuple[list[SlurmScript], list[Problem]]:
+    """Return the scripts of a component, and all that is wrong with them."""
+    read = read_component(document, render=renderer(context))
+    declared, wrong = declare(read.entries)
+    problems = [*read.problems, *wrong]
+    defaults = document.data.get("defaults") or {}
+    scripts: list[SlurmScript] = []
+    with warnings.catch_warnings():
+        # Code references are in beta (dagster 1.13), which is our concern and not the user's.
+        warnings.simplefilter("ignore", dg.BetaWarning)
+        for script in declared:
+            try:
+                scripts.append(slurm_script(script, code_version(script, defaults)))
+            except SpecError as exc:
+                problems += exc.problems
+    return scripts, problems

@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
+from pathlib import Path as FilePath
+from typing import Any, cast
 
 import dagster as dg
 from dagster._core.definitions.metadata.source_code import CodeReferencesMetadataSet
@@ -17,6 +19,8 @@ from dagster_slurm_components.component.declare import DeclaredScript
 from dagster_slurm_components.spec.assets import AssetDeclaration, CheckDeclaration, RetryPolicy
 from dagster_slurm_components.spec.place import Path
 from dagster_slurm_components.spec.problems import Problem, SpecError, describe
+from dagster_slurm_components.spec.profiles import LoadedProfile
+from dagster_slurm_components.spec.resolve import ResolvedScript
 
 MOST_KINDS = 3
 """Kinds that Dagster's UI shows well; ours are added only up to here, the user's always stay."""
@@ -25,54 +29,76 @@ _REFUSALS = (dg.DagsterError, CheckError, ResolutionException, ValueError, TypeE
 """What Dagster raises for a value that it doesn't take."""
 
 
-def asset_specs(declared: DeclaredScript, code_version: str) -> list[dg.AssetSpec]:
-    """Return the specs of a script's assets.
+@dataclass(frozen=True)
+class SlurmScript:
+    """One script of a component, with the specs that Dagster knows it by.
+
+    Attributes:
+        declared: The script, checked as far as that goes without a profile.
+        assets: The specs of its assets.
+        checks: The specs of its checks.
+    """
+
+    declared: DeclaredScript
+    assets: tuple[dg.AssetSpec, ...]
+    checks: tuple[dg.AssetCheckSpec, ...]
+
+    @property
+    def name(self) -> str:
+        """The name of its op."""
+        return self.declared.op
+
+    @property
+    def folder(self) -> FilePath:
+        """The folder of the file that holds it."""
+        return self.declared.entry.folder
+
+    def resolve(self, profile: LoadedProfile) -> ResolvedScript:
+        """Return the script as it runs in a profile.
+
+        Raises:
+            SpecError: With a problem for each mistake.
+        """
+        return self.declared.entry.resolve(profile)
+
+
+def slurm_script(declared: DeclaredScript, code_version: str) -> SlurmScript:
+    """Return a script with its specs.
 
     Args:
         declared: The script.
         code_version: The version of assets that declare none.
 
     Raises:
-        SpecError: Dagster refuses a value.
+        SpecError: With all values that Dagster refuses.
     """
-    script = declared.script
     references = code_references(declared)
-    specs, problems = [], []
-    for index, asset in enumerate(script.assets):
+    problems: list[Problem] = []
+    assets: list[dg.AssetSpec] = []
+    for index, asset in enumerate(declared.script.assets):
         try:
-            with _told(declared, ("assets", index)):
-                specs.append(_asset_spec(declared, index, asset, code_version, references))
+            with told(declared, ("assets", index)):
+                assets.append(_asset_spec(declared, index, asset, code_version, references))
         except SpecError as exc:
             problems += exc.problems
-    if not problems and any(spec.partitions_def != specs[0].partitions_def for spec in specs):
+    checks: list[dg.AssetCheckSpec] = []
+    for index, check in enumerate(declared.script.checks):
+        try:
+            with told(declared, ("checks", index)):
+                checks.append(_check_spec(declared, index, check))
+        except SpecError as exc:
+            problems += exc.problems
+    if not problems and any(spec.partitions_def != assets[0].partitions_def for spec in assets):
         path: Path = ("assets", 0)
         message = "the assets of one script must have the same partitions, for one job makes them"
         problems.append(Problem(message, declared.resolved.position(*path), path, kind="partitions"))
     if problems:
         raise SpecError(problems)
-    return specs
-
-
-def check_specs(declared: DeclaredScript) -> list[dg.AssetCheckSpec]:
-    """Return the specs of a script's checks.
-
-    Raises:
-        SpecError: Dagster refuses a value.
-    """
-    specs, problems = [], []
-    for index, check in enumerate(declared.script.checks):
-        try:
-            with _told(declared, ("checks", index)):
-                specs.append(_check_spec(declared, index, check))
-        except SpecError as exc:
-            problems += exc.problems
-    if problems:
-        raise SpecError(problems)
-    return specs
+    return SlurmScript(declared, tuple(assets), tuple(checks))
 
 
 def asset_key(text: str) -> dg.AssetKey:
-    """Return the key that a text names; ``\\/`` is a slash inside of a part."""
+    """Return the key that a text names; a slash after a backslash is part of a name."""
     return dg.AssetKey.from_escaped_user_string(text)
 
 
@@ -190,16 +216,16 @@ class _Resolvable(dg.Resolvable, dg.Model):
 
 
 @lru_cache(maxsize=256)
-def _dagster_partitions(raw: str) -> dg.PartitionsDefinition[Any] | None:
+def _dagster_partitions(raw: str) -> dg.PartitionsDefinition[Any]:
     data = {"asset": {"key": "any", "partitions_def": json.loads(raw)}}
     model = _Resolvable.model().model_validate(data)
-    resolved: _Resolvable = _Resolvable.resolve_from_model(dg.ResolutionContext.default(), model)
-    return resolved.asset.partitions_def
+    resolved = _Resolvable.resolve_from_model(dg.ResolutionContext.default(), model)
+    return cast("dg.PartitionsDefinition[Any]", resolved.asset.partitions_def)
 
 
 def _partitions(declared: DeclaredScript, path: Path, value: Any) -> dg.PartitionsDefinition[Any] | None:
     if isinstance(value, Mapping):
-        with _told(declared, path):
+        with told(declared, path):
             return _dagster_partitions(json.dumps(value, sort_keys=True))
     return _instance(declared, path, value, dg.PartitionsDefinition)
 
@@ -218,7 +244,7 @@ def _article(word: str) -> str:
 
 
 @contextmanager
-def _told(declared: DeclaredScript, path: Path) -> Iterator[None]:
+def told(declared: DeclaredScript, path: Path) -> Iterator[None]:
     """Turn a refusal of Dagster's into a problem with a place."""
     try:
         yield
