@@ -462,17 +462,22 @@ class Completed(NamedTuple):
 
 
 def command_environment() -> Environment:
-    """Return the environment for the host's own commands: no user option of Slurm, no translated message."""
+    """Return the environment for the host's own commands: no user option of Slurm, no translated message.
+
+    Slurm's programs take options from variables, and ``SBATCH_*`` even beats a job script's own lines. What says
+    where the cluster is stays; times are printed as seconds since 1970.
+    """
     environment = job_environment()
-    if b"SLURM_CONF" in os.environb:
-        environment[b"SLURM_CONF"] = os.environb[b"SLURM_CONF"]
-    environment[b"LC_ALL"] = b"C"
+    for name in (b"SLURM_CONF", b"SLURM_JWT", b"SLURM_JWT_PATH"):
+        if name in os.environb:
+            environment[name] = os.environb[name]
+    environment.update({b"LC_ALL": b"C", b"SLURM_TIME_FORMAT": b"%s"})
     return environment
 
 
 def job_environment() -> Environment:
     """Return the environment for a job that is a plain process: nothing hints that it is in Slurm."""
-    slurm = re.compile(rb"(SLURM|SBATCH|SRUN|SALLOC|SQUEUE|SACCT|SCANCEL|SINFO)_")
+    slurm = re.compile(rb"(SLURM|SLURMD|SBATCH|SRUN|SALLOC|SQUEUE|SACCT|SCANCEL|SCONTROL|SINFO)_")
     return {name: value for name, value in os.environb.items() if not slurm.match(name)}
 
 

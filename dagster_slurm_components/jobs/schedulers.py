@@ -176,7 +176,7 @@ class SlurmScheduler:
             mode="command",
             argv=tuple(sbatch(f"{run_dir}/job.sh", [run_dir])),
             lookups=(tuple(squeue_by_name(name)), tuple(sacct_by_name(name, since=since))),
-            ambiguous=tuple(AMBIGUOUS),
+            ambiguous=tuple(f"(?i){pattern}" for pattern in AMBIGUOUS),
             window=_VISIBLE,
             command_timeout=_TIMEOUT,
         )

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 from ..errors import DagsterSlurmError
-from .environment import foreign_variables, without
 from .header import command_line
 from .rejections import AMBIGUOUS, Rejection, classify_rejection
 from .replies import last_line
@@ -47,7 +46,6 @@ def sbatch(
     args: Sequence[str] = (),
     *,
     options: Sequence[tuple[str, str]] = (),
-    environment: Iterable[str] = (),
 ) -> list[str]:
     """Return the command that submits a job script.
 
@@ -56,22 +54,13 @@ def sbatch(
         args: The script's positional arguments.
         options: More options, as for ``header.render_header``; on the command line they beat the script's
             header.
-        environment: The names of all variables that sbatch would inherit. Those of Slurm's own are removed,
-            because ``SBATCH_*`` beats the script's header; see ``environment.foreign_variables``.
 
     Raises:
         DagsterSlurmError: ``script`` is no absolute path, or an option can't be written.
     """
     if not script.startswith("/"):
         raise DagsterSlurmError(f"The job script's path {script!r} is not absolute.")
-    return [
-        *without(*foreign_variables(environment)),
-        "sbatch",
-        "--parsable",
-        *command_line(options),
-        script,
-        *args,
-    ]
+    return ["sbatch", "--parsable", *command_line(options), script, *args]
 
 
 def parse_sbatch(returncode: int | None, out: str, err: str) -> SubmitReply:

@@ -51,7 +51,7 @@ def test_a_command_that_reads_no_input_is_no_error(satellite):
 def test_user_options_of_slurm_do_not_reach_commands(monkeypatch):
     dropped = [
         "SBATCH_PARTITION",
-        "SLURM_TIME_FORMAT",
+        "SLURM_JOB_ID",
         "SQUEUE_FORMAT",
         "SACCT_FORMAT",
         "SCANCEL_USER",
@@ -71,7 +71,12 @@ def test_user_options_of_slurm_do_not_reach_commands(monkeypatch):
         host.close()
         names = {line.partition("=")[0] for line in lines}
         assert not names & set(dropped)
-        assert {"SLURM_CONF=/etc/slurm/slurm.conf", "TZ=Asia/Tokyo", "LC_ALL=C"} <= set(lines)
+        assert {
+            "SLURM_CONF=/etc/slurm/slurm.conf",
+            "TZ=Asia/Tokyo",
+            "LC_ALL=C",
+            "SLURM_TIME_FORMAT=%s",
+        } <= set(lines)
     assert os.environ["LC_ALL"] == "de_DE.UTF-8"
 
 

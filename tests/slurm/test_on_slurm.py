@@ -4,60 +4,82 @@ from __future__ import annotations
 
 import os
 import random
-import subprocess
 import time
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from dagster_slurm_components.slurm import commands
-from dagster_slurm_components.slurm.control import ControlRow
+from dagster_slurm_components.hosts.client import Satellite
+from dagster_slurm_components.hosts.local import InProcessHost
+from dagster_slurm_components.slurm.accounting import AccountingRow, parse_sacct, sacct, sacct_by_name
+from dagster_slurm_components.slurm.control import (
+    CancelReply,
+    ControlRow,
+    is_unknown_job,
+    parse_scancel,
+    parse_scontrol,
+    scancel,
+    scontrol_show_job,
+)
 from dagster_slurm_components.slurm.header import escape_pattern, render_header
 from dagster_slurm_components.slurm.metrics import metrics
 from dagster_slurm_components.slurm.outcome import outcome
+from dagster_slurm_components.slurm.queue import QueueRow, parse_squeue, squeue, squeue_by_name
 from dagster_slurm_components.slurm.reasons import Reason, explain
+from dagster_slurm_components.slurm.replies import query_failure
 from dagster_slurm_components.slurm.states import Outcome, Phase, state
+from dagster_slurm_components.slurm.submit import SubmitReply, parse_sbatch, sbatch
 
 pytestmark = pytest.mark.slurm
 
 Option = tuple[str, str]
 
 
-class Slurm:
-    """Runs the commands as the satellite would, and remembers the jobs to cancel them."""
+HOSTILE_VARIABLES = {
+    "SLURM_TIME_FORMAT": "%H:%M",
+    "SQUEUE_FORMAT": "%i",
+    "SQUEUE_STATES": "SUSPENDED",
+    "SQUEUE_PARTITION": "down",
+    "SACCT_FORMAT": "user",
+    "SCANCEL_PARTITION": "down",
+    "SCANCEL_INTERACTIVE": "1",
+    "SBATCH_PARTITION": "down",
+    "SBATCH_TIMELIMIT": "7",
+}
+"""Variables of somebody's shell, none of which may change any answer below."""
 
-    def __init__(self, slurm_conf: Path, folder: Path) -> None:
-        # Hostile variables: none of them may change any answer below.
-        self.environment = {
-            **os.environ,
-            "SLURM_CONF": str(slurm_conf),
-            "SLURM_TIME_FORMAT": "%H:%M",
-            "SQUEUE_FORMAT": "%i",
-            "SQUEUE_STATES": "SUSPENDED",
-            "SQUEUE_PARTITION": "down",
-            "SACCT_FORMAT": "user",
-            "SCANCEL_PARTITION": "down",
-            "SCANCEL_INTERACTIVE": "1",
-            "SBATCH_PARTITION": "down",
-            "SBATCH_TIMELIMIT": "7",
-        }
+
+@dataclass(frozen=True)
+class Done:
+    """A command's answer, as text."""
+
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+class Slurm:
+    """Runs the commands through the satellite, and remembers the jobs to cancel them."""
+
+    def __init__(self, folder: Path) -> None:
+        self.satellite = Satellite(InProcessHost())
         self.folder = folder
         self.jobs: list[str] = []
         self.since = int(time.time()) - 60
 
-    def run(self, argv: Sequence[str]) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            argv, env=self.environment, capture_output=True, text=True, timeout=60, check=False, input=""
-        )
+    def run(self, argv: Sequence[str]) -> Done:
+        done = self.satellite.run(argv, timeout=60)
+        return Done(done.returncode, done.stdout.decode(), done.stderr.decode())
 
-    def try_submit(self, body: str, *options: Option) -> commands.SubmitReply:
+    def try_submit(self, body: str, *options: Option) -> SubmitReply:
         script = self.folder / f"job{len(self.jobs)}.sh"
         defaults = {"output": "/dev/null", **dict(options)}
         script.write_text(render_header(list(defaults.items())) + body + "\n", "utf-8")
-        done = self.run(commands.sbatch(str(script), environment=self.environment))
-        return commands.parse_sbatch(done.returncode, done.stdout, done.stderr)
+        done = self.run(sbatch(str(script)))
+        return parse_sbatch(done.returncode, done.stdout, done.stderr)
 
     def submit(self, body: str, *options: Option) -> str:
         reply = self.try_submit(body, *options)
@@ -65,29 +87,29 @@ class Slurm:
         self.jobs.append(reply.job_id)
         return reply.job_id
 
-    def queue(self) -> dict[str, commands.QueueRow]:
-        done = self.run(commands.squeue())
-        assert commands.query_failure(done.returncode, done.stdout, done.stderr) is None
-        return commands.parse_squeue(done.stdout)
+    def queue(self) -> dict[str, QueueRow]:
+        done = self.run(squeue())
+        assert query_failure(done.returncode, done.stdout, done.stderr) is None
+        return parse_squeue(done.stdout)
 
-    def accounting(self, job_id: str) -> commands.AccountingRow | None:
-        done = self.run(commands.sacct([job_id], since=self.since))
-        assert commands.query_failure(done.returncode, done.stdout, done.stderr) is None
-        return commands.parse_sacct(done.stdout).get(job_id)
+    def accounting(self, job_id: str) -> AccountingRow | None:
+        done = self.run(sacct([job_id], since=self.since))
+        assert query_failure(done.returncode, done.stdout, done.stderr) is None
+        return parse_sacct(done.stdout).get(job_id)
 
     def show(self, job_id: str) -> ControlRow | None:
-        return commands.parse_scontrol(self.run(commands.scontrol_show_job(job_id)).stdout)
+        return parse_scontrol(self.run(scontrol_show_job(job_id)).stdout)
 
-    def cancel(self, *job_ids: str) -> commands.CancelReply:
-        done = self.run(commands.scancel(job_ids))
-        return commands.parse_scancel(done.returncode, done.stdout, done.stderr)
+    def cancel(self, *job_ids: str) -> CancelReply:
+        done = self.run(scancel(job_ids))
+        return parse_scancel(done.returncode, done.stdout, done.stderr)
 
-    def ended(self, job_id: str) -> commands.AccountingRow:
-        def look() -> commands.AccountingRow | None:
+    def ended(self, job_id: str) -> AccountingRow:
+        def look() -> AccountingRow | None:
             row = self.accounting(job_id)
             return row if row is not None and state(row.state).phase is Phase.TERMINAL else None
 
-        found: commands.AccountingRow = wait_for(look)
+        found: AccountingRow = wait_for(look)
         return found
 
 
@@ -102,8 +124,11 @@ def wait_for(look: Callable[[], Any], seconds: float = 40) -> Any:
 
 
 @pytest.fixture
-def slurm(cluster: Any, tmp_path: Path) -> Iterator[Slurm]:
-    slurm = Slurm(cluster.slurm_conf, tmp_path)
+def slurm(cluster: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Slurm]:
+    for name, value in HOSTILE_VARIABLES.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("SLURM_CONF", str(cluster.slurm_conf))
+    slurm = Slurm(tmp_path)
     yield slurm
     if slurm.jobs:
         slurm.cancel(*slurm.jobs)
@@ -137,7 +162,7 @@ RANDOM = ["".join(SEEDED.choices("ab \\\"'#%$`:;é=-hetjob", k=SEEDED.randint(1,
 
 def test_sbatch_reads_values_back(slurm: Slurm) -> None:
     jobs = {slurm.submit("true", ("comment", value), ("hold", "")): value for value in HOSTILE + RANDOM}
-    done = slurm.run(["env", "-u", "SQUEUE_STATES", "-u", "SQUEUE_PARTITION", "squeue", "-ho", "%i %k"])
+    done = slurm.run(["squeue", "-ho", "%i %k"])
     comments = dict(line.split(" ", 1) for line in done.stdout.splitlines())
     assert {job_id: comments[job_id] for job_id in jobs} == jobs
 
@@ -165,8 +190,8 @@ def test_life_of_a_job(slurm: Slurm) -> None:
     assert abs(running.start - time.time()) < 60
     assert running.end_limit - running.start == 1800
     for argv, parse in (
-        (commands.squeue_by_name(name), commands.parse_squeue),
-        (commands.sacct_by_name(name, since=slurm.since), commands.parse_sacct),
+        (squeue_by_name(name), parse_squeue),
+        (sacct_by_name(name, since=slurm.since), parse_sacct),
     ):
         wait_for(lambda argv=argv, parse=parse: set(parse(slurm.run(argv).stdout)) == {job_id})
     shown = slurm.show(job_id)
@@ -282,11 +307,11 @@ def test_a_limit_is_not_the_jobs_fault(slurm: Slurm) -> None:
 
 
 def test_unknown_jobs_and_unknown_names_are_answers(slurm: Slurm) -> None:
-    for argv in (commands.squeue_by_name("dg-none"), commands.sacct(["99999999"], since=0)):
+    for argv in (squeue_by_name("dg-none"), sacct(["99999999"], since=0)):
         done = slurm.run(argv)
         assert (done.returncode, done.stdout) == (0, "")
-    done = slurm.run(commands.scontrol_show_job("99999999"))
-    assert commands.is_unknown_job(done.stderr)
+    done = slurm.run(scontrol_show_job("99999999"))
+    assert is_unknown_job(done.stderr)
 
 
 def test_without_a_controller_nothing_is_observed(slurm: Slurm, tmp_path: Path) -> None:
@@ -299,6 +324,6 @@ def test_without_a_controller_nothing_is_observed(slurm: Slurm, tmp_path: Path) 
     broken = tmp_path / "slurm.conf"
     broken.write_text("\n".join([*lines, "MessageTimeout=1"]) + "\n")
     slurm.environment["SLURM_CONF"] = str(broken)
-    done = slurm.run(commands.squeue())
-    assert commands.query_failure(done.returncode, done.stdout, done.stderr) is not None
+    done = slurm.run(squeue())
+    assert query_failure(done.returncode, done.stdout, done.stderr) is not None
     assert slurm.try_submit("true").verdict == "ambiguous"
