@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from pathlib import Path as FilePath
 from typing import Any
 
@@ -46,12 +47,17 @@ class Document:
         file: The file's name as given.
         index: The document's number in its file, from 0.
         data: Dictionaries, lists and scalars.
+        start: Where it begins.
+        text: The file's text: nodes with their places take far more memory, so they are made again when asked for.
+        prefix: Where ``data`` hangs in the document; empty unless this is the view of a subtree.
     """
 
     file: str
     index: int
     data: Any
-    node: yaml.Node = field(repr=False, compare=False)
+    start: Position
+    text: str = field(repr=False, compare=False)
+    prefix: Path = ()
 
     def position(self, path: Path = (), *, key: bool = False) -> Position:
         """Return where the node at ``path`` was written, or its nearest known ancestor.
@@ -62,7 +68,9 @@ class Document:
         """
         if path and path[-1] == KEY:
             path, key = path[:-1], True
-        node, key_node = self.node, None
+        if not path and not key:
+            return self.start
+        node, key_node = self._node(), None
         for part in path:
             found = _step(node, part)
             if found is None:
@@ -79,13 +87,27 @@ class Document:
         Raises:
             KeyError: Nothing was written there.
         """
-        node, data = self.node, self.data
+        node, data = self._node(), self.data
         for part in path:
             found = _step(node, part)
             if found is None:
                 raise KeyError(path)
             node, data = found[1], data[part]
-        return Document(self.file, self.index, data, node)
+        return replace(self, data=data, start=_at(node, self.file), prefix=(*self.prefix, *path))
+
+    def _node(self) -> yaml.Node:
+        node = _nodes(self.text)[self.index]
+        for part in self.prefix:
+            found = _step(node, part)
+            if found is None:
+                raise KeyError(self.prefix)
+            node = found[1]
+        return node
+
+
+@lru_cache(maxsize=4)
+def _nodes(text: str) -> tuple[yaml.Node, ...]:
+    return tuple(yaml.compose_all(text, Loader=_LOADER))
 
 
 def load_documents(file: FilePath) -> tuple[Document, ...]:
@@ -127,7 +149,7 @@ def parse_documents(text: str, file: str) -> tuple[Document, ...]:
         builder = _Builder(file)
         data = builder.build(node)
         problems += builder.problems
-        documents.append(Document(file, index, data, node))
+        documents.append(Document(file, index, data, _at(node, file), text))
     if problems:
         raise SpecError(problems)
     # A trailing `---` or a document of comments holds nothing, and so do all documents of an empty file.
