@@ -14,6 +14,8 @@ Port = Annotated[
     Positive, Field(le=65535), shape("integer", "string", pattern=r"[0-9]{1,5}", minimum=1, maximum=65535)
 ]
 
+LoginStep = Literal["key", "password", "otp", "certificate", "gssapi"]
+
 
 class HostSpec(Model):
     """The base of all hosts; ``type`` chooses one."""
@@ -88,7 +90,7 @@ class SshHost(HostSpec):
         description="Hosts to go through, nearest first: `user@hostname:port`, or a mapping.",
         examples=[["bastion.example.org"]],
     )
-    login: list[Literal["key", "password", "otp", "certificate", "gssapi"]] = Field(
+    login: list[LoginStep] = Field(
         default=["key"],
         description="What the host asks for, in order; all but `key` need `dg-slurm login PROFILE` once.",
         examples=[["key", "otp"]],
