@@ -314,8 +314,10 @@ def test_unknown_jobs_and_unknown_names_are_answers(slurm: Slurm) -> None:
     assert is_unknown_job(done.stderr)
 
 
-def test_without_a_controller_nothing_is_observed(slurm: Slurm, tmp_path: Path) -> None:
-    conf = Path(slurm.environment["SLURM_CONF"]).read_text()
+def test_without_a_controller_nothing_is_observed(
+    slurm: Slurm, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    conf = Path(os.environ["SLURM_CONF"]).read_text()
     lines = [
         "SlurmctldPort=1" if line.startswith("SlurmctldPort=") else line
         for line in conf.splitlines()
@@ -323,7 +325,7 @@ def test_without_a_controller_nothing_is_observed(slurm: Slurm, tmp_path: Path) 
     ]
     broken = tmp_path / "slurm.conf"
     broken.write_text("\n".join([*lines, "MessageTimeout=1"]) + "\n")
-    slurm.environment["SLURM_CONF"] = str(broken)
+    monkeypatch.setenv("SLURM_CONF", str(broken))
     done = slurm.run(squeue())
     assert query_failure(done.returncode, done.stdout, done.stderr) is not None
     assert slurm.try_submit("true").verdict == "ambiguous"

@@ -1,0 +1,36 @@
+"""Twenty scripts at once, each in a process of its own, against an sshd with its usual limits."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+from project_fixture import Project
+
+from dagster_slurm_components import cluster as slurm
+
+COUNT = 20
+
+
+@pytest.mark.slurm
+@pytest.mark.slow
+def test_twenty_scripts_in_one_multiprocess_run(project: Project, cluster: slurm.Cluster) -> None:
+    project.staging(cluster)
+    scripts = "\n".join(
+        f"  - {{command: [sleep, '2'], assets: [{{key: many_{number}}}], name: many_{number}}}"
+        for number in range(COUNT)
+    )
+    project.scripts(f"scripts:\n{scripts}\n")
+    log = cluster.folder / "log" / "sshd.log"
+    before = log.read_text(errors="replace").count("Accepted publickey") if log.exists() else 0
+    config = '{"execution": {"config": {"multiprocess": {"max_concurrent": 20}}}}'
+    done = project.dg("launch", "--assets", "*", "--config-json", config, profile="staging")
+    text = done.stdout + done.stderr
+    assert len(set(re.findall(r"many_\d+ - STEP_SUCCESS", text))) == COUNT
+    ids = set(re.findall(r"Job (\d+) submitted", text))
+    assert len(ids) == COUNT
+    rows = cluster.run(["sacct", "-X", "-n", "-P", "-o", "JobID,State", "-j", ",".join(ids)]).stdout
+    assert len(rows.split()) == COUNT
+    logins = log.read_text(errors="replace").count("Accepted publickey") - before
+    # At most one login a process; helpers of Dagster that run no step make none.
+    assert 0 < logins <= COUNT
