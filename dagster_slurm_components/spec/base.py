@@ -16,6 +16,7 @@ from pydantic import (
     GetJsonSchemaHandler,
     ModelWrapValidatorHandler,
     ValidationError,
+    ValidationInfo,
     ValidatorFunctionWrapHandler,
     WithJsonSchema,
     model_validator,
@@ -201,6 +202,10 @@ TEMPLATE = r"\{\{[\s\S]*\}\}|\{%[\s\S]*%\}"
 """Pattern of text that holds a template; JSON Schemas let it pass everywhere."""
 
 
+UNRENDERED = "unrendered"
+"""Validation context of trees whose templates nobody has rendered yet."""
+
+
 def or_template(pattern: str) -> str:
     """Return the JSON Schema pattern of text that matches a pattern whole, or holds a template."""
     return rf"^(?:{pattern})$|{TEMPLATE}".replace(r"\d", "[0-9]")
@@ -222,24 +227,36 @@ class Format:
         what: What the text is, for an error.
         example: What to write.
         minimum: The least of plain numbers; without it a plain number is not one of these.
+        keeps_templates: A template that nobody has rendered yet stays. For fields that must be there; others are
+            better unset as long as nobody knows their value.
     """
 
-    def __init__(self, pattern: str, what: str, example: str, *, minimum: int | None = None) -> None:
+    def __init__(
+        self,
+        pattern: str,
+        what: str,
+        example: str,
+        *,
+        minimum: int | None = None,
+        keeps_templates: bool = False,
+    ) -> None:
         self.pattern = pattern
         self.what = what
         self.example = example
         self.minimum = minimum
+        self.keeps_templates = keeps_templates
 
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
         """Check the text after everything else."""
         compiled = re.compile(self.pattern, re.ASCII)
 
-        def check(value: str) -> str:
-            if not compiled.fullmatch(value):
+        def check(value: str, info: ValidationInfo) -> str:
+            waits = self.keeps_templates and info.context is UNRENDERED and "{{" in value
+            if not compiled.fullmatch(value) and not waits:
                 raise mistake(f"{value!r} is not {self.what}", f"write one like {self.example}", "format")
             return value
 
-        return core_schema.no_info_after_validator_function(check, handler(source))
+        return core_schema.with_info_after_validator_function(check, handler(source))
 
     def __get_pydantic_json_schema__(
         self, schema: CoreSchema, handler: GetJsonSchemaHandler

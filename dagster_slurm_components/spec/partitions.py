@@ -2,10 +2,21 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from datetime import datetime
+from typing import Annotated, Any, ClassVar, Literal
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from pydantic import AfterValidator, Field, WithJsonSchema
+from pydantic import (
+    AfterValidator,
+    Field,
+    ValidationInfo,
+    WithJsonSchema,
+    field_validator,
+    model_validator,
+)
+from typing_extensions import Self
 
 from dagster_slurm_components.spec.base import TEMPLATE, Count, Model, Positive, Word, mistake
 from dagster_slurm_components.spec.problems import describe
@@ -13,51 +24,119 @@ from dagster_slurm_components.spec.registry import Choice, Described, Registry
 from dagster_slurm_components.spec.templates import is_template
 
 
+def _zone(name: str) -> str:
+    try:
+        ZoneInfo(name)
+    except (ZoneInfoNotFoundError, ValueError, OSError):
+        raise mistake(f"there is no time zone {name!r}", "write one like Europe/Vienna", "timezone") from None
+    return name
+
+
+def _cron(text: str) -> str:
+    if not re.fullmatch(r"@(?:yearly|annually|monthly|weekly|daily|midnight|hourly)|\S+(?:\s+\S+){4}", text):
+        raise mistake(f"{text!r} is not a cron schedule", 'write five fields, such as "0 6 * * 1"', "cron")
+    return text
+
+
+def _partition_key(key: str) -> str:
+    if "..." in key:  # dagster 1.13: INVALID_STATIC_PARTITIONS_KEY_CHARACTERS
+        raise mistake("a partition's key can't hold `...`")
+    return key
+
+
+def _different(keys: list[str]) -> list[str]:
+    for key in keys:
+        if keys.count(key) > 1:
+            raise mistake(f"the partition `{key}` is written twice", "keep one of the two")
+    return keys
+
+
+TimeZone = Annotated[Word, AfterValidator(_zone)]
+Cron = Annotated[Word, AfterValidator(_cron)]
+PartitionKey = Annotated[Word, AfterValidator(_partition_key)]
+MinuteOffset = Annotated[Count, Field(le=59)]
+HourOffset = Annotated[Count, Field(le=23)]
+DayOffset = Annotated[Count, Field(le=6)]
+
+
 class _TimePartitions(Model):
     """What all partitions by time have."""
 
-    type: str = Field(description="Kind of partitions.", examples=["daily"])
+    date_format: ClassVar[str] = "%Y-%m-%d"
+
     start_date: Word = Field(description="Start of the first partition.", examples=["2025-01-01"])
-    end_date: Word | None = Field(
-        default=None, description="End of the last partition.", examples=["2025-12-31"]
-    )
-    timezone: Word | None = Field(default=None, description="Time zone.", examples=["Europe/Vienna"])
+    end_date: Word | None = Field(default=None, description="End of the last one.", examples=["2025-12-31"])
+    timezone: TimeZone | None = Field(default=None, description="Time zone.", examples=["Europe/Vienna"])
+
+    @field_validator("start_date", "end_date", mode="after")
+    @classmethod
+    def _is_a_date(cls, value: str | None) -> str | None:
+        if value is not None and cls.date_format:
+            check_date(value, cls.date_format)
+        return value
+
+
+def check_date(text: str, date_format: str) -> None:
+    """Check a date as Dagster will read it.
+
+    Raises:
+        PydanticCustomError: The text is not of that format.
+    """
+    try:
+        datetime.strptime(text, date_format)
+    except ValueError:
+        example = datetime(2025, 1, 31).strftime(date_format)
+        raise mistake(f"{text!r} is not a date", f"write one like {example}", "date") from None
 
 
 class HourlyPartitions(_TimePartitions):
     """A partition an hour."""
 
+    date_format = "%Y-%m-%d-%H:%M"
+
     type: Literal["hourly"] = Field(description="Kind of partitions.", examples=["hourly"])
-    minute_offset: Count = Field(default=0, description="Minutes past the hour.", examples=[15])
+    minute_offset: MinuteOffset = Field(default=0, description="Minutes past the hour.", examples=[15])
 
 
-class DailyPartitions(HourlyPartitions):
+class DailyPartitions(_TimePartitions):
     """A partition a day."""
 
-    type: Literal["daily"] = Field(description="Kind of partitions.", examples=["daily"])  # type: ignore[assignment]
-    hour_offset: Count = Field(default=0, description="Hours past midnight.", examples=[6])
+    type: Literal["daily"] = Field(description="Kind of partitions.", examples=["daily"])
+    minute_offset: MinuteOffset = Field(default=0, description="Minutes past the hour.", examples=[15])
+    hour_offset: HourOffset = Field(default=0, description="Hours past midnight.", examples=[6])
 
 
-class WeeklyPartitions(DailyPartitions):
+class WeeklyPartitions(_TimePartitions):
     """A partition a week."""
 
-    type: Literal["weekly"] = Field(description="Kind of partitions.", examples=["weekly"])  # type: ignore[assignment]
-    day_offset: Count = Field(default=0, description="Days past Sunday.", examples=[1])
+    type: Literal["weekly"] = Field(description="Kind of partitions.", examples=["weekly"])
+    minute_offset: MinuteOffset = Field(default=0, description="Minutes past the hour.", examples=[15])
+    hour_offset: HourOffset = Field(default=0, description="Hours past midnight.", examples=[6])
+    day_offset: DayOffset = Field(default=0, description="Days past Sunday.", examples=[1])
 
 
 class TimeWindowPartitions(_TimePartitions):
     """A partition for each tick of a cron schedule."""
 
+    date_format = ""
+
     type: Literal["time_window"] = Field(description="Kind of partitions.", examples=["time_window"])
     fmt: Word = Field(description="Format of the keys, for strftime.", examples=["%Y-%m-%d"])
-    cron_schedule: Word = Field(description="When partitions begin.", examples=["0 0 1 * *"])
+    cron_schedule: Cron = Field(description="When partitions begin.", examples=["0 0 1 * *"])
+
+    @model_validator(mode="after")
+    def _dates_have_the_format(self) -> Self:
+        for date in (self.start_date, self.end_date):
+            if date is not None:
+                check_date(date, self.fmt)
+        return self
 
 
 class StaticPartitions(Model):
     """A fixed list of partitions."""
 
     type: Literal["static"] = Field(description="Kind of partitions.", examples=["static"])
-    partition_keys: Annotated[list[Word], Field(min_length=1)] = Field(
+    partition_keys: Annotated[list[PartitionKey], Field(min_length=1), AfterValidator(_different)] = Field(
         description="The partitions' keys.", examples=[["a", "b"]]
     )
 
@@ -91,10 +170,10 @@ BACKFILLS: Registry[Model] = Registry("backfill policy", None, (SingleRunBackfil
 BackfillPolicy = Annotated[Model, Choice(BACKFILLS)]
 
 
-def _partitions(value: Any) -> Any:
+def _partitions(value: Any, info: ValidationInfo) -> Any:
     """Check a mapping and keep it raw: Dagster's own resolver makes the definition of it."""
     if isinstance(value, Mapping):
-        PARTITIONS.validate(value)
+        PARTITIONS.validate(value, info.context)
         return value
     return _of_template(value)
 

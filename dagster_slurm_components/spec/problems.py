@@ -137,6 +137,8 @@ def _words(error: Any, path: Path) -> tuple[str, str | None]:
         hint = did_you_mean(given, re.findall(r"'([^']*)'", context["expected"]))
     elif kind == "too_short":
         message = f"expected at least {context['min_length']}, got {context['actual_length']}"
+    elif kind == "too_long":
+        message = f"expected at most {context['max_length']}, got {context['actual_length']}"
     elif kind.startswith(("greater_than", "less_than")):
         bound = error["msg"].removeprefix("Input should be ")
         message = f"expected a number {bound}, got {describe(given)}"

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import ConfigDict, Field, ValidationError, model_validator
+from pydantic import ConfigDict, Field, ValidationError, ValidationInfo, model_validator
 from pydantic_core import InitErrorDetails
 from typing_extensions import Self
 
+from dagster_slurm_components.spec.assets import Pool
 from dagster_slurm_components.spec.base import (
     Duration,
     Env,
@@ -32,10 +33,10 @@ class DefaultEnvironment(Model):
     model_config = ConfigDict(extra="allow", frozen=True)
 
     @model_validator(mode="after")
-    def _check_defaults(self) -> Self:
+    def _check_defaults(self, info: ValidationInfo) -> Self:
         rest = self.defaults()
         if "type" in rest:
-            ENVIRONMENTS.validate(rest)
+            ENVIRONMENTS.validate(rest, info.context)
             return self
         common = [name for name in EnvironmentSpec.model_fields if name != "type"]
         unknown = [key for key in rest if key not in common]
@@ -46,7 +47,7 @@ class DefaultEnvironment(Model):
             )
             details = InitErrorDetails(type=error, loc=(unknown[0], "[key]"), input=rest[unknown[0]])
             raise ValidationError.from_exception_data("environment", [details])
-        EnvironmentSpec.model_validate({"type": "any", **rest})
+        EnvironmentSpec.model_validate({"type": "any", **rest}, context=info.context)
         return self
 
     def defaults(self) -> dict[str, Any]:
@@ -163,6 +164,6 @@ class Profile(Model):
         description="How long a step waits for a lost host or an expired login; after it the step fails.",
         examples=["7d"],
     )
-    pool: Word | None = Field(
+    pool: Pool | None = Field(
         default=None, description="Default Dagster concurrency pool of the scripts.", examples=["slurm"]
     )

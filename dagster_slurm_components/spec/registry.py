@@ -55,8 +55,13 @@ class Registry(Mapping[str, "type[Spec]"], Generic[Spec]):
         """Return the names of the fields that any of the models has."""
         return frozenset(field for model in self.values() for field in model.model_fields)
 
-    def validate(self, data: Any) -> Any:
-        """Validate a mapping by the model that its ``type`` names."""
+    def validate(self, data: Any, context: Any = None) -> Any:
+        """Validate a mapping by the model that its ``type`` names.
+
+        Args:
+            data: The mapping, or a model already.
+            context: pydantic's validation context.
+        """
         if isinstance(data, Model):
             return data
         if not isinstance(data, Mapping):
@@ -69,7 +74,7 @@ class Registry(Mapping[str, "type[Spec]"], Generic[Spec]):
             wrong = mistake(f"unknown {self.what} type `{name}`", did_you_mean(name, self), "unknown_type")
             details = InitErrorDetails(type=wrong, loc=("type",), input=name)
             raise ValidationError.from_exception_data(self.what, [details])
-        return self[name].model_validate(data)
+        return self[name].model_validate(data, context=context)
 
 
 def type_of(model: type[Model]) -> str:
@@ -111,8 +116,8 @@ class Choice(Described):
 
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
         """Validate by the registry, so that an error speaks of the chosen type only."""
-        return core_schema.no_info_plain_validator_function(
-            self.registry.validate,
+        return core_schema.with_info_plain_validator_function(
+            lambda value, info: self.registry.validate(value, info.context),
             serialization=core_schema.plain_serializer_function_ser_schema(
                 lambda value: value.model_dump() if isinstance(value, Model) else value
             ),

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from dagster_slurm_components.spec.base import kept
+from dagster_slurm_components.spec.base import UNRENDERED, kept
 from dagster_slurm_components.spec.place import Path
 from dagster_slurm_components.spec.templates import is_template
 
@@ -26,18 +27,38 @@ def validate_unrendered(model: type[ModelT], data: Any) -> ModelT | None:
     removed: set[Path] = set()
     while True:
         try:
-            return model.model_validate(data)
+            return model.model_validate(_without(data, removed), context=UNRENDERED)
         except ValidationError as exc:
-            errors = [error for error in exc.errors(include_url=False) if error["loc"] not in removed]
-            opaque = {error["loc"]: template_at(data, error["loc"]) for error in errors}
-            wrong = [kept(error) for error in errors if opaque[error["loc"]] is None]
+            errors: list[Any] = [
+                {**error, "loc": _original(error["loc"], removed)} for error in exc.errors(include_url=False)
+            ]
+            # A field that waits for its template and must be there takes the mapping around it along.
+            paths = {error["loc"][:-1] for error in errors if error["loc"] in removed}
+            others = [error for error in errors if error["loc"] not in removed]
+            opaque = {error["loc"]: template_at(data, error["loc"]) for error in others}
+            wrong = [kept(error) for error in others if opaque[error["loc"]] is None]
             if wrong:
-                raise ValidationError.from_exception_data(model.__name__, wrong) from exc
-            if not errors:
+                raise ValidationError.from_exception_data(model.__name__, wrong) from None
+            paths |= {path for path in opaque.values() if path is not None}
+            if () in paths:
                 return None
-            paths = {path for path in opaque.values() if path is not None}
             removed |= paths
-            data = _without(data, paths)
+
+
+def _original(path: Path, removed: set[Path]) -> Path:
+    """Return what a path of the tree without some nodes is in the whole tree: list items move up there."""
+    original: Path = ()
+    for part in path:
+        if isinstance(part, int):
+            left = part
+            for index in itertools.count():
+                left -= (*original, index) not in removed
+                if left < 0:
+                    original = (*original, index)
+                    break
+        else:
+            original = (*original, part)
+    return original
 
 
 def template_at(data: Any, path: Path) -> Path | None:
@@ -56,7 +77,9 @@ def template_at(data: Any, path: Path) -> Path | None:
 
 
 def _without(data: Any, paths: set[Path], here: Path = ()) -> Any:
-    """Return a copy of the tree without some nodes; an item of a list becomes the list's end."""
+    """Return a copy of the tree without some nodes."""
+    if not paths:
+        return data
     if isinstance(data, Mapping):
         return {
             key: _without(value, paths, (*here, key))

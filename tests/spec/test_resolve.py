@@ -5,11 +5,15 @@ from __future__ import annotations
 from pathlib import Path, PurePosixPath
 
 import pytest
+from pydantic import ValidationError
 
 from dagster_slurm_components.spec.component import read_component, validate_component
+from dagster_slurm_components.spec.environments import ModulesEnvironment
 from dagster_slurm_components.spec.files import matching_files, place
+from dagster_slurm_components.spec.hosts import SshHost
 from dagster_slurm_components.spec.matrix import expand
 from dagster_slurm_components.spec.merge import Layer
+from dagster_slurm_components.spec.place import KEY
 from dagster_slurm_components.spec.problems import SpecError
 from dagster_slurm_components.spec.profiles import load_profile_file
 from dagster_slurm_components.spec.resolve import resolve_script
@@ -262,9 +266,33 @@ def test_unrendered_trees():
         "payload": "{{ x }}",
         "launcher": "{{ x }}",
         "resources": {"nodes": "{{ n }}", "mem": "{{ m }}", "mem_per_cpu": "{{ m }}"},
-        "assets": ["{{ a }}", {"key": "b"}],
+        "assets": [
+            "{{ a }}",
+            {"key": "b", "partitions_def": {"type": "daily", "start_date": "{{ d }}"}},
+            {"key": "c/{{ d }}", "group_name": "{{ g }}", "code_version": "{{ v }}"},
+        ],
     }
     script = validate_unrendered(Script, data)
     assert script.payload == "{{ x }}"
     assert script.resources.nodes is None
-    assert [asset.key for asset in script.assets] == ["b"]
+    assert [(asset.key, asset.partitions_def) for asset in script.assets] == [
+        ("b", None),
+        ("c/{{ d }}", None),
+    ]
+    assert validate_unrendered(Script, "{{ all }}") is None
+    assert validate_unrendered(SshHost, {"type": "ssh", "hostname": "a", "port": "{{ p }}"}).port == 22
+    assert validate_unrendered(ModulesEnvironment, {"type": "modules", "load": "{{ m }}"}) is None
+
+
+@pytest.mark.parametrize(
+    ("data", "loc"),
+    [
+        ({"payload": "{{ x }}", "nope": 1}, ("nope", KEY)),
+        ({"payload": "a", "assets": ["{{ a }}", {"kye": 1}]}, ("assets", 1, "key")),
+        ({"payload": "a", "launcher": {"type": "{{ t }}"}, "env": {"A": None}}, ("env", "A")),
+    ],
+)
+def test_what_is_wrong_beside_templates(data, loc):
+    with pytest.raises(ValidationError) as caught:
+        validate_unrendered(Script, data)
+    assert loc in [error["loc"] for error in caught.value.errors()]
