@@ -1,6 +1,9 @@
 # `make demo` and `make demo PROFILE=staging` are the two commands for newcomers; `make help` lists the rest.
 # Everything goes into .venv; a target that finds it ready starts at once.
 
+# Dagster starts a process for each step; where Python may not keep its bytecode, each compiles everything anew.
+unexport PYTHONDONTWRITEBYTECODE
+
 PROFILE ?= local
 BIN := .venv/bin
 PROJECTS := pyproject.toml examples/digits/pyproject.toml scripts/venv.sh

@@ -23,6 +23,7 @@ from rich.markup import escape
 
 from dagster_slurm_components import cluster
 from dagster_slurm_components.errors import DagsterSlurmError
+from dagster_slurm_components.spec.profiles import load_profile
 
 PROJECT = Path(__file__).resolve().parent
 HOME = PROJECT / ".dagster"
@@ -148,6 +149,7 @@ def main() -> int:
         staging_cluster() if profile == "staging" else contextlib.nullcontext(),
         dg.DagsterInstance.get() as instance,
     ):
+        load_profile(profile, start=PROJECT)  # a wrong profile is better told here than by the first step
         report = read_run(instance, launch(instance))
     console.print(table(report, title=f"digits, profile {profile}"))
     for error in report.errors:

@@ -1,0 +1,148 @@
+"""The digits example as a newcomer runs it: the demo, then the same assets on a real Slurm."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import dagster as dg
+import pytest
+import yaml
+
+from dagster_slurm_components.cluster import Cluster
+from examples.digits.report import RunReport, read_run
+
+ROOT = Path(__file__).resolve().parents[2]
+BIN = Path(sys.executable).parent
+
+ASSETS = ["digits/baseline", "digits/evaluation", "digits/model", "digits/report", "digits/split"]
+PLACES = ("file", "seconds")
+"""What the payloads report that may differ between two runs: where a file lies, how long something took."""
+
+
+@dataclass(frozen=True)
+class Project:
+    """A copy of the example, with a Dagster instance of its own, and programs run in it as a user would."""
+
+    folder: Path
+
+    @property
+    def home(self) -> Path:
+        return self.folder / ".dagster"
+
+    def run(self, *argv: str | Path, profile: str = "local") -> subprocess.CompletedProcess[str]:
+        # Where Python may not keep its bytecode, each of Dagster's many processes compiles everything anew.
+        theirs = ("DAGSTER", "DATA_DIR", "PYTHONDONTWRITEBYTECODE")
+        environment = {key: value for key, value in os.environ.items() if not key.startswith(theirs)}
+        environment |= {
+            "DAGSTER_HOME": str(self.home),
+            "DAGSTER_SLURM_PROFILE": profile,
+            # Before the example as the development environment has it installed.
+            "PYTHONPATH": os.pathsep.join([str(self.folder / "src"), str(ROOT)]),
+        }
+        return subprocess.run(
+            [str(word) for word in argv],
+            cwd=self.folder,
+            env=environment,
+            text=True,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            check=False,
+        )
+
+    def dg(self, *words: str, profile: str = "local") -> str:
+        """Run ``dg`` and return what it said; it must succeed."""
+        completed = self.run(BIN / "dg", *words, profile=profile)
+        assert completed.returncode == 0, completed.stdout
+        return completed.stdout
+
+    def newest_report(self) -> RunReport:
+        with dg.DagsterInstance.from_config(str(self.home)) as instance:
+            return read_run(instance, instance.get_runs(limit=1)[0].run_id)
+
+    def numbers(self) -> dict[str, dict[str, object]]:
+        """What the payloads of the newest run reported, and whether their checks passed."""
+        report = self.newest_report()
+        assert report.succeeded, report.errors
+        return {
+            asset.key: {name: value for name, value in asset.payload.items() if name not in PLACES}
+            | asset.checks
+            for asset in report.assets
+        }
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Project:
+    copy = Project(tmp_path / "digits project")
+    left_behind = shutil.ignore_patterns(".dagster*", "__pycache__", "staging.yaml", "*.egg-info")
+    shutil.copytree(ROOT / "examples" / "digits", copy.folder, ignore=left_behind)
+    copy.home.mkdir()
+    (copy.home / "dagster.yaml").write_text("telemetry: {enabled: false}\n")
+    return copy
+
+
+def run_files(runs: Path) -> dict[str, set[str]]:
+    """The files of each step's run directory, but for what the payload's Python keeps for itself."""
+    (run,) = runs.iterdir()
+    return {
+        step.name: {
+            str(path.relative_to(step))
+            for path in step.rglob("*")
+            if path.is_file() and "__pycache__" not in path.parts
+        }
+        for step in run.iterdir()
+    }
+
+
+@pytest.mark.slow
+@pytest.mark.slurm
+def test_both_profiles_give_the_same_results_and_files(project: Project, cluster: Cluster, tmp_path: Path):
+    demo = project.run(sys.executable, "demo.py", "local")
+    assert demo.returncode == 0, demo.stdout
+    assert "accuracy_at_least_95" in demo.stdout
+    here = project.numbers()
+    assert sorted(here) == ASSETS
+    assert all("partition" not in asset.job for asset in project.newest_report().assets)
+
+    workdir = Path(cluster.profile["workdir"]) / tmp_path.name
+    staging = {
+        **cluster.profile,
+        "workdir": str(workdir),
+        "environment": {"type": "path", "path": sys.prefix},
+        "env": {"DATA_DIR": str(workdir / "data")},
+    }
+    (project.folder / "profiles" / "staging.yaml").write_text(yaml.safe_dump(staging))
+    project.dg("launch", "--assets", "*", profile="staging")
+    assert project.numbers() == here
+    jobs = [asset.job for asset in project.newest_report().assets]
+    assert len({job["id"] for job in jobs}) == len(ASSETS)
+    assert {job["partition"] for job in jobs} == {cluster.profile["resources"]["partition"]}
+    assert run_files(workdir / "runs") == run_files(project.folder / ".dagster-slurm" / "runs")
+
+
+@pytest.mark.slow
+def test_the_demo_tells_why_it_failed(project: Project):
+    load = project.folder / "src" / "digits" / "defs" / "digits" / "load.py"
+    load.write_text("import sys\nprint('the disk of dreams is full', file=sys.stderr)\nsys.exit(3)\n")
+    demo = project.run(sys.executable, "demo.py")
+    assert demo.returncode == 1
+    assert "the disk of dreams is full" in demo.stdout
+    assert "not run" in demo.stdout
+
+
+def test_the_demo_tells_of_an_unknown_profile(project: Project):
+    demo = project.run(sys.executable, "demo.py", "locl")
+    assert demo.returncode == 1
+    assert "did you mean `local`?" in demo.stdout
+
+
+def test_dg_lists_and_checks_the_definitions(project: Project):
+    listed = json.loads(project.dg("list", "defs", "--json"))
+    assert sorted(asset["asset_key"] for asset in listed["assets"]) == ASSETS
+    assert "successfully" in project.dg("check", "defs")
