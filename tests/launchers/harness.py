@@ -26,6 +26,8 @@ from dagster_slurm_components.slurm.header import render_header
 from dagster_slurm_components.spec.launchers import LauncherSpec
 from dagster_slurm_components.spec.resources import Resources
 
+PIPES = {"DAGSTER_PIPES_CONTEXT": "context", "DAGSTER_PIPES_MESSAGES": "messages"}
+
 
 def wait_until(condition: Callable[[], object], what: str, timeout: float = 60.0) -> float:
     """Wait until a condition holds; return the seconds it took."""
@@ -85,12 +87,23 @@ class Run:
     def processes(self) -> dict[int, str]:
         return processes_of(self.folder)
 
-    def pid(self, pattern: str) -> int:
-        """Return the newest process of this run whose command line matches."""
-        return max(pid for pid, line in self.processes().items() if re.search(pattern, line))
+    def kill(self, pattern: str, **variables: str) -> None:
+        """Kill the newest process whose command line matches and whose environment has these variables."""
+        wanted = {f"{name}={value}".encode() for name, value in variables.items()}
+        found = [
+            pid
+            for pid, line in self.processes().items()
+            if re.search(pattern, line)
+            and wanted <= set(Path(f"/proc/{pid}/environ").read_bytes().split(b"\0"))
+        ]
+        assert found, f"no process like {pattern} with {variables} among {self.processes()}"
+        os.kill(max(found), signal.SIGKILL)
 
-    def kill(self, pattern: str, number: int = signal.SIGKILL) -> None:
-        os.kill(self.pid(pattern), number)
+    @property
+    def failed_rank(self) -> tuple[str, str, str]:
+        """Return who failed, on which node, and how."""
+        who, node, code = self.status.get("failed_rank", "- - -").split(" ")
+        return who, node, code
 
     def wait_for(self, text: str, name: str = "stdout.log", timeout: float = 60) -> None:
         try:
@@ -143,9 +156,11 @@ def prepare(
         launch=made,
         activation=Activation(steps=steps),
         sbatch=(),
-        env={**made.env, **(env or {})},
+        env={**PIPES, **made.env, **(env or {})},
         context=b"{}",
-        files=(PayloadFile(PurePosixPath("payload.py"), payload.encode()),) if isinstance(payload, str) else (),
+        files=(PayloadFile(PurePosixPath("payload.py"), payload.encode()),)
+        if isinstance(payload, str)
+        else (),
     )
     options = {
         "output": str(folder / "stdout.log").replace("%", "%%"),
@@ -154,7 +169,9 @@ def prepare(
         **dict(resources.sbatch_options()),
     }
     folder.mkdir(parents=True)
-    with tarfile.open(fileobj=BytesIO(bundle(spec, render_header(list(options.items())))), mode="r:gz") as archive:
+    with tarfile.open(
+        fileobj=BytesIO(bundle(spec, render_header(list(options.items())))), mode="r:gz"
+    ) as archive:
         archive.extractall(folder)
     return Run(folder)
 
@@ -184,7 +201,12 @@ def slurm(cluster: Cluster, *argv: str) -> str:
     foreign = ("SLURM", "SBATCH", "DAGSTER")
     clean = {name: value for name, value in os.environ.items() if not name.startswith(foreign)}
     completed = subprocess.run(
-        argv, env={**clean, "SLURM_CONF": str(cluster.slurm_conf)}, capture_output=True, text=True, timeout=30, check=False
+        argv,
+        env={**clean, "SLURM_CONF": str(cluster.slurm_conf)},
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
     )
     assert completed.returncode == 0, f"{argv}: {completed.stderr}"
     return completed.stdout
@@ -193,6 +215,11 @@ def slurm(cluster: Cluster, *argv: str) -> str:
 def submit(cluster: Cluster, run: Run) -> str:
     """Submit a run directory; return the job's number."""
     return slurm(cluster, "sbatch", "--parsable", str(run.folder / "job.sh"), str(run.folder)).strip()
+
+
+def nodes_of(cluster: Cluster, run: Run) -> list[str]:
+    """Return the names of the nodes that a run's job has."""
+    return slurm(cluster, "scontrol", "show", "hostnames", run.status["nodes"]).split()
 
 
 def wait_gone(cluster: Cluster, job: str, timeout: float = 60) -> None:

@@ -30,7 +30,12 @@ def test_the_extension_chooses_what_runs_a_payload(payload: str, argv: tuple[str
 
 
 def test_an_interpreter_wins_over_the_extension():
-    assert payload_argv("fit.R", None, ["x"], ["Rscript", "--vanilla"]) == ("Rscript", "--vanilla", "fit.R", "x")
+    assert payload_argv("fit.R", None, ["x"], ["Rscript", "--vanilla"]) == (
+        "Rscript",
+        "--vanilla",
+        "fit.R",
+        "x",
+    )
 
 
 def test_a_command_is_run_as_it_is():

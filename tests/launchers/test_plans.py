@@ -91,7 +91,9 @@ def as_text(made: LaunchPlan, resources: Resources) -> str:
 def test_plans_are_the_golden_ones(name: str):
     """Run with DAGSTER_SLURM_UPDATE_GOLDEN=1 to write them anew, and read the difference."""
     launcher, resources, scheduler = CASES[name]
-    made = plan(launcher, payload_argv("train.py", None, ["--note", "a b;$(c)"]), LaunchContext(resources, scheduler))
+    made = plan(
+        launcher, payload_argv("train.py", None, ["--note", "a b;$(c)"]), LaunchContext(resources, scheduler)
+    )
     golden = GOLDEN / f"{name}.txt"
     if os.environ.get("DAGSTER_SLURM_UPDATE_GOLDEN") == "1":
         golden.write_text(as_text(made, resources))
@@ -144,7 +146,9 @@ DISAGREEMENTS = [
 
 
 @pytest.mark.parametrize(("launcher", "resources", "path"), DISAGREEMENTS)
-def test_resources_that_do_not_fit_are_told(launcher: LauncherSpec, resources: Resources, path: tuple[str, str]):
+def test_resources_that_do_not_fit_are_told(
+    launcher: LauncherSpec, resources: Resources, path: tuple[str, str]
+):
     assert [found for found, _ in launcher.disagreements(resources)] == [path]
 
 

@@ -7,7 +7,6 @@ Runs inside the job on Python 3.6 or newer, with the standard library only.
 
 import argparse
 import os
-import sys
 import time
 from typing import Dict, Optional
 
@@ -58,4 +57,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    command_line.finish(main)

@@ -13,7 +13,6 @@ import contextlib
 import os
 import resource
 import secrets
-import sys
 import time
 from typing import List, Optional
 
@@ -157,4 +156,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    command_line.finish(main)

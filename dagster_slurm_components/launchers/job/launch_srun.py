@@ -7,7 +7,6 @@ Runs inside the job on Python 3.6 or newer, with the standard library only.
 
 import argparse
 import functools
-import sys
 
 import command_line
 import processes
@@ -33,4 +32,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    command_line.finish(main)

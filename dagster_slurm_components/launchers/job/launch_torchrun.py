@@ -11,7 +11,6 @@ Runs inside the job on Python 3.6 or newer, with the standard library only.
 import argparse
 import functools
 import os
-import sys
 from typing import List, Tuple
 
 import command_line
@@ -106,4 +105,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    command_line.finish(main)

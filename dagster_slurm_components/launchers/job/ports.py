@@ -12,7 +12,7 @@ SIZE = 16
 LOWEST, HIGHEST = 20000, 32000
 
 
-class NoFreePortsError(Exception):
+class NoFreePortsError(OSError):
     """All blocks of ports are in use."""
 
 

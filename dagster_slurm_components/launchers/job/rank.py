@@ -8,7 +8,6 @@ Runs inside the job on Python 3.6 or newer, with the standard library only.
 import argparse
 import os
 import signal
-import sys
 from typing import Dict, List, Tuple
 
 import command_line
@@ -77,4 +76,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    command_line.finish(main)

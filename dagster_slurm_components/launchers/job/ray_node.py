@@ -16,7 +16,6 @@ import re
 import shutil
 import socket
 import stat
-import sys
 import tempfile
 import time
 from typing import Dict, List, Optional
@@ -75,7 +74,11 @@ def sweep(parent: str) -> None:
     for path in glob.glob(os.path.join(glob.escape(parent), OURS + "*")):
         facts = os.lstat(path)
         # A younger one may not be locked yet.
-        if not stat.S_ISDIR(facts.st_mode) or facts.st_uid != os.getuid() or time.time() - facts.st_mtime < 60:
+        if (
+            not stat.S_ISDIR(facts.st_mode)
+            or facts.st_uid != os.getuid()
+            or time.time() - facts.st_mtime < 60
+        ):
             continue
         folder = os.open(path, os.O_RDONLY)
         try:
@@ -242,4 +245,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    command_line.finish(main)

@@ -6,7 +6,6 @@ Runs inside the job on Python 3.6 or newer, with the standard library only; the 
 import argparse
 import os
 import signal
-import sys
 from typing import Dict, List, Tuple
 
 import command_line
@@ -84,4 +83,4 @@ def run(options: argparse.Namespace, payload: List[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(run(*parse()))
+    command_line.finish(lambda: run(*parse()))

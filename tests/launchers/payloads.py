@@ -1,0 +1,50 @@
+"""Payloads of the launchers' tests, as text: they run in other environments than the tests."""
+
+TORCH_SUM = """
+import datetime, os, signal, socket, sys, time
+rank, world, mode = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"]), sys.argv[1]
+node = os.environ.get("SLURMD_NODENAME", socket.gethostname())
+if mode == "stubborn" and rank == 0:
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+if mode == "hang" and rank == 3:
+    print("rank", rank, "hangs", flush=True)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    while True:
+        time.sleep(1)
+if mode == "once" and rank == 1 and os.environ["TORCHELASTIC_RESTART_COUNT"] == "0":
+    sys.exit(7)
+import torch
+import torch.distributed as dist
+dist.init_process_group("gloo", timeout=datetime.timedelta(seconds=float(os.environ.get("GROUP_TIMEOUT", "60"))))
+total = torch.tensor([rank])
+dist.all_reduce(total)
+pipes = any(name.startswith("DAGSTER_PIPES_") for name in os.environ)
+print("rank", rank, "of", world, "sum", total.item(), "pipes", pipes, "on", node, "threads", torch.get_num_threads(),
+      flush=True)
+if mode == "exit7" and rank == 3:
+    sys.exit(7)
+while mode not in ("sum", "once"):
+    time.sleep(0.1)
+    dist.all_reduce(total)
+dist.destroy_process_group()
+"""
+
+RAY_SPREAD = """
+import os, sys, time
+import ray
+ray.init(log_to_driver=False, logging_level="ERROR")
+print("CPUs", int(ray.cluster_resources()["CPU"]), "GPUs", int(ray.cluster_resources().get("GPU", 0)), flush=True)
+
+@ray.remote(num_cpus=1, scheduling_strategy="SPREAD")
+def where():
+    time.sleep(0.3)
+    return ray.get_runtime_context().get_node_id()
+
+names = {node["NodeID"]: node["NodeName"] for node in ray.nodes()}
+names = sorted({names[node] for node in ray.get([where.remote() for _ in range(8)])})
+print("tasks ran on", ",".join(names), flush=True)
+if "exit3" in sys.argv:
+    sys.exit(3)
+if "wait" in sys.argv:
+    time.sleep(600)
+"""

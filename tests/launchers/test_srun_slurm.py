@@ -1,0 +1,124 @@
+"""The srun launcher on a real Slurm."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from launchers.harness import nodes_of, prepare, slurm, submit, wait_gone
+
+from dagster_slurm_components.cluster import Cluster
+from dagster_slurm_components.spec.launchers import SrunLauncher
+from dagster_slurm_components.spec.resources import Resources
+
+pytestmark = pytest.mark.slurm
+
+FOUR = Resources(nodes=2, ntasks_per_node=2, cpus_per_task=2, mem="200M", time="00:05:00")
+
+RANKS = """
+import os, signal, sys, time
+rank, mode = int(os.environ["SLURM_PROCID"]), sys.argv[1]
+if mode == "stubborn" and rank == 0:
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+signal.signal(signal.SIGUSR1, lambda number, frame: print("checkpoint", flush=True))
+pipes = any(name.startswith("DAGSTER_PIPES_") for name in os.environ)
+print("rank", rank, "of", os.environ["SLURM_NTASKS"], "on", os.environ["SLURMD_NODENAME"], "cpus",
+      os.environ["SLURM_CPUS_PER_TASK"], "pipes", pipes, flush=True)
+if mode == "exit7" and rank == 3:
+    sys.stderr.write("no such dataset\\n")
+    sys.exit(7)
+deadline = time.monotonic() + (0 if mode == "ok" else 600)
+while time.monotonic() < deadline:
+    time.sleep(0.1)
+    if mode == "stubborn" and rank == 3 and os.path.exists("go"):
+        sys.exit(7)
+"""
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return tmp_path / "run 'a' $(b) ü"
+
+
+def test_one_process_for_each_task(cluster: Cluster, folder: Path):
+    run = prepare(folder, SrunLauncher(), RANKS, args=["ok"], resources=FOUR, scheduler="slurm")
+    job = submit(cluster, run)
+    run.wait_ended()
+    assert run.exit_code == 0, run.report()
+    first, second = nodes_of(cluster, run)
+    lines = [run.stdout, *(run.read(f"ranks/{rank}.out") for rank in (1, 2, 3))]
+    where = [first, first, second, second]
+    assert lines == [f"rank {r} of 4 on {where[r]} cpus 2 pipes {r == 0}\n" for r in range(4)]
+    wait_gone(cluster, job)
+    assert run.processes() == {}
+
+
+def test_all_ranks_can_be_shown(cluster: Cluster, folder: Path):
+    launcher = SrunLauncher(output="all", options={"label": True})
+    run = prepare(folder, launcher, RANKS, args=["ok"], resources=FOUR, scheduler="slurm")
+    submit(cluster, run)
+    run.wait_ended()
+    assert sorted(line.split(" of ")[0] for line in run.stdout.splitlines()) == [
+        f"{r}: rank {r}" for r in range(4)
+    ]
+
+
+def test_a_rank_that_exits_with_7(cluster: Cluster, folder: Path):
+    run = prepare(folder, SrunLauncher(), RANKS, args=["exit7"], resources=FOUR, scheduler="slurm")
+    job = submit(cluster, run)
+    run.wait_ended()
+    node = nodes_of(cluster, run)[1]
+    assert (run.exit_code, run.failed_rank) == (7, ("3", node, "7")), run.report()
+    assert f"rank 3 on {node} ended with exit code 7; the end of ranks/3.err:\nno such dataset" in run.stderr
+    wait_gone(cluster, job)
+    assert run.processes() == {}
+
+
+def test_kill_9_of_one_rank(cluster: Cluster, folder: Path):
+    run = prepare(folder, SrunLauncher(), RANKS, args=["wait"], resources=FOUR, scheduler="slurm")
+    job = submit(cluster, run)
+    run.wait_for("rank 2", "ranks/2.out")
+    run.kill(r"python\S* payload.py", SLURM_PROCID="2")
+    assert run.wait_ended() < 30
+    node = nodes_of(cluster, run)[1]
+    assert (run.exit_code, run.failed_rank) == (137, ("2", node, "137")), run.report()
+    wait_gone(cluster, job)
+    assert run.processes() == {}
+
+
+def test_a_rank_that_ignores_sigterm_does_not_keep_a_failed_job(cluster: Cluster, folder: Path):
+    launcher = SrunLauncher(grace=2)
+    run = prepare(folder, launcher, RANKS, args=["stubborn"], resources=FOUR, scheduler="slurm")
+    job = submit(cluster, run)
+    run.wait_for("rank 0")
+    (folder / "payload" / "go").touch()
+    assert run.wait_ended() < 30
+    assert (run.exit_code, run.failed_rank[0]) == (7, "3"), run.report()
+    wait_gone(cluster, job)
+    assert run.processes() == {}
+
+
+def test_cancelling_stops_all_ranks_and_blames_none(cluster: Cluster, folder: Path):
+    run = prepare(folder, SrunLauncher(), RANKS, args=["wait"], resources=FOUR, scheduler="slurm")
+    job = submit(cluster, run)
+    run.wait_for("rank 3", "ranks/3.out")
+    slurm(cluster, "scancel", job)
+    wait_gone(cluster, job)
+    assert run.processes() == {}
+    assert "failed_rank" not in run.status, run.report()
+
+
+def test_every_rank_sees_a_users_signal_once(cluster: Cluster, folder: Path):
+    """A warning before the time limit, `signal: USR1@120` and `B:USR1@120` alike."""
+    run = prepare(folder, SrunLauncher(), RANKS, args=["wait"], resources=FOUR, scheduler="slurm")
+    job = submit(cluster, run)
+    run.wait_for("rank 3", "ranks/3.out")
+    slurm(cluster, "scancel", "--signal=USR1", job)
+    run.wait_for("checkpoint", "ranks/3.out")
+    slurm(cluster, "scancel", "--batch", "--signal=USR1", job)
+    run.wait_for("checkpoint\ncheckpoint\n", "ranks/3.out")
+    run.wait_for("checkpoint\ncheckpoint\n")
+    assert not run.ended, run.report()
+    slurm(cluster, "scancel", job)
+    wait_gone(cluster, job)
+    assert run.stdout.count("checkpoint") == 2
