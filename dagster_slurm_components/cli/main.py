@@ -12,6 +12,7 @@ import click
 COMMANDS: Mapping[str, str] = {
     "cluster": "dagster_slurm_components.cli.cluster:cluster",
     "schema": "dagster_slurm_components.cli.schema:schema",
+    "sites": "dagster_slurm_components.cli.sites:sites",
 }
 """Command by name, as ``module:attribute``. A commit hook must not wait for the imports of other commands."""
 

@@ -1,0 +1,154 @@
+"""``dg-slurm sites``: the shipped and the project's own facts about HPC centres."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import click
+
+from dagster_slurm_components.cli.terminal import errors_told, table
+from dagster_slurm_components.errors import DagsterSlurmError
+from dagster_slurm_components.spec.site import JobLimits, Site
+from dagster_slurm_components.spec.sites import OWN_SITES, known_site, known_sites
+
+_profile_option = click.option(
+    "--profile", "profile_name", help="Name of the profile.  [default: DAGSTER_SLURM_PROFILE, else local]"
+)
+
+
+@click.group(invoke_without_command=True)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON and nothing else.")
+@click.pass_context
+def sites(context: click.Context, as_json: bool) -> None:
+    """List the known sites. A profile names one by `site: NAME`."""
+    if context.invoked_subcommand is not None:
+        return
+    with errors_told():
+        found = [(known, known.load()) for known in known_sites(Path.cwd()).values()]
+    if as_json:
+        listed = [
+            {"name": known.name, "description": site.description, "file": str(known.file)}
+            for known, site in found
+        ]
+        click.echo(json.dumps(listed, indent=2, ensure_ascii=False))
+        return
+    rows = [
+        [known.name, site.description or "", ", ".join(site.partitions), _verified(site)]
+        for known, site in found
+    ]
+    table(["site", "description", "partitions", "verified"], rows)
+
+
+@sites.command()
+@click.argument("name")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON and nothing else.")
+def show(name: str, as_json: bool) -> None:
+    """Show all that is known of a site."""
+    with errors_told():
+        known = known_site(name, Path.cwd())
+        site = known.load()
+    if as_json:
+        click.echo(json.dumps(site.model_dump(mode="json", exclude_defaults=True), indent=2))
+        return
+    click.echo(f"{name}: {site.description or ''}\nfacts: {known.file}")
+    for source in dict.fromkeys(site.sources.values()):
+        state = "verified" if source.verified else "not verified on the system"
+        click.echo(f"source: {source.document}, {source.date}, {state}{_after(source.url)}")
+    _show_access(site)
+    if site.partitions:
+        rows = [
+            [name, *_limits(part), f"{part.gpu_type or ''}", ",".join(part.qos)]
+            for name, part in site.partitions.items()
+        ]
+        click.echo()
+        table(["partition", *_LIMITS, "gpu", "qos"], rows, title="Partitions")
+    if site.qos:
+        click.echo()
+        table(
+            ["qos", *_LIMITS],
+            [[name, *_limits(limits)] for name, limits in site.qos.items()],
+            title="Qualities of service",
+        )
+    if site.notes:
+        click.echo("\n" + "\n".join(f"* {note}" for note in site.notes))
+
+
+@sites.command()
+@_profile_option
+@click.option("--name", help="Name of the site.  [default: the profile's name]")
+@click.option("--print", "only_print", is_flag=True, help="Print the draft and write no file.")
+def probe(profile_name: str | None, name: str | None, only_print: bool) -> None:
+    """Ask a cluster for its facts and write a draft of a site.
+
+    The draft goes to sites/NAME.yaml of the project; `site: NAME` in a profile then uses it. What Slurm does not tell
+    (ways to log in, paths, network, quirks) is left to you.
+    """
+    from dagster_slurm_components.doctor.probe import draft_site  # noqa: PLC0415 - imports SSH
+    from dagster_slurm_components.spec.profiles import load_profile  # noqa: PLC0415
+
+    with errors_told():
+        profile = load_profile(profile_name, start=Path.cwd())
+        text = draft_site(profile)
+        if only_print:
+            click.echo(text, nl=False)
+            return
+        file = profile.folder / OWN_SITES / f"{name or profile.name}.yaml"
+        if file.exists():
+            raise DagsterSlurmError(
+                f"{file} is there already", hint="Name another one by --name, or use --print and compare."
+            )
+    file.parent.mkdir(exist_ok=True)
+    file.write_text(text, encoding="utf-8")
+    click.echo(
+        f"wrote {file}\nRead it, add what Slurm does not know, and write `site: {file.stem}` in a profile."
+    )
+
+
+_LIMITS = ("max time", "nodes", "cpus", "memory", "gpus")
+
+
+def _limits(limits: JobLimits) -> list[str]:
+    least = f"{limits.min_nodes}-" if limits.min_nodes else ""
+    return [
+        limits.max_time or "",
+        f"{least}{limits.max_nodes or ''}",
+        str(limits.max_cpus_per_node or ""),
+        limits.max_mem_per_node or "",
+        "" if limits.max_gpus_per_node is None else str(limits.max_gpus_per_node),
+    ]
+
+
+def _show_access(site: Site) -> None:
+    for way in site.logins:
+        hosts = way.hostname or ", ".join(site.login_nodes)
+        jump = f" through {', '.join(way.jump)}" if way.jump else ""
+        click.echo(f"login: {hosts} port {way.port}{jump}: {' and '.join(way.login)}")
+        for note in way.notes:
+            click.echo(f"       {note}")
+    facts = {
+        "account": "required" if site.account_required else None,
+        "memory is asked by": site.memory_option,
+        "GPUs are asked by": site.gpu_option,
+        "internet on login nodes": _yes_no(site.internet_on_login_nodes),
+        "internet on compute nodes": _yes_no(site.internet_on_compute_nodes),
+        "modules": ", ".join(site.environment.defaults().get("modules", [])) or None,
+        **{f"{name} folder": path for name, path in site.paths.items()},
+    }
+    for name, fact in facts.items():
+        if fact is not None:
+            click.echo(f"{name}: {fact}")
+
+
+def _verified(site: Site) -> str:
+    if site.verified:
+        return site.verified
+    return "yes" if site.sources and all(source.verified for source in site.sources.values()) else "no"
+
+
+def _yes_no(value: bool | None) -> str | None:
+    return None if value is None else ("yes" if value else "no")
+
+
+def _after(url: str | None) -> str:
+    return f" <{url}>" if url else ""
