@@ -11,7 +11,8 @@ class ActivationStep:
     """One thing ``activate.sh`` does before the payload boots.
 
     Attributes:
-        kind: The name of a function in ``activate.sh``: ``modules``, ``prefix``, ``python``, ``setup``.
+        kind: The name of a function in ``activate.sh``: ``modules``, ``setup``, ``prefix``, ``python``,
+            ``squashfs``, ``verify``.
         args: Its positional arguments.
     """
 
@@ -29,10 +30,16 @@ class Activation:
     Attributes:
         steps: In order; a later step sees what an earlier one loaded.
         env: Extra environment variables; a value the user set wins.
+        files: Extra files for the run directory, by relative path.
+        wrapper: Command that runs the payload, put before it: ``apptainer exec image``. Empty for most.
+        python: What ``PYTHON`` at the payload's head means inside the wrapper; empty without one.
     """
 
     steps: tuple[ActivationStep, ...] = ()
     env: Mapping[str, str] = field(default_factory=dict)
+    files: Mapping[str, str] = field(default_factory=dict)
+    wrapper: tuple[str, ...] = ()
+    python: str = ""
 
     def arguments(self) -> bytes:
         """Return the content of ``activate.args``."""

@@ -2,40 +2,103 @@
 
 from __future__ import annotations
 
+import json
 import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from importlib.resources import files as resource_files
+from typing import Any
 
 from ..errors import DagsterSlurmError
-from ..spec.environments import CurrentEnvironment, EnvironmentSpec, ModulesEnvironment, PathEnvironment
+from ..spec.environments import (
+    CurrentEnvironment,
+    EnvironmentSpec,
+    ModulesEnvironment,
+    PackedEnvironment,
+    PathEnvironment,
+)
 from ..spec.hosts import HostSpec, LocalHost
 from .base import Activation, ActivationStep
 
+_MANIFEST = "environment/manifest.json"
+_VERIFY = "environment/verify_environment.py"
 
-def plan_environment(environment: EnvironmentSpec, host: HostSpec) -> Activation:
+
+@dataclass(frozen=True)
+class Place:
+    """An environment that was put on the host.
+
+    Attributes:
+        folder: Where it lies there.
+        manifest: What it consists of, as the lock says.
+    """
+
+    folder: str
+    manifest: Mapping[str, Any]
+
+
+def plan_environment(environment: EnvironmentSpec, host: HostSpec, place: Place | None = None) -> Activation:
     """Return how an environment is activated on a host.
 
-    Modules come first, then the site's own shell files, then the environment itself.
+    Modules come first, then the setup commands, then the environment itself.
+
+    Args:
+        environment: The environment.
+        host: The host.
+        place: Where it lies, if it is one that is put there.
 
     Raises:
         DagsterSlurmError: An environment that this host can't have.
     """
+    below = groundwork(environment)
+    own = _own(environment, host, place)
+    return replace(own, steps=(*below.steps, *own.steps), files={**below.files, **own.files})
+
+
+def groundwork(environment: EnvironmentSpec) -> Activation:
+    """Return what lies under any environment: its modules and setup commands."""
     steps = []
     if environment.modules:
         steps.append(ActivationStep("modules", tuple(environment.modules)))
     if isinstance(environment, ModulesEnvironment):
         steps.append(ActivationStep("modules", tuple(environment.load)))
-    steps += [ActivationStep("setup", (path,)) for path in environment.setup]
-    steps += _own_steps(environment, host)
-    return Activation(steps=tuple(steps))
+    # Each command is a file of its own: the first that fails is told by its text, and no text is spliced.
+    files = {
+        f"environment/setup-{number}.sh": f"{line}\n" for number, line in enumerate(environment.setup, 1)
+    }
+    steps += [
+        ActivationStep("setup", (path, line)) for path, line in zip(files, environment.setup, strict=True)
+    ]
+    return Activation(steps=tuple(steps), files=files)
 
 
-def _own_steps(environment: EnvironmentSpec, host: HostSpec) -> list[ActivationStep]:
+def _own(environment: EnvironmentSpec, host: HostSpec, place: Place | None) -> Activation:
     if isinstance(environment, PathEnvironment):
-        return [ActivationStep("prefix", (environment.path,))]
+        return Activation((ActivationStep("prefix", (environment.path,)),))
     if isinstance(environment, ModulesEnvironment):
-        return []
+        return Activation()
     if isinstance(environment, CurrentEnvironment):
-        return [ActivationStep("python", (sys.executable,))] if isinstance(host, LocalHost) else []
+        return Activation(
+            (ActivationStep("python", (sys.executable,)),) if isinstance(host, LocalHost) else ()
+        )
+    if isinstance(environment, PackedEnvironment) and place is not None:
+        return _packed(environment, place)
     raise DagsterSlurmError(
-        f"environments of type `{environment.type}` can't be activated",
-        hint="Use one of `current`, `path`, `modules`.",
+        f"environments of type `{environment.type}` can't be activated before they are on the host",
+        hint="`dg-slurm env plan` shows what they consist of.",
     )
+
+
+def _packed(environment: PackedEnvironment, place: Place) -> Activation:
+    steps = [ActivationStep("prefix", (f"{place.folder}/prefix",))]
+    files = {}
+    if environment.verify != "off":
+        steps.append(ActivationStep("verify", (environment.verify, place.folder)))
+        files[_MANIFEST] = json.dumps(dict(place.manifest), sort_keys=True)
+        files[_VERIFY] = verify_program()
+    return Activation(tuple(steps), files=files)
+
+
+def verify_program() -> str:
+    """Return the static file that compares an environment with its manifest, in the job."""
+    return (resource_files(__package__) / "job" / "verify_environment.py").read_text("utf-8")

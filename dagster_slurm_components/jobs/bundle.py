@@ -73,8 +73,8 @@ def _members(spec: JobSpec, header: str) -> Iterator[PayloadFile]:
     yield text("launch.args", spec.launch.arguments())
     yield text("activate.sh", static_file("environments", "activate.sh"))
     yield text("activate.args", spec.activation.arguments())
-    if spec.setup:
-        yield text("setup.sh", spec.setup)
+    for path, content in spec.activation.files.items():
+        yield text(path, content)
     yield text("context.json", spec.context)
     yield text("job.env", env_file(spec.env))
     yield text("messages.jsonl", b"")

@@ -96,7 +96,6 @@ class JobSpec:
         env: The payload's environment variables, secrets included; they travel in a file of mode 0600.
         context: Content of ``context.json``.
         files: The payload folder.
-        setup: The site's own shell lines, or nothing.
     """
 
     identity: JobIdentity
@@ -106,7 +105,6 @@ class JobSpec:
     env: Mapping[str, str] = field(default_factory=dict)
     context: bytes = b"{}"
     files: tuple[PayloadFile, ...] = ()
-    setup: str = ""
 
 
 @dataclass(frozen=True)

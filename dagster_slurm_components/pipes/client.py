@@ -16,6 +16,7 @@ from ..jobs.outcome import judge
 from ..jobs.submit import SubmitRejectedError, submit
 from ..spec.resolve import ResolvedScript
 from .context import RunDirectoryContextInjector
+from .environment import activation_for
 from .failure import failure, rejection
 from .follow import Follower
 from .job_spec import job_spec
@@ -45,6 +46,7 @@ def run_script(
         DagsterSlurmError: The host refuses us, or a file of the script is missing.
     """
     place = target(resolved.profile)
+    activation = activation_for(resolved, place, tell=context.log.info)
     identity = identify(context)
     run_dir = f"{place.workdir}/{identity.folder}"
     injector = RunDirectoryContextInjector(f"{run_dir}/context.json")
@@ -55,6 +57,7 @@ def run_script(
         spec = job_spec(
             resolved,
             identity,
+            activation=activation,
             context=injector.content,
             env={**session.get_bootstrap_env_vars(), "DAGSTER_SLURM_MESSAGES": f"{run_dir}/{MESSAGES}"},
         )

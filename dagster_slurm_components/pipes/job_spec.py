@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from ..environments.base import Activation
 from ..environments.plan import plan_environment
 from ..jobs.model import JobIdentity, JobSpec, PayloadFile
-from ..launchers.payload import payload_argv
 from ..launchers.base import LaunchContext
+from ..launchers.payload import payload_argv
 from ..launchers.registry import plan
 from ..spec.files import place
 from ..spec.launchers import BashLauncher
@@ -18,6 +19,7 @@ def job_spec(
     resolved: ResolvedScript,
     identity: JobIdentity,
     *,
+    activation: Activation | None = None,
     context: bytes = b"{}",
     env: Mapping[str, str] | None = None,
 ) -> JobSpec:
@@ -26,6 +28,7 @@ def job_spec(
     Args:
         resolved: The script in one profile.
         identity: Which run, step, partition and attempt it is for.
+        activation: How its environment is activated, where that is known from making it.
         context: Content of ``context.json``.
         env: Variables that this project sets, beside the user's.
 
@@ -39,7 +42,8 @@ def job_spec(
     interpreter = launcher.interpreter if isinstance(launcher, BashLauncher) else None
     argv = payload_argv(payload, script.command, script.args, interpreter)
     launch = plan(launcher, argv, LaunchContext(script.resources, profile.profile.scheduler))
-    activation = plan_environment(script.environment, profile.profile.host)
+    if activation is None:
+        activation = plan_environment(script.environment, profile.profile.host)
     asked = dict(script.resources.sbatch_options())
     options = {**_dashed(launch.sbatch), **asked}
     return JobSpec(

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from dagster_slurm_components.spec.base import Model, Text, Word
+from dagster_slurm_components.spec.base import Flag, Model, Text, Word
 from dagster_slurm_components.spec.registry import Choice, Registry
 
 
@@ -21,8 +21,9 @@ class EnvironmentSpec(Model):
     )
     setup: list[Text] = Field(
         default=[],
-        description="Shell files of the host, sourced in this order after the modules.",
-        examples=[["/opt/site/setup.sh"]],
+        description="Shell commands run in this order after the modules, before the environment; one that fails"
+        " ends the job.",
+        examples=[["ulimit -n 65536"]],
     )
 
 
@@ -55,10 +56,73 @@ class ModulesEnvironment(EnvironmentSpec):
     )
 
 
+Verify = Literal["names", "full", "off"]
+
+_VERIFY = (
+    "What is compared with the lock before the payload boots. `names`: the installed packages, in milliseconds;"
+    " `full`: every file's content too; `off`: nothing."
+)
+
+
+class PackedEnvironment(EnvironmentSpec):
+    """The base of environments that are made from locked packages, and put on the host once for each content."""
+
+    verify: Verify = Field(default="names", description=_VERIFY, examples=["full"])
+    build_on: Literal["orchestrator", "host"] = Field(
+        default="orchestrator",
+        description="Who fetches the packages. `orchestrator`: the machine that runs Dagster, so the host needs no"
+        " internet. `host`: the host itself; what it can't fetch is sent.",
+        examples=["host"],
+    )
+
+
+class UvEnvironment(PackedEnvironment):
+    """A Python environment from a project's `uv.lock`, or from a requirements file with hashes."""
+
+    needs_one_of: ClassVar[tuple[tuple[str, ...], ...]] = (("project", "requirements"),)
+    one_of: ClassVar[tuple[tuple[str, ...], ...]] = (("project", "requirements"),)
+
+    type: Literal["uv"] = Field(default="uv", description="Which kind of environment.", examples=["uv"])
+    project: Word | None = Field(
+        default=None,
+        description="Folder with `pyproject.toml` and `uv.lock`, relative to the file that names it.",
+        examples=["../.."],
+    )
+    requirements: Word | None = Field(
+        default=None,
+        description="Requirements file with every package pinned and hashed (`uv pip compile --generate-hashes`),"
+        " instead of a project.",
+        examples=["requirements.txt"],
+    )
+    python: Word | None = Field(
+        default=None,
+        description="The host's Python: a version, a program on its PATH, or an absolute path. By default the first"
+        " on PATH that the project's `.python-version` and `requires-python` allow.",
+        examples=["3.12", "/opt/python/3.12/bin/python3"],
+    )
+    groups: list[Word] = Field(
+        default=[], description="Dependency groups to include.", examples=[["training"]]
+    )
+    extras: list[Word] = Field(
+        default=[], description="Extras of the project to include.", examples=[["gpu"]]
+    )
+    default_groups: Flag = Field(
+        default=False,
+        description="Whether uv's default groups, such as `dev`, are included.",
+        examples=[True],
+    )
+    install_project: Flag = Field(
+        default=True,
+        description="Whether the project itself is installed too, if it is a package; without it a change of the"
+        " project's own code changes no environment.",
+        examples=[False],
+    )
+
+
 ENVIRONMENTS: Registry[EnvironmentSpec] = Registry(
     "environment",
     "dagster_slurm_components.environments",
-    (CurrentEnvironment, PathEnvironment, ModulesEnvironment),
+    (CurrentEnvironment, PathEnvironment, ModulesEnvironment, UvEnvironment),
     default="current",
 )
 """Model by environment type."""

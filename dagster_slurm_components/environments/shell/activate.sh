@@ -56,9 +56,17 @@ activate_python() { # PATH: one interpreter
     export PATH=${1%/*}${PATH:+:$PATH}
 }
 
-activate_setup() { # FILE: the site's own lines, a file in the run directory
+activate_setup() { # FILE TEXT: one of the environment's setup commands, a file in the run directory
     # shellcheck source=/dev/null
-    . "$DAGSTER_SLURM_RUN_DIR/$1" || activation_failed "a line of the environment's setup failed"
+    . "$DAGSTER_SLURM_RUN_DIR/$1" || activation_failed "this command of the environment's setup failed: $2"
+}
+
+activate_verify() { # names|full FOLDER: the environment compares itself with the lock
+    local environment=$DAGSTER_SLURM_RUN_DIR/environment
+    [ -x "${DAGSTER_SLURM_PYTHON-}" ] || activation_failed "the environment $2 has no Python that can be executed"
+    "$DAGSTER_SLURM_PYTHON" -I "$environment/verify_environment.py" "$1" "$environment/manifest.json" "$2" ||
+        activation_failed "the environment $2 is not what the lock says; the differences are listed above.\
+ To make it anew: dg-slurm env deploy --rebuild"
 }
 
 activate_all() {

@@ -1,0 +1,1 @@
+"""Makes environments on a host: reads locks, fetches, uploads what is missing, builds once, verifies."""

@@ -1,0 +1,68 @@
+"""What an environment is asked for with: the spec, its place in the project, and what it is made under."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+from ...environments.base import Activation
+from ...environments.content import EnvironmentPlan, Interpreter, Platform
+from ...spec.environments import EnvironmentSpec
+from .progress import Progress, silent
+
+
+@dataclass(frozen=True)
+class Request:
+    """An environment that a script needs.
+
+    Attributes:
+        spec: As the user wrote it.
+        base: Returns where the relative path in a field of the spec starts.
+        under: Modules and setup commands that are loaded for the build as they will be in the job.
+    """
+
+    spec: EnvironmentSpec
+    base: Callable[[str], Path]
+    under: Activation = field(default_factory=Activation)
+
+    def path(self, name: str) -> Path:
+        """Return the absolute path that a field of the spec names."""
+        return (self.base(name) / Path(getattr(self.spec, name)).expanduser()).absolute()
+
+
+@dataclass(frozen=True)
+class HostPlatform:
+    """What the host answered: its platform and its Pythons, the preferred one first."""
+
+    platform: Platform
+    interpreters: tuple[Interpreter, ...]
+
+    @classmethod
+    def read(cls, answer: Mapping[str, Any]) -> HostPlatform:
+        """Read the builder's answer."""
+        libc_version = answer["libc_version"]
+        return cls(
+            Platform(
+                answer["system"],
+                answer["machine"],
+                answer["libc"],
+                (int(libc_version[0]), int(libc_version[1])),
+            ),
+            tuple(Interpreter(**found) for found in answer["interpreters"]),
+        )
+
+
+class Packer(Protocol):
+    """Turns one kind of environment into a plan. Reads this machine's files and may run packing programs."""
+
+    def inputs(self, request: Request) -> list[object]:
+        """Return JSON values that change whenever the plan would, quickly: no packer runs, nothing is fetched."""
+
+    def plan(self, request: Request, host: HostPlatform, progress: Progress = silent) -> EnvironmentPlan:
+        """Return the plan.
+
+        Raises:
+            EnvironmentFailedError: The lock is missing or outdated, the packer is not there, nothing fits.
+        """

@@ -1,0 +1,47 @@
+"""The environment of a step: made on its host first, if it is one that we make."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from ..environments.base import Activation
+from ..environments.plan import Place, groundwork, plan_environment
+from ..jobs.provision.packers import is_content
+from ..jobs.provision.provide import Site, provide
+from ..jobs.provision.request import Request
+from ..spec.resolve import ResolvedScript
+from .target import Target
+
+
+def request_for(resolved: ResolvedScript) -> Request:
+    """Return what a script's environment is asked for with."""
+    environment = resolved.script.environment
+
+    def base(field: str) -> Path:
+        return resolved.base("environment", field)
+
+    return Request(environment, base, groundwork(environment))
+
+
+def site_of(resolved: ResolvedScript, place: Target) -> Site:
+    """Return where a script's environment is made."""
+    profile = resolved.profile
+    deployed = profile.profile.environment.build == "deployed"
+    return Site([place.satellite], place.workdir, profile.name, deployed)
+
+
+def activation_for(
+    resolved: ResolvedScript, place: Target, *, tell: Callable[[str], None] = lambda text: None
+) -> Activation:
+    """Return how a script's environment is activated; before that, make it on the host if it must be.
+
+    Raises:
+        EnvironmentFailedError: It can't be made, or the profile accepts deployed environments only.
+        HostRefusedError: The host's or the login's no.
+    """
+    environment, host = resolved.script.environment, resolved.profile.profile.host
+    if not is_content(environment):
+        return plan_environment(environment, host)
+    provided = provide(request_for(resolved), site_of(resolved, place), tell=tell)
+    return plan_environment(environment, host, Place(provided.folder, provided.manifest))
