@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import subprocess
 import sys
 import threading
@@ -11,7 +13,7 @@ from dagster_slurm_components.errors import HostRefusedError
 from dagster_slurm_components.hosts import bootstrap
 from dagster_slurm_components.hosts.channel import Pipe
 
-_GRACE = 5.0
+_GRACE = 2.0
 """Seconds that the process has to end by itself."""
 
 
@@ -44,14 +46,15 @@ class SubprocessPipe:
             try:
                 self.process.wait(_GRACE)
             except subprocess.TimeoutExpired:
-                self.process.kill()
+                os.killpg(self.process.pid, signal.SIGKILL)
                 self.process.wait()
 
     def ending(self) -> bootstrap.Ending:
         """Return how the process ended."""
-        self._stdin.close()
-        stderr = self._stderr.read().decode("utf-8", "replace")
-        return bootstrap.Ending(self.process.wait(), stderr)
+        self.close()
+        os.set_blocking(self._stderr.fileno(), False)  # a child of it may hold the pipe open
+        stderr = self._stderr.read() or b""
+        return bootstrap.Ending(self.process.returncode, stderr.decode("utf-8", "replace"))
 
 
 class SubprocessDialer:
@@ -81,6 +84,7 @@ class SubprocessDialer:
                 stderr=subprocess.PIPE,
                 env=self._env,
                 bufsize=0,
+                start_new_session=True,
             )
         except OSError as error:
             raise HostRefusedError(f"can't run {argv[0]}: {error}", where=self.name) from error

@@ -1,0 +1,112 @@
+import shlex
+import shutil
+import subprocess
+import sys
+
+import pytest
+
+from dagster_slurm_components.errors import HostRefusedError, HostUnreachableError
+from dagster_slurm_components.hosts import bootstrap
+from dagster_slurm_components.hosts.channel import Channel
+from dagster_slurm_components.hosts.subprocess_dialer import SubprocessDialer
+
+
+class ShellDialer(SubprocessDialer):
+    """Starts the satellite as a login shell that says ``prelude`` first would."""
+
+    def __init__(self, prelude: str, command: str | None = None, timeout: float = 10) -> None:
+        super().__init__(timeout=timeout)
+        self._script = f"{prelude}\n{command or bootstrap.shell_command(shlex.quote(sys.executable))}"
+
+    def dial(self):
+        pipe = self.start(["/bin/sh", "-c", self._script])
+        bootstrap.boot(pipe, "h", self._timeout)
+        return pipe
+
+
+@pytest.mark.parametrize("shell", ["sh", "bash", "dash", "zsh", "tcsh", "csh", "fish", "ksh"])
+def test_every_shell_passes_the_command_on_unchanged(shell, tmp_path):
+    if shutil.which(shell) is None:
+        pytest.skip(f"no {shell} on this machine")
+    script = tmp_path / "show"
+    script.write_text(f'#!{sys.executable}\nimport sys\nsys.stdout.write("\\0".join(sys.argv[1:]))\n')
+    script.chmod(0o755)
+    done = subprocess.run(
+        [shell, "-c", bootstrap.shell_command(str(script))], capture_output=True, check=True
+    )
+    assert done.stdout.decode().split("\0") == bootstrap.arguments("python3")[1:]
+
+
+@pytest.mark.parametrize(
+    "prelude",
+    [
+        "",
+        "echo Welcome",
+        "printf 'no newline'",
+        "printf '\\000dagster-slurm satellite'",
+        "printf '\\000\\000\\000'",
+        "head -c 50000 /dev/zero | tr '\\000' x",
+        "echo error >&2",
+    ],
+)
+def test_banners_before_the_satellite_are_passed_over(prelude):
+    opened = Channel(ShellDialer(prelude).dial(), "h")
+    assert opened.call("hello", {}, b"", 10).result["pid"]
+    opened.close()
+
+
+def test_endless_noise_is_refused():
+    with pytest.raises(HostRefusedError, match="yyyy"):
+        ShellDialer("yes yyyy").dial()
+
+
+def test_a_shell_that_never_comes_is_unreachable_and_its_words_are_quoted():
+    with pytest.raises(HostUnreachableError, match=r"within 0\.5 s(.|\n)*Press any key") as caught:
+        ShellDialer("echo 'Press any key'; exec sleep 300", timeout=0.5).dial()
+    assert caught.value.where == "h"
+
+
+def test_a_missing_python_is_named():
+    with pytest.raises(bootstrap.NoPythonError, match="no-python-here"):
+        ShellDialer("", bootstrap.shell_command("no-python-here")).dial()
+
+
+def test_an_old_python_is_refused_with_its_version():
+    # The version of an old Python can't be made here: the comparison is turned round instead.
+    command = bootstrap.shell_command(shlex.quote(sys.executable)).replace("<(3,6)", ">(3,6)")
+    version = ".".join(map(str, sys.version_info[:3]))
+    with pytest.raises(bootstrap.NoPythonError, match=f"needs Python 3.6 or newer, this is {version}"):
+        ShellDialer("", command).dial()
+
+
+def test_an_account_that_runs_no_commands_is_refused_with_what_it_says():
+    with pytest.raises(HostRefusedError, match="This account is for file transfer only") as caught:
+        ShellDialer("", "echo This account is for file transfer only; exit 1").dial()
+    assert "exit status 1" in str(caught.value)
+
+
+def test_a_lost_connection_while_starting_is_unreachable():
+    class Silent:
+        def read(self, size):
+            return b""
+
+        def write(self, data):
+            raise OSError("Socket is closed")
+
+        def close(self):
+            pass
+
+        def ending(self):
+            return bootstrap.Ending(None, "")
+
+    with pytest.raises(HostUnreachableError, match="lost while"):
+        bootstrap.boot(Silent(), "h", 5)
+
+
+def test_the_satellite_does_not_import_what_lies_about(tmp_path, monkeypatch):
+    (tmp_path / "json.py").write_text("raise SystemExit('hijacked')")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    opened = Channel(SubprocessDialer().dial(), "h")
+    assert opened.call("ping", {}, b"", 10).result == {}
+    opened.close()

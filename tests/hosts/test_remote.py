@@ -1,0 +1,284 @@
+import json
+import queue
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+from satellite_fixture import HOSTILE
+
+from dagster_slurm_components.errors import HostRefusedError, HostUnreachableError, SatelliteError
+from dagster_slurm_components.hosts import channel, satellite
+from dagster_slurm_components.hosts.channel import Channel
+from dagster_slurm_components.hosts.client import Satellite
+from dagster_slurm_components.hosts.remote import RemoteHost
+from dagster_slurm_components.hosts.subprocess_dialer import SubprocessDialer
+
+
+class MemoryPipe:
+    """A pipe whose other end is a function in the test."""
+
+    def __init__(self, answer) -> None:
+        self._answer = answer
+        self._incoming: queue.Queue[bytes] = queue.Queue()
+        self._rest = b""
+        self._written = b""
+        self.closed = threading.Event()
+
+    def feed(self, data: bytes) -> None:
+        self._incoming.put(data)
+
+    def read(self, size: int) -> bytes:
+        if not self._rest:
+            self._rest = self._incoming.get()
+        piece, self._rest = self._rest[:size], self._rest[size:]
+        return piece
+
+    def write(self, data: bytes) -> None:
+        if self.closed.is_set():
+            raise OSError("Socket is closed")
+        header = json.loads(data[8 : 8 + int.from_bytes(data[:4], "big")])
+        reply = self._answer(header)
+        if reply is not None:
+            self.feed(reply)
+
+    def close(self) -> None:
+        self.closed.set()
+        self.feed(b"")
+
+
+def ok(header, **result) -> bytes:
+    return satellite.encode_frame({"id": header["id"], "ok": True, "result": result})
+
+
+class FakeDialer:
+    name = "ada@login.example.org:22"
+
+    def __init__(self, *outcomes) -> None:
+        self.outcomes = list(outcomes)
+        self.dials = 0
+
+    def dial(self):
+        self.dials += 1
+        outcome = self.outcomes.pop(0)
+        if isinstance(outcome, Exception):
+            raise outcome
+        return outcome
+
+
+class Clock:
+    now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def host_of(*outcomes) -> tuple[RemoteHost, FakeDialer, Clock]:
+    dialer, clock = FakeDialer(*outcomes), Clock()
+    return RemoteHost(dialer, clock=clock, jitter=lambda: 0.5), dialer, clock
+
+
+@pytest.fixture
+def subprocess_host():
+    host = RemoteHost(SubprocessDialer())
+    yield host
+    host.close()
+
+
+def test_answers_find_their_calls_in_any_order():
+    held = []
+
+    def answer(header):
+        held.append(header)
+        if len(held) == 3:
+            for one in reversed(held):
+                pipe.feed(ok(one, op=one["op"]))
+
+    pipe = MemoryPipe(answer)
+    opened = Channel(pipe, "h")
+    with ThreadPoolExecutor(3) as pool:
+        replies = list(pool.map(lambda op: opened.call(op, {}, b"", 10).result["op"], ["a", "b", "c"]))
+    assert replies == ["a", "b", "c"]
+    opened.close()
+
+
+def test_a_hanging_command_delays_no_other_call(subprocess_host):
+    remote = Satellite(subprocess_host)
+    remote.hello()
+    with ThreadPoolExecutor(1) as pool:
+        slow = pool.submit(remote.run, ["sleep", "1"])
+        started = time.monotonic()
+        for _ in range(20):
+            remote.read([])
+        assert time.monotonic() - started < 0.9
+        assert not slow.done()
+        assert slow.result().returncode == 0
+
+
+def test_many_threads_share_one_connection(subprocess_host):
+    remote = Satellite(subprocess_host)
+    with ThreadPoolExecutor(16) as pool:
+        outputs = list(pool.map(lambda n: remote.run(["echo", str(n)]).stdout, range(100)))
+    assert outputs == [f"{n}\n".encode() for n in range(100)]
+
+
+def test_a_busy_satellite_still_answers_ping(subprocess_host):
+    remote = Satellite(subprocess_host)
+    with ThreadPoolExecutor(40) as pool:
+        for _ in range(40):  # more than the satellite has workers
+            pool.submit(remote.run, ["sleep", "1.5"])
+        time.sleep(0.3)
+        started = time.monotonic()
+        subprocess_host.call("ping", timeout=5)
+        assert time.monotonic() - started < 0.5
+
+
+def test_a_loss_wakes_all_who_wait():
+    pipe = MemoryPipe(lambda header: None)
+    host, _, _ = host_of(pipe)
+    with ThreadPoolExecutor(5) as pool:
+        calls = [pool.submit(host.call, "run") for _ in range(5)]
+        time.sleep(0.1)
+        pipe.feed(b"")
+        for call in calls:
+            with pytest.raises(HostUnreachableError, match="the satellite ended"):
+                call.result(5)
+
+
+def test_after_a_loss_the_next_call_dials_again():
+    first, second = MemoryPipe(ok), MemoryPipe(ok)
+    host, dialer, _ = host_of(first, second)
+    host.call("a")
+    host.call("b")
+    assert dialer.dials == 1
+    first.feed(b"")
+    assert first.closed.wait(5)
+    host.call("c")
+    assert dialer.dials == 2
+
+
+@pytest.mark.parametrize("garbage", [b"\xff" * 16, b"Connection reset by administrator"])
+def test_garbage_on_the_line_is_a_loss_with_its_reason(garbage):
+    pipe = MemoryPipe(lambda header: garbage)
+    host, _, _ = host_of(pipe)
+    with pytest.raises(HostUnreachableError, match=r"corrupt|not JSON|inside a frame"):
+        host.call("a", timeout=5)
+    assert pipe.closed.wait(5)
+
+
+def test_a_satellite_that_received_garbage_says_so(tmp_path):
+    pipe = SubprocessDialer().dial()
+    pipe.write(b"\xff" * 8)
+    opened = Channel(pipe, "h")
+    with pytest.raises(HostUnreachableError, match="over the limits"):
+        opened.call("ping", {}, b"", 5)
+
+
+def test_an_answer_that_stays_out_is_told_and_a_good_connection_kept():
+    pipe = MemoryPipe(lambda header: ok(header) if header["op"] == "ping" else None)
+    host, dialer, _ = host_of(pipe)
+    with pytest.raises(HostUnreachableError, match=r"no answer to 'run' within 0\.1 s") as caught:
+        host.call("run", timeout=0.1)
+    assert "not known" in str(caught.value)
+    host.call("ping")
+    assert dialer.dials == 1
+    assert not pipe.closed.is_set()
+
+
+def test_a_dead_connection_is_found_out_and_given_up(monkeypatch):
+    monkeypatch.setattr(channel, "_PROBE", 0.1)
+    dead = MemoryPipe(lambda header: None)
+    host, dialer, _ = host_of(dead, MemoryPipe(ok))
+    with pytest.raises(HostUnreachableError):
+        host.call("run", timeout=0.1)
+    assert dead.closed.is_set()
+    host.call("run")
+    assert dialer.dials == 2
+
+
+def test_failures_pause_longer_and_longer_and_are_told_again_meanwhile():
+    down = HostUnreachableError("connection refused", where="h", hint="look at it")
+    host, dialer, clock = host_of(down, down, down, MemoryPipe(ok))
+    pauses = []
+    for _ in range(3):
+        with pytest.raises(HostUnreachableError):
+            host.call("a")
+        dials, since = dialer.dials, clock.now
+        with pytest.raises(HostUnreachableError, match=r"connection refused \(next attempt in") as caught:
+            host.call("a")
+        assert (caught.value.where, caught.value.hint) == ("h", "look at it")
+        assert dialer.dials == dials, "nobody knocks meanwhile"
+        clock.now = host._not_before
+        pauses.append(clock.now - since)
+    assert pauses == [1.0, 2.0, 4.0]
+    host.call("a")
+
+
+def test_a_refusal_pauses_long_and_stays_a_refusal():
+    host, _, clock = host_of(HostRefusedError("unknown key", where="h"), MemoryPipe(ok))
+    with pytest.raises(HostRefusedError):
+        host.call("a")
+    clock.now += 25
+    with pytest.raises(HostRefusedError, match="next attempt in 5 s"):
+        host.call("a")
+    clock.now += 6
+    host.call("a")
+
+
+def test_many_threads_make_one_attempt():
+    gate = threading.Event()
+
+    class SlowDialer(FakeDialer):
+        def dial(self):
+            gate.wait(5)
+            return super().dial()
+
+    dialer = SlowDialer(MemoryPipe(ok))
+    host = RemoteHost(dialer)
+    with ThreadPoolExecutor(8) as pool:
+        calls = [pool.submit(host.call, "a") for _ in range(8)]
+        time.sleep(0.1)
+        gate.set()
+        for call in calls:
+            call.result(5)
+    assert dialer.dials == 1
+
+
+def test_close_ends_the_connection_and_a_later_call_makes_a_new_one():
+    pipes = [MemoryPipe(ok), MemoryPipe(ok)]
+    host, dialer, _ = host_of(*pipes)
+    host.close()
+    host.call("a")
+    host.close()
+    assert pipes[0].closed.is_set()
+    host.call("a")
+    assert dialer.dials == 2
+
+
+def test_too_large_a_call_is_refused_and_harms_nobody(subprocess_host, monkeypatch):
+    subprocess_host.call("ping")
+    monkeypatch.setattr(satellite, "MAX_BLOB", 10)
+    with pytest.raises(SatelliteError) as caught:
+        subprocess_host.call("put", {"path": "/x"}, b"x" * 11)
+    assert caught.value.code == "too_large"
+    subprocess_host.call("ping")
+
+
+def test_a_fault_inside_the_satellite_is_an_answer(subprocess_host):
+    with pytest.raises(SatelliteError, match="Traceback") as caught:
+        subprocess_host.call("alive", {"processes": [["not a number", "x"]]})
+    assert caught.value.code == "internal"
+    subprocess_host.call("ping")
+
+
+def test_undecodable_output_arrives(subprocess_host):
+    name = HOSTILE[-1]
+    with pytest.raises(SatelliteError) as caught:
+        subprocess_host.call("disk", {"path": f"/{name}"})
+    assert name in caught.value.message
+
+
+def test_the_satellite_ends_when_its_input_does():
+    pipe = SubprocessDialer().dial()
+    pipe.close()
+    assert pipe.process.returncode == 0  # type: ignore[attr-defined]

@@ -1,0 +1,353 @@
+"""Over a real sshd on the loopback."""
+
+import os
+import socket
+import subprocess
+import sys
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+from satellite_fixture import bundle
+from sshd_fixture import free_port, make_key
+
+from dagster_slurm_components.errors import HostRefusedError, HostUnreachableError
+from dagster_slurm_components.hosts import bootstrap, ssh
+from dagster_slurm_components.hosts.client import Satellite
+from dagster_slurm_components.hosts.connect import connect
+from dagster_slurm_components.hosts.remote import RemoteHost
+from dagster_slurm_components.hosts.ssh import SshDialer
+from dagster_slurm_components.spec.hosts import LocalHost
+
+pytestmark = pytest.mark.ssh
+
+
+@pytest.fixture
+def reach():
+    """Make hosts that are closed at the end."""
+    hosts = []
+
+    def make(spec, **changes) -> RemoteHost:
+        host = RemoteHost(SshDialer(spec, **changes), clock=iter(range(0, 10**9, 1000)).__next__)
+        hosts.append(host)
+        return host
+
+    yield make
+    for host in hosts:
+        host.close()
+
+
+def test_calls_go_over_one_connection(sshd, reach):
+    host = reach(sshd.spec())
+    remote = Satellite(host)
+    assert remote.hello().user == sshd.spec().user
+    assert remote.run(["cat"], input=b"\0\xff" * 500_000).stdout == b"\0\xff" * 500_000
+    with ThreadPoolExecutor(8) as pool:
+        assert [done.stdout for done in pool.map(lambda n: remote.run(["echo", str(n)]), range(50))] == [
+            f"{n}\n".encode() for n in range(50)
+        ]
+    assert sshd.logins() == 1
+    assert host.name == f"{sshd.spec().user}@127.0.0.1:{sshd.port}"
+
+
+def test_the_socket_sends_at_once(sshd, reach):
+    host = reach(sshd.spec())
+    host.call("ping")
+    times = []
+    for _ in range(50):
+        started = time.perf_counter()
+        host.call("ping")
+        times.append(time.perf_counter() - started)
+    assert sorted(times)[25] < 0.02, "Nagle's algorithm would cost 40 ms a call"
+
+
+def test_submit_by_one_call(sshd, reach, slurm, workdir):
+    request = slurm.request(workdir)
+    remote = Satellite(reach(sshd.spec()))
+    reply = remote.submit(request, bundle({"job.sh": os.urandom(300_000)}))
+    assert [reply.job_id] == slurm.jobs()
+    assert remote.submit(request, b"").outcome == "known"
+
+
+def test_variables_that_the_login_sets_for_slurm_reach_no_command(sshd_factory, reach):
+    server = sshd_factory("SetEnv SBATCH_PARTITION=wrong SQUEUE_FORMAT=wrong LANG=de_DE.UTF-8")
+    environment = Satellite(reach(server.spec())).run(["env"]).stdout.decode()
+    assert "wrong" not in environment
+    assert "LC_ALL=C\n" in environment
+
+
+class TestHostKeys:
+    def test_an_unknown_key_is_refused_with_its_fingerprint_and_the_way_to_trust_it(self, sshd, reach):
+        sshd.known_hosts.write_text("")
+        shown = subprocess.run(
+            ["ssh-keygen", "-lf", str(sshd.host_key)], capture_output=True, text=True, check=True
+        )
+        with pytest.raises(HostRefusedError, match="is not known") as caught:
+            reach(sshd.spec()).call("ping")
+        message = str(caught.value)
+        assert shown.stdout.split()[1] in message
+        assert str(sshd.known_hosts) in message
+        assert f"ssh-keyscan -p {sshd.port} 127.0.0.1 >> {sshd.known_hosts}" in message
+        assert sshd.logins() == 0
+        assert sshd.known_hosts.read_text() == "", "nothing is added by itself"
+
+    def test_the_way_to_trust_it_works(self, sshd, reach):
+        scan = ["ssh-keyscan", "-p", str(sshd.port), "127.0.0.1"]
+        sshd.known_hosts.write_bytes(subprocess.run(scan, capture_output=True, check=True).stdout)
+        reach(sshd.spec()).call("ping")
+
+    def test_a_changed_key_stops_everything_and_names_the_line(self, sshd, reach, tmp_path):
+        sshd.trust(make_key(tmp_path / "other"))
+        with pytest.raises(HostRefusedError, match=f"HAS CHANGED(.|\n)*{sshd.known_hosts}:1 ") as caught:
+            reach(sshd.spec()).call("ping")
+        assert caught.value.where == f"{sshd.spec().user}@127.0.0.1:{sshd.port}"
+        assert sshd.logins() == 0
+
+    def test_one_of_several_keys_of_a_name_is_enough(self, sshd, reach, tmp_path):
+        known = sshd.known_hosts.read_text()
+        sshd.trust(make_key(tmp_path / "other"))
+        sshd.known_hosts.write_text(sshd.known_hosts.read_text() + known)
+        reach(sshd.spec()).call("ping")
+
+    def test_the_host_is_asked_for_the_kind_of_key_that_is_known(self, sshd_factory, reach, tmp_path):
+        rsa = make_key(tmp_path / "rsa", "rsa")
+        server = sshd_factory(f"HostKey {rsa}")
+        reach(server.spec()).call("ping")
+        server.trust(rsa)
+        reach(server.spec()).call("ping")
+
+    def test_the_users_own_known_hosts_is_the_default(self, sshd, reach, own_home):
+        spec = sshd.spec(known_hosts_file=None)
+        with pytest.raises(HostRefusedError, match=str(own_home)):
+            reach(spec).call("ping")
+        (own_home / ".ssh" / "known_hosts").write_text(sshd.known_hosts.read_text())
+        reach(spec).call("ping")
+
+
+class TestLogin:
+    def test_a_wrong_key_is_refused_with_what_was_tried_and_what_is_offered(self, sshd, reach, tmp_path):
+        wrong = make_key(tmp_path / "wrong key")
+        with pytest.raises(HostRefusedError, match="accepted no key") as caught:
+            reach(sshd.spec(key_file=str(wrong))).call("ping")
+        assert f"{wrong}: not accepted" in str(caught.value)
+        assert "it offers: publickey" in str(caught.value)
+
+    def test_a_key_with_a_passphrase_is_named(self, sshd, reach, tmp_path):
+        locked = make_key(tmp_path / "locked", passphrase="secret")
+        with pytest.raises(HostRefusedError, match="locked: has a passphrase: ssh-add it"):
+            reach(sshd.spec(key_file=str(locked))).call("ping")
+
+    def test_a_missing_key_file_is_named(self, sshd, reach):
+        with pytest.raises(HostRefusedError, match="no key file /no/such/key"):
+            reach(sshd.spec(key_file="/no/such/key")).call("ping")
+
+    def test_without_a_key_file_those_in_the_home_folder_are_tried(self, sshd, reach, own_home):
+        spec = sshd.spec(key_file=None)
+        with pytest.raises(HostRefusedError, match="accepted no key"):
+            reach(spec).call("ping")
+        (own_home / ".ssh" / "id_ed25519").write_bytes(sshd.client_key.read_bytes())
+        reach(spec).call("ping")
+
+    def test_the_agent_is_asked(self, sshd, reach, tmp_path, monkeypatch):
+        address = str(tmp_path / "agent")
+        agent = subprocess.Popen(["ssh-agent", "-D", "-a", address], stdout=subprocess.DEVNULL)
+        try:
+            monkeypatch.setenv("SSH_AUTH_SOCK", address)
+            for _ in range(200):
+                if os.path.exists(address):
+                    break
+                time.sleep(0.02)
+            subprocess.run(["ssh-add", "-q", str(sshd.client_key)], check=True, capture_output=True)
+            reach(sshd.spec(key_file=None)).call("ping")
+        finally:
+            agent.kill()
+            agent.wait()
+
+    def test_a_second_factor_is_told_and_nothing_is_asked_on_the_terminal(self, sshd_factory, reach):
+        server = sshd_factory(
+            "AuthenticationMethods publickey,keyboard-interactive", "KbdInteractiveAuthentication yes"
+        )
+        with pytest.raises(
+            HostRefusedError, match=r"wants more(.|\n)*keyboard-interactive(.|\n)*dg-slurm login"
+        ):
+            reach(server.spec()).call("ping")
+
+    def test_a_host_that_hangs_up_after_too_many_keys_is_a_refusal(self, sshd_factory, reach, own_home):
+        server = sshd_factory("MaxAuthTries 2")
+        for kind in ("ed25519", "ecdsa", "rsa"):
+            make_key(own_home / ".ssh" / f"id_{kind}", kind)
+        with pytest.raises(
+            HostRefusedError, match=r"hung up after these keys(.|\n)*id_ed25519: not accepted"
+        ):
+            reach(server.spec(key_file=None)).call("ping")
+
+
+class TestConfiguration:
+    def test_ssh_config_gives_what_the_spec_leaves_open(self, sshd, reach, own_home):
+        (own_home / ".ssh" / "config").write_text(
+            f"Host cluster\n  HostName 127.0.0.1\n  Port {sshd.port}\n  IdentityFile {sshd.client_key}\n"
+            f"  UserKnownHostsFile {sshd.known_hosts}\n"
+        )
+        spec = type(sshd.spec()).model_validate({"hostname": "cluster"})
+        assert Satellite(reach(spec)).hello().user
+
+    def test_the_spec_wins_over_ssh_config(self, sshd, reach, own_home):
+        (own_home / ".ssh" / "config").write_text(
+            "Host *\n  Port 1\n  User nobody-here\n  IdentityFile /no/such\n"
+        )
+        reach(sshd.spec()).call("ping")
+
+    @pytest.mark.parametrize("way", ["spec", "config"])
+    def test_a_jump_host_is_gone_through_and_checked(self, sshd_factory, reach, own_home, way):
+        bastion, target = sshd_factory(), sshd_factory()
+        (bastion.folder / "authorized_keys").write_text((target.client_key.with_suffix(".pub")).read_text())
+        both = bastion.known_hosts.read_text() + target.known_hosts.read_text()
+        target.known_hosts.write_text(both)
+        if way == "spec":
+            spec = target.spec(jump=[f"{target.spec().user}@127.0.0.1:{bastion.port}"])
+        else:
+            (own_home / ".ssh" / "config").write_text(
+                f"Host target\n  HostName 127.0.0.1\n  ProxyJump {target.spec().user}@bastion:{bastion.port}\n"
+                f"Host bastion\n  HostName 127.0.0.1\n  IdentityFile {target.client_key}\n"
+            )
+            spec = target.spec(hostname="target")
+        Satellite(reach(spec)).hello()
+        assert (bastion.logins(), target.logins()) == (1, 1)
+        target.trust(target.host_key)  # forgets the bastion
+        with pytest.raises(HostRefusedError, match="is not known") as caught:
+            reach(spec).call("ping")
+        assert f":{bastion.port}" in str(caught.value.where)
+        assert (bastion.logins(), target.logins()) == (1, 1)
+
+    def test_a_target_that_the_jump_host_cannot_reach_is_unreachable(self, sshd, reach):
+        spec = sshd.spec(port=free_port(), jump=[{"hostname": "127.0.0.1", "port": sshd.port}])
+        with pytest.raises(HostUnreachableError, match="can't reach it"):
+            reach(spec).call("ping")
+
+
+class TestLosses:
+    def test_a_cut_connection_wakes_the_waiting_and_the_next_call_dials_again(self, sshd, reach):
+        remote = Satellite(reach(sshd.spec()))
+        remote.hello()
+        with ThreadPoolExecutor(1) as pool:
+            waiting = pool.submit(remote.run, ["sleep", "300"])
+            time.sleep(0.3)
+            assert sshd.cut()
+            with pytest.raises(HostUnreachableError, match="lost"):
+                waiting.result(10)
+        assert remote.run(["echo", "again"]).stdout == b"again\n"
+        assert sshd.logins() == 2
+
+    def test_a_stopped_sshd_is_unreachable_until_it_is_back(self, sshd, reach):
+        host = reach(sshd.spec())
+        host.call("ping")
+        sshd.stop()
+        for _ in range(2):
+            with pytest.raises(HostUnreachableError):
+                host.call("ping")
+        sshd.start()
+        host.call("ping")
+
+    def test_an_unknown_name_and_a_closed_port_are_unreachable_at_once(self, sshd, reach):
+        for changes in ({"hostname": "no-such-host.invalid"}, {"port": free_port()}):
+            started = time.monotonic()
+            with pytest.raises(HostUnreachableError, match="can't connect"):
+                reach(sshd.spec(**changes)).call("ping")
+            assert time.monotonic() - started < 10
+
+    def test_a_server_that_never_speaks_is_unreachable(self, sshd, reach):
+        with socket.create_server(("127.0.0.1", 0)) as mute:
+            spec = sshd.spec(port=mute.getsockname()[1], connect_timeout=0.3)
+            slept = []
+            with pytest.raises(HostUnreachableError, match="hung up"):
+                reach(spec, sleep=slept.append, jitter=lambda: 0.5).call("ping")
+        assert slept == list(ssh._PAUSES)
+
+    def test_newcomers_that_sshd_drops_come_back_and_all_get_in(self, sshd_factory):
+        server = sshd_factory("MaxStartups 2:100:2")
+        hosts = [RemoteHost(SshDialer(server.spec())) for _ in range(10)]
+        with ThreadPoolExecutor(len(hosts)) as pool:
+            list(pool.map(lambda host: host.call("ping"), hosts))
+        for host in hosts:
+            host.close()
+        assert server.logins() == len(hosts)
+
+    def test_lost_connections_leave_no_traceback_on_the_terminal(self, sshd, reach, capfd):
+        host = reach(sshd.spec())
+        host.call("ping")
+        sshd.cut()
+        for _ in range(100):
+            if host._channel is None or host._channel.lost:
+                break
+            time.sleep(0.02)
+        host.close()
+        assert capfd.readouterr() == ("", "")
+
+
+class TestStart:
+    def test_noise_of_the_login_is_passed_over(self, sshd_factory, reach, tmp_path):
+        banner = tmp_path / "banner"
+        banner.write_text("*** authorised users only ***\n" * 50)
+        force = (
+            'ForceCommand echo "Welcome to the cluster"; echo quota >&2; exec sh -c "$SSH_ORIGINAL_COMMAND"'
+        )
+        server = sshd_factory(f"Banner {banner}", force)
+        assert Satellite(reach(server.spec())).hello().user
+
+    def test_one_session_is_enough(self, sshd_factory, reach, monkeypatch):
+        monkeypatch.setattr(bootstrap, "PYTHONS", ("/no/python3", "python3"))
+        remote = Satellite(reach(sshd_factory("MaxSessions 1").spec()))
+        with ThreadPoolExecutor(5) as pool:
+            assert {
+                done.returncode for done in pool.map(lambda _: remote.run(["sleep", "0.1"]), range(20))
+            } == {0}
+
+    def test_a_host_without_python_is_refused_with_what_was_tried(self, sshd, reach, monkeypatch):
+        monkeypatch.setattr(bootstrap, "PYTHONS", ("/no/python3", "/no/platform-python"))
+        with pytest.raises(
+            HostRefusedError, match=r"no Python 3\.6(.|\n)*/no/python3(.|\n)*/no/platform-python"
+        ):
+            reach(sshd.spec()).call("ping")
+
+    def test_an_account_for_files_only_is_refused_with_its_words(self, sshd_factory, reach):
+        server = sshd_factory("ForceCommand echo this account is for sftp only; exit 1")
+        with pytest.raises(HostRefusedError, match="this account is for sftp only"):
+            reach(server.spec()).call("ping")
+
+    def test_no_sessions_at_all_is_a_refusal(self, sshd_factory, reach):
+        with pytest.raises(HostRefusedError, match="opens no session"):
+            reach(sshd_factory("MaxSessions 0").spec(), sleep=lambda seconds: None).call("ping")
+
+
+class TestConnect:
+    def test_one_host_for_one_spec(self, sshd):
+        first, second = connect(sshd.spec()), connect(sshd.spec())
+        assert first is second
+        assert connect(sshd.spec(user="other")) is not first
+        assert connect(LocalHost()) is connect(LocalHost())
+        assert connect(LocalHost()).name == "local"
+
+    def test_nothing_is_dialed_and_no_ssh_library_imported_before_it_is_needed(self):
+        program = (
+            "import sys\n"
+            "from dagster_slurm_components.hosts import connect\n"
+            "from dagster_slurm_components.spec.hosts import LocalHost, SshHost\n"
+            "connect.connect(LocalHost()).call('ping')\n"
+            "assert not {'paramiko', 'fabric', 'invoke'} & set(sys.modules)\n"
+            "connect.connect(SshHost(hostname='h.invalid'))\n"
+            "assert 'paramiko' in sys.modules\n"
+        )
+        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
+        subprocess.run([sys.executable, "-c", program], check=True, env=environment)
+
+
+def test_satellites_end_with_their_connection(sshd, reach):
+    host = reach(sshd.spec())
+    pid = host.call("hello").result["pid"]
+    host.close()
+    for _ in range(200):
+        if not os.path.exists(f"/proc/{pid}"):
+            return
+        time.sleep(0.02)
+    raise AssertionError(f"satellite {pid} still runs; threads: {threading.enumerate()}")
