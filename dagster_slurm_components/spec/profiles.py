@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path as FilePath
 from typing import Any, TypeVar
 
@@ -17,7 +18,9 @@ from dagster_slurm_components.spec.problems import Problem, SpecError, nearest, 
 from dagster_slurm_components.spec.profile import Profile
 from dagster_slurm_components.spec.site import Site
 from dagster_slurm_components.spec.source import Document, load_documents
-from dagster_slurm_components.spec.templates import render
+from dagster_slurm_components.spec.template_values import DocumentValues, LazyValues, Values
+from dagster_slurm_components.spec.templates import Renderer, keep, render
+from dagster_slurm_components.spec.unrendered import validate_unrendered
 
 PROFILE_VARIABLE = "DAGSTER_SLURM_PROFILE"
 """Environment variable that chooses the profile; ``local`` without it."""
@@ -72,32 +75,81 @@ def load_profile(name: str | None = None, *, start: FilePath) -> LoadedProfile:
     raise SpecError([_unknown_profile(name, folder, start)])
 
 
-def load_profile_file(file: FilePath) -> LoadedProfile:
+def load_profile_file(file: FilePath, *, unrendered: bool = False) -> LoadedProfile:
     """Load the profile that a file holds; its name is the file's, without ``.yaml``.
 
-    Beside ``env``, its templates know ``project_root``, the absolute path of the project folder: a variable
-    that names a folder must not depend on where Dagster was started.
+    Beside ``env``, its templates know what ``template_scope`` tells.
+
+    Args:
+        file: The file.
+        unrendered: Leave templates as they are, for checks that must need no environment variable.
 
     Raises:
         SpecError: The file can't be read or has mistakes.
     """
     document = single_document(file)
     project = file.absolute().parent.parent
-    data = render(document.data, document.position, scope={"project_root": str(project)})
-    own = validated(Profile, data, document)
+    renderer: Renderer = keep if unrendered else partial(render, scope=template_scope(project))
+    data = renderer(document.data, document.position)
+    own = validated(Profile, data, document, unrendered=unrendered)
     layer = _layer(f"profile {file.stem}", data, document, project)
     if own.site is None:
         return _at_home(LoadedProfile(file.stem, own, (layer,), project, file=file))
     site_file = find_site(own.site, file.absolute().parent, document)
     site_document = single_document(site_file)
-    site_data = render(site_document.data, site_document.position)
-    site = validated(Site, site_data, site_document)
+    site_data = renderer(site_document.data, site_document.position)
+    site = validated(Site, site_data, site_document, unrendered=unrendered)
     site_layer = _layer(f"site {own.site}", site_data, site_document, project)
     # A site's limits on queries hold below the profile's own; the rest of it reaches scripts as a layer.
     below = Layer(site_layer.name, _only(site_data, ("limits",)), site_document.position)
     merged = merge([below, Layer(layer.name, data, document.position)])
-    profile = Profile.model_validate(merged.data)
+    profile = validated(Profile, merged.data, document, unrendered=unrendered)
     return _at_home(LoadedProfile(file.stem, profile, (site_layer, layer), project, site, file))
+
+
+def template_scope(project: FilePath) -> dict[str, Any]:
+    """Return what templates of a profile know beside ``env``.
+
+    ``project_root`` is the absolute path of the project folder: a variable that names a folder must not depend on
+    where Dagster was started. ``cluster`` are the values of the profile that ``dg-slurm cluster up`` wrote on this
+    machine: its ports are known only then, so a profile that is kept with a project can't name them.
+    """
+    return {"project_root": str(project), "cluster": LazyValues(_cluster_values)}
+
+
+def _cluster_values() -> Values:
+    from dagster_slurm_components.cluster import default_folder  # noqa: PLC0415 - for few profiles
+
+    file = default_folder() / "profile.yaml"
+    if not file.is_file():
+        message = f"there is no test cluster on this machine: no {file}"
+        raise SpecError([Problem(message, hint="start one by `dg-slurm cluster up`", kind="no_cluster")])
+    return Values("cluster", single_document(file).data)
+
+
+def profile_values(name: str | None = None, *, start: FilePath) -> DocumentValues:
+    """Return what templates of scripts know as ``profile``: the chosen profile's values, its site's below.
+
+    Arguments and errors are those of ``load_profile``, but only what a template asks for is rendered and needs its
+    variables.
+    """
+    name = name or os.environ.get(PROFILE_VARIABLE) or "local"
+    folder = profiles_folder(start)
+    file = folder / f"{name}.yaml" if folder and _NAME.fullmatch(name) else None
+    documents: tuple[Document, ...] = ()
+    if file is not None and file.is_file():
+        own = single_document(file)
+        site = own.data.get("site")
+        below = (single_document(find_site(site, file.parent, own)),) if isinstance(site, str) else ()
+        documents = (*below, own)
+    elif name != "local":
+        raise SpecError([_unknown_profile(name, folder, start)])
+    project = folder.parent if folder else project_folder(start)
+    defaults = Profile().model_dump(mode="json", exclude_none=True)
+    # Only the local host may have a relative workdir, and there it starts at the project folder.
+    defaults["workdir"] = str(project / defaults["workdir"])
+    fields = {**dict.fromkeys(Profile.model_fields), **defaults, "name": name}
+    return DocumentValues("profile", documents, fields, template_scope(project))
 
 
 def profiles_folder(start: FilePath) -> FilePath | None:
@@ -155,16 +207,17 @@ def single_document(file: FilePath) -> Document:
     return first
 
 
-def validated(model: type[_ModelT], data: Any, document: Document) -> _ModelT:
-    """Validate a document's data.
+def validated(model: type[_ModelT], data: Any, document: Document, *, unrendered: bool = False) -> _ModelT:
+    """Validate a document's data; of an unrendered one that waits for its templates, only the defaults are known.
 
     Raises:
         SpecError: With a problem for each mistake.
     """
     try:
-        return model.model_validate(data)
+        known = validate_unrendered(model, data) if unrendered else model.model_validate(data)
     except ValidationError as exc:
         raise SpecError(problems_of(exc, document.position)) from None
+    return known if known is not None else model()
 
 
 def _at_home(loaded: LoadedProfile) -> LoadedProfile:
