@@ -119,7 +119,7 @@ class Project:
 
 
 @pytest.fixture
-def project(tmp_path: Path) -> Project:
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
     """An empty project in a folder whose name has a space."""
     package = f"project_{os.getpid()}_{next(_numbers)}"
     root = tmp_path / "my project"
@@ -139,6 +139,8 @@ def project(tmp_path: Path) -> Project:
         f'[tool.dg.project]\nroot_module = "{package}"\n'
         'code_location_target_module = "' + package + '.definitions"\n'
     )
+    # Loading a broken project leaves Dagster's working folder where it was (dagster 1.13): go back afterwards.
+    monkeypatch.chdir(root)
     (root / "profiles").mkdir()
     (root / "profiles" / "local.yaml").write_text("host: {type: local}\nscheduler: process\n")
     return Project(root, package)

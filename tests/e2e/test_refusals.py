@@ -6,6 +6,7 @@ import time
 
 import dagster as dg
 import pytest
+from dagster.components.core.component_tree import ComponentTreeException
 from project_fixture import Project, failure_text
 
 from dagster_slurm_components import cluster as slurm
@@ -62,7 +63,7 @@ def test_the_line_is_the_profiles_where_the_profile_wrote_it(
 
 def load_error(project: Project) -> str:
     """Return what Dagster and we say when a project can't be loaded: its error wraps ours."""
-    with pytest.raises(dg.DagsterError) as caught, project.definitions():
+    with pytest.raises(ComponentTreeException) as caught, project.definitions():
         pass
     texts = []
     error: BaseException | None = caught.value

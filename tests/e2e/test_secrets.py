@@ -26,7 +26,7 @@ def watch_arguments(stop: threading.Event, seen: set[str]) -> None:
                     seen.add((entry / "cmdline").read_bytes().decode("utf-8", "replace"))
                 except OSError:
                     continue
-        time.sleep(0.005)
+        time.sleep(0.05)
 
 
 @pytest.mark.slurm
@@ -42,10 +42,11 @@ def test_a_secret_reaches_the_payload_and_nobody_else(
     project.write(
         "uses.py",
         """
-        import os, subprocess, hashlib
+        import os, subprocess, hashlib, time
         from dagster_pipes import open_dagster_pipes
 
         with open_dagster_pipes() as pipes:
+            time.sleep(1)  # long enough to be seen among the processes
             shown = subprocess.run(["scontrol", "show", "job", os.environ["SLURM_JOB_ID"]], capture_output=True)
             digest = hashlib.sha256(os.environ["TOKEN"].encode()).hexdigest()
             pipes.report_asset_materialization(metadata={"shown": shown.stdout.decode(), "digest": digest})
@@ -71,7 +72,7 @@ def test_a_secret_reaches_the_payload_and_nobody_else(
     metadata = result.get_asset_materialization_events()[0].materialization.metadata
     job_id = str(metadata["job/id"].value)
     assert f"JobId={job_id}" in str(metadata["shown"].value)
-    assert any("sbatch" in arguments for arguments in seen)
+    assert any("launch.sh" in arguments for arguments in seen)
     assert not any(SECRET in arguments for arguments in seen)
     assert SECRET not in str(metadata["shown"].value)
     stored = cluster.run(["sacct", "--jobs", job_id, "--batch-script", "--env-vars"], check=False).stdout
