@@ -27,7 +27,10 @@ def test_readable_names_stay_as_they_are() -> None:
     assert slug("train_model-2.5") == "train_model-2.5"
 
 
-@given(st.tuples(texts, texts, st.none() | texts, st.integers(0, 5)), st.tuples(texts, texts, st.none() | texts, st.integers(0, 5)))
+@given(
+    st.tuples(texts, texts, st.none() | texts, st.integers(0, 5)),
+    st.tuples(texts, texts, st.none() | texts, st.integers(0, 5)),
+)
 def test_tokens_and_folders_tell_jobs_apart(
     one: tuple[str, str, str | None, int], other: tuple[str, str, str | None, int]
 ) -> None:

@@ -139,7 +139,9 @@ def test_f25_unknown_states_are_alive() -> None:
 def test_f26_a_killed_payload_waits_for_the_reason() -> None:
     seen = see(Evidence(status=status(137)), now=5)
     assert not seen.terminal
-    assert see(Evidence(status=status(137), accounting=books("OUT_OF_MEMORY")), 6, seen).state == "OUT_OF_MEMORY"
+    assert (
+        see(Evidence(status=status(137), accounting=books("OUT_OF_MEMORY")), 6, seen).state == "OUT_OF_MEMORY"
+    )
     assert see(Evidence(status=status(137)), now=36, before=seen).state == "FAILED"
 
 
