@@ -32,16 +32,19 @@ dist.destroy_process_group()
 RAY_SPREAD = """
 import os, sys, time
 import ray
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 ray.init(log_to_driver=False, logging_level="ERROR")
 print("CPUs", int(ray.cluster_resources()["CPU"]), "GPUs", int(ray.cluster_resources().get("GPU", 0)), flush=True)
 
-@ray.remote(num_cpus=1, scheduling_strategy="SPREAD")
+@ray.remote(num_cpus=1)
 def where():
-    time.sleep(0.3)
     return ray.get_runtime_context().get_node_id()
 
-names = {node["NodeID"]: node["NodeName"] for node in ray.nodes()}
-names = sorted({names[node] for node in ray.get([where.remote() for _ in range(8)])})
+def on(node):
+    return where.options(scheduling_strategy=NodeAffinitySchedulingStrategy(node_id=node["NodeID"], soft=False))
+
+nodes = {node["NodeID"]: node for node in ray.nodes()}
+names = sorted(nodes[found]["NodeName"] for found in ray.get([on(node).remote() for node in nodes.values()]))
 print("tasks ran on", ",".join(names), flush=True)
 if "exit3" in sys.argv:
     sys.exit(3)

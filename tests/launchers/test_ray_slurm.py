@@ -95,11 +95,11 @@ def test_a_worker_that_does_not_join_is_named(cluster: Cluster, job, tmp_path: P
         "if os.environ.get('SLURM_STEP_ID') and 'ray.scripts.scripts' in sys.orig_argv:\n"
         "    time.sleep(600)\n"
     )
-    run, number = job("spread", RayLauncher(start_timeout=15, grace=3), PYTHONPATH=str(tmp_path))
+    run, number = job("spread", RayLauncher(start_timeout=25, grace=3), PYTHONPATH=str(tmp_path))
     run.wait_ended(STARTED)
     assert run.exit_code == 1, run.report()
     second = nodes_of(cluster, run)[1]
-    assert f"after 15 s these nodes had not joined the Ray cluster: {second}" in run.stderr
+    assert f"after 25 s these nodes had not joined the Ray cluster: {second}" in run.stderr
     nothing_is_left(cluster, run, number)
 
 
