@@ -10,6 +10,7 @@ from typing import Any
 import click
 
 COMMANDS: Mapping[str, str] = {
+    "check": "dagster_slurm_components.cli.check:check",
     "cluster": "dagster_slurm_components.cli.cluster:cluster",
     "schema": "dagster_slurm_components.cli.schema:schema",
     "sites": "dagster_slurm_components.cli.sites:sites",

@@ -118,6 +118,16 @@ def read_component(document: Document, *, render: Renderer = keep) -> ComponentS
     return spec
 
 
+def read_script(document: Document) -> ComponentSpec:
+    """Read a document that is one script, without defaults."""
+    reader = _Reader(document, keep)
+    if not isinstance(document.data, Mapping):
+        return ComponentSpec(
+            (), problems=(Problem("expected a script", document.position(), kind="mapping"),)
+        )
+    return ComponentSpec(tuple(reader.entries(document, None)), problems=in_order(reader.problems))
+
+
 class _Reader:
     """Reads one component and collects its problems."""
 
@@ -139,13 +149,17 @@ class _Reader:
             raise SpecError(problems_of(exc, self.document.position)) from None
         if attributes is None:
             return ComponentSpec(())
+        if not isinstance(data.get("scripts", []), list):
+            path: Path = ("scripts",)
+            message = "expected a list: each script has its own place in the file"
+            self.problems.append(Problem(message, self.document.position(path), path, kind="list"))
         defaults = self._defaults(attributes.defaults)
         included = self._included(attributes.include)
         scripts = [
             *self._own(data.get("scripts")),
             *(script for file in included for script in self._file(file)),
         ]
-        entries = [entry for script in scripts for entry in self._entries(script, defaults)]
+        entries = [entry for script in scripts for entry in self.entries(script, defaults)]
         external = tuple(attributes.external)
         return ComponentSpec(tuple(entries), external, included, in_order(self.problems))
 
@@ -184,7 +198,7 @@ class _Reader:
             else:
                 self.problems.append(Problem("expected a script", document.position(), kind="mapping"))
 
-    def _entries(self, document: Document, defaults: Layer | None) -> Iterator[ScriptEntry]:
+    def entries(self, document: Document, defaults: Layer | None) -> Iterator[ScriptEntry]:
         """Yield the script of a document, or those of its matrix."""
         folder = FilePath(document.file).absolute().parent
         try:

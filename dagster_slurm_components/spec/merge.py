@@ -10,10 +10,12 @@ from typing import Any
 
 from dagster_slurm_components.spec.place import KEY, Path, Position
 
-EXCLUSIVE = (("mem", "mem_per_cpu", "mem_per_gpu"), ("payload", "command"))
-"""Keys that exclude each other: a higher layer's choice takes the place of a lower layer's."""
-
-REPLACED_WHOLE = frozenset({"metadata"})
+EXCLUSIVE: Mapping[Path, tuple[str, ...]] = {
+    (): ("payload", "command"),
+    ("resources",): ("mem", "mem_per_cpu", "mem_per_gpu"),
+    ("environment",): ("project", "requirements"),
+}
+"""Keys of one mapping that exclude each other: a higher layer's choice takes the place of a lower layer's."""
 
 
 @dataclass(frozen=True)
@@ -98,16 +100,16 @@ def _lay(
     base: dict[str, Any], over: Mapping[str, Any], layer: Layer, path: Path, sources: dict[Path, Layer]
 ) -> None:
     """Lay one mapping over another, in place."""
-    for group in EXCLUSIVE:
-        if any(over.get(key) is not None for key in group):
-            for key in group:
-                if key in base and key not in over:
-                    del base[key]
-                    _forget((*path, key), sources)
+    group = EXCLUSIVE.get(path, ())
+    if any(over.get(key) is not None for key in group):
+        for key in group:
+            if key in base and key not in over:
+                del base[key]
+                _forget((*path, key), sources)
     for key, value in over.items():
         here = (*path, key)
         below = base.get(key)
-        if isinstance(value, Mapping) and isinstance(below, dict) and not _replaces(below, value, key):
+        if isinstance(value, Mapping) and isinstance(below, dict) and not _another_type(below, value):
             if value:
                 sources.pop(here, None)
             _lay(below, value, layer, here, sources)
@@ -119,10 +121,9 @@ def _lay(
             sources[leaf] = layer
 
 
-def _replaces(below: Mapping[str, Any], over: Mapping[str, Any], key: str) -> bool:
-    """Tell whether the higher mapping takes the lower one's place whole."""
-    different = "type" in over and "type" in below and over["type"] != below["type"]
-    return different or key in REPLACED_WHOLE
+def _another_type(below: Mapping[str, Any], over: Mapping[str, Any]) -> bool:
+    """Tell whether the higher mapping describes another kind of thing."""
+    return "type" in over and "type" in below and over["type"] != below["type"]
 
 
 def _forget(path: Path, sources: dict[Path, Layer]) -> None:

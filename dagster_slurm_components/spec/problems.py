@@ -7,12 +7,15 @@ import linecache
 import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import pydantic
 
 from dagster_slurm_components.errors import DagsterSlurmError
 from dagster_slurm_components.spec.place import KEY, Path, Position
+
+
+Level = Literal["error", "warning"]
 
 
 @dataclass(frozen=True)
@@ -25,6 +28,7 @@ class Problem:
         path: Keys and list indices from the root of the document.
         hint: What to write instead.
         kind: A short stable word for programs, such as ``unknown_key``.
+        level: ``error``, or ``warning`` for what may well be meant.
     """
 
     message: str
@@ -32,6 +36,7 @@ class Problem:
     path: Path = ()
     hint: str | None = None
     kind: str = "wrong"
+    level: Level = "error"
 
     def __str__(self) -> str:
         """Render as ``file:line:column: message``, the offending line with a caret, and the hint."""

@@ -10,9 +10,9 @@ import json
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from dagster_slurm_components.spec.assets import AssetDeclaration
 from dagster_slurm_components.spec.base import TEMPLATE, Model
 from dagster_slurm_components.spec.component import COMPONENT_TYPE, ComponentAttributes
+from dagster_slurm_components.spec.defs_file import DefsFile
 from dagster_slurm_components.spec.environments import ENVIRONMENTS, EnvironmentSpec
 from dagster_slurm_components.spec.profile import DefaultEnvironment, Profile, ProfileEnvironment
 from dagster_slurm_components.spec.script import DEFAULTABLE, OVERRIDABLE, Script
@@ -72,29 +72,18 @@ def _defs() -> Json:
     definitions["Override"] = _part(OVERRIDABLE, "#/$defs/Script", "What is different in one profile.")
     definitions["Defaults"] = _part(DEFAULTABLE, "#/$defs/Script", "What all scripts have in common.")
     attributes = _of(ComponentAttributes)
-    attributes["properties"]["defaults"] = {"$ref": "#/$defs/Defaults"}
-    scripts = attributes["properties"]["scripts"]
-    attributes["properties"]["scripts"] = {
-        "type": "array",
-        "description": scripts["description"],
-        "items": {"$ref": "#/$defs/Script"},
-    }
-    file = {
-        "type": {"const": COMPONENT_TYPE},
-        "attributes": {**attributes, "type": ["object", "null"]},
-        "template_vars_module": {
-            "type": ["string", "null"],
-            "description": "Module with template variables, such as `.template_vars`.",
-            "examples": [".template_vars"],
-        },
-        "requirements": _requirements(),
-        "post_processing": _post_processing(),
-    }
+    fields = attributes["properties"]
+    fields["defaults"] = {"$ref": "#/$defs/Defaults"}
+    scripts = {"type": "array", "items": {"$ref": "#/$defs/Script"}}
+    fields["scripts"] = {**scripts, "description": fields["scripts"]["description"]}
+    file = _of(DefsFile)
+    definitions.update(file.pop("$defs"))
+    file["properties"]["attributes"] = {**attributes, "type": ["object", "null"]}
     kind = {
         "type": "string",
         "description": "Type of the component.",
         "examples": [COMPONENT_TYPE],
-        "if": {"pattern": r"^dagster_slurm_components\."},
+        "if": {"pattern": rf"^{COMPONENT_TYPE.partition('.')[0]}\\."},
         "then": {"enum": [COMPONENT_TYPE]},
     }
     return {
@@ -102,49 +91,8 @@ def _defs() -> Json:
         "required": ["type"],
         "properties": {"type": kind},
         "if": {"required": ["type"], "properties": {"type": {"const": COMPONENT_TYPE}}},
-        "then": {"properties": file, "additionalProperties": False},
+        "then": {key: file[key] for key in ("properties", "additionalProperties")},
         "$defs": dict(sorted(definitions.items())),
-    }
-
-
-def _requirements() -> Json:
-    return {
-        "type": ["object", "null"],
-        "description": "What the component needs to load.",
-        "additionalProperties": False,
-        "properties": {
-            "env": {
-                "type": ["array", "null"],
-                "items": {"type": "string"},
-                "description": "Environment variables that must be set.",
-                "examples": [["HPC_USER"]],
-            }
-        },
-    }
-
-
-def _post_processing() -> Json:
-    """Return the schema of Dagster's post-processing of assets; an asset's key can't be changed there."""
-    fields = [name for name in AssetDeclaration.model_fields if name != "key"]
-    attributes = {name: {"$ref": f"#/$defs/AssetDeclaration/properties/{name}"} for name in fields}
-    processor = {
-        "type": "object",
-        "required": ["attributes"],
-        "additionalProperties": False,
-        "properties": {
-            "target": {"type": "string", "description": "Asset selection.", "examples": ["group:training"]},
-            "operation": {
-                "enum": ["merge", "replace"],
-                "description": "How attributes meet those there are.",
-            },
-            "attributes": {"type": "object", "additionalProperties": False, "properties": attributes},
-        },
-    }
-    return {
-        "type": ["object", "null"],
-        "description": "Changes to the component's assets, made by Dagster.",
-        "additionalProperties": False,
-        "properties": {"assets": {"type": ["array", "string"], "pattern": TEMPLATE, "items": processor}},
     }
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import cache
 from typing import Any
 
@@ -132,6 +132,22 @@ def _render_text(text: str, names: Mapping[str, Any]) -> Any:
         return _jinja().from_string(text).render(names)
     value = _jinja().compile_expression(whole[1], undefined_to_none=False)(**names)
     return str(value) if type(value).__name__.endswith("Undefined") else value
+
+
+def syntax_problems(tree: Any, position_of: Locate, path: Path = ()) -> Iterator[Problem]:
+    """Yield the templates of a raw tree that are no templates."""
+    if isinstance(tree, dict):
+        for key, item in tree.items():
+            yield from syntax_problems(item, position_of, (*path, key))
+    elif isinstance(tree, list):
+        for index, item in enumerate(tree):
+            yield from syntax_problems(item, position_of, (*path, index))
+    elif is_template(tree):
+        try:
+            _jinja().parse(tree)
+        except _template_errors() as exc:
+            message = f"the template can't be rendered: {exc}"
+            yield Problem(message, position_of(path), path, None, "template")
 
 
 def _template_errors() -> tuple[type[Exception], ...]:

@@ -45,6 +45,10 @@ def test_exclusive_keys_of_a_lower_layer_go():
     both = {"resources": {"mem": "1G", "mem_per_cpu": "2G"}}
     assert merged(low, both)["resources"] == {"mem": "1G", "nodes": 1, "mem_per_cpu": "2G"}
     assert merged(low, {"resources": {"mem_per_cpu": None}})["resources"]["mem"] == "1G"
+    assert merged({"env": {"mem": "1"}}, {"env": {"mem_per_cpu": "2"}})["env"] == {
+        "mem": "1",
+        "mem_per_cpu": "2",
+    }
 
 
 def test_origins():
@@ -73,11 +77,11 @@ def test_layers_stay_untouched():
 
 
 TREES = st.dictionaries(
-    st.sampled_from(["type", "mem", "mem_per_cpu", "a", "b"]),
+    st.sampled_from(["type", "payload", "command", "resources", "a"]),
     st.recursive(
         st.integers(0, 3),
         lambda inner: (
-            st.dictionaries(st.sampled_from(["type", "a", "b", "mem"]), inner, max_size=3)
+            st.dictionaries(st.sampled_from(["type", "a", "mem", "mem_per_cpu"]), inner, max_size=3)
             | st.lists(inner, max_size=2)
         ),
         max_leaves=6,

@@ -1,0 +1,66 @@
+"""Dagster's own ``defs.yaml``, around the attributes of a component."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import Field
+
+from dagster_slurm_components.spec.assets import AssetAttributes
+from dagster_slurm_components.spec.base import Model, Text, Word
+from dagster_slurm_components.spec.component import COMPONENT_TYPE
+
+FILE_NAMES = ("defs.yaml", "component.yaml")
+"""The files in which Dagster looks for components (dagster 1.13)."""
+
+
+class Requirements(Model):
+    """What a component needs to load."""
+
+    env: list[Word] | None = Field(
+        default=None, description="Environment variables that must be set.", examples=[["HPC_USER"]]
+    )
+
+
+class AssetPostProcessor(Model):
+    """One change to assets, made by Dagster; keys can't be changed."""
+
+    target: Text = Field(default="*", description="Asset selection.", examples=["group:training"])
+    operation: Literal["merge", "replace"] = Field(
+        default="merge", description="How these attributes meet those there are.", examples=["merge"]
+    )
+    attributes: AssetAttributes = Field(description="The attributes.", examples=[{"group_name": "training"}])
+
+
+class PostProcessing(Model):
+    """Changes to a component's definitions, made by Dagster."""
+
+    assets: list[AssetPostProcessor] | None = Field(
+        default=None,
+        description="Changes to assets, in this order.",
+        examples=[[{"target": "*", "attributes": {"group_name": "training"}}]],
+    )
+
+
+class DefsFile(Model):
+    """One document of a ``defs.yaml`` that holds this component."""
+
+    type: Literal["dagster_slurm_components.SlurmScriptComponent"] = Field(
+        description="Type of the component.", examples=[COMPONENT_TYPE]
+    )
+    attributes: dict[Any, Any] | None = Field(
+        default=None,
+        description="Scripts and their defaults.",
+        examples=[{"scripts": [{"payload": "train.py", "assets": [{"key": "model"}]}]}],
+    )
+    template_vars_module: Word | None = Field(
+        default=None, description="Module with template variables.", examples=[".template_vars"]
+    )
+    requirements: Requirements | None = Field(
+        default=None, description="What the component needs to load.", examples=[{"env": ["HPC_USER"]}]
+    )
+    post_processing: PostProcessing | None = Field(
+        default=None,
+        description="Changes to the component's definitions.",
+        examples=[{"assets": [{"attributes": {"group_name": "training"}}]}],
+    )

@@ -1,0 +1,251 @@
+"""All YAML of a project, checked at once: what ``dg-slurm check`` does."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path as FilePath
+
+from pydantic import ValidationError
+
+from dagster_slurm_components.spec.component import COMPONENT_TYPE, ComponentSpec, read_component, read_script
+from dagster_slurm_components.spec.defs_file import FILE_NAMES, DefsFile
+from dagster_slurm_components.spec.problems import (
+    Level,
+    Problem,
+    SpecError,
+    did_you_mean,
+    in_order,
+    problems_of,
+)
+from dagster_slurm_components.spec.profile import Profile
+from dagster_slurm_components.spec.profiles import (
+    PROFILES_DIR_VARIABLE,
+    LoadedProfile,
+    load_profile,
+    load_profile_file,
+    profile_names,
+    profiles_folder,
+    single_document,
+    validated,
+)
+from dagster_slurm_components.spec.script_checks import (
+    CheckedScript,
+    ScriptChecker,
+    duplicate_assets,
+    duplicate_names,
+    override_problems,
+    unknown_deps,
+)
+from dagster_slurm_components.spec.site import Site
+from dagster_slurm_components.spec.source import Document, load_documents
+from dagster_slurm_components.spec.templates import syntax_problems
+from dagster_slurm_components.spec.unrendered import validate_unrendered
+
+_SKIPPED = frozenset({"__pycache__", "node_modules", "site-packages", "build", "dist", "venv"})
+_OUR_PREFIX = COMPONENT_TYPE.partition(".")[0] + "."
+
+
+@dataclass(frozen=True)
+class Report:
+    """What a check found.
+
+    Attributes:
+        problems: Errors and warnings, in the order of the files' text.
+        files: How many files were read.
+        scripts: How many scripts they hold, each cell of a matrix counted.
+    """
+
+    problems: tuple[Problem, ...]
+    files: int
+    scripts: int
+
+    def count(self, level: Level) -> int:
+        """Return how many problems are of a level."""
+        return sum(problem.level == level for problem in self.problems)
+
+
+def check_project(paths: Sequence[FilePath], *, profiles: Sequence[str] = ()) -> Report:
+    """Check all YAML files of this package's kinds at and below some paths.
+
+    Templates stay as they are, so that no environment variable must be set. A ``defs.yaml``, the files that it
+    includes, files in a folder ``profiles`` and files in a folder ``sites`` are known by their places; any other file
+    is checked only if it is named, as a script.
+
+    Args:
+        paths: Files and folders.
+        profiles: Check scripts in these profiles only; in all of them by default.
+
+    Raises:
+        SpecError: A profile that was asked for does not exist.
+    """
+    return _Checker(tuple(profiles)).check(paths)
+
+
+def yaml_files(path: FilePath) -> Iterator[FilePath]:
+    """Yield a file, or the YAML files below a folder, without those of hidden folders, environments and builds."""
+    if not path.is_dir():
+        yield path
+        return
+    for folder, folders, files in os.walk(path):
+        folders[:] = sorted(name for name in folders if name not in _SKIPPED and not name.startswith("."))
+        yield from (FilePath(folder) / name for name in sorted(files) if name.endswith((".yaml", ".yml")))
+
+
+class _Checker:
+    """Reads files once and collects their problems."""
+
+    def __init__(self, profiles: tuple[str, ...]) -> None:
+        self.profiles = profiles
+        self.problems: list[Problem] = []
+        self.read: set[FilePath] = set()
+        self.scripts: list[CheckedScript] = []
+        self.external: set[str] = set()
+        self.included: dict[FilePath, frozenset[FilePath]] = {}
+        self.checkers: dict[FilePath | None, ScriptChecker] = {}
+
+    def check(self, paths: Sequence[FilePath]) -> Report:
+        for path in paths:
+            files = list(yaml_files(path))
+            # Of a folder with scripts only, its component tells what they are.
+            alone = not any(file.name in FILE_NAMES for file in files)
+            for file in files:
+                self._file(file, named=file == path or (alone and self._owner(file) is not None))
+        self.problems += duplicate_assets(self.scripts)
+        # Beside a few files of a project, those that make the assets they depend on may not have been read.
+        if all(path.is_dir() for path in paths):
+            self.problems += unknown_deps(self.scripts, self.external)
+        return Report(in_order(self.problems), len(self.read), len(self.scripts))
+
+    def _file(self, file: FilePath, *, named: bool) -> None:
+        parent = file.absolute().parent
+        is_profile = parent.name == "profiles" or str(parent) == os.environ.get(PROFILES_DIR_VARIABLE)
+        if file.name in FILE_NAMES:
+            check = self._defs
+        elif is_profile:
+            check = self._profile
+        elif parent.name == "sites":
+            check = self._site
+        elif named:
+            check = self._named
+        else:
+            return
+        if file.absolute() in self.read:
+            return
+        self.read.add(file.absolute())
+        try:
+            check(file)
+        except SpecError as exc:
+            self.problems += exc.problems
+
+    def _profile(self, file: FilePath) -> None:
+        document = single_document(file)
+        self.problems += syntax_problems(document.data, document.position)
+        load_profile_file(file, unrendered=True)
+
+    def _site(self, file: FilePath) -> None:
+        document = single_document(file)
+        self.problems += syntax_problems(document.data, document.position)
+        validated(Site, document.data, document, unrendered=True)
+
+    def _named(self, file: FilePath) -> None:
+        """Check a file that only its component says anything about: a script, alone if no component includes it."""
+        owner = self._owner(file)
+        if owner is not None:
+            self._file(owner, named=True)
+            return
+        for document in load_documents(file):
+            self._component(read_script(document), file.absolute().parent)
+
+    def _owner(self, file: FilePath) -> FilePath | None:
+        """Return the nearest file above whose component includes a file."""
+        for folder in file.absolute().parents:
+            for owner in (folder / name for name in FILE_NAMES):
+                if owner not in self.included:
+                    self.included[owner] = _included(owner) if owner.is_file() else frozenset()
+                if file.absolute() in self.included[owner]:
+                    return owner
+        return None
+
+    def _defs(self, file: FilePath) -> None:
+        for document in load_documents(file):
+            if not isinstance(document.data, Mapping):
+                message = "expected a mapping with the `type` of a component"
+                self.problems.append(Problem(message, document.position(), kind="mapping"))
+            elif document.data.get("type") == COMPONENT_TYPE:
+                self._ours(document)
+            else:
+                self.problems += _wrong_type(document)
+
+    def _ours(self, document: Document) -> None:
+        try:
+            validate_unrendered(DefsFile, document.data)
+        except ValidationError as exc:
+            self.problems += problems_of(exc, document.position)
+        self.problems += syntax_problems(document.data, document.position)
+        if isinstance(document.data.get("attributes"), Mapping):
+            spec = read_component(document.child(("attributes",)))
+            self._component(spec, FilePath(document.file).absolute().parent)
+
+    def _component(self, spec: ComponentSpec, folder: FilePath) -> None:
+        """Check the scripts of one component."""
+        self.problems += spec.problems
+        self.external.update(spec.external)
+        self.read.update(file.absolute() for file in spec.included)
+        checker = self._checker(folder)
+        names = profile_names(folder)
+        scripts = []
+        for entry in spec.entries:
+            checked, problems = checker.check(entry)
+            self.problems += problems
+            self.problems += override_problems(entry, names)
+            scripts.append(checked)
+        self.problems += duplicate_names(scripts)
+        self.scripts += scripts
+
+    def _checker(self, folder: FilePath) -> ScriptChecker:
+        """Return the checker for the profiles that hold in a folder."""
+        where = profiles_folder(folder)
+        if where not in self.checkers:
+            self.checkers[where] = ScriptChecker(self._loaded(folder, where))
+        return self.checkers[where]
+
+    def _loaded(self, folder: FilePath, where: FilePath | None) -> dict[str, LoadedProfile]:
+        """Load the profiles; the mistakes of one that is not right are told, and it is left out."""
+        loaded = {}
+        for name in self.profiles or profile_names(folder):
+            file = where / f"{name}.yaml" if where else None
+            try:
+                if file is not None and file.is_file():
+                    loaded[name] = load_profile_file(file, unrendered=True)
+                else:
+                    loaded[name] = load_profile(name, start=folder)
+            except SpecError as exc:
+                if file is None or not file.is_file():
+                    raise
+                self.problems += exc.problems
+        return loaded or {"local": LoadedProfile("local", Profile(), (), folder)}
+
+
+def _included(owner: FilePath) -> frozenset[FilePath]:
+    """Return the files that the components of a file include."""
+    try:
+        documents = load_documents(owner)
+    except SpecError:
+        return frozenset()  # its own mistakes are told when it is checked itself
+    ours = [d for d in documents if isinstance(d.data, Mapping) and d.data.get("type") == COMPONENT_TYPE]
+    views = [d.child(("attributes",)) for d in ours if isinstance(d.data.get("attributes"), Mapping)]
+    return frozenset(file.absolute() for view in views for file in read_component(view).included)
+
+
+def _wrong_type(document: Document) -> Iterator[Problem]:
+    """Yield a slip in the name of our type; components of others are theirs to check."""
+    kind = document.data.get("type")
+    if kind is None:
+        write = f"write `type: {COMPONENT_TYPE}`"
+        yield Problem("`type` is missing", document.position(), ("type",), write, "missing")
+    elif isinstance(kind, str) and kind.startswith(_OUR_PREFIX):
+        where = document.position(("type",))
+        hint = did_you_mean(kind, [COMPONENT_TYPE])
+        yield Problem(f"unknown component type `{kind}`", where, ("type",), hint, "unknown_type")
