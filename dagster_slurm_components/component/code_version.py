@@ -31,7 +31,7 @@ def code_version(declared: DeclaredScript, written_defaults: Mapping[str, Any]) 
     written = merge(layers).data
     content = {key: written[key] for key in _CONTENT if written.get(key) is not None}
     digest = hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode())
-    for where, file in sorted(declared.resolved.payload_files().items()):
+    for where, file in sorted(declared.files.items()):
         digest.update(f"\0{where}\0".encode("utf-8", "surrogateescape"))
         digest.update(_file_digest(file))
     return digest.hexdigest()[:16]

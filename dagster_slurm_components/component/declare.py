@@ -8,19 +8,23 @@ import re
 from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path as FilePath
+from pathlib import PurePosixPath
 
 from pydantic import ValidationError
 
 from dagster_slurm_components.spec.component import ScriptEntry
 from dagster_slurm_components.spec.merge import Merged
 from dagster_slurm_components.spec.place import Path, Position
-from dagster_slurm_components.spec.problems import Problem, SpecError, did_you_mean, problems_of
+from dagster_slurm_components.spec.problems import Problem, SpecError, problems_of
 from dagster_slurm_components.spec.profile import Profile
 from dagster_slurm_components.spec.profiles import LoadedProfile
 from dagster_slurm_components.spec.resolve import ResolvedScript, merge_script
+from dagster_slurm_components.spec.rules import script_problems
 from dagster_slurm_components.spec.script import Script, partial_errors
+from dagster_slurm_components.spec.script_checks import CheckedScript, duplicate_assets, duplicate_names
 
 _CHOSEN = ("launcher", "environment")
+_NO_PROFILE = Profile()
 _NOT_IN_A_NAME = re.compile(r"[^A-Za-z0-9_]+")
 # Names that Dagster keeps for itself (dagster 1.13, `check_valid_name`).
 _TAKEN = frozenset(
@@ -37,11 +41,13 @@ class DeclaredScript:
         entry: The script as written.
         op: The name of its op, unique in the component.
         resolved: The script on top of the component's defaults, in no profile.
+        files: The files that travel with it, by their place in the payload folder.
     """
 
     entry: ScriptEntry
     op: str
     resolved: ResolvedScript
+    files: Mapping[PurePosixPath, FilePath]
 
     @property
     def script(self) -> Script:
@@ -61,31 +67,29 @@ def declare(entries: Sequence[ScriptEntry]) -> tuple[tuple[DeclaredScript, ...],
         The scripts that are right, and what is wrong with the others.
     """
     problems: list[Problem] = []
-    right: list[ResolvedScript] = []
     declared: list[DeclaredScript] = []
     names: set[str] = set()
     for entry in entries:
         try:
-            resolved = _checked(entry)
+            resolved, files = _checked(entry)
         except SpecError as exc:
             problems += exc.problems
             continue
-        name, wrong = _op_name(resolved, names)
-        problems += wrong
+        name = _op_name(resolved.script, names)
         names.add(name)
-        right.append(resolved)
-        declared.append(DeclaredScript(entry, name, resolved))
-    problems += _twice(right)
+        declared.append(DeclaredScript(entry, name, resolved, files))
+    checked = [CheckedScript(each.entry, each.resolved.merged, each.script) for each in declared]
+    problems += [*duplicate_assets(checked), *duplicate_names(checked)]
     return tuple(declared), tuple(problems)
 
 
-def _checked(entry: ScriptEntry) -> ResolvedScript:
-    """Validate a script without a profile.
+def _checked(entry: ScriptEntry) -> tuple[ResolvedScript, Mapping[PurePosixPath, FilePath]]:
+    """Validate a script without a profile, and find its files.
 
     Raises:
         SpecError: With all that is wrong with it.
     """
-    nowhere = LoadedProfile("", Profile(), (), entry.folder)
+    nowhere = LoadedProfile("", _NO_PROFILE, (), entry.folder)
     merged = merge_script(profile=nowhere, defaults=entry.defaults, script=entry.script)
     problems = list(_missing_in_profiles(entry))
     try:
@@ -93,14 +97,15 @@ def _checked(entry: ScriptEntry) -> ResolvedScript:
     except SpecError as exc:
         raise SpecError([*problems, *exc.problems, *_missing_payload(entry, merged)]) from None
     resolved = ResolvedScript(script, merged, entry.folder, nowhere)
+    files: Mapping[PurePosixPath, FilePath] = {}
     try:
-        resolved.payload_files()
+        files = resolved.payload_files()
     except SpecError as exc:
         problems += exc.problems
-    problems += [*_without_assets(resolved), *_wrong_checks(resolved)]
+    problems += script_problems(script, merged.position)
     if problems:
         raise SpecError(problems)
-    return resolved
+    return resolved, files
 
 
 def _validated(merged: Merged) -> Script:
@@ -125,13 +130,6 @@ def _validated(merged: Merged) -> Script:
     return script
 
 
-def _without_assets(resolved: ResolvedScript) -> Iterator[Problem]:
-    if not resolved.script.assets:
-        hint = "write `assets: [{key: NAME}]`: Dagster runs a script to make its assets"
-        where = resolved.merged.position(())
-        yield Problem("the script makes no asset", where, hint=hint, kind="no_assets")
-
-
 def _missing_payload(entry: ScriptEntry, merged: Merged) -> Iterator[Problem]:
     """Look for the payload of a script that has other mistakes."""
     payload, path = merged.data.get("payload"), ("payload",)
@@ -152,59 +150,19 @@ def _missing_in_profiles(entry: ScriptEntry) -> Iterator[Problem]:
 
 
 def _missing(folder: FilePath, file: str, path: Path, position: Position | None) -> Iterator[Problem]:
-    if not (folder / file).exists():
+    if "\0" not in file and not (folder / file).exists():
         hint = "check the spelling; relative paths start there"
         yield Problem(f"no file matches {file!r} in {folder}", position, path, hint, "no_file")
 
 
-def _wrong_checks(resolved: ResolvedScript) -> Iterator[Problem]:
-    keys = [asset.key for asset in resolved.script.assets]
-    seen: set[tuple[str, str]] = set()
-    for index, check in enumerate(resolved.script.checks):
-        if check.asset not in keys:
-            path: Path = ("checks", index, "asset")
-            message = f"`{check.asset}` is not an asset of this script"
-            yield Problem(
-                message, resolved.position(*path), path, did_you_mean(check.asset, keys), "unknown_asset"
-            )
-        if (check.asset, check.name) in seen:
-            path = ("checks", index, "name")
-            message = f"`{check.asset}` has two checks named `{check.name}`"
-            yield Problem(message, resolved.position(*path), path, "rename one", "duplicate_check")
-        seen.add((check.asset, check.name))
-
-
-def _twice(scripts: Sequence[ResolvedScript]) -> Iterator[Problem]:
-    """Yield the asset keys that are declared twice."""
-    first: dict[str, Position | None] = {}
-    for resolved in scripts:
-        for index, asset in enumerate(resolved.script.assets):
-            path: Path = ("assets", index, "key")
-            where = resolved.position(*path)
-            if asset.key not in first:
-                first[asset.key] = where
-                continue
-            message = f"the asset `{asset.key}` is declared twice"
-            if first[asset.key] not in (None, where):
-                message += f"; the first is in {first[asset.key]}"
-            hint = "rename one; with a matrix, write a variable of it into the key"
-            yield Problem(message, where, path, hint, "duplicate_asset")
-
-
-def _op_name(resolved: ResolvedScript, taken: Set[str]) -> tuple[str, list[Problem]]:
-    """Return the name of a script's op: what the user chose, or the first asset's key."""
-    script = resolved.script
-    path: Path = ("op", "name") if script.op.name else ("name",)
-    chosen = script.op.name or script.name
+def _op_name(script: Script, taken: Set[str]) -> str:
+    """Return the name of a script's op: what the user chose, or the first asset's key as Dagster writes it."""
     key = script.assets[0].key
-    name = _safe(chosen or key.replace("/", "__"))
+    name = _safe(script.op.name or script.name or key.replace("/", "__"))
     if name not in taken:
-        return name, []
-    if chosen is None:  # two keys that differ only in characters that no op's name may have
-        return f"{name}_{hashlib.sha256(key.encode()).hexdigest()[:8]}", []
-    message = f"two scripts are named `{chosen}`"
-    hint = "rename one; with a matrix, write a variable of it into the name"
-    return name, [Problem(message, resolved.position(*path), path, hint, "duplicate_name")]
+        return name
+    # Two names may differ only in characters that an op's name can't have.
+    return f"{name}_{hashlib.sha256(key.encode()).hexdigest()[:8]}"
 
 
 def _safe(name: str) -> str:

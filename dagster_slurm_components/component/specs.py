@@ -88,10 +88,6 @@ def slurm_script(declared: DeclaredScript, code_version: str) -> SlurmScript:
                 checks.append(_check_spec(declared, index, check))
         except SpecError as exc:
             problems += exc.problems
-    if not problems and any(spec.partitions_def != assets[0].partitions_def for spec in assets):
-        path: Path = ("assets", 0)
-        message = "the assets of one script must have the same partitions, for one job makes them"
-        problems.append(Problem(message, declared.resolved.position(*path), path, kind="partitions"))
     if problems:
         raise SpecError(problems)
     return SlurmScript(declared, tuple(assets), tuple(checks))
@@ -227,10 +223,12 @@ def _partitions(declared: DeclaredScript, path: Path, value: Any) -> dg.Partitio
     if isinstance(value, Mapping):
         with told(declared, path):
             return _dagster_partitions(json.dumps(value, sort_keys=True))
-    return _instance(declared, path, value, dg.PartitionsDefinition)
+    return cast(
+        "dg.PartitionsDefinition[Any] | None", _instance(declared, path, value, dg.PartitionsDefinition)
+    )
 
 
-def _instance(declared: DeclaredScript, path: Path, value: Any, kind: type[Any]) -> Any:
+def _instance(declared: DeclaredScript, path: Path, value: Any, kind: Any) -> Any:
     """Check what a template gave."""
     if value is None or isinstance(value, kind):
         return value
