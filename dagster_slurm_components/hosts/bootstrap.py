@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import threading
 from dataclasses import dataclass
 from functools import cache
@@ -18,6 +19,14 @@ PYTHONS = ("python3", "/usr/libexec/platform-python")
 
 _NOISE = 64 * 1024
 """Bytes of banners that a login shell may print before the satellite speaks."""
+
+
+_PASSING = re.compile(
+    "Resource temporarily unavailable|Cannot allocate memory|Stale file handle|Input/output error|"
+    "nologin|going down|not permitted to log in yet",
+    re.IGNORECASE,
+)
+"""What an overloaded or restarting machine says: waiting may heal it."""
 
 
 @dataclass(frozen=True)
@@ -121,6 +130,10 @@ def _reason(noise: bytes, ending: Ending, name: str, timeout: float | None) -> E
     if timeout is not None:
         return HostUnreachableError(
             f"the satellite did not start within {timeout:g} s; the host printed:\n{said}", where=name
+        )
+    if _PASSING.search(said):
+        return HostUnreachableError(
+            f"the host can't start the satellite now; it printed:\n{said}", where=name
         )
     if ending.returncode in (126, 127) or "needs Python 3.6" in said:
         return NoPythonError(said or "no python3", where=name)

@@ -101,8 +101,8 @@ class Channel:
             raise SatelliteError(str(error), code="too_large", where=self._name) from error
         waiting = _Waiting()
         with self._state:
-            if self._loss is not None:
-                raise self._unreachable(f"the connection was lost: {self._loss}")
+            if self._loss is not None:  # nothing was sent: the call was not done
+                raise HostUnreachableError(f"the connection was lost: {self._loss}", where=self._name)
             self._waiting[number] = waiting
         if not self._writing.acquire(timeout=timeout):
             raise self._unreachable(f"could not send {op!r} within {timeout:g} s")

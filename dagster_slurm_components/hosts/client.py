@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Literal
 
 from dagster_slurm_components.errors import HostRefusedError
@@ -202,10 +202,9 @@ class Satellite:
     """
 
     host: Host
-    _call_timeout: float = field(default=60.0, repr=False)
 
-    def _call(self, op: str, blob: bytes = b"", /, *, timeout: float | None = None, **params: Any) -> Reply:
-        return self.host.call(op, params, blob, timeout=timeout or self._call_timeout)
+    def _call(self, op: str, blob: bytes = b"", /, *, timeout: float = 60.0, **params: Any) -> Reply:
+        return self.host.call(op, params, blob, timeout=timeout)
 
     def hello(self, names: Sequence[str] = ()) -> HostFacts:
         """Return what the host is, and the named environment variables."""

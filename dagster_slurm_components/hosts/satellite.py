@@ -726,18 +726,18 @@ _HAS_PROC = os.path.exists("/proc/self/stat")
 def identify(pids: Sequence[int]) -> Dict[int, str]:
     """Return the start of each process that exists; a zombie does not."""
     if _HAS_PROC:
-        starts = {pid: _start_in_proc(pid) for pid in pids}
+        with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
+            boot = file.read()[:8]
+        starts = {pid: _start_in_proc(pid, boot) for pid in pids}
         return {pid: start for pid, start in starts.items() if start is not None}
     return _starts_by_ps(pids)
 
 
-def _start_in_proc(pid: int) -> Optional[str]:
+def _start_in_proc(pid: int, boot: str) -> Optional[str]:
     try:
         with open(f"/proc/{pid}/stat", "rb") as file:
             # The program's name, in parentheses, may hold anything: count from its end.
             fields = file.read().rpartition(b")")[2].split()
-        with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
-            boot = file.read()[:8]
     except (FileNotFoundError, ProcessLookupError):
         return None
     if fields[0] in (b"Z", b"X"):

@@ -85,6 +85,14 @@ def test_an_account_that_runs_no_commands_is_refused_with_what_it_says():
     assert "exit status 1" in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    "words", ["bash: fork: retry: Resource temporarily unavailable", "System is going down. (pam_nologin)"]
+)
+def test_an_overloaded_or_restarting_host_is_unreachable(words):
+    with pytest.raises(HostUnreachableError, match="now"):
+        ShellDialer("", f"echo {shlex.quote(words)} >&2; exit 254").dial()
+
+
 def test_a_lost_connection_while_starting_is_unreachable():
     class Silent:
         def read(self, size):

@@ -150,6 +150,18 @@ def test_remove_takes_a_link_and_not_its_target(satellite, tmp_path):
     assert (tmp_path / "victim").is_dir()
 
 
+@pytest.mark.skipif(os.getuid() == 0, reason="root may remove anything")
+def test_remove_takes_folders_without_write_permission(satellite, tmp_path):
+    locked = tmp_path / "root" / "package" / "inner"
+    locked.mkdir(parents=True)
+    (locked / "file").touch()
+    (locked / "link").symlink_to(tmp_path)
+    locked.chmod(0o500)
+    locked.parent.chmod(0o000)
+    satellite.remove(str(tmp_path / "root"), ["package"])
+    assert os.listdir(tmp_path / "root") == []
+
+
 def test_remove_refuses_the_root_of_the_machine(local):
     with pytest.raises(SatelliteError, match="nothing was removed"):
         local.remove("/", ["tmp"])
