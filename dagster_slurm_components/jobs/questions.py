@@ -20,6 +20,11 @@ from .reconcile import Answer
 from .schedulers import Scheduler
 
 
+_ACCOUNTING_LAG = 1.0
+"""Seconds after a job's end within which slurmdbd seldom knows of it (0.3 to 1.1 s on Slurm 22.05)."""
+_ACCOUNTING_AGAIN = 2.0
+
+
 class Questions:
     """Asks queue and accounting for all jobs at once, one question at a time, within the budget."""
 
@@ -40,7 +45,8 @@ class Questions:
         """Something changed: ask again as after a submission."""
         self._count = 0
         self._queue_at = now + self._scheduler.first_query
-        self._accounting_at = min(self._accounting_at, now)
+        if self._accounting_at < now:
+            self._accounting_at = now + _ACCOUNTING_LAG
 
     def close(self) -> None:
         """Let the thread go; questions in flight are not waited for."""
@@ -68,7 +74,7 @@ class Questions:
             return
         ended = self._wants_accounting(watches) if self._scheduler.has_accounting else []
         if ended and now >= self._accounting_at and self._afford(now):
-            self._accounting_at = now + 2.0
+            self._accounting_at = now + _ACCOUNTING_AGAIN
             self._asked, self._asked_at = ended, now
             handles = [watch.handle for watch in ended]
             self._accounting = self._pool.submit(self._scheduler.accounting, self._satellite, handles)

@@ -1,9 +1,9 @@
-"""The watcher: one thread a host and process, which looks after all its jobs together.
+"""The watcher looks after all jobs of a host and process together.
 
-Data: a ``Watch`` a job, which holds file offsets, the newest evidence and the observation. Only the watcher's
-thread changes it; whoever follows the job receives events through a queue.
+Data: a ``Watch`` a job, which holds file offsets, the newest evidence and the observation. Only ``step`` changes it;
+whoever follows the job receives events through a queue.
 
-Each tick makes one call to the host for the files of all jobs that are due.
+Each step makes one call to the host for the files of all jobs that are due.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _METRICS_MOST = 5.0
 
 
 class Watcher:
-    """Looks after all jobs of one host for one process.
+    """Looks after all jobs of one host for one process; somebody has to call ``step`` again and again.
 
     Args:
         satellite: The host.
@@ -61,8 +61,6 @@ class Watcher:
         self._patience = patience
         self._clock = clock
         self._lock = threading.Lock()
-        self._wake = threading.Event()
-        self._thread: threading.Thread | None = None
         self._watches: list[Watch] = []
         self._silent_since: float | None = None
         self._redial = _REDIAL[0]
@@ -79,28 +77,18 @@ class Watcher:
         watch = Watch(handle, began=now, changed_at=now, offsets=dict(offsets or {}))
         with self._lock:
             self._watches.append(watch)
-            if self._thread is None:
-                self._thread = threading.Thread(target=self._run, name="dagster-slurm-watcher", daemon=True)
-                self._thread.start()
         self._questions.soon(now)
-        self._wake.set()
         return watch
 
-    def _run(self) -> None:
-        idle_since: float | None = None
-        while True:
-            delay = self.step()
-            with self._lock:
-                if self._watches:
-                    idle_since = None
-                else:
-                    idle_since = self._clock() if idle_since is None else idle_since
-                    if self._clock() - idle_since > _IDLE:
-                        self._thread = None
-                        self._questions.close()
-                        return
-            self._wake.wait(delay)
-            self._wake.clear()
+    @property
+    def idle(self) -> bool:
+        """Whether there is no job to look after."""
+        with self._lock:
+            return not self._watches
+
+    def rest(self) -> None:
+        """Let go of what an idle watcher does not need."""
+        self._questions.close()
 
     def step(self) -> float:
         """Do one tick and return the seconds until the next."""
@@ -221,3 +209,44 @@ class Watcher:
         now = self._clock()
         due = min(watch.read_at for watch in open_watches)
         return max(0.01, min(due, self._questions.due(open_watches)) - now)
+
+
+class WatcherThread:
+    """Steps a watcher for as long as it has jobs, in a thread that ends when they have ended.
+
+    Args:
+        watcher: The watcher.
+    """
+
+    def __init__(self, watcher: Watcher) -> None:
+        self._watcher = watcher
+        self._lock = threading.Lock()
+        self._wake = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    def watch(self, handle: JobHandle, *, offsets: Mapping[str, int] | None = None) -> Watch:
+        """Begin to follow a job; see ``Watcher.watch``."""
+        with self._lock:
+            watch = self._watcher.watch(handle, offsets=offsets)
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._run, name="dagster-slurm-watcher", daemon=True)
+                self._thread.start()
+        self._wake.set()
+        return watch
+
+    def _run(self) -> None:
+        idle_since: float | None = None
+        while True:
+            delay = self._watcher.step()
+            now = time.monotonic()
+            with self._lock:
+                if not self._watcher.idle:
+                    idle_since = None
+                elif idle_since is None:
+                    idle_since = now
+                elif now - idle_since > _IDLE:
+                    self._watcher.rest()
+                    self._thread = None
+                    return
+            self._wake.wait(delay)
+            self._wake.clear()

@@ -11,7 +11,7 @@ from ..hosts.client import Satellite
 from ..hosts.connect import connect
 from ..jobs.cadence import TokenBucket
 from ..jobs.schedulers import ProcessScheduler, Scheduler, SlurmScheduler
-from ..jobs.watch import Watcher
+from ..jobs.watch import Watcher, WatcherThread
 from ..spec.profile import Profile
 from ..spec.profiles import LoadedProfile
 
@@ -33,7 +33,7 @@ class Target:
 
     satellite: Satellite
     scheduler: Scheduler
-    watcher: Watcher
+    watcher: WatcherThread
     workdir: str
 
 
@@ -67,7 +67,7 @@ def _make(profile: Profile) -> Target:
         operations_per_second=profile.limits.file_operations_per_second,
         patience=scheduler.patience,
     )
-    return Target(satellite, scheduler, watcher, workdir)
+    return Target(satellite, scheduler, WatcherThread(watcher), workdir)
 
 
 def _absolute(workdir: str, satellite: Satellite) -> str:

@@ -1,0 +1,297 @@
+"""The watcher with a host of files, a queue that can fail, and a clock that only moves when told."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import pytest
+
+from dagster_slurm_components.errors import HostRefusedError, HostUnreachableError
+from dagster_slurm_components.hosts.client import FileData, FileRead
+from dagster_slurm_components.jobs.cadence import TokenBucket, query_interval, read_interval
+from dagster_slurm_components.jobs.events import (
+    MESSAGES,
+    STDOUT,
+    Back,
+    Broken,
+    Changed,
+    Ended,
+    Event,
+    Silent,
+    Text,
+    Watch,
+)
+from dagster_slurm_components.jobs.model import JobHandle
+from dagster_slurm_components.jobs.reconcile import Patience
+from dagster_slurm_components.jobs.watch import Watcher
+from dagster_slurm_components.slurm.accounting import AccountingRow
+from dagster_slurm_components.slurm.queue import QueueRow
+
+
+@dataclass
+class Files:
+    """The files of a host, as a satellite reads them."""
+
+    content: dict[str, bytes] = field(default_factory=dict)
+    inodes: dict[str, int] = field(default_factory=dict)
+    error: Exception | None = None
+    calls: int = 0
+
+    def append(self, path: str, data: bytes) -> None:
+        self.content[path] = self.content.get(path, b"") + data
+
+    def read(self, requests: Sequence[FileRead], *, total: int) -> list[FileData]:
+        self.calls += 1
+        if self.error:
+            raise self.error
+        return [self._one(request) for request in requests]
+
+    def _one(self, request: FileRead) -> FileData:
+        found = self.content.get(request.path)
+        if found is None:
+            return FileData(request.path, False, 0, 0, request.offset, b"")
+        data = found[request.offset : request.offset + request.limit]
+        inode = self.inodes.get(request.path, 1)
+        return FileData(request.path, True, len(found), inode, request.offset, data)
+
+
+@dataclass
+class Queue:
+    """A scheduler whose answers are set by the test."""
+
+    rows: dict[str, QueueRow] | None = None
+    books: dict[str, AccountingRow] | None = None
+    error: Exception | None = None
+    asked: int = 0
+    name = "slurm"
+    metered = True
+    has_accounting = True
+    first_query = 3.0
+    patience = Patience()
+
+    def queue(self, satellite: object, handles: Sequence[JobHandle]) -> Mapping[str, QueueRow] | None:
+        self.asked += 1
+        if self.error:
+            raise self.error
+        return self.rows
+
+    def accounting(
+        self, satellite: object, handles: Sequence[JobHandle]
+    ) -> Mapping[str, AccountingRow] | None:
+        self.asked += 1
+        return self.books
+
+    def query_interval(self, asked: int, *, waiting: bool) -> float:
+        return query_interval(asked, waiting=waiting)
+
+
+@dataclass
+class World:
+    """A watcher with everything it looks at."""
+
+    files: Files
+    queue: Queue
+    now: float
+    watcher: Watcher
+
+    def step(self, seconds: float = 0.2) -> None:
+        """Let time pass and the watcher look; its questions are answered before this returns."""
+        self.now += seconds
+        self.watcher.step()
+        deadline = time.monotonic() + 10
+        questions = self.watcher._questions
+        while not self.watcher.idle and (questions._queue or questions._accounting):
+            self.watcher.step()
+            assert time.monotonic() < deadline
+
+    def run(self, seconds: float, every: float = 0.2) -> None:
+        for _ in range(round(seconds / every)):
+            self.step(every)
+
+
+@pytest.fixture
+def world() -> World:
+    files, queue = Files(), Queue(rows=None)
+    made = World(files, queue, 1000.0, None)  # type: ignore[arg-type]
+    made.watcher = Watcher(
+        files,  # type: ignore[arg-type]
+        queue,  # type: ignore[arg-type]
+        budget=TokenBucket(2, 10),
+        operations_per_second=1000,
+        patience=Patience(),
+        clock=lambda: made.now,
+    )
+    return made
+
+
+def handle(number: int = 1) -> JobHandle:
+    return JobHandle(str(number), f"/runs/{number}", f"token{number}")
+
+
+def events(watch: Watch) -> list[Event]:
+    found = []
+    while (event := watch.next(timeout=0.001)) is not None:
+        found.append(event)
+    return found
+
+
+def text(found: Sequence[Event], name: str) -> bytes:
+    return b"".join(event.data for event in found if isinstance(event, Text) and event.name == name)
+
+
+STARTED = b"restart=0\nstarted=1\nhost=n1\n"
+
+
+def test_a_whole_life_from_files_alone(world: World) -> None:
+    watch = world.watcher.watch(handle())
+    world.step()
+    assert events(watch) == []
+    world.files.append("/runs/1/status", STARTED)
+    world.files.append("/runs/1/stdout.log", b"hel")
+    world.step()
+    world.files.append("/runs/1/stdout.log", b"lo\n")
+    world.step()
+    world.files.append("/runs/1/messages.jsonl", b"{}\n")
+    world.files.append("/runs/1/stdout.log", b"last words")
+    world.files.append("/runs/1/status", b"exit=0\n")
+    world.run(1)
+    found = events(watch)
+    assert text(found, STDOUT) == b"hello\nlast words"
+    assert text(found, MESSAGES) == b"{}\n"
+    assert isinstance(found[-1], Ended)
+    assert found[-1].observation.state == "COMPLETED"
+    assert [event.observation.state for event in found if isinstance(event, Changed)] == [
+        "RUNNING",
+        "COMPLETED",
+    ]
+    world.step()
+    assert world.watcher.idle
+
+
+def test_output_comes_before_the_end_however_much_there_is(world: World) -> None:
+    watch = world.watcher.watch(handle())
+    world.files.append("/runs/1/status", STARTED + b"exit=0\n")
+    data = bytes(range(256)) * 12_000
+    world.files.append("/runs/1/stdout.log", data)
+    for _ in range(40):
+        world.step()
+    found = events(watch)
+    assert text(found, STDOUT) == data
+    assert isinstance(found[-1], Ended)
+
+
+def test_f01_a_lost_host_changes_nothing_and_nothing_is_lost(world: World) -> None:
+    watch = world.watcher.watch(handle())
+    world.files.append("/runs/1/status", STARTED)
+    world.step()
+    world.files.error = HostUnreachableError("connection reset", where="login")
+    world.run(1800, every=10)
+    world.files.error = None
+    world.files.append("/runs/1/stdout.log", b"went on\n")
+    world.files.append("/runs/1/status", b"exit=0\n")
+    world.run(3, every=1)
+    found = events(watch)
+    kinds = [type(event) for event in found]
+    assert kinds.count(Silent) == 1
+    assert kinds.count(Back) == 1
+    assert text(found, STDOUT) == b"went on\n"
+    assert isinstance(found[-1], Ended)
+
+
+def test_a_refusing_host_ends_the_watching_with_its_words(world: World) -> None:
+    watch = world.watcher.watch(handle())
+    world.files.error = HostRefusedError("the host key has changed", where="login")
+    world.step()
+    found = events(watch)
+    assert isinstance(found[-1], Broken)
+    assert "host key" in str(found[-1].error)
+
+
+def test_f13_a_failing_queue_for_ten_minutes_is_no_news(world: World) -> None:
+    watch = world.watcher.watch(handle())
+    world.files.append("/runs/1/status", STARTED)
+    world.run(600, every=1)
+    assert world.queue.asked > 3
+    states = [event.observation.state for event in events(watch) if isinstance(event, Changed)]
+    assert states == ["RUNNING"]
+
+
+def test_f33_a_requeued_jobs_messages_begin_anew(world: World) -> None:
+    watch = world.watcher.watch(handle())
+    world.files.append("/runs/1/status", STARTED)
+    world.files.append("/runs/1/messages.jsonl", b"old\n")
+    world.run(0.4)
+    world.files.content["/runs/1/messages.jsonl"] = b"n\n"
+    world.files.inodes["/runs/1/messages.jsonl"] = 2
+    world.files.append("/runs/1/status", b"restart=1\nstarted=9\n")
+    world.run(1)
+    found = [event for event in events(watch) if isinstance(event, Text) and event.name == MESSAGES]
+    assert [(event.data, event.rewound) for event in found] == [
+        (b"old\n", False),
+        (b"", True),
+        (b"n\n", False),
+    ]
+
+
+def test_offsets_given_at_the_start_are_not_delivered_again(world: World) -> None:
+    world.files.append("/runs/1/status", STARTED)
+    world.files.append("/runs/1/stdout.log", b"seen, new")
+    watch = world.watcher.watch(handle(), offsets={STDOUT: 6})
+    world.run(1)
+    assert text(events(watch), STDOUT) == b"new"
+
+
+def test_a_slow_reader_stops_the_reading_and_not_the_memory(world: World) -> None:
+    watch = world.watcher.watch(handle())
+    world.files.append("/runs/1/status", STARTED)
+    world.files.append("/runs/1/stdout.log", b"x" * 40_000_000)
+    world.run(120)
+    assert watch.backlog < 10_000_000
+    got = text(events(watch), STDOUT)
+    world.run(120)
+    got += text(events(watch), STDOUT)
+    world.run(120)
+    got += text(events(watch), STDOUT)
+    assert len(got) > 20_000_000
+
+
+def test_many_jobs_cost_one_call_a_tick_and_few_queries(world: World) -> None:
+    for number in range(200):
+        world.watcher.watch(handle(number))
+        world.files.append(f"/runs/{number}/status", STARTED)
+    before = world.files.calls
+    ticks = 0
+    while ticks < 50:
+        world.step(2.0)
+        ticks += 1
+    assert world.files.calls - before <= ticks
+    world.queue.asked = 0
+    world.run(600, every=2)
+    assert world.queue.asked <= 20
+
+
+def test_metrics_are_waited_for_a_twentieth_of_the_jobs_time(world: World) -> None:
+    watch = world.watcher.watch(handle())
+    world.queue.books = None
+    world.files.append("/runs/1/status", b"restart=0\nstarted=100\nended=300\nexit=0\n")
+    world.step()
+    world.step(1)
+    assert not any(isinstance(event, Ended) for event in events(watch))
+    world.queue.books = {"1": AccountingRow(job_id="1", state="COMPLETED", alloc_cpus=4)}
+    world.run(3)
+    found = events(watch)
+    assert isinstance(found[-1], Ended)
+    assert found[-1].evidence.accounting is not None
+
+
+def test_a_budget_is_kept() -> None:
+    bucket = TokenBucket(per_minute=2, burst=10)
+    taken = sum(bucket.take(second) for second in range(1, 601))
+    assert taken == 10 + 20 - 1 or taken == 10 + 20
+
+
+@pytest.mark.parametrize(("age", "seconds"), [(0, 0.2), (59, 0.2), (300, 1.0), (10_000, 2.0)])
+def test_old_jobs_are_looked_at_less_often(age: float, seconds: float) -> None:
+    assert read_interval(age) == pytest.approx(seconds)
