@@ -1,6 +1,6 @@
 """Run a launcher's plan for real, without Dagster: as a plain process, or as a job of a real Slurm.
 
-This is what a package with a launcher of its own needs for its tests, too.
+Builds on the test kit that packages with launchers of their own use.
 """
 
 from __future__ import annotations
@@ -9,19 +9,18 @@ import os
 import re
 import signal
 import subprocess
-import tarfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from io import BytesIO
-from pathlib import Path, PurePosixPath
+from pathlib import Path
+from typing import Literal
 
 from dagster_slurm_components.cluster import Cluster
 from dagster_slurm_components.environments.base import Activation, ActivationStep
-from dagster_slurm_components.jobs.bundle import bundle
-from dagster_slurm_components.jobs.model import JobIdentity, JobSpec, PayloadFile
+from dagster_slurm_components.launchers.base import LaunchContext
 from dagster_slurm_components.launchers.payload import payload_argv
-from dagster_slurm_components.launchers.registry import LaunchContext, plan
+from dagster_slurm_components.launchers.registry import plan
+from dagster_slurm_components.launchers.testing import PAYLOAD, make_run_directory, outside_slurm, read_status
 from dagster_slurm_components.slurm.header import render_header
 from dagster_slurm_components.spec.launchers import LauncherSpec
 from dagster_slurm_components.spec.resources import Resources
@@ -65,8 +64,7 @@ class Run:
 
     @property
     def status(self) -> dict[str, str]:
-        lines = [line for line in self.read("status").splitlines() if "=" in line]
-        return dict(line.split("=", 1) for line in lines)
+        return read_status(self.folder)
 
     @property
     def ended(self) -> bool:
@@ -131,7 +129,7 @@ def prepare(
     *,
     args: Sequence[str] = (),
     resources: Resources | None = None,
-    scheduler: str = "process",
+    scheduler: Literal["process", "slurm"] = "process",
     prefix: Path | None = None,
     env: Mapping[str, str] | None = None,
 ) -> Run:
@@ -148,31 +146,24 @@ def prepare(
         env: More environment variables.
     """
     resources = resources or Resources()
-    file, command = ("payload.py", None) if isinstance(payload, str) else (None, payload)
-    made = plan(launcher, payload_argv(file, command, args), LaunchContext(resources, scheduler))
-    steps = (ActivationStep("prefix", (str(prefix),)),) if prefix else ()
-    spec = JobSpec(
-        identity=JobIdentity("run", "step"),
-        launch=made,
-        activation=Activation(steps=steps),
-        sbatch=(),
-        env={**PIPES, **made.env, **(env or {})},
-        context=b"{}",
-        files=(PayloadFile(PurePosixPath("payload.py"), payload.encode()),)
-        if isinstance(payload, str)
-        else (),
-    )
+    text, command = (payload, None) if isinstance(payload, str) else (None, payload)
+    argv = payload_argv(PAYLOAD if text is not None else None, command, args)
+    made = plan(launcher, argv, LaunchContext(resources, scheduler))
     options = {
         "output": str(folder / "stdout.log").replace("%", "%%"),
         "error": str(folder / "stderr.log").replace("%", "%%"),
         **made.sbatch,
         **dict(resources.sbatch_options()),
     }
-    folder.mkdir(parents=True)
-    with tarfile.open(
-        fileobj=BytesIO(bundle(spec, render_header(list(options.items())))), mode="r:gz"
-    ) as archive:
-        archive.extractall(folder)
+    steps = (ActivationStep("prefix", (str(prefix),)),) if prefix else ()
+    make_run_directory(
+        folder,
+        made,
+        payload=text,
+        env={**PIPES, **(env or {})},
+        activation=Activation(steps).arguments(),
+        header=render_header(list(options.items())),
+    )
     return Run(folder)
 
 
@@ -189,20 +180,17 @@ def run_here(run: Run, timeout: float = 60) -> Run:
 
 def start_here(run: Run) -> subprocess.Popen[bytes]:
     """Start a run directory as a plain process."""
-    clean = {name: value for name, value in os.environ.items() if not name.startswith(("SLURM", "DAGSTER"))}
     out, err = (run.folder / "stdout.log").open("wb"), (run.folder / "stderr.log").open("wb")
     with out, err:
         argv = ["bash", str(run.folder / "job.sh"), str(run.folder)]
-        return subprocess.Popen(argv, stdout=out, stderr=err, env=clean, start_new_session=True)
+        return subprocess.Popen(argv, stdout=out, stderr=err, env=outside_slurm(), start_new_session=True)
 
 
 def slurm(cluster: Cluster, *argv: str) -> str:
     """Run a Slurm program and return its output."""
-    foreign = ("SLURM", "SBATCH", "DAGSTER")
-    clean = {name: value for name, value in os.environ.items() if not name.startswith(foreign)}
     completed = subprocess.run(
         argv,
-        env={**clean, "SLURM_CONF": str(cluster.slurm_conf)},
+        env={**outside_slurm(), "SLURM_CONF": str(cluster.slurm_conf)},
         capture_output=True,
         text=True,
         timeout=30,

@@ -112,7 +112,9 @@ def test_every_rank_sees_a_users_signal_once(cluster: Cluster, folder: Path):
     """A warning before the time limit, `signal: USR1@120` and `B:USR1@120` alike."""
     run = prepare(folder, SrunLauncher(), RANKS, args=["wait"], resources=FOUR, scheduler="slurm")
     job = submit(cluster, run)
-    run.wait_for("rank 3", "ranks/3.out")
+    for rank in (1, 2, 3):
+        run.wait_for(f"rank {rank}", f"ranks/{rank}.out")
+    run.wait_for("rank 0")
     slurm(cluster, "scancel", "--signal=USR1", job)
     run.wait_for("checkpoint", "ranks/3.out")
     slurm(cluster, "scancel", "--batch", "--signal=USR1", job)
