@@ -286,6 +286,13 @@ class TestBundle:
     @pytest.mark.parametrize(
         "data",
         [b"", b"not a tar", b"\x1f\x8bnot gzip", BUNDLE[:700], bundle({"a": b"x" * 5000}, mode="w:gz")[:60]],
+        ids=[
+            "empty",
+            "text",
+            "no gzip",
+            "cut tar",
+            "cut gzip",
+        ],  # gzip holds the time: its bytes make no stable name
     )
     def test_a_damaged_bundle_is_told(self, satellite, slurm, workdir, data):
         with pytest.raises(SatelliteError) as caught:
