@@ -81,12 +81,15 @@ child=$!
 set +m
 
 # `wait` comes back early, with 128+n, when a signal arrives; the child is asked again until its own end is known.
-code=0
+# If that first answer was its end already, bash says 127 for a child it no longer knows.
+code=
 while :; do
     interrupted=
+    alive=
+    kill -0 "$child" 2>/dev/null && alive=1
     wait "$child" 2>/dev/null
     answer=$?
-    [ "$answer" -eq 127 ] && break # already told: the answer before stands
+    if [ "$answer" -eq 127 ] && [ -z "$alive" ] && [ -n "$code" ]; then break; fi
     code=$answer
     [ -z "$interrupted" ] && break
 done

@@ -1,0 +1,186 @@
+"""job.sh as it is shipped: its record, its signals, its environment. Runs in any bash, with a plain process."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import pytest
+
+from dagster_slurm_components.environments.base import Activation, ActivationStep
+from dagster_slurm_components.jobs.bundle import static_file
+from dagster_slurm_components.jobs.status import StatusRecord, parse_status
+
+FOLDERS = ["plain", "a b", "it's", 'say "hi"', "$(id)", "two\nlines", "ünï;cödé"]
+
+
+def make(
+    folder: Path,
+    payload: Sequence[str],
+    *,
+    env: Mapping[str, str] | None = None,
+    steps: Sequence[ActivationStep] = (),
+) -> Path:
+    (folder / "payload").mkdir(parents=True)
+    (folder / "job.sh").write_text(static_file("jobs", "job.sh"))
+    (folder / "launch.sh").write_text(static_file("launchers", "launch_bash.sh"))
+    (folder / "activate.sh").write_text(static_file("environments", "activate.sh"))
+    (folder / "activate.args").write_bytes(Activation(tuple(steps)).arguments())
+    (folder / "launch.args").write_bytes(b"".join(word.encode() + b"\0" for word in ("--", *payload)))
+    (folder / "job.env").write_text("".join(f"export {k}={shlex.quote(v)}\n" for k, v in (env or {}).items()))
+    return folder
+
+
+def start(folder: Path, **extra: str) -> subprocess.Popen[bytes]:
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("SLURM_")}
+    return subprocess.Popen(
+        ["bash", str(folder / "job.sh"), str(folder)],
+        env={**environment, **extra},
+        stdin=subprocess.DEVNULL,
+        stdout=(folder / "stdout.log").open("ab"),
+        stderr=(folder / "stderr.log").open("ab"),
+    )
+
+
+def record(folder: Path) -> StatusRecord:
+    found = parse_status((folder / "status").read_bytes())
+    assert found is not None
+    return found
+
+
+def run(folder: Path, **extra: str) -> StatusRecord:
+    code = start(folder, **extra).wait(30)
+    found = record(folder)
+    assert found.exit_code == code
+    return found
+
+
+@pytest.mark.parametrize("name", FOLDERS)
+def test_any_folder_and_any_value(tmp_path: Path, name: str) -> None:
+    values = ["a b", "it's", "$(touch hacked)", "two\nlines", "", "-n", "☃"]
+    code = "import os, sys; print(repr(sys.argv[1:])); print(repr(os.environ['V'])); print(os.getcwd())"
+    folder = make(tmp_path / name, ["@python", "-c", code, *values], env={"V": "x'\n$(id)"})
+    found = run(folder)
+    assert found.exit_code == 0
+    out = (folder / "stdout.log").read_text()
+    assert out == f"{values!r}\n{chr(34)}x'\\n$(id){chr(34)}\n{folder / 'payload'}\n"
+    assert not list(folder.rglob("hacked"))
+
+
+def test_the_record_of_a_job(tmp_path: Path) -> None:
+    found = run(make(tmp_path / "run", ["@python", "-c", "sum(range(3_000_000))"]))
+    assert (found.exit_code, found.phase, found.restart, found.signals) == (0, "payload", 0, ())
+    assert found.started is not None
+    assert found.launched is not None
+    assert found.ended is not None
+    assert found.started <= found.launched <= found.ended
+    assert abs(found.started - time.time()) < 60
+    assert found.cpu_seconds is not None
+    assert 0 < found.cpu_seconds < 60
+
+
+@pytest.mark.parametrize(
+    ("payload", "code"),
+    [
+        (["sh", "-c", "exit 3"], 3),
+        (["no-such-program"], 127),
+        (["sh", "-c", "exit 127"], 127),
+        (["sh", "-c", "exit 255"], 255),
+        (["sh", "-c", "kill -9 $$"], 137),
+    ],
+)
+def test_exit_codes_are_kept(tmp_path: Path, payload: list[str], code: int) -> None:
+    assert run(make(tmp_path / "run", payload)).exit_code == code
+
+
+def test_exit_code_127_after_a_signal_is_no_success(tmp_path: Path) -> None:
+    code = (
+        "import signal, sys, time, pathlib\n"
+        "signal.signal(signal.SIGUSR1, lambda *_: None)\n"
+        "pathlib.Path('ready').touch()\ntime.sleep(1)\nsys.exit(127)\n"
+    )
+    folder = make(tmp_path / "run", ["@python", "-c", code])
+    job = start(folder)
+    wait_for(folder / "payload" / "ready")
+    job.send_signal(signal.SIGUSR1)
+    assert job.wait(20) == 127
+    assert record(folder).exit_code == 127
+
+
+@pytest.mark.parametrize("name", ["TERM", "USR1", "USR2", "INT"])
+def test_signals_reach_the_payload_and_its_exit_code_is_kept(tmp_path: Path, name: str) -> None:
+    code = (
+        "import signal, sys, time, pathlib\n"
+        f"signal.signal(signal.SIG{name}, lambda *_: sys.exit(5))\n"
+        "pathlib.Path('ready').touch()\ntime.sleep(30)\n"
+    )
+    folder = make(tmp_path / "run", ["@python", "-c", code])
+    job = start(folder)
+    wait_for(folder / "payload" / "ready")
+    job.send_signal(getattr(signal, f"SIG{name}"))
+    assert job.wait(20) == 5
+    assert record(folder).signals == (name,)
+
+
+def test_what_the_payload_leaves_behind_is_ended(tmp_path: Path) -> None:
+    code = "sleep 300 & echo $! > child; exit 0"
+    folder = make(tmp_path / "run", ["bash", "-c", code])
+    assert run(folder).exit_code == 0
+    child = int((folder / "payload" / "child").read_text())
+    deadline = time.monotonic() + 10
+    while Path(f"/proc/{child}").exists() and "Z" not in Path(f"/proc/{child}/stat").read_text().split()[2]:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def test_a_restart_sets_old_messages_aside(tmp_path: Path) -> None:
+    folder = make(tmp_path / "run", ["true"])
+    (folder / "messages.jsonl").write_text("old\n")
+    run(folder)
+    found = run(folder, SLURM_RESTART_COUNT="1")
+    assert (found.restart, found.exit_code) == (1, 0)
+    assert (folder / "messages.jsonl.0").read_text() == "old\n"
+    assert not (folder / "messages.jsonl").exists()
+
+
+def test_an_environment_that_fails_keeps_the_payload_from_starting(tmp_path: Path) -> None:
+    folder = make(tmp_path / "run", ["touch", "started"], steps=[ActivationStep("prefix", ("/no such env",))])
+    found = run(folder)
+    assert (found.exit_code, found.phase) == (96, "environment")
+    assert "the environment /no such env does not exist" in (folder / "stderr.log").read_text()
+    assert not (folder / "payload" / "started").exists()
+
+
+def test_modules_without_a_module_system_say_so(tmp_path: Path) -> None:
+    folder = make(tmp_path / "run", ["true"], steps=[ActivationStep("modules", ("gcc/99 it's",))])
+    found = run(folder, BASH_ENV="/dev/null")
+    assert found.exit_code == 96
+    assert "gcc/99 it's" in (folder / "stderr.log").read_text()
+
+
+def test_the_python_of_the_environment_runs_the_payload(tmp_path: Path) -> None:
+    step = ActivationStep("python", (sys.executable,))
+    folder = make(tmp_path / "run", ["@python", "-c", "import sys; print(sys.executable)"], steps=[step])
+    assert run(folder).exit_code == 0
+    assert (folder / "stdout.log").read_text().strip() == sys.executable
+
+
+def test_users_values_win_over_the_environments(tmp_path: Path) -> None:
+    step = ActivationStep("setup", ("setup.sh", "export ..."))
+    folder = make(tmp_path / "run", ["sh", "-c", "echo $CHOSEN $OTHER"], env={"CHOSEN": "user"}, steps=[step])
+    (folder / "setup.sh").write_text("export CHOSEN=site OTHER=site\n")
+    run(folder)
+    assert (folder / "stdout.log").read_text() == "user site\n"
+
+
+def wait_for(path: Path) -> None:
+    deadline = time.monotonic() + 20
+    while not path.exists():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)

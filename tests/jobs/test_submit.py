@@ -1,0 +1,143 @@
+"""Submission repeats without harm, waits for what passes, and stops at a lasting no."""
+
+from __future__ import annotations
+
+import io
+import tarfile
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+from types import SimpleNamespace
+
+import pytest
+
+from dagster_slurm_components.environments.base import Activation, ActivationStep
+from dagster_slurm_components.errors import DagsterSlurmError, HostUnreachableError
+from dagster_slurm_components.hosts.client import SubmitReply, SubmitRequest
+from dagster_slurm_components.jobs.bundle import bundle, env_file
+from dagster_slurm_components.jobs.model import JobIdentity, JobSpec, PayloadFile
+from dagster_slurm_components.jobs.schedulers import ProcessScheduler, SlurmScheduler
+from dagster_slurm_components.jobs.submit import SubmitRejectedError, submit
+from dagster_slurm_components.launchers.base import LaunchPlan
+
+SLURM = SlurmScheduler("/w/queue/squeue.json")
+
+
+def job(**changes: object) -> JobSpec:
+    base: dict[str, object] = {
+        "identity": JobIdentity("run-1", "train"),
+        "launch": LaunchPlan(script="exec true\n", payload=("true",), options=("--deep", "a b")),
+        "activation": Activation((ActivationStep("prefix", ("/env",)),)),
+        "sbatch": (("partition", "gpu"), ("cpus-per-task", "4")),
+        "env": {"A": "it's\n$(id)"},
+        "files": (PayloadFile(PurePosixPath("deep/train.py"), b"print()"),),
+    }
+    return JobSpec(**{**base, **changes})  # type: ignore[arg-type]
+
+
+@dataclass
+class Scripted:
+    """A satellite whose answers to ``submit`` are given."""
+
+    answers: list[SubmitReply | Exception]
+    asked: list[tuple[SubmitRequest, bytes]] = field(default_factory=list)
+    host = SimpleNamespace(name="login")
+
+    def submit(self, request: SubmitRequest, packed: bytes) -> SubmitReply:
+        self.asked.append((request, packed))
+        answer = self.answers.pop(0)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+
+def go(answers: Sequence[SubmitReply | Exception]) -> tuple[Scripted, list[float], list[str], str]:
+    satellite, waits, told = Scripted(list(answers)), [], []
+    handle = submit(satellite, SLURM, job(), "/w", tell=told.append, sleep=waits.append)  # type: ignore[arg-type]
+    return satellite, waits, told, handle.job_id
+
+
+def test_one_call_submits() -> None:
+    satellite, waits, told, job_id = go([SubmitReply("submitted", "7")])
+    assert (len(satellite.asked), waits, told, job_id) == (1, [], [], "7")
+    request = satellite.asked[0][0]
+    assert request.run_dir == "/w/runs/run-1/train/0"
+    assert request.argv == ("sbatch", "--parsable", "/w/runs/run-1/train/0/job.sh", "/w/runs/run-1/train/0")
+    assert all(job().identity.job_name in " ".join(lookup) for lookup in request.lookups)
+
+
+def test_f08_a_lost_reply_is_asked_again_with_the_same_token_and_bundle() -> None:
+    satellite, waits, told, job_id = go([HostUnreachableError("reset"), SubmitReply("known", "7")])
+    assert job_id == "7"
+    assert satellite.asked[0] == satellite.asked[1]
+    assert len(waits) == 1
+    assert "as soon as the host answers" in told[0]
+
+
+def test_f09_an_uncertain_end_waits_as_long_as_the_satellite_says() -> None:
+    uncertain = SubmitReply("uncertain", retry_after=42.0, detail="nobody knows")
+    _, waits, told, _ = go([uncertain, SubmitReply("adopted", "7")])
+    assert waits == [42.0]
+    assert "nobody knows" in told[0]
+
+
+def test_f12_a_limit_is_waited_out() -> None:
+    limit = SubmitReply(
+        "rejected",
+        returncode=1,
+        stderr="sbatch: error: QOSMaxSubmitJobPerUserLimit\nsbatch: error: Batch job submission failed: "
+        "Job violates accounting/QOS policy (job submit limit, user's size and/or time limits)\n",
+    )
+    _, waits, told, job_id = go([limit, limit, limit, SubmitReply("submitted", "9")])
+    assert job_id == "9"
+    assert waits == sorted(waits)
+    assert "tried again" in told[0]
+
+
+def test_f12_a_lasting_no_is_raised_at_once_with_the_option() -> None:
+    no = SubmitReply("rejected", returncode=1, stderr="sbatch: error: invalid partition specified: gpuu\n")
+    with pytest.raises(SubmitRejectedError) as caught:
+        go([no])
+    assert caught.value.rejection.option == "partition"
+    assert "gpuu" in str(caught.value)
+
+
+def test_the_bundle_is_the_run_directory_and_always_the_same_bytes(tmp_path: Path) -> None:
+    script = tmp_path / "run me.sh"
+    script.write_text("true")
+    script.chmod(0o755)
+    spec = job(files=(PayloadFile(PurePosixPath("run me.sh"), script),))
+    header = SLURM.header(spec, "/w/50%/run")
+    packed = bundle(spec, header)
+    assert packed == bundle(spec, header)
+    with tarfile.open(fileobj=io.BytesIO(packed)) as archive:
+        modes = {member.name: member.mode for member in archive.getmembers()}
+        texts = {name: archive.extractfile(name).read() for name in modes if name != "payload"}  # type: ignore[union-attr]
+    assert modes["payload/run me.sh"] == 0o700
+    assert modes["job.env"] == 0o600
+    assert texts["launch.args"] == b"--deep\0a b\0--\0true\0"
+    assert texts["activate.args"] == b"prefix\x001\0/env\0"
+    assert texts["job.env"].decode() == "export A='it'\"'\"'s\n$(id)'\n"
+    assert (
+        texts["job.sh"]
+        .decode()
+        .startswith("#!/bin/bash\n#SBATCH --partition=gpu\n#SBATCH --cpus-per-task=4\n")
+    )
+    assert b"--output=/w/50%%/run/stdout.log" in texts["job.sh"]
+    assert b"it's" not in texts["job.sh"]
+
+
+def test_a_process_gets_no_sbatch_lines() -> None:
+    assert ProcessScheduler().header(job(), "/w/run") == "#!/bin/bash\n"
+
+
+@pytest.mark.parametrize("name", ["", "1A", "A B", "A=B", "A\n", "Ä"])
+def test_names_that_no_shell_can_export_are_refused(name: str) -> None:
+    with pytest.raises(DagsterSlurmError, match="can't be the name"):
+        env_file({name: "x"})
+
+
+def test_an_unreadable_file_is_named(tmp_path: Path) -> None:
+    spec = job(files=(PayloadFile(PurePosixPath("a"), tmp_path / "gone.py"),))
+    with pytest.raises(DagsterSlurmError, match=r"gone\.py can't be read"):
+        bundle(spec, "")

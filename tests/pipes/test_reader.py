@@ -1,0 +1,119 @@
+"""Messages: cut anywhere, malformed, repeated after a requeue; nothing is lost and nothing breaks the step."""
+
+from __future__ import annotations
+
+import json
+from itertools import pairwise
+from typing import Any
+
+import dagster as dg
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dagster_slurm_components.pipes.reader import RunDirectoryMessageReader
+
+
+class Handler:
+    """Stands for Dagster's handler and keeps what it is given."""
+
+    def __init__(self, refuse: str = "") -> None:
+        self.messages: list[dict[str, Any]] = []
+        self.refuse = refuse
+
+    def handle_message(self, message: dict[str, Any]) -> None:
+        if message["method"] == self.refuse:
+            raise dg.DagsterInvariantViolationError("no such message")
+        self.messages.append(message)
+
+
+def message(method: str, **params: object) -> bytes:
+    return json.dumps({"__dagster_pipes_version": "0.1", "method": method, "params": params}).encode() + b"\n"
+
+
+STORY = (
+    message("opened")
+    + message("log", message="ünï ☃", level="info")
+    + message("report_asset_materialization", asset_key="a")
+    + message("closed")
+)
+
+
+def reading(handler: Handler) -> RunDirectoryMessageReader:
+    reader = RunDirectoryMessageReader("/run/messages.jsonl")
+    context = reader.read_messages(handler)  # type: ignore[arg-type]
+    assert context.__enter__() == {"path": "/run/messages.jsonl"}
+    return reader
+
+
+@given(st.lists(st.integers(0, len(STORY)), max_size=12))
+def test_bytes_may_be_cut_anywhere(cuts: list[int]) -> None:
+    handler = Handler()
+    reader = reading(handler)
+    places = [0, *sorted(cuts), len(STORY)]
+    for begin, end in pairwise(places):
+        reader.feed(STORY[begin:end])
+    reader.finish()
+    assert [m["method"] for m in handler.messages] == [
+        "opened",
+        "log",
+        "report_asset_materialization",
+        "closed",
+    ]
+    assert reader.complaints == []
+
+
+def test_logs_come_at_once_and_results_at_the_end() -> None:
+    handler = Handler()
+    reader = reading(handler)
+    reader.feed(STORY)
+    assert [m["method"] for m in handler.messages] == ["opened", "log"]
+    reader.finish()
+    assert len(handler.messages) == 4
+
+
+def test_f33_a_requeued_start_reports_its_results_once() -> None:
+    handler = Handler()
+    reader = reading(handler)
+    reader.feed(message("report_asset_materialization", asset_key="a") + b'{"half')
+    reader.rewind()
+    reader.feed(message("report_asset_materialization", asset_key="a"))
+    reader.finish()
+    assert [m["method"] for m in handler.messages] == ["report_asset_materialization"]
+    assert reader.complaints == []
+
+
+@pytest.mark.parametrize(
+    "line",
+    [b"not json", b"[]", b'"text"', b"{}", b'{"method": 7}', b"\xff\xfe", b'{"method": "log", "params": 3}'],
+)
+def test_f31_a_malformed_line_is_named_and_left_out(line: bytes) -> None:
+    handler = Handler()
+    reader = reading(handler)
+    reader.feed(line + b"\n" + message("log", message="after", level="info"))
+    reader.finish()
+    assert [
+        m["params"]["message"]
+        for m in handler.messages
+        if m["method"] == "log" and isinstance(m["params"], dict)
+    ] == ["after"]
+
+
+def test_f31_a_partial_last_line_is_named() -> None:
+    reader = reading(Handler())
+    reader.feed(b'{"method": "log", "par')
+    reader.finish()
+    assert len(reader.complaints) == 1
+
+
+def test_a_message_that_dagster_refuses_does_not_end_the_step() -> None:
+    reader = reading(Handler(refuse="log"))
+    reader.feed(message("log", message="x", level="no such level"))
+    assert "no such message" in reader.complaints[0]
+
+
+def test_the_payloads_exception_is_kept() -> None:
+    reader = reading(Handler())
+    reader.feed(message("closed", exception={"message": "boom", "name": "ValueError", "stack": []}))
+    assert reader.exception is not None
+    assert reader.exception["name"] == "ValueError"
