@@ -74,7 +74,20 @@ def _payload_failed(code: int, status: StatusRecord | None) -> JobOutcome:
     where = f" on {status.host}" if status and status.host else ""
     if status and status.phase == "environment":
         return JobOutcome(False, f"The environment could not be activated{where} (exit code {code}).")
+    rank = _failed_rank(status.get("failed_rank") or "") if status else None
+    if rank:
+        return JobOutcome(False, f"{rank} ended with {_exit(code)}, which ended the job.", _exit_advice(code))
     return JobOutcome(False, f"The payload ended with {_exit(code)}{where}.", _exit_advice(code))
+
+
+def _failed_rank(text: str) -> str | None:
+    """Name who failed first, from the ``WHO NODE CODE`` that a launcher of several processes noted."""
+    words = text.split(" ")
+    if len(words) != 3:
+        return None
+    who, node, _ = words
+    known = {"agent": "torchrun's agent", "head": "Ray's head", "worker": "Ray's worker"}
+    return f"{known.get(who, f'Rank {who}')} on {node}"
 
 
 def _exit(code: int) -> str:
