@@ -61,22 +61,30 @@ def job_metadata(
 
 def _own_figures(status: StatusRecord, submitted: float | None) -> dict[str, Value | None]:
     nodes = int(status.get("num_nodes") or 1)
-    asked = status.get("mem_per_node_mb")
+    cpus = _cpus(status.get("cpus_per_node") or "1")
     figures: dict[str, Value | None] = {
         "job/partition": status.get("partition"),
         "job/nodes": status.get("nodes") or status.host,
         "job/memory_max_mib": _mib(status.memory_peak),
-        "job/memory_asked_mib": int(asked) * nodes if asked and asked.isdigit() else None,
+        "job/memory_asked_mib": _asked(status, nodes, cpus),
     }
     if submitted is not None and status.started is not None:
         figures["job/queue_wait_s"] = max(0.0, status.started - submitted)
     if status.started is not None and status.ended is not None:
         elapsed = status.ended - status.started
         figures |= {"job/elapsed_s": elapsed, "job/node_hours": elapsed * nodes / 3600}
-        cpus = _cpus(status.get("cpus_per_node") or "1")
         if status.cpu_seconds is not None and elapsed > 0 and nodes == 1:
             figures["job/cpu_efficiency"] = min(1.0, status.cpu_seconds / (elapsed * cpus))
     return figures
+
+
+def _asked(status: StatusRecord, nodes: int, cpus: int) -> int | None:
+    """Return the memory of the whole allocation in MiB; Slurm grants it by node or by CPU."""
+    for key, count in (("mem_per_node_mb", nodes), ("mem_per_cpu_mb", cpus)):
+        text = status.get(key)
+        if text and text.isdigit():
+            return int(text) * count
+    return None
 
 
 def _cpus(text: str) -> int:

@@ -35,7 +35,8 @@ fi
 note restart "$restart" started "$(now)" pid "$$" host "${HOSTNAME:-$(uname -n)}" \
     job_id "${SLURM_JOB_ID-}" partition "${SLURM_JOB_PARTITION-}" \
     nodes "${SLURM_JOB_NODELIST-}" num_nodes "${SLURM_JOB_NUM_NODES:-1}" \
-    cpus_per_node "${SLURM_JOB_CPUS_PER_NODE-}" mem_per_node_mb "${SLURM_MEM_PER_NODE-}" phase environment
+    cpus_per_node "${SLURM_JOB_CPUS_PER_NODE-}" mem_per_node_mb "${SLURM_MEM_PER_NODE-}" \
+    mem_per_cpu_mb "${SLURM_MEM_PER_CPU-}" phase environment
 
 run_payload() {
     export DAGSTER_SLURM_RUN_DIR=$run_dir DAGSTER_SLURM_RESTART_COUNT=$restart
