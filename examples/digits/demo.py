@@ -13,13 +13,12 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import dagster as dg
-import yaml
 from report import read_run, table
 from rich.console import Console
 from rich.markup import escape
+from rich.status import Status
 
 from dagster_slurm_components import cluster
 from dagster_slurm_components.errors import DagsterSlurmError
@@ -28,10 +27,6 @@ from dagster_slurm_components.spec.profiles import load_profile
 PROJECT = Path(__file__).resolve().parent
 HOME = PROJECT / ".dagster"
 LOG = HOME / "demo.log"
-STAGING = PROJECT / "profiles" / "staging.yaml"
-WRITTEN_BY_US = (
-    "# Written by demo.py for the test cluster on this machine; edit this line away to keep your changes.\n"
-)
 BIN = Path(sys.prefix) / "bin"
 
 console = Console(highlight=False)
@@ -41,29 +36,13 @@ class DemoError(Exception):
     """Something the demo needs did not work."""
 
 
-def write_staging(cluster_profile: dict[str, Any]) -> None:
-    """Write the cluster's own profile, with this project's software and data folder added."""
-    whole = {
-        **cluster_profile,
-        "environment": {"type": "path", "path": sys.prefix},
-        "env": {"DATA_DIR": f"{cluster_profile['workdir']}/digits"},
-    }
-    STAGING.write_text(WRITTEN_BY_US + yaml.safe_dump(whole, sort_keys=False))
-
-
 @contextlib.contextmanager
 def staging_cluster() -> Iterator[None]:
     """Have a real Slurm on this machine, and take it down again if it was not up before."""
-    if STAGING.exists() and not STAGING.read_text().startswith(WRITTEN_BY_US):
-        console.print("profiles/staging.yaml is yours: using it as it is")
-        yield
-        return
     was_up = cluster.status().state == "up"
     console.print("starting a real Slurm on this machine: `dg-slurm cluster up`")
     with console.status("") as status:
-        made = cluster.up(report=lambda line: status.update(escape(line)))
-    write_staging(made.profile)
-    console.print("it is up; its profile is profiles/staging.yaml")
+        cluster.up(report=lambda line: status.update(escape(line)))
     try:
         yield
     finally:
@@ -72,8 +51,7 @@ def staging_cluster() -> Iterator[None]:
         else:
             with console.status("ending the cluster"):
                 cluster.down()
-            STAGING.unlink()
-            console.print("the cluster is down again (KEEP=1 keeps it and profiles/staging.yaml)")
+            console.print("the cluster is down again (KEEP=1 keeps it)")
 
 
 def newest_run(instance: dg.DagsterInstance) -> str | None:
@@ -83,11 +61,12 @@ def newest_run(instance: dg.DagsterInstance) -> str | None:
 
 
 class Progress:
-    """Prints a line for each step that starts or ends."""
+    """Prints a line for each step that starts or ends, and keeps a count below them on a terminal."""
 
-    def __init__(self, instance: dg.DagsterInstance, run_id: str) -> None:
-        self._instance, self._run_id, self._seen = instance, run_id, 0
+    def __init__(self, instance: dg.DagsterInstance, run_id: str, status: Status) -> None:
+        self._instance, self._run_id, self._status = instance, run_id, status
         self._assets: dict[str, list[str]] = {}
+        self._seen = self._done = 0
 
     def show_new(self) -> None:
         """Print what has happened since the last call."""
@@ -96,6 +75,7 @@ class Progress:
             if entry.dagster_event is not None:
                 self._show(entry.dagster_event)
         self._seen = len(entries)
+        self._status.update(f"{self._done} of {len(self._assets)} steps done")
 
     def _show(self, event: dg.DagsterEvent) -> None:
         step = event.step_key or ""
@@ -105,6 +85,7 @@ class Progress:
         elif event.event_type == dg.DagsterEventType.STEP_START:
             console.print(f"  [cyan]started[/]    {names}")
         elif event.event_type == dg.DagsterEventType.STEP_SUCCESS:
+            self._done += 1
             console.print(f"  [green]succeeded[/]  {names}")
         elif event.event_type == dg.DagsterEventType.STEP_FAILURE:
             console.print(f"  [red]failed[/]     {names}")
@@ -115,7 +96,7 @@ def launch(instance: dg.DagsterInstance) -> str:
     argv = [str(BIN / "dg"), "launch", "--assets", "*"]
     before, progress = newest_run(instance), None
     console.print("materializing all assets: `dg launch --assets '*'`")
-    with LOG.open("w") as log, console.status("Dagster loads the definitions"):
+    with LOG.open("w") as log, console.status("Dagster loads the definitions") as status:
         process = subprocess.Popen(
             argv, cwd=PROJECT, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT
         )
@@ -125,7 +106,7 @@ def launch(instance: dg.DagsterInstance) -> str:
                 ended = process.poll() is not None
                 newest = newest_run(instance)
                 if progress is None and newest is not None and newest != before:
-                    progress = Progress(instance, newest)
+                    progress = Progress(instance, newest, status)
                 if progress is not None:
                     progress.show_new()
                 time.sleep(0 if ended else 0.2)
@@ -144,7 +125,7 @@ def main() -> int:
     profile = sys.argv[1] if len(sys.argv) > 1 else "local"
     HOME.mkdir(exist_ok=True)
     (HOME / "dagster.yaml").write_text("telemetry: {enabled: false}\n")
-    os.environ.update(DAGSTER_HOME=str(HOME), DAGSTER_SLURM_PROFILE=profile)
+    os.environ.update(DAGSTER_HOME=str(HOME), DAGSTER_SLURM_PROFILE=profile, DIGITS_ENV=sys.prefix)
     with (
         staging_cluster() if profile == "staging" else contextlib.nullcontext(),
         dg.DagsterInstance.get() as instance,
@@ -155,9 +136,8 @@ def main() -> int:
     for error in report.errors:
         console.print(error, style="red", markup=False)
     if report.succeeded:
-        console.print(
-            "in the browser: cd examples/digits && DAGSTER_HOME=$PWD/.dagster ../../.venv/bin/dg dev"
-        )
+        browser = "cd examples/digits && DAGSTER_HOME=$PWD/.dagster ../../.venv/bin/dg dev"
+        console.print(f"in the browser: {browser}", soft_wrap=True)
         return 0
     console.print(f"the whole log is in {LOG}")
     return 1

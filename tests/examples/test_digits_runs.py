@@ -12,7 +12,6 @@ from pathlib import Path
 
 import dagster as dg
 import pytest
-import yaml
 
 from dagster_slurm_components.cluster import Cluster
 from examples.digits.report import RunReport, read_run
@@ -35,20 +34,19 @@ class Project:
     def home(self) -> Path:
         return self.folder / ".dagster"
 
-    def run(self, *argv: str | Path, profile: str = "local") -> subprocess.CompletedProcess[str]:
+    def run(self, *argv: str | Path, **env: str) -> subprocess.CompletedProcess[str]:
         # Where Python may not keep its bytecode, each of Dagster's many processes compiles everything anew.
-        theirs = ("DAGSTER", "DATA_DIR", "PYTHONDONTWRITEBYTECODE")
+        theirs = ("DAGSTER", "DATA_DIR", "DIGITS", "PYTHONDONTWRITEBYTECODE")
         environment = {key: value for key, value in os.environ.items() if not key.startswith(theirs)}
         environment |= {
             "DAGSTER_HOME": str(self.home),
-            "DAGSTER_SLURM_PROFILE": profile,
             # Before the example as the development environment has it installed.
             "PYTHONPATH": os.pathsep.join([str(self.folder / "src"), str(ROOT)]),
         }
         return subprocess.run(
             [str(word) for word in argv],
             cwd=self.folder,
-            env=environment,
+            env=environment | env,
             text=True,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
@@ -56,9 +54,9 @@ class Project:
             check=False,
         )
 
-    def dg(self, *words: str, profile: str = "local") -> str:
+    def dg(self, *words: str, **env: str) -> str:
         """Run ``dg`` and return what it said; it must succeed."""
-        completed = self.run(BIN / "dg", *words, profile=profile)
+        completed = self.run(BIN / "dg", *words, **env)
         assert completed.returncode == 0, completed.stdout
         return completed.stdout
 
@@ -80,50 +78,49 @@ class Project:
 @pytest.fixture
 def project(tmp_path: Path) -> Project:
     copy = Project(tmp_path / "digits project")
-    left_behind = shutil.ignore_patterns(".dagster*", "__pycache__", "staging.yaml", "*.egg-info")
+    left_behind = shutil.ignore_patterns(".dagster*", "__pycache__")
     shutil.copytree(ROOT / "examples" / "digits", copy.folder, ignore=left_behind)
     copy.home.mkdir()
     (copy.home / "dagster.yaml").write_text("telemetry: {enabled: false}\n")
     return copy
 
 
-def run_files(runs: Path) -> dict[str, set[str]]:
-    """The files of each step's run directory, but for what the payload's Python keeps for itself."""
-    (run,) = runs.iterdir()
+def run_files(project: Project) -> dict[str, set[str]]:
+    """The files of each run directory of the newest run, but for what the payload's Python keeps for itself."""
+    folders = {asset.key: Path(str(asset.job["run_directory"])) for asset in project.newest_report().assets}
     return {
-        step.name: {
-            str(path.relative_to(step))
-            for path in step.rglob("*")
+        key: {
+            str(path.relative_to(folder))
+            for path in folder.rglob("*")
             if path.is_file() and "__pycache__" not in path.parts
         }
-        for step in run.iterdir()
+        for key, folder in folders.items()
     }
 
 
 @pytest.mark.slow
 @pytest.mark.slurm
-def test_both_profiles_give_the_same_results_and_files(project: Project, cluster: Cluster, tmp_path: Path):
+def test_both_profiles_give_the_same_results_and_files(project: Project, cluster: Cluster):
     demo = project.run(sys.executable, "demo.py", "local")
     assert demo.returncode == 0, demo.stdout
     assert "accuracy_at_least_95" in demo.stdout
-    here = project.numbers()
-    assert sorted(here) == ASSETS
+    numbers, files = project.numbers(), run_files(project)
+    assert sorted(numbers) == ASSETS
     assert all("partition" not in asset.job for asset in project.newest_report().assets)
 
-    workdir = Path(cluster.profile["workdir"]) / tmp_path.name
-    staging = {
-        **cluster.profile,
-        "workdir": str(workdir),
-        "environment": {"type": "path", "path": sys.prefix},
-        "env": {"DATA_DIR": str(workdir / "data")},
-    }
-    (project.folder / "profiles" / "staging.yaml").write_text(yaml.safe_dump(staging))
-    project.dg("launch", "--assets", "*", profile="staging")
-    assert project.numbers() == here
+    project.dg(
+        "launch",
+        "--assets",
+        "*",
+        DAGSTER_SLURM_PROFILE="staging",
+        DAGSTER_SLURM_CLUSTER=str(cluster.folder),
+        DIGITS_ENV=sys.prefix,
+    )
+    assert project.numbers() == numbers
+    assert run_files(project) == files
     jobs = [asset.job for asset in project.newest_report().assets]
     assert len({job["id"] for job in jobs}) == len(ASSETS)
     assert {job["partition"] for job in jobs} == {cluster.profile["resources"]["partition"]}
-    assert run_files(workdir / "runs") == run_files(project.folder / ".dagster-slurm" / "runs")
 
 
 @pytest.mark.slow
