@@ -17,8 +17,15 @@ if TYPE_CHECKING:
         EnvironmentSpec,
         ModulesEnvironment,
         PathEnvironment,
+        UvEnvironment,
     )
-    from dagster_slurm_components.spec.launchers import BashLauncher, LauncherSpec
+    from dagster_slurm_components.spec.launchers import (
+        BashLauncher,
+        LauncherSpec,
+        RayLauncher,
+        SrunLauncher,
+        TorchrunLauncher,
+    )
     from dagster_slurm_components.spec.problems import SpecError
     from dagster_slurm_components.spec.resources import Resources
 
@@ -31,9 +38,13 @@ _HOME = {
     "LauncherSpec": "spec.launchers",
     "ModulesEnvironment": "spec.environments",
     "PathEnvironment": "spec.environments",
+    "RayLauncher": "spec.launchers",
     "Resources": "spec.resources",
     "SlurmScriptComponent": "component.script_component",
     "SpecError": "spec.problems",
+    "SrunLauncher": "spec.launchers",
+    "TorchrunLauncher": "spec.launchers",
+    "UvEnvironment": "spec.environments",
 }
 """The module that each public name lives in."""
 
@@ -46,9 +57,13 @@ __all__ = [
     "LauncherSpec",
     "ModulesEnvironment",
     "PathEnvironment",
+    "RayLauncher",
     "Resources",
     "SlurmScriptComponent",
     "SpecError",
+    "SrunLauncher",
+    "TorchrunLauncher",
+    "UvEnvironment",
 ]
 
 

@@ -93,7 +93,7 @@ def _inlined(part: Any, root: dict[str, Any]) -> Any:
 
 def shipped_text() -> str:
     """Return what the shipped file should hold."""
-    return json.dumps(made_schema(), sort_keys=True, separators=(",", ":"), ensure_ascii=False) + "\n"
+    return json.dumps(made_schema(), sort_keys=True, indent=1, ensure_ascii=False) + "\n"
 
 
 if __name__ == "__main__":

@@ -19,6 +19,7 @@ from dagster_slurm_components.component.code_version import code_version
 from dagster_slurm_components.component.declare import declare
 from dagster_slurm_components.component.document import attributes_document, renderer
 from dagster_slurm_components.component.pool import profile_pool
+from dagster_slurm_components.component.scaffolder import SlurmScriptScaffolder
 from dagster_slurm_components.component.specs import (
     SlurmScript,
     backfill_policy,
@@ -48,6 +49,7 @@ class InvalidScriptsError(dg.DagsterInvalidDefinitionError):
         super().__init__(f"{count} in YAML\n" + "\n".join(str(problem) for problem in self.problems))
 
 
+@dg.scaffold_with(SlurmScriptScaffolder)
 @dataclass(frozen=True)
 class SlurmScriptComponent(dg.Component):
     """Scripts that run on a laptop, on a staging cluster and on a supercomputer without a changed line.

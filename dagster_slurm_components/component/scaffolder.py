@@ -1,0 +1,191 @@
+"""``dg scaffold defs``: a commented ``defs.yaml`` and a payload that runs at once."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import click
+import dagster as dg
+from pydantic import BaseModel, Field, field_validator, model_validator
+from typing_extensions import Self
+
+from dagster_slurm_components.spec.assets import AssetDeclaration
+from dagster_slurm_components.spec.component import COMPONENT_TYPE
+from dagster_slurm_components.spec.environments import ENVIRONMENTS
+from dagster_slurm_components.spec.problems import did_you_mean
+
+_TEMPLATES = Path(__file__).parent / "scaffold"
+_ALIAS = "dagster_slurm_components.component.script_component.SlurmScriptComponent"
+_RESOURCES = {
+    "bash": '{cpus_per_task: 1, mem: 1G, time: "00:10:00"}',
+    "srun": '{nodes: 1, ntasks_per_node: 2, mem: 1G, time: "00:10:00"}',
+    "torchrun": '{nodes: 2, cpus_per_task: 2, mem: 2G, time: "00:10:00"}',
+    "ray": '{nodes: 2, cpus_per_task: 2, mem: 4G, time: "00:10:00"}',
+}
+_LAUNCHER_FIELDS = {"srun": ", local_tasks: 2", "torchrun": ", nproc_per_node: 2"}
+
+
+class ScaffoldParams(BaseModel):
+    """What ``dg scaffold defs`` takes as options."""
+
+    payload: str = Field(default="main.py", description="Payload file, .py or .sh; one that exists is kept.")
+    launcher: str = Field(default="bash", description="How it starts: bash, srun, torchrun or ray.")
+    asset: str | None = Field(default=None, description="Key of its asset; by default the component's name.")
+    environment: str = Field(default="current", description="The software it runs in: current, uv, path, ...")
+
+    @field_validator("launcher")
+    @classmethod
+    def _known_launcher(cls, value: str) -> str:
+        return _known(value, list(_RESOURCES), "launcher")
+
+    @field_validator("environment")
+    @classmethod
+    def _known_environment(cls, value: str) -> str:
+        return _known(value, list(ENVIRONMENTS), "environment")
+
+    @field_validator("asset")
+    @classmethod
+    def _right_key(cls, value: str | None) -> str | None:
+        return value if value is None else AssetDeclaration.model_validate({"key": value}).key
+
+    @model_validator(mode="after")
+    def _known_payload(self) -> Self:
+        suffix = PurePosixPath(self.payload).suffix
+        if suffix not in (".py", ".sh"):
+            raise ValueError(f"{self.payload!r} is neither a .py nor a .sh file")
+        if suffix == ".sh" and self.launcher in ("torchrun", "ray"):
+            raise ValueError(f"the launcher {self.launcher} starts Python programs: name a .py file")
+        return self
+
+
+def _known(value: str, choices: list[str], what: str) -> str:
+    if value not in choices:
+        raise ValueError(f"unknown {what} {value!r}: {did_you_mean(value, choices)}")
+    return value
+
+
+class SlurmScriptScaffolder(dg.Scaffolder[ScaffoldParams]):
+    """Writes a component with one script, and its payload."""
+
+    @classmethod
+    def get_scaffold_params(cls) -> type[ScaffoldParams]:
+        """Return the model of the options."""
+        return ScaffoldParams
+
+    def scaffold(self, request: dg.ScaffoldRequest[ScaffoldParams]) -> None:
+        """Write ``defs.yaml`` and, unless it exists, the payload.
+
+        Raises:
+            ClickException: The payload lies outside of the component's folder and does not exist.
+        """
+        if request.scaffold_format == "python":
+            dg.scaffold_component(request, {})
+            return
+        folder = request.target_path.parent if request.append else request.target_path
+        params = request.params
+        text = defs_yaml(params, folder=folder, type_name=request.type_name, project=request.project_root)
+        payload = folder / params.payload
+        if not payload.exists():
+            if not payload.resolve().is_relative_to(folder.resolve()):
+                if not any(folder.iterdir()):
+                    folder.rmdir()  # `dg` has just made it
+                raise click.ClickException(
+                    f"There is no {payload}; only payloads beside the YAML are written."
+                )
+            payload.parent.mkdir(parents=True, exist_ok=True)
+            payload.write_text(payload_text(params), encoding="utf-8")
+        if request.append:
+            with request.target_path.open("a", encoding="utf-8") as stream:
+                stream.write(f"---\n{text}")
+        else:
+            (folder / "defs.yaml").write_text(text, encoding="utf-8")
+
+
+def defs_yaml(params: ScaffoldParams, *, folder: Path, type_name: str, project: Path | None) -> str:
+    """Return the text of ``defs.yaml``.
+
+    Args:
+        params: The options.
+        folder: The component's folder.
+        type_name: The component's type as Dagster knows it.
+        project: The root of the project.
+    """
+    launcher = f"{{type: {params.launcher}{_LAUNCHER_FIELDS.get(params.launcher, '')}}}"
+    template = (_TEMPLATES / "defs.yaml.txt").read_text("utf-8")
+    text = template.format(
+        type=COMPONENT_TYPE if type_name == _ALIAS else type_name,
+        payload=_scalar(params.payload),
+        launcher=launcher,
+        environment=_flow(_environment(params.environment, folder, project)),
+        resources=_RESOURCES[params.launcher],
+        key=_scalar(params.asset or _key(folder.name)),
+        profiles=_profiles(params),
+    )
+    return text.rstrip() + "\n"
+
+
+def payload_text(params: ScaffoldParams) -> str:
+    """Return the text of a payload that fits the launcher."""
+    name = {"srun": "payload_ranks.py", "torchrun": "payload_ranks.py", "ray": "payload_ray.py"}
+    suffix = PurePosixPath(params.payload).suffix
+    file = "payload.sh" if suffix == ".sh" else name.get(params.launcher, "payload.py")
+    return (_TEMPLATES / f"{file}.txt").read_text("utf-8").format(payload=PurePosixPath(params.payload).name)
+
+
+def _environment(name: str, folder: Path, project: Path | None) -> dict[str, Any]:
+    """Return an environment with the examples of what it needs."""
+    model = ENVIRONMENTS[name]
+    fields = model.model_fields
+    needed = [field for field, info in fields.items() if info.is_required()]
+    needed += [group[0] for group in model.needs_one_of]
+    tree: dict[str, Any] = {"type": name}
+    for field in needed:
+        tree[field] = (fields[field].examples or [""])[0]
+    if "project" in tree and project is not None:
+        tree["project"] = Path(os.path.relpath(project, folder)).as_posix()
+    return tree
+
+
+def _profiles(params: ScaffoldParams) -> str:
+    """Return what is different on a laptop, so that the script runs there at once."""
+    local: dict[str, Any] = {}
+    if params.launcher in ("torchrun", "ray"):
+        local["launcher"] = {"type": "bash"}
+    if params.environment != "current":
+        local["environment"] = {"type": "current"}
+    if not local:
+        return (
+            '      # profiles: # what is different in one profile\n      #   local: {args: ["--epochs", "1"]}'
+        )
+    why = "Without this, the script needs the same software on this machine too."
+    return f"      # {why}\n      profiles:\n        local: {_flow(local)}"
+
+
+def _flow(value: Any) -> str:
+    """Write a small tree in YAML's flow style."""
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{key}: {_flow(item)}" for key, item in value.items()) + "}"
+    if isinstance(value, list):
+        return "[" + ", ".join(_flow(item) for item in value) + "]"
+    return _scalar(str(value))
+
+
+def _scalar(text: str) -> str:
+    """Write text bare where no YAML parser takes it for anything else, and in quotes elsewhere."""
+    bare = text.replace("/", "").replace("_", "").replace(".", "").replace("-", "")
+    if bare.isascii() and bare.isalnum() and text[0].isalpha() and text.lower() not in _WORDS:
+        return text
+    return json.dumps(text, ensure_ascii=False)
+
+
+_WORDS = frozenset({"y", "n", "yes", "no", "on", "off", "true", "false", "null"})
+
+
+def _key(name: str) -> str:
+    """Return an asset key for a folder's name."""
+    return "".join(
+        letter if letter.isascii() and (letter.isalnum() or letter in "_.-") else "_" for letter in name
+    )
