@@ -112,6 +112,7 @@ class Project:
             text=True,
             timeout=300,
             stdin=subprocess.DEVNULL,
+            check=False,
         )
         if check:
             assert done.returncode == 0, done.stdout + done.stderr

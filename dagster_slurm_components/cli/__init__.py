@@ -1,1 +1,1 @@
-
+"""The program `dg-slurm`."""

@@ -152,7 +152,8 @@ def test_hostile_arguments_and_values_arrive_unchanged(
 
         with open_dagster_pipes() as pipes:
             values = [os.environ[f"VALUE_{i}"] for i in range(int(os.environ["COUNT"]))]
-            pipes.report_asset_materialization(metadata={"args": json.dumps(sys.argv[1:]), "values": json.dumps(values)})
+            found = {"args": json.dumps(sys.argv[1:]), "values": json.dumps(values)}
+            pipes.report_asset_materialization(metadata=found)
         """,
     )
     env = {"COUNT": str(len(HOSTILE)), **{f"VALUE_{i}": value for i, value in enumerate(HOSTILE)}}

@@ -44,7 +44,7 @@ def test_slurms_no_comes_at_once_with_the_yaml_line(
     assert time.monotonic() - began < 20
     text = failure_text(result)
     assert words in text
-    assert f"defs.yaml:6:" in text
+    assert "defs.yaml:6:" in text
     assert f"`{line}`" in text
 
 

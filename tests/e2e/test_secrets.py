@@ -8,8 +8,8 @@ from pathlib import Path
 
 import dagster as dg
 import pytest
-from dagster._serdes import serialize_value
 from dagster._core.remote_representation.external_data import RepositorySnap
+from dagster._serdes import serialize_value
 from project_fixture import Project
 
 from dagster_slurm_components import cluster as slurm
