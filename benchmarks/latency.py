@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import dagster as dg
-
 from _lab import Lab, lab
+
 from dagster_slurm_components.hosts.client import Satellite
 from dagster_slurm_components.pipes.target import target
 from dagster_slurm_components.resource import ComputeResource
