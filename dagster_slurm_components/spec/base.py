@@ -321,6 +321,13 @@ Number = Annotated[
     shape("number", "string", pattern=r"\s*[+]?[0-9]*\.?[0-9]+\s*", minimum=0),
 ]
 """A number from 0."""
+AboveZero = Annotated[
+    float,
+    BeforeValidator(_number),
+    Field(gt=0, allow_inf_nan=False),
+    shape("number", "string", pattern=r"\s*[+]?[0-9]*\.?[0-9]+\s*", exclusiveMinimum=0),
+]
+"""A number above 0."""
 Flag = Annotated[
     bool,
     BeforeValidator(_flag),

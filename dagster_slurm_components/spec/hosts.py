@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, GetJsonSchemaHandler
 from pydantic_core import CoreSchema
 
-from dagster_slurm_components.spec.base import Model, Number, Positive, Word, shape
+from dagster_slurm_components.spec.base import AboveZero, Model, Number, Positive, Word, shape
 from dagster_slurm_components.spec.registry import Choice, Registry
 
 Port = Annotated[
@@ -95,7 +95,7 @@ class SshHost(HostSpec):
         description="What the host asks for, in order; all but `key` need `dg-slurm login PROFILE` once.",
         examples=[["key", "otp"]],
     )
-    connect_timeout: Annotated[Number, Field(gt=0)] = Field(
+    connect_timeout: AboveZero = Field(
         default=15, description="Seconds until a connection attempt fails.", examples=[15]
     )
     keepalive: Number = Field(

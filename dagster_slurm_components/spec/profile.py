@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 from pydantic import ConfigDict, Field, ValidationError, ValidationInfo, model_validator
 from pydantic_core import InitErrorDetails
@@ -11,10 +11,10 @@ from typing_extensions import Self
 
 from dagster_slurm_components.spec.assets import Pool
 from dagster_slurm_components.spec.base import (
+    AboveZero,
     Duration,
     Env,
     Model,
-    Number,
     Positive,
     Text,
     Word,
@@ -25,6 +25,7 @@ from dagster_slurm_components.spec.hosts import Host, LocalHost
 from dagster_slurm_components.spec.launchers import Launcher
 from dagster_slurm_components.spec.problems import did_you_mean
 from dagster_slurm_components.spec.resources import Resources
+from dagster_slurm_components.spec.templates import is_template
 
 
 class DefaultEnvironment(Model):
@@ -69,7 +70,7 @@ class ProfileEnvironment(DefaultEnvironment):
 class Limits(Model):
     """What this profile may ask of a host and its scheduler."""
 
-    queries_per_minute: Annotated[Number, Field(gt=0)] = Field(
+    queries_per_minute: AboveZero = Field(
         default=2,
         description="Queries of queue and accounting per minute, for all jobs together.",
         examples=[2],
@@ -84,7 +85,7 @@ class Limits(Model):
         description="Jobs waiting or running at once; further ones wait in Dagster.",
         examples=[100],
     )
-    file_operations_per_second: Annotated[Number, Field(gt=0)] = Field(
+    file_operations_per_second: AboveZero = Field(
         default=200,
         description="File operations per second on the host, for all jobs together.",
         examples=[200],
@@ -167,3 +168,13 @@ class Profile(Model):
     pool: Pool | None = Field(
         default=None, description="Default Dagster concurrency pool of the scripts.", examples=["slurm"]
     )
+
+    @model_validator(mode="after")
+    def _workdir_of_another_machine(self) -> Self:
+        # A relative path would start wherever sshd puts us, which sites change.
+        known = self.workdir.startswith(("/", "~")) or is_template(self.workdir)
+        if not known and not isinstance(self.host, LocalHost):
+            message = f"over ssh `workdir` must be absolute, or start with `~/`; it is {self.workdir!r}"
+            details = InitErrorDetails(type=mistake(message), loc=("workdir",), input=self.workdir)
+            raise ValidationError.from_exception_data("Profile", [details])
+        return self

@@ -78,7 +78,7 @@ def check_project(paths: Sequence[FilePath], *, profiles: Sequence[str] = ()) ->
         profiles: Check scripts in these profiles only; in all of them by default.
 
     Raises:
-        SpecError: A profile that was asked for does not exist.
+        UnknownProfileError: A profile that was asked for does not exist.
     """
     return _Checker(tuple(profiles)).check(paths)
 
@@ -91,6 +91,10 @@ def yaml_files(path: FilePath) -> Iterator[FilePath]:
     for folder, folders, files in os.walk(path):
         folders[:] = sorted(name for name in folders if name not in _SKIPPED and not name.startswith("."))
         yield from (FilePath(folder) / name for name in sorted(files) if name.endswith((".yaml", ".yml")))
+
+
+class UnknownProfileError(SpecError):
+    """A profile that was asked for does not exist."""
 
 
 class _Checker:
@@ -106,6 +110,8 @@ class _Checker:
         self.checkers: dict[FilePath | None, ScriptChecker] = {}
 
     def check(self, paths: Sequence[FilePath]) -> Report:
+        # Problems of one file must look alike however it was found.
+        paths = [FilePath(os.path.abspath(path)) for path in paths]
         for path in paths:
             files = list(yaml_files(path))
             # Of a folder with scripts only, its component tells what they are.
@@ -119,7 +125,7 @@ class _Checker:
         return Report(in_order(self.problems), len(self.read), len(self.scripts))
 
     def _file(self, file: FilePath, *, named: bool) -> None:
-        parent = file.absolute().parent
+        parent = file.parent
         is_profile = parent.name == "profiles" or str(parent) == os.environ.get(PROFILES_DIR_VARIABLE)
         if file.name in FILE_NAMES:
             check = self._defs
@@ -131,11 +137,13 @@ class _Checker:
             check = self._named
         else:
             return
-        if file.absolute() in self.read:
+        if file in self.read:
             return
-        self.read.add(file.absolute())
+        self.read.add(file)
         try:
             check(file)
+        except UnknownProfileError:
+            raise
         except SpecError as exc:
             self.problems += exc.problems
 
@@ -156,15 +164,15 @@ class _Checker:
             self._file(owner, named=True)
             return
         for document in load_documents(file):
-            self._component(read_script(document), file.absolute().parent)
+            self._component(read_script(document), file.parent)
 
     def _owner(self, file: FilePath) -> FilePath | None:
         """Return the nearest file above whose component includes a file."""
-        for folder in file.absolute().parents:
+        for folder in file.parents:
             for owner in (folder / name for name in FILE_NAMES):
                 if owner not in self.included:
                     self.included[owner] = _included(owner) if owner.is_file() else frozenset()
-                if file.absolute() in self.included[owner]:
+                if file in self.included[owner]:
                     return owner
         return None
 
@@ -192,7 +200,7 @@ class _Checker:
         """Check the scripts of one component."""
         self.problems += spec.problems
         self.external.update(spec.external)
-        self.read.update(file.absolute() for file in spec.included)
+        self.read.update(file for file in spec.included)
         checker = self._checker(folder)
         names = profile_names(folder)
         scripts = []
@@ -216,14 +224,15 @@ class _Checker:
         loaded = {}
         for name in self.profiles or profile_names(folder):
             file = where / f"{name}.yaml" if where else None
+            known = file is not None and file.is_file()
             try:
-                if file is not None and file.is_file():
+                if file is not None and known:
                     loaded[name] = load_profile_file(file, unrendered=True)
                 else:
                     loaded[name] = load_profile(name, start=folder)
             except SpecError as exc:
-                if file is None or not file.is_file():
-                    raise
+                if not known:
+                    raise UnknownProfileError(exc.problems) from None
                 self.problems += exc.problems
         return loaded or {"local": LoadedProfile("local", Profile(), (), folder)}
 
@@ -236,7 +245,7 @@ def _included(owner: FilePath) -> frozenset[FilePath]:
         return frozenset()  # its own mistakes are told when it is checked itself
     ours = [d for d in documents if isinstance(d.data, Mapping) and d.data.get("type") == COMPONENT_TYPE]
     views = [d.child(("attributes",)) for d in ours if isinstance(d.data.get("attributes"), Mapping)]
-    return frozenset(file.absolute() for view in views for file in read_component(view).included)
+    return frozenset(file for view in views for file in read_component(view).included)
 
 
 def _wrong_type(document: Document) -> Iterator[Problem]:

@@ -83,7 +83,7 @@ def _defs() -> Json:
         "type": "string",
         "description": "Type of the component.",
         "examples": [COMPONENT_TYPE],
-        "if": {"pattern": rf"^{COMPONENT_TYPE.partition('.')[0]}\\."},
+        "if": {"pattern": rf"^{COMPONENT_TYPE.partition('.')[0]}\."},
         "then": {"enum": [COMPONENT_TYPE]},
     }
     return {
@@ -169,7 +169,8 @@ def _open(schema: Any) -> Any:
         return [_open(item) for item in schema]
     if not isinstance(schema, dict):
         return schema
-    known = {key: _open_part(key, value) for key, value in _nullable(schema).items() if key != "title"}
+    short = _named(_nullable(schema))
+    known = {key: _open_part(key, value) for key, value in short.items() if key != "title"}
     if known.get("default", ...) is None:
         del known["default"]
     if "description" in known:
@@ -189,6 +190,15 @@ def _open_part(key: str, value: Any) -> Any:
     if key == "default":
         return _without_nulls(value)
     return value if key in ("if", "examples", "propertyNames", "required", "enum") else _open(value)
+
+
+def _named(schema: Json) -> Json:
+    """Refuse keys that don't match the pattern of keys, where pydantic lets them pass."""
+    if "patternProperties" not in schema:
+        return schema
+    rest = {key: value for key, value in schema.items() if key != "patternProperties"}
+    ((pattern, values),) = schema["patternProperties"].items()
+    return {**rest, "propertyNames": {"pattern": pattern}, "additionalProperties": values}
 
 
 def _nullable(schema: Json) -> Json:
