@@ -112,7 +112,7 @@ class Model(BaseModel):
         for name in type(self).model_fields:
             if name in self.model_fields_set or name == "type":
                 tree[name] = _explicit(getattr(self, name))
-        return tree
+        return {**tree, **_explicit(self.model_extra or {})}
 
 
 def _explicit(value: Any) -> Any:

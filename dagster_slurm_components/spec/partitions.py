@@ -95,6 +95,10 @@ class HourlyPartitions(_TimePartitions):
     date_format = "%Y-%m-%d-%H:%M"
 
     type: Literal["hourly"] = Field(description="Kind of partitions.", examples=["hourly"])
+    start_date: Word = Field(description="Start of the first partition.", examples=["2025-01-01-00:00"])
+    end_date: Word | None = Field(
+        default=None, description="End of the last one.", examples=["2025-12-31-00:00"]
+    )
     minute_offset: MinuteOffset = Field(default=0, description="Minutes past the hour.", examples=[15])
 
 
