@@ -17,7 +17,7 @@ PACKAGE = ROOT / "dagster_slurm_components"
 
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("examples/*/*.md")])
 FENCE = re.compile(r"^( *)```(\w*)[^\n]*\n(.*?)^\1```", re.DOTALL | re.MULTILINE)
-TITLE = re.compile(r"# ((?:[\w.-]+/)*[\w.-]+\.(?:yaml|py|sh))$")
+TITLE = re.compile(r"(?:#[^\n]*\n)*?# ((?:[\w.-]+/)*[\w.-]+\.(?:yaml|py|sh))\n")
 LINK = re.compile(r"\]\(([^)#\s]+)(?:#[^)]*)?\)")
 
 
@@ -93,8 +93,8 @@ def test_yaml_in_documents_passes_the_check(document: Path, tmp_path: Path):
     (tmp_path / "pyproject.toml").write_text("")
     found = 0
     for language, text in fenced_blocks(document):
-        title = TITLE.match(text.split("\n", 1)[0])
-        assert title or language != "yaml", f"a YAML block without its file's name in the first line:\n{text}"
+        title = TITLE.match(text)
+        assert title or language != "yaml", f"a YAML block without a first comment `# its/path.yaml`:\n{text}"
         if title:
             path = tmp_path / title[1]
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -102,6 +102,13 @@ def test_yaml_in_documents_passes_the_check(document: Path, tmp_path: Path):
             found += language == "yaml"
     if found:
         assert_succeeds(*DG_SLURM, "check", tmp_path)
+
+
+def test_every_page_is_listed():
+    listed = {
+        (ROOT / "docs" / link).resolve() for link in LINK.findall((ROOT / "docs" / "README.md").read_text())
+    }
+    assert [name_of(page) for page in sorted((ROOT / "docs").glob("*/*.md")) if page not in listed] == []
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=name_of)
