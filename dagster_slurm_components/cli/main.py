@@ -12,6 +12,8 @@ import click
 COMMANDS: Mapping[str, str] = {
     "check": "dagster_slurm_components.cli.check:check",
     "cluster": "dagster_slurm_components.cli.cluster:cluster",
+    "env": "dagster_slurm_components.cli.env:env",
+    "new": "dagster_slurm_components.cli.new:new",
     "schema": "dagster_slurm_components.cli.schema:schema",
     "sites": "dagster_slurm_components.cli.sites:sites",
 }

@@ -309,19 +309,34 @@ def build(order: Json) -> Json:
     began = time.time()
     with locked(os.path.join(envs, ".lock-" + order["key"]), order["patience"]):
         manifest = ready(target)
-        if manifest is not None:
+        if manifest is not None and not order.get("rebuild"):
+            for artifact in order["artifacts"]:  # sent though another machine had sent it just now
+                remove_tree(os.path.join(order["workdir"], "store", "incoming", artifact["sha256"]))
             return {"state": "ready", "manifest": manifest, "seconds": time.time() - began}
         for left in glob.glob(glob.escape(os.path.join(envs, ".building-%s-" % order["key"])) + "*"):
             remove_tree(left)
-        remove_tree(target)
         folder = tempfile.mkdtemp(prefix=".building-%s-" % order["key"], dir=envs)
         try:
             manifest = make(order, folder)
+            put_away(target)
             os.rename(folder, target)
         except BaseException:
             remove_tree(folder)
             raise
+    for old in glob.glob(os.path.join(glob.escape(envs), ".removing-%s-*" % order["key"])):
+        remove_tree(old)
     return {"state": "built", "manifest": manifest, "seconds": time.time() - began}
+
+
+def put_away(target: str) -> Optional[str]:
+    """Move an environment out of sight; what runs in it keeps its open files."""
+    folder, key = os.path.split(target)
+    aside = os.path.join(folder, ".removing-%s-%s-%d" % (key, os.uname().nodename, os.getpid()))
+    try:
+        os.rename(target, aside)
+    except FileNotFoundError:
+        return None
+    return aside
 
 
 def make(order: Json, folder: str) -> Json:
@@ -343,7 +358,7 @@ def make(order: Json, folder: str) -> Json:
     remove_tree(places["content"])
     manifest = dict(order["manifest"], created=time.time(), entry=order["entry"])
     if order.get("check"):
-        manifest["installed"] = check(order["check"], folder, manifest)
+        manifest["installed"] = check(order["check"], folder, manifest, published=False)
     manifest["bytes"], manifest["inodes"] = size_of(folder)
     write(os.path.join(folder, ".used"), "")
     write(os.path.join(folder, ".ready"), json.dumps(manifest, sort_keys=True))
@@ -392,14 +407,14 @@ def unpack(archive: str, prefix: str) -> None:
             tar.extract(member, prefix, set_attrs=not member.isdir())
 
 
-def check(order: Json, folder: str, manifest: Json) -> Json:
-    """Let the environment's own interpreter compare itself with the manifest; return what it found."""
+def check(order: Json, folder: str, manifest: Json, *, published: bool) -> Optional[Json]:
+    """Let the environment's own interpreter compare itself with the manifest; a new one also tells what is there."""
     with tempfile.TemporaryDirectory() as aside:
         program, wanted = os.path.join(aside, "verify.py"), os.path.join(aside, "manifest.json")
         write(program, order["program"])
         write(wanted, json.dumps(manifest))
         python = os.path.join(folder, "prefix", "bin", "python")
-        argv = [python, "-I", program, order["mode"], wanted]
+        argv = [python, "-I", program, order["mode"], wanted] + ([folder] if published else [])
         done = subprocess.run(
             argv,
             env=plain_environment(),
@@ -408,8 +423,7 @@ def check(order: Json, folder: str, manifest: Json) -> Json:
             stderr=subprocess.PIPE,
         )
     if done.returncode == 0:
-        found: Json = json.loads(done.stdout.decode("utf-8"))
-        return found
+        return None if published else json.loads(done.stdout.decode("utf-8"))
     if done.returncode == 3:
         raise Problem("differs", "the environment is not what the lock says", tail(done.stderr).splitlines())
     raise Problem("build_failed", "its Python can't check it: " + tail(done.stderr))
@@ -474,7 +488,7 @@ def verify(order: Json) -> Json:
             if not os.path.exists(os.path.join(folder, manifest["entry"])):
                 raise Problem("differs", "", ["%s is missing" % manifest["entry"]])
             if manifest.get("installed") is not None:
-                check(order["check"], folder, manifest)
+                check(order["check"], folder, manifest, published=True)
             results[key] = []
         except Problem as problem:
             results[key] = problem.detail or [problem.message]
@@ -535,12 +549,12 @@ def take_away(workdir: str, key: str) -> bool:
     release = take(os.path.join(envs, ".lock-" + key))
     if release is None:
         return False
-    aside = os.path.join(envs, ".removing-%s-%d" % (key, os.getpid()))
     try:
-        os.rename(os.path.join(envs, key), aside)
+        aside = put_away(os.path.join(envs, key))
     finally:
         release()
-    remove_tree(aside)
+    if aside is not None:
+        remove_tree(aside)
     return True
 
 

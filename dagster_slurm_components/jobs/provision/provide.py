@@ -82,6 +82,7 @@ def provide(
     *,
     progress: Progress = silent,
     tell: Callable[[str], None] = lambda text: None,
+    rebuild: bool = False,
     sleep: Callable[[float], None] = time.sleep,
 ) -> Provided:
     """Return an environment that is on the host, made there first if it must be.
@@ -93,6 +94,7 @@ def provide(
         site: The host.
         progress: Hears of bytes.
         tell: Receives a sentence when something starts, ends or has to wait.
+        rebuild: Whether it is made anew even if it is there.
         sleep: Waits; the tests' clock.
 
     Raises:
@@ -102,39 +104,44 @@ def provide(
     wait = 1.0
     while True:
         try:
-            return _provide(request, site, progress, tell)
+            return _provide(request, site, progress, tell, rebuild)
         except HostUnreachableError as error:
             tell(f"{error}\nThe environment is made as soon as the host answers.")
         sleep(wait)
         wait = min(wait * 2, _LONGEST_WAIT)
 
 
-def _provide(request: Request, site: Site, progress: Progress, tell: Callable[[str], None]) -> Provided:
+def _provide(
+    request: Request, site: Site, progress: Progress, tell: Callable[[str], None], rebuild: bool
+) -> Provided:
     began = time.monotonic()
     memo = _memo(request, site)
-    known = recall("plans", memo)
+    known = recall("plans", memo) if memo and not rebuild else None
     if known is not None and abs(time.time() - known[1]) < _BELIEVED:
         found = published(site, known[0])
         if found is not None:
             return Provided(site.folder(known[0]), found, "ready", seconds=time.monotonic() - began)
     plan = plan_for(request, site, progress)
-    found = published(site, plan.key)
+    found = None if rebuild else published(site, plan.key)
     if found is None and site.deployed:
         raise _not_deployed(plan, site)
     state, sent = "ready", 0
     if found is None:
         # One process of this machine sends and builds; the others come in when it is there.
         with only_one(f"environment-{digest_of(site.satellite.host.name, site.workdir, plan.key)[:32]}"):
-            found = published(site, plan.key)
+            found = None if rebuild else published(site, plan.key)
             if found is None:
-                state, found, sent = make(plan, request, site, progress, tell)
-    remember("plans", memo, plan.key)
+                state, found, sent = make(plan, request, site, progress, tell, rebuild=rebuild)
+    if memo:
+        remember("plans", memo, plan.key)
     return Provided(site.folder(plan.key), found, state, sent, time.monotonic() - began)
 
 
-def _memo(request: Request, site: Site) -> str:
+def _memo(request: Request, site: Site) -> str | None:
     """Return the name under which the plan of these very inputs is remembered."""
     inputs = packer_of(request.spec).inputs(request)
+    if inputs is None:
+        return None
     under = [request.under.arguments().decode("utf-8", "surrogateescape"), dict(request.under.files)]
     return digest_of(site.satellite.host.name, site.workdir, request.spec.type, under, inputs)
 
@@ -164,7 +171,13 @@ def plan_for(request: Request, site: Site, progress: Progress = silent) -> Envir
 
 
 def make(
-    plan: EnvironmentPlan, request: Request, site: Site, progress: Progress, tell: Callable[[str], None]
+    plan: EnvironmentPlan,
+    request: Request,
+    site: Site,
+    progress: Progress = silent,
+    tell: Callable[[str], None] = lambda text: None,
+    *,
+    rebuild: bool = False,
 ) -> tuple[str, Mapping[str, Any], int]:
     """Send what the host lacks and build; return ``built`` or ``ready``, the manifest and the bytes that travelled."""
     began = time.monotonic()
@@ -181,6 +194,7 @@ def make(
     order = {
         **build_order(plan, site.workdir, pieces),
         "patience": LONGEST_BUILD,
+        "rebuild": rebuild,
         "activation": activation_order(request.under),
         "check": check_order("names") if plan.packages else None,
     }

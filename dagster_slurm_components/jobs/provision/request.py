@@ -27,6 +27,11 @@ class Request:
     base: Callable[[str], Path]
     under: Activation = field(default_factory=Activation)
 
+    @property
+    def groundwork(self) -> Mapping[str, object]:
+        """What the environment is made under, as part of what it is."""
+        return {name: value for name in ("modules", "setup") if (value := getattr(self.spec, name))}
+
     def path(self, name: str) -> Path:
         """Return the absolute path that a field of the spec names."""
         return (self.base(name) / Path(getattr(self.spec, name)).expanduser()).absolute()
@@ -57,8 +62,11 @@ class HostPlatform:
 class Packer(Protocol):
     """Turns one kind of environment into a plan. Reads this machine's files and may run packing programs."""
 
-    def inputs(self, request: Request) -> list[object]:
-        """Return JSON values that change whenever the plan would, quickly: no packer runs, nothing is fetched."""
+    def inputs(self, request: Request) -> list[object] | None:
+        """Return JSON values that change whenever the plan would: no packer runs, nothing is fetched.
+
+        None where that can't be told so quickly; then the plan is made each time.
+        """
 
     def plan(self, request: Request, host: HostPlatform, progress: Progress = silent) -> EnvironmentPlan:
         """Return the plan.

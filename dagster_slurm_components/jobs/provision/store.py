@@ -87,7 +87,14 @@ def upload(
     turns = itertools.cycle(lanes)
 
     def send(piece: Piece, lane: Satellite) -> None:
-        lane.put(f"{workdir}/store/{piece.path}", piece.data())
+        try:
+            lane.put(f"{workdir}/store/{piece.path}", piece.data())
+        except SatelliteError as error:
+            if error.code != "not_found":
+                raise
+            # Another machine sent the same artifact, and its builder has cleared the pieces away by now.
+            lane.mkdir(f"{workdir}/store/incoming/{piece.artifact.sha256}")
+            lane.put(f"{workdir}/store/{piece.path}", piece.data())
         counter.add(piece.size)
 
     with concurrent.futures.ThreadPoolExecutor(_PER_LANE * len(lanes)) as pool:

@@ -61,7 +61,7 @@ def find_uv() -> tuple[str, str]:
 class UvPacker:
     """Plans environments of type ``uv``."""
 
-    def inputs(self, request: Request) -> list[object]:
+    def inputs(self, request: Request) -> list[object] | None:
         """Return what the plan follows from: options, lock, project and the local packages that the lock names."""
         spec = _spec(request)
         found: list[object] = [spec.model_dump(mode="json"), find_uv()[1]]
@@ -69,6 +69,8 @@ class UvPacker:
             return [*found, _text(request.path("requirements"))]
         project = request.path("project")
         lock = _text(project / "uv.lock")
+        if "{ path = " in lock:
+            return None  # of files in a local folder uv.lock keeps no hash
         found += [
             str(project),
             lock,
@@ -102,6 +104,7 @@ class UvPacker:
             packages=packages,
             artifacts=(*wheels, uv_program(uv, version, host.platform)),
             interpreter=interpreter,
+            inputs=request.groundwork,
             commands=_commands(interpreter, empty=not pins),
             files={"requirements.txt": requirements(pins)},
         )

@@ -1,0 +1,3 @@
+"""Fixtures of all tests of environments."""
+
+from package_fixture import index, own_cache  # noqa: F401 - fixtures
