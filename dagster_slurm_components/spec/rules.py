@@ -8,7 +8,7 @@ from dagster_slurm_components.spec import asked
 from dagster_slurm_components.spec.place import Path
 from dagster_slurm_components.spec.problems import Problem, did_you_mean
 from dagster_slurm_components.spec.script import Script
-from dagster_slurm_components.spec.site import JobLimits, Site
+from dagster_slurm_components.spec.site import JobLimits, Partition, Site
 from dagster_slurm_components.spec.slurm_values import memory_megabytes, time_seconds
 from dagster_slurm_components.spec.templates import Locate, is_template
 
@@ -48,6 +48,30 @@ def site_problems(script: Script, site: Site, position_of: Locate) -> Iterator[P
     if fits and all(fits):
         yield from fits[0]
     yield from _qos(script, site, names, position_of)
+    yield from _options(script, site, list(partitions.values()), position_of)
+
+
+def _options(
+    script: Script, site: Site, partitions: list[Partition], position_of: Locate
+) -> Iterator[Problem]:
+    """Yield options by which this site gives no memory or GPUs; of several partitions, each has its say."""
+    for what, fact, options in (
+        ("memory", "memory_option", ("mem", "mem_per_cpu", "mem_per_gpu")),
+        ("GPUs", "gpu_option", ("gpus", "gpus_per_node", "gpus_per_task", "gres")),
+    ):
+        everywhere = getattr(site, fact)
+        allowed = {getattr(partition, fact) or everywhere for partition in partitions} or {everywhere}
+        if None in allowed:
+            continue
+        for name in options:
+            value = getattr(script.resources, name)
+            asks = value is not None and (name != "gres" or "gpu" in value)
+            if asks and name not in allowed:
+                path: Path = ("resources", name)
+                right = " or ".join(f"`{option}`" for option in sorted(allowed) if option != "none")
+                hint = f"write {right}" if right else f"leave it out: jobs get {what} with their nodes"
+                message = f"the site gives no {what} by `{name}`"
+                yield Problem(message, position_of(path), path, hint, "site_limit")
 
 
 def _qos(script: Script, site: Site, partitions: list[str], position_of: Locate) -> Iterator[Problem]:

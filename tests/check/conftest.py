@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -110,3 +111,12 @@ def project(tmp_path, monkeypatch) -> Callable[[str, bytes], Path]:
     monkeypatch.delenv(PROFILE_VARIABLE, raising=False)
     monkeypatch.delenv(PROFILES_DIR_VARIABLE, raising=False)
     return lambda name, content: make_project(tmp_path, name, content)
+
+
+@pytest.fixture
+def fresh_project(tmp_path, monkeypatch) -> Callable[[str, bytes], Path]:
+    """As ``project``, in another folder each time, for tests that hypothesis runs many times."""
+    monkeypatch.delenv(PROFILE_VARIABLE, raising=False)
+    monkeypatch.delenv(PROFILES_DIR_VARIABLE, raising=False)
+    numbers = itertools.count()
+    return lambda name, content: make_project(tmp_path / str(next(numbers)), name, content)
