@@ -85,7 +85,7 @@ def slurm_script(declared: DeclaredScript, code_version: str) -> SlurmScript:
     for index, check in enumerate(declared.script.checks):
         try:
             with told(declared, ("checks", index)):
-                checks.append(_check_spec(declared, index, check))
+                checks.append(_check_spec(declared, index, check, references))
         except SpecError as exc:
             problems += exc.problems
     if problems:
@@ -131,14 +131,16 @@ def _asset_spec(
     )
 
 
-def _check_spec(declared: DeclaredScript, index: int, check: CheckDeclaration) -> dg.AssetCheckSpec:
+def _check_spec(
+    declared: DeclaredScript, index: int, check: CheckDeclaration, references: Mapping[str, Any]
+) -> dg.AssetCheckSpec:
     return dg.AssetCheckSpec(
         name=check.name,
         asset=asset_key(check.asset),
         description=check.description,
         additional_deps=[asset_key(key) for key in check.additional_deps],
         blocking=check.blocking,
-        metadata=check.metadata or None,
+        metadata={**check.metadata, **references},
         automation_condition=_instance(
             declared,
             ("checks", index, "automation_condition"),

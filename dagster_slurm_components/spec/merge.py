@@ -134,7 +134,8 @@ def _forget(path: Path, sources: dict[Path, Layer]) -> None:
 def _copy(value: Any) -> Any:
     if isinstance(value, Mapping):
         return {key: _copy(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
+    # What a template gave may be a tuple of a kind of its own, as Dagster's partitions and conditions are.
+    if type(value) in (list, tuple):
         return [_copy(item) for item in value]
     return value
 
