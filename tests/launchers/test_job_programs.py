@@ -190,6 +190,12 @@ class TestRecords:
         assert records.conclude(0) == 0
         assert not (tmp_path / "status").exists()
 
+    def test_a_job_that_was_told_to_stop_blames_no_rank(self, program, tmp_path):
+        records = program("records")
+        records.record("1", 5)  # survived by a restart
+        assert records.conclude(143, stopped=True) == 143
+        assert not (tmp_path / "status").exists()
+
     def test_a_requeued_job_sets_the_earlier_records_aside(self, program, tmp_path, monkeypatch):
         records = program("records")
         records.record("1", 5)

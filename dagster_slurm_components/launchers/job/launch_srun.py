@@ -26,9 +26,11 @@ def main() -> int:
     family = processes.Family()
     family.start("srun", ["srun", *options.srun, *rank, "--", *payload])
     # Longer than the ranks' own grace: they clean up on their nodes.
-    code, _ = processes.attend(family, "srun", options.grace + 10, functools.partial(family.signal, "srun"))
+    code, stopped = processes.attend(
+        family, "srun", options.grace + 10, functools.partial(family.signal, "srun")
+    )
     family.kill()
-    return records.conclude(code)
+    return records.conclude(code, stopped)
 
 
 if __name__ == "__main__":

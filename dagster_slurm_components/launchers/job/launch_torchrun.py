@@ -85,15 +85,15 @@ def several_nodes(options: argparse.Namespace, payload: List[str], count: int) -
         if records.succeeded() >= least:
             records.say(f"some nodes were lost, but {least} or more came to a good end")
             return 0
-    return records.conclude(code)
+    return records.conclude(code, stopped)
 
 
 def one_node(options: argparse.Namespace, payload: List[str]) -> int:
     """Run one agent here and return the job's exit code."""
     agent = argparse.Namespace(**vars(options))
     agent.standalone = True
-    code = torchrun_node.run(agent, payload)
-    return records.conclude(code)
+    code, stopped = torchrun_node.run(agent, payload)
+    return records.conclude(code, stopped)
 
 
 def main() -> int:

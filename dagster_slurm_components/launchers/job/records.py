@@ -121,9 +121,12 @@ def note(**values: str) -> None:
         file.write(text)
 
 
-def conclude(code: int) -> int:
-    """Return the job's exit code: that of the rank that failed first, which is also made known."""
-    failure = first_failure() if code else None
+def conclude(code: int, stopped: bool = False) -> int:
+    """Return the job's exit code: that of the rank that failed first, which is also made known.
+
+    A job that was told to stop blames no rank: what failed before has been survived, by a restart.
+    """
+    failure = first_failure() if code and not stopped else None
     if failure is None:
         return code
     who, node, own_code = failure

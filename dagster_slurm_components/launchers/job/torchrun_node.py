@@ -59,8 +59,8 @@ def environment(options: argparse.Namespace, number: int) -> Dict[str, str]:
     return env
 
 
-def run(options: argparse.Namespace, payload: List[str]) -> int:
-    """Run the agent and return its exit code."""
+def run(options: argparse.Namespace, payload: List[str]) -> Tuple[int, bool]:
+    """Run the agent; return its exit code, and whether it was asked to stop."""
     number = int(os.environ.get("SLURM_NODEID") or 0)
     rank = [*command_line.program("rank.py"), "--number=RANK", "--output=" + options.output]
     rank += [f"--grace={options.grace:g}", "--signals=stop", "--"]
@@ -79,8 +79,8 @@ def run(options: argparse.Namespace, payload: List[str]) -> int:
         records.record("agent", code)
     elif not code:
         records.succeed()
-    return code
+    return code, stopped
 
 
 if __name__ == "__main__":
-    command_line.finish(lambda: run(*parse()))
+    command_line.finish(lambda: run(*parse())[0])
