@@ -18,7 +18,7 @@ from dagster_slurm_components.spec.resolve import merge_script
 from dagster_slurm_components.spec.rules import script_problems, site_problems
 from dagster_slurm_components.spec.script import Script
 from dagster_slurm_components.spec.templates import is_template, syntax_problems
-from dagster_slurm_components.spec.unrendered import validate_unrendered
+from dagster_slurm_components.spec.unrendered import template_at, validate_unrendered
 
 
 @dataclass(frozen=True)
@@ -87,7 +87,9 @@ class ScriptChecker:
         if script is not None:
             problems += script_problems(script, merged.position)
             if profile.site is not None:
-                problems += site_problems(script, profile.site, merged.position)
+                # What a template stands for can't be held against the site before it is rendered.
+                found = site_problems(script, profile.site, merged.position)
+                problems += [each for each in found if template_at(merged.data, each.path) is None]
         return script, problems
 
     def _missing_files(self, merged: Merged, folder: FilePath) -> Iterator[Problem]:

@@ -1,0 +1,125 @@
+"""``dg-slurm new``: a new project from the template that ships with this package."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import click
+import yaml
+
+from dagster_slurm_components.errors import DagsterSlurmError
+from dagster_slurm_components.spec.problems import did_you_mean
+
+_PACKAGE = Path(__file__).resolve().parents[1]
+
+
+class TemplateError(DagsterSlurmError):
+    """The project can't be made as it was asked for."""
+
+
+@click.command()
+@click.argument("folder", type=click.Path(path_type=Path))
+@click.option("-d", "--data", "answers", multiple=True, metavar="NAME=VALUE", help="Answer a question.")
+@click.option("--defaults", is_flag=True, help="Take the default of every question that --data leaves open.")
+def new(folder: Path, answers: tuple[str, ...], defaults: bool) -> None:
+    """Make a new project in FOLDER.
+
+    The same as `copier copy REPOSITORY FOLDER`, without git. To take over later changes of the template by `copier
+    update`, make the project by copier from the repository.
+    """
+    try:
+        _make(folder, answers, defaults or not sys.stdin.isatty())
+    except TemplateError as error:
+        raise click.ClickException(str(error)) from None
+
+
+def template_folder() -> Path:
+    """Return the folder of ``copier.yml``: inside an installed package, or the root of a source tree."""
+    installed = _PACKAGE / "_template"
+    return installed if installed.is_dir() else _PACKAGE.parent
+
+
+def parse_answers(pairs: Sequence[str], questions: Sequence[str]) -> dict[str, str]:
+    """Return answers by question.
+
+    Args:
+        pairs: ``NAME=VALUE``.
+        questions: The names that there are.
+
+    Raises:
+        TemplateError: A pair is not one, or names no question.
+    """
+    answers = {}
+    for pair in pairs:
+        name, equals, value = pair.partition("=")
+        if not equals:
+            raise TemplateError(f"--data {pair!r} is not NAME=VALUE")
+        if name not in questions:
+            raise TemplateError(f"there is no question `{name}`", hint=did_you_mean(name, questions))
+        answers[name] = value
+    return answers
+
+
+def _make(folder: Path, pairs: Sequence[str], defaults: bool) -> None:
+    try:
+        import copier  # noqa: PLC0415 - an extra, and 0.3 s
+        from copier.errors import CopierAnswersInterrupt, CopierError  # noqa: PLC0415
+    except ImportError:
+        raise TemplateError(
+            "this command needs copier", hint="pip install 'dagster-slurm-components[new]'"
+        ) from None
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise TemplateError(f"{folder} is there already, and not an empty folder")
+    answers = {**_named_after(folder), **parse_answers(pairs, _questions())}
+    try:
+        with _plain_template() as source:
+            copier.run_copy(str(source), folder, data=answers, defaults=defaults)
+    except CopierAnswersInterrupt:
+        raise TemplateError("interrupted; nothing was made") from None
+    except (CopierError, ValueError) as error:
+        raise TemplateError(_sentence(error)) from None
+
+
+@contextmanager
+def _plain_template() -> Iterator[Path]:
+    """Yield a folder with the template and nothing else.
+
+    copier would clone a source tree, and take its last tag instead of its files.
+    """
+    source = template_folder()
+    if not (source / ".git").exists():
+        yield source
+        return
+    with tempfile.TemporaryDirectory(prefix="dg-slurm-new-") as folder:
+        shutil.copy(source / "copier.yml", folder)
+        shutil.copytree(source / "template", Path(folder) / "template")
+        yield Path(folder)
+
+
+def _questions() -> list[str]:
+    questions = yaml.safe_load((template_folder() / "copier.yml").read_text(encoding="utf-8"))
+    return [name for name, about in questions.items() if name[0] != "_" and about.get("when") is not False]
+
+
+def _named_after(folder: Path) -> dict[str, str]:
+    """Return the project's name, if the folder's can be one."""
+    name = re.sub(r"[^a-z0-9]+", "-", folder.resolve().name.lower()).strip("-")
+    return {"project_name": name} if name[:1].isalpha() and name.isascii() else {}
+
+
+def _sentence(error: Exception) -> str:
+    """Reword what copier says of a wrong answer: ``Validation error for question 'x': why``."""
+    text = " ".join(str(error).split())
+    found = re.fullmatch(r"Validation error for question '(\w+)': (.*)", text)
+    if found:
+        return f"the answer to `{found[1]}` can't be taken. {found[2]}"
+    found = re.fullmatch(r"Invalid choice for '(\w+)': '(.*)' is not in \[(.*)\]", text)
+    if found:
+        return f"`{found[2]}` is no answer to `{found[1]}`; write one of {found[3].replace(chr(39), '')}"
+    return text
