@@ -177,8 +177,12 @@ class _Checker:
         return None
 
     def _defs(self, file: FilePath) -> None:
-        for document in load_documents(file):
-            if not isinstance(document.data, Mapping):
+        for document in load_documents(file, keep_empty=True):
+            if document.data is None:  # Dagster 1.13 refuses the file
+                hint = "remove the `---` around nothing"
+                problem = Problem("the document is empty", document.position(), hint=hint, kind="empty")
+                self.problems.append(problem)
+            elif not isinstance(document.data, Mapping):
                 message = "expected a mapping with the `type` of a component"
                 self.problems.append(Problem(message, document.position(), kind="mapping"))
             elif document.data.get("type") == COMPONENT_TYPE:

@@ -131,9 +131,9 @@ def _assets(script: Script, position_of: Locate) -> Iterator[Problem]:
         if asset.partitions_def != script.assets[0].partitions_def:
             message = "the assets of one script must have the same partitions, for one job makes them"
             yield Problem(message, position_of(path), path, kind="partitions")
-        if asset.key in asset.deps and asset.partitions_def is None and not is_template(asset.key):
+        if asset.key in asset.deps and not is_template(asset.key):
             path = (*path, "deps", asset.deps.index(asset.key))
-            message = f"`{asset.key}` depends on itself, which only partitions by time can"
+            message = f"`{asset.key}` depends on itself"
             yield Problem(message, position_of(path), path, kind="deps")
 
 

@@ -110,8 +110,12 @@ def _nodes(text: str) -> tuple[yaml.Node, ...]:
     return tuple(yaml.compose_all(text, Loader=_LOADER))
 
 
-def load_documents(file: FilePath) -> tuple[Document, ...]:
+def load_documents(file: FilePath, *, keep_empty: bool = False) -> tuple[Document, ...]:
     """Read all YAML documents of a file.
+
+    Args:
+        file: The file.
+        keep_empty: Hand back documents with nothing in them too, such as one after a trailing ``---``.
 
     Raises:
         SpecError: The file can't be read, isn't UTF-8, is empty or isn't YAML.
@@ -129,10 +133,10 @@ def load_documents(file: FilePath) -> tuple[Document, ...]:
             "the file is not UTF-8", Position(name, line, 1), hint="save it as UTF-8", kind="encoding"
         )
         raise SpecError([problem]) from exc
-    return parse_documents(text, name)
+    return parse_documents(text, name, keep_empty=keep_empty)
 
 
-def parse_documents(text: str, file: str) -> tuple[Document, ...]:
+def parse_documents(text: str, file: str, *, keep_empty: bool = False) -> tuple[Document, ...]:
     """Read all YAML documents of a text; ``file`` is the name that positions carry.
 
     Raises:
@@ -149,14 +153,22 @@ def parse_documents(text: str, file: str) -> tuple[Document, ...]:
         builder = _Builder(file)
         data = builder.build(node)
         problems += builder.problems
-        documents.append(Document(file, index, data, _at(node, file), text))
+        start = _at(node, file) if data is not None else _before(_at(node, file), text)
+        documents.append(Document(file, index, data, start, text))
     if problems:
         raise SpecError(problems)
     # A trailing `---` or a document of comments holds nothing, and so do all documents of an empty file.
     filled = [document for document in documents if document.data is not None]
     if not filled:
         raise SpecError([Problem("the file is empty", Position(file, 1, 1), kind="empty")])
-    return tuple(filled)
+    return tuple(documents if keep_empty else filled)
+
+
+def _before(end: Position, text: str) -> Position:
+    """Return where an empty document begins: libyaml says only where it ends."""
+    lines = text.split("\n")[: end.line]
+    marks = [number for number, line in enumerate(lines, 1) if line.startswith("---")]
+    return Position(end.file, marks[-1] if marks else 1, 1)
 
 
 class _Builder:

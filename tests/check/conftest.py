@@ -69,6 +69,9 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         if corpus in metafunc.fixturenames:
             found = samples(corpus)
             metafunc.parametrize(corpus, found, ids=[sample.name for sample in found])
+        if f"{corpus}_component" in metafunc.fixturenames:  # what Dagster reads when it loads
+            found = [sample for sample in samples(corpus) if sample.kind in ("defs", "script")]
+            metafunc.parametrize(f"{corpus}_component", found, ids=[sample.name for sample in found])
 
 
 @pytest.fixture(scope="session")
