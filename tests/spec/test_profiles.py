@@ -193,3 +193,29 @@ def test_mistakes_of_a_site_are_told_in_its_file(project):
         load_profile_file(write(project, "x", "site: atlantis\n"))
     assert caught.value.problems[0].position.file == str(site)
     assert caught.value.problems[0].position.line == 2
+
+
+def test_values_from_the_environment_keep_their_spelling(project, monkeypatch):
+    for name, value in {"ACCOUNT": "007", "TIME": "12:00:00", "CPUS": "4", "REQUEUE": "false"}.items():
+        monkeypatch.setenv(name, value)
+    write(
+        project,
+        "x",
+        "resources:\n  account: \"{{ env('ACCOUNT') }}\"\n  time: \"{{ env('TIME') }}\"\n"
+        "  cpus_per_task: \"{{ env('CPUS') }}\"\n  requeue: \"{{ env('REQUEUE') }}\"\n",
+    )
+    assert load_profile("x", start=project).profile.resources.sbatch_options() == (
+        ("account", "007"),
+        ("cpus-per-task", "4"),
+        ("time", "12:00:00"),
+        ("no-requeue", ""),
+    )
+
+
+def test_profiles_are_checked_without_their_variables(project, monkeypatch):
+    monkeypatch.delenv("NOPE", raising=False)
+    file = write(project, "x", "workdir: \"{{ env('NOPE') }}\"\nlimits: {burst: \"{{ env('NOPE') }}\"}\n")
+    assert load_profile_file(file, unrendered=True).profile.limits.burst == 10
+    file.write_text("limits: {brust: \"{{ env('NOPE') }}\"}\n")
+    with pytest.raises(SpecError, match="did you mean `burst`"):
+        load_profile_file(file, unrendered=True)
