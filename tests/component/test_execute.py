@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import dagster as dg
 import pytest
+from dagster.components.testing.utils import component_defs
 
 from dagster_slurm_components.component.script_component import SlurmScriptComponent
 from dagster_slurm_components.pipes import client
@@ -140,8 +141,6 @@ def test_subclass(project, ran, monkeypatch):
         attributes={"scripts": [{"payload": "train.py", "assets": [{"key": "a"}]}]}
     )
     assert isinstance(component, Loud)
-    from dagster.components.testing.utils import component_defs
-
     defs = component_defs(component=component)
     (spec,) = defs.resolve_all_asset_specs()
     assert spec.group_name == "from_a"

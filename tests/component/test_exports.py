@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 
+import pytest
 from dagster.components.core.package_entry import discover_package_objects
 
 import dagster_slurm_components
@@ -44,9 +45,5 @@ def test_dg_finds_the_component():
 
 
 def test_unknown_name():
-    try:
+    with pytest.raises(AttributeError, match="SlurmScriptComponet"):
         dagster_slurm_components.SlurmScriptComponet  # noqa: B018
-    except AttributeError as error:
-        assert "SlurmScriptComponet" in str(error)
-    else:
-        raise AssertionError("no such name")
