@@ -32,6 +32,10 @@ class HostUnreachableError(HostError):
     """The host can't be reached now, or the connection was lost: waiting may heal it, nothing is decided."""
 
 
+class LoginRequiredError(HostUnreachableError):
+    """The host asks for something that only a person can answer; after ``dg-slurm login PROFILE`` all goes on."""
+
+
 class HostRefusedError(HostError):
     """The host, or our check of it, said no (host key, login, satellite's python): waiting alone won't heal it."""
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from dagster_slurm_components.errors import HostUnreachableError, SatelliteError
-from dagster_slurm_components.hosts import satellite
+from dagster_slurm_components.hosts import satellite, wire
 from dagster_slurm_components.hosts.base import Reply
 
 _PROBE = 15.0
@@ -53,6 +53,11 @@ class _Waiting:
     blob: bytes = b""
 
 
+def _request(number: int, op: str, params: Mapping[str, Any], timeout: float) -> dict[str, Any]:
+    # The timeout is for an agent in between, which waits for the host in our stead; a satellite passes over it.
+    return {"id": number, "op": op, "params": dict(params), "timeout": timeout}
+
+
 class Channel:
     """One connection to a satellite."""
 
@@ -85,7 +90,7 @@ class Channel:
         if header is None:
             raise self._unreachable(f"the connection was lost: {self._loss}")
         if not header["ok"]:
-            raise SatelliteError(header["error"], code=header["code"], where=self._name)
+            raise wire.error_of(header, self._name)
         return Reply(header["result"], waiting.blob)
 
     def close(self) -> None:
@@ -96,7 +101,7 @@ class Channel:
     def _send(self, op: str, params: Mapping[str, Any], blob: bytes, timeout: float) -> _Waiting:
         number = next(self._numbers)
         try:
-            frame = satellite.encode_frame({"id": number, "op": op, "params": dict(params)}, blob)
+            frame = satellite.encode_frame(_request(number, op, params, timeout), blob)
         except satellite.FrameError as error:
             raise SatelliteError(str(error), code="too_large", where=self._name) from error
         waiting = _Waiting()

@@ -5,7 +5,11 @@ from __future__ import annotations
 import os
 import threading
 
+from dagster_slurm_components.hosts.agent import place
+from dagster_slurm_components.hosts.agent.client import AgentDialer
+from dagster_slurm_components.hosts.answers import Answers
 from dagster_slurm_components.hosts.base import Host
+from dagster_slurm_components.hosts.dialers import ssh_dialer
 from dagster_slurm_components.hosts.local import InProcessHost
 from dagster_slurm_components.hosts.remote import RemoteHost
 from dagster_slurm_components.spec.hosts import HostSpec, LocalHost, SshHost
@@ -28,7 +32,11 @@ def connect(spec: HostSpec) -> Host:
     key = (os.getpid(), spec.model_dump_json(exclude_unset=True))
     with _lock:
         if key not in _hosts:
-            from dagster_slurm_components.hosts.ssh import SshDialer  # noqa: PLC0415 - paramiko on use only
-
-            _hosts[key] = RemoteHost(SshDialer(spec))
+            _hosts[key] = _remote(spec)
         return _hosts[key]
+
+
+def _remote(spec: SshHost) -> RemoteHost:
+    if spec.agent and place.wanted():
+        return RemoteHost(AgentDialer(spec), interval=AgentDialer.INTERVAL)
+    return RemoteHost(ssh_dialer(spec, Answers(spec.secret_command)), interval=spec.reconnect_interval)

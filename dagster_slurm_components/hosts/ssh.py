@@ -5,17 +5,18 @@ from __future__ import annotations
 import random
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import paramiko
 
 from dagster_slurm_components.errors import HostError, HostRefusedError, HostUnreachableError
 from dagster_slurm_components.hosts import bootstrap, ssh_route
+from dagster_slurm_components.hosts.answers import Answers
 from dagster_slurm_components.hosts.channel import Pipe
 from dagster_slurm_components.spec.hosts import SshHost
 
-_PAUSES = (0.5, 1.0, 2.0, 4.0, 8.0, 12.0)
+PAUSES = (0.5, 1.0, 2.0, 4.0, 8.0, 12.0)
 """Seconds between attempts when sshd hangs up early: above MaxStartups (10 by default) it drops at random."""
 
 _PIECE = 256 * 1024
@@ -64,6 +65,8 @@ class SshDialer:
 
     Args:
         spec: The host.
+        answers: Who knows the login's secrets.
+        pauses: Seconds before further attempts when the host drops newcomers.
         sleep: Waits between attempts.
         jitter: Between 0 and 1; keeps processes that were dropped together from coming back together.
     """
@@ -71,18 +74,22 @@ class SshDialer:
     def __init__(
         self,
         spec: SshHost,
+        answers: Answers | None = None,
         *,
+        pauses: Sequence[float] = PAUSES,
         sleep: Callable[[float], None] = time.sleep,
         jitter: Callable[[], float] = random.random,
     ) -> None:
         self._spec = spec
+        self._answers = answers or Answers(spec.secret_command)
+        self._pauses = pauses
         self._sleep = sleep
         self._jitter = jitter
         self.name = f"{spec.user}@" * bool(spec.user) + f"{spec.hostname}:{spec.port}"
 
     def dial(self) -> Pipe:
         """Connect, log in and start the satellite; see ``Dialer``."""
-        for pause in _PAUSES:
+        for pause in self._pauses:
             try:
                 return self._dial_once()
             except DroppedError:
@@ -90,7 +97,7 @@ class SshDialer:
         return self._dial_once()
 
     def _dial_once(self) -> Pipe:
-        route = ssh_route.connections(self._spec)
+        route = ssh_route.connections(self._spec, self._answers)
 
         def hang_up() -> None:
             for connection in reversed(route):

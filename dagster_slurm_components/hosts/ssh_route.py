@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +13,9 @@ import paramiko
 
 from dagster_slurm_components.errors import HostRefusedError
 from dagster_slurm_components.hosts import known_hosts
+from dagster_slurm_components.hosts.answers import Answers
 from dagster_slurm_components.hosts.known_hosts import Verdict
-from dagster_slurm_components.hosts.ssh_login import KeyLogin
+from dagster_slurm_components.hosts.ssh_login import Login
 from dagster_slurm_components.spec.hosts import JumpHost, SshHost
 
 _SYSTEM_KNOWN_HOSTS = ("/etc/ssh/ssh_known_hosts", "/etc/ssh/ssh_known_hosts2")
@@ -22,27 +23,36 @@ _USER_KNOWN_HOSTS = ("~/.ssh/known_hosts", "~/.ssh/known_hosts2")
 _DEAD_AFTER = 60_000
 """Milliseconds after which the kernel gives up a connection on which nothing is acknowledged."""
 
+_TYPING = 120.0
+"""Seconds for a person to answer; sshd's own LoginGraceTime is as long."""
+
 _LOGGER = "dagster_slurm_components.paramiko"
 if logging.getLogger(_LOGGER).level == logging.NOTSET:
     # paramiko logs each lost connection with a traceback; our errors say it once. Lower the level to see all.
     logging.getLogger(_LOGGER).setLevel(logging.CRITICAL + 1)
 
 
-def connections(spec: SshHost) -> list[Any]:
+def connections(spec: SshHost, answers: Answers) -> list[Any]:
     """Return the unopened fabric connections to a host, the nearest hop first and the host itself last.
 
     What the spec leaves open comes from ``~/.ssh/config``, jump hosts included.
+
+    Raises:
+        LoginRequiredError: A hop asks for what only a person can answer; nothing was dialed.
     """
     config = fabric.Config()
     gateway = None
     for jump in spec.jump:
-        gateway = _connection(jump, spec, config, gateway)
-    target = _connection(spec, spec, config, gateway)
+        gateway = _connection(jump, spec, config, gateway, answers)
+    target = _connection(spec, spec, config, gateway, answers)
     route = [target]
     while isinstance(route[0].gateway, fabric.Connection):
         route.insert(0, route[0].gateway)
     for connection in route:
         _secure(connection, spec)
+    hops: list[SshHost | JumpHost] = [*spec.jump, spec]
+    for connection, hop in zip(reversed(route), reversed(hops), strict=False):
+        answers.check(connection_name(connection), hop.login)
     return route
 
 
@@ -61,7 +71,7 @@ def connection_name(connection: Any) -> str:
     return f"{connection.user}@{connection.host}:{connection.port}"
 
 
-def _connection(hop: SshHost | JumpHost, spec: SshHost, config: Any, gateway: Any) -> Any:
+def _connection(hop: SshHost | JumpHost, spec: SshHost, config: Any, gateway: Any, answers: Answers) -> Any:
     connection = fabric.Connection(
         hop.hostname,
         user=hop.user or spec.user,
@@ -72,20 +82,22 @@ def _connection(hop: SshHost | JumpHost, spec: SshHost, config: Any, gateway: An
         forward_agent=False,
     )
     key_file = hop.key_file or spec.key_file
-    connection.connect_kwargs = {"auth_strategy": _login(connection, key_file)}
+    connection.connect_kwargs = {"auth_strategy": _login(connection, key_file, hop.login, answers)}
     return connection
 
 
-def _login(connection: Any, key_file: str | None) -> KeyLogin:
+def _login(connection: Any, key_file: str | None, steps: Sequence[str], answers: Answers) -> Login:
     files = connection.ssh_config.get("identityfile", [])
-    return KeyLogin(connection_name(connection), connection.user, key_file, files)
+    name = connection_name(connection)
+    return Login(name, connection.user, key_file, files, steps=steps, answers=answers)
 
 
 def _secure(connection: Any, spec: SshHost) -> None:
     # fabric accepts every host key (AutoAddPolicy) and reads no known_hosts; hops that it made itself from
     # ~/.ssh/config are no different.
     if "auth_strategy" not in connection.connect_kwargs:
-        connection.connect_kwargs = {"auth_strategy": _login(connection, None)}
+        connection.connect_kwargs = {"auth_strategy": _login(connection, None, ["key"], Answers())}
+    login: Login = connection.connect_kwargs["auth_strategy"]
     policy = HostKeys(connection, spec.known_hosts_file)
     connection.client = paramiko.SSHClient()
     connection.client.set_missing_host_key_policy(policy)
@@ -93,7 +105,7 @@ def _secure(connection: Any, spec: SshHost) -> None:
     connection.connect_timeout = spec.connect_timeout
     connection.connect_kwargs.update(
         banner_timeout=spec.connect_timeout,
-        auth_timeout=max(spec.connect_timeout, 30),
+        auth_timeout=_TYPING if login.interactive else max(spec.connect_timeout, 30),
         channel_timeout=spec.connect_timeout,
         transport_factory=_transport_factory(policy.known_types()),
     )

@@ -40,6 +40,9 @@ class JumpHost(Model):
     key_file: Word | None = Field(
         default=None, description="Private key; else that of the host itself.", examples=["~/.ssh/id_ed25519"]
     )
+    login: list[LoginStep] = Field(
+        default=["key"], description="What this hop asks for, in order.", examples=[["password", "otp"]]
+    )
 
 
 def _jump(value: Any) -> Any:
@@ -94,6 +97,27 @@ class SshHost(HostSpec):
         default=["key"],
         description="What the host asks for, in order; all but `key` need `dg-slurm login PROFILE` once.",
         examples=[["key", "otp"]],
+    )
+    secret_command: list[Word] = Field(
+        default=[],
+        description="Command on this machine that prints the answer to a question of the login, where the centre"
+        " allows that; it finds the question in `DG_SLURM_KIND`, `DG_SLURM_PROMPT` and `DG_SLURM_HOST`.",
+        examples=[["pass", "show", "hpc/otp"]],
+    )
+    dialer: Literal["fabric", "ssh"] = Field(
+        default="fabric",
+        description="`ssh` uses the ssh program, for Kerberos, FIDO keys and what only `~/.ssh/config` can say.",
+        examples=["ssh"],
+    )
+    agent: bool = Field(
+        default=True,
+        description="Whether all processes of a user on this machine share one connection, through the agent.",
+        examples=[False],
+    )
+    reconnect_interval: AboveZero = Field(
+        default=15,
+        description="Least seconds between two attempts to connect; after failures they grow to a minute.",
+        examples=[15],
     )
     connect_timeout: AboveZero = Field(
         default=15, description="Seconds until a connection attempt fails.", examples=[15]

@@ -262,7 +262,7 @@ class TestLosses:
             slept = []
             with pytest.raises(HostUnreachableError, match="hung up"):
                 reach(spec, sleep=slept.append, jitter=lambda: 0.5).call("ping")
-        assert slept == list(ssh._PAUSES)
+        assert slept == list(ssh.PAUSES)
 
     def test_newcomers_that_sshd_drops_come_back_and_all_get_in(self, sshd_factory):
         server = sshd_factory("MaxStartups 2:100:2")

@@ -1,0 +1,200 @@
+"""Talking to the agent, and starting it when there is none."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from dagster_slurm_components.errors import HostRefusedError, HostUnreachableError
+from dagster_slurm_components.hosts import wire
+from dagster_slurm_components.hosts.agent import place
+from dagster_slurm_components.hosts.agent.pipes import SocketPipe
+from dagster_slurm_components.hosts.answers import Prompt
+from dagster_slurm_components.hosts.channel import Pipe
+from dagster_slurm_components.spec.hosts import SshHost
+
+_START = 60.0
+"""Seconds for the agent to start; on a busy machine Python alone may take many."""
+
+
+class AgentDialer:
+    """Reaches a host through the agent."""
+
+    INTERVAL = 0.5
+    """Seconds between two attempts to reach the agent itself; those to the host are the agent's affair."""
+
+    def __init__(self, spec: SshHost) -> None:
+        self._spec = spec
+        self.name = f"{spec.user}@" * bool(spec.user) + f"{spec.hostname}:{spec.port}"
+
+    def dial(self) -> Pipe:
+        """Return a pipe through the agent; see ``Dialer``."""
+        pipe = connected()
+        try:
+            ask(pipe, "host", host=described(self._spec))
+        except BaseException:
+            pipe.close()
+            raise
+        return pipe
+
+
+def described(spec: SshHost) -> str:
+    """Return a host as the agent reads it: what is not set stays open for ``~/.ssh/config``."""
+    return spec.model_dump_json(exclude_unset=True)
+
+
+def status() -> dict[str, Any] | None:
+    """Return what the agent says of itself, or nothing when none runs."""
+    return _if_running("status")
+
+
+def stop() -> dict[str, Any] | None:
+    """End the agent and with it all connections; return what it said, or nothing when none ran."""
+    said = _if_running("stop")
+    deadline = time.monotonic() + _START
+    while said is not None and _try() is not None:
+        if time.monotonic() > deadline:
+            raise HostUnreachableError(f"the agent (pid {said['pid']}) does not end")
+        time.sleep(0.05)
+    return said
+
+
+def login(spec: SshHost, person: Callable[[Prompt], str]) -> dict[str, Any]:
+    """Let the agent log in and ask a person what the host asks.
+
+    Returns:
+        ``already``: a connection stood.
+
+    Raises:
+        HostError: The login failed.
+    """
+    pipe = connected()
+    try:
+        said = ask(pipe, "login", host=described(spec))
+        while "prompt" in said:
+            pipe.say({"answer": person(Prompt(**said["prompt"]))})
+            said = _heard(pipe)
+        return said
+    finally:
+        pipe.close()
+
+
+def ask(pipe: SocketPipe, want: str, **more: Any) -> dict[str, Any]:
+    """Say what the connection is for and return the agent's answer.
+
+    Raises:
+        HostError: The agent, or the host behind it, said no.
+    """
+    try:
+        pipe.say({"want": want, "version": place.version(), **more})
+    except OSError as error:
+        raise HostUnreachableError(f"the agent was lost: {error}") from error
+    return _heard(pipe)
+
+
+def connected() -> SocketPipe:
+    """Return a connection to the agent, which is started if none runs.
+
+    Of many processes that find none, one starts it and the others wait: they queue at a lock.
+
+    Raises:
+        HostRefusedError: It can't be started here.
+        HostUnreachableError: It did not start in time.
+    """
+    pipe = _try()
+    if pipe is not None:
+        return pipe
+    folder = place.folder()
+    with _queued(folder / "start.lock"):
+        pipe = _try()  # somebody before us in the queue has started it
+        return pipe if pipe is not None else _start(folder)
+
+
+def _if_running(want: str) -> dict[str, Any] | None:
+    pipe = _try()
+    if pipe is None:
+        return None
+    try:
+        return ask(pipe, want)
+    except HostUnreachableError:
+        return None  # it ended meanwhile
+    finally:
+        pipe.close()
+
+
+def _heard(pipe: SocketPipe) -> dict[str, Any]:
+    try:
+        said = pipe.hear()
+    except OSError as error:
+        raise HostUnreachableError(f"the agent was lost: {error}") from error
+    if not said["ok"]:
+        raise wire.error_of(said, "agent")
+    return said
+
+
+def _try() -> SocketPipe | None:
+    connection = socket.socket(socket.AF_UNIX)
+    try:
+        connection.connect(place.address())
+    except (FileNotFoundError, ConnectionRefusedError):
+        connection.close()
+        return None
+    except BaseException:
+        connection.close()
+        raise
+    return SocketPipe(connection)
+
+
+@contextlib.contextmanager
+def _queued(path: Path) -> Iterator[None]:
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _start(folder: Path) -> SocketPipe:
+    log = folder / "log"
+    # Its own session, no standard streams and no inherited files: it outlives us, whoever waits for our end.
+    with open(os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as output:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "dagster_slurm_components.hosts.agent"],
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            cwd="/",
+            env=_environment(folder),
+            start_new_session=True,
+        )
+    deadline = time.monotonic() + _START
+    while time.monotonic() < deadline:
+        pipe = _try()
+        if pipe is not None:
+            return pipe
+        if process.poll() not in (None, 0):
+            said = log.read_text(errors="replace").strip()
+            raise HostRefusedError(
+                f"the agent did not start: {said}",
+                hint=f"Set {place.SWITCH}=off to connect without it.",
+            )
+        time.sleep(0.02)
+    raise HostUnreachableError(f"the agent did not start within {_START:g} s", where=str(log))
+
+
+def _environment(folder: Path) -> dict[str, str]:
+    # The way this process found the package is the agent's, too.
+    return {
+        **os.environ,
+        place.FOLDER: str(folder),
+        "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),
+    }

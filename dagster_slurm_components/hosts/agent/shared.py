@@ -1,0 +1,77 @@
+"""One host as the agent holds it: the connection, the login's secrets, and what is counted for ``dg-slurm status``."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from dagster_slurm_components.hosts.answers import INTERACTIVE, Answers, Prompt
+from dagster_slurm_components.hosts.base import Reply
+from dagster_slurm_components.hosts.dialers import ssh_dialer
+from dagster_slurm_components.hosts.remote import RemoteHost
+from dagster_slurm_components.spec.hosts import JumpHost, SshHost
+
+_WATCHED = 120.0
+"""Seconds after which a job whose files nobody reads counts as watched no more."""
+
+
+class SharedHost:
+    """The one connection to a host, for all clients of the agent."""
+
+    def __init__(self, spec: SshHost) -> None:
+        self.answers = Answers(spec.secret_command)
+        dialer = ssh_dialer(spec, self.answers, patient=True)
+        self.host = RemoteHost(dialer, interval=spec.reconnect_interval)
+        hops: list[SshHost | JumpHost] = [*spec.jump, spec]
+        self.interactive = any(step in INTERACTIVE for hop in hops for step in hop.login)
+        self._lock = threading.Lock()
+        self._calls = 0
+        self._queries = 0
+        self._contact: float | None = None
+        self._watched: dict[str, float] = {}
+
+    def call(self, op: str, params: Mapping[str, Any], blob: bytes, timeout: float) -> Reply:
+        """Do one operation on the host; see ``Host.call``."""
+        if op == "read":
+            self._note_watched(params)
+        reply = self.host.call(op, params, blob, timeout=timeout)
+        with self._lock:
+            self._calls += 1
+            self._queries += bool(op == "snapshot" and reply.result.get("fresh"))
+            self._contact = time.time()
+        return reply
+
+    def login(self, person: Callable[[Prompt], str]) -> bool:
+        """Connect, asking a person; return whether a connection stood already."""
+        if self.host.connected:
+            return True
+        with self.answers.asking(person):
+            self.host.connect()
+        return False
+
+    def status(self) -> dict[str, Any]:
+        """Return what is known of the host now."""
+        failure = self.host.failure
+        with self._lock:
+            self._forget()
+            return {
+                "host": self.host.name,
+                "connected": self.host.connected,
+                "failure": str(failure) if failure else None,
+                "calls": self._calls,
+                "queries": self._queries,
+                "jobs": len(self._watched),
+                "last_contact": self._contact,
+            }
+
+    def _note_watched(self, params: Mapping[str, Any]) -> None:
+        now = time.monotonic()
+        found = [path for path, *_ in params.get("files", []) if path.endswith("/status")]
+        with self._lock:
+            self._watched.update(dict.fromkeys(found, now))
+
+    def _forget(self) -> None:
+        oldest = time.monotonic() - _WATCHED
+        self._watched = {path: seen for path, seen in self._watched.items() if seen > oldest}

@@ -1,0 +1,139 @@
+"""The answers to what a login asks: remembered in memory, from the user's own command, or asked from a person."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import subprocess
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+from dagster_slurm_components.errors import HostRefusedError, LoginRequiredError
+
+INTERACTIVE = frozenset({"password", "otp"})
+"""The steps of a login that somebody has to answer."""
+
+_COMMAND_TIMEOUT = 60.0
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """A question of the login. It comes from the SSH protocol itself, never from text that the host prints.
+
+    Attributes:
+        host: Who asks, ``user@hostname:port``.
+        kind: ``password`` or ``otp``, as the profile's ``login`` says.
+        text: The question in the host's words.
+        echo: Whether the answer may be shown while it is typed.
+        instructions: What the host says beside it.
+    """
+
+    host: str
+    kind: str
+    text: str
+    echo: bool = False
+    instructions: str = ""
+
+
+class Answers:
+    """What is known of the secrets of one host and its jump hosts. Secrets stay in this process's memory.
+
+    A password is kept for the next connection; a one-time password is not. After a wrong answer nothing is
+    answered by itself until a person has logged in: repeated wrong logins lock accounts.
+
+    Args:
+        command: The user's own command, or nothing.
+    """
+
+    def __init__(self, command: Sequence[str] = ()) -> None:
+        self._command = list(command)
+        self._kept: dict[tuple[str, str], str] = {}
+        self._person: Callable[[Prompt], str] | None = None
+        self._wrong = False
+        self._lock = threading.Lock()
+
+    @contextlib.contextmanager
+    def asking(self, person: Callable[[Prompt], str]) -> Iterator[None]:
+        """Ask a person meanwhile."""
+        with self._lock:
+            self._person = person
+            try:
+                yield
+            finally:
+                self._person = None
+
+    @property
+    def attended(self) -> bool:
+        """Whether a person is there to answer."""
+        return self._person is not None
+
+    def check(self, host: str, steps: Sequence[str]) -> None:
+        """Raise LoginRequiredError when a login would ask what nobody can answer: then it is not even tried."""
+        asked = [step for step in steps if step in INTERACTIVE]
+        if not asked or self.attended:
+            return
+        if self._wrong:
+            raise required(host, "the last answer was not accepted")
+        if not self._command and any((host, step) not in self._kept or step == "otp" for step in asked):
+            raise required(host, f"the login asks for {' and '.join(asked)}")
+
+    def answer(self, prompt: Prompt) -> str:
+        """Return the answer to a question.
+
+        Raises:
+            LoginRequiredError: Nobody can answer it.
+            HostRefusedError: The user's command failed.
+        """
+        person = self._person
+        if person is not None:
+            found = person(prompt)
+        elif (prompt.host, prompt.kind) in self._kept:
+            return self._kept[prompt.host, prompt.kind]
+        elif self._command:
+            found = self._run(prompt)
+        else:
+            raise required(prompt.host, f"the login asks: {prompt.text.strip()}")
+        if prompt.kind == "password":
+            self._kept[prompt.host, prompt.kind] = found
+        return found
+
+    def accepted(self) -> None:
+        """The answers were right."""
+        self._wrong = False
+
+    def refused(self) -> None:
+        """The answers were wrong: forget them."""
+        self._wrong = True
+        self._kept.clear()
+
+    def _run(self, prompt: Prompt) -> str:
+        asked = {"DG_SLURM_KIND": prompt.kind, "DG_SLURM_PROMPT": prompt.text, "DG_SLURM_HOST": prompt.host}
+        try:
+            done = subprocess.run(
+                self._command,
+                env={**os.environ, **asked},
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                text=True,
+                timeout=_COMMAND_TIMEOUT,
+                check=False,
+            )
+        except (OSError, subprocess.TimeoutExpired) as error:
+            # Not the error's own text of a timeout: it would hold what the command printed.
+            reason = error.strerror if isinstance(error, OSError) else f"no answer in {_COMMAND_TIMEOUT:g} s"
+            raise HostRefusedError(
+                f"secret_command {self._command[0]!r}: {reason}", where=prompt.host
+            ) from None
+        if done.returncode != 0 or not done.stdout.strip():
+            raise HostRefusedError(
+                f"secret_command {self._command[0]!r} ended with status {done.returncode} and "
+                f"{'an' if done.stdout.strip() else 'no'} answer: {done.stderr.strip()[:500]}",
+                where=prompt.host,
+            )
+        return done.stdout.splitlines()[0]
+
+
+def required(host: str, why: str) -> LoginRequiredError:
+    """Return the error that asks for a person."""
+    return LoginRequiredError(why, where=host, hint="Log in once with: dg-slurm login PROFILE")

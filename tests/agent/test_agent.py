@@ -1,0 +1,263 @@
+"""The agent: one connection for all processes, whatever becomes of them."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import signal
+import stat
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+from sshd_fixture import Sshd
+
+from dagster_slurm_components.errors import HostRefusedError, HostUnreachableError, SatelliteError
+from dagster_slurm_components.hosts.agent import client, place
+from dagster_slurm_components.hosts.agent.client import AgentDialer
+from dagster_slurm_components.hosts.agent.server import Agent
+from dagster_slurm_components.hosts.client import Satellite
+from dagster_slurm_components.hosts.connect import connect
+from dagster_slurm_components.hosts.local import InProcessHost
+from dagster_slurm_components.hosts.remote import RemoteHost
+from dagster_slurm_components.spec.hosts import LocalHost, SshHost
+
+FORK = multiprocessing.get_context("fork")
+
+
+def through_agent(spec: SshHost) -> RemoteHost:
+    return RemoteHost(AgentDialer(spec), interval=0.05)
+
+
+def work(spec: SshHost, number: int, results: object) -> None:
+    """One Dagster process: 20 steps that share its host."""
+    host = through_agent(spec)
+    remote = Satellite(host)
+    with ThreadPoolExecutor(20) as pool:
+        said = list(
+            pool.map(lambda step: remote.run(["echo", f"{number}.{step}"]).stdout.decode().strip(), range(20))
+        )
+    host.close()
+    results.put(said)  # type: ignore[attr-defined]
+
+
+@pytest.mark.ssh
+def test_f03_four_processes_of_twenty_steps_make_one_login(sshd: Sshd, agent_folder: Path) -> None:
+    results = FORK.Queue()
+    processes = [FORK.Process(target=work, args=(sshd.spec(), number, results)) for number in range(4)]
+    for process in processes:
+        process.start()
+    said = [line for _ in processes for line in results.get(timeout=60)]
+    for process in processes:
+        process.join(30)
+    assert sorted(said) == sorted(f"{number}.{step}" for number in range(4) for step in range(20))
+    assert sshd.logins() == 1
+    about = client.status()
+    assert about is not None
+    assert about["hosts"][0]["calls"] == 80
+    assert about["hosts"][0]["connected"]
+
+
+def ask_pid(results: object) -> None:
+    pipe = client.connected()
+    results.put(client.ask(pipe, "status")["pid"])  # type: ignore[attr-defined]
+    pipe.close()
+
+
+def test_twenty_processes_start_exactly_one(agent_folder: Path) -> None:
+    results = FORK.Queue()
+    processes = [FORK.Process(target=ask_pid, args=(results,)) for _ in range(20)]
+    for process in processes:
+        process.start()
+    pids = {results.get(timeout=90) for _ in processes}
+    for process in processes:
+        process.join(30)
+    assert len(pids) == 1
+    assert not Agent(agent_folder).serve(), "a second one ends at once"
+
+
+def test_only_this_user_can_talk_to_it(agent_folder: Path) -> None:
+    client.connected().close()
+    assert stat.S_IMODE((agent_folder / "socket").stat().st_mode) == 0o600
+    assert stat.S_IMODE(agent_folder.stat().st_mode) == 0o700
+    agent_folder.chmod(0o755)
+    with pytest.raises(HostRefusedError, match="closed to others"):
+        client.connected()
+    agent_folder.chmod(0o700)
+
+
+@pytest.mark.ssh
+def test_a_client_that_is_killed_leaves_the_others_their_connection(sshd: Sshd, agent_folder: Path) -> None:
+    spec = sshd.spec()
+    ready = FORK.Event()
+
+    def hang() -> None:
+        remote = Satellite(through_agent(spec))
+        remote.hello()
+        ready.set()
+        remote.run(["sleep", "300"], timeout=400)
+
+    victim = FORK.Process(target=hang)
+    victim.start()
+    assert ready.wait(60)
+    other = through_agent(spec)
+    Satellite(other).hello()
+    assert victim.pid is not None
+    os.kill(victim.pid, signal.SIGKILL)
+    victim.join(10)
+    assert Satellite(other).run(["echo", "still"]).stdout == b"still\n"
+    assert sshd.logins() == 1
+    other.close()
+
+
+@pytest.mark.ssh
+def test_a_killed_agent_is_replaced_and_the_calls_go_on(sshd: Sshd, agent_folder: Path) -> None:
+    host = through_agent(sshd.spec())
+    remote = Satellite(host)
+    remote.hello()
+    about = client.status()
+    assert about is not None
+    with ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(remote.run, ["sleep", "300"])
+        time.sleep(0.3)
+        os.kill(about["pid"], signal.SIGKILL)
+        with pytest.raises(HostUnreachableError):
+            waiting.result(10)
+    deadline = time.monotonic() + 60
+    while True:
+        try:
+            assert remote.run(["echo", "again"]).stdout == b"again\n"
+            break
+        except HostUnreachableError:
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+    after = client.status()
+    assert after is not None
+    assert after["pid"] != about["pid"]
+    assert sshd.logins() == 2
+    host.close()
+
+
+@pytest.mark.ssh
+def test_errors_keep_their_meaning_through_the_agent(sshd: Sshd, agent_folder: Path) -> None:
+    host = through_agent(sshd.spec())
+    with pytest.raises(SatelliteError) as caught:
+        Satellite(host).disk("/no/such/folder")
+    assert caught.value.code == "missing" or "No such file" in caught.value.message
+    sshd.known_hosts.write_text("")
+    with pytest.raises(HostRefusedError, match="is not known") as refused:
+        through_agent(sshd.spec(connect_timeout=9)).call("ping")
+    assert "ssh-keyscan" in str(refused.value.hint)
+    with pytest.raises(HostUnreachableError, match="can't connect"):
+        through_agent(sshd.spec(hostname="no-such-host.invalid")).call("ping")
+    host.close()
+
+
+@pytest.mark.ssh
+def test_f01_a_cut_connection_is_redialed_once_for_all(sshd: Sshd, agent_folder: Path) -> None:
+    spec = sshd.spec(reconnect_interval=0.3)
+    hosts = [through_agent(spec) for _ in range(8)]
+    for host in hosts:
+        host.call("ping")
+    sshd.cut()
+
+    def back(host: RemoteHost) -> None:
+        deadline = time.monotonic() + 30
+        while True:
+            try:
+                host.call("ping")
+                return
+            except HostUnreachableError:
+                assert time.monotonic() < deadline
+                time.sleep(0.05)
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(back, hosts))
+    assert sshd.logins() == 2
+    for host in hosts:
+        host.close()
+
+
+def serving(folder: Path, idle: float) -> threading.Thread:
+    thread = threading.Thread(target=Agent(folder, idle=idle).serve, daemon=True)
+    thread.start()
+    deadline = time.monotonic() + 10
+    while not (folder / "socket").exists():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    return thread
+
+
+def test_it_ends_when_nobody_uses_it(agent_folder: Path) -> None:
+    thread = serving(agent_folder, idle=0.5)
+    thread.join(10)
+    assert not thread.is_alive()
+    assert not (agent_folder / "socket").exists()
+    assert client.status() is None
+
+
+def test_another_version_is_told_and_an_unused_agent_makes_room(agent_folder: Path) -> None:
+    thread = serving(agent_folder, idle=60)
+    spec = SshHost(hostname="h.invalid")
+    user = client.connected()
+    client.ask(user, "host", host=client.described(spec))
+
+    def said_to_another_version() -> dict[str, object]:
+        pipe = client.connected()
+        pipe.say({"want": "host", "version": "another", "host": client.described(spec)})
+        said = pipe.hear()
+        pipe.close()
+        return said
+
+    refused = said_to_another_version()
+    assert refused["code"] == "agent:refused"
+    assert "dg-slurm agent stop" in str(refused["hint"])
+    user.close()
+    deadline = time.monotonic() + 10
+    while (said := said_to_another_version())["code"] == "agent:refused":
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    assert said["code"] == "agent:unreachable"
+    thread.join(10)
+    assert not thread.is_alive()
+
+
+@pytest.mark.ssh
+def test_a_stale_socket_is_taken_over(sshd: Sshd, agent_folder: Path) -> None:
+    """F04: a socket left behind by a killed agent."""
+    client.connected().close()
+    about = client.status()
+    assert about is not None
+    os.kill(about["pid"], signal.SIGKILL)
+    for _ in range(200):
+        if client.status() is None:
+            break
+        time.sleep(0.02)
+    assert (agent_folder / "socket").exists()
+    host = through_agent(sshd.spec())
+    assert Satellite(host).hello().user
+    host.close()
+
+
+def test_who_goes_without(agent_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    spec = SshHost(hostname="h.invalid", user="a")
+    assert isinstance(connect(LocalHost()), InProcessHost)
+    assert isinstance(connect(spec)._dialer, AgentDialer)  # type: ignore[attr-defined]
+    assert not isinstance(
+        connect(SshHost(hostname="h.invalid", user="b", agent=False))._dialer,  # type: ignore[attr-defined]
+        AgentDialer,
+    )
+    monkeypatch.setenv(place.SWITCH, "off")
+    direct = connect(SshHost(hostname="h.invalid", user="c"))
+    assert not isinstance(direct._dialer, AgentDialer)  # type: ignore[attr-defined]
+    monkeypatch.setenv(place.SWITCH, "maybe")
+    with pytest.raises(HostRefusedError, match="'on' or 'off'"):
+        connect(SshHost(hostname="h.invalid", user="d"))
+    assert client.status() is None, "nothing was started"
+
+
+def test_the_host_travels_with_what_it_leaves_open() -> None:
+    assert json.loads(client.described(SshHost(hostname="cluster"))) == {"hostname": "cluster"}
