@@ -14,7 +14,6 @@ import pydantic
 from dagster_slurm_components.errors import DagsterSlurmError
 from dagster_slurm_components.spec.place import KEY, Path, Position
 
-
 Level = Literal["error", "warning"]
 
 

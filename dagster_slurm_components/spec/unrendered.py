@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from dagster_slurm_components.spec.base import UNRENDERED, kept
-from dagster_slurm_components.spec.place import Path
+from dagster_slurm_components.spec.place import KEY, Path
 from dagster_slurm_components.spec.templates import is_template
 
 ModelT = TypeVar("ModelT", bound=BaseModel)
@@ -63,6 +63,8 @@ def _original(path: Path, removed: set[Path]) -> Path:
 
 def template_at(data: Any, path: Path) -> Path | None:
     """Return the path of the template at or above ``path``, if there is one."""
+    if path and path[-1] == KEY:  # the key is wrong, whatever stands behind it
+        path = path[:-2]
     for depth, part in enumerate((*path, None)):
         if is_template(data):
             return path[:depth]
