@@ -75,8 +75,8 @@ def test_the_payloads_run_by_hand_one_after_the_other(tmp_path: Path):
 )
 def test_shell_reports_carry_any_text_unchanged(value: str, tmp_path: Path):
     reported = tmp_path / "messages.jsonl"
-    script = f'source {PIPES_SH}; pipes_log "$1"; pipes_materialize \'key/with space\' "name=$1"'
-    run(["bash", "-c", script, "bash", value], DAGSTER_SLURM_MESSAGES=str(reported))
+    script = 'source "$0"; pipes_log "$1"; pipes_materialize "key/with space" "name=$1"'
+    run(["bash", "-c", script, str(PIPES_SH), value], tmp_path, DAGSTER_SLURM_MESSAGES=str(reported))
     _, log, materialization, _ = messages(reported)
     assert log["params"]["message"] == value
     assert materialization["params"]["asset_key"] == "key/with space"
