@@ -10,12 +10,16 @@ from typing import Any
 import click
 
 COMMANDS: Mapping[str, str] = {
+    "agent": "dagster_slurm_components.cli.agent:agent",
     "check": "dagster_slurm_components.cli.check:check",
     "cluster": "dagster_slurm_components.cli.cluster:cluster",
     "env": "dagster_slurm_components.cli.env:env",
+    "doctor": "dagster_slurm_components.cli.doctor:doctor",
+    "login": "dagster_slurm_components.cli.login:login",
     "new": "dagster_slurm_components.cli.new:new",
     "schema": "dagster_slurm_components.cli.schema:schema",
     "sites": "dagster_slurm_components.cli.sites:sites",
+    "status": "dagster_slurm_components.cli.status:status",
 }
 """Command by name, as ``module:attribute``. A commit hook must not wait for the imports of other commands."""
 

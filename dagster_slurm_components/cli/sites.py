@@ -105,7 +105,7 @@ def probe(profile_name: str | None, name: str | None, only_print: bool) -> None:
     )
 
 
-_LIMITS = ("max time", "nodes", "cpus", "memory", "gpus")
+_LIMITS = ("max time", "nodes", "cpus", "memory", "gpus", "jobs")
 
 
 def _limits(limits: JobLimits) -> list[str]:
@@ -116,6 +116,7 @@ def _limits(limits: JobLimits) -> list[str]:
         str(limits.max_cpus_per_node or ""),
         limits.max_mem_per_node or "",
         "" if limits.max_gpus_per_node is None else str(limits.max_gpus_per_node),
+        str(limits.max_submit_jobs or ""),
     ]
 
 

@@ -54,7 +54,7 @@ def target(loaded: LoadedProfile) -> Target:
 
 def _make(profile: Profile) -> Target:
     satellite = Satellite(connect(profile.host))
-    workdir = _absolute(profile.workdir, satellite)
+    workdir = absolute_workdir(profile.workdir, satellite)
     scheduler: Scheduler
     if profile.scheduler == "slurm":
         scheduler = SlurmScheduler(snapshot=f"{workdir}/queue/squeue.json")
@@ -70,8 +70,12 @@ def _make(profile: Profile) -> Target:
     return Target(satellite, scheduler, WatcherThread(watcher), workdir)
 
 
-def _absolute(workdir: str, satellite: Satellite) -> str:
-    """Return the working folder with ``~`` and the host's variables (``$SCRATCH``) filled in."""
+def absolute_workdir(workdir: str, satellite: Satellite) -> str:
+    """Return the working folder with ``~`` and the host's variables (``$SCRATCH``) filled in.
+
+    Raises:
+        DagsterSlurmError: It has no absolute meaning there.
+    """
     names = [braced or plain for braced, plain in _VARIABLE.findall(workdir)]
     if names or workdir.startswith("~"):
         facts = satellite.hello(names)

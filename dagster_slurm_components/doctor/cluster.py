@@ -1,0 +1,233 @@
+"""Does Slurm work there, and would it take the profile's jobs?"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from dagster_slurm_components.doctor import slurm_facts
+from dagster_slurm_components.doctor.findings import Finding, failed, note, ok, skipped, warning
+from dagster_slurm_components.doctor.slurm_facts import Association, PartitionFacts
+from dagster_slurm_components.errors import SatelliteError
+from dagster_slurm_components.hosts.client import Completed, HostFacts, Satellite
+from dagster_slurm_components.slurm.header import command_line
+from dagster_slurm_components.slurm.rejections import classify_rejection
+from dagster_slurm_components.slurm.replies import query_failure
+from dagster_slurm_components.spec.problems import nearest
+from dagster_slurm_components.spec.resources import Resources
+from dagster_slurm_components.spec.slurm_values import time_seconds
+
+NEEDED = ("sbatch", "squeue", "scancel", "scontrol")
+USED = ("sacct", "sacctmgr", "sinfo")
+OLDEST = (20, 2)
+"""`squeue --me` exists since Slurm 20.02."""
+LATER = ("slurm_version", "controller", "accounting", "association", "partition", "submission")
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a program said, or why it said nothing that counts."""
+
+    out: str
+    failure: str | None
+
+
+def ask(satellite: Satellite, argv: Sequence[str]) -> Answer:
+    """Ask one of Slurm's programs."""
+    try:
+        done = satellite.run(list(argv), timeout=30)
+    except SatelliteError as error:
+        return Answer("", error.message)
+    out, err = _text(done)
+    code = None if done.timed_out else done.returncode
+    return Answer(out, query_failure(code, out, err))
+
+
+def check_slurm(satellite: Satellite, resources: Resources, facts: HostFacts) -> Iterator[Finding]:
+    """Check clients, controller, accounting, and what the profile asks for.
+
+    Args:
+        satellite: The host.
+        resources: What the profile's jobs ask for when their scripts add nothing.
+        facts: What the host is.
+    """
+    missing = [name for name in (*NEEDED, *USED) if not _is_there(satellite, name)]
+    if set(missing) & set(NEEDED):
+        advice = "Is this a login node? Slurm's programs must be on the PATH of `ssh HOST command`, or of login shells."
+        yield failed("slurm_clients", f"there is no {_and(missing)}", advice)
+        yield from (skipped(check, "slurm_clients failed") for check in LATER)
+        return
+    if missing:
+        yield warning("slurm_clients", f"there is no {_and(missing)}", "Ask the site for them.")
+    else:
+        yield ok("slurm_clients", ", ".join((*NEEDED, *USED)))
+    yield _version(satellite)
+    config = ask(satellite, slurm_facts.CONFIG)
+    if config.failure is not None:
+        advice = "Ask the site: slurmctld is down, or can't be reached from this host."
+        yield failed("controller", f"Slurm's controller does not answer: {config.failure}", advice)
+        yield from (skipped(check, "controller failed") for check in LATER[2:])
+        return
+    values = slurm_facts.parse_config(config.out)
+    yield ok("controller", f"cluster {values.get('ClusterName', '?')} answers")
+    yield from _accounting(satellite, values, resources, facts)
+    yield from _partition(satellite, resources)
+    yield _submission(satellite, resources)
+
+
+def _version(satellite: Satellite) -> Finding:
+    said = ask(satellite, ("sbatch", "--version")).out.strip()
+    match = re.search(r"(\d+)\.(\d+)(?:\.\d+)?", said)
+    if match is None:
+        return note("slurm_version", f"sbatch says {said!r}", "Is it a wrapper of the site's own?")
+    if (int(match[1]), int(match[2])) < OLDEST:
+        advice = "This package needs Slurm 20.02 or newer."
+        return failed("slurm_version", f"Slurm {match[0]} is too old", advice)
+    return ok("slurm_version", f"Slurm {match[0]}")
+
+
+def _accounting(
+    satellite: Satellite, config: Mapping[str, str], resources: Resources, facts: HostFacts
+) -> Iterator[Finding]:
+    if not config.get("AccountingStorageType", "").endswith("slurmdbd"):
+        advice = (
+            "Jobs run all the same; memory and CPU use stay unknown, and some ends are told with less detail."
+        )
+        yield warning("accounting", "accounting is off on this cluster", advice)
+        yield skipped("association", "accounting is off")
+        return
+    answer = ask(satellite, slurm_facts.associations_of(facts.user))
+    if answer.failure is not None:
+        advice = "Jobs run all the same; ask the site why the accounting does not answer."
+        yield warning("accounting", f"the accounting does not answer: {answer.failure}", advice)
+        yield skipped("association", "the accounting does not answer")
+        return
+    enforced = config.get("AccountingStorageEnforce", "")
+    yield ok("accounting", f"on; enforced: {enforced or 'nothing'}")
+    associations = slurm_facts.parse_associations(answer.out)
+    yield _association(associations, resources, facts.user, "associations" in enforced.split(","))
+
+
+def _association(
+    associations: Sequence[Association], resources: Resources, user: str, enforced: bool
+) -> Finding:
+    told = failed if enforced else warning
+    accounts = sorted({association.account for association in associations})
+    if not associations:
+        return told("association", f"{user} has no account on this cluster", "Ask the site for one.")
+    account = resources.account
+    if account is not None and account not in accounts:
+        advice = f"Yours are {_and(accounts)}; correct `resources.account`."
+        return told(
+            "association", f"{user} may not use the account `{account}`{_guess(account, accounts)}", advice
+        )
+    partitions = set((resources.partition or "").split(","))
+    usable = [
+        association
+        for association in associations
+        if account in (None, association.account)
+        and (association.partition is None or not resources.partition or association.partition in partitions)
+    ]
+    if not usable:
+        advice = "`sacctmgr show assoc user=$USER` lists what goes together."
+        detail = f"{user} may use the account `{account}` only in other partitions"
+        return told("association", detail, advice)
+    qualities = sorted(frozenset().union(*(association.qualities for association in usable)))
+    if resources.qos is not None and qualities and resources.qos not in qualities:
+        advice = f"There are {_and(qualities)}; correct `resources.qos`."
+        return told(
+            "association",
+            f"{user} may not use the QOS `{resources.qos}`{_guess(resources.qos, qualities)}",
+            advice,
+        )
+    return ok(
+        "association", f"{user} has the accounts {', '.join(accounts)}; QOS {', '.join(qualities) or 'any'}"
+    )
+
+
+def _partition(satellite: Satellite, resources: Resources) -> Iterator[Finding]:
+    answer = ask(satellite, slurm_facts.PARTITIONS)
+    known = slurm_facts.parse_partitions(answer.out)
+    if answer.failure is not None or not known:
+        yield skipped("partition", answer.failure or "Slurm lists none")
+        return
+    names = resources.partition.split(",") if resources.partition else []
+    if not names:
+        default = [name for name, partition in known.items() if partition.is_default]
+        if not default:
+            advice = f"Name one in `resources.partition`: {', '.join(known)}."
+            yield failed(
+                "partition", "the profile names no partition, and the cluster has no default one", advice
+            )
+            return
+        names = default
+    for name in names:
+        yield _one_partition(name, known, resources)
+
+
+def _one_partition(name: str, known: Mapping[str, PartitionFacts], resources: Resources) -> Finding:
+    if name not in known:
+        advice = f"There are {', '.join(known)}; correct `resources.partition`."
+        return failed("partition", f"there is no partition `{name}`{_guess(name, list(known))}", advice)
+    partition = known[name]
+    if partition.state != "UP":
+        advice = "Jobs wait there until the site opens it again; choose another one."
+        return failed("partition", f"the partition `{name}` is {partition.state}", advice)
+    out = partition.admits(resources.account, resources.qos)
+    if out is not None:
+        value = resources.account if out == "account" else resources.qos
+        allowed = partition.accounts if out == "account" else partition.qualities
+        advice = f"It takes {_and(sorted(allowed))}." if allowed else "Choose another one."
+        return failed("partition", f"the partition `{name}` does not take the {out} `{value}`", advice)
+    if resources.time and partition.max_time:
+        asked, most = time_seconds(resources.time), time_seconds(partition.max_time)
+        if most is not None and (asked is None or asked > most):
+            advice = "Such jobs wait for ever; lower `resources.time`."
+            detail = f"`time` is {resources.time}, and the partition `{name}` allows {partition.max_time}"
+            return failed("partition", detail, advice)
+    limit = f", at most {partition.max_time}" if partition.max_time else ""
+    return ok("partition", f"{name} is up, {partition.total_nodes or '?'} nodes{limit}")
+
+
+def _submission(satellite: Satellite, resources: Resources) -> Finding:
+    """Ask sbatch itself, which knows rules that no query shows; ``--test-only`` submits nothing."""
+    argv = ["sbatch", "--test-only", *command_line(resources.sbatch_options()), "--wrap=true"]
+    try:
+        done = satellite.run(argv, timeout=60)
+    except SatelliteError as error:
+        return failed("submission", error.message, "See slurm_clients.")
+    _, err = _text(done)
+    if done.returncode == 0:
+        return ok("submission", "sbatch --test-only takes the profile's jobs")
+    rejection = classify_rejection(err)
+    option = f" (`resources.{rejection.option}`)" if rejection.option else ""
+    told = warning if rejection.kind == "limit" else failed
+    return told(
+        "submission",
+        f"sbatch refuses the profile's jobs{option}: {rejection.message}",
+        rejection.hint or "Correct `resources` in the profile; scripts may add to them.",
+    )
+
+
+def _is_there(satellite: Satellite, program: str) -> bool:
+    try:
+        satellite.run([program, "--version"], timeout=30)
+    except SatelliteError as error:
+        if error.code != "no_such_program":
+            raise
+        return False
+    return True
+
+
+def _text(done: Completed) -> tuple[str, str]:
+    return done.stdout.decode("utf-8", "replace"), done.stderr.decode("utf-8", "replace")
+
+
+def _and(names: Sequence[str]) -> str:
+    return ", ".join(f"`{name}`" for name in names)
+
+
+def _guess(word: str, choices: Sequence[str]) -> str:
+    guess = nearest(word, choices)
+    return f"; did you mean `{guess}`?" if guess else ""

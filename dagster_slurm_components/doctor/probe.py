@@ -1,0 +1,137 @@
+"""A draft of a site, from what a cluster says of itself."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+import yaml
+
+from dagster_slurm_components.doctor import slurm_facts
+from dagster_slurm_components.doctor.cluster import ask
+from dagster_slurm_components.doctor.slurm_facts import NodeKind, PartitionFacts, Quality
+from dagster_slurm_components.errors import DagsterSlurmError
+from dagster_slurm_components.hosts.base import Host
+from dagster_slurm_components.hosts.client import Satellite
+from dagster_slurm_components.hosts.connect import connect
+from dagster_slurm_components.spec.hosts import SshHost
+from dagster_slurm_components.spec.profiles import LoadedProfile
+
+PATHS = ("WORK", "SCRATCH", "DATA", "PROJECT", "FAST")
+"""Variables by which sites name folders."""
+
+_HEAD = """\
+# A draft, from what Slurm said. Ways to log in, paths, the network and quirks are for you to add and to check:
+# `dg-slurm sites show leonardo` is an example. Then set `verified` in `sources` to true.
+"""
+
+
+def draft_site(
+    profile: LoadedProfile, *, host: Host | None = None, clock: Callable[[], float] = time.time
+) -> str:
+    """Ask a cluster and return the YAML of a site.
+
+    Args:
+        profile: Leads to the cluster.
+        host: The host, if not the profile's.
+        clock: The time, as an epoch; its date stands in the draft.
+
+    Raises:
+        HostError: The host can't be reached.
+        DagsterSlurmError: Slurm does not answer there.
+    """
+    satellite = Satellite(host or connect(profile.profile.host))
+    facts = satellite.hello(PATHS)
+    config = ask(satellite, slurm_facts.CONFIG)
+    if config.failure is not None:
+        raise DagsterSlurmError(
+            f"Slurm does not answer: {config.failure}",
+            where=satellite.host.name,
+            hint="`dg-slurm doctor` with the same profile says more.",
+        )
+    partitions = slurm_facts.parse_partitions(ask(satellite, slurm_facts.PARTITIONS).out)
+    kinds = slurm_facts.parse_node_kinds(ask(satellite, slurm_facts.NODE_KINDS).out)
+    # Without accounting there are none.
+    qualities = slurm_facts.parse_qualities(ask(satellite, slurm_facts.QUALITIES).out)
+    date = time.strftime("%Y-%m-%d", time.gmtime(clock()))
+    site = {
+        "description": slurm_facts.parse_config(config.out).get("ClusterName", profile.name),
+        "sources": {"all": {"document": "scontrol, sinfo and sacctmgr", "date": date, "verified": False}},
+        **_access(profile),
+        **draft(partitions, kinds, qualities),
+        "paths": {name.lower(): f"${name}" for name in PATHS if facts.environment.get(name)},
+    }
+    return _HEAD + yaml.safe_dump(_known(site), sort_keys=False, allow_unicode=True, width=110)
+
+
+def draft(
+    partitions: Mapping[str, PartitionFacts], kinds: Sequence[NodeKind], qualities: Mapping[str, Quality]
+) -> dict[str, Any]:
+    """Return what Slurm's answers say of a site, as a raw tree.
+
+    By which options jobs should ask for memory and GPUs, and whether they need an account, is a site's policy that no
+    answer tells.
+    """
+    default = next((partition.name for partition in partitions.values() if partition.is_default), None)
+    return {
+        "partitions": {
+            name: _partition(partition, [kind for kind in kinds if kind.partition == name], qualities)
+            for name, partition in partitions.items()
+        },
+        "qos": {name: _quality(quality) for name, quality in qualities.items()},
+        "resources": _known({"partition": default}),
+    }
+
+
+def _quality(quality: Quality) -> dict[str, Any]:
+    limits = {
+        "max_time": quality.max_time,
+        "min_nodes": quality.min_nodes or None,
+        "max_nodes": quality.max_nodes or None,
+        "max_submit_jobs": quality.max_submit_jobs or None,
+    }
+    return _known(limits)
+
+
+def _partition(
+    partition: PartitionFacts, kinds: Sequence[NodeKind], qualities: Iterable[str]
+) -> dict[str, Any]:
+    gpu_types = {kind.gpu_type for kind in kinds if kind.gpus}
+    allowed = partition.qualities
+    if allowed is None and partition.denied_qualities:
+        allowed = frozenset(qualities) - partition.denied_qualities
+    found = {
+        "description": None if partition.state == "UP" else f"was {partition.state} when this was written",
+        "nodes": partition.total_nodes or None,
+        "max_time": partition.max_time,
+        "min_nodes": partition.min_nodes if (partition.min_nodes or 0) > 1 else None,
+        "max_nodes": partition.max_nodes or None,
+        "max_cpus_per_node": _most(kind.cpus for kind in kinds),
+        "max_mem_per_node": f"{memory}M" if (memory := _most(kind.memory_mb for kind in kinds)) else None,
+        "max_gpus_per_node": max((kind.gpus for kind in kinds), default=None),
+        "gpu_type": gpu_types.pop() if len(gpu_types) == 1 else None,
+        "qos": sorted(allowed) if allowed else None,
+    }
+    return _known(found)
+
+
+def _access(profile: LoadedProfile) -> dict[str, Any]:
+    host = profile.profile.host
+    if not isinstance(host, SshHost):
+        return {}
+    way = {"port": host.port, "login": list(host.login), "jump": [jump.hostname for jump in host.jump]}
+    return {
+        "login_nodes": [host.hostname],
+        "logins": [_known(way)],
+        "interactive_login": True if set(host.login) - {"key", "gssapi"} else None,
+    }
+
+
+def _most(values: Iterable[int]) -> int | None:
+    return max(values, default=0) or None
+
+
+def _known(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Leave out what Slurm did not say."""
+    return {name: value for name, value in values.items() if value not in (None, [], {})}

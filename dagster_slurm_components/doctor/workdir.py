@@ -1,0 +1,119 @@
+"""Can jobs be prepared in the profile's working folder?"""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections.abc import Iterator
+
+from dagster_slurm_components.doctor.findings import Finding, failed, ok, skipped, warning
+from dagster_slurm_components.errors import DagsterSlurmError, SatelliteError
+from dagster_slurm_components.hosts.client import Disk, FileRead, HostFacts, Satellite
+from dagster_slurm_components.pipes.target import absolute_workdir
+from dagster_slurm_components.slurm.units import format_size
+from dagster_slurm_components.spec.profile import Profile
+
+LEAST_BYTES = 2 * 1024**3
+LEAST_INODES = 20_000
+_NODE_LOCAL = ("/tmp", "/var/tmp", "/dev/shm")  # noqa: S108 - folders to warn of, not to use
+
+_ADVICE = {
+    "not_permitted": "Choose a folder that you may write to.",
+    "read_only": "The file system is read-only on this host; choose another `workdir`.",
+    "disk_full": "The disk or your quota is full: `dg-slurm gc`, or choose another file system.",
+    "not_found": "Part of the path is not there, or is no folder; correct `workdir`.",
+}
+_OTHER_ADVICE = "Choose another `workdir`, or make this one usable."
+
+# Two holders of one lock: what Lustre mounted without `flock`, and some NFS servers, allow or refuse altogether.
+_LOCK_TWICE = """
+import fcntl, os, sys
+first = os.open(sys.argv[1], os.O_RDWR | os.O_CREAT, 0o600)
+fcntl.flock(first, fcntl.LOCK_EX | fcntl.LOCK_NB)
+second = os.open(sys.argv[1], os.O_RDWR)
+try:
+    fcntl.flock(second, fcntl.LOCK_EX | fcntl.LOCK_NB)
+except BlockingIOError:
+    sys.exit(0)
+sys.exit("the same lock was given twice")
+"""
+
+
+def check_workdir(satellite: Satellite, profile: Profile, facts: HostFacts) -> Iterator[Finding]:
+    """Write, read, lock and remove a file there, and look at the room that is left."""
+    try:
+        workdir = absolute_workdir(profile.workdir, satellite)
+        disk = _try_out(satellite, workdir)
+    except SatelliteError as error:
+        advice = _ADVICE.get(error.code, _OTHER_ADVICE)
+        yield failed("workdir", f"{profile.workdir} can't be written to: {error.message}", advice)
+        yield from (skipped(check, "workdir failed") for check in ("room", "flock"))
+        return
+    except DagsterSlurmError as error:
+        yield failed("workdir", error.message, error.hint or _OTHER_ADVICE)
+        yield from (skipped(check, "workdir failed") for check in ("room", "flock"))
+        return
+    yield _place(workdir, profile)
+    yield _room(disk)
+    yield _flock(satellite, workdir, facts)
+
+
+def _try_out(satellite: Satellite, workdir: str) -> Disk:
+    """Write and read a file, and remove it again; return the room there is.
+
+    Raises:
+        SatelliteError: It can't be done.
+    """
+    satellite.mkdir(workdir)
+    folder = f"{workdir}/.doctor-{secrets.token_hex(8)}"
+    content = os.urandom(65_536)
+    try:
+        satellite.mkdir(folder)
+        satellite.put(f"{folder}/file", content)
+        (found,) = satellite.read([FileRead(f"{folder}/file")])
+        if found.data != content:
+            raise SatelliteError("a file that was written there reads otherwise", where=satellite.host.name)
+        return satellite.disk(workdir)
+    finally:
+        satellite.remove(workdir, [folder])
+
+
+def _place(workdir: str, profile: Profile) -> Finding:
+    local = any(workdir == folder or workdir.startswith(f"{folder}/") for folder in _NODE_LOCAL)
+    if local and profile.scheduler == "slurm":
+        return warning(
+            "workdir",
+            f"{workdir} can be written to, but such folders are usually each node's own",
+            "Compute nodes must see the same files: choose a folder on a shared file system.",
+        )
+    return ok("workdir", f"{workdir} can be written to")
+
+
+def _room(disk: Disk) -> Finding:
+    said = f"{format_size(disk.available)} of {format_size(disk.total)} are free"
+    # Some file systems (Btrfs, some network ones) count no inodes.
+    if disk.inodes:
+        said += f", and {disk.inodes_available:,} inodes"
+    if disk.available < LEAST_BYTES or (disk.inodes and disk.inodes_available < LEAST_INODES):
+        return warning(
+            "room",
+            said,
+            "Environments take gigabytes and ten thousands of files: `dg-slurm gc`, or more quota.",
+        )
+    return ok("room", said)
+
+
+def _flock(satellite: Satellite, workdir: str, facts: HostFacts) -> Finding:
+    path = f"{workdir}/.doctor-{secrets.token_hex(8)}.lock"
+    try:
+        done = satellite.run([facts.executable, "-I", "-S", "-c", _LOCK_TWICE, path], timeout=30)
+    finally:
+        satellite.remove(workdir, [path])
+    if done.returncode == 0:
+        return ok("flock", "locks hold")
+    said = done.stderr.decode("utf-8", "replace").strip().splitlines()
+    return warning(
+        "flock",
+        f"file locks don't work there: {said[-1] if said else 'no answer in time'}",
+        "Slower locks by folders are used instead. Lustre needs the mount option `flock`; ask the site.",
+    )
