@@ -66,14 +66,14 @@ def processes_below(parent: int) -> list[int]:
 
 def is_sshd(pid: int) -> bool:
     with contextlib.suppress(OSError):
-        return (Path("/proc") / str(pid) / "comm").read_text().strip().startswith("sshd")
+        return (Path("/proc") / str(pid) / "comm").read_text().strip().startswith(("sshd", "dgslurm-sshd"))
     return False
 
 
 class Sshd:
     """One sshd. Its keys and files lie in ``folder``; ``options`` are further lines of its configuration."""
 
-    def __init__(self, folder: Path, *options: str) -> None:
+    def __init__(self, folder: Path, *options: str, program: str | None = None) -> None:
         self.folder = folder
         folder.mkdir(parents=True, exist_ok=True)
         self.port = free_port()
@@ -85,6 +85,7 @@ class Sshd:
         self.trust(self.host_key)
         self._config = folder / "sshd_config"
         self._options = options
+        self._program = program or str(SSHD)
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -127,7 +128,7 @@ class Sshd:
         # The first value of a keyword counts in sshd_config: the options go first.
         self._config.write_text("\n".join([*self._options, *lines]) + "\n")
         with self.log.open("ab") as log:
-            command = [str(SSHD), "-D", "-e", "-f", str(self._config)]
+            command = [self._program, "-D", "-e", "-f", str(self._config)]
             self._process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
         deadline = time.monotonic() + 10
         while True:
@@ -161,7 +162,7 @@ class Sshd:
 
     def logins(self) -> int:
         """Return how many logins it has accepted so far."""
-        return self.log.read_text().count("Accepted publickey")
+        return self.log.read_text().count("Accepted ")
 
 
 @pytest.fixture

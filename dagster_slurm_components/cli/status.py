@@ -1,0 +1,46 @@
+"""``dg-slurm status``: hosts, sessions, jobs watched, last contact, queries made."""
+
+from __future__ import annotations
+
+import json
+import time
+from typing import Any
+
+import click
+
+from dagster_slurm_components.cli.terminal import errors_told, table
+from dagster_slurm_components.hosts.agent import client
+
+
+@click.command()
+@click.option("--json", "as_json", is_flag=True, help="Print JSON and nothing else.")
+def status(as_json: bool) -> None:
+    """Show the connections of this machine, the jobs watched through them, and the Slurm queries made."""
+    show(as_json)
+
+
+def show(as_json: bool) -> None:
+    """Print what the agent knows."""
+    with errors_told():
+        said = client.status()
+    if as_json:
+        told = {"running": said is not None, **{k: v for k, v in (said or {}).items() if k != "ok"}}
+        click.echo(json.dumps(told, indent=2))
+        return
+    if said is None:
+        click.echo("No agent runs: no process on this machine has used a host for a while.")
+        return
+    click.echo(f"agent: pid {said['pid']}, since {_when(said['since'])}, {said['clients']} clients")
+    if said["hosts"]:
+        columns = ["host", "state", "jobs", "last contact", "calls", "Slurm queries"]
+        table(columns, [_row(host) for host in said["hosts"]])
+
+
+def _row(host: dict[str, Any]) -> list[str]:
+    state = "connected" if host["connected"] else (host["failure"] or "not connected")
+    contact = _when(host["last_contact"]) if host["last_contact"] else "never"
+    return [host["host"], state, str(host["jobs"]), contact, str(host["calls"]), str(host["queries"])]
+
+
+def _when(epoch: float) -> str:
+    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(epoch))
