@@ -55,6 +55,12 @@ def _dagster_pipes_source() -> bytes:
 
 
 @functools.cache
+def _payload_helper() -> bytes:
+    """Return the source of the helper for payloads, which works without this package."""
+    return (resource_files(__package__.rpartition(".")[0]) / "payload.py").read_bytes()
+
+
+@functools.cache
 def static_file(package: str, name: str) -> str:
     """Return the text of a shell file that this package ships, such as ``("jobs", "job.sh")``."""
     root = resource_files(__package__.rpartition(".")[0])
@@ -79,6 +85,7 @@ def _members(spec: JobSpec, header: str) -> Iterator[PayloadFile]:
     yield text("job.env", env_file(spec.env))
     yield text("messages.jsonl", b"")
     yield text("lib/dagster_pipes.py", _dagster_pipes_source())
+    yield text("lib/dagster_slurm_payload.py", _payload_helper())
     for path, content in spec.launch.files.items():
         yield text(path, content)
     for file in spec.files:

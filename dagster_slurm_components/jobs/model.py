@@ -6,7 +6,7 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 
 from ..environments.base import Activation
@@ -41,13 +41,23 @@ class JobIdentity:
         run_id: Dagster's run id.
         step: Dagster's step key.
         partition: The partition key, or none.
-        attempt: Dagster's retry number of the step, from 0.
+        attempt: The number of the submission, from 0: retries of the run or the step go on counting.
     """
 
     run_id: str
     step: str
     partition: str | None = None
     attempt: int = 0
+
+    def next(self) -> JobIdentity:
+        """Return the identity of another attempt."""
+        return replace(self, attempt=self.attempt + 1)
+
+    @property
+    def step_folder(self) -> PurePosixPath:
+        """The folder of all attempts, relative to the profile's workdir."""
+        step = PurePosixPath("runs", slug(self.run_id), slug(self.step))
+        return step / slug(self.partition) if self.partition is not None else step
 
     @property
     def token(self) -> str:
@@ -63,10 +73,7 @@ class JobIdentity:
     @property
     def folder(self) -> PurePosixPath:
         """The run directory, relative to the profile's workdir."""
-        step = PurePosixPath("runs", slug(self.run_id), slug(self.step))
-        if self.partition is not None:
-            step /= slug(self.partition)
-        return step / str(self.attempt)
+        return self.step_folder / str(self.attempt)
 
 
 @dataclass(frozen=True)
@@ -96,6 +103,7 @@ class JobSpec:
         env: The payload's environment variables, secrets included; they travel in a file of mode 0600.
         context: Content of ``context.json``.
         files: The payload folder.
+        requeues: How often the job puts itself back into the queue after it wrote a checkpoint.
     """
 
     identity: JobIdentity
@@ -105,6 +113,7 @@ class JobSpec:
     env: Mapping[str, str] = field(default_factory=dict)
     context: bytes = b"{}"
     files: tuple[PayloadFile, ...] = ()
+    requeues: int = 0
 
 
 @dataclass(frozen=True)

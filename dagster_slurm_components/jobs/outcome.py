@@ -11,6 +11,22 @@ from .events import Ended
 from .reconcile import LOST
 from .status import StatusRecord
 
+NODE_FAIL, PREEMPTED, OUT_OF_MEMORY, TIMEOUT, LOSS = (
+    "node_fail",
+    "preempted",
+    "out_of_memory",
+    "timeout",
+    "lost",
+)
+"""The ends that a retry policy can answer."""
+
+_KINDS = {
+    Outcome.NODE_FAILURE: NODE_FAIL,
+    Outcome.BOOT_FAILURE: NODE_FAIL,
+    Outcome.PREEMPTED: PREEMPTED,
+    Outcome.OUT_OF_MEMORY: OUT_OF_MEMORY,
+    Outcome.TIMEOUT: TIMEOUT,
+}
 _OPTIONS = {
     Outcome.OUT_OF_MEMORY: ("mem", "mem_per_cpu", "mem_per_gpu"),
     Outcome.TIMEOUT: ("time",),
@@ -28,6 +44,7 @@ class JobOutcome:
         advice: What to do; may be empty.
         options: The resources that could be changed, the likeliest first.
         retryable: Whether the same job may well succeed when it is submitted again, unchanged.
+        kind: Its name in a retry policy, if it has one.
     """
 
     success: bool
@@ -35,6 +52,7 @@ class JobOutcome:
     advice: str = ""
     options: tuple[str, ...] = ()
     retryable: bool = False
+    kind: str | None = None
 
 
 _LOST = JobOutcome(
@@ -42,6 +60,7 @@ _LOST = JobOutcome(
     "The job left no trace: it is neither running nor in the accounting, and it wrote no exit code.",
     "Was the node rebooted, or the process killed with SIGKILL?",
     retryable=True,
+    kind=LOSS,
 )
 
 
@@ -64,10 +83,11 @@ def judge(ended: Ended, stderr_tail: str) -> JobOutcome:
     if not stopped and observation.exit_code:
         return _payload_failed(observation.exit_code, ended.evidence.status)
     if said and said.outcome:
-        options = _OPTIONS.get(said.outcome, ())
-        return JobOutcome(False, said.message, said.advice, options, retryable=said.retryable)
+        options, kind = _OPTIONS.get(said.outcome, ()), _KINDS.get(said.outcome)
+        return JobOutcome(False, said.message, said.advice, options, said.retryable, kind)
     options = _OPTIONS.get(row.outcome, ()) if row.outcome else ()
-    return JobOutcome(False, row.explanation, row.advice, options, retryable=row.retryable)
+    kind = _KINDS.get(row.outcome) if row.outcome else None
+    return JobOutcome(False, row.explanation, row.advice, options, row.retryable, kind)
 
 
 def _payload_failed(code: int, status: StatusRecord | None) -> JobOutcome:

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 
-from ..errors import HostUnreachableError
+from ..errors import HostUnreachableError, SatelliteError
 from ..hosts.client import Satellite
 from ..slurm.accounting import AccountingRow
 from ..slurm.queue import QueueRow
@@ -18,7 +18,6 @@ from .cadence import TokenBucket
 from .events import Watch
 from .reconcile import Answer
 from .schedulers import Scheduler
-
 
 _ACCOUNTING_LAG = 1.0
 """Seconds after a job's end within which slurmdbd seldom knows of it (0.3 to 1.1 s on Slurm 22.05)."""
@@ -92,7 +91,11 @@ class Questions:
         return not self._scheduler.metered or self._budget.take(now)
 
     def answer(self, watches: Sequence[Watch], now: float) -> Iterator[HostUnreachableError]:
-        """Hand out the answer of a question that is done; yield the error that kept it from being asked."""
+        """Hand out the answer of a question that is done; yield the error that kept it from being asked.
+
+        A query that the host could not do (the shared budget is used up, somebody else's hangs) is no answer,
+        and no reason to end anybody's watching.
+        """
         if self._queue and self._queue.done():
             future, self._queue = self._queue, None
             yield from self._deliver_queue(future)
@@ -105,6 +108,8 @@ class Questions:
             rows = future.result()
         except HostUnreachableError as error:
             yield error
+            return
+        except SatelliteError:
             return
         if rows is None:
             return  # a failed query is no observation
@@ -119,6 +124,8 @@ class Questions:
             rows = future.result()
         except HostUnreachableError as error:
             yield error
+            return
+        except SatelliteError:
             return
         for watch in self._asked:
             row = (rows or {}).get(watch.handle.job_id)

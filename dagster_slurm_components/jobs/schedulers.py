@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 from ..errors import HostUnreachableError
-from ..hosts.client import Process, Satellite, SubmitRequest
+from ..hosts.client import Budget, Process, Satellite, SubmitRequest
 from ..slurm.accounting import MAX_IDS, AccountingRow, parse_sacct, sacct, sacct_by_name
 from ..slurm.control import parse_scancel, scancel
 from ..slurm.header import escape_pattern, render_header
@@ -141,6 +141,7 @@ class SlurmScheduler:
 
     Args:
         snapshot: Where the host keeps the queue's newest answer for all who ask, on any machine.
+        budget: Queries that all who ask may make together.
     """
 
     name = "slurm"
@@ -149,8 +150,9 @@ class SlurmScheduler:
     first_query = 3.0
     patience = Patience()
 
-    def __init__(self, snapshot: str) -> None:
+    def __init__(self, snapshot: str, budget: Budget | None = None) -> None:
         self._snapshot = snapshot
+        self._budget = budget
 
     def header(self, spec: JobSpec, run_dir: str) -> str:
         """Render the ``#SBATCH`` lines: the user's options, then those that belong to this project."""
@@ -168,13 +170,14 @@ class SlurmScheduler:
     def request(self, spec: JobSpec, run_dir: str, workdir: str) -> SubmitRequest:
         """Ask for ``sbatch``, and for a look into queue and accounting where an earlier call's end is unknown."""
         name = spec.identity.job_name
+        arguments = [run_dir, str(spec.requeues)] if spec.requeues else [run_dir]
         since = int(time.time()) - _YESTERDAY
         return SubmitRequest(
             run_dir=run_dir,
             workdir=workdir,
             token=spec.identity.token,
             mode="command",
-            argv=tuple(sbatch(f"{run_dir}/job.sh", [run_dir])),
+            argv=tuple(sbatch(f"{run_dir}/job.sh", arguments)),
             lookups=(tuple(squeue_by_name(name)), tuple(sacct_by_name(name, since=since))),
             ambiguous=tuple(f"(?i){pattern}" for pattern in AMBIGUOUS),
             window=_VISIBLE,
@@ -183,7 +186,9 @@ class SlurmScheduler:
 
     def queue(self, satellite: Satellite, handles: Sequence[JobHandle]) -> Mapping[str, QueueRow] | None:
         """Return the rows of one ``squeue`` for all jobs of the user, shared with everybody who asks."""
-        shot = satellite.snapshot(self._snapshot, squeue(), max_age=self.first_query, timeout=_TIMEOUT)
+        shot = satellite.snapshot(
+            self._snapshot, squeue(), max_age=self.first_query, timeout=_TIMEOUT, budget=self._budget
+        )
         if query_failure(shot.returncode, shot.stdout, shot.stderr) is not None:
             return None
         return parse_squeue(shot.stdout)
@@ -193,7 +198,8 @@ class SlurmScheduler:
     ) -> Mapping[str, AccountingRow] | None:
         """Return the rows of one ``sacct`` for these jobs."""
         ids = [handle.job_id for handle in handles[:MAX_IDS]]
-        done = satellite.run(sacct(ids, since=int(time.time()) - _YESTERDAY * 15), timeout=_TIMEOUT)
+        command = sacct(ids, since=int(time.time()) - _YESTERDAY * 15)
+        done = satellite.run(command, timeout=_TIMEOUT, budget=self._budget)
         out, err = done.stdout.decode("utf-8", "replace"), done.stderr.decode("utf-8", "replace")
         if query_failure(None if done.timed_out else done.returncode, out, err) is not None:
             return None

@@ -66,15 +66,24 @@ class Watcher:
         self._redial = _REDIAL[0]
         self._questions = Questions(scheduler, satellite, budget)
 
-    def watch(self, handle: JobHandle, *, offsets: Mapping[str, int] | None = None) -> Watch:
+    def watch(
+        self,
+        handle: JobHandle,
+        *,
+        offsets: Mapping[str, int] | None = None,
+        inodes: Mapping[str, int] | None = None,
+    ) -> Watch:
         """Begin to follow a job.
 
         Args:
             handle: The job.
             offsets: Bytes of each streamed file that were seen before and are not delivered again.
+            inodes: Which files these were; another file of that name is delivered from its beginning.
         """
         now = self._clock()
-        watch = Watch(handle, began=now, changed_at=now, offsets=dict(offsets or {}))
+        watch = Watch(
+            handle, began=now, changed_at=now, offsets=dict(offsets or {}), inodes=dict(inodes or {})
+        )
         with self._lock:
             self._watches.append(watch)
         self._questions.soon(now)
@@ -85,6 +94,10 @@ class Watcher:
         """Whether there is no job to look after."""
         with self._lock:
             return not self._watches
+
+    def hurry(self) -> None:
+        """Ask the queue as soon as after a submission."""
+        self._questions.soon(self._clock())
 
     def rest(self) -> None:
         """Let go of what an idle watcher does not need."""
@@ -224,15 +237,26 @@ class WatcherThread:
         self._wake = threading.Event()
         self._thread: threading.Thread | None = None
 
-    def watch(self, handle: JobHandle, *, offsets: Mapping[str, int] | None = None) -> Watch:
+    def watch(
+        self,
+        handle: JobHandle,
+        *,
+        offsets: Mapping[str, int] | None = None,
+        inodes: Mapping[str, int] | None = None,
+    ) -> Watch:
         """Begin to follow a job; see ``Watcher.watch``."""
         with self._lock:
-            watch = self._watcher.watch(handle, offsets=offsets)
+            watch = self._watcher.watch(handle, offsets=offsets, inodes=inodes)
             if self._thread is None:
                 self._thread = threading.Thread(target=self._run, name="dagster-slurm-watcher", daemon=True)
                 self._thread.start()
         self._wake.set()
         return watch
+
+    def hurry(self) -> None:
+        """Something was done to a job that only the scheduler can confirm: ask it soon."""
+        self._watcher.hurry()
+        self._wake.set()
 
     def _run(self) -> None:
         idle_since: float | None = None

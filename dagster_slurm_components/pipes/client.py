@@ -2,39 +2,39 @@
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 import dagster as dg
 
-from ..errors import DagsterSlurmError
-from ..jobs.cancel import cancel
-from ..jobs.events import MESSAGES, Ended
-from ..jobs.model import JobHandle, JobIdentity
-from ..jobs.outcome import judge
-from ..jobs.submit import SubmitRejectedError, submit
+from ..environments.base import Activation
+from ..jobs.events import MESSAGES
+from ..jobs.outcome import JobOutcome, judge
+from ..jobs.retry import NextAttempt, next_attempt
+from ..jobs.submit import SubmitRejectedError
 from ..spec.resolve import ResolvedScript
+from .attempt import Attempt, Followed, environment
 from .context import RunDirectoryContextInjector
 from .environment import activation_for
-from .failure import failure, rejection
-from .follow import Follower
+from .failure import failure, rejection, stuck_failure
+from .guard import Guard
+from .identity import Context, at, begin
 from .job_spec import job_spec
-from .metadata import job_metadata, typed
+from .launches import Launch, record, record_end
+from .metadata import Value, job_metadata, typed
 from .reader import RunDirectoryMessageReader
+from .stuck import StuckError
 from .target import Target, target
-
-Context = dg.OpExecutionContext | dg.AssetExecutionContext
-
-_CANCEL_ANSWER = 120.0
-_CANCEL_END = 90.0
-_TERM_GRACE = 10.0
 
 
 def run_script(
     context: Context, resolved: ResolvedScript, *, extras: Mapping[str, Any] | None = None
 ) -> dg.PipesClientCompletedInvocation:
     """Run a script as one job and return its results.
+
+    The job of an earlier try of the same step is taken up if it lives or did its work. What the script's retry policy
+    answers is tried again with a job of its own.
 
     Args:
         context: Dagster's context of the step.
@@ -47,56 +47,94 @@ def run_script(
     """
     place = target(resolved.profile)
     activation = activation_for(resolved, place, tell=context.log.info)
-    identity = identify(context)
-    run_dir = f"{place.workdir}/{identity.folder}"
-    injector = RunDirectoryContextInjector(f"{run_dir}/context.json")
-    reader = RunDirectoryMessageReader(f"{run_dir}/{MESSAGES}")
-    with dg.open_pipes_session(
-        context=context, context_injector=injector, message_reader=reader, extras=_extras(context, extras)
-    ) as session:
-        spec = job_spec(
+    start = begin(context, place, resolved.profile.name, resolved.fingerprint())
+    guard = Guard(context.instance, context.run.run_id, step_worker=start.step_worker)
+    step = _Step(context, resolved, place, activation, guard, _extras(context, extras))
+    launch, adopted = start.launch, start.adopted
+    while True:
+        tried = step.attempt(launch, adopted=adopted)
+        if isinstance(tried, dg.PipesClientCompletedInvocation):
+            return tried
+        context.log.warning(tried.why)
+        guard.pause(tried.delay)
+        retries = {**launch.retries, tried.kind: launch.retries.get(tried.kind, 0) + 1}
+        changed = {**launch.changed, **tried.changed}
+        launch = at(replace(launch, identity=launch.identity.next(), retries=retries, changed=changed), place)
+        adopted = False
+
+
+@dataclass(frozen=True)
+class _Step:
+    """What all attempts of a step have in common."""
+
+    context: Context
+    resolved: ResolvedScript
+    place: Target
+    activation: Activation
+    guard: Guard
+    extras: Mapping[str, Any]
+
+    def attempt(self, launch: Launch, *, adopted: bool) -> dg.PipesClientCompletedInvocation | NextAttempt:
+        """Run one job; return its results, or what the retry policy answers its end with.
+
+        Raises:
+            Failure: As ``run_script``.
+        """
+        context, resolved = self.context, self.resolved
+        injector = RunDirectoryContextInjector(f"{launch.run_dir}/context.json")
+        reader = RunDirectoryMessageReader(f"{launch.run_dir}/{MESSAGES}")
+        with dg.open_pipes_session(
+            context=context, context_injector=injector, message_reader=reader, extras=dict(self.extras)
+        ) as session:
+            spec = job_spec(
+                resolved,
+                launch.identity,
+                activation=self.activation,
+                context=injector.content,
+                env=environment(session.get_bootstrap_env_vars(), launch.run_dir),
+                changed=launch.changed,
+            )
+            record(context.instance, context.run, launch, adopted=adopted)
+            attempt = Attempt(context, resolved, self.place, self.guard, launch, adopted)
+            try:
+                followed = attempt.run(spec, reader)
+            except SubmitRejectedError as error:
+                record_end(context.instance, context.run, launch.identity, "refused")
+                raise rejection(error, resolved) from error
+            except StuckError as error:
+                raise stuck_failure(error, resolved) from error
+        outcome = judge(followed.ended, followed.stderr)
+        figures = self._figures(followed)
+        if outcome.success:
+            followed.delivered()
+            return dg.PipesClientCompletedInvocation(session, metadata=typed(figures))
+        record_end(context.instance, context.run, launch.identity, followed.ended.observation.state)
+        again = self._again(outcome, followed, launch, dict(spec.sbatch))
+        if again is not None:
+            return again
+        raise failure(
+            followed.handle,
+            outcome,
             resolved,
-            identity,
-            activation=activation,
-            context=injector.content,
-            env={**session.get_bootstrap_env_vars(), "DAGSTER_SLURM_MESSAGES": f"{run_dir}/{MESSAGES}"},
+            exception=reader.exception,
+            stderr=followed.stderr,
+            figures=figures,
         )
-        try:
-            handle = submit(place.satellite, place.scheduler, spec, place.workdir, tell=context.log.info)
-        except SubmitRejectedError as error:
-            raise rejection(error, resolved) from error
-        context.log.info(
-            f"Job {handle.job_id} {handle.outcome} on {place.satellite.host.name} "
-            f"(profile {resolved.profile.name}), run directory {run_dir}"
+
+    def _figures(self, followed: Followed) -> Mapping[str, Value]:
+        return job_metadata(
+            followed.handle,
+            followed.ended,
+            profile=self.resolved.profile.name,
+            host=self.place.satellite.host.name,
+            submitted=followed.handle.submitted,
         )
-        ended, stderr = _follow(context, resolved, place, handle, reader)
-    figures = job_metadata(
-        handle,
-        ended,
-        profile=resolved.profile.name,
-        host=place.satellite.host.name,
-        submitted=handle.submitted,
-    )
-    outcome = judge(ended, stderr)
-    if not outcome.success:
-        raise failure(handle, outcome, resolved, exception=reader.exception, stderr=stderr, figures=figures)
-    return dg.PipesClientCompletedInvocation(session, metadata=typed(figures))
 
-
-def identify(context: Context) -> JobIdentity:
-    """Return which job a step stands for: the same step of the same run and attempt gives the same job."""
-    partition = None
-    if context.has_partition_key:
-        partition = context.partition_key
-    elif context.has_partition_key_range:
-        span = context.partition_key_range
-        partition = f"{span.start}...{span.end}"
-    return JobIdentity(
-        run_id=context.run.run_id,
-        step=context.get_step_execution_context().step.key,
-        partition=partition,
-        attempt=context.retry_number,
-    )
+    def _again(
+        self, outcome: JobOutcome, followed: Followed, launch: Launch, options: Mapping[str, str]
+    ) -> NextAttempt | None:
+        policy, retries = self.resolved.script.retry, launch.retries
+        return next_attempt(policy, outcome, followed.ended, options=options, retries=retries)
 
 
 def _extras(context: Context, extras: Mapping[str, Any] | None) -> Mapping[str, Any]:
@@ -104,72 +142,3 @@ def _extras(context: Context, extras: Mapping[str, Any] | None) -> Mapping[str, 
     if context.has_partition_key or not context.has_partition_key_range:
         return dict(extras or {})
     return {"partition_keys": list(context.partition_keys), **(extras or {})}
-
-
-def _follow(
-    context: Context,
-    resolved: ResolvedScript,
-    place: Target,
-    handle: JobHandle,
-    reader: RunDirectoryMessageReader,
-) -> tuple[Ended, str]:
-    """Follow a job to its end; return how it ended and the last lines of its stderr."""
-    watch = place.watcher.watch(handle)
-    remote = place.satellite.host.name != "local"
-    heal = f"To log in anew: dg-slurm login {resolved.profile.name}" if remote else ""
-    follower = Follower(watch, reader, context.log, heal=heal)
-    try:
-        while (ended := follower.follow()) is None:
-            pass
-        return ended, follower.stderr_tail
-    except (dg.DagsterExecutionInterruptedError, KeyboardInterrupt):
-        if _cancel_wanted(context, resolved):
-            _shielded(lambda: _cancel(context, place, handle, follower))
-        else:
-            context.log.info(f"This step ends; job {handle.job_id} goes on.")
-        raise
-    finally:
-        watch.close()
-
-
-def _cancel_wanted(context: Context, resolved: ResolvedScript) -> bool:
-    """Return whether the interrupt means the job too: the run was terminated, or the profile says so.
-
-    Any other end of the process (a redeployment, a closed laptop) leaves the job alone.
-    """
-    run = context.instance.get_run_by_id(context.run.run_id)
-    terminated = run is not None and run.status is dg.DagsterRunStatus.CANCELING
-    return terminated or resolved.profile.profile.on_shutdown == "cancel"
-
-
-def _cancel(context: Context, place: Target, handle: JobHandle, follower: Follower) -> None:
-    cancel(place.satellite, place.scheduler, handle, patience=_CANCEL_ANSWER)
-    ended = follower.follow(_TERM_GRACE)
-    if ended is None:
-        cancel(place.satellite, place.scheduler, handle, patience=_CANCEL_ANSWER, force=True)
-        ended = follower.follow(_CANCEL_END)
-    if ended is None:
-        context.log.warning(f"Job {handle.job_id} was cancelled, but its end is not confirmed yet.")
-    else:
-        context.log.info(f"Job {handle.job_id} was cancelled and has ended: {ended.observation.state}.")
-
-
-def _shielded(work: Callable[[], None]) -> None:
-    """Do something in a thread, which no second interrupt reaches (signals go to the main thread only)."""
-    failed: list[DagsterSlurmError] = []
-
-    def guarded() -> None:
-        try:
-            work()
-        except DagsterSlurmError as error:
-            failed.append(error)
-
-    thread = threading.Thread(target=guarded, name="dagster-slurm-cancel")
-    thread.start()
-    while thread.is_alive():
-        try:
-            thread.join(timeout=0.5)
-        except (dg.DagsterExecutionInterruptedError, KeyboardInterrupt):
-            continue
-    if failed:
-        raise failed[0]

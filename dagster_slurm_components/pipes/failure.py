@@ -12,6 +12,7 @@ from ..jobs.outcome import JobOutcome
 from ..jobs.submit import SubmitRejectedError
 from ..spec.resolve import ResolvedScript
 from .metadata import Value, typed
+from .stuck import StuckError
 
 
 def failure(
@@ -50,6 +51,13 @@ def rejection(error: SubmitRejectedError, resolved: ResolvedScript) -> dg.Failur
     """Return the failure of a job that the scheduler refused."""
     option = error.rejection.option
     parts = [f"The scheduler refused the job: {error}", _where((option,) if option else (), resolved)]
+    return dg.Failure(description="\n\n".join(part for part in parts if part), allow_retries=False)
+
+
+def stuck_failure(error: StuckError, resolved: ResolvedScript) -> dg.Failure:
+    """Return the failure of a job that waited for something that would not come."""
+    option = error.reason.option
+    parts = [str(error), _where((option,) if option else (), resolved)]
     return dg.Failure(description="\n\n".join(part for part in parts if part), allow_retries=False)
 
 

@@ -7,7 +7,7 @@ import math
 import sys
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from logging import Logger
 from typing import TextIO
 
@@ -31,15 +31,30 @@ class Follower:
         reader: Where the payload's messages go.
         log: Dagster's logger of the step.
         heal: What to type when the host asks for a new login.
+        seen: Bytes of stdout and stderr that were shown before; the watch begins a little earlier.
     """
 
-    def __init__(self, watch: Watch, reader: RunDirectoryMessageReader, log: Logger, *, heal: str) -> None:
+    def __init__(
+        self,
+        watch: Watch,
+        reader: RunDirectoryMessageReader,
+        log: Logger,
+        *,
+        heal: str,
+        seen: Mapping[str, int] | None = None,
+    ) -> None:
         self._watch = watch
         self._reader = reader
         self._log = log
         self._heal = heal
-        self._streams = {STDOUT: _Stream(lambda: sys.stdout), STDERR: _Stream(lambda: sys.stderr)}
+        seen = seen or {}
+        self._streams = {
+            STDOUT: _Stream(lambda: sys.stdout, watch.offsets.get(STDOUT, 0), seen.get(STDOUT, 0)),
+            STDERR: _Stream(lambda: sys.stderr, watch.offsets.get(STDERR, 0), seen.get(STDERR, 0)),
+        }
         self._said = ""
+        self.observation = watch.observation
+        """The newest that was heard of the job."""
 
     def follow(self, seconds: float = math.inf) -> Ended | None:
         """Return when the job has ended and all its output was shown, or nothing after so many seconds.
@@ -55,6 +70,7 @@ class Follower:
                 case Text(name=name, data=data, rewound=rewound):
                     self._show(name, data, rewound)
                 case Changed(observation=observation, status=status):
+                    self.observation = observation
                     self._tell(observation, status)
                 case Silent(error=error):
                     self._log.warning(f"{error}\nThe job goes on; this step waits for the host. {self._heal}")
@@ -68,6 +84,12 @@ class Follower:
         return None
 
     @property
+    def shown(self) -> Mapping[str, int]:
+        """Bytes of each streamed file that a person has seen by now."""
+        streams = {name: stream.position for name, stream in self._streams.items()}
+        return {MESSAGES: self._reader.position, **streams}
+
+    @property
     def stderr_tail(self) -> str:
         """The last lines that the job wrote to stderr."""
         return self._streams[STDERR].tail
@@ -78,6 +100,8 @@ class Follower:
                 self._reader.rewind()
             self._reader.feed(data)
         else:
+            if rewound:
+                self._streams[name].rewind()
             self._streams[name].write(data)
 
     def _tell(self, observation: Observation, status: StatusRecord | None) -> None:
@@ -120,17 +144,33 @@ def describe(job_id: str, observation: Observation, status: StatusRecord | None)
 
 
 class _Stream:
-    """One output stream of the job: decoded wherever it is cut, with its last lines kept."""
+    """One output stream of the job: decoded wherever it is cut, with its last lines kept.
 
-    def __init__(self, target: Callable[[], TextIO]) -> None:
+    Args:
+        target: Where it is shown.
+        begin: The offset of the first bytes that will come.
+        seen: The offset up to which it was shown before; what comes below it is kept only.
+    """
+
+    def __init__(self, target: Callable[[], TextIO], begin: int = 0, seen: int = 0) -> None:
         self._target = target
+        self.position = begin
+        self._silent = max(0, seen - begin)
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
         self._tail: deque[str] = deque(maxlen=_TAIL_LINES)
         self._rest = ""
 
     def write(self, data: bytes) -> None:
         """Show bytes of the stream."""
-        self._put(self._decoder.decode(data))
+        self.position += len(data)
+        old, new = data[: self._silent], data[self._silent :]
+        self._silent -= len(old)
+        self._keep(self._decoder.decode(old))
+        self._put(self._decoder.decode(new))
+
+    def rewind(self) -> None:
+        """Another file has taken the place of this one."""
+        self.position = self._silent = 0
 
     def finish(self) -> None:
         """Show what was held back of a character that never came whole."""
@@ -147,6 +187,9 @@ class _Stream:
         target = self._target()  # looked up each time: Dagster replaces the streams for a step
         target.write(text)
         target.flush()
+        self._keep(text)
+
+    def _keep(self, text: str) -> None:
         *lines, self._rest = (self._rest + text).split("\n")
         self._rest = self._rest[-_TAIL_BYTES:]
         self._tail.extend(line[-_TAIL_BYTES:] for line in lines)

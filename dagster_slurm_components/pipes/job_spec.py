@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 from ..environments.base import Activation
 from ..environments.plan import plan_environment
+from ..errors import DagsterSlurmError
 from ..jobs.model import JobIdentity, JobSpec, PayloadFile
 from ..launchers.base import LaunchContext
 from ..launchers.payload import payload_argv
@@ -13,6 +14,7 @@ from ..launchers.registry import plan
 from ..spec.files import place
 from ..spec.launchers import BashLauncher
 from ..spec.resolve import ResolvedScript
+from ..spec.script import Script
 
 
 def job_spec(
@@ -22,6 +24,7 @@ def job_spec(
     activation: Activation | None = None,
     context: bytes = b"{}",
     env: Mapping[str, str] | None = None,
+    changed: Mapping[str, str] | None = None,
 ) -> JobSpec:
     """Return the job that a script stands for in its profile. Reads the payload's files, and nothing else.
 
@@ -31,6 +34,7 @@ def job_spec(
         activation: How its environment is activated, where that is known from making it.
         context: Content of ``context.json``.
         env: Variables that this project sets, beside the user's.
+        changed: Slurm options that are different in this attempt.
 
     Raises:
         SpecError: A file is missing.
@@ -44,8 +48,7 @@ def job_spec(
     launch = plan(launcher, argv, LaunchContext(script.resources, profile.profile.scheduler))
     if activation is None:
         activation = plan_environment(script.environment, profile.profile.host)
-    asked = dict(script.resources.sbatch_options())
-    options = {**_dashed(launch.sbatch), **asked}
+    options = {**_dashed(launch.sbatch), **_options(script), **(changed or {})}
     return JobSpec(
         identity=identity,
         launch=launch,
@@ -60,7 +63,35 @@ def job_spec(
         },
         context=context,
         files=tuple(PayloadFile(where, file) for where, file in resolved.payload_files().items()),
+        requeues=script.requeue_on_timeout if profile.profile.scheduler == "slurm" else 0,
     )
+
+
+def _options(script: Script) -> dict[str, str]:
+    """Return the Slurm options that the user asks for.
+
+    A signal goes to the batch shell, which passes it on to the payload's process group: without the ``B`` Slurm
+    signals the steps that srun started, and none else.
+
+    Raises:
+        DagsterSlurmError: The options don't fit together.
+    """
+    options = dict(script.resources.sbatch_options())
+    signal = options.get("signal")
+    if signal is not None:
+        letters, _, rest = signal.rpartition(":")
+        options["signal"] = f"{letters if 'B' in letters else letters + 'B'}:{rest}"
+    if not script.requeue_on_timeout:
+        return options
+    if signal is None:
+        raise DagsterSlurmError(
+            "`requeue_on_timeout` is set, but no `signal` asks the payload for its checkpoint",
+            hint="Write one under `resources`, such as `signal: USR1@120`.",
+        )
+    if "no-requeue" in options:
+        raise DagsterSlurmError("`requeue_on_timeout` and `requeue: false` exclude each other")
+    options["requeue"] = ""
+    return options
 
 
 def _dashed(options: Mapping[str, str]) -> dict[str, str]:

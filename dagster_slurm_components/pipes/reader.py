@@ -13,6 +13,8 @@ from dagster_shared.check import CheckError
 
 # "closed" waits with the results: Dagster warns of each message that comes after it.
 _HELD = frozenset({"report_asset_materialization", "report_asset_check", "closed"})
+_SHOWN_ONCE = frozenset({"log", "log_external_stream"})
+"""Messages that are for a person to read, and not part of the results."""
 _LONGEST_LINE = 64 * 1024 * 1024
 
 
@@ -30,7 +32,10 @@ class RunDirectoryMessageReader(dg.PipesMessageReader):
         self._path = path
         self._handler: dg.PipesMessageHandler | None = None
         self._rest = b""
+        self._seen = 0
         self._held: list[dict[str, Any]] = []
+        self.position = 0
+        """Bytes of the file that were taken, in whole lines."""
         self.exception: dict[str, Any] | None = None
         """The exception that the payload ended with, as Pipes reports it, or nothing."""
         self.complaints: list[str] = []
@@ -52,12 +57,17 @@ class RunDirectoryMessageReader(dg.PipesMessageReader):
             "success is judged by the exit status."
         )
 
+    def skip(self, seen: int) -> None:
+        """Leave out the log lines of the first ``seen`` bytes: a person saw them before. Results are kept."""
+        self._seen = seen
+
     def feed(self, data: bytes) -> None:
         """Take bytes of the messages file, cut anywhere."""
         *lines, self._rest = (self._rest + data).split(b"\n")
         for line in lines:
             if line.strip():
-                self._take(line)
+                self._take(line, told=self.position < self._seen)
+            self.position += len(line) + 1
         if len(self._rest) > _LONGEST_LINE:
             self._complain(self._rest)
             self._rest = b""
@@ -65,6 +75,7 @@ class RunDirectoryMessageReader(dg.PipesMessageReader):
     def rewind(self) -> None:
         """Forget what an earlier start of the job reported: it began anew."""
         self._rest = b""
+        self._seen = self.position = 0
         self._held.clear()
         self.exception = None
 
@@ -77,7 +88,7 @@ class RunDirectoryMessageReader(dg.PipesMessageReader):
             self._complain(self._rest)
             self._rest = b""
 
-    def _take(self, line: bytes) -> None:
+    def _take(self, line: bytes, *, told: bool) -> None:
         try:
             message = json.loads(line)
             method, params = message["method"], message.get("params") or {}
@@ -88,7 +99,7 @@ class RunDirectoryMessageReader(dg.PipesMessageReader):
             self.exception = params["exception"]
         if method in _HELD:
             self._held.append(message)
-        else:
+        elif not (told and method in _SHOWN_ONCE):
             self._hand_on(message)
 
     def _hand_on(self, message: dict[str, Any]) -> None:

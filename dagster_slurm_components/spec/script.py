@@ -9,13 +9,14 @@ from pydantic import AfterValidator, Field, ValidationError
 from pydantic_core import InitErrorDetails
 
 from dagster_slurm_components.spec.assets import AssetDeclaration, CheckDeclaration, OpSettings
-from dagster_slurm_components.spec.base import Env, Flag, Model, Text, Word, kept, mistake
+from dagster_slurm_components.spec.base import Count, Env, Flag, Model, Text, Word, kept, mistake
 from dagster_slurm_components.spec.environments import ENVIRONMENTS, CurrentEnvironment, Environment
 from dagster_slurm_components.spec.launchers import LAUNCHERS, BashLauncher, Launcher
 from dagster_slurm_components.spec.place import KEY
 from dagster_slurm_components.spec.problems import did_you_mean
 from dagster_slurm_components.spec.registry import Registry
 from dagster_slurm_components.spec.resources import Resources
+from dagster_slurm_components.spec.retry import Retry, Stuck
 
 OVERRIDABLE = (
     "payload",
@@ -26,6 +27,9 @@ OVERRIDABLE = (
     "launcher",
     "resources",
     "environment",
+    "retry",
+    "requeue_on_timeout",
+    "stuck",
 )
 """What a profile may change: how a script runs, never what it makes."""
 
@@ -145,6 +149,21 @@ class Script(Model):
         default=CurrentEnvironment(),
         description="The software that the payload runs in.",
         examples=[{"type": "current"}],
+    )
+    retry: Retry = Field(
+        default=Retry(),
+        description="Which ends of a job another attempt answers, within the same step.",
+        examples=[{"out_of_memory": {"attempts": 2, "mem": "x2", "max_mem": "64G"}}],
+    )
+    requeue_on_timeout: Count = Field(
+        default=0,
+        description="How often a job that wrote a checkpoint after `signal` goes back into the queue.",
+        examples=[3],
+    )
+    stuck: Stuck = Field(
+        default=Stuck(),
+        description="How long a job waits that waiting alone won't start.",
+        examples=[{"never": "1m", "held": "12h"}],
     )
     assets: list[AssetDeclaration] = Field(
         default=[],

@@ -72,7 +72,7 @@ def test_a_secret_reaches_the_payload_and_nobody_else(
     metadata = result.get_asset_materialization_events()[0].materialization.metadata
     job_id = str(metadata["job/id"].value)
     assert f"JobId={job_id}" in str(metadata["shown"].value)
-    assert any("launch.sh" in arguments for arguments in seen)
+    assert any("uses.py" in arguments for arguments in seen)
     assert not any(SECRET in arguments for arguments in seen)
     assert SECRET not in str(metadata["shown"].value)
     stored = cluster.run(["sacct", "--jobs", job_id, "--batch-script", "--env-vars"], check=False).stdout

@@ -1,7 +1,9 @@
 # The body of every job, whoever runs it (sbatch or a plain process): loads the environment, starts the launcher
 # in its own process group, passes signals on, and keeps the job's own record in `status`.
 #
-# Usage: job.sh RUN_DIR
+# Usage: job.sh RUN_DIR [REQUEUES]
+#
+# REQUEUES is how often a job that wrote a checkpoint when it was asked to goes back into the queue.
 #
 # All data of the user reaches this file as files in RUN_DIR: job.env, activate.args, launch.args, payload/.
 # It is shipped as it is; nothing is ever written into it but the #SBATCH lines above. Runs on bash 3.2 (macOS).
@@ -10,6 +12,8 @@
 
 umask 077
 run_dir=$1
+requeues=${2:-0}
+checkpoint=${run_dir%/*}/checkpoint # beside the attempts: the next one goes on from it
 restart=${SLURM_RESTART_COUNT:-0}
 cd -- "$run_dir" || exit 97
 
@@ -38,8 +42,11 @@ note restart "$restart" started "$(now)" pid "$$" host "${HOSTNAME:-$(uname -n)}
     cpus_per_node "${SLURM_JOB_CPUS_PER_NODE-}" mem_per_node_mb "${SLURM_MEM_PER_NODE-}" \
     mem_per_cpu_mb "${SLURM_MEM_PER_CPU-}" phase environment
 
+mkdir -p -- "$checkpoint"
+if [ "$requeues" -gt 0 ]; then : >"$run_dir/.started"; fi
+
 run_payload() {
-    export DAGSTER_SLURM_RUN_DIR=$run_dir DAGSTER_SLURM_RESTART_COUNT=$restart
+    export DAGSTER_SLURM_RUN_DIR=$run_dir DAGSTER_SLURM_RESTART_COUNT=$restart DAGSTER_SLURM_CHECKPOINT=$checkpoint
     # shellcheck source=/dev/null
     . "$run_dir/job.env" || exit 96
     # shellcheck source=/dev/null
@@ -62,9 +69,12 @@ run_payload() {
 
 child=
 interrupted=
+asked= # for a checkpoint
+stopped=
 # shellcheck disable=SC2329 # invoked by the traps below
 pass_on() { # SIGNAL: to the whole process group of the launcher
     interrupted=1
+    case $1 in USR1 | USR2) asked=1 ;; *) stopped=1 ;; esac
     note signal "$1"
     [ -n "$child" ] && kill -s "$1" -- "-$child" 2>/dev/null
 }
@@ -109,6 +119,15 @@ memory_peak() { # bytes, where Slurm gave the job a cgroup of its own and the ke
         [ -r "$path/$file" ] && cat "$path/$file" && return 0
     done 2>/dev/null </proc/self/cgroup
 }
+
+# A payload that ends with 0 is done. Whoever sent TERM wants the job to end, and not to begin again.
+if [ -n "$asked" ] && [ -z "$stopped" ] && [ "$code" -ne 0 ] && [ "$restart" -lt "$requeues" ] &&
+    [ -n "$(find "$checkpoint" -type f -newer "$run_dir/.started" 2>/dev/null | head -n 1)" ]; then
+    # No `exit=`: this start has ended, the job has not.
+    note checkpointed "$code" requeue "$(now)"
+    scontrol requeue "$SLURM_JOB_ID" && exit "$code"
+    note requeue failed
+fi
 
 # "USER SYSTEM" of all ended children; in a subshell `times` would speak of the subshell.
 times >"$run_dir/.times"

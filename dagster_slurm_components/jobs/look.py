@@ -1,0 +1,116 @@
+"""One look at a job from outside: who it is by its ledger, and what all sources say at this moment."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+
+from ..hosts.client import FileRead, Satellite
+from .events import STATUS
+from .model import JobHandle
+from .reconcile import LOST, Answer, Evidence, Observation, Patience, reconcile
+from .schedulers import Scheduler
+from .status import StatusRecord, parse_status
+
+LEDGER = "ledger"
+_MOST = 1024 * 1024
+_NO_PATIENCE = Patience(settle=0.0, explanation=0.0, absence=0.0)
+
+
+@dataclass(frozen=True)
+class LedgerRecord:
+    """What a ledger says.
+
+    Attributes:
+        token: The mark of the job.
+        job_id: The job; none while nobody knows whether there is one.
+        submitted: When it was, in seconds since the epoch by the host's clock.
+    """
+
+    token: str
+    job_id: str | None
+    submitted: float | None
+
+
+def parse_ledger(data: bytes) -> LedgerRecord:
+    r"""Read a ledger; see ``satellite.Ledger`` for its lines.
+
+    Example:
+        >>> parse_ledger(b"token=ab\nintent=5\njob_id=12\nsubmitted=6\n").job_id
+        '12'
+    """
+    token, job_id, submitted = "", None, None
+    for line in data.decode("utf-8", "replace").splitlines():
+        name, _, value = line.partition("=")
+        if name == "token":
+            token = value
+        elif name in ("intent", "rejected", "void"):
+            job_id = None
+        elif name == "job_id":
+            job_id = value
+        elif name in ("submitted", "adopted"):
+            submitted = float(value)
+    return LedgerRecord(token, job_id, submitted)
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What one look showed.
+
+    Attributes:
+        handle: The job.
+        observation: What is known of it.
+        status: The newest block of its status file.
+        evidence: What all sources said.
+    """
+
+    handle: JobHandle
+    observation: Observation
+    status: StatusRecord | None
+    evidence: Evidence
+
+    @property
+    def ended_badly(self) -> bool:
+        """Whether it has surely ended, and not with success; a job without any trace may be anything."""
+        seen = self.observation
+        return seen.terminal and seen.state not in ("COMPLETED", LOST)
+
+    @property
+    def alive(self) -> bool:
+        """Whether it waits or runs, or may do so for all that is known."""
+        return not self.observation.terminal
+
+
+def look(satellite: Satellite, scheduler: Scheduler, run_dir: str, token: str | None = None) -> Seen | None:
+    """Return what is known of the job of a run directory, or nothing when it has none.
+
+    Args:
+        satellite: The host.
+        scheduler: Who runs its jobs.
+        run_dir: The run directory.
+        token: The job's mark, where that is known; another one's ledger counts as none.
+
+    Raises:
+        HostError: The host gives no answer.
+    """
+    ledger_file, status_file = satellite.read(
+        [FileRead(f"{run_dir}/{LEDGER}", 0, _MOST), FileRead(f"{run_dir}/{STATUS}", 0, _MOST)]
+    )
+    ledger = parse_ledger(ledger_file.data)
+    if ledger.job_id is None or (token is not None and ledger.token != token):
+        return None
+    handle = JobHandle(ledger.job_id, run_dir, ledger.token, "known", ledger.submitted)
+    status = parse_status(status_file.data)
+    evidence = Evidence(status=status)
+    now = time.monotonic()
+    rows = None
+    if status is None or status.exit_code is None or status.signals:
+        rows = scheduler.queue(satellite, [handle])
+    if rows is not None:
+        evidence = Evidence(status, Answer(rows.get(handle.job_id), now))
+        if handle.job_id not in rows:
+            books = scheduler.accounting(satellite, [handle]) or {}
+            row = books.get(handle.job_id)
+            evidence = Evidence(status, evidence.queue, Answer(row, now) if row else None)
+    seen = reconcile(Observation(), evidence, now, _NO_PATIENCE)
+    return Seen(handle, seen, status, evidence)

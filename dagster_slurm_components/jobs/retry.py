@@ -1,0 +1,119 @@
+"""Another attempt after a job's end: whether, when, and what is asked for then. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from ..errors import DagsterSlurmError
+from ..slurm.hostlist import expand_hostlist
+from ..slurm.units import format_duration, parse_size, parse_time_limit
+from ..spec.base import duration_seconds
+from ..spec.retry import Again, AgainWithMemory, AgainWithTime, Retry, factor
+from .events import Ended
+from .outcome import NODE_FAIL, JobOutcome
+
+_MEMORY = ("mem", "mem-per-cpu", "mem-per-gpu")
+
+
+@dataclass(frozen=True)
+class NextAttempt:
+    """What the next attempt is.
+
+    Attributes:
+        kind: The end that it answers, by its name in the policy.
+        delay: Seconds to wait before it.
+        changed: Slurm options that are different in it.
+        why: What a person reads.
+    """
+
+    kind: str
+    delay: float
+    changed: Mapping[str, str]
+    why: str
+
+
+def next_attempt(
+    policy: Retry,
+    outcome: JobOutcome,
+    ended: Ended,
+    *,
+    options: Mapping[str, str],
+    retries: Mapping[str, int],
+) -> NextAttempt | None:
+    """Return the next attempt, or nothing when the policy has none (left).
+
+    Args:
+        policy: The script's ``retry``.
+        outcome: How the job ended.
+        ended: Its last observation and evidence.
+        options: The Slurm options it was submitted with.
+        retries: How often each end has been answered.
+    """
+    if outcome.success or outcome.kind is None:
+        return None
+    rule: Again = getattr(policy, outcome.kind)
+    done = retries.get(outcome.kind, 0)
+    if done >= rule.attempts:
+        return None
+    changed: dict[str, str] | None = {}
+    if isinstance(rule, AgainWithMemory):
+        changed = _more_memory(rule, options, ended)
+    elif isinstance(rule, AgainWithTime):
+        changed = _more_time(rule, options, ended)
+    elif outcome.kind == NODE_FAIL:
+        changed = _without(_bad_nodes(ended), options)
+    if changed is None:
+        return None
+    told = "".join(f", with {name} {value}" for name, value in changed.items())
+    delay = duration_seconds(rule.delay)
+    wait = f" after {format_duration(delay)}" if delay else ""
+    why = f"{outcome.message} `retry.{outcome.kind}` answers with attempt {done + 1} of {rule.attempts}{wait}{told}."
+    return NextAttempt(outcome.kind, delay, changed, why)
+
+
+def _more_memory(rule: AgainWithMemory, options: Mapping[str, str], ended: Ended) -> dict[str, str] | None:
+    """Return the option that asks for more memory, or nothing when that can't be or is no more."""
+    status = ended.evidence.status
+    granted = (status.get("mem_per_node_mb") or "") if status else ""
+    name, asked = next(((name, options[name]) for name in _MEMORY if name in options), ("mem", granted))
+    size = parse_size(asked, default_unit="M")
+    if not size:  # unknown, or 0: all of a node's memory already
+        return None
+    most = parse_size(rule.max_mem, default_unit="M") if rule.max_mem else None
+    wanted = round(size * factor(rule.mem))
+    wanted = min(wanted, most) if most else wanted
+    return {name: f"{wanted // 2**20}M"} if wanted > size else None
+
+
+def _more_time(rule: AgainWithTime, options: Mapping[str, str], ended: Ended) -> dict[str, str] | None:
+    accounting = ended.evidence.accounting.row if ended.evidence.accounting else None
+    asked = parse_time_limit(options.get("time", "")) or (accounting.time_limit_s if accounting else None)
+    if not asked:
+        return None
+    most = parse_time_limit(rule.max_time) if rule.max_time else None
+    wanted = round(asked * factor(rule.time))
+    wanted = min(wanted, most) if most else wanted
+    return {"time": format_duration(wanted)} if wanted > asked else None
+
+
+def _bad_nodes(ended: Ended) -> tuple[str, ...]:
+    """Return the nodes to leave out.
+
+    Of a job on several nodes nobody says which one failed. Slurm itself keeps what it found down out of the next
+    job, and leaving out the sound ones as well could leave too few.
+    """
+    accounting = ended.evidence.accounting.row if ended.evidence.accounting else None
+    status = ended.evidence.status
+    text = (accounting.nodes if accounting else "") or (status.get("nodes") if status else "") or ""
+    try:
+        nodes = expand_hostlist(text)
+    except DagsterSlurmError:
+        return ()
+    return nodes if len(nodes) == 1 else ()
+
+
+def _without(nodes: tuple[str, ...], options: Mapping[str, str]) -> dict[str, str]:
+    before = options.get("exclude")
+    known = [*([before] if before else []), *nodes]
+    return {"exclude": ",".join(known)} if nodes else {}

@@ -1,0 +1,201 @@
+"""Launches: what Dagster's event log keeps of each submission, so that a later process finds the job again.
+
+A launch is written down before anything is sent. So there is no moment at which a job exists that the event log
+can't name: whoever takes over continues the same identity, and submitting that again gives the same job.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+
+import dagster as dg
+
+# Not exported by dagster (1.13), and the only way to give an engine event metadata; the class is 2019's.
+from dagster._core.events import EngineEventData
+
+from ..hosts.satellite import identify as process_starts
+from ..jobs.model import JobIdentity
+
+LAUNCH = "dagster_slurm/launch"
+"""Metadata key of the engine event of a launch."""
+ENDED = "dagster_slurm/ended"
+"""Metadata key of the engine event of a job that ended without success."""
+
+_MOST_ANCESTORS = 64
+_EVENTS = {
+    dg.DagsterEventType.ENGINE_EVENT,
+    dg.DagsterEventType.STEP_WORKER_STARTED,
+    dg.DagsterEventType.STEP_SUCCESS,
+}
+
+
+@dataclass(frozen=True)
+class Supervisor:
+    """The process whose end is the end of a run.
+
+    Attributes:
+        node: Name of its machine.
+        pid: Its number there.
+        start: Tells it from a later process of that number.
+    """
+
+    node: str
+    pid: int
+    start: str
+
+    def known_dead(self) -> bool:
+        """Whether it ran on this machine and is gone; of other machines nothing is known."""
+        return self.node == os.uname().nodename and process_starts([self.pid]).get(self.pid) != self.start
+
+
+@dataclass(frozen=True)
+class Launch:
+    """One submission.
+
+    Attributes:
+        identity: Which job; submitting it again gives the same.
+        profile: The profile's name.
+        host: The host's name.
+        run_dir: The run directory there.
+        fingerprint: Hash of what was submitted.
+        supervisor: The process of the run that followed the job.
+        retries: How often each outcome has been answered by another attempt.
+        changed: Slurm options that a retry policy changed.
+        ended: How the job ended, once it has without success.
+    """
+
+    identity: JobIdentity
+    profile: str
+    host: str
+    run_dir: str
+    fingerprint: str
+    supervisor: Supervisor
+    retries: Mapping[str, int] = field(default_factory=dict)
+    changed: Mapping[str, str] = field(default_factory=dict)
+    ended: str | None = None
+
+    def same_content(self, other: Launch) -> bool:
+        """Whether both stand for the same content in the same place."""
+        return (self.profile, self.host, self.fingerprint) == (other.profile, other.host, other.fingerprint)
+
+
+def record(instance: dg.DagsterInstance, run: dg.DagsterRun, launch: Launch, *, adopted: bool) -> None:
+    """Write a launch down, before it is submitted."""
+    verb = "Follows on with" if adopted else "Submits"
+    _report(
+        instance,
+        run,
+        launch.identity.step,
+        f"{verb} the job {launch.identity.job_name} on {launch.host} (profile {launch.profile})",
+        {LAUNCH: json.dumps(asdict(launch)), "job/run_directory": launch.run_dir},
+    )
+
+
+def record_end(instance: dg.DagsterInstance, run: dg.DagsterRun, identity: JobIdentity, how: str) -> None:
+    """Write down that a job ended without success, so that no later run takes it up again."""
+    content = json.dumps({"token": identity.token, "ended": how})
+    _report(instance, run, identity.step, f"The job {identity.job_name} ended: {how}", {ENDED: content})
+
+
+def _report(
+    instance: dg.DagsterInstance, run: dg.DagsterRun, step: str, text: str, metadata: Mapping[str, str]
+) -> None:
+    values = {key: dg.MetadataValue.text(value) for key, value in metadata.items()}
+    instance.report_engine_event(text, run, EngineEventData(metadata=values), step_key=step)
+
+
+@dataclass(frozen=True)
+class RunHistory:
+    """What one run's event log says about its jobs.
+
+    Attributes:
+        launches: In order, each with its end where that is known.
+        succeeded: Steps that succeeded.
+        workers: Process numbers of step workers, by step.
+    """
+
+    launches: Sequence[Launch]
+    succeeded: frozenset[str]
+    workers: Mapping[str, frozenset[int]]
+
+    def last(self, step: str, partition: str | None) -> Launch | None:
+        """Return the newest launch of a step and partition."""
+        found = [
+            launch
+            for launch in self.launches
+            if (launch.identity.step, launch.identity.partition) == (step, partition)
+        ]
+        return found[-1] if found else None
+
+
+def history(instance: dg.DagsterInstance, run_id: str) -> RunHistory:
+    """Read what a run's event log says about its jobs."""
+    launches: list[Launch] = []
+    ended: dict[str, str] = {}
+    succeeded: set[str] = set()
+    workers: dict[str, set[int]] = {}
+    for entry in instance.all_logs(run_id, of_type=_EVENTS):
+        event = entry.dagster_event
+        if event is None:
+            continue
+        if event.event_type is dg.DagsterEventType.STEP_SUCCESS:
+            succeeded.add(event.step_key or "")
+            continue
+        if event.event_type is dg.DagsterEventType.STEP_WORKER_STARTED:
+            workers.setdefault(event.step_key or "", set()).add(event.pid or 0)
+            continue
+        metadata = event.engine_event_data.metadata
+        if LAUNCH in metadata:
+            launches.append(_parse(str(metadata[LAUNCH].value)))
+        if ENDED in metadata:
+            said = json.loads(str(metadata[ENDED].value))
+            ended[said["token"]] = said["ended"]
+    known = [replace(launch, ended=ended.get(launch.identity.token)) for launch in launches]
+    found = {step: frozenset(pids) for step, pids in workers.items()}
+    return RunHistory(known, frozenset(succeeded), found)
+
+
+def _parse(text: str) -> Launch:
+    raw = json.loads(text)
+    raw["identity"] = JobIdentity(**raw["identity"])
+    raw["supervisor"] = Supervisor(**raw["supervisor"])
+    return Launch(**raw)
+
+
+def predecessors(instance: dg.DagsterInstance, run: dg.DagsterRun) -> Iterator[RunHistory]:
+    """Yield the histories of the runs that this run re-executes, the newest first."""
+    seen = {run.run_id}
+    parent = run.parent_run_id
+    while parent and parent not in seen and len(seen) < _MOST_ANCESTORS:
+        seen.add(parent)
+        yield history(instance, parent)
+        above = instance.get_run_by_id(parent)
+        parent = above.parent_run_id if above else None
+
+
+def last_launch(
+    instance: dg.DagsterInstance, run: dg.DagsterRun, own: RunHistory, step: str, partition: str | None
+) -> Launch | None:
+    """Return the launch that a step continues: of an earlier try in this run, or of the runs it re-executes.
+
+    A step that succeeded in an earlier run is not continued: running it again is meant to do the work again.
+    """
+    found = own.last(step, partition)
+    if found is not None:
+        return found
+    for earlier in predecessors(instance, run):
+        if step in earlier.succeeded:
+            return None
+        found = earlier.last(step, partition)
+        if found is not None:
+            return found
+    return None
+
+
+def this_supervisor(*, step_worker: bool) -> Supervisor:
+    """Return the process whose end is the end of this run: this one, or the parent of a step's own process."""
+    pid = os.getppid() if step_worker else os.getpid()
+    return Supervisor(os.uname().nodename, pid, process_starts([pid]).get(pid, ""))

@@ -1,0 +1,59 @@
+"""Jobs that waiting alone won't start: told at once, cancelled when their time is up."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+from ..errors import DagsterSlurmError
+from ..jobs.reconcile import Observation
+from ..slurm.reasons import Reason, explain
+from ..slurm.states import Phase
+from ..slurm.units import format_duration
+from ..spec.base import duration_seconds
+from ..spec.retry import Stuck
+
+
+class StuckError(DagsterSlurmError):
+    """A job waited for something that would not come.
+
+    Args:
+        reason: Slurm's reason.
+        seconds: How long it was waited out.
+    """
+
+    def __init__(self, reason: Reason, seconds: float) -> None:
+        self.reason = reason
+        never = "never starts" if reason.permanence == "never" else "starts only when a person acts"
+        super().__init__(
+            f"The job {never} ({reason.name}): {reason.text} It was cancelled after {format_duration(seconds)}.",
+            hint=f"`stuck.{reason.permanence}` says how long such a job is left in the queue.",
+        )
+
+
+class StuckTimer:
+    """Measures how long a job has been stuck.
+
+    Args:
+        policy: The script's ``stuck``.
+        clock: A monotonic clock, in seconds.
+    """
+
+    def __init__(self, policy: Stuck, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self._policy = policy
+        self._clock = clock
+        self._since: float | None = None
+
+    def check(self, observation: Observation) -> StuckError | None:
+        """Return the error to end with, once the job has been stuck for longer than the policy allows."""
+        reason = explain(observation.reason) if observation.reason else None
+        limit = None
+        if observation.phase is Phase.WAITING and reason is not None and reason.permanence != "wait":
+            limit = self._policy.never if reason.permanence == "never" else self._policy.held
+        if limit is None or reason is None:
+            self._since = None
+            return None
+        now = self._clock()
+        self._since = now if self._since is None else self._since
+        stuck = now - self._since
+        return StuckError(reason, stuck) if stuck >= duration_seconds(limit) else None
