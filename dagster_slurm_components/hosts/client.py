@@ -159,6 +159,21 @@ class Snapshot:
 
 
 @dataclass(frozen=True)
+class Budget:
+    """Slurm queries that all processes on all machines may make together.
+
+    Attributes:
+        path: The file on the host that keeps it; who names the same file shares the budget.
+        per_minute: Queries that refill it.
+        burst: The most it holds.
+    """
+
+    path: str
+    per_minute: float
+    burst: float
+
+
+@dataclass(frozen=True)
 class Completed:
     """A command that ended; ``truncated`` when it printed more than was kept."""
 
@@ -255,10 +270,19 @@ class Satellite:
             position += length
         return found
 
-    def snapshot(self, path: str, argv: Sequence[str], *, max_age: float, timeout: float = 60.0) -> Snapshot:
+    def snapshot(
+        self,
+        path: str,
+        argv: Sequence[str],
+        *,
+        max_age: float,
+        timeout: float = 60.0,
+        budget: Budget | None = None,
+    ) -> Snapshot:
         """Return the answer to a query from the file at ``path``, if younger than ``max_age``, or ask anew.
 
-        At most one process of all that share the file asks at a time.
+        At most one process of all that share the file asks at a time. Raises SatelliteError ``over_budget``
+        when it would have to be asked anew and the budget is used up.
         """
         reply = self._call(
             "snapshot",
@@ -266,6 +290,7 @@ class Satellite:
             argv=list(argv),
             max_age=max_age,
             query_timeout=timeout,
+            budget=_asdict(budget),
             timeout=2 * timeout + _MARGIN,
         )
         return Snapshot(**reply.result)
@@ -278,8 +303,12 @@ class Satellite:
         env: Mapping[str, str] | None = None,
         input: bytes = b"",  # noqa: A002 - subprocess.run's name
         timeout: float = 60.0,
+        budget: Budget | None = None,
     ) -> Completed:
-        """Run a command, without a shell, in an environment free of the user's Slurm options."""
+        """Run a command, without a shell, in an environment free of the user's Slurm options.
+
+        Raises SatelliteError ``over_budget`` instead when a budget is given that is used up.
+        """
         reply = self._call(
             "run",
             input,
@@ -287,6 +316,7 @@ class Satellite:
             cwd=cwd,
             env=dict(env or {}),
             command_timeout=timeout,
+            budget=_asdict(budget),
             timeout=timeout + _MARGIN,
         )
         length = reply.result["stdout"]
@@ -323,3 +353,7 @@ class Satellite:
     def disk(self, path: str) -> Disk:
         """Return the size of the file system at ``path``, and what is left."""
         return Disk(**self._call("disk", path=path).result)
+
+
+def _asdict(budget: Budget | None) -> dict[str, Any] | None:
+    return None if budget is None else dataclasses.asdict(budget)

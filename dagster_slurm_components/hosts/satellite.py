@@ -151,13 +151,19 @@ def as_text(data: bytes) -> str:
 def make_folder(path: bytes) -> None:
     """Make a folder and its missing parents, 0700 (os.makedirs gives parents the umask's mode)."""
     try:
-        os.mkdir(path, 0o700)
+        _make_one_folder(path)
     except FileNotFoundError:
         parent = os.path.dirname(path)
         if parent == path:
             raise
         make_folder(parent)
-        make_folder(path)
+        # Once, for some file systems (/proc) say so even when the parent is there.
+        _make_one_folder(path)
+
+
+def _make_one_folder(path: bytes) -> None:
+    try:
+        os.mkdir(path, 0o700)
     except FileExistsError:
         if not os.path.isdir(path):
             raise
@@ -609,13 +615,15 @@ def run(
     cwd: Optional[str] = None,
     env: Optional[Dict[str, str]] = None,
     command_timeout: float = 60.0,
+    budget: Optional[Result] = None,
 ) -> Tuple[Result, bytes]:
-    """Run a command with the blob as its input.
+    """Run a command with the blob as its input; with a ``budget`` (``spend``) only if that allows it.
 
     Returns:
         ``returncode``, ``timed_out``, ``truncated``, and the lengths ``stdout`` and ``stderr`` of what lies
         one after the other in the blob.
     """
+    spend(budget)
     command, environment = locate([native(word) for word in argv])
     environment.update({native(name): native(value) for name, value in (env or {}).items()})
     done = execute(command, environment, None if cwd is None else native(cwd), blob, command_timeout)
@@ -628,10 +636,43 @@ def run(
     }, done.stdout + done.stderr
 
 
+def spend(budget: Optional[Result]) -> None:
+    """Take one query from a budget; fail with ``over_budget`` when it is used up.
+
+    A token bucket in a file: whoever names the same file, in any process on any machine, shares it.
+
+    Args:
+        budget: ``path``, ``per_minute`` (queries that refill it) and ``burst`` (the most it holds; it begins
+            full), or nothing.
+    """
+    if budget is None:
+        return
+    path, burst = native(budget["path"]), float(budget["burst"])
+    make_folder(os.path.dirname(path))
+    with locked(path + b".lock", 10.0):
+        now = time.time()
+        tokens, filled = burst, now
+        with contextlib.suppress(FileNotFoundError, ValueError), open(path, "rb") as file:
+            tokens, filled = json.loads(file.read().decode("ascii"))
+        # max(): a clock that was set back refills nothing.
+        tokens = min(burst, tokens + max(0.0, now - filled) * float(budget["per_minute"]) / 60.0)
+        granted = tokens >= 1.0
+        write_atomically(path, json.dumps([tokens - granted, now]).encode("ascii"))
+    if not granted:
+        raise Failure("over_budget", f"the budget of Slurm queries in {budget['path']} is used up for now")
+
+
 def snapshot(
-    blob: bytes, path: str, argv: Sequence[str], max_age: float, query_timeout: float
+    blob: bytes,
+    path: str,
+    argv: Sequence[str],
+    max_age: float,
+    query_timeout: float,
+    budget: Optional[Result] = None,
 ) -> Tuple[Result, bytes]:
     """Run a query unless the file at ``path`` holds a younger answer to it; share the answer there.
+
+    A query that is run counts against the ``budget`` (``spend``), a shared answer does not.
 
     All processes on all machines that name the same file share one answer. Failures are shared as well: a
     broken controller must not be asked again by everyone in turn.
@@ -654,6 +695,7 @@ def snapshot(
                 stored = _stored_snapshot(target, argv, max_age)
                 if stored is not None:
                     return dict(stored, fresh=False), b""
+                spend(budget)
                 return dict(_take_snapshot(target, argv, query_timeout), fresh=True), b""
             finally:
                 release()

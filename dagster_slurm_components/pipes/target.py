@@ -7,7 +7,7 @@ import threading
 from dataclasses import dataclass
 
 from ..errors import DagsterSlurmError
-from ..hosts.client import Satellite
+from ..hosts.client import Budget, Satellite
 from ..hosts.connect import connect
 from ..jobs.cadence import TokenBucket
 from ..jobs.schedulers import ProcessScheduler, Scheduler, SlurmScheduler
@@ -57,7 +57,9 @@ def _make(profile: Profile) -> Target:
     workdir = absolute_workdir(profile.workdir, satellite)
     scheduler: Scheduler
     if profile.scheduler == "slurm":
-        scheduler = SlurmScheduler(snapshot=f"{workdir}/queue/squeue.json")
+        limits = profile.limits
+        budget = Budget(f"{workdir}/queue/budget.json", limits.queries_per_minute, limits.burst)
+        scheduler = SlurmScheduler(snapshot=f"{workdir}/queue/squeue.json", budget=budget)
     else:
         scheduler = ProcessScheduler()
     watcher = Watcher(
