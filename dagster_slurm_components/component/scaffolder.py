@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -15,6 +14,7 @@ from typing_extensions import Self
 from dagster_slurm_components.spec.assets import AssetDeclaration
 from dagster_slurm_components.spec.component import COMPONENT_TYPE
 from dagster_slurm_components.spec.environments import ENVIRONMENTS
+from dagster_slurm_components.spec.flow_style import flow_style
 from dagster_slurm_components.spec.problems import did_you_mean
 
 _TEMPLATES = Path(__file__).parent / "scaffold"
@@ -117,11 +117,11 @@ def defs_yaml(params: ScaffoldParams, *, folder: Path, type_name: str, project: 
     template = (_TEMPLATES / "defs.yaml.txt").read_text("utf-8")
     text = template.format(
         type=COMPONENT_TYPE if type_name == _ALIAS else type_name,
-        payload=_scalar(params.payload),
+        payload=flow_style(params.payload),
         launcher=launcher,
-        environment=_flow(_environment(params.environment, folder, project)),
+        environment=flow_style(_environment(params.environment, folder, project)),
         resources=_RESOURCES[params.launcher],
-        key=_scalar(params.asset or _key(folder.name)),
+        key=flow_style(params.asset or _key(folder.name)),
         profiles=_profiles(params),
     )
     return text.rstrip() + "\n"
@@ -161,27 +161,7 @@ def _profiles(params: ScaffoldParams) -> str:
             '      # profiles: # what is different in one profile\n      #   local: {args: ["--epochs", "1"]}'
         )
     why = "Without this, the script needs the same software on this machine too."
-    return f"      # {why}\n      profiles:\n        local: {_flow(local)}"
-
-
-def _flow(value: Any) -> str:
-    """Write a small tree in YAML's flow style."""
-    if isinstance(value, dict):
-        return "{" + ", ".join(f"{key}: {_flow(item)}" for key, item in value.items()) + "}"
-    if isinstance(value, list):
-        return "[" + ", ".join(_flow(item) for item in value) + "]"
-    return _scalar(str(value))
-
-
-def _scalar(text: str) -> str:
-    """Write text bare where no YAML parser takes it for anything else, and in quotes elsewhere."""
-    bare = text.replace("/", "").replace("_", "").replace(".", "").replace("-", "")
-    if bare.isascii() and bare.isalnum() and text[0].isalpha() and text.lower() not in _WORDS:
-        return text
-    return json.dumps(text, ensure_ascii=False)
-
-
-_WORDS = frozenset({"y", "n", "yes", "no", "on", "off", "true", "false", "null"})
+    return f"      # {why}\n      profiles:\n        local: {flow_style(local)}"
 
 
 def _key(name: str) -> str:

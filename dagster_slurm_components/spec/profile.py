@@ -126,7 +126,8 @@ class Profile(Model):
     workdir: Word = Field(
         default=".dagster-slurm",
         description="Folder on the host for run directories, environments and the store. On the local host a"
-        " relative path starts at the project folder; over ssh it must be absolute, or start with `~/`.",
+        " relative path starts at the project folder; over ssh it must be absolute, or start with `~/` or with a"
+        " variable that is set there, such as `$SCRATCH`.",
         examples=["/scratch/project/dagster"],
     )
     resources: Resources = Field(
@@ -172,9 +173,9 @@ class Profile(Model):
     @model_validator(mode="after")
     def _workdir_of_another_machine(self) -> Self:
         # A relative path would start wherever sshd puts us, which sites change.
-        known = self.workdir.startswith(("/", "~")) or is_template(self.workdir)
+        known = self.workdir.startswith(("/", "~", "$")) or is_template(self.workdir)
         if not known and not isinstance(self.host, LocalHost):
-            message = f"over ssh `workdir` must be absolute, or start with `~/`; it is {self.workdir!r}"
+            message = f"over ssh `workdir` must be absolute, or start with `~/` or `$NAME`; it is {self.workdir!r}"
             details = InitErrorDetails(type=mistake(message), loc=("workdir",), input=self.workdir)
             raise ValidationError.from_exception_data("Profile", [details])
         return self

@@ -222,7 +222,7 @@ def validated(model: type[_ModelT], data: Any, document: Document, *, unrendered
 
 def _at_home(loaded: LoadedProfile) -> LoadedProfile:
     """Make a relative ``workdir`` of the local host start at the project folder."""
-    if not isinstance(loaded.profile.host, LocalHost):
+    if not isinstance(loaded.profile.host, LocalHost) or loaded.profile.workdir.startswith("$"):
         return loaded
     workdir = loaded.folder / FilePath(loaded.profile.workdir).expanduser()
     return replace(loaded, profile=loaded.profile.model_copy(update={"workdir": str(workdir)}))

@@ -1,0 +1,183 @@
+"""``dg-slurm render``: exactly what would be submitted."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from dagster_slurm_components.cli.preview import Preview, job_script, preview
+from dagster_slurm_components.cli.terminal import errors_told, table
+from dagster_slurm_components.errors import DagsterSlurmError
+from dagster_slurm_components.spec.problems import SpecError, did_you_mean
+from dagster_slurm_components.spec.profiles import load_profile
+from dagster_slurm_components.spec.resolve import ResolvedScript
+
+if TYPE_CHECKING:
+    from dagster_slurm_components.component.specs import SlurmScript
+
+_TEST_TIMEOUT = 120.0
+
+
+@click.command()
+@click.argument("asset")
+@click.option("--profile", help="Name of the profile.  [default: DAGSTER_SLURM_PROFILE, else local]")
+@click.option("--script", "whole", is_flag=True, help="Print the whole job script and nothing else.")
+@click.option("--test-only", is_flag=True, help="Ask the cluster's `sbatch --test-only` too.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON and nothing else.")
+def render(asset: str, profile: str | None, whole: bool, test_only: bool, as_json: bool) -> None:
+    """Show exactly what would be submitted for ASSET, and which line of which file says so.
+
+    ASSET is an asset's key, or the name of a script's op. The definitions are loaded as Dagster loads them; nothing is
+    submitted. Values of variables that sound like secrets are masked.
+    """
+    with errors_told():
+        script = find_script(asset, project_scripts(Path.cwd()))
+        resolved = script.resolve(load_profile(profile, start=script.folder))
+        seen = preview(resolved, script.name)
+        verdict = _ask_sbatch(resolved, script.name) if test_only else None
+    if as_json:
+        answer = {} if verdict is None else {"test_only": {"accepted": verdict[0], "message": verdict[1]}}
+        click.echo(json.dumps({**asdict(seen), **answer}, indent=2, ensure_ascii=False, default=str))
+    elif whole:
+        click.echo(seen.job_script, nl=False)
+    else:
+        _show(seen)
+        if verdict is not None:
+            click.echo(f"\nsbatch --test-only: {'accepted' if verdict[0] else 'refused'}\n{verdict[1]}")
+    sys.exit(0 if verdict is None or verdict[0] else 1)
+
+
+def project_scripts(folder: Path) -> list[SlurmScript]:
+    """Load the scripts of the Dagster project around a folder.
+
+    Raises:
+        DagsterSlurmError: There is no project, or it can't be loaded.
+        SpecError: A component has mistakes.
+    """
+    # Imported on use: Dagster takes a second.
+    import dagster as dg  # noqa: PLC0415
+    from dagster.components.core.component_tree import ComponentTree  # noqa: PLC0415
+
+    from dagster_slurm_components.component.script_component import (  # noqa: PLC0415
+        InvalidScriptsError,
+        SlurmScriptComponent,
+    )
+
+    with _importable(folder):
+        try:
+            tree = ComponentTree.for_project(folder)
+            components = tree.get_all_components(of_type=SlurmScriptComponent)
+        except (dg.DagsterError, ImportError) as error:
+            raise DagsterSlurmError(
+                f"the project can't be loaded: {error}",
+                where=str(folder),
+                hint="Run this in a project of `dg`, in the environment that the project is installed in.",
+            ) from error
+        except Exception as error:
+            # Dagster wraps what a component raises into an exception of its own (ComponentTreeException, 1.13).
+            if isinstance(error.__cause__, InvalidScriptsError):
+                raise SpecError(error.__cause__.problems) from None
+            raise
+    return [script for component in components for script in component.scripts]
+
+
+@contextmanager
+def _importable(folder: Path) -> Iterator[None]:
+    """Let the modules of a project that isn't installed be found, as those of one that is."""
+    roots = [path for path in (folder, *folder.parents) if (path / "pyproject.toml").is_file()]
+    added = [str(root / "src") for root in roots[:1] if (root / "src").is_dir()]
+    sys.path[:0] = added
+    try:
+        yield
+    finally:
+        for path in added:
+            sys.path.remove(path)
+
+
+def find_script(asset: str, scripts: list[SlurmScript]) -> SlurmScript:
+    """Return the script that makes an asset, or whose op has this name.
+
+    Raises:
+        DagsterSlurmError: There is none.
+    """
+    by_name = {script.name: script for script in scripts}
+    by_name |= {spec.key.to_user_string(): script for script in scripts for spec in script.assets}
+    if asset in by_name:
+        return by_name[asset]
+    keys = [spec.key.to_user_string() for script in scripts for spec in script.assets]
+    raise DagsterSlurmError(f"no script makes `{asset}`", hint=did_you_mean(asset, keys))
+
+
+def _ask_sbatch(resolved: ResolvedScript, op: str) -> tuple[bool, str]:
+    """Ask the cluster whether it would take the job.
+
+    Returns:
+        Whether it would, and what it said.
+
+    Raises:
+        DagsterSlurmError: The profile has no Slurm, or the host gives no answer.
+    """
+    from dagster_slurm_components.pipes.target import target  # noqa: PLC0415 -- needs the connection's libraries
+    from dagster_slurm_components.slurm.rejections import classify_rejection  # noqa: PLC0415
+
+    if resolved.profile.profile.scheduler != "slurm":
+        raise DagsterSlurmError(
+            f"the profile {resolved.profile.name} has no Slurm to ask", hint="Name another by --profile."
+        )
+    satellite = target(resolved.profile).satellite
+    done = satellite.run(
+        ["sbatch", "--test-only"], input=job_script(resolved, op).encode(), timeout=_TEST_TIMEOUT
+    )
+    said = (done.stderr + done.stdout).decode("utf-8", "replace").strip()
+    if done.returncode == 0:
+        return True, said
+    rejection = classify_rejection(said)
+    lines = [rejection.message, rejection.hint]
+    if rejection.option is not None and (where := resolved.position("resources", rejection.option)):
+        lines.append(f"`{rejection.option}` is written at {where}.")
+    return False, "\n".join(line for line in lines if line)
+
+
+def _show(seen: Preview) -> None:
+    rows = [
+        ["assets", ", ".join(seen.assets)],
+        ["op", seen.op],
+        ["profile", seen.profile],
+        ["host", seen.host],
+        ["scheduler", seen.scheduler],
+        ["run directory", seen.run_directory],
+        ["launcher", shlex.join([seen.launcher, *seen.launch])],
+        ["payload", shlex.join(seen.payload)],
+        ["environment", seen.environment],
+        *(["", shlex.join(step)] for step in seen.activation),
+    ]
+    for name, value in rows:
+        click.echo(f"{click.style(f'{name:14}', bold=True)} {value}".rstrip())
+    _heading("Header of the job script")
+    click.echo(seen.header, nl=False)
+    _heading("Variables")
+    for name, value in seen.env.items():
+        click.echo(f"{name}={shlex.quote(value)}")
+    _heading("Files")
+    table(["in the run directory", "from", "bytes"], [[f.place, f.source, str(f.size)] for f in seen.files])
+    _heading("Values, and where they were written")
+    table(
+        ["value", "", "by", "at"],
+        [[v.path, _yaml(v.value), v.layer, v.position] for v in seen.values],
+    )
+
+
+def _heading(text: str) -> None:
+    click.echo("\n" + click.style(text, bold=True, underline=sys.stdout.isatty()))
+
+
+def _yaml(value: object) -> str:
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
