@@ -8,12 +8,13 @@ PROFILE ?= local
 BIN := .venv/bin
 PROJECTS := pyproject.toml examples/digits/pyproject.toml scripts/venv.sh
 
-.PHONY: help demo test check format benchmarks clean
+.PHONY: help demo demo-scale-out test check format benchmarks clean
 .DEFAULT_GOAL := help
 
 help:
 	@echo 'make demo                  run the example on this machine'
 	@echo 'make demo PROFILE=staging  run it through a real Slurm, started for it (KEEP=1: and left running)'
+	@echo 'make demo-scale-out        train with PyTorch, sweep with Ray (installs both, 2 GB); PROFILE=staging: over two nodes'
 	@echo 'make test [ARGS="-k ..."]  run the tests, with a real Slurm where it can be installed'
 	@echo 'make check                 style, types, layers, shell files, schemas, examples in the docs'
 	@echo 'make format                let ruff format and fix what it can'
@@ -22,6 +23,10 @@ help:
 
 demo: .venv/demo.stamp
 	@KEEP="$(KEEP)" $(BIN)/python examples/digits/demo.py "$(PROFILE)"
+
+demo-scale-out: .venv/demo.stamp
+	@$(BIN)/python scripts/framework_venvs.py
+	@KEEP="$(KEEP)" $(BIN)/python examples/digits/demo.py "$(PROFILE)" +group:scale_out
 
 # PYTEST_WORKERS: tests mostly wait (for Slurm, for ssh), so there may be more workers than cores.
 PYTEST_WORKERS ?= 4
