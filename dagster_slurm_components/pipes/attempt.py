@@ -14,6 +14,7 @@ from ..jobs.events import STDERR, STDOUT, Ended
 from ..jobs.model import JobHandle, JobSpec
 from ..jobs.submit import submit
 from ..spec.resolve import ResolvedScript
+from .dashboard import DashboardNotice
 from .follow import Follower
 from .guard import Guard, SupervisionLostError
 from .identity import Context
@@ -137,10 +138,12 @@ class Attempt:
         follower = Follower(watch, reader, self.context.log, heal=heal, seen=shown.offsets)
         notebook = Notebook(self.place.satellite, watch, self.context.run.run_id)
         timer = StuckTimer(self.resolved.script.stuck)
+        notice = DashboardNotice(self.resolved.profile.profile, handle.run_dir, self.context.log.info)
         try:
             while (ended := follower.follow(_LISTEN)) is None:
                 self.guard.check()
                 notebook.keep(follower.shown)
+                notice.look(watch.evidence.status)
                 stuck = timer.check(follower.observation)
                 if stuck is not None:
                     shielded(lambda: self._cancel(handle, follower), name="dagster-slurm-cancel")

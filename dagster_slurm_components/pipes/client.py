@@ -16,6 +16,7 @@ from ..jobs.submit import SubmitRejectedError
 from ..spec.resolve import ResolvedScript
 from .attempt import Attempt, Followed, environment
 from .context import RunDirectoryContextInjector
+from .dashboard import dashboard
 from .environment import activation_for
 from .failure import failure, rejection, stuck_failure
 from .guard import Guard
@@ -122,13 +123,16 @@ class _Step:
         )
 
     def _figures(self, followed: Followed) -> Mapping[str, Value]:
-        return job_metadata(
+        found = dashboard(followed.ended.evidence.status, self.resolved.profile.profile)
+        seen = {"job/ray_dashboard": found.metadata} if found else {}
+        figures = job_metadata(
             followed.handle,
             followed.ended,
             profile=self.resolved.profile.name,
             host=self.place.satellite.host.name,
             submitted=followed.handle.submitted,
         )
+        return {**figures, **seen}
 
     def _again(
         self, outcome: JobOutcome, followed: Followed, launch: Launch, options: Mapping[str, str]

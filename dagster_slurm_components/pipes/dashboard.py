@@ -7,6 +7,7 @@ It listens on the loopback address of the job's first node, so it takes a tunnel
 from __future__ import annotations
 
 import shlex
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from ..jobs.status import StatusRecord
@@ -50,6 +51,29 @@ def dashboard(status: StatusRecord | None, profile: Profile) -> Dashboard | None
         return Dashboard(f"http://127.0.0.1:{port}")
     tunnel = ["ssh", "-N", "-L", f"{NEAR_PORT}:127.0.0.1:{port}", *_way(host, profile.scheduler, node)]
     return Dashboard(f"http://127.0.0.1:{NEAR_PORT}", shlex.join(tunnel))
+
+
+class DashboardNotice:
+    """Tells of a job's dashboard as soon as there is one, and of the next one after a requeue.
+
+    Args:
+        profile: Where the job runs.
+        run_dir: Its run directory.
+        tell: Receives the text.
+    """
+
+    def __init__(self, profile: Profile, run_dir: str, tell: Callable[[str], None]) -> None:
+        self._profile = profile
+        self._run_dir = run_dir
+        self._tell = tell
+        self._said: Dashboard | None = None
+
+    def look(self, status: StatusRecord | None) -> None:
+        """Look at the job's newest status."""
+        found = dashboard(status, self._profile)
+        if found is not None and found != self._said:
+            self._tell(found.in_words(self._run_dir))
+            self._said = found
 
 
 def _way(host: object, scheduler: str, node: str) -> list[str]:

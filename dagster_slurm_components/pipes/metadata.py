@@ -101,6 +101,8 @@ def typed(figures: Mapping[str, Value]) -> dict[str, dg.MetadataValue]:
     return {
         name: dg.MetadataValue.path(str(value))
         if name == "job/run_directory"
+        else dg.MetadataValue.url(value)
+        if isinstance(value, str) and value.startswith("http://")
         else dg.MetadataValue.float(value)
         if isinstance(value, float)
         else dg.MetadataValue.int(value)

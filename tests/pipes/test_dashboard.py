@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from dagster_slurm_components.jobs.status import parse_status
-from dagster_slurm_components.pipes.dashboard import Dashboard, dashboard
+from dagster_slurm_components.pipes.dashboard import Dashboard, DashboardNotice, dashboard
 from dagster_slurm_components.spec.profile import Profile
 
 LOGIN = {"type": "ssh", "hostname": "login.example.org", "user": "ada"}
@@ -75,3 +75,19 @@ def test_a_hostile_node_name_stays_one_word() -> None:
     found = way(LOGIN, "slurm", b"ray_dashboard=$(id);x 30001\n")
     assert found
     assert shlex.split(found.tunnel)[-1] == "ada@$(id);x"
+
+
+def test_each_dashboard_is_told_once() -> None:
+    told: list[str] = []
+    profile = Profile.model_validate({"host": {"type": "local"}, "scheduler": "process", "workdir": "/w"})
+    notice = DashboardNotice(profile, "/w/run", told.append)
+    first = b"restart=0\nray_dashboard=here 30001\n"
+    for status in (
+        b"",
+        first,
+        first,
+        first + b"restart=1\n",
+        first + b"restart=1\nray_dashboard=here 30009\n",
+    ):
+        notice.look(parse_status(status))
+    assert [text.split(" ")[3] for text in told] == ["http://127.0.0.1:30001", "http://127.0.0.1:30009"]

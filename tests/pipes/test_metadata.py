@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import dagster as dg
+
 from dagster_slurm_components.jobs.events import Ended
 from dagster_slurm_components.jobs.model import JobHandle
 from dagster_slurm_components.jobs.reconcile import Answer, Evidence, Observation
 from dagster_slurm_components.jobs.status import parse_status
-from dagster_slurm_components.pipes.metadata import job_metadata
+from dagster_slurm_components.pipes.metadata import job_metadata, typed
 from dagster_slurm_components.slurm.accounting import AccountingRow
 
 HANDLE = JobHandle("7", "/w/runs/r/s/0", "t")
@@ -67,3 +69,8 @@ def test_a_job_without_any_record_still_has_its_identity() -> None:
     found = figures(b"")
     assert found["job/id"] == "7"
     assert found["job/run_directory"] == "/w/runs/r/s/0"
+
+
+def test_an_address_can_be_clicked() -> None:
+    shown = typed({"job/ray_dashboard": "http://127.0.0.1:30001"})
+    assert isinstance(shown["job/ray_dashboard"], dg.UrlMetadataValue)
