@@ -1,0 +1,108 @@
+"""Projects made from the template run: here, on a real Slurm, and in production after a deployment."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+from template_fixture import render, run
+
+from dagster_slurm_components import cluster as slurm
+
+PYTHON = f"python{sys.version_info.major}.{sys.version_info.minor}"
+
+
+def launch(project: Path, profile: str, **env: str) -> str:
+    """Materialize all assets as a user does; return what `dg launch` said."""
+    done = run(project, "dg", "launch", "--assets", "*", DAGSTER_SLURM_PROFILE=profile, **env)
+    said = done.stdout + done.stderr
+    assert "RUN_SUCCESS" in said, said
+    for asset in ("first", "summary"):
+        assert f"Materialized value {asset}." in said, said
+    return said
+
+
+@pytest.mark.parametrize("workload", ["python", "bash", "none"])
+def test_its_own_tests_pass(workload: str, tmp_path: Path) -> None:
+    """They check the YAML, load the definitions, and make all assets in the local profile."""
+    project = render(tmp_path / "my project", workload=workload)
+    done = run(project, "python", "-m", "pytest", "-q", "-p", "no:cacheprovider")
+    assert f"{2 if workload == 'none' else 3} passed" in done.stdout
+
+
+def packages(venv: Path) -> str:
+    return str(venv / "lib" / PYTHON / "site-packages")
+
+
+@pytest.mark.slow
+def test_its_own_tests_pass_with_torchrun(torch_venv: Path, tmp_path: Path) -> None:
+    project = render(tmp_path / "my project", workload="torchrun")
+    argv = ("python", "-m", "pytest", "-q", "-p", "no:cacheprovider")
+    assert "3 passed" in run(project, *argv, PYTHONPATH=packages(torch_venv)).stdout
+
+
+@pytest.mark.slow
+def test_its_own_tests_pass_with_ray(ray_venv: Path, tmp_path: Path) -> None:
+    project = render(tmp_path / "my project", workload="ray")
+    argv = ("python", "-m", "pytest", "-q", "-p", "no:cacheprovider")
+    assert "3 passed" in run(project, *argv, PYTHONPATH=packages(ray_venv)).stdout
+
+
+@pytest.mark.slow
+def test_the_first_commands_of_the_readme(tmp_path: Path) -> None:
+    """Three commands from nothing to a materialization: copier copy, cd, dg launch."""
+    project = render(tmp_path / "p")
+    home = project / "dagster_home"
+    said = launch(project, "local", DAGSTER_HOME=str(home))
+    assert "hello from" in said
+    assert run(project, "dg", "check", "defs").returncode == 0
+    result = json.loads((project / ".dagster-slurm" / "data" / "first.json").read_text())
+    assert set(result) == {"host", "python", "cpus"}
+    run(project, "git", "init", "-q")
+    files = run(project, "git", "status", "--short", "--untracked-files=all").stdout
+    assert "dagster_home/dagster.yaml" in files
+    assert "first.json" not in files, "what a run leaves is ignored"
+    assert "dagster_home/storage" not in files
+
+
+@pytest.mark.slurm
+@pytest.mark.slow
+def test_staging_on_a_real_slurm(cluster: slurm.Cluster, tmp_path: Path) -> None:
+    """No file is edited by hand: the profile finds the test cluster of this machine."""
+    project = render(tmp_path / "p", project_name=f"staging-{os.getpid()}")
+    env = {"DAGSTER_SLURM_CLUSTER": str(cluster.folder), "DAGSTER_SLURM_AGENT": "off"}
+    doctor = run(project, "dg-slurm", "doctor", "--profile", "staging", "--json", **env)
+    assert json.loads(doctor.stdout)["ok"] is True
+    said = launch(project, "staging", **env)
+    assert "(profile staging)" in said
+    assert (cluster.layout.work / f"staging-{os.getpid()}" / "data" / "first.json").is_file()
+
+
+@pytest.mark.slurm
+@pytest.mark.slow
+def test_production_after_a_deployment(cluster: slurm.Cluster, tmp_path: Path) -> None:
+    """`dg-slurm env deploy`, then a run; no file is edited by hand, answers and ~/.ssh are enough."""
+    home = tmp_path / "home"
+    (home / ".ssh").mkdir(parents=True, mode=0o700)
+    shutil.copy(cluster.key_file, home / ".ssh" / "id_ed25519")
+    shutil.copy(cluster.known_hosts_file, home / ".ssh" / "known_hosts")
+    project = render(
+        tmp_path / "p",
+        production_hostname=f"127.0.0.1:{cluster.ssh_port}",
+        production_user=cluster.user,
+        production_partition="debug",
+        production_folder=str(tmp_path / "scratch"),
+    )
+    env = {"HOME": str(home), "DAGSTER_SLURM_AGENT": "off"}
+    failed = run(
+        project, "dg", "launch", "--assets", "first", check=False, DAGSTER_SLURM_PROFILE="production", **env
+    )
+    assert failed.returncode != 0
+    assert "dg-slurm env deploy --profile production" in failed.stdout + failed.stderr
+    run(project, "dg-slurm", "env", "deploy", "--profile", "production", **env)
+    assert "(profile production)" in launch(project, "production", **env)
+    assert (tmp_path / "scratch" / "data" / "first.json").is_file()
