@@ -114,7 +114,7 @@ def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def put_uv_into(cache: Path, workdir: Path) -> None:
     program, version = find_uv()
     answer = Builder(Satellite(InProcessHost()), str(workdir)).call("probe", {"python": sys.executable})
-    platform = HostPlatform.read(answer).platform
+    platform = HostPlatform.read(answer, str(workdir)).platform
     tools = cache / "tools"
     tools.mkdir(parents=True)
     target = tools / f"uv-{version}-{platform.system}-{platform.machine}-{platform.libc}"

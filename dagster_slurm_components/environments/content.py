@@ -24,7 +24,8 @@ class Artifact:
         name: Its file name.
         sha256: Hash of its bytes, 64 hex digits.
         size: Its size in bytes, where the lock says it.
-        kind: What it is; a ``tool`` only makes the environment, and the packer's version stands for it in the key.
+        kind: What it is. Of some the key knows by other words: a ``tool`` only makes the environment, and the packer's
+            version stands for it; an ``archive`` is made from what ``inputs`` say, for its place on one host.
         url: Where it can be fetched.
         path: Where it lies on this machine, if it does.
         identity: What stands for it in the key where two builds of the same source differ in their bytes
@@ -125,13 +126,15 @@ class EnvironmentPlan:
         name: What people call it; no part of the key.
         packer: The program that makes it, with its version: ``uv 0.13.9``.
         platform: What it is made for.
-        packages: Version by normalised name: what the environment's own interpreter must report.
+        packages: Version of each Python package that the lock names, by normalised name.
+        brought: The same of those that conda packages bring along; they follow from ``inputs``. The environment's own
+            interpreter must report exactly both.
         artifacts: All files it is built from.
         interpreter: The host's Python that it uses, if it brings none.
         commands: How the builder makes it from ``content``, in order.
         files: Texts that the builder writes into ``content``, by name.
         inputs: Whatever else shapes it, such as the modules that are loaded for its build.
-        unpack: Name of the artifact that is an archive of the prefix, if there is one.
+        unpack: Names of the artifacts that are archives of the prefix, before any command.
         entry: Where the environment lies below its folder: ``prefix``, or an image's file name.
     """
 
@@ -141,11 +144,12 @@ class EnvironmentPlan:
     platform: Platform
     packages: Mapping[str, str]
     artifacts: tuple[Artifact, ...]
+    brought: Mapping[str, str] = field(default_factory=dict)
     interpreter: Interpreter | None = None
     commands: tuple[Command, ...] = ()
     files: Mapping[str, str] = field(default_factory=dict)
     inputs: Mapping[str, Any] = field(default_factory=dict)
-    unpack: str | None = None
+    unpack: tuple[str, ...] = ()
     entry: str = "prefix"
 
     @property
@@ -161,7 +165,9 @@ class EnvironmentPlan:
             and [self.interpreter.path, self.interpreter.version, self.interpreter.abi_flags],
             "packages": dict(self.packages),
             "content": sorted(
-                [item.name, item.identity or item.sha256] for item in self.artifacts if item.kind != "tool"
+                [item.name, item.identity or item.sha256]
+                for item in self.artifacts
+                if item.kind not in ("tool", "archive")
             ),
             "inputs": dict(self.inputs),
         }
@@ -183,7 +189,7 @@ class EnvironmentPlan:
             "packer": self.packer,
             "platform": str(self.platform),
             "python": self.interpreter.version if self.interpreter else None,
-            "packages": dict(sorted(self.packages.items())),
+            "packages": dict(sorted({**self.brought, **self.packages}.items())),
             "artifacts": sorted(
                 [item.name, item.sha256, item.identity or item.sha256] for item in self.artifacts
             ),
@@ -221,7 +227,7 @@ def build_order(plan: EnvironmentPlan, workdir: str, pieces: Mapping[str, int]) 
             }
             for command in plan.commands
         ],
-        "unpack": plan.unpack,
+        "unpack": list(plan.unpack),
         "entry": plan.entry,
     }
 
@@ -259,7 +265,7 @@ def compare(there: Mapping[str, Any], wanted: Mapping[str, Any]) -> Difference:
         there: The manifest of what exists.
         wanted: The manifest of what is asked for.
     """
-    have, want = there["packages"], wanted["packages"]
+    have, want = _all_packages(there), _all_packages(wanted)
     changed = [
         f"{name}: has {have[name]}, wanted {want[name]}"
         for name in want
@@ -267,8 +273,13 @@ def compare(there: Mapping[str, Any], wanted: Mapping[str, Any]) -> Difference:
     ]
     changed += [
         f"{name}: has {there.get(name)}, wanted {wanted.get(name)}"
-        for name in ("kind", "packer", "platform", "python", "inputs")
+        for name in ("kind", "packer", "platform", "python")
         if there.get(name) != wanted.get(name)
+    ]
+    changed += [
+        f"{name}: has {there['inputs'].get(name)}, wanted {wanted['inputs'].get(name)}"
+        for name in ("modules", "setup")
+        if there["inputs"].get(name) != wanted["inputs"].get(name)
     ]
     changed += _rebuilt(there["artifacts"], wanted["artifacts"])
     return Difference(
@@ -276,6 +287,11 @@ def compare(there: Mapping[str, Any], wanted: Mapping[str, Any]) -> Difference:
         extra=tuple(f"{name} {have[name]}" for name in have if name not in want),
         changed=tuple(changed),
     )
+
+
+def _all_packages(manifest: Mapping[str, Any]) -> dict[str, str]:
+    """Return Python's and conda's packages; conda's win, for they tell the build too."""
+    return {**manifest["packages"], **manifest["inputs"].get("conda", {})}
 
 
 def _rebuilt(there: Sequence[Sequence[str]], wanted: Sequence[Sequence[str]]) -> list[str]:

@@ -92,7 +92,7 @@ def _own(environment: EnvironmentSpec, host: HostSpec, place: Place | None) -> A
 def _packed(environment: PackedEnvironment, place: Place) -> Activation:
     steps = [ActivationStep("prefix", (f"{place.folder}/prefix",))]
     files = {}
-    if environment.verify != "off":
+    if environment.verify != "off" and place.manifest["python"] is not None:
         steps.append(ActivationStep("verify", (environment.verify, place.folder)))
         files[_MANIFEST] = json.dumps(dict(place.manifest), sort_keys=True)
         files[_VERIFY] = verify_program()

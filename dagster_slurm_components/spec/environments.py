@@ -119,10 +119,42 @@ class UvEnvironment(PackedEnvironment):
     )
 
 
+class PixiEnvironment(PackedEnvironment):
+    """One environment of a project's `pixi.lock`: conda packages and PyPI packages."""
+
+    type: Literal["pixi"] = Field(default="pixi", description="Which kind of environment.", examples=["pixi"])
+    project: Word = Field(
+        description="Folder with `pixi.lock`, relative to the file that names it.", examples=["../.."]
+    )
+    environment: Word = Field(
+        default="default", description="Name of the environment in the lock.", examples=["gpu"]
+    )
+
+
+class CondaEnvironment(PackedEnvironment):
+    """A conda environment that is on the machine that runs Dagster; packed by conda-pack."""
+
+    type: Literal["conda"] = Field(
+        default="conda", description="Which kind of environment.", examples=["conda"]
+    )
+    prefix: Word = Field(
+        description="Folder of the environment on the machine that runs Dagster, relative to the file that names it."
+        " Made for the host's platform.",
+        examples=["~/miniforge3/envs/training"],
+    )
+
+
 ENVIRONMENTS: Registry[EnvironmentSpec] = Registry(
     "environment",
     "dagster_slurm_components.environments",
-    (CurrentEnvironment, PathEnvironment, ModulesEnvironment, UvEnvironment),
+    (
+        CurrentEnvironment,
+        PathEnvironment,
+        ModulesEnvironment,
+        UvEnvironment,
+        PixiEnvironment,
+        CondaEnvironment,
+    ),
     default="current",
 )
 """Model by environment type."""

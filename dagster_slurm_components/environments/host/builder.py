@@ -347,12 +347,13 @@ def make(order: Json, folder: str) -> Json:
         "cache": os.path.join(order["workdir"], "store", "cache"),
     }
     lay_out(order, folder, places)
+    for archive in order["unpack"]:
+        unpack(os.path.join(places["content"], archive), places["prefix"])
     env = activated(order.get("activation"))
     for command in order["commands"]:
         given = {name: word(value, places) for name, value in command["env"].items()}
         execute([word(part, places) for part in command["argv"]], dict(env, **given), folder)
-    if order["unpack"]:
-        unpack(os.path.join(places["content"], order["unpack"]), places["prefix"])
+    name_place(places["prefix"], os.path.join(order["workdir"], "envs", order["key"], "prefix"))
     if order["entry"] != "prefix":
         os.rename(os.path.join(places["content"], order["entry"]), os.path.join(folder, order["entry"]))
     remove_tree(places["content"])
@@ -390,6 +391,20 @@ def word(value: Any, places: Env) -> str:
     if isinstance(value, dict):
         return os.path.join(places[value["at"]], value["path"]).rstrip("/")
     return str(value)
+
+
+def name_place(prefix: str, target: str) -> None:
+    """Let scripts that name the place where they were made name the one where they will lie."""
+    for script in glob.glob(os.path.join(glob.escape(prefix), "bin", "*")):
+        if os.path.islink(script) or not os.path.isfile(script):
+            continue
+        with open(script, "rb") as file:
+            content = file.read() if file.read(2) == b"#!" else b""
+        if os.fsencode(prefix) in content:
+            mode = os.stat(script).st_mode
+            os.unlink(script)  # it may share its content with the packer's cache
+            write(script, (b"#!" + content).replace(os.fsencode(prefix), os.fsencode(target)).decode("utf-8"))
+            os.chmod(script, stat.S_IMODE(mode))
 
 
 def unpack(archive: str, prefix: str) -> None:

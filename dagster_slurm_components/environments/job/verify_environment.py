@@ -8,17 +8,22 @@ Exits with 0 when they agree, with 3 after a list of the differences on standard
 version. ``full``: also the hash of every file. FOLDER is the published environment, and is marked as used now;
 without it, what is there now is printed, as it is kept in the published manifest.
 
-Runs in the environment's own Python, 3.6 or newer, with the standard library only. It stands before every
+Runs in the environment's own Python, 3.7 or newer, with the standard library only. It stands before every
 payload, so it imports little: reading packages by ``importlib.metadata`` takes some 200 ms, this a few.
 """
+
+from __future__ import annotations
 
 import json
 import os
 import sys
-from typing import Any, Dict, Iterator, List, Optional, Tuple
 
-Json = Dict[str, Any]
-Packages = Dict[str, List[Tuple[str, str, str]]]
+TYPE_CHECKING = False  # importing typing would cost as much as the comparison itself
+if TYPE_CHECKING:
+    from typing import Any, Dict, Iterator, List, Optional, Tuple
+
+    Json = Dict[str, Any]
+    Packages = Dict[str, List[Tuple[str, str, str]]]
 
 _NOT_CONTENT = {"__pycache__"}
 
@@ -92,33 +97,67 @@ def record(folder: str, entry: str) -> str:
         return ""
 
 
-def compare_files(found: Packages, digests: Dict[str, str]) -> Iterator[str]:
+def compare_files(found: Packages, published: Json) -> Iterator[str]:
     """Yield files whose content is not what was installed."""
-    import csv
-
     for name, digest in records(found).items():
-        if digests.get(name) != digest:
+        if published["records"].get(name) != digest:
             yield "different: the list of files of %s" % name
+    known = set(published["deviating"])
+    for said, path, owner in deviations(found):
+        if path not in known:
+            yield "%s: %s of %s" % (said, path, owner)
+
+
+def deviations(found: Packages) -> Iterator[Tuple[str, str, str]]:
+    """Yield how, where and of whom files are not what their packages list."""
     for name, group in sorted(found.items()):
         folder, entry, _ = group[0]
-        for row in csv.reader(record(folder, entry).splitlines()):
-            if row and not row[0].endswith(".pyc"):
-                said = difference(os.path.join(folder, row[0]), row[1] if len(row) > 1 else "")
-                if said:
-                    yield "%s: %s of %s" % (said, row[0], name)
+        for path, digest in python_files(folder, entry):
+            said = difference(os.path.join(folder, path), digest)
+            if said:
+                yield said, path, name
+    for path, digest, owner in conda_files():
+        said = difference(os.path.join(sys.prefix, path), digest)
+        if said:
+            yield said, path, owner
+
+
+def python_files(folder: str, entry: str) -> Iterator[Tuple[str, str]]:
+    """Yield the files that a Python package lists, with their SHA-256 or nothing."""
+    import csv
+    from base64 import urlsafe_b64decode
+
+    for row in csv.reader(record(folder, entry).splitlines()):
+        if row and not row[0].endswith(".pyc"):
+            kind, _, digest = (row[1] if len(row) > 1 else "").partition("=")
+            yield row[0], urlsafe_b64decode(digest + "==").hex() if kind == "sha256" else ""
+
+
+def conda_files() -> Iterator[Tuple[str, str, str]]:
+    """Yield the files that conda packages list, with their SHA-256 or nothing, and their package."""
+    folder = os.path.join(sys.prefix, "conda-meta")
+    names = sorted(os.listdir(folder)) if os.path.isdir(folder) else []
+    for name in names:
+        if name.endswith(".json"):
+            package = load(os.path.join(folder, name))
+            for entry in (package.get("paths_data") or {}).get("paths", ()):
+                if not entry["_path"].endswith(".pyc"):
+                    digest = entry.get("sha256_in_prefix") or entry.get("sha256") or ""
+                    linked = entry.get("path_type") == "softlink"
+                    yield entry["_path"], "" if linked else digest, package["name"]
 
 
 def difference(path: str, expected: str) -> Optional[str]:
-    """Return what is wrong with a file whose hash is written as wheels do: ``sha256=`` and base64."""
-    from base64 import urlsafe_b64encode
+    """Return what is wrong with a file; without an expected hash it need only be there."""
     from hashlib import sha256
 
+    if not expected:
+        return None if os.path.lexists(path) else "missing"
     try:
         with open(path, "rb") as file:
-            digest = urlsafe_b64encode(sha256(file.read()).digest()).rstrip(b"=").decode()
+            return None if sha256(file.read()).hexdigest() == expected else "different"
     except OSError:
         return "missing"
-    return "different" if expected.startswith("sha256=") and expected[7:] != digest else None
 
 
 def load(path: str) -> Json:
@@ -139,7 +178,19 @@ def differences(mode: str, manifest: Json, published: Optional[Json]) -> Iterato
     if published is not None:
         yield from compare_tops(top_entries(folders), published["installed"]["tops"])
         if mode == "full":
-            yield from compare_files(found, published["installed"]["records"])
+            yield from compare_files(found, published["installed"])
+
+
+def state() -> Json:
+    """Return what is published with an environment: what lies where, and what is not as its packages list it.
+
+    Of conda packages a few files never are: those that hold the prefix's path, and the scripts made for it.
+    """
+    folders = package_folders()
+    found = installed(folders)
+    conda = os.path.isdir(os.path.join(sys.prefix, "conda-meta"))
+    deviating = sorted({path for _, path, _ in deviations(found)}) if conda else []
+    return {"tops": top_entries(folders), "records": records(found), "deviating": deviating}
 
 
 def main(mode: str, manifest: str, folder: Optional[str] = None) -> int:
@@ -150,8 +201,7 @@ def main(mode: str, manifest: str, folder: Optional[str] = None) -> int:
         sys.stderr.write("\n".join(found) + "\n")
         return 3
     if folder is None:
-        here = package_folders()
-        print(json.dumps({"tops": top_entries(here), "records": records(installed(here))}))
+        print(json.dumps(state()))
         return 0
     try:
         os.utime(os.path.join(folder, ".used"))

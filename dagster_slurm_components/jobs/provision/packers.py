@@ -3,19 +3,27 @@
 from __future__ import annotations
 
 from ...errors import DagsterSlurmError
-from ...spec.environments import EnvironmentSpec, UvEnvironment
+from ...spec.environments import CondaEnvironment, EnvironmentSpec, PixiEnvironment, UvEnvironment
 from .request import Packer
 
 
 def is_content(spec: EnvironmentSpec) -> bool:
     """Return whether an environment is made by us; others are only activated."""
-    return isinstance(spec, UvEnvironment)
+    return isinstance(spec, UvEnvironment | PixiEnvironment | CondaEnvironment)
 
 
 def packer_of(spec: EnvironmentSpec) -> Packer:
-    """Return the packer of an environment."""
+    """Return the packer of an environment; each is imported on use only."""
     if isinstance(spec, UvEnvironment):
-        from .uv import UvPacker  # noqa: PLC0415 - on use only
+        from .uv import UvPacker  # noqa: PLC0415
 
         return UvPacker()
+    if isinstance(spec, PixiEnvironment):
+        from .pixi import PixiPacker  # noqa: PLC0415
+
+        return PixiPacker()
+    if isinstance(spec, CondaEnvironment):
+        from .conda import CondaPacker  # noqa: PLC0415
+
+        return CondaPacker()
     raise DagsterSlurmError(f"environments of type `{spec.type}` are not made by packing")

@@ -166,7 +166,7 @@ def plan_for(request: Request, site: Site, progress: Progress = silent) -> Envir
     python = getattr(request.spec, "python", None)
     program = python if python and not python[0].isdigit() else None
     order = {"python": program, "activation": activation_order(request.under)}
-    host = HostPlatform.read(site.builder.call("probe", order))
+    host = HostPlatform.read(site.builder.call("probe", order), site.workdir)
     return packer_of(request.spec).plan(request, host, progress)
 
 
@@ -196,7 +196,7 @@ def make(
         "patience": LONGEST_BUILD,
         "rebuild": rebuild,
         "activation": activation_order(request.under),
-        "check": check_order("names") if plan.packages else None,
+        "check": check_order("names") if plan.interpreter else None,
     }
     try:
         result = site.builder.call("build", order, timeout=LONGEST_BUILD)

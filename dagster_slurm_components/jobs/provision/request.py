@@ -39,13 +39,14 @@ class Request:
 
 @dataclass(frozen=True)
 class HostPlatform:
-    """What the host answered: its platform and its Pythons, the preferred one first."""
+    """What the host answered: its platform and its Pythons, the preferred one first; and the working folder there."""
 
     platform: Platform
     interpreters: tuple[Interpreter, ...]
+    workdir: str
 
     @classmethod
-    def read(cls, answer: Mapping[str, Any]) -> HostPlatform:
+    def read(cls, answer: Mapping[str, Any], workdir: str) -> HostPlatform:
         """Read the builder's answer."""
         libc_version = answer["libc_version"]
         return cls(
@@ -56,6 +57,7 @@ class HostPlatform:
                 (int(libc_version[0]), int(libc_version[1])),
             ),
             tuple(Interpreter(**found) for found in answer["interpreters"]),
+            workdir,
         )
 
 

@@ -293,37 +293,31 @@ def _extract_uv(uv: str, version: str, platform: Platform, path: Path) -> None:
         target.write_bytes(archive.read(f"uv-{version}.data/scripts/uv"))
 
 
-def _commands(interpreter: Interpreter, *, empty: bool) -> tuple[Command, ...]:
-    uv = At("content", "uv")
-    # Its own settings and nobody else's: no configuration file, no network, no Python but the named one.
-    env: dict[str, Word] = {
+def uv_environment() -> dict[str, Word]:
+    """Return the variables that uv runs with on a host: its own cache, no network, nobody else's settings."""
+    return {
         "UV_CACHE_DIR": At("cache", "uv"),
         "UV_NO_CONFIG": "1",
         "UV_OFFLINE": "1",
         "UV_PYTHON_DOWNLOADS": "never",
         "UV_NO_PROGRESS": "1",
     }
-    venv = (
-        uv,
-        "venv",
-        "--quiet",
-        "--relocatable",
-        "--no-project",
-        "--python",
-        interpreter.path,
-    )
-    sync = (
-        uv,
-        "pip",
-        "sync",
-        "--quiet",
-        "--python",
-        At("prefix", "bin/python"),
-        "--require-hashes",
-        "--no-index",
-    )
-    options = ("--find-links", At("content"), "--compile-bytecode", "--no-build")
-    commands = [Command((*venv, At("prefix")), env)]
-    if not empty:
-        commands.append(Command((*sync, *options, At("content", "requirements.txt")), env))
-    return tuple(commands)
+
+
+def install_wheels(verb: str) -> Command:
+    """Return the command that installs the wheels of ``requirements.txt``, and nothing else, into the prefix.
+
+    Args:
+        verb: ``sync`` for an environment of these alone, ``install`` beside others.
+    """
+    options = ["--quiet", "--require-hashes", "--no-index", "--no-build", "--compile-bytecode"]
+    where: tuple[Word, ...] = ("--python", At("prefix", "bin/python"), "--find-links", At("content"))
+    wanted = At("content", "requirements.txt")
+    alone: tuple[Word, ...] = (wanted,) if verb == "sync" else ("--no-deps", "--requirements", wanted)
+    return Command((At("content", "uv"), "pip", verb, *options, *where, *alone), uv_environment())
+
+
+def _commands(interpreter: Interpreter, *, empty: bool) -> tuple[Command, ...]:
+    options = ("--quiet", "--relocatable", "--no-project", "--python", interpreter.path)
+    venv = Command((At("content", "uv"), "venv", *options, At("prefix")), uv_environment())
+    return (venv,) if empty else (venv, install_wheels("sync"))
