@@ -7,6 +7,7 @@ from pathlib import Path
 
 import click
 
+from dagster_slurm_components.component.attributes import SHIPPED, shipped_text
 from dagster_slurm_components.spec.schemas import schemas
 
 
@@ -36,15 +37,20 @@ def schema(folder: Path, only_check: bool, name: str | None) -> None:
             raise click.UsageError(f"There is no schema `{name}`; there are: {known}.")
         click.echo(text, nl=False)
         return
-    changed = [file for file, text in made.items() if _text_of(folder / file) != text]
+    texts = {folder / file: text for file, text in made.items()}
+    if folder.resolve() == SHIPPED.parents[2] / "schemas":
+        texts[SHIPPED] = (
+            shipped_text()
+        )  # the sources of this package: what Dagster's own tools read is renewed too
+    changed = [file for file, text in texts.items() if _text_of(file) != text]
     if only_check:
         for file in changed:
-            click.echo(f"{folder / file} is not what `dg-slurm schema` writes.", err=True)
+            click.echo(f"{file} is not what `dg-slurm schema` writes.", err=True)
         sys.exit(1 if changed else 0)
     folder.mkdir(parents=True, exist_ok=True)
     for file in changed:
-        (folder / file).write_text(made[file], encoding="utf-8")
-        click.echo(f"wrote {folder / file}")
+        file.write_text(texts[file], encoding="utf-8")
+        click.echo(f"wrote {file}")
 
 
 def _text_of(file: Path) -> str | None:

@@ -1,8 +1,4 @@
-"""The model of ``attributes`` that Dagster's tools see, and its strict JSON Schema.
-
-Run this module to write the schema of the shipped launchers and environments anew:
-``python -m dagster_slurm_components.component.attributes``.
-"""
+"""The model of ``attributes`` that Dagster's tools see, and its strict JSON Schema."""
 
 from __future__ import annotations
 
@@ -17,7 +13,10 @@ from pydantic import GetJsonSchemaHandler, RootModel
 from pydantic_core import CoreSchema
 
 SHIPPED = FilePath(__file__).parent / "attributes.schema.json"
-"""The schema as a file: Dagster asks for it whenever definitions are loaded, and making it takes 0.1 s."""
+"""The schema as a file: Dagster asks for it whenever definitions are loaded, and making it takes 0.1 s.
+
+``dg-slurm schema`` in the source tree renews it.
+"""
 _GROUPS = ("dagster_slurm_components.launchers", "dagster_slurm_components.environments")
 _REFERENCE = "$ref"
 _DEFINITIONS = "#/$defs/"
@@ -94,7 +93,3 @@ def _inlined(part: Any, root: dict[str, Any]) -> Any:
 def shipped_text() -> str:
     """Return what the shipped file should hold."""
     return json.dumps(made_schema(), sort_keys=True, indent=1, ensure_ascii=False) + "\n"
-
-
-if __name__ == "__main__":
-    SHIPPED.write_text(shipped_text(), encoding="utf-8")

@@ -40,7 +40,7 @@ WRONG: list[tuple[str, dict[str, Any]]] = [
 
 def test_the_shipped_file_is_what_the_models_make():
     text = attributes.SHIPPED.read_text("utf-8")
-    assert text == attributes.shipped_text(), "run `python -m dagster_slurm_components.component.attributes`"
+    assert text == attributes.shipped_text(), "run `dg-slurm schema`"
 
 
 def test_the_model_takes_any_mapping():
