@@ -6,7 +6,11 @@ from dataclasses import dataclass
 
 _YOUNG = 60.0
 _FASTEST = 0.2
-_SLOWEST = 2.0
+_SLOWEST = 1.5
+"""With the tick of a watcher of 1,000 jobs (0.21 s) this keeps the 95th percentile of the lag below 2 s."""
+_SHORTEST_TICK = 0.01
+_TICK_PER_JOB = 0.0002
+_LONGEST_TICK = 0.25
 _FIRST_QUERY = 3.0
 _BACKOFF = 4.0
 
@@ -25,6 +29,11 @@ def read_interval(age: float) -> float:
 def file_interval(files: int, operations_per_second: float) -> float:
     """Return the least seconds between two rounds over so many files that keep within a host's budget."""
     return files / operations_per_second
+
+
+def tick(jobs: int) -> float:
+    """Return the least seconds between two ticks of a watcher: each costs a look at every job it follows."""
+    return min(_LONGEST_TICK, _SHORTEST_TICK + _TICK_PER_JOB * jobs)
 
 
 def query_interval(asked: int, *, waiting: bool) -> float:

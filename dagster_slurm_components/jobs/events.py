@@ -24,6 +24,14 @@ class Text:
 
 
 @dataclass(frozen=True)
+class Skipped:
+    """So many bytes of a stream were left out: the job writes faster than the connection carries."""
+
+    name: str
+    size: int
+
+
+@dataclass(frozen=True)
 class Changed:
     """Something about the job changed."""
 
@@ -60,7 +68,7 @@ class Broken:
     error: HostError
 
 
-Event = Text | Changed | Silent | Back | Ended | Broken
+Event = Text | Skipped | Changed | Silent | Back | Ended | Broken
 
 
 @dataclass
@@ -79,6 +87,7 @@ class Watch:
     closing_until: float | None = None
     closed: bool = False
     backlog: int = 0
+    silence: type[HostUnreachableError] | None = None
     _events: queue.SimpleQueue[Event] = field(default_factory=queue.SimpleQueue)
 
     def put(self, event: Event) -> None:

@@ -8,15 +8,16 @@ Each step makes one call to the host for the files of all jobs that are due.
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
-from ..errors import HostError, HostUnreachableError
+from ..errors import HostError, HostUnreachableError, SatelliteError
 from ..hosts.client import FileData, FileRead, Satellite
-from .cadence import TokenBucket, file_interval, read_interval
-from .events import STATUS, Back, Broken, Changed, Ended, Silent, Text, Watch
+from .cadence import TokenBucket, file_interval, read_interval, tick
+from .events import STATUS, STDERR, STDOUT, Back, Broken, Changed, Ended, Silent, Skipped, Text, Watch
 from .model import JobHandle
 from .questions import Questions
 from .reconcile import Patience, reconcile
@@ -26,6 +27,10 @@ from .status import parse_status
 _BYTES_PER_FILE = 256 * 1024
 _BYTES_PER_TICK = 4 * 1024 * 1024
 _MOST_BACKLOG = 8 * 1024 * 1024
+_MOST_LAG = 64 * 1024 * 1024
+_KEPT = 1024 * 1024
+"""A stream that lies further behind than the one is followed again from the other before its end: a step must not
+go on printing for an hour after its job. Messages are never left out."""
 _REDIAL = (0.5, 30.0)
 _IDLE = 5.0
 _METRICS_SHARE = 0.05
@@ -41,6 +46,7 @@ class Watcher:
         budget: Slurm queries this process may make.
         operations_per_second: File operations the host should bear.
         patience: How long silences are waited out.
+        park_timeout: Seconds after which a lost host, or a login that nobody renews, ends the watching.
         clock: A monotonic clock, in seconds.
     """
 
@@ -52,6 +58,7 @@ class Watcher:
         budget: TokenBucket,
         operations_per_second: float,
         patience: Patience,
+        park_timeout: float = math.inf,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._satellite = satellite
@@ -59,6 +66,7 @@ class Watcher:
         self._budget = budget
         self._operations = operations_per_second
         self._patience = patience
+        self._park_timeout = park_timeout
         self._clock = clock
         self._lock = threading.Lock()
         self._watches: list[Watch] = []
@@ -122,6 +130,9 @@ class Watcher:
         except HostUnreachableError as error:
             self._unheard(watches, error, now)
             return self._redial
+        except SatelliteError as error:  # a full disk or too many open files there: it passes, the jobs go on
+            self._unheard(watches, HostUnreachableError(error.message, where=error.where), now)
+            return self._redial
         except HostError as error:
             for watch in watches:
                 watch.put(Broken(error))
@@ -168,7 +179,12 @@ class Watcher:
         if not file.data:
             return False
         watch.offsets[name] = offset + len(file.data)
-        if name == STATUS:
+        left = file.size - watch.offsets[name]
+        if name in (STDOUT, STDERR) and left > _MOST_LAG:
+            watch.put(Text(name, file.data))
+            watch.put(Skipped(name, left - _KEPT))
+            watch.offsets[name] = file.size - _KEPT
+        elif name == STATUS:
             watch.status_text += file.data
             watch.evidence = replace(watch.evidence, status=parse_status(watch.status_text))
         else:
@@ -204,14 +220,22 @@ class Watcher:
     def _unheard(self, watches: Sequence[Watch], error: HostUnreachableError, now: float) -> None:
         if self._silent_since is None:
             self._silent_since = now
-            for watch in watches:
+        parked = now - self._silent_since
+        for watch in watches:
+            if parked > self._park_timeout:
+                watch.put(Broken(_parked_too_long(error, parked)))
+                watch.close()
+            elif watch.silence is not type(error):
+                watch.silence = type(error)
                 watch.put(Silent(error))
         self._redial = min(_REDIAL[1], self._redial * 2)
 
     def _heard(self, watches: Sequence[Watch], now: float) -> None:
         if self._silent_since is not None:
             for watch in watches:
-                watch.put(Back(now - self._silent_since))
+                if watch.silence is not None:
+                    watch.silence = None
+                    watch.put(Back(now - self._silent_since))
         self._silent_since = None
         self._redial = _REDIAL[0]
 
@@ -221,7 +245,16 @@ class Watcher:
             return 0.0
         now = self._clock()
         due = min(watch.read_at for watch in open_watches)
-        return max(0.01, min(due, self._questions.due(open_watches)) - now)
+        return max(tick(len(open_watches)), min(due, self._questions.due(open_watches)) - now)
+
+
+def _parked_too_long(error: HostUnreachableError, seconds: float) -> HostUnreachableError:
+    return HostUnreachableError(
+        f"{error.message} This has lasted for {seconds / 3600:.1f} h, longer than the profile's park_timeout; the "
+        "job goes on without this step",
+        where=error.where,
+        hint="Once the host answers, run the step again: it takes up the same job.",
+    )
 
 
 class WatcherThread:

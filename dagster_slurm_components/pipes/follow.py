@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from logging import Logger
 from typing import TextIO
 
-from ..jobs.events import MESSAGES, STDERR, STDOUT, Back, Broken, Changed, Ended, Silent, Text, Watch
+from ..jobs.events import MESSAGES, STDERR, STDOUT, Back, Broken, Changed, Ended, Silent, Skipped, Text, Watch
 from ..jobs.reconcile import SUBMITTED, Observation
 from ..jobs.status import StatusRecord
 from ..slurm.reasons import explain
@@ -69,6 +69,8 @@ class Follower:
             match event:
                 case Text(name=name, data=data, rewound=rewound):
                     self._show(name, data, rewound)
+                case Skipped(name=name, size=size):
+                    self._streams[name].skip(size, self._watch.handle.file(name))
                 case Changed(observation=observation, status=status):
                     self.observation = observation
                     self._tell(observation, status)
@@ -171,6 +173,13 @@ class _Stream:
     def rewind(self) -> None:
         """Another file has taken the place of this one."""
         self.position = self._silent = 0
+
+    def skip(self, size: int, path: str) -> None:
+        """Say that bytes were left out."""
+        self.finish()
+        self._decoder.reset()
+        self.position += size
+        self._put(f"\n[{size} bytes were left out here; all of it is in {path}]\n")
 
     def finish(self) -> None:
         """Show what was held back of a character that never came whole."""

@@ -12,6 +12,7 @@ from ..hosts.connect import connect
 from ..jobs.cadence import TokenBucket
 from ..jobs.schedulers import ProcessScheduler, Scheduler, SlurmScheduler
 from ..jobs.watch import Watcher, WatcherThread
+from ..spec.base import duration_seconds
 from ..spec.profile import Profile
 from ..spec.profiles import LoadedProfile
 
@@ -45,7 +46,7 @@ def target(loaded: LoadedProfile) -> Target:
         DagsterSlurmError: ``workdir`` has no absolute meaning on the host.
     """
     profile = loaded.profile
-    key = profile.model_dump_json(include={"host", "scheduler", "workdir", "limits"})
+    key = profile.model_dump_json(include={"host", "scheduler", "workdir", "limits", "park_timeout"})
     with _lock:
         if key not in _targets:
             _targets[key] = _make(profile)
@@ -68,6 +69,7 @@ def _make(profile: Profile) -> Target:
         budget=TokenBucket(profile.limits.queries_per_minute, profile.limits.burst),
         operations_per_second=profile.limits.file_operations_per_second,
         patience=scheduler.patience,
+        park_timeout=duration_seconds(profile.park_timeout),
     )
     return Target(satellite, scheduler, WatcherThread(watcher), workdir)
 

@@ -86,14 +86,15 @@ class Limits(Model):
         examples=[100],
     )
     file_operations_per_second: AboveZero = Field(
-        default=200,
-        description="File operations per second on the host, for all jobs together.",
-        examples=[200],
+        default=3000,
+        description="File operations per second on the host at most, for all jobs of a process; 100 running jobs"
+        " need about 270, 1,000 need 2,700. Below what is needed, output comes later.",
+        examples=[500],
     )
 
 
 class Retention(Model):
-    """How long `dg-slurm gc` leaves run directories and environments alone."""
+    """How long `dg-slurm clean` leaves run directories and `dg-slurm env prune` environments alone."""
 
     success: Duration = Field(
         default="0d", description="Run directories of successful steps.", examples=["0d"]
