@@ -11,6 +11,7 @@ from typing import Any
 
 from ..errors import DagsterSlurmError
 from ..spec.environments import (
+    ContainerEnvironment,
     CurrentEnvironment,
     EnvironmentSpec,
     ModulesEnvironment,
@@ -22,6 +23,7 @@ from .base import Activation, ActivationStep
 
 _MANIFEST = "environment/manifest.json"
 _VERIFY = "environment/verify_environment.py"
+_IN_CONTAINER = "environment/in_container.sh"
 
 
 @dataclass(frozen=True)
@@ -81,6 +83,8 @@ def _own(environment: EnvironmentSpec, host: HostSpec, place: Place | None) -> A
         return Activation(
             (ActivationStep("python", (sys.executable,)),) if isinstance(host, LocalHost) else ()
         )
+    if isinstance(environment, ContainerEnvironment) and (place is not None or not environment.is_sent):
+        return _container(environment, place)
     if isinstance(environment, PackedEnvironment) and place is not None:
         return _packed(environment, place)
     raise DagsterSlurmError(
@@ -99,6 +103,39 @@ def _packed(environment: PackedEnvironment, place: Place) -> Activation:
     return Activation(tuple(steps), files=files)
 
 
+def _container(environment: ContainerEnvironment, place: Place | None) -> Activation:
+    image, digest = environment.image, ""
+    if place is not None:
+        image = f"{place.folder}/{place.manifest['entry']}"
+        digest = place.manifest["artifacts"][0][1] if environment.verify == "full" else ""
+    mounts = environment.bind
+    if environment.runtime == "pyxis":
+        # pyxis wants both sides of each mount.
+        options = tuple(f"--container-mounts={m if ':' in m else f'{m}:{m}'}" for m in mounts)
+    else:
+        gpu = {"nvidia": ("--nv",), "amd": ("--rocm",)}.get(environment.gpu or "", ())
+        options = (*gpu, *(word for mount in mounts for word in ("--bind", mount)))
+    wrapper = (
+        "bash",
+        f"../{_IN_CONTAINER}",
+        environment.runtime,
+        image,
+        *options,
+        *environment.options,
+        "--",
+    )
+    return Activation(
+        steps=(ActivationStep("image", (environment.runtime, image, *([digest] if digest else []))),),
+        files={_IN_CONTAINER: _static("shell", "in_container.sh")},
+        wrapper=wrapper,
+        python=environment.python,
+    )
+
+
+def _static(folder: str, name: str) -> str:
+    return (resource_files(__package__) / folder / name).read_text("utf-8")
+
+
 def verify_program() -> str:
     """Return the static file that compares an environment with its manifest, in the job."""
-    return (resource_files(__package__) / "job" / "verify_environment.py").read_text("utf-8")
+    return _static("job", "verify_environment.py")

@@ -8,11 +8,11 @@ from ..environments.base import Activation
 from ..environments.plan import plan_environment
 from ..errors import DagsterSlurmError
 from ..jobs.model import JobIdentity, JobSpec, PayloadFile
-from ..launchers.base import LaunchContext
+from ..launchers.base import PYTHON, LaunchContext
 from ..launchers.payload import payload_argv
 from ..launchers.registry import plan
 from ..spec.files import place
-from ..spec.launchers import BashLauncher
+from ..spec.launchers import BashLauncher, LauncherSpec
 from ..spec.resolve import ResolvedScript
 from ..spec.script import Script
 
@@ -45,9 +45,10 @@ def job_spec(
     launcher = script.launcher
     interpreter = launcher.interpreter if isinstance(launcher, BashLauncher) else None
     argv = payload_argv(payload, script.command, script.args, interpreter)
-    launch = plan(launcher, argv, LaunchContext(script.resources, profile.profile.scheduler))
     if activation is None:
         activation = plan_environment(script.environment, profile.profile.host)
+    argv = _wrapped(argv, activation, launcher)
+    launch = plan(launcher, argv, LaunchContext(script.resources, profile.profile.scheduler))
     options = {**_dashed(launch.sbatch), **_options(script), **(changed or {})}
     return JobSpec(
         identity=identity,
@@ -65,6 +66,24 @@ def job_spec(
         files=tuple(PayloadFile(where, file) for where, file in resolved.payload_files().items()),
         requeues=script.requeue_on_timeout if profile.profile.scheduler == "slurm" else 0,
     )
+
+
+def _wrapped(argv: tuple[str, ...], activation: Activation, launcher: LauncherSpec) -> tuple[str, ...]:
+    """Return the payload's argument list inside what the environment wraps around it: a container.
+
+    Raises:
+        DagsterSlurmError: A launcher whose own programs would have to run inside too, or srun inside srun.
+    """
+    if not activation.wrapper:
+        return argv
+    allowed = ("bash",) if "pyxis" in activation.wrapper[2:3] else ("bash", "srun")
+    if launcher.type not in allowed:
+        raise DagsterSlurmError(
+            f"the launcher `{launcher.type}` can't start payloads in this container",
+            hint=f"Use {' or '.join(f'`{name}`' for name in allowed)}, or an environment of another type.",
+        )
+    first = activation.python if argv[0] == PYTHON else argv[0]
+    return (*activation.wrapper, first, *argv[1:])
 
 
 def _options(script: Script) -> dict[str, str]:

@@ -144,6 +144,44 @@ class CondaEnvironment(PackedEnvironment):
     )
 
 
+class ContainerEnvironment(PackedEnvironment):
+    """A container image: a file here that is sent, a file on the host, or a reference that the runtime fetches."""
+
+    type: Literal["container"] = Field(
+        default="container", description="Which kind of environment.", examples=["container"]
+    )
+    image: Word = Field(
+        description="The image. A relative path is a file on the machine that runs Dagster, and is sent; an absolute"
+        " path is a file on the host; `docker://...` and the like are fetched by the runtime when the job starts.",
+        examples=["images/training.sif", "/shared/images/pytorch.sif", "docker://python:3.12-slim"],
+    )
+    runtime: Literal["apptainer", "singularity", "pyxis"] = Field(
+        default="apptainer", description="What runs the container.", examples=["pyxis"]
+    )
+    bind: list[Word] = Field(
+        default=[],
+        description="Folders of the host that are visible inside, as `/path` or `/path:/inside[:ro]`; the run"
+        " directory always is.",
+        examples=[["/scratch/project/data:/data:ro"]],
+    )
+    gpu: Literal["nvidia", "amd"] | None = Field(
+        default=None,
+        description="Whose GPUs the payload uses; pyxis finds that out by itself.",
+        examples=["nvidia"],
+    )
+    options: list[Word] = Field(
+        default=[], description="Further options of the runtime.", examples=[["--cleanenv"]]
+    )
+    python: Word = Field(
+        default="python3", description="What runs Python payloads inside.", examples=["/opt/conda/bin/python"]
+    )
+
+    @property
+    def is_sent(self) -> bool:
+        """Whether the image is a file of this machine."""
+        return "://" not in self.image and not self.image.startswith("/")
+
+
 ENVIRONMENTS: Registry[EnvironmentSpec] = Registry(
     "environment",
     "dagster_slurm_components.environments",
@@ -154,6 +192,7 @@ ENVIRONMENTS: Registry[EnvironmentSpec] = Registry(
         UvEnvironment,
         PixiEnvironment,
         CondaEnvironment,
+        ContainerEnvironment,
     ),
     default="current",
 )

@@ -1,4 +1,4 @@
-# ruff: noqa: B904, B905, N818, PLC0415, PLW1510, T201, UP006, UP022, UP031, UP035, UP045
+# ruff: noqa: B904, B905, N818, PLC0415, PLW1510, S310, SIM117, T201, UP006, UP022, UP031, UP035, UP045
 """Makes, checks, lists and removes environments on a host. Standard library only, Python 3.6 or newer.
 
 Runs there for one action and ends: ``python3 -c BOOTSTRAP LENGTH ACTION`` reads this file and one JSON object
@@ -13,6 +13,7 @@ Folders below the profile's workdir::
     envs/.building-KEY-*/    one that is being made, or whose maker was killed
 """
 
+import concurrent.futures
 import contextlib
 import errno
 import fcntl
@@ -28,6 +29,7 @@ import tarfile
 import tempfile
 import threading
 import time
+import urllib.request
 from typing import Any, Callable, Dict, Iterator, List, Optional, Tuple
 
 Json = Dict[str, Any]
@@ -35,6 +37,8 @@ Env = Dict[str, str]
 
 _CHUNK = 4 * 1024 * 1024
 _TAIL = 4000
+_FETCHES = 8
+_FETCH_TIMEOUT = 15.0
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _DAY = 86400.0
 
@@ -288,6 +292,38 @@ def admit(workdir: str, artifact: Json) -> None:
     shutil.rmtree(incoming, ignore_errors=True)
 
 
+def fetch(order: Json) -> Json:
+    """Fetch artifacts from where their lock says, those that this host can reach; tell why others are left."""
+    failed = {}
+    with concurrent.futures.ThreadPoolExecutor(_FETCHES) as pool:
+        tried = [
+            (artifact, pool.submit(fetch_one, order["workdir"], artifact)) for artifact in order["artifacts"]
+        ]
+        for artifact, future in tried:
+            try:
+                future.result()
+            except (Problem, OSError, ValueError) as error:  # URLError is an OSError
+                failed[artifact["name"]] = str(error)
+    return {"failed": failed}
+
+
+def fetch_one(workdir: str, artifact: Json) -> None:
+    """Fetch one artifact into the store."""
+    target = stored_path(workdir, artifact["sha256"])
+    os.makedirs(os.path.dirname(target), 0o700, exist_ok=True)
+    temporary = "%s.tmp-%s-%d" % (target, os.uname().nodename, os.getpid())
+    try:
+        with urllib.request.urlopen(artifact["url"], timeout=_FETCH_TIMEOUT) as answer:
+            with open(temporary, "wb") as file:
+                shutil.copyfileobj(answer, file, _CHUNK)
+        if hash_of(temporary) != artifact["sha256"]:
+            raise Problem("tampered", "another content than the lock names")
+        os.rename(temporary, target)
+    finally:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(temporary)
+
+
 # ---------------------------------------------------------------------------------------------------- BUILD
 
 
@@ -455,18 +491,15 @@ def size_of(folder: str) -> Tuple[int, int]:
 
 
 def remove_tree(path: str) -> None:
-    """Remove a folder, with those inside that lack write permission; nothing there is fine."""
+    """Remove a folder; nothing there is fine."""
     if not os.path.lexists(path):
         return
-
-    def allow(function: Callable[[str], None], inner: str, _: Any) -> None:
-        with contextlib.suppress(FileNotFoundError):
-            for each in (os.path.dirname(inner), inner):
-                if not os.path.islink(each):
-                    os.chmod(each, stat.S_IRWXU)
-            function(inner)
-
-    shutil.rmtree(path, onerror=allow)
+    try:
+        shutil.rmtree(path)
+    except PermissionError:  # packages may bring folders without write permission
+        for folder, _, _ in os.walk(path):
+            os.chmod(folder, stat.S_IRWXU)
+        shutil.rmtree(path)
 
 
 # ------------------------------------------------------------------------------------- LIST, VERIFY AND PRUNE
@@ -504,6 +537,10 @@ def verify(order: Json) -> Json:
                 raise Problem("differs", "", ["%s is missing" % manifest["entry"]])
             if manifest.get("installed") is not None:
                 check(order["check"], folder, manifest, published=True)
+            elif manifest["entry"] != "prefix" and order["check"]["mode"] == "full":
+                name, digest, _ = manifest["artifacts"][0]
+                if hash_of(os.path.join(folder, manifest["entry"])) != digest:
+                    raise Problem("differs", "", ["%s has another content than was sent" % name])
             results[key] = []
         except Problem as problem:
             results[key] = problem.detail or [problem.message]
@@ -599,6 +636,7 @@ def sweep(workdir: str, shared: bool) -> int:
 
 ACTIONS: Dict[str, Callable[[Json], Json]] = {
     "probe": probe,
+    "fetch": fetch,
     "build": build,
     "list": show,
     "verify": verify,

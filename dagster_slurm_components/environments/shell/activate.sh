@@ -69,6 +69,16 @@ activate_verify() { # names|full FOLDER: the environment compares itself with th
  To make it anew: dg-slurm env deploy --rebuild"
 }
 
+activate_image() { # RUNTIME IMAGE [SHA256]: a container's image, before the payload runs in it
+    [ "$1" = pyxis ] || type "$1" >/dev/null 2>&1 ||
+        activation_failed "there is no $1 on this node: load a module that brings it, or set the environment's \`runtime\`"
+    case $2 in
+    /*) [ -r "$2" ] || activation_failed "the image $2 can't be read" ;;
+    esac
+    [ -z "${3-}" ] || printf '%s  %s\n' "$3" "$2" | sha256sum --check --status ||
+        activation_failed "the image $2 has another content than the one that was sent"
+}
+
 activate_all() {
     local words=() word at=0 kind count
     while IFS= read -r -d '' word; do words+=("$word"); done <"$DAGSTER_SLURM_RUN_DIR/activate.args"

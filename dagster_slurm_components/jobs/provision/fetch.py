@@ -60,7 +60,7 @@ def _check(artifact: Artifact, path: Path, verb: str) -> None:
             f"{artifact.name} {verb} another content than the lock names: sha256 {found}, wanted {artifact.sha256}",
             code="tampered",
             detail=[artifact.name],
-            where=artifact.url or artifact.path,
+            where=_without_login(artifact.url) if artifact.url else artifact.path,
             hint="Whoever serves or changed this file must be asked why; nothing was sent to the host.",
         )
 
@@ -84,9 +84,15 @@ def _download(artifact: Artifact, target: Path) -> None:
         return
     raise EnvironmentFailedError(
         f"{artifact.name} can't be fetched: {failures[-1]}",
-        where=url,
+        where=_without_login(url),
         hint="Is the package index reachable from this machine? Lock anew if the file is gone from it.",
     )
+
+
+def _without_login(url: str) -> str:
+    """Return a URL that may be shown: without the password that an index's address may hold."""
+    parts = urlsplit(url)
+    return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
 
 
 def _copy(source: BinaryIO, target: BinaryIO) -> None:
@@ -107,8 +113,7 @@ def _request(url: str) -> urllib.request.Request:
             known = None
         if known:
             user, password = known[0], known[2] or ""
-    plain = urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
-    request = urllib.request.Request(plain)  # noqa: S310 - the schemes are checked above
+    request = urllib.request.Request(_without_login(url))  # noqa: S310 - the schemes are checked above
     if user:
         token = base64.b64encode(f"{user}:{password}".encode()).decode()
         request.add_unredirected_header("Authorization", f"Basic {token}")

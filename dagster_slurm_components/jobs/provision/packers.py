@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 from ...errors import DagsterSlurmError
-from ...spec.environments import CondaEnvironment, EnvironmentSpec, PixiEnvironment, UvEnvironment
+from ...spec.environments import (
+    CondaEnvironment,
+    ContainerEnvironment,
+    EnvironmentSpec,
+    PixiEnvironment,
+    UvEnvironment,
+)
 from .request import Packer
 
 
 def is_content(spec: EnvironmentSpec) -> bool:
     """Return whether an environment is made by us; others are only activated."""
+    if isinstance(spec, ContainerEnvironment):
+        return spec.is_sent
     return isinstance(spec, UvEnvironment | PixiEnvironment | CondaEnvironment)
 
 
@@ -26,4 +34,8 @@ def packer_of(spec: EnvironmentSpec) -> Packer:
         from .conda import CondaPacker  # noqa: PLC0415
 
         return CondaPacker()
+    if isinstance(spec, ContainerEnvironment):
+        from .container import ContainerPacker  # noqa: PLC0415
+
+        return ContainerPacker()
     raise DagsterSlurmError(f"environments of type `{spec.type}` are not made by packing")

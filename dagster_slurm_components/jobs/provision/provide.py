@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ...environments.content import EnvironmentPlan, build_order, compare
+from ...environments.content import Artifact, EnvironmentPlan, build_order, compare
 from ...errors import HostUnreachableError
 from ...hosts.client import FileRead, Satellite
 from .builder import LONGEST_BUILD, Builder, activation_order, check_order
@@ -24,6 +24,7 @@ _BELIEVED = 3600.0
 """Seconds for which a plan is believed without asking the host for its platform and Pythons again."""
 
 _LONGEST_WAIT = 60.0
+_FETCH_TIMEOUT = 3600.0
 
 
 @dataclass(frozen=True)
@@ -182,6 +183,8 @@ def make(
     """Send what the host lacks and build; return ``built`` or ``ready``, the manifest and the bytes that travelled."""
     began = time.monotonic()
     wanted = lacking(site.satellite, site.workdir, plan.artifacts)
+    if getattr(request.spec, "build_on", None) == "host":
+        wanted = _fetch_there(site, wanted, tell)
     size = sum(artifact.size or 0 for artifact in wanted)
     tell(
         f"Environment {plan.name} ({plan.key[:12]}, {len(plan.packages)} packages) is made on "
@@ -210,6 +213,19 @@ def make(
         f"{result['manifest']['inodes']} files there."
     )
     return result["state"], result["manifest"], sent
+
+
+def _fetch_there(site: Site, wanted: Sequence[Artifact], tell: Callable[[str], None]) -> list[Artifact]:
+    """Let the host fetch what it can by itself; return what must be sent all the same."""
+    reachable = [item for item in wanted if item.url is not None and not item.url.startswith("file:")]
+    if not reachable:
+        return list(wanted)
+    rows = [{"name": item.name, "sha256": item.sha256, "url": item.url} for item in reachable]
+    failed = site.builder.call("fetch", {"artifacts": rows}, timeout=_FETCH_TIMEOUT)["failed"]
+    if failed:
+        name, reason = next(iter(failed.items()))
+        tell(f"{site.satellite.host.name} can't fetch {len(failed)} of {len(rows)} files ({name}: {reason}).")
+    return lacking(site.satellite, site.workdir, wanted)
 
 
 def _not_deployed(plan: EnvironmentPlan, site: Site) -> EnvironmentFailedError:
