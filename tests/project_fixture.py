@@ -119,11 +119,9 @@ class Project:
         return done
 
 
-@pytest.fixture
-def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
-    """An empty project in a folder whose name has a space."""
+def make_project(root: Path) -> Project:
+    """Make an empty project, with a local profile."""
     package = f"project_{os.getpid()}_{next(_numbers)}"
-    root = tmp_path / "my project"
     folder = root / "src" / package
     (folder / "defs" / "work").mkdir(parents=True)
     (folder / "__init__.py").touch()
@@ -140,11 +138,18 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
         f'[tool.dg.project]\nroot_module = "{package}"\n'
         'code_location_target_module = "' + package + '.definitions"\n'
     )
+    made = Project(root, package)
+    made.profile("local", "host: {type: local}\nscheduler: process\n")
+    return made
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
+    """An empty project in a folder whose name has a space."""
+    made = make_project(tmp_path / "my project")
     # Loading a broken project leaves Dagster's working folder where it was (dagster 1.13): go back afterwards.
-    monkeypatch.chdir(root)
-    (root / "profiles").mkdir()
-    (root / "profiles" / "local.yaml").write_text("host: {type: local}\nscheduler: process\n")
-    return Project(root, package)
+    monkeypatch.chdir(made.root)
+    return made
 
 
 @pytest.fixture

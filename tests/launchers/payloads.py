@@ -51,3 +51,33 @@ if "exit3" in sys.argv:
 if "wait" in sys.argv:
     time.sleep(600)
 """
+
+TORCH_REPORT = """
+import datetime, os
+import torch
+import torch.distributed as dist
+from dagster_pipes import open_dagster_pipes
+dist.init_process_group("gloo", timeout=datetime.timedelta(seconds=60))
+total = torch.tensor([dist.get_rank()])
+dist.all_reduce(total)
+nodes = [None] * dist.get_world_size()
+dist.all_gather_object(nodes, os.environ.get("SLURMD_NODENAME", "here"))
+with open_dagster_pipes() as pipes:
+    pipes.log.info("rank %d speaks", dist.get_rank())
+    if dist.get_rank() == 0:
+        pipes.report_asset_materialization(
+            metadata={"sum": total.item(), "world": dist.get_world_size(), "nodes": " ".join(nodes)}
+        )
+dist.destroy_process_group()
+"""
+
+RAY_REPORT = (
+    RAY_SPREAD
+    + """
+from dagster_pipes import open_dagster_pipes
+with open_dagster_pipes() as pipes:
+    time.sleep(2)
+    metadata = {"cpus": int(ray.cluster_resources()["CPU"]), "nodes": " ".join(names)}
+    pipes.report_asset_materialization(metadata=metadata)
+"""
+)
