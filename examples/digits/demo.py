@@ -1,11 +1,13 @@
-"""Run the whole example, show its progress, and end in a table. Usage: demo.py [PROFILE]
+"""Run the whole example, show its progress, and end in a table. Usage: demo.py [PROFILE [SELECTION]]
 
 What it does can be done by hand: ``dg-slurm cluster up`` (for the profile ``staging``),
-``dg launch --assets '*'`` and ``python report.py``. ``demo.py NAME`` uses ``profiles/NAME.yaml``, whatever it says.
+``dg launch --assets group:digits`` and ``python report.py``. ``demo.py NAME`` uses ``profiles/NAME.yaml``, whatever
+it says; SELECTION is any asset selection of Dagster's.
 """
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import os
 import subprocess
@@ -91,11 +93,11 @@ class Progress:
             console.print(f"  [red]failed[/]     {names}")
 
 
-def launch(instance: dg.DagsterInstance) -> str:
-    """Materialize all assets by ``dg launch`` and return the run's id."""
-    argv = [str(BIN / "dg"), "launch", "--assets", "*"]
+def launch(instance: dg.DagsterInstance, selection: str) -> str:
+    """Materialize assets by ``dg launch`` and return the run's id."""
+    argv = [str(BIN / "dg"), "launch", "--assets", selection]
     before, progress = newest_run(instance), None
-    console.print("materializing all assets: `dg launch --assets '*'`")
+    console.print(f"materializing assets: `dg launch --assets {selection}`", markup=False)
     with LOG.open("w") as log, console.status("Dagster loads the definitions") as status:
         process = subprocess.Popen(
             argv, cwd=PROJECT, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT
@@ -122,7 +124,13 @@ def launch(instance: dg.DagsterInstance) -> str:
 
 
 def main() -> int:
-    profile = sys.argv[1] if len(sys.argv) > 1 else "local"
+    parser = argparse.ArgumentParser(description="Run the example.")
+    parser.add_argument("profile", nargs="?", default="local")
+    parser.add_argument(
+        "selection", nargs="?", default="group:digits", help="any asset selection of Dagster's"
+    )
+    arguments = parser.parse_args()
+    profile: str = arguments.profile
     HOME.mkdir(exist_ok=True)
     (HOME / "dagster.yaml").write_text("telemetry: {enabled: false}\n")
     os.environ.update(DAGSTER_HOME=str(HOME), DAGSTER_SLURM_PROFILE=profile, DIGITS_ENV=sys.prefix)
@@ -131,7 +139,7 @@ def main() -> int:
         dg.DagsterInstance.get() as instance,
     ):
         load_profile(profile, start=PROJECT)  # a wrong profile is better told here than by the first step
-        report = read_run(instance, launch(instance))
+        report = read_run(instance, launch(instance, arguments.selection))
     console.print(table(report, title=f"digits, profile {profile}"))
     for error in report.errors:
         console.print(error, style="red", markup=False)
