@@ -136,7 +136,7 @@ class PixiPacker:
         locked = read_lock(file, spec.environment, host.platform)
         records = [_described(record) for record in locked.records]
         check_platform((record["subdir"] for record in records), host.platform, str(file))
-        wheels = _wheels(locked, file.parent, progress)
+        wheels = locked_wheels(locked, file.parent, progress)
         plan = EnvironmentPlan(
             kind="pixi",
             name=file.parent.name
@@ -185,7 +185,7 @@ def _described(record: RepoDataRecord) -> Mapping[str, Any]:
     }
 
 
-def _wheels(locked: Locked, folder: Path, progress: Progress) -> list[tuple[str, str, Artifact]]:
+def locked_wheels(locked: Locked, folder: Path, progress: Progress) -> list[tuple[str, str, Artifact]]:
     """Return name, version and wheel of each PyPI package; local projects and source archives are built here."""
     found = []
     for name, version, location, digest in locked.pypi:
