@@ -999,7 +999,8 @@ def _wait(ledger: Ledger, window: float) -> Optional[Result]:
         # The clock was set back, or another login node's differs: count from now, rather than for ever.
         ledger.append(("intent", now))
         intent = now
-    left = intent + window - now
+    # One more than the window: both seconds are cut off, and a job seen a moment too late is made twice.
+    left = intent + window + 1 - now if window else 0
     if left <= 0:
         return None
     return {
