@@ -9,10 +9,11 @@ from typing import Any
 from dagster_slurm_components.spec.component import COMPONENT_TYPE, read_component
 from dagster_slurm_components.spec.defs_file import FILE_NAMES
 from dagster_slurm_components.spec.problems import SpecError
-from dagster_slurm_components.spec.profiles import LoadedProfile
+from dagster_slurm_components.spec.profiles import LoadedProfile, profile_values
 from dagster_slurm_components.spec.project import yaml_files
 from dagster_slurm_components.spec.resolve import ResolvedScript
 from dagster_slurm_components.spec.source import load_documents
+from dagster_slurm_components.spec.template_values import LazyValues
 from dagster_slurm_components.spec.templates import Locate, render
 
 
@@ -22,9 +23,13 @@ def project_scripts(folder: FilePath, profile: LoadedProfile) -> Iterator[Resolv
     Raises:
         SpecError: A document or a script is not right.
     """
+    scope = {
+        "project_root": str(profile.folder),
+        "profile": LazyValues(lambda: profile_values(profile.name, start=profile.folder)),
+    }
 
     def rendered(tree: Any, position_of: Locate) -> Any:
-        return render(tree, position_of, scope={"project_root": str(profile.folder)})
+        return render(tree, position_of, scope=scope)
 
     for file in yaml_files(folder):
         if file.name not in FILE_NAMES:

@@ -12,6 +12,7 @@ from project_fixture import Project
 from dagster_slurm_components.spec.hosts import SshHost
 from dagster_slurm_components.spec.problems import SpecError
 from dagster_slurm_components.spec.profiles import load_profile, profile_values
+from dagster_slurm_components.spec.project_scripts import project_scripts
 from dagster_slurm_components.spec.templates import render
 
 
@@ -161,3 +162,17 @@ def test_a_wrong_name_in_a_script_is_told_with_its_line(project: Project) -> Non
     while told is not None and f"{file}:5:" not in str(told):
         told = told.__cause__
     assert "did you mean `DATA_DIR`?" in str(told)
+
+
+def test_all_scripts_of_a_project_in_a_profile_that_is_not_chosen(project: Project) -> None:
+    """What `dg-slurm env` deploys for a profile has that profile's values."""
+    project.profile("other", "env: {DATA_DIR: /other/data}\n")
+    project.scripts(
+        """
+        scripts:
+          - command: [ls, "{{ profile.env.DATA_DIR }}"]
+            assets: [{key: told}]
+        """
+    )
+    (script,) = project_scripts(project.root, load_profile("other", start=project.root))
+    assert script.script.command == ["ls", "/other/data"]

@@ -15,6 +15,8 @@ from dagster_slurm_components import cluster as slurm
 
 PYTHON = f"python{sys.version_info.major}.{sys.version_info.minor}"
 
+DG_SLURM = ("python", "-m", "dagster_slurm_components.cli.main")
+
 
 def launch(project: Path, profile: str, **env: str) -> str:
     """Materialize all assets as a user does; return what `dg launch` said."""
@@ -75,7 +77,7 @@ def test_staging_on_a_real_slurm(cluster: slurm.Cluster, tmp_path: Path) -> None
     """No file is edited by hand: the profile finds the test cluster of this machine."""
     project = render(tmp_path / "p", project_name=f"staging-{os.getpid()}")
     env = {"DAGSTER_SLURM_CLUSTER": str(cluster.folder), "DAGSTER_SLURM_AGENT": "off"}
-    doctor = run(project, "dg-slurm", "doctor", "--profile", "staging", "--json", **env)
+    doctor = run(project, *DG_SLURM, "doctor", "--profile", "staging", "--json", **env)
     assert json.loads(doctor.stdout)["ok"] is True
     said = launch(project, "staging", **env)
     assert "(profile staging)" in said
@@ -103,6 +105,6 @@ def test_production_after_a_deployment(cluster: slurm.Cluster, tmp_path: Path) -
     )
     assert failed.returncode != 0
     assert "dg-slurm env deploy --profile production" in failed.stdout + failed.stderr
-    run(project, "dg-slurm", "env", "deploy", "--profile", "production", **env)
+    run(project, *DG_SLURM, "env", "deploy", "--profile", "production", **env)
     assert "(profile production)" in launch(project, "production", **env)
     assert (tmp_path / "scratch" / "data" / "first.json").is_file()
