@@ -34,6 +34,7 @@ from dagster_slurm_components.jobs.reconcile import Patience
 from dagster_slurm_components.jobs.watch import Watcher
 from dagster_slurm_components.slurm.accounting import AccountingRow
 from dagster_slurm_components.slurm.queue import QueueRow
+from dagster_slurm_components.slurm.states import Phase
 
 
 @dataclass
@@ -362,3 +363,44 @@ def test_a_budget_is_kept() -> None:
 @pytest.mark.parametrize(("age", "seconds"), [(0, 0.2), (59, 0.2), (300, 1.0), (10_000, 1.5)])
 def test_old_jobs_are_looked_at_less_often(age: float, seconds: float) -> None:
     assert read_interval(age) == pytest.approx(seconds)
+
+
+def test_f02_a_login_node_gone_for_half_an_hour_with_fifty_jobs_costs_nothing(world: World) -> None:
+    watches = [world.watcher.watch(handle(number)) for number in range(50)]
+    for number in range(50):
+        world.files.append(f"/runs/{number}/status", STARTED)
+    world.step()
+    for watch in watches:
+        events(watch)
+    world.files.error = world.queue.error = HostUnreachableError("connection refused", where="login")
+    calls = world.files.calls
+    world.run(1800, every=10)
+    for number, watch in enumerate(watches):
+        assert [type(event) for event in events(watch)] == [Silent]
+        assert watch.observation.phase is Phase.RUNNING
+        world.files.append(f"/runs/{number}/stdout.log", b"meanwhile\n")
+    assert world.files.calls - calls <= 1800 / 10
+    world.files.error = world.queue.error = None
+    calls, asked = world.files.calls, world.queue.asked
+    world.step(10)
+    for watch in watches:
+        found = events(watch)
+        assert isinstance(found[0], Text | Back)
+        assert text(found, STDOUT) == b"meanwhile\n"
+    assert world.files.calls - calls <= 2, "all jobs catch up at once"
+    assert world.queue.asked - asked <= 1
+
+
+@pytest.mark.parametrize("skew", [-3600.0, 3600.0])
+def test_f36_a_clock_that_is_an_hour_off_changes_nothing(world: World, skew: float) -> None:
+    watch = world.watcher.watch(handle())
+    began = time.time() + skew
+    world.files.append("/runs/1/status", f"restart=0\nstarted={began}\nhost=n1\n".encode())
+    world.step()
+    assert watch.observation.phase is Phase.RUNNING
+    world.files.append("/runs/1/status", f"ended={began + 30}\nexit=0\n".encode())
+    world.run(10)
+    ended = events(watch)[-1]
+    assert isinstance(ended, Ended)
+    assert ended.evidence.status is not None
+    assert (ended.evidence.status.ended or 0) - (ended.evidence.status.started or 0) == pytest.approx(30)
