@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from dagster_slurm_components.component.script_component import SlurmScriptComponent
     from dagster_slurm_components.errors import DagsterSlurmError
+    from dagster_slurm_components.pipes.sensor import slurm_jobs_sensor
     from dagster_slurm_components.resource import ComputeResource
     from dagster_slurm_components.spec.environments import (
         CurrentEnvironment,
@@ -45,6 +46,7 @@ _HOME = {
     "SrunLauncher": "spec.launchers",
     "TorchrunLauncher": "spec.launchers",
     "UvEnvironment": "spec.environments",
+    "slurm_jobs_sensor": "pipes.sensor",
 }
 """The module that each public name lives in."""
 
@@ -64,6 +66,7 @@ __all__ = [
     "SrunLauncher",
     "TorchrunLauncher",
     "UvEnvironment",
+    "slurm_jobs_sensor",
 ]
 
 

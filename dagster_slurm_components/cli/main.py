@@ -11,11 +11,14 @@ import click
 
 COMMANDS: Mapping[str, str] = {
     "agent": "dagster_slurm_components.cli.agent:agent",
+    "attach": "dagster_slurm_components.cli.attach:attach",
     "check": "dagster_slurm_components.cli.check:check",
+    "clean": "dagster_slurm_components.cli.clean:clean",
     "cluster": "dagster_slurm_components.cli.cluster:cluster",
-    "env": "dagster_slurm_components.cli.env:env",
     "doctor": "dagster_slurm_components.cli.doctor:doctor",
+    "env": "dagster_slurm_components.cli.env:env",
     "init": "dagster_slurm_components.cli.init:init",
+    "jobs": "dagster_slurm_components.cli.jobs:jobs",
     "login": "dagster_slurm_components.cli.login:login",
     "new": "dagster_slurm_components.cli.new:new",
     "render": "dagster_slurm_components.cli.render:render",

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ..hosts.client import FileRead, Satellite
+from ..slurm.accounting import MAX_IDS, AccountingRow
 from .events import STATUS
 from .model import JobHandle
 from .reconcile import LOST, Answer, Evidence, Observation, Patience, reconcile
@@ -100,17 +102,36 @@ def look(satellite: Satellite, scheduler: Scheduler, run_dir: str, token: str | 
     if ledger.job_id is None or (token is not None and ledger.token != token):
         return None
     handle = JobHandle(ledger.job_id, run_dir, ledger.token, "known", ledger.submitted)
-    status = parse_status(status_file.data)
-    evidence = Evidence(status=status)
+    return observe(satellite, scheduler, [(handle, parse_status(status_file.data))])[0]
+
+
+def observe(
+    satellite: Satellite, scheduler: Scheduler, jobs: Sequence[tuple[JobHandle, StatusRecord | None]]
+) -> list[Seen]:
+    """Return what is known of jobs at this moment. Asks the queue once, and the accounting for those it lacks.
+
+    Raises:
+        HostError: The host gives no answer.
+    """
+    open_jobs = [handle for handle, status in jobs if not _told_its_end(status)]
+    rows = scheduler.queue(satellite, open_jobs) if open_jobs else {}
+    gone = [handle for handle in open_jobs if rows is not None and handle.job_id not in rows]
+    books: dict[str, AccountingRow] = {}
+    for begin in range(0, len(gone), MAX_IDS):
+        books.update(scheduler.accounting(satellite, gone[begin : begin + MAX_IDS]) or {})
     now = time.monotonic()
-    rows = None
-    if status is None or status.exit_code is None or status.signals:
-        rows = scheduler.queue(satellite, [handle])
-    if rows is not None:
-        evidence = Evidence(status, Answer(rows.get(handle.job_id), now))
-        if handle.job_id not in rows:
-            books = scheduler.accounting(satellite, [handle]) or {}
-            row = books.get(handle.job_id)
-            evidence = Evidence(status, evidence.queue, Answer(row, now) if row else None)
-    seen = reconcile(Observation(), evidence, now, _NO_PATIENCE)
-    return Seen(handle, seen, status, evidence)
+    found = []
+    for handle, status in jobs:
+        evidence = Evidence(status=status)
+        if rows is not None and handle in open_jobs:
+            book = books.get(handle.job_id)
+            answer = Answer(rows.get(handle.job_id), now)
+            evidence = Evidence(status, answer, Answer(book, now) if book else None)
+        observation = reconcile(Observation(), evidence, now, _NO_PATIENCE)
+        found.append(Seen(handle, observation, status, evidence))
+    return found
+
+
+def _told_its_end(status: StatusRecord | None) -> bool:
+    """Whether the status file alone decides: after a signal Slurm may have meant more than the job knows."""
+    return status is not None and status.exit_code is not None and not status.signals

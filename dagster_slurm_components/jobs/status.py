@@ -69,6 +69,13 @@ def parse_status(data: bytes) -> StatusRecord | None:
     return _record(fields) if fields else None
 
 
+def parse_starts(data: bytes) -> list[StatusRecord]:
+    """Return every block of a status file: one for each start of the job, the first one first."""
+    text = data[: data.rfind(b"\n") + 1]
+    blocks = re.split(rb"(?m)^(?=restart=)", text)
+    return [record for block in blocks if (record := parse_status(block)) is not None]
+
+
 def _record(fields: dict[str, list[str]]) -> StatusRecord:
     def last(key: str) -> str | None:
         return fields[key][-1] or None if key in fields else None

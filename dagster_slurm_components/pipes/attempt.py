@@ -12,6 +12,7 @@ from ..errors import DagsterSlurmError
 from ..jobs.cancel import cancel
 from ..jobs.events import STDERR, STDOUT, Ended
 from ..jobs.model import JobHandle, JobSpec
+from ..jobs.shown import Notebook, Shown, read_shown
 from ..jobs.submit import submit
 from ..spec.resolve import ResolvedScript
 from .dashboard import DashboardNotice
@@ -21,7 +22,6 @@ from .identity import Context
 from .interrupts import INTERRUPTS, Background, shielded
 from .launches import Launch, record_end
 from .reader import RunDirectoryMessageReader
-from .shown import Notebook, Shown, read_shown
 from .stuck import StuckTimer
 from .target import Target
 

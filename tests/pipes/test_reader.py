@@ -117,3 +117,26 @@ def test_the_payloads_exception_is_kept() -> None:
     reader.feed(message("closed", exception={"message": "boom", "name": "ValueError", "stack": []}))
     assert reader.exception is not None
     assert reader.exception["name"] == "ValueError"
+
+
+@given(st.integers(0, len(STORY)), st.integers(0, len(STORY)))
+def test_log_lines_that_were_seen_are_not_told_again_but_results_are(seen: int, cut: int) -> None:
+    handler = Handler()
+    reader = reading(handler)
+    reader.skip(seen)
+    reader.feed(STORY[:cut])
+    reader.feed(STORY[cut:])
+    assert reader.position == len(STORY)
+    reader.finish()
+    methods = [each["method"] for each in handler.messages]
+    told = seen <= STORY.index(message("log", message="ünï ☃", level="info"))
+    assert methods == ["opened", *(["log"] if told else []), "report_asset_materialization", "closed"]
+
+
+def test_a_job_that_began_anew_tells_all_of_it() -> None:
+    handler = Handler()
+    reader = reading(handler)
+    reader.skip(len(STORY))
+    reader.rewind()
+    reader.feed(STORY)
+    assert "log" in [each["method"] for each in handler.messages]

@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass, field
 
 from ..errors import HostError
 from ..hosts.client import FileRead, Satellite
-from ..jobs.events import MESSAGES, STDERR, STDOUT, Watch
+from .events import MESSAGES, STDERR, STDOUT, Watch
 
 FILE = "follower.json"
 """Its name in the run directory."""

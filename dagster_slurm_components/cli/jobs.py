@@ -1,0 +1,222 @@
+"""``dg-slurm jobs``: the jobs of a profile, for people who live in a terminal."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from dagster_slurm_components.cli.attach import attach
+from dagster_slurm_components.cli.terminal import errors_told, table
+from dagster_slurm_components.errors import DagsterSlurmError
+from dagster_slurm_components.hosts.client import FileRead
+from dagster_slurm_components.jobs.cancel import cancel as cancel_job
+from dagster_slurm_components.jobs.events import STATUS, STDERR, STDOUT
+from dagster_slurm_components.jobs.look import Seen
+from dagster_slurm_components.jobs.records import RunDirectory, observed, run_directories
+from dagster_slurm_components.jobs.status import StatusRecord, parse_starts
+from dagster_slurm_components.pipes.target import Target, target
+from dagster_slurm_components.slurm.reasons import explain
+from dagster_slurm_components.slurm.states import state
+from dagster_slurm_components.spec.profiles import load_profile
+
+_FILES = ("job.sh", "ledger", "status", "messages.jsonl", "stdout.log", "stderr.log", "follower.json")
+_PIECE = 1024 * 1024
+_PAUSE = 1.0
+_MOST_STATUS = 256 * 1024
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+
+def profile_option(command: Command) -> Command:
+    """Add the option that names the profile."""
+    return click.option(
+        "--profile", "profile_name", help="Name of the profile.  [default: DAGSTER_SLURM_PROFILE, else local]"
+    )(command)
+
+
+def json_option(command: Command) -> Command:
+    """Add the option for output that programs read."""
+    return click.option("--json", "as_json", is_flag=True, help="Print JSON and nothing else.")(command)
+
+
+def place_of(profile_name: str | None) -> Target:
+    """Return where the jobs of a profile run."""
+    return target(load_profile(profile_name, start=Path.cwd()))
+
+
+@click.group()
+def jobs() -> None:
+    """See and cancel the jobs of a profile. JOB is a job's id, a run's id or its beginning, or a run directory."""
+
+
+jobs.add_command(attach)
+
+
+@jobs.command("list")
+@profile_option
+@click.option("--all", "also_ended", is_flag=True, help="Jobs that have ended too.")
+@json_option
+def list_jobs(profile_name: str | None, also_ended: bool, as_json: bool) -> None:
+    """List jobs, the newest last."""
+    with errors_told():
+        place = place_of(profile_name)
+        folders = run_directories(place.satellite, place.workdir)
+        found = observed(place.satellite, place.scheduler, folders)
+    found = [(folder, seen) for folder, seen in found if also_ended or (seen is not None and seen.alive)]
+    if as_json:
+        click.echo(json.dumps([_summary(folder, seen) for folder, seen in found], indent=2))
+        return
+    rows = [
+        [
+            folder.ledger.job_id or "",
+            _state(seen),
+            folder.step,
+            folder.partition or "",
+            folder.run_id[:8],
+            str(folder.attempt),
+            _moment(folder.ledger.submitted),
+        ]
+        for folder, seen in found
+    ]
+    table(["job", "state", "step", "partition", "run", "attempt", "submitted"], rows)
+
+
+@jobs.command()
+@click.argument("job")
+@profile_option
+@json_option
+def show(job: str, profile_name: str | None, as_json: bool) -> None:
+    """Show one job: its timeline, why it waits, and its files."""
+    with errors_told():
+        place = place_of(profile_name)
+        folder, seen = _find(place, job)
+        requests = [FileRead(f"{folder.path}/{name}", 0, 0) for name in _FILES]
+        files = place.satellite.read([*requests, FileRead(f"{folder.path}/{STATUS}", 0, _MOST_STATUS)])
+    starts = parse_starts(files.pop().data)
+    sizes = {name: file.size for name, file in zip(_FILES, files, strict=True) if file.exists}
+    if as_json:
+        timeline = [{"time": when, "event": what} for when, what in _timeline(folder, starts)]
+        click.echo(json.dumps({**_summary(folder, seen), "timeline": timeline, "files": sizes}, indent=2))
+        return
+    click.echo(f"job {folder.ledger.job_id or '-'}: {_state(seen)}\n{_explanation(seen)}".rstrip())
+    click.echo(f"run {folder.run_id}, step {folder.step}, attempt {folder.attempt}\n{folder.path}\n")
+    table(["time", "event"], [[_moment(when), what] for when, what in _timeline(folder, starts)])
+    click.echo()
+    table(["file", "bytes"], [[name, str(size)] for name, size in sizes.items()])
+
+
+@jobs.command()
+@click.argument("job")
+@profile_option
+@click.option("-f", "--follow", is_flag=True, help="Go on until the job has ended.")
+@click.option("--stderr", "from_stderr", is_flag=True, help="Print stderr instead of stdout.")
+def logs(job: str, profile_name: str | None, follow: bool, from_stderr: bool) -> None:
+    """Print what a job wrote."""
+    with errors_told():
+        place = place_of(profile_name)
+        folder, seen = _find(place, job)
+        path = f"{folder.path}/{STDERR if from_stderr else STDOUT}"
+        offset = 0
+        while True:
+            # Looked at before reading: what it wrote last must not be missed.
+            over = not follow or seen is None or not seen.alive
+            offset = _print_from(place, path, offset)
+            if over:
+                return
+            time.sleep(_PAUSE)
+            seen = _find(place, folder.path)[1]
+
+
+@jobs.command()
+@click.argument("job")
+@profile_option
+def cancel(job: str, profile_name: str | None) -> None:
+    """Cancel one job. The step that follows it fails and says so."""
+    with errors_told():
+        place = place_of(profile_name)
+        folder, seen = _find(place, job)
+        if seen is None or not seen.alive:
+            raise DagsterSlurmError(f"job {folder.ledger.job_id or job} has ended already: {_state(seen)}")
+        cancel_job(place.satellite, place.scheduler, seen.handle, patience=60.0)
+    click.echo(f"job {seen.handle.job_id} is being cancelled")
+
+
+def _find(place: Target, name: str) -> tuple[RunDirectory, Seen | None]:
+    """Return the newest job that a person means.
+
+    Raises:
+        DagsterSlurmError: There is none.
+    """
+    folders = [each for each in run_directories(place.satellite, place.workdir) if each.named(name)]
+    if not folders:
+        raise DagsterSlurmError(
+            f"no job {name!r} below {place.workdir}",
+            where=place.satellite.host.name,
+            hint="`dg-slurm jobs list --all` names those there are; `--profile` chooses where to look.",
+        )
+    if len({folder.step for folder in folders}) > 1:
+        steps = ", ".join(f"{folder.step} (job {folder.ledger.job_id})" for folder in folders)
+        raise DagsterSlurmError(f"{name!r} has several jobs: {steps}", hint="Name one by its job's id.")
+    return observed(place.satellite, place.scheduler, folders[-1:])[0]
+
+
+def _print_from(place: Target, path: str, offset: int) -> int:
+    stream = sys.stdout.buffer  # a job's output may be no text
+    while True:
+        piece = place.satellite.read([FileRead(path, offset, _PIECE)])[0]
+        stream.write(piece.data)
+        stream.flush()
+        offset += len(piece.data)
+        if not piece.data or offset >= piece.size:
+            return offset
+
+
+def _state(seen: Seen | None) -> str:
+    return seen.observation.state if seen else "not submitted"
+
+
+def _explanation(seen: Seen | None) -> str:
+    if seen is None:
+        return ""
+    if seen.observation.reason:
+        return f"{seen.observation.reason}: {explain(seen.observation.reason).text}"
+    row = state(seen.observation.state)
+    return f"{row.explanation} {row.advice}".strip() if row.known else ""
+
+
+def _summary(folder: RunDirectory, seen: Seen | None) -> dict[str, Any]:
+    return {
+        "job_id": folder.ledger.job_id,
+        "state": _state(seen),
+        "reason": seen.observation.reason if seen else None,
+        "exit_code": seen.observation.exit_code if seen else None,
+        "restarts": seen.observation.restarts if seen else 0,
+        "run_id": folder.run_id,
+        "step": folder.step,
+        "partition": folder.partition,
+        "attempt": folder.attempt,
+        "submitted": folder.ledger.submitted,
+        "collected": folder.shown.delivered,
+        "run_directory": folder.path,
+    }
+
+
+def _timeline(folder: RunDirectory, starts: list[StatusRecord]) -> list[tuple[float | None, str]]:
+    events: list[tuple[float | None, str]] = [(folder.ledger.submitted, "submitted")]
+    for start in starts:
+        where = start.get("nodes") or start.host or "?"
+        events.append((start.started, f"start {start.restart + 1} on {where}"))
+        events += [(start.launched, "payload began")] if start.launched else []
+        events += [(None, f"signal {name}") for name in start.signals]
+        events += [(start.ended, f"ended with exit code {start.exit_code}")] if start.ended else []
+    return events
+
+
+def _moment(epoch: float | None) -> str:
+    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(epoch)) if epoch else ""

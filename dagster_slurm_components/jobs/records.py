@@ -1,0 +1,122 @@
+"""All jobs that left a run directory on a host, as their own files tell of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+
+from ..errors import DagsterSlurmError
+from ..hosts.client import FileRead, Satellite
+from .events import STATUS
+from .look import LEDGER, LedgerRecord, Seen, observe, parse_ledger
+from .model import JobHandle
+from .schedulers import Scheduler
+from .shown import FILE, Shown, parse_shown
+from .status import StatusRecord, parse_status
+
+_AT_ONCE = 1000
+_MOST = 256 * 1024
+
+
+@dataclass(frozen=True)
+class RunDirectory:
+    """One run directory.
+
+    Attributes:
+        path: Where it is.
+        run_id: Dagster's run, as it stands in the path.
+        step: Dagster's step, as it stands in the path.
+        partition: The partition, as it stands in the path.
+        attempt: The attempt's number.
+        ledger: What its ledger says.
+        status: The newest block of its status file.
+        shown: What was shown of it, and whether its results were delivered.
+        touched: When one of its records was last written, in seconds since the epoch by the host's clock.
+    """
+
+    path: str
+    run_id: str
+    step: str
+    partition: str | None
+    attempt: int
+    ledger: LedgerRecord
+    status: StatusRecord | None
+    shown: Shown
+    touched: float
+
+    @property
+    def handle(self) -> JobHandle | None:
+        """The job, if there is one."""
+        ledger = self.ledger
+        if ledger.job_id is None:
+            return None
+        return JobHandle(ledger.job_id, self.path, ledger.token, "known", ledger.submitted)
+
+    def named(self, name: str) -> bool:
+        """Whether a person may mean this one: by the job's id, the run's id or its beginning, or the folder."""
+        return name in (self.ledger.job_id, self.path) or (len(name) >= 4 and self.run_id.startswith(name))
+
+
+def run_directories(satellite: Satellite, workdir: str) -> list[RunDirectory]:
+    """Return all run directories of a working folder, the oldest first.
+
+    Raises:
+        HostError: The host gives no answer.
+        DagsterSlurmError: The folder can't be listed.
+    """
+    top = PurePosixPath(workdir, "runs")
+    find = ["find", str(top), "-mindepth", "3", "-maxdepth", "5", "-type", "f", "-name", LEDGER, "-print0"]
+    done = satellite.run(find, timeout=120.0)
+    listed = done.stdout.decode("utf-8", "surrogateescape").split("\0")[:-1]
+    if done.timed_out or done.truncated or (done.returncode and not _absent(satellite, str(top))):
+        said = done.stderr.decode("utf-8", "replace").strip()
+        raise DagsterSlurmError(f"{top} can't be listed: {said}", where=satellite.host.name)
+    folders = [PurePosixPath(path).parent for path in listed]
+    # A payload may bring a file of that name; only an attempt's folder is named by a number.
+    folders = [folder for folder in folders if folder.name.isdigit()]
+    found = []
+    for begin in range(0, len(folders), _AT_ONCE):
+        found += _read(satellite, top, folders[begin : begin + _AT_ONCE])
+    return sorted(found, key=lambda each: each.ledger.submitted or each.touched)
+
+
+def _absent(satellite: Satellite, path: str) -> bool:
+    return not satellite.read([FileRead(path, 0, 0)])[0].exists
+
+
+def _read(satellite: Satellite, top: PurePosixPath, folders: Sequence[PurePosixPath]) -> list[RunDirectory]:
+    names = (LEDGER, STATUS, FILE)
+    requests = [FileRead(f"{folder}/{name}", 0, _MOST) for folder in folders for name in names]
+    files = satellite.read(requests)
+    found = []
+    for number, folder in enumerate(folders):
+        ledger, status, shown = files[3 * number : 3 * number + 3]
+        run_id, step, *partition, attempt = folder.relative_to(top).parts
+        found.append(
+            RunDirectory(
+                path=str(folder),
+                run_id=run_id,
+                step=step,
+                partition=partition[0] if partition else None,
+                attempt=int(attempt),
+                ledger=parse_ledger(ledger.data),
+                status=parse_status(status.data),
+                shown=parse_shown(shown.data),
+                touched=max(ledger.mtime, status.mtime, shown.mtime),
+            )
+        )
+    return found
+
+
+def observed(
+    satellite: Satellite, scheduler: Scheduler, folders: Sequence[RunDirectory]
+) -> list[tuple[RunDirectory, Seen | None]]:
+    """Return run directories with what is known of their jobs now; nothing where none was submitted.
+
+    Raises:
+        HostError: The host gives no answer.
+    """
+    jobs = [(handle, folder.status) for folder in folders if (handle := folder.handle) is not None]
+    seen = {each.handle.run_dir: each for each in observe(satellite, scheduler, jobs)}
+    return [(folder, seen.get(folder.path)) for folder in folders]

@@ -1,0 +1,133 @@
+"""Launches in the event log, and a pass of the sensor over healthy, just ended and dead runs."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import dagster as dg
+import pytest
+from dagster._core.test_utils import create_run_for_test
+
+from dagster_slurm_components.hosts.satellite import identify
+from dagster_slurm_components.jobs.model import JobIdentity
+from dagster_slurm_components.pipes.heal import heal_dead_runs, heal_if_dead
+from dagster_slurm_components.pipes.launches import (
+    Launch,
+    Supervisor,
+    history,
+    last_launch,
+    record,
+    record_end,
+)
+
+STATUS = dg.DagsterRunStatus
+NODE = os.uname().nodename
+
+
+def alive() -> Supervisor:
+    pid = os.getpid()
+    return Supervisor(NODE, pid, identify([pid])[pid])
+
+
+@pytest.fixture(scope="module")
+def dead() -> Supervisor:
+    process = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    start = identify([process.pid])[process.pid]
+    process.communicate(b"\n")
+    return Supervisor(NODE, process.pid, start)
+
+
+def launch(run: dg.DagsterRun, who: Supervisor, *, attempt: int = 0, partition: str | None = None) -> Launch:
+    identity = JobIdentity(run.run_id, "step", partition, attempt)
+    return Launch(
+        identity, "local", "local", f"/w/{identity.folder}", "hash", who, {"lost": 1}, {"mem": "1M"}
+    )
+
+
+def make(instance: dg.DagsterInstance, status: dg.DagsterRunStatus, **more: object) -> dg.DagsterRun:
+    return create_run_for_test(instance, job_name="a", status=status, **more)  # type: ignore[arg-type]
+
+
+def test_a_pass_changes_only_the_dead(instance: dg.DagsterInstance, dead: Supervisor) -> None:
+    healthy = make(instance, STATUS.STARTED)
+    elsewhere = make(instance, STATUS.STARTED)
+    ended = make(instance, STATUS.SUCCESS)
+    unknown = make(instance, STATUS.STARTED)
+    gone = make(instance, STATUS.STARTED)
+    cancelling = make(instance, STATUS.CANCELING)
+    record(instance, healthy, launch(healthy, alive()), adopted=False)
+    record(instance, elsewhere, launch(elsewhere, replace(dead, node="elsewhere")), adopted=False)
+    for run in (ended, gone, cancelling):
+        record(instance, run, launch(run, dead), adopted=False)
+    healed = {each.run_id for each in heal_dead_runs(instance)}
+    assert healed == {gone.run_id, cancelling.run_id}
+
+    def status(run: dg.DagsterRun) -> dg.DagsterRunStatus:
+        found = instance.get_run_by_id(run.run_id)
+        assert found is not None
+        return found.status
+
+    assert [status(run) for run in (healthy, elsewhere, unknown)] == [STATUS.STARTED] * 3
+    assert [status(run) for run in (ended, gone, cancelling)] == [
+        STATUS.SUCCESS,
+        STATUS.FAILURE,
+        STATUS.CANCELED,
+    ]
+    assert list(heal_dead_runs(instance)) == []
+
+
+def test_a_run_that_ends_between_the_looks_is_left_alone(
+    instance: dg.DagsterInstance, dead: Supervisor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = make(instance, STATUS.STARTED)
+    record(instance, run, launch(run, dead), adopted=False)
+
+    def ends(self: Supervisor) -> bool:
+        instance.handle_run_event(run.run_id, _success(run))
+        return True
+
+    monkeypatch.setattr(Supervisor, "known_dead", ends)
+    assert heal_if_dead(instance, run.run_id) is None
+
+
+def _success(run: dg.DagsterRun) -> dg.DagsterEvent:
+    return dg.DagsterEvent(dg.DagsterEventType.RUN_SUCCESS.value, run.job_name)
+
+
+def test_a_launch_is_read_back_as_it_was(instance: dg.DagsterInstance) -> None:
+    run = make(instance, STATUS.STARTED)
+    written = launch(run, alive(), partition="2026-01-01|ü")
+    record(instance, run, written, adopted=False)
+    assert history(instance, run.run_id).launches == [written]
+    record_end(instance, run, written.identity, "FAILED")
+    assert history(instance, run.run_id).launches == [replace(written, ended="FAILED")]
+
+
+def test_a_retry_continues_its_own_step_and_partition_only(instance: dg.DagsterInstance) -> None:
+    first = make(instance, STATUS.FAILURE)
+    one, other = launch(first, alive(), partition="one"), launch(first, alive(), partition="other")
+    record(instance, first, one, adopted=False)
+    record(instance, first, other, adopted=False)
+    retry = make(instance, STATUS.STARTED, parent_run_id=first.run_id, root_run_id=first.run_id)
+    fresh = make(instance, STATUS.STARTED)
+
+    def found(run: dg.DagsterRun, step: str, partition: str | None) -> Launch | None:
+        return last_launch(instance, run, history(instance, run.run_id), step, partition)
+
+    assert found(retry, "step", "one") == one
+    assert found(retry, "step", "other") == other
+    assert found(retry, "step", None) is None
+    assert found(retry, "sibling", "one") is None
+    assert found(fresh, "step", "one") is None
+
+
+def test_known_dead_needs_the_same_start(dead: Supervisor) -> None:
+    assert dead.known_dead()
+    assert not alive().known_dead()
+    assert replace(alive(), start="0-other boot").known_dead()
+    assert not replace(dead, node="elsewhere").known_dead()
+    assert Path("/proc").exists() or dead.start
