@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shlex
 import sys
 from collections.abc import Iterator
@@ -17,7 +18,7 @@ from dagster_slurm_components.cli.preview import Preview, job_script, preview
 from dagster_slurm_components.cli.terminal import errors_told, table
 from dagster_slurm_components.errors import DagsterSlurmError
 from dagster_slurm_components.spec.problems import SpecError, did_you_mean
-from dagster_slurm_components.spec.profiles import load_profile
+from dagster_slurm_components.spec.profiles import PROFILE_VARIABLE, load_profile
 from dagster_slurm_components.spec.resolve import ResolvedScript
 
 if TYPE_CHECKING:
@@ -38,7 +39,7 @@ def render(asset: str, profile: str | None, whole: bool, test_only: bool, as_jso
     ASSET is an asset's key, or the name of a script's op. The definitions are loaded as Dagster loads them; nothing is
     submitted. Values of variables that sound like secrets are masked.
     """
-    with errors_told():
+    with errors_told(), _chosen(profile):
         script = find_script(asset, project_scripts(Path.cwd()))
         resolved = script.resolve(load_profile(profile, start=script.folder))
         seen = preview(resolved, script.name)
@@ -53,6 +54,20 @@ def render(asset: str, profile: str | None, whole: bool, test_only: bool, as_jso
         if verdict is not None:
             click.echo(f"\nsbatch --test-only: {'accepted' if verdict[0] else 'refused'}\n{verdict[1]}")
     sys.exit(0 if verdict is None or verdict[0] else 1)
+
+
+@contextmanager
+def _chosen(profile: str | None) -> Iterator[None]:
+    """Choose a profile for templates too: definitions are loaded with the values of the chosen one."""
+    before = os.environ.get(PROFILE_VARIABLE)
+    if profile is not None:
+        os.environ[PROFILE_VARIABLE] = profile
+    try:
+        yield
+    finally:
+        if profile is not None:
+            del os.environ[PROFILE_VARIABLE]
+            os.environ.update({PROFILE_VARIABLE: before} if before is not None else {})
 
 
 def project_scripts(folder: Path) -> list[SlurmScript]:

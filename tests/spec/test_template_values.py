@@ -7,8 +7,10 @@ from pathlib import Path
 
 import dagster as dg
 import pytest
+from click.testing import CliRunner
 from project_fixture import Project
 
+from dagster_slurm_components.cli.main import main
 from dagster_slurm_components.spec.hosts import SshHost
 from dagster_slurm_components.spec.problems import SpecError
 from dagster_slurm_components.spec.profiles import load_profile, profile_values
@@ -176,3 +178,21 @@ def test_all_scripts_of_a_project_in_a_profile_that_is_not_chosen(project: Proje
     )
     (script,) = project_scripts(project.root, load_profile("other", start=project.root))
     assert script.script.command == ["ls", "/other/data"]
+
+
+def test_what_would_be_submitted_in_a_profile_that_is_not_chosen(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    project.profile("other", "env: {DATA_DIR: /other/data}\n")
+    project.scripts(
+        """
+        scripts:
+          - command: [ls, "{{ profile.env.DATA_DIR }}"]
+            assets: [{key: told}]
+        """
+    )
+    monkeypatch.chdir(project.root)
+    shown = CliRunner().invoke(main, ["render", "told", "--profile", "other", "--json"])
+    assert shown.exit_code == 0, shown.output
+    assert "/other/data" in shown.output
+    assert "DAGSTER_SLURM_PROFILE" not in os.environ
