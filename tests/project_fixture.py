@@ -110,7 +110,7 @@ class Project:
             env=environment,
             capture_output=True,
             text=True,
-            timeout=300,
+            timeout=900,
             stdin=subprocess.DEVNULL,
             check=False,
         )

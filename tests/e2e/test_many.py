@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 from project_fixture import Project
@@ -34,3 +36,32 @@ def test_twenty_scripts_in_one_multiprocess_run(project: Project, cluster: slurm
     logins = log.read_text(errors="replace").count("Accepted publickey") - before
     # At most one login a process; helpers of Dagster that run no step make none.
     assert 0 < logins <= COUNT
+
+
+@pytest.mark.slurm
+@pytest.mark.slow
+def test_four_runs_of_twenty_scripts_at_once_make_one_login(
+    project: Project, cluster: slurm.Cluster, agent_folder: Path
+) -> None:
+    """F03: the agent owns the one connection, whoever asks."""
+    project.staging(cluster)
+    scripts = "\n".join(
+        f"  - {{command: [sleep, '1'], assets: [{{key: many_{number}}}], name: many_{number}}}"
+        for number in range(COUNT)
+    )
+    project.scripts(f"scripts:\n{scripts}\n")
+    log = cluster.folder / "log" / "sshd.log"
+    before = log.read_text(errors="replace").count("Accepted publickey") if log.exists() else 0
+    config = '{"execution": {"config": {"multiprocess": {"max_concurrent": 5}}}}'
+
+    def launch(number: int) -> str:
+        done = project.dg("launch", "--assets", "*", "--config-json", config, profile="staging", check=False)
+        return done.stdout + done.stderr
+
+    with ThreadPoolExecutor(4) as pool:
+        texts = list(pool.map(launch, range(4)))
+    for text in texts:
+        assert len(set(re.findall(r"many_\d+ - STEP_SUCCESS", text))) == COUNT, text[-4000:]
+    ids = {job for text in texts for job in re.findall(r"Job (\d+) submitted", text)}
+    assert len(ids) == 4 * COUNT
+    assert log.read_text(errors="replace").count("Accepted publickey") - before == 1

@@ -1,0 +1,112 @@
+"""Rows of the fault matrix that are decided by reading what Slurm says."""
+
+from __future__ import annotations
+
+import pytest
+
+from dagster_slurm_components.jobs.model import JobIdentity
+from dagster_slurm_components.jobs.reconcile import Answer, Evidence, Observation, Patience, reconcile
+from dagster_slurm_components.slurm.accounting import MAX_IDS, AccountingRow, sacct
+from dagster_slurm_components.slurm.header import render_header
+from dagster_slurm_components.slurm.outcome import outcome
+from dagster_slurm_components.slurm.queue import QueueRow, parse_squeue, squeue
+from dagster_slurm_components.slurm.reasons import explain
+from dagster_slurm_components.slurm.states import Phase, state
+from dagster_slurm_components.slurm.submit import parse_sbatch
+
+PATIENCE = Patience(settle=15, explanation=30, absence=300)
+RUNNING = QueueRow(
+    job_id="7",
+    state="RUNNING",
+    reason=None,
+    partition="debug",
+    nodes="n1",
+    num_nodes=1,
+    submit=None,
+    start=None,
+    end_limit=None,
+    restarts=0,
+)
+
+
+@pytest.mark.parametrize(
+    ("out", "err"),
+    [
+        ("Welcome!\n  quota: 42 of 100 GB\n123\n", ""),
+        ("123;lab\n", "sbatch: lua: moved to the long queue"),
+        ("Submitted batch job 123\n", "warning: TERM is not set"),
+    ],
+)
+def test_f11_noise_around_the_id_is_passed_over(out: str, err: str) -> None:
+    assert parse_sbatch(0, out, err).job_id == "123"
+
+
+@pytest.mark.parametrize("late", [0, 5, 60, 200])
+def test_f18_with_a_short_memory_of_the_controller_each_job_just_vanishes(late: int) -> None:
+    seen = reconcile(Observation(), Evidence(queue=Answer(RUNNING, 0.0)), 0.0, PATIENCE)
+    now = 20.0
+    while now < 20 + late:
+        seen = reconcile(seen, Evidence(queue=Answer(None, now)), now, PATIENCE)
+        assert not seen.terminal
+        now += 5
+    books = Answer(AccountingRow(job_id="7", state="COMPLETED", exit_code=0), now)
+    seen = reconcile(seen, Evidence(queue=Answer(None, now), accounting=books), now + 60, PATIENCE)
+    assert (seen.terminal, seen.state) == (True, "COMPLETED")
+
+
+@pytest.mark.parametrize("word", ["NODE_FAIL", "BOOT_FAIL", "PREEMPTED"])
+def test_f24_what_a_node_did_may_be_tried_again_and_what_the_payload_did_may_not(word: str) -> None:
+    assert outcome(AccountingRow(job_id="7", state=word, nodes="n1")).retryable
+    assert not outcome(AccountingRow(job_id="7", state="FAILED", exit_code=1)).retryable
+
+
+@pytest.mark.parametrize("word", ["BOOT_FAIL", "DEADLINE", "REVOKED", "RESV_DEL_HOLD", "SPECIAL_EXIT", "FOO"])
+def test_f25_every_state_has_a_row(word: str) -> None:
+    row = state(word)
+    assert row.explanation
+    assert word != "FOO" or row.phase is not Phase.TERMINAL
+
+
+@pytest.mark.parametrize(
+    ("reason", "permanence"),
+    [
+        ("JobHeldUser", "held"),
+        ("JobHeldAdmin", "held"),
+        ("DependencyNeverSatisfied", "never"),
+        ("launch_failed_requeued_held", "held"),
+        ("PartitionDown", "held"),
+        ("ReqNodeNotAvail,_Reserved_for_maintenance", "wait"),
+    ],
+)
+def test_f29_reasons_to_wait_say_whether_time_heals_them(reason: str, permanence: str) -> None:
+    found = explain(reason)
+    assert found.permanence == permanence
+    assert found.text
+
+
+def test_f38_ids_of_arrays_are_read_in_every_form() -> None:
+    rows = "".join(
+        f"{name}|PENDING|debug|1|1795367857|||0||Resources|\n" for name in ("7_1", "7_[3-9%4]", "8+0", "9")
+    )
+    assert set(parse_squeue(rows)) == {"7_1", "7_[3-9%4]", "8+0", "9"}
+
+
+def test_f39_the_command_line_is_bounded() -> None:
+    assert len(" ".join(squeue())) < 1000
+    ids = [str(9_000_000_000 + number) for number in range(MAX_IDS)]
+    assert len(" ".join(sacct(ids, since=0))) < 4096
+
+
+def test_f42_the_cluster_of_a_federated_job_is_kept() -> None:
+    reply = parse_sbatch(0, "123;second\n", "")
+    assert (reply.job_id, reply.cluster) == ("123", "second")
+
+
+@pytest.mark.parametrize(
+    "name", ["a b", "it's", "$(touch x);`id`", "line\nbreak", "grün-漢字", "-rf", "../.."]
+)
+def test_f45_hostile_names_become_harmless_ones(name: str) -> None:
+    identity = JobIdentity(run_id="r", step=name, partition=name)
+    assert "/.." not in f"/{identity.folder}"
+    header = render_header([("job-name", identity.job_name)])
+    assert len(header.splitlines()) == 2
