@@ -86,7 +86,9 @@ def timed(project: Path, site: Site) -> tuple[Provided, dict[str, float]]:
     provided = provide(Request(spec, lambda field: project, groundwork(spec)), site, progress=stages)
     end = time.perf_counter()
     starts = [*stages.began.values(), end]
-    seconds = {stage: round(starts[i + 1] - starts[i], 2) for i, stage in enumerate(stages.began)}
+    seconds: dict[str, float] = {
+        stage: round(starts[i + 1] - starts[i], 2) for i, stage in enumerate(stages.began)
+    }
     return provided, {"total": round(provided.seconds, 2), **seconds}
 
 
@@ -175,7 +177,7 @@ def main() -> None:
             "limits": LIMITS,
         }
     print(json.dumps(result))
-    assert all(result[name] <= limit for name, limit in LIMITS.items()), "over a limit"  # type: ignore[operator]
+    assert all(result[name] <= limit for name, limit in LIMITS.items()), "over a limit"
 
 
 if __name__ == "__main__":

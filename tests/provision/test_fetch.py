@@ -141,3 +141,20 @@ def test_the_host_fetches_by_itself_what_it_can(server: Server, tmp_path: Path, 
     uv_bytes = provided.sent - (0 if reachable else wheel_bytes)
     assert uv_bytes > 10_000_000
     assert any("can't fetch 2 of 2 files" in text for text in told) is not reachable
+
+
+def test_pip_s_own_settings_help_where_the_lock_s_address_does_not(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    mirror = tmp_path / "mirror"
+    mirror.mkdir()
+    wheel = make_wheel(mirror, "alpha", "1.0")
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.setenv("PIP_FIND_LINKS", str(mirror))
+    monkeypatch.setenv("PIP_CONFIG_FILE", "/dev/null")
+    gone = f"{server.url}/{wheel.name}"
+    digest = hashlib.sha256(wheel.read_bytes()).hexdigest()
+    (found,) = fetch([Artifact(wheel.name, digest, None, "wheel", url=gone)])
+    assert Path(found.path or "").read_bytes() == wheel.read_bytes()
+    with pytest.raises(EnvironmentFailedError, match="can't be fetched: 404"):
+        fetch([Artifact(wheel.name, "0" * 64, None, "wheel", url=gone)])
