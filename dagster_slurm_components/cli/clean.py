@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 
 from dagster_slurm_components.cli.terminal import errors_told, table
+from dagster_slurm_components.hosts.client import FileRead
 from dagster_slurm_components.jobs.records import observed, run_directories
 from dagster_slurm_components.jobs.retention import Keep, judge_folders, paths_to_remove
 from dagster_slurm_components.pipes.target import target
@@ -35,8 +36,8 @@ def clean(profile_name: str | None, dry_run: bool, as_json: bool) -> None:
         found = observed(place.satellite, place.scheduler, run_directories(place.satellite, place.workdir))
         verdicts = judge_folders(found, keep, place.satellite.hello().time)
         going = [verdict for verdict in verdicts if verdict.remove]
-        if going and not dry_run:
-            top = f"{place.workdir}/runs"
+        top = f"{place.workdir}/runs"
+        if not dry_run and place.satellite.read([FileRead(top, 0, 0)])[0].exists:
             place.satellite.remove(top, paths_to_remove(verdicts))
             # Old ones only: a submission may just be making the folders for its own.
             empty = ["-depth", "-type", "d", "-empty", "-mmin", "+60", "-delete"]

@@ -17,6 +17,8 @@ from .status import StatusRecord, parse_status
 
 _AT_ONCE = 1000
 _MOST = 256 * 1024
+_SHORTEST = 4
+"""Characters of a run's id that name it."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +57,11 @@ class RunDirectory:
 
     def named(self, name: str) -> bool:
         """Whether a person may mean this one: by the job's id, the run's id or its beginning, or the folder."""
-        return name in (self.ledger.job_id, self.path) or (len(name) >= 4 and self.run_id.startswith(name))
+        if name in (self.ledger.job_id, self.path):
+            return True
+        # A retried run goes on in the folder of the run that it retries.
+        runs = (self.run_id, self.shown.run_id)
+        return len(name) >= _SHORTEST and any(run_id.startswith(name) for run_id in runs)
 
 
 def run_directories(satellite: Satellite, workdir: str) -> list[RunDirectory]:

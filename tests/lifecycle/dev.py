@@ -1,0 +1,204 @@
+"""A real `dagster dev`, daemon and run retries included, in a project of its own."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import time
+import urllib.request
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+import dagster as dg
+from project_fixture import BIN, Project
+
+from dagster_slurm_components.pipes.launches import RunHistory, history
+
+Found = TypeVar("Found")
+
+PATIENCE = 300.0
+DAGSTER_YAML = """
+run_monitoring: {enabled: true, poll_interval_seconds: 5}
+run_retries: {enabled: true, max_retries: 3}
+telemetry: {enabled: false}
+"""
+
+
+def eventually(attempt: Callable[[], Found | None], what: str, seconds: float = PATIENCE) -> Found:
+    """Return what an attempt finds, as soon as it does."""
+    deadline = time.monotonic() + seconds
+    while True:
+        found = attempt()
+        if found:
+            return found
+        assert time.monotonic() < deadline, f"it took too long: {what}"
+        time.sleep(0.1)
+
+
+@dataclass
+class Dev:
+    """A project and its `dg dev`."""
+
+    project: Project
+    profile: str
+    port: int = 0
+    process: subprocess.Popen[bytes] | None = None
+    environment: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def home(self) -> Path:
+        return self.project.root / "dagster home"
+
+    @property
+    def gates(self) -> Path:
+        """Payloads wait for a file of their run's name in here."""
+        return self.project.root / "gates"
+
+    def start(self) -> None:
+        """Start `dg dev` and wait until it answers."""
+        self.home.mkdir(exist_ok=True)
+        self.gates.mkdir(exist_ok=True)
+        (self.home / "dagster.yaml").write_text(DAGSTER_YAML)
+        with socket.socket() as sock:
+            sock.bind(("127.0.0.1", 0))
+            self.port = sock.getsockname()[1]
+        environment = {
+            **os.environ,
+            **self.environment,
+            "DAGSTER_HOME": str(self.home),
+            "DAGSTER_SLURM_PROFILE": self.profile,
+            "GATES": str(self.gates),
+            "PATH": f"{BIN}:{os.environ['PATH']}",
+            "PYTHONPATH": f"{self.project.root / 'src'}:{Path(__file__).parents[2]}",
+        }
+        with (self.project.root / "dev.log").open("a") as log:
+            # Not from a shell with `&`: that ignores SIGINT, and Dagster then ignores SIGTERM too.
+            self.process = subprocess.Popen(
+                [str(BIN / "dg"), "dev", "--port", str(self.port), "--host", "127.0.0.1"],
+                cwd=self.project.root,
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+        eventually(self._location, "dg dev starts")
+
+    def stop(self, number: int = signal.SIGINT) -> None:
+        """End `dg dev` and whatever it left behind."""
+        if self.process is None:
+            return
+        group = self.process.pid
+        with suppress(ProcessLookupError):
+            os.killpg(group, number)
+        with suppress(subprocess.TimeoutExpired):
+            self.process.wait(30)
+        with suppress(ProcessLookupError):
+            os.killpg(group, signal.SIGKILL)
+        self.process.wait(30)
+        self.process = None
+
+    def ask(self, query: str, **variables: object) -> dict[str, Any]:
+        body = json.dumps({"query": query, "variables": variables}).encode()
+        request = urllib.request.Request(
+            f"http://127.0.0.1:{self.port}/graphql", body, {"Content-Type": "application/json"}
+        )
+        with urllib.request.urlopen(request, timeout=60) as answer:
+            found: dict[str, Any] = json.load(answer)
+        assert "errors" not in found, found
+        data: dict[str, Any] = found["data"]
+        return data
+
+    def _location(self) -> str | None:
+        find = "{ repositoriesOrError { ... on RepositoryConnection { nodes { location { name } } } } }"
+        try:
+            nodes = self.ask(find)["repositoriesOrError"].get("nodes")
+        except OSError:
+            return None
+        return nodes[0]["location"]["name"] if nodes else None
+
+    def launch(self, asset: str, *, in_process: bool = False, tags: Mapping[str, str] | None = None) -> str:
+        """Launch a run of one asset; return its id."""
+        mutation = """
+        mutation ($location: String!, $asset: String!, $config: RunConfigData!, $tags: [ExecutionTag!]!) {
+          launchRun(executionParams: {
+            selector: {repositoryLocationName: $location, repositoryName: "__repository__",
+                       jobName: "__ASSET_JOB", assetSelection: [{path: [$asset]}]}
+            runConfigData: $config
+            executionMetadata: {tags: $tags}
+          }) { __typename ... on LaunchRunSuccess { run { runId } } ... on PythonError { message } }
+        }
+        """
+        config = {"execution": {"config": {"in_process": {}}}} if in_process else {}
+        listed = [{"key": key, "value": value} for key, value in (tags or {}).items()]
+        found = self.ask(mutation, location=self._location(), asset=asset, config=config, tags=listed)
+        return str(found["launchRun"]["run"]["runId"])
+
+    def terminate(self, run_id: str) -> None:
+        """Terminate a run as the UI's button does."""
+        mutation = """
+        mutation ($id: String!) { terminateRun(runId: $id) { __typename } }
+        """
+        assert self.ask(mutation, id=run_id)["terminateRun"]["__typename"] == "TerminateRunSuccess"
+
+    def open_gate(self, run_id: str) -> None:
+        """Let the payload of a run come to its end."""
+        (self.gates / run_id).touch()
+
+    # Dagster's storage, read directly: it is there while dg dev is not.
+
+    def instance(self) -> dg.DagsterInstance:
+        return dg.DagsterInstance.from_config(str(self.home))
+
+    def status(self, run_id: str) -> dg.DagsterRunStatus:
+        with self.instance() as instance:
+            run = instance.get_run_by_id(run_id)
+            assert run is not None
+            return run.status
+
+    def history(self, run_id: str) -> RunHistory:
+        with self.instance() as instance:
+            return history(instance, run_id)
+
+    def said(self, run_id: str) -> str:
+        with self.instance() as instance:
+            return "\n".join(f"{entry.user_message}\n{entry.message}" for entry in instance.all_logs(run_id))
+
+    def hears(self, run_id: str, text: str) -> None:
+        """Wait until a run's log holds a text."""
+        eventually(lambda: text in self.said(run_id), f"{text!r} in the log of {run_id}")
+
+    def ends(self, run_id: str, status: dg.DagsterRunStatus) -> None:
+        eventually(lambda: self._ended(run_id), f"run {run_id} ends")
+        assert self.status(run_id) is status, self.said(run_id)
+
+    def _ended(self, run_id: str) -> bool:
+        with self.instance() as instance:
+            run = instance.get_run_by_id(run_id)
+            return run is not None and run.is_finished
+
+    def retry_of(self, run_id: str) -> str:
+        """Wait for the run that the daemon starts in a run's place; return its id."""
+
+        def child() -> str | None:
+            with self.instance() as instance:
+                found = instance.get_runs(dg.RunsFilter(tags={"dagster/parent_run_id": run_id}))
+                return found[0].run_id if found else None
+
+        return eventually(child, f"{run_id} is retried")
+
+    def materializations(self, asset: str) -> list[tuple[str, dict[str, Any]]]:
+        """Return the runs that materialized an asset, with the metadata."""
+        with self.instance() as instance:
+            result = instance.fetch_materializations(dg.AssetKey(asset), limit=100)
+            return [
+                (entry.run_id, {k: v.value for k, v in entry.asset_materialization.metadata.items()})
+                for entry in result.records
+                if entry.asset_materialization
+            ]
