@@ -117,3 +117,19 @@ def test_ray_on_a_laptop(folder: Path, ray_venv: Path, tmp_path: Path):
     assert "ray.token" in {path.name for path in folder.iterdir()}
     assert (folder / "ray.token").stat().st_mode & 0o777 == 0o600
     nothing_is_left(run)
+
+
+def test_ray_that_does_not_start_tells_why(folder: Path, tmp_path: Path):
+    """A stand-in for Ray: one that fails as the real one does on a machine that is far too busy."""
+    scripts = tmp_path / "ray" / "scripts"
+    scripts.mkdir(parents=True)
+    (tmp_path / "ray" / "__init__.py").write_text(
+        "def is_initialized():\n    return False\n\n\ndef init(**options):\n    raise ConnectionError('nobody there')\n"
+    )
+    (scripts / "__init__.py").touch()
+    (scripts / "scripts.py").write_text("raise Exception('The current node timed out during startup.')\n")
+    run = run_here(prepare(folder, RayLauncher(), "print('never')", env={"PYTHONPATH": str(tmp_path)}))
+    assert run.exit_code == 1, run.report()
+    assert run.failed_rank[0] == "head"
+    assert "ended with exit code 1: Exception: The current node timed out during startup." in run.stderr
+    nothing_is_left(run)

@@ -187,7 +187,9 @@ class RayNode:
         code = code or 1
         what = f"Ray's process {ends[0][0]}" if ends else "`ray start`"
         records.record(who, code)
-        records.say(f"{what} on {records.own_node()} {records.in_words(code)}")
+        last = "" if ends else records.tail(self.log, 1)
+        reason = f": {last}" if last else ""
+        records.say(f"{what} on {records.own_node()} {records.in_words(code)}{reason}")
         return code
 
     def close(self, failed: bool) -> None:
