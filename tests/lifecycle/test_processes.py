@@ -7,12 +7,15 @@ import re
 import signal
 import time
 from dataclasses import dataclass
+from pathlib import Path
 
 import dagster as dg
 import pytest
 from lifecycle.dev import PATIENCE, Dev, eventually
 
 from dagster_slurm_components import cluster as slurm
+from dagster_slurm_components.jobs.events import MESSAGES
+from dagster_slurm_components.jobs.shown import FILE, parse_shown
 
 pytestmark = [pytest.mark.slurm, pytest.mark.slow]
 
@@ -43,6 +46,14 @@ def kill(dev: Dev, run_id: str, target: str, number: int) -> None:
         os.kill(pid, number)
 
 
+def noted(dev: Dev, run_id: str, moment: str) -> bool:
+    """Whether it is written down that a person saw the payload speak: that takes up to two seconds."""
+    if moment != SPEAKS:
+        return True
+    file = Path(dev.history(run_id).launches[-1].run_dir, FILE)
+    return file.exists() and parse_shown(file.read_bytes()).offsets.get(MESSAGES, 0) > 0
+
+
 @dataclass(frozen=True)
 class Story:
     """What is done to a run's processes, and when."""
@@ -71,7 +82,7 @@ def struck(dev: Dev) -> dict[str, str]:
 
     def strike() -> bool:
         for name, run_id in list(waiting.items()):
-            if STORIES[name].moment in dev.said(run_id):
+            if STORIES[name].moment in dev.said(run_id) and noted(dev, run_id, STORIES[name].moment):
                 kill(dev, run_id, STORIES[name].target, STORIES[name].number)
                 del waiting[name]
         return not waiting
