@@ -91,9 +91,11 @@ class Project:
             else:
                 os.environ["DAGSTER_SLURM_PROFILE"] = before
 
-    def dg(self, *args: str, profile: str = "local", check: bool = True) -> subprocess.CompletedProcess[str]:
+    def dg(
+        self, *args: str, profile: str = "local", check: bool = True, home_name: str = "dagster home"
+    ) -> subprocess.CompletedProcess[str]:
         """Run the `dg` program in the project."""
-        home = self.root / "dagster home"
+        home = self.root / home_name
         home.mkdir(exist_ok=True)
         environment = {
             **os.environ,
