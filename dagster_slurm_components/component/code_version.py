@@ -27,8 +27,10 @@ def code_version(declared: DeclaredScript, written_defaults: Mapping[str, Any]) 
         declared: The script.
         written_defaults: The component's defaults with templates as they stand.
     """
-    layers = [Layer("", data, lambda path: None) for data in (written_defaults, declared.entry.written)]
-    written = merge(layers).data
+    written = declared.entry.written
+    if written_defaults:
+        layers = [Layer("", data, lambda path: None) for data in (written_defaults, written)]
+        written = merge(layers).data
     content = {key: written[key] for key in _CONTENT if written.get(key) is not None}
     digest = hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode())
     for where, file in sorted(declared.files.items()):
