@@ -39,7 +39,7 @@ class SharedHost:
         reply = self.host.call(op, params, blob, timeout=timeout)
         with self._lock:
             self._calls += 1
-            self._queries += bool(op == "snapshot" and reply.result.get("fresh"))
+            self._queries += bool(params.get("budget") and reply.result.get("fresh", True))
             self._contact = time.time()
         return reply
 
