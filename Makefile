@@ -50,7 +50,7 @@ benchmarks: .venv/dev.stamp
 	@set -e; for benchmark in benchmarks/[a-z]*.py; do echo "$$benchmark"; $(BIN)/python "$$benchmark"; done
 
 clean:
-	rm -rf .venv build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf .venv .venvs build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 	rm -rf examples/digits/.dagster examples/digits/.dagster-slurm
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
