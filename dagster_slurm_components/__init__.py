@@ -14,10 +14,13 @@ if TYPE_CHECKING:
     from dagster_slurm_components.pipes.sensor import slurm_jobs_sensor
     from dagster_slurm_components.resource import ComputeResource
     from dagster_slurm_components.spec.environments import (
+        CondaEnvironment,
+        ContainerEnvironment,
         CurrentEnvironment,
         EnvironmentSpec,
         ModulesEnvironment,
         PathEnvironment,
+        PixiEnvironment,
         UvEnvironment,
     )
     from dagster_slurm_components.spec.launchers import (
@@ -33,12 +36,15 @@ if TYPE_CHECKING:
 _HOME = {
     "BashLauncher": "spec.launchers",
     "ComputeResource": "resource",
+    "CondaEnvironment": "spec.environments",
+    "ContainerEnvironment": "spec.environments",
     "CurrentEnvironment": "spec.environments",
     "DagsterSlurmError": "errors",
     "EnvironmentSpec": "spec.environments",
     "LauncherSpec": "spec.launchers",
     "ModulesEnvironment": "spec.environments",
     "PathEnvironment": "spec.environments",
+    "PixiEnvironment": "spec.environments",
     "RayLauncher": "spec.launchers",
     "Resources": "spec.resources",
     "SlurmScriptComponent": "component.script_component",
@@ -53,12 +59,15 @@ _HOME = {
 __all__ = [
     "BashLauncher",
     "ComputeResource",
+    "CondaEnvironment",
+    "ContainerEnvironment",
     "CurrentEnvironment",
     "DagsterSlurmError",
     "EnvironmentSpec",
     "LauncherSpec",
     "ModulesEnvironment",
     "PathEnvironment",
+    "PixiEnvironment",
     "RayLauncher",
     "Resources",
     "SlurmScriptComponent",
