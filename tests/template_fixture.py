@@ -33,6 +33,11 @@ FACTORS: Mapping[str, tuple[str, ...]] = {
 }
 
 
+def is_allowed(row: Mapping[str, str]) -> bool:
+    """Return whether the template takes these answers together."""
+    return not (row.get("environment") == "container" and row.get("workload") in ("torchrun", "ray"))
+
+
 def pairwise(factors: Mapping[str, tuple[str, ...]]) -> list[dict[str, str]]:
     """Return answers in which each two values of different questions meet at least once."""
     names = list(factors)
@@ -41,13 +46,15 @@ def pairwise(factors: Mapping[str, tuple[str, ...]]) -> list[dict[str, str]]:
         for i, a in enumerate(names)
         for b in names[i + 1 :]
         for x, y in product(factors[a], factors[b])
+        if is_allowed({a: x, b: y})
     }
     rows = []
     while open_pairs:
         row: dict[str, str] = dict(min(open_pairs))
         for name in names:
             if name not in row:
-                row[name] = max(factors[name], key=lambda value: _gain({**row, name: value}, open_pairs))
+                allowed = [value for value in factors[name] if is_allowed({**row, name: value})]
+                row[name] = max(allowed, key=lambda value: _gain({**row, name: value}, open_pairs))
         open_pairs = {pair for pair in open_pairs if not all(row[name] == value for name, value in pair)}
         rows.append({name: row[name] for name in names})
     return rows

@@ -91,6 +91,8 @@ def test_a_wrong_answer_is_refused_with_a_sentence(answer: str, sentence: str) -
         ("modules", "modules=", "separated by commas"),
         ("container", "image=a b", "docker://python"),
         ("container", "image=", "docker://python"),
+        ("container", "workload=torchrun", "torchrun can't start scripts inside containers"),
+        ("container", "workload=ray", "choose uv, pixi or modules"),
     ],
 )
 def test_what_an_environment_needs(environment: str, answer: str, sentence: str) -> None:

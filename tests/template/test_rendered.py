@@ -9,6 +9,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
+from itertools import permutations, product
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +17,8 @@ import dagster as dg
 import jsonschema
 import pytest
 import yaml
-from template_fixture import FACTORS, ROOT, answers, pairwise, render, run, template_copy
+from template_fixture import FACTORS, ROOT, answers, is_allowed, pairwise, render, run, template_copy
 
-from dagster_slurm_components.spec.environments import ENVIRONMENTS
 from dagster_slurm_components.spec.profiles import load_profile, load_profile_file
 from dagster_slurm_components.spec.project import check_project
 from dagster_slurm_components.spec.schemas import schemas
@@ -42,11 +42,6 @@ def name_of(row: dict[str, str]) -> str:
     return "-".join(str(row[name]).replace(", ", "+") for name in list(FACTORS)[:5])
 
 
-def needs_a_model(environment: str) -> None:
-    if environment not in ENVIRONMENTS:
-        pytest.skip(f"this package has no environment of type `{environment}`")
-
-
 @cache
 def validator(name: str) -> jsonschema.Draft202012Validator:
     return jsonschema.Draft202012Validator(json.loads(schemas()[f"{name}.schema.json"]))
@@ -55,7 +50,10 @@ def validator(name: str) -> jsonschema.Draft202012Validator:
 def test_each_two_answers_meet() -> None:
     seen = {(a, row[a], b, row[b]) for row in COMBINATIONS for a in row for b in row}
     wanted = {
-        (a, x, b, y) for a in FACTORS for b in FACTORS if a != b for x in FACTORS[a] for y in FACTORS[b]
+        (a, x, b, y)
+        for a, b in permutations(FACTORS, 2)
+        for x, y in product(FACTORS[a], FACTORS[b])
+        if is_allowed({a: x, b: y})
     }
     assert wanted <= seen
     assert len(COMBINATIONS) < 50
@@ -63,7 +61,6 @@ def test_each_two_answers_meet() -> None:
 
 @pytest.mark.parametrize("row", COMBINATIONS, ids=name_of)
 def test_a_combination_is_right(row: dict[str, str], source: Path, tmp_path: Path) -> None:
-    needs_a_model(row["environment"])
     project = render(tmp_path / "my project", source=source, **row)
     report = check_project([project])
     assert [str(problem) for problem in report.problems] == []
@@ -225,3 +222,23 @@ def test_the_github_workflow_has_its_steps(source: Path, tmp_path: Path) -> None
     assert "uv run dg check defs" in tests
     assert deploy[-1] == "uv run dg-slurm env deploy --profile production"
     assert jobs["deploy"]["env"] == {"HPC_USER": "${{ vars.HPC_USER }}"}
+
+
+@pytest.mark.parametrize(
+    ("data", "deploys"),
+    [
+        ({"environment": "uv"}, True),
+        ({"environment": "pixi"}, True),
+        ({"environment": "modules"}, False),
+        ({"environment": "container"}, False),
+        ({"environment": "container", "image": "/shared/my.sif"}, False),
+        ({"environment": "container", "image": "images/my.sif"}, True),
+    ],
+)
+def test_only_what_is_sent_is_deployed(
+    source: Path, tmp_path: Path, data: dict[str, str], deploys: bool
+) -> None:
+    project = render(tmp_path / "p", source=source, **data)
+    jobs = yaml.safe_load((project / ".github" / "workflows" / "ci.yml").read_text())["jobs"]
+    assert ("deploy" in jobs) is deploys
+    assert ("env deploy" in (project / "README.md").read_text()) is deploys
