@@ -75,7 +75,7 @@ def dev(
         """
     )
     if getattr(request.module, "WITH_SENSOR", False):
-        project.write("healer.py", SENSOR)
+        project.write("../healer.py", SENSOR)  # beside the folder, whose Python files a component owns
     made = Dev(project, "staging")
     try:
         made.start()
