@@ -176,7 +176,9 @@ class Profile(Model):
         # A relative path would start wherever sshd puts us, which sites change.
         known = self.workdir.startswith(("/", "~", "$")) or is_template(self.workdir)
         if not known and not isinstance(self.host, LocalHost):
-            message = f"over ssh `workdir` must be absolute, or start with `~/` or `$NAME`; it is {self.workdir!r}"
+            message = (
+                f"over ssh `workdir` must be absolute, or start with `~/` or `$NAME`; it is {self.workdir!r}"
+            )
             details = InitErrorDetails(type=mistake(message), loc=("workdir",), input=self.workdir)
             raise ValidationError.from_exception_data("Profile", [details])
         return self
