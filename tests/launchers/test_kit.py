@@ -36,6 +36,7 @@ def test_a_run_that_takes_too_long_ends(tmp_path: Path):
         run_launcher(BashLauncher(), ["sleep", "5"], folder=tmp_path / "run", timeout=0.3)
 
 
+@pytest.mark.slow
 def test_the_example_of_the_guide_works(tmp_path: Path):
     """Its files make a package; installed, the launcher is found by its type and its own test passes."""
     blocks = re.findall(r"```\w+\n# (\S+)\n(.*?)```", GUIDE.read_text(), re.DOTALL)

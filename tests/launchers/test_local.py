@@ -119,17 +119,45 @@ def test_ray_on_a_laptop(folder: Path, ray_venv: Path, tmp_path: Path):
     nothing_is_left(run)
 
 
-def test_ray_that_does_not_start_tells_why(folder: Path, tmp_path: Path):
-    """A stand-in for Ray: one that fails as the real one does on a machine that is far too busy."""
+@pytest.fixture
+def busy_ray(tmp_path: Path) -> dict[str, str]:
+    """A stand-in for Ray that fails, twice, as the real one does on a machine that is far too busy."""
     scripts = tmp_path / "ray" / "scripts"
     scripts.mkdir(parents=True)
     (tmp_path / "ray" / "__init__.py").write_text(
-        "def is_initialized():\n    return False\n\n\ndef init(**options):\n    raise ConnectionError('nobody there')\n"
+        "import pathlib, socket\n"
+        "up = pathlib.Path(__file__).with_name('up')\n"
+        "def is_initialized():\n    return up.exists()\n\n\n"
+        "def init(**options):\n    raise ConnectionError('nobody there')\n\n\n"
+        "def nodes():\n    return [{'NodeName': socket.gethostname(), 'Alive': True}]\n"
     )
     (scripts / "__init__.py").touch()
-    (scripts / "scripts.py").write_text("raise Exception('The current node timed out during startup.')\n")
-    run = run_here(prepare(folder, RayLauncher(), "print('never')", env={"PYTHONPATH": str(tmp_path)}))
+    (scripts / "scripts.py").write_text(
+        "import pathlib, time, ray\n"
+        "tries = pathlib.Path(__file__).with_name('tries')\n"
+        "tries.write_text(tries.read_text() + '.' if tries.exists() else '.')\n"
+        "if len(tries.read_text()) < 3:\n"
+        "    raise Exception('The current node timed out during startup.')\n"
+        "print('Ray runtime started.', flush=True)\n"
+        "ray.up.touch()\n"
+        "time.sleep(600)\n"
+    )
+    return {"PYTHONPATH": str(tmp_path)}
+
+
+def test_ray_that_needs_too_long_is_started_again(folder: Path, busy_ray: dict[str, str]):
+    run = run_here(prepare(folder, RayLauncher(), "print('ran')", env=busy_ray))
+    assert (run.exit_code, run.stdout) == (0, "ran\n"), run.report()
+    assert run.stderr.count("is tried again: Exception: The current node timed out during startup.") == 2
+    nothing_is_left(run)
+
+
+def test_ray_that_does_not_start_tells_why(folder: Path, busy_ray: dict[str, str]):
+    (Path(busy_ray["PYTHONPATH"]) / "ray" / "scripts" / "scripts.py").write_text(
+        "raise Exception('no such option')\n"
+    )
+    run = run_here(prepare(folder, RayLauncher(), "print('never')", env=busy_ray))
     assert run.exit_code == 1, run.report()
     assert run.failed_rank[0] == "head"
-    assert "ended with exit code 1: Exception: The current node timed out during startup." in run.stderr
+    assert "ended with exit code 1: Exception: no such option" in run.stderr
     nothing_is_left(run)

@@ -126,7 +126,9 @@ class Cluster:
             return NOT_STARTED
         if self._kill_at is not None:  # Slurm signals Ray's processes, too; the payload still has its time
             return None
-        return self.head.report_failure("head", code) if name == "ray" else code or NOT_STARTED
+        if name == "ray":
+            return None if self.head.start_again() else self.head.report_failure("head", code)
+        return code or NOT_STARTED
 
     def close(self, failed: bool) -> None:
         """End everything, here and on the other nodes."""

@@ -32,6 +32,7 @@ LONGEST_FOLDER = 107 - len("/session_2026-01-01_00-00-00_000000_1234567/sockets/
 OURS = "dsr-"
 LOG_BYTES = 2**20
 # Ray refuses a smaller object store than 75 MiB.
+TOO_BUSY = "The current node timed out during startup"
 SMALLEST_STORE = 80 * 2**20
 
 
@@ -147,6 +148,8 @@ class RayNode:
         self.temp = make_temp_folder()
         self.log = os.path.join(records.folder(), f"ray-{records.own_node()}.log")
         self.dashboard_port = self._port + 1
+        self._argv: List[str] = []
+        self._give_up_at = time.monotonic() + options.start_timeout
 
     @property
     def endpoint(self) -> str:
@@ -172,8 +175,26 @@ class RayNode:
         for at, name in enumerate((*named, "runtime-env-agent-port"), start=self._port + 3):
             argv.append(f"--{name}={at}")
         argv += share(self._options, self._number) + self._options.start_arg
+        self._argv = argv
+        self._run()
+
+    def _run(self) -> None:
         with open(self.log, "ab") as log:
-            self._family.start("ray", argv, env=environment(), stdout=log, stderr=log)
+            self._family.start("ray", self._argv, env=environment(), stdout=log, stderr=log)
+
+    def start_again(self) -> bool:
+        """Start Ray once more if it gave up waiting for itself, and there is time; whether it was done.
+
+        `ray start` waits 30 s for its own processes, and nothing can change that (2.60): too short on a busy
+        machine, or where Ray is read from a slow file system.
+        """
+        last = records.tail(self.log, 1)
+        if TOO_BUSY not in last or time.monotonic() > self._give_up_at:
+            return False
+        records.say(f"`ray start` on {records.own_node()} is tried again: {last}")
+        time.sleep(1)
+        self._run()
+        return True
 
     def report_failure(self, who: str, code: int) -> int:
         """Tell and record that Ray ended though nobody had asked it to; return the exit code.
@@ -238,6 +259,8 @@ def main() -> int:
     try:
         if wait_for_port(options.head, options.start_timeout):
             node.start(head=options.head)
+            code = attend(family)
+        while code is not None and node.start_again():
             code = attend(family)
         if code is not None:
             code = node.report_failure("worker", code)
