@@ -1,4 +1,4 @@
-"""Install what the tests' Slurm is made of, where that is possible; otherwise say why its tests are skipped."""
+"""Install what the tests' Slurm and sshd are made of, where that is possible; else say why tests are skipped."""
 
 from __future__ import annotations
 
@@ -7,15 +7,19 @@ import sys
 from dagster_slurm_components.cluster.packages import ensure_packages, missing_packages
 from dagster_slurm_components.errors import DagsterSlurmError
 
+PROGRAMS = {"oathtool": "oathtool", "tcsh": "tcsh"}
+"""What tests need beside a cluster, and a program of each: one-time passwords, and a login shell that is no sh."""
+MODULES = ("libpam-oath",)
+
 
 def main() -> None:
     """Install missing packages; a machine where that can't be done is no error here."""
-    missing = missing_packages()
+    missing = missing_packages(PROGRAMS)
     if not missing:
         return
     print(f"installing Slurm's packages for the tests: {', '.join(missing)}", flush=True)
     try:
-        ensure_packages(install=True, report=lambda line: None)
+        ensure_packages(install=True, report=lambda line: None, also=PROGRAMS, with_=MODULES)
     except DagsterSlurmError as error:
         print(f"Tests that need Slurm will be skipped: {error}", file=sys.stderr)
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 
 from dagster_slurm_components.cluster.layout import ClusterError, ClusterUnavailableError
 
@@ -27,6 +28,8 @@ PACKAGES = {
 # Loaded by name at run time, and not pulled in by all releases of the packages above.
 PLUGINS = ("slurm-wlm-basic-plugins", "slurm-wlm-mysql-plugin")
 
+NONE: Mapping[str, str] = MappingProxyType({})
+
 SEARCH_PATH = os.pathsep.join(
     [os.environ.get("PATH", ""), "/usr/local/sbin", "/usr/sbin", "/sbin", "/usr/bin", "/bin"]
 )
@@ -44,27 +47,34 @@ def find_program(name: str) -> str:
     return path
 
 
-def missing_packages() -> list[str]:
-    """Return the packages whose program is not there."""
-    return [
-        package for package, program in PACKAGES.items() if shutil.which(program, path=SEARCH_PATH) is None
-    ]
+def missing_packages(also: Mapping[str, str] = NONE) -> list[str]:
+    """Return the packages whose program is not there.
+
+    Args:
+        also: More packages to look for than a cluster needs, and a program of each.
+    """
+    wanted = {**PACKAGES, **also}
+    return [package for package, program in wanted.items() if shutil.which(program, path=SEARCH_PATH) is None]
 
 
-def ensure_packages(*, install: bool, report: Callable[[str], None]) -> None:
+def ensure_packages(
+    *, install: bool, report: Callable[[str], None], also: Mapping[str, str] = NONE, with_: Sequence[str] = ()
+) -> None:
     """Install what is missing, by apt-get, as root or through ``sudo -n``.
 
     Args:
         install: Whether to install, or only to check.
         report: Receives each line of apt-get.
+        also: More packages than a cluster needs, and a program of each.
+        with_: Packages without a program of their own, installed along with missing ones.
 
     Raises:
         ClusterError: Something is missing and can't or may not be installed.
     """
-    missing = missing_packages()
+    missing = missing_packages(also)
     if not missing:
         return
-    names = [*missing, *PLUGINS]
+    names = [*missing, *PLUGINS, *with_]
     by_hand = f"Install by hand: sudo apt-get install --no-install-recommends {' '.join(names)}"
     if not install:
         raise ClusterUnavailableError(f"packages are missing: {', '.join(missing)}", hint=by_hand)
