@@ -20,8 +20,9 @@ from .model import JobHandle, JobSpec
 from .reconcile import Patience
 
 _TIMEOUT = 60.0
-_VISIBLE = 60.0
-"""Seconds within which a job that sbatch made shows in the queue: slurmctld may work off a late request."""
+_VISIBLE = 120.0
+"""Seconds within which a job that sbatch made shows in the queue: twice what sbatch itself may take, as one that its
+satellite left behind goes on, and slurmctld may work off a late request."""
 _YESTERDAY = 2 * 86400
 
 
