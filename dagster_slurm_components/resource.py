@@ -9,15 +9,15 @@ from typing import Any
 
 import dagster as dg
 
-from .pipes.client import run_script
-from .spec.environments import EnvironmentSpec
-from .spec.launchers import LauncherSpec
-from .spec.merge import Layer
-from .spec.place import Path as KeyPath
-from .spec.place import Position
-from .spec.profiles import load_profile
-from .spec.resolve import ResolvedScript, resolve_script
-from .spec.resources import Resources
+from dagster_slurm_components.pipes.client import run_script
+from dagster_slurm_components.spec.environments import EnvironmentSpec
+from dagster_slurm_components.spec.launchers import LauncherSpec
+from dagster_slurm_components.spec.merge import Layer
+from dagster_slurm_components.spec.place import Path as KeyPath
+from dagster_slurm_components.spec.place import Position
+from dagster_slurm_components.spec.profiles import load_profile
+from dagster_slurm_components.spec.resolve import ResolvedScript, resolve_script
+from dagster_slurm_components.spec.resources import Resources
 
 
 class ComputeResource(dg.ConfigurableResource):  # type: ignore[type-arg]

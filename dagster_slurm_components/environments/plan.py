@@ -9,8 +9,9 @@ from dataclasses import dataclass, replace
 from importlib.resources import files as resource_files
 from typing import Any
 
-from ..errors import DagsterSlurmError
-from ..spec.environments import (
+from dagster_slurm_components.environments.base import Activation, ActivationStep
+from dagster_slurm_components.errors import DagsterSlurmError
+from dagster_slurm_components.spec.environments import (
     ContainerEnvironment,
     CurrentEnvironment,
     EnvironmentSpec,
@@ -18,8 +19,7 @@ from ..spec.environments import (
     PackedEnvironment,
     PathEnvironment,
 )
-from ..spec.hosts import HostSpec, LocalHost
-from .base import Activation, ActivationStep
+from dagster_slurm_components.spec.hosts import HostSpec, LocalHost
 
 _MANIFEST = "environment/manifest.json"
 _VERIFY = "environment/verify_environment.py"

@@ -10,9 +10,9 @@ from packaging.markers import Marker
 from packaging.tags import Tag
 from packaging.utils import InvalidWheelFilename, canonicalize_name, parse_wheel_filename
 
-from ..errors import DagsterSlurmError
-from .content import Interpreter, Platform
-from .python_tags import marker_environment, supported_tags
+from dagster_slurm_components.environments.content import Interpreter, Platform
+from dagster_slurm_components.environments.python_tags import marker_environment, supported_tags
+from dagster_slurm_components.errors import DagsterSlurmError
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from packaging import tags
 
-from .content import Interpreter, Platform
+from dagster_slurm_components.environments.content import Interpreter, Platform
 
 # The oldest glibc that a wheel's tag may name: 2.5 came with manylinux1, and other machines than x86 joined
 # with manylinux2014.

@@ -13,8 +13,8 @@ from collections.abc import Iterator, Mapping
 from importlib.resources import files as resource_files
 from pathlib import Path, PurePosixPath
 
-from ..errors import DagsterSlurmError
-from .model import JobSpec, PayloadFile
+from dagster_slurm_components.errors import DagsterSlurmError
+from dagster_slurm_components.jobs.model import JobSpec, PayloadFile
 
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
 

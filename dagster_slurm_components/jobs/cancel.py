@@ -5,10 +5,10 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-from ..errors import HostUnreachableError
-from ..hosts.client import Satellite
-from .model import JobHandle
-from .schedulers import Scheduler
+from dagster_slurm_components.errors import HostUnreachableError
+from dagster_slurm_components.hosts.client import Satellite
+from dagster_slurm_components.jobs.model import JobHandle
+from dagster_slurm_components.jobs.schedulers import Scheduler
 
 _PAUSE = 1.0
 

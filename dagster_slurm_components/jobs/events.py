@@ -5,10 +5,10 @@ from __future__ import annotations
 import queue
 from dataclasses import dataclass, field
 
-from ..errors import HostError, HostUnreachableError
-from .model import JobHandle
-from .reconcile import Evidence, Observation
-from .status import StatusRecord
+from dagster_slurm_components.errors import HostError, HostUnreachableError
+from dagster_slurm_components.jobs.model import JobHandle
+from dagster_slurm_components.jobs.reconcile import Evidence, Observation
+from dagster_slurm_components.jobs.status import StatusRecord
 
 STATUS, MESSAGES, STDOUT, STDERR = "status", "messages.jsonl", "stdout.log", "stderr.log"
 """The files of a run directory that are read while the job runs; all but the first are streamed back."""

@@ -6,13 +6,13 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ..hosts.client import FileRead, Satellite
-from ..slurm.accounting import MAX_IDS, AccountingRow
-from .events import STATUS
-from .model import JobHandle
-from .reconcile import LOST, Answer, Evidence, Observation, Patience, reconcile
-from .schedulers import Scheduler
-from .status import StatusRecord, parse_status
+from dagster_slurm_components.hosts.client import FileRead, Satellite
+from dagster_slurm_components.jobs.events import STATUS
+from dagster_slurm_components.jobs.model import JobHandle
+from dagster_slurm_components.jobs.reconcile import LOST, Answer, Evidence, Observation, Patience, reconcile
+from dagster_slurm_components.jobs.schedulers import Scheduler
+from dagster_slurm_components.jobs.status import StatusRecord, parse_status
+from dagster_slurm_components.slurm.accounting import MAX_IDS, AccountingRow
 
 LEDGER = "ledger"
 _MOST = 1024 * 1024

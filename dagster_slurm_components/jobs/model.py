@@ -9,8 +9,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 
-from ..environments.base import Activation
-from ..launchers.base import LaunchPlan
+from dagster_slurm_components.environments.base import Activation
+from dagster_slurm_components.launchers.base import LaunchPlan
 
 _UNSAFE = re.compile(r"[^A-Za-z0-9._-]+")
 _LONGEST_NAME = 80

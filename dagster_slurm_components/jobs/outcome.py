@@ -5,11 +5,11 @@ from __future__ import annotations
 import signal
 from dataclasses import dataclass
 
-from ..slurm.outcome import outcome as slurm_outcome
-from ..slurm.states import Outcome, state
-from .events import Ended
-from .reconcile import LOST
-from .status import StatusRecord
+from dagster_slurm_components.jobs.events import Ended
+from dagster_slurm_components.jobs.reconcile import LOST
+from dagster_slurm_components.jobs.status import StatusRecord
+from dagster_slurm_components.slurm.outcome import outcome as slurm_outcome
+from dagster_slurm_components.slurm.states import Outcome, state
 
 NODE_FAIL, PREEMPTED, OUT_OF_MEMORY, TIMEOUT, LOSS = (
     "node_fail",

@@ -9,15 +9,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 
-from ..errors import HostUnreachableError, SatelliteError
-from ..hosts.client import Satellite
-from ..slurm.accounting import AccountingRow
-from ..slurm.queue import QueueRow
-from ..slurm.states import Phase
-from .cadence import TokenBucket
-from .events import Watch
-from .reconcile import Answer
-from .schedulers import Scheduler
+from dagster_slurm_components.errors import HostUnreachableError, SatelliteError
+from dagster_slurm_components.hosts.client import Satellite
+from dagster_slurm_components.jobs.cadence import TokenBucket
+from dagster_slurm_components.jobs.events import Watch
+from dagster_slurm_components.jobs.reconcile import Answer
+from dagster_slurm_components.jobs.schedulers import Scheduler
+from dagster_slurm_components.slurm.accounting import AccountingRow
+from dagster_slurm_components.slurm.queue import QueueRow
+from dagster_slurm_components.slurm.states import Phase
 
 _ACCOUNTING_LAG = 1.0
 """Seconds after a job's end within which slurmdbd seldom knows of it (0.3 to 1.1 s on Slurm 22.05)."""

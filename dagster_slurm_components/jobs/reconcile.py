@@ -16,10 +16,10 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Generic, TypeVar
 
-from ..slurm.accounting import AccountingRow
-from ..slurm.queue import QueueRow
-from ..slurm.states import Phase, state
-from .status import StatusRecord
+from dagster_slurm_components.jobs.status import StatusRecord
+from dagster_slurm_components.slurm.accounting import AccountingRow
+from dagster_slurm_components.slurm.queue import QueueRow
+from dagster_slurm_components.slurm.states import Phase, state
 
 SUBMITTED = "SUBMITTED"
 """The state before anything else is known."""

@@ -6,14 +6,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
-from ..errors import DagsterSlurmError
-from ..hosts.client import FileRead, Satellite
-from .events import STATUS
-from .look import LEDGER, LedgerRecord, Seen, observe, parse_ledger
-from .model import JobHandle
-from .schedulers import Scheduler
-from .shown import FILE, Shown, parse_shown
-from .status import StatusRecord, parse_status
+from dagster_slurm_components.errors import DagsterSlurmError
+from dagster_slurm_components.hosts.client import FileRead, Satellite
+from dagster_slurm_components.jobs.events import STATUS
+from dagster_slurm_components.jobs.look import LEDGER, LedgerRecord, Seen, observe, parse_ledger
+from dagster_slurm_components.jobs.model import JobHandle
+from dagster_slurm_components.jobs.schedulers import Scheduler
+from dagster_slurm_components.jobs.shown import FILE, Shown, parse_shown
+from dagster_slurm_components.jobs.status import StatusRecord, parse_status
 
 _AT_ONCE = 1000
 _MOST = 256 * 1024

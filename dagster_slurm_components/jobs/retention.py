@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from .look import Seen
-from .reconcile import LOST
-from .records import RunDirectory
+from dagster_slurm_components.jobs.look import Seen
+from dagster_slurm_components.jobs.reconcile import LOST
+from dagster_slurm_components.jobs.records import RunDirectory
 
 _SETTLE = 3600.0
 """Seconds for which nothing is removed: the step that made it may not be recorded yet."""

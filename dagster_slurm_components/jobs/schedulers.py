@@ -6,18 +6,24 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
-from ..errors import HostUnreachableError
-from ..hosts.client import Budget, Process, Satellite, SubmitRequest
-from ..slurm.accounting import MAX_IDS, AccountingRow, parse_sacct, sacct, sacct_by_name
-from ..slurm.control import parse_scancel, scancel
-from ..slurm.header import escape_pattern, render_header
-from ..slurm.queue import QueueRow, parse_squeue, squeue, squeue_by_name
-from ..slurm.rejections import AMBIGUOUS
-from ..slurm.replies import query_failure
-from ..slurm.submit import sbatch
-from .cadence import query_interval
-from .model import JobHandle, JobSpec
-from .reconcile import Patience
+from dagster_slurm_components.errors import HostUnreachableError
+from dagster_slurm_components.hosts.client import Budget, Process, Satellite, SubmitRequest
+from dagster_slurm_components.jobs.cadence import query_interval
+from dagster_slurm_components.jobs.model import JobHandle, JobSpec
+from dagster_slurm_components.jobs.reconcile import Patience
+from dagster_slurm_components.slurm.accounting import (
+    MAX_IDS,
+    AccountingRow,
+    parse_sacct,
+    sacct,
+    sacct_by_name,
+)
+from dagster_slurm_components.slurm.control import parse_scancel, scancel
+from dagster_slurm_components.slurm.header import escape_pattern, render_header
+from dagster_slurm_components.slurm.queue import QueueRow, parse_squeue, squeue, squeue_by_name
+from dagster_slurm_components.slurm.rejections import AMBIGUOUS
+from dagster_slurm_components.slurm.replies import query_failure
+from dagster_slurm_components.slurm.submit import sbatch
 
 _TIMEOUT = 60.0
 _VISIBLE = 120.0

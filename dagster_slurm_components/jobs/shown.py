@@ -11,9 +11,9 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 
-from ..errors import HostError
-from ..hosts.client import FileRead, Satellite
-from .events import MESSAGES, STDERR, STDOUT, Watch
+from dagster_slurm_components.errors import HostError
+from dagster_slurm_components.hosts.client import FileRead, Satellite
+from dagster_slurm_components.jobs.events import MESSAGES, STDERR, STDOUT, Watch
 
 FILE = "follower.json"
 """Its name in the run directory."""

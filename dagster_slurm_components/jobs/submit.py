@@ -5,12 +5,12 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-from ..errors import DagsterSlurmError, HostUnreachableError
-from ..hosts.client import Satellite, SubmitReply
-from ..slurm.rejections import Rejection, classify_rejection
-from .bundle import bundle
-from .model import JobHandle, JobSpec
-from .schedulers import Scheduler
+from dagster_slurm_components.errors import DagsterSlurmError, HostUnreachableError
+from dagster_slurm_components.hosts.client import Satellite, SubmitReply
+from dagster_slurm_components.jobs.bundle import bundle
+from dagster_slurm_components.jobs.model import JobHandle, JobSpec
+from dagster_slurm_components.jobs.schedulers import Scheduler
+from dagster_slurm_components.slurm.rejections import Rejection, classify_rejection
 
 _FIRST_WAIT = 1.0
 _LONGEST_WAIT = 60.0

@@ -14,15 +14,27 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
-from ..errors import HostError, HostUnreachableError, SatelliteError
-from ..hosts.client import FileData, FileRead, Satellite
-from .cadence import TokenBucket, file_interval, read_interval, tick
-from .events import STATUS, STDERR, STDOUT, Back, Broken, Changed, Ended, Silent, Skipped, Text, Watch
-from .model import JobHandle
-from .questions import Questions
-from .reconcile import Patience, reconcile
-from .schedulers import Scheduler
-from .status import parse_status
+from dagster_slurm_components.errors import HostError, HostUnreachableError, SatelliteError
+from dagster_slurm_components.hosts.client import FileData, FileRead, Satellite
+from dagster_slurm_components.jobs.cadence import TokenBucket, file_interval, read_interval, tick
+from dagster_slurm_components.jobs.events import (
+    STATUS,
+    STDERR,
+    STDOUT,
+    Back,
+    Broken,
+    Changed,
+    Ended,
+    Silent,
+    Skipped,
+    Text,
+    Watch,
+)
+from dagster_slurm_components.jobs.model import JobHandle
+from dagster_slurm_components.jobs.questions import Questions
+from dagster_slurm_components.jobs.reconcile import Patience, reconcile
+from dagster_slurm_components.jobs.schedulers import Scheduler
+from dagster_slurm_components.jobs.status import parse_status
 
 _BYTES_PER_FILE = 256 * 1024
 _BYTES_PER_TICK = 4 * 1024 * 1024

@@ -8,22 +8,22 @@ from dataclasses import dataclass
 
 import dagster as dg
 
-from ..errors import DagsterSlurmError
-from ..jobs.cancel import cancel
-from ..jobs.events import STDERR, STDOUT, Ended
-from ..jobs.model import JobHandle, JobSpec
-from ..jobs.shown import Notebook, Shown, read_shown
-from ..jobs.submit import submit
-from ..spec.resolve import ResolvedScript
-from .dashboard import DashboardNotice
-from .follow import Follower
-from .guard import Guard, SupervisionLostError
-from .identity import Context
-from .interrupts import INTERRUPTS, Background, shielded
-from .launches import Launch, record_end
-from .reader import RunDirectoryMessageReader
-from .stuck import StuckTimer
-from .target import Target
+from dagster_slurm_components.errors import DagsterSlurmError
+from dagster_slurm_components.jobs.cancel import cancel
+from dagster_slurm_components.jobs.events import STDERR, STDOUT, Ended
+from dagster_slurm_components.jobs.model import JobHandle, JobSpec
+from dagster_slurm_components.jobs.shown import Notebook, Shown, read_shown
+from dagster_slurm_components.jobs.submit import submit
+from dagster_slurm_components.pipes.dashboard import DashboardNotice
+from dagster_slurm_components.pipes.follow import Follower
+from dagster_slurm_components.pipes.guard import Guard, SupervisionLostError
+from dagster_slurm_components.pipes.identity import Context
+from dagster_slurm_components.pipes.interrupts import INTERRUPTS, Background, shielded
+from dagster_slurm_components.pipes.launches import Launch, record_end
+from dagster_slurm_components.pipes.reader import RunDirectoryMessageReader
+from dagster_slurm_components.pipes.stuck import StuckTimer
+from dagster_slurm_components.pipes.target import Target
+from dagster_slurm_components.spec.resolve import ResolvedScript
 
 _CANCEL_ANSWER = 120.0
 _CANCEL_END = 90.0

@@ -8,25 +8,25 @@ from typing import Any
 
 import dagster as dg
 
-from ..environments.base import Activation
-from ..jobs.events import MESSAGES
-from ..jobs.outcome import JobOutcome, judge
-from ..jobs.retry import NextAttempt, next_attempt
-from ..jobs.submit import SubmitRejectedError
-from ..spec.resolve import ResolvedScript
-from .attempt import Attempt, Followed, environment
-from .context import RunDirectoryContextInjector
-from .dashboard import dashboard
-from .environment import activation_for
-from .failure import failure, rejection, stuck_failure
-from .guard import Guard
-from .identity import Context, at, begin
-from .job_spec import job_spec
-from .launches import Launch, record, record_end
-from .metadata import Value, job_metadata, typed
-from .reader import RunDirectoryMessageReader
-from .stuck import StuckError
-from .target import Target, target
+from dagster_slurm_components.environments.base import Activation
+from dagster_slurm_components.jobs.events import MESSAGES
+from dagster_slurm_components.jobs.outcome import JobOutcome, judge
+from dagster_slurm_components.jobs.retry import NextAttempt, next_attempt
+from dagster_slurm_components.jobs.submit import SubmitRejectedError
+from dagster_slurm_components.pipes.attempt import Attempt, Followed, environment
+from dagster_slurm_components.pipes.context import RunDirectoryContextInjector
+from dagster_slurm_components.pipes.dashboard import dashboard
+from dagster_slurm_components.pipes.environment import activation_for
+from dagster_slurm_components.pipes.failure import failure, rejection, stuck_failure
+from dagster_slurm_components.pipes.guard import Guard
+from dagster_slurm_components.pipes.identity import Context, at, begin
+from dagster_slurm_components.pipes.job_spec import job_spec
+from dagster_slurm_components.pipes.launches import Launch, record, record_end
+from dagster_slurm_components.pipes.metadata import Value, job_metadata, typed
+from dagster_slurm_components.pipes.reader import RunDirectoryMessageReader
+from dagster_slurm_components.pipes.stuck import StuckError
+from dagster_slurm_components.pipes.target import Target, target
+from dagster_slurm_components.spec.resolve import ResolvedScript
 
 
 def run_script(

@@ -10,9 +10,9 @@ import shlex
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from ..jobs.status import StatusRecord
-from ..spec.hosts import JumpHost, SshHost
-from ..spec.profile import Profile
+from dagster_slurm_components.jobs.status import StatusRecord
+from dagster_slurm_components.spec.hosts import JumpHost, SshHost
+from dagster_slurm_components.spec.profile import Profile
 
 NEAR_PORT = 8265
 """The tunnel's end on the user's machine: Ray's usual port, so that Ray's own tools find it."""

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from ..environments.base import Activation
-from ..environments.plan import Place, groundwork, plan_environment
-from ..jobs.provision.packers import is_content
-from ..jobs.provision.provide import Site, provide
-from ..jobs.provision.request import Request
-from ..spec.resolve import ResolvedScript
-from .target import Target
+from dagster_slurm_components.environments.base import Activation
+from dagster_slurm_components.environments.plan import Place, groundwork, plan_environment
+from dagster_slurm_components.jobs.provision.packers import is_content
+from dagster_slurm_components.jobs.provision.provide import Site, provide
+from dagster_slurm_components.jobs.provision.request import Request
+from dagster_slurm_components.pipes.target import Target
+from dagster_slurm_components.spec.resolve import ResolvedScript
 
 
 def request_for(resolved: ResolvedScript) -> Request:

@@ -7,12 +7,12 @@ from typing import Any
 
 import dagster as dg
 
-from ..jobs.model import JobHandle
-from ..jobs.outcome import JobOutcome
-from ..jobs.submit import SubmitRejectedError
-from ..spec.resolve import ResolvedScript
-from .metadata import Value, typed
-from .stuck import StuckError
+from dagster_slurm_components.jobs.model import JobHandle
+from dagster_slurm_components.jobs.outcome import JobOutcome
+from dagster_slurm_components.jobs.submit import SubmitRejectedError
+from dagster_slurm_components.pipes.metadata import Value, typed
+from dagster_slurm_components.pipes.stuck import StuckError
+from dagster_slurm_components.spec.resolve import ResolvedScript
 
 
 def failure(

@@ -11,12 +11,24 @@ from collections.abc import Callable, Mapping
 from logging import Logger
 from typing import TextIO
 
-from ..jobs.events import MESSAGES, STDERR, STDOUT, Back, Broken, Changed, Ended, Silent, Skipped, Text, Watch
-from ..jobs.reconcile import SUBMITTED, Observation
-from ..jobs.status import StatusRecord
-from ..slurm.reasons import explain
-from ..slurm.states import Phase, state
-from .reader import RunDirectoryMessageReader
+from dagster_slurm_components.jobs.events import (
+    MESSAGES,
+    STDERR,
+    STDOUT,
+    Back,
+    Broken,
+    Changed,
+    Ended,
+    Silent,
+    Skipped,
+    Text,
+    Watch,
+)
+from dagster_slurm_components.jobs.reconcile import SUBMITTED, Observation
+from dagster_slurm_components.jobs.status import StatusRecord
+from dagster_slurm_components.pipes.reader import RunDirectoryMessageReader
+from dagster_slurm_components.slurm.reasons import explain
+from dagster_slurm_components.slurm.states import Phase, state
 
 _LISTEN = 0.5
 _TAIL_LINES = 20

@@ -11,11 +11,11 @@ from dataclasses import dataclass
 
 import dagster as dg
 
-from ..errors import DagsterSlurmError
-from ..jobs.cancel import cancel
-from ..jobs.look import look
-from .launches import Launch, RunHistory, history, record_end
-from .target import Target
+from dagster_slurm_components.errors import DagsterSlurmError
+from dagster_slurm_components.jobs.cancel import cancel
+from dagster_slurm_components.jobs.look import look
+from dagster_slurm_components.pipes.launches import Launch, RunHistory, history, record_end
+from dagster_slurm_components.pipes.target import Target
 
 _UNDER_WAY = [dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.CANCELING]
 _MOST_RUNS = 500

@@ -7,10 +7,10 @@ from dataclasses import dataclass, replace
 
 import dagster as dg
 
-from ..jobs.look import look
-from ..jobs.model import JobIdentity
-from .launches import Launch, history, last_launch, record_end, this_supervisor
-from .target import Target
+from dagster_slurm_components.jobs.look import look
+from dagster_slurm_components.jobs.model import JobIdentity
+from dagster_slurm_components.pipes.launches import Launch, history, last_launch, record_end, this_supervisor
+from dagster_slurm_components.pipes.target import Target
 
 Context = dg.OpExecutionContext | dg.AssetExecutionContext
 

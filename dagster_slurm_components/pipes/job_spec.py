@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from ..environments.base import Activation
-from ..environments.plan import plan_environment
-from ..errors import DagsterSlurmError
-from ..jobs.model import JobIdentity, JobSpec, PayloadFile
-from ..launchers.base import PYTHON, LaunchContext
-from ..launchers.payload import payload_argv
-from ..launchers.registry import plan
-from ..spec.files import place
-from ..spec.launchers import BashLauncher, LauncherSpec
-from ..spec.resolve import ResolvedScript
-from ..spec.script import Script
+from dagster_slurm_components.environments.base import Activation
+from dagster_slurm_components.environments.plan import plan_environment
+from dagster_slurm_components.errors import DagsterSlurmError
+from dagster_slurm_components.jobs.model import JobIdentity, JobSpec, PayloadFile
+from dagster_slurm_components.launchers.base import PYTHON, LaunchContext
+from dagster_slurm_components.launchers.payload import payload_argv
+from dagster_slurm_components.launchers.registry import plan
+from dagster_slurm_components.spec.files import place
+from dagster_slurm_components.spec.launchers import BashLauncher, LauncherSpec
+from dagster_slurm_components.spec.resolve import ResolvedScript
+from dagster_slurm_components.spec.script import Script
 
 
 def job_spec(

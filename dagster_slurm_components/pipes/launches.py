@@ -16,8 +16,8 @@ import dagster as dg
 # Not exported by dagster (1.13), and the only way to give an engine event metadata; the class is 2019's.
 from dagster._core.events import EngineEventData
 
-from ..hosts.satellite import identify as process_starts
-from ..jobs.model import JobIdentity
+from dagster_slurm_components.hosts.satellite import identify as process_starts
+from dagster_slurm_components.jobs.model import JobIdentity
 
 LAUNCH = "dagster_slurm/launch"
 """Metadata key of the engine event of a launch."""

@@ -7,10 +7,10 @@ from collections.abc import Mapping
 
 import dagster as dg
 
-from ..jobs.events import Ended
-from ..jobs.model import JobHandle
-from ..jobs.status import StatusRecord
-from ..slurm.metrics import metrics
+from dagster_slurm_components.jobs.events import Ended
+from dagster_slurm_components.jobs.model import JobHandle
+from dagster_slurm_components.jobs.status import StatusRecord
+from dagster_slurm_components.slurm.metrics import metrics
 
 _CPUS = re.compile(r"(\d+)(?:\(x(\d+)\))?")
 

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import dagster as dg
 
-from ..spec.profiles import load_profile
-from .heal import cancel_jobs_of_cancelled_runs, heal_dead_runs
-from .target import Target, target
+from dagster_slurm_components.pipes.heal import cancel_jobs_of_cancelled_runs, heal_dead_runs
+from dagster_slurm_components.pipes.target import Target, target
+from dagster_slurm_components.spec.profiles import load_profile
 
 _LOOK_BACK = timedelta(days=2)
 

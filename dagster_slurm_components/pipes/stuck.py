@@ -5,13 +5,13 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-from ..errors import DagsterSlurmError
-from ..jobs.reconcile import Observation
-from ..slurm.reasons import Reason, explain
-from ..slurm.states import Phase
-from ..slurm.units import format_duration
-from ..spec.base import duration_seconds
-from ..spec.retry import Stuck
+from dagster_slurm_components.errors import DagsterSlurmError
+from dagster_slurm_components.jobs.reconcile import Observation
+from dagster_slurm_components.slurm.reasons import Reason, explain
+from dagster_slurm_components.slurm.states import Phase
+from dagster_slurm_components.slurm.units import format_duration
+from dagster_slurm_components.spec.base import duration_seconds
+from dagster_slurm_components.spec.retry import Stuck
 
 
 class StuckError(DagsterSlurmError):

@@ -6,15 +6,15 @@ import re
 import threading
 from dataclasses import dataclass
 
-from ..errors import DagsterSlurmError
-from ..hosts.client import Budget, Satellite
-from ..hosts.connect import connect
-from ..jobs.cadence import TokenBucket
-from ..jobs.schedulers import ProcessScheduler, Scheduler, SlurmScheduler
-from ..jobs.watch import Watcher, WatcherThread
-from ..spec.base import duration_seconds
-from ..spec.profile import Profile
-from ..spec.profiles import LoadedProfile
+from dagster_slurm_components.errors import DagsterSlurmError
+from dagster_slurm_components.hosts.client import Budget, Satellite
+from dagster_slurm_components.hosts.connect import connect
+from dagster_slurm_components.jobs.cadence import TokenBucket
+from dagster_slurm_components.jobs.schedulers import ProcessScheduler, Scheduler, SlurmScheduler
+from dagster_slurm_components.jobs.watch import Watcher, WatcherThread
+from dagster_slurm_components.spec.base import duration_seconds
+from dagster_slurm_components.spec.profile import Profile
+from dagster_slurm_components.spec.profiles import LoadedProfile
 
 _VARIABLE = re.compile(r"\$(?:\{(\w+)\}|(\w+))")
 _targets: dict[str, Target] = {}

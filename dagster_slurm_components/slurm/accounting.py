@@ -11,11 +11,17 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from . import states
-from .environment import query
-from .ids import is_job_id, join_job_ids
-from .queue import check_name
-from .units import parse_count, parse_duration, parse_epoch, parse_exit_code, parse_size
+from dagster_slurm_components.slurm import states
+from dagster_slurm_components.slurm.environment import query
+from dagster_slurm_components.slurm.ids import is_job_id, join_job_ids
+from dagster_slurm_components.slurm.queue import check_name
+from dagster_slurm_components.slurm.units import (
+    parse_count,
+    parse_duration,
+    parse_epoch,
+    parse_exit_code,
+    parse_size,
+)
 
 MAX_IDS = 100
 """How many ids to ask for in one call: calls with more than 200 hung on a large site (Parsl issue 3814)."""

@@ -6,12 +6,12 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ..errors import DagsterSlurmError
-from . import states
-from .environment import query
-from .ids import check_job_ids
-from .replies import messages
-from .units import parse_count, parse_epoch, parse_exit_code
+from dagster_slurm_components.errors import DagsterSlurmError
+from dagster_slurm_components.slurm import states
+from dagster_slurm_components.slurm.environment import query
+from dagster_slurm_components.slurm.ids import check_job_ids
+from dagster_slurm_components.slurm.replies import messages
+from dagster_slurm_components.slurm.units import parse_count, parse_epoch, parse_exit_code
 
 _FIELD = re.compile(r"(?:^|\s)([A-Z][A-Za-z/:]*)=(\S*)")
 _GONE = re.compile(

@@ -7,8 +7,8 @@ an environment free of them, with ``SLURM_TIME_FORMAT=%s``: all times here are s
 
 from __future__ import annotations
 
-from ..errors import DagsterSlurmError
-from .ids import is_cluster
+from dagster_slurm_components.errors import DagsterSlurmError
+from dagster_slurm_components.slurm.ids import is_cluster
 
 
 def query(program: str, *args: str, cluster: str | None = None) -> list[str]:

@@ -17,7 +17,7 @@ import re
 import unicodedata
 from collections.abc import Sequence
 
-from ..errors import DagsterSlurmError
+from dagster_slurm_components.errors import DagsterSlurmError
 
 # Options with an optional value or none, in any of 20.11 to 25.11. sbatch joins the lines of a header into one
 # argument list: any other option without a value would swallow the next line as its value.

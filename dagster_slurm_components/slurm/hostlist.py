@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from ..errors import DagsterSlurmError
+from dagster_slurm_components.errors import DagsterSlurmError
 
 MAX_NODES = 65_536
 """How many names one list may have; Slurm's own limit for a range is of the same order."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
-from ..errors import DagsterSlurmError
+from dagster_slurm_components.errors import DagsterSlurmError
 
 _JOB_ID = re.compile(r"[1-9][0-9]{0,19}(?:[_+][0-9]{1,10})?")
 _PRINTED_ID = re.compile(r"[1-9][0-9]{0,19}(?:_[0-9]{1,10}|_\[[0-9,:%.\-]{0,4096}\]|\+[0-9]{1,10})?")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from .accounting import AccountingRow
+from dagster_slurm_components.slurm.accounting import AccountingRow
 
 
 @dataclass(frozen=True)

@@ -6,8 +6,8 @@ import re
 from dataclasses import dataclass
 from typing import Literal
 
-from .reasons import explain
-from .replies import UNREACHABLE, messages
+from dagster_slurm_components.slurm.reasons import explain
+from dagster_slurm_components.slurm.replies import UNREACHABLE, messages
 
 # A request may have gone out though its answer didn't come in (nextflow issue 970 and many others). Some of
 # these surely mean "not accepted", such as a refused connection or an exceeded rate; they are here because

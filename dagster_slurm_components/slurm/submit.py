@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from ..errors import DagsterSlurmError
-from .header import command_line
-from .rejections import AMBIGUOUS, Rejection, classify_rejection
-from .replies import last_line
+from dagster_slurm_components.errors import DagsterSlurmError
+from dagster_slurm_components.slurm.header import command_line
+from dagster_slurm_components.slurm.rejections import AMBIGUOUS, Rejection, classify_rejection
+from dagster_slurm_components.slurm.replies import last_line
 
 _ID_LINE = re.compile(r"(?P<job_id>[1-9][0-9]{0,19})(?:;(?P<cluster>[A-Za-z0-9][A-Za-z0-9_.-]*))?")
 _SENTENCE = re.compile(

@@ -13,8 +13,14 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ...environments.content import Artifact, EnvironmentPlan
-from .cache import cache_folder, digest_of, file_digest, new_file, only_one
+from dagster_slurm_components.environments.content import Artifact, EnvironmentPlan
+from dagster_slurm_components.jobs.provision.cache import (
+    cache_folder,
+    digest_of,
+    file_digest,
+    new_file,
+    only_one,
+)
 
 _OWN = "environment"
 """Name of the archive of files that hold the prefix's path or belong to no package: another one for each key."""

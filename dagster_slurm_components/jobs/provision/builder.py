@@ -9,11 +9,11 @@ from functools import cache
 from importlib.resources import files as resource_files
 from typing import Any
 
-from ...environments.base import Activation
-from ...environments.plan import verify_program
-from ...hosts import satellite as protocol
-from ...hosts.client import Satellite
-from .errors import EnvironmentFailedError
+from dagster_slurm_components.environments.base import Activation
+from dagster_slurm_components.environments.plan import verify_program
+from dagster_slurm_components.hosts import satellite as protocol
+from dagster_slurm_components.hosts.client import Satellite
+from dagster_slurm_components.jobs.provision.errors import EnvironmentFailedError
 
 _SHORT = 120.0
 LONGEST_BUILD = 4 * 3600.0

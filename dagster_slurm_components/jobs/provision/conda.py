@@ -10,13 +10,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ...environments.content import EnvironmentPlan, Interpreter, Platform
-from ...spec.environments import CondaEnvironment
-from .archives import package_records, packed, tree_state
-from .cache import digest_of, file_digest
-from .errors import EnvironmentFailedError
-from .progress import Progress, silent
-from .request import HostPlatform, Request
+from dagster_slurm_components.environments.content import EnvironmentPlan, Interpreter, Platform
+from dagster_slurm_components.jobs.provision.archives import package_records, packed, tree_state
+from dagster_slurm_components.jobs.provision.cache import digest_of, file_digest
+from dagster_slurm_components.jobs.provision.errors import EnvironmentFailedError
+from dagster_slurm_components.jobs.provision.progress import Progress, silent
+from dagster_slurm_components.jobs.provision.request import HostPlatform, Request
+from dagster_slurm_components.spec.environments import CondaEnvironment
 
 _MACHINES = {
     ("linux", "x86_64"): "linux-64",

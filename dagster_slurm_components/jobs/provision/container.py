@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ...environments.content import Artifact, EnvironmentPlan
-from .cache import file_digest
-from .errors import EnvironmentFailedError
-from .progress import Progress, silent
-from .request import HostPlatform, Request
+from dagster_slurm_components.environments.content import Artifact, EnvironmentPlan
+from dagster_slurm_components.jobs.provision.cache import file_digest
+from dagster_slurm_components.jobs.provision.errors import EnvironmentFailedError
+from dagster_slurm_components.jobs.provision.progress import Progress, silent
+from dagster_slurm_components.jobs.provision.request import HostPlatform, Request
 
 
 class ContainerPacker:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ...errors import DagsterSlurmError
+from dagster_slurm_components.errors import DagsterSlurmError
 
 
 class EnvironmentFailedError(DagsterSlurmError):

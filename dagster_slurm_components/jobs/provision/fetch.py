@@ -15,10 +15,10 @@ from pathlib import Path
 from typing import BinaryIO
 from urllib.parse import unquote, urlsplit, urlunsplit
 
-from ...environments.content import Artifact
-from .cache import cache_folder, file_digest, new_file
-from .errors import EnvironmentFailedError
-from .progress import Counter, Progress, silent
+from dagster_slurm_components.environments.content import Artifact
+from dagster_slurm_components.jobs.provision.cache import cache_folder, file_digest, new_file
+from dagster_slurm_components.jobs.provision.errors import EnvironmentFailedError
+from dagster_slurm_components.jobs.provision.progress import Counter, Progress, silent
 
 _TRIES = 3
 _TIMEOUT = 60.0

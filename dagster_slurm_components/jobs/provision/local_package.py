@@ -12,9 +12,9 @@ from pathlib import Path
 
 from packaging.utils import parse_wheel_filename
 
-from ...environments.content import Artifact
-from .cache import cache_folder, digest_of, file_digest, only_one
-from .errors import EnvironmentFailedError
+from dagster_slurm_components.environments.content import Artifact
+from dagster_slurm_components.jobs.provision.cache import cache_folder, digest_of, file_digest, only_one
+from dagster_slurm_components.jobs.provision.errors import EnvironmentFailedError
 
 _LEFT_OUT = frozenset(
     {

@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from .builder import check_order
-from .provide import Site
+from dagster_slurm_components.jobs.provision.builder import check_order
+from dagster_slurm_components.jobs.provision.provide import Site
 
 _VERIFY_TIMEOUT = 1800.0
 _PRUNE_TIMEOUT = 1800.0

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from ...errors import DagsterSlurmError
-from ...spec.environments import (
+from dagster_slurm_components.errors import DagsterSlurmError
+from dagster_slurm_components.jobs.provision.request import Packer
+from dagster_slurm_components.spec.environments import (
     CondaEnvironment,
     ContainerEnvironment,
     EnvironmentSpec,
     PixiEnvironment,
     UvEnvironment,
 )
-from .request import Packer
 
 
 def is_content(spec: EnvironmentSpec) -> bool:
@@ -23,19 +23,19 @@ def is_content(spec: EnvironmentSpec) -> bool:
 def packer_of(spec: EnvironmentSpec) -> Packer:
     """Return the packer of an environment; each is imported on use only."""
     if isinstance(spec, UvEnvironment):
-        from .uv import UvPacker  # noqa: PLC0415
+        from dagster_slurm_components.jobs.provision.uv import UvPacker  # noqa: PLC0415
 
         return UvPacker()
     if isinstance(spec, PixiEnvironment):
-        from .pixi import PixiPacker  # noqa: PLC0415
+        from dagster_slurm_components.jobs.provision.pixi import PixiPacker  # noqa: PLC0415
 
         return PixiPacker()
     if isinstance(spec, CondaEnvironment):
-        from .conda import CondaPacker  # noqa: PLC0415
+        from dagster_slurm_components.jobs.provision.conda import CondaPacker  # noqa: PLC0415
 
         return CondaPacker()
     if isinstance(spec, ContainerEnvironment):
-        from .container import ContainerPacker  # noqa: PLC0415
+        from dagster_slurm_components.jobs.provision.container import ContainerPacker  # noqa: PLC0415
 
         return ContainerPacker()
     raise DagsterSlurmError(f"environments of type `{spec.type}` are not made by packing")

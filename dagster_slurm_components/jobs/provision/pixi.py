@@ -12,18 +12,28 @@ from typing import TYPE_CHECKING, Any
 
 from packaging.utils import canonicalize_name
 
-from ...environments.content import Artifact, EnvironmentPlan, Platform
-from ...environments.pylock import requirements
-from ...spec.environments import PixiEnvironment
-from .archives import packed
-from .cache import cache_folder, digest_of
-from .conda import check_platform, conda_packages, interpreter_of, subdir_of
-from .errors import EnvironmentFailedError
-from .fetch import fetch
-from .local_package import tree_digest, version_of, wheel_of_archive, wheel_of_folder
-from .progress import Progress, silent
-from .request import HostPlatform, Request
-from .uv import find_uv, install_wheels, uv_program
+from dagster_slurm_components.environments.content import Artifact, EnvironmentPlan, Platform
+from dagster_slurm_components.environments.pylock import requirements
+from dagster_slurm_components.jobs.provision.archives import packed
+from dagster_slurm_components.jobs.provision.cache import cache_folder, digest_of
+from dagster_slurm_components.jobs.provision.conda import (
+    check_platform,
+    conda_packages,
+    interpreter_of,
+    subdir_of,
+)
+from dagster_slurm_components.jobs.provision.errors import EnvironmentFailedError
+from dagster_slurm_components.jobs.provision.fetch import fetch
+from dagster_slurm_components.jobs.provision.local_package import (
+    tree_digest,
+    version_of,
+    wheel_of_archive,
+    wheel_of_folder,
+)
+from dagster_slurm_components.jobs.provision.progress import Progress, silent
+from dagster_slurm_components.jobs.provision.request import HostPlatform, Request
+from dagster_slurm_components.jobs.provision.uv import find_uv, install_wheels, uv_program
+from dagster_slurm_components.spec.environments import PixiEnvironment
 
 if TYPE_CHECKING:
     from rattler import RepoDataRecord

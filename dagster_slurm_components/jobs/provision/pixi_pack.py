@@ -15,12 +15,12 @@ from typing import Any
 
 import yaml
 
-from ...environments.content import Artifact, Platform
-from .cache import new_file
-from .conda import subdir_of
-from .fetch import fetch
-from .pixi import Locked, locked_wheels, read_lock
-from .progress import Progress, silent
+from dagster_slurm_components.environments.content import Artifact, Platform
+from dagster_slurm_components.jobs.provision.cache import new_file
+from dagster_slurm_components.jobs.provision.conda import subdir_of
+from dagster_slurm_components.jobs.provision.fetch import fetch
+from dagster_slurm_components.jobs.provision.pixi import Locked, locked_wheels, read_lock
+from dagster_slurm_components.jobs.provision.progress import Progress, silent
 
 
 def write_pixi_pack(

@@ -8,17 +8,22 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ...environments.content import Artifact, EnvironmentPlan, build_order, compare
-from ...errors import HostUnreachableError
-from ...hosts.client import FileRead, Satellite
-from .builder import LONGEST_BUILD, Builder, activation_order, check_order
-from .cache import digest_of, only_one, recall, remember
-from .errors import EnvironmentFailedError
-from .fetch import fetch
-from .packers import packer_of
-from .progress import Progress, silent
-from .request import HostPlatform, Request
-from .store import disk_full, lacking, pieces_of, upload
+from dagster_slurm_components.environments.content import Artifact, EnvironmentPlan, build_order, compare
+from dagster_slurm_components.errors import HostUnreachableError
+from dagster_slurm_components.hosts.client import FileRead, Satellite
+from dagster_slurm_components.jobs.provision.builder import (
+    LONGEST_BUILD,
+    Builder,
+    activation_order,
+    check_order,
+)
+from dagster_slurm_components.jobs.provision.cache import digest_of, only_one, recall, remember
+from dagster_slurm_components.jobs.provision.errors import EnvironmentFailedError
+from dagster_slurm_components.jobs.provision.fetch import fetch
+from dagster_slurm_components.jobs.provision.packers import packer_of
+from dagster_slurm_components.jobs.provision.progress import Progress, silent
+from dagster_slurm_components.jobs.provision.request import HostPlatform, Request
+from dagster_slurm_components.jobs.provision.store import disk_full, lacking, pieces_of, upload
 
 _BELIEVED = 3600.0
 """Seconds for which a plan is believed without asking the host for its platform and Pythons again."""

@@ -7,10 +7,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-from ...environments.base import Activation
-from ...environments.content import EnvironmentPlan, Interpreter, Platform
-from ...spec.environments import EnvironmentSpec
-from .progress import Progress, silent
+from dagster_slurm_components.environments.base import Activation
+from dagster_slurm_components.environments.content import EnvironmentPlan, Interpreter, Platform
+from dagster_slurm_components.jobs.provision.progress import Progress, silent
+from dagster_slurm_components.spec.environments import EnvironmentSpec
 
 
 @dataclass(frozen=True)

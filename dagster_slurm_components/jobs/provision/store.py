@@ -8,11 +8,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ...environments.content import Artifact
-from ...errors import SatelliteError
-from ...hosts.client import FileRead, Satellite
-from .errors import EnvironmentFailedError
-from .progress import Counter, Progress, silent
+from dagster_slurm_components.environments.content import Artifact
+from dagster_slurm_components.errors import SatelliteError
+from dagster_slurm_components.hosts.client import FileRead, Satellite
+from dagster_slurm_components.jobs.provision.errors import EnvironmentFailedError
+from dagster_slurm_components.jobs.provision.progress import Counter, Progress, silent
 
 PIECE = 16 * 1024 * 1024
 """Bytes of one piece. It travels in one call and is there whole or not at all, so an upload resumes between pieces."""

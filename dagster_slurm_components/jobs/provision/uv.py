@@ -18,15 +18,35 @@ from packaging.requirements import InvalidRequirement, Requirement
 from packaging.specifiers import InvalidSpecifier, SpecifierSet
 from packaging.utils import canonicalize_name
 
-from ...environments.content import Artifact, At, Command, EnvironmentPlan, Interpreter, Platform, Word
-from ...environments.pylock import LockedFile, locked_files, requirements
-from ...spec.environments import UvEnvironment
-from .cache import cache_folder, digest_of, file_digest, new_file, recall, remember
-from .errors import EnvironmentFailedError
-from .fetch import fetch
-from .local_package import tree_digest, version_of, wheel_of_archive, wheel_of_folder
-from .progress import Progress, silent
-from .request import HostPlatform, Request
+from dagster_slurm_components.environments.content import (
+    Artifact,
+    At,
+    Command,
+    EnvironmentPlan,
+    Interpreter,
+    Platform,
+    Word,
+)
+from dagster_slurm_components.environments.pylock import LockedFile, locked_files, requirements
+from dagster_slurm_components.jobs.provision.cache import (
+    cache_folder,
+    digest_of,
+    file_digest,
+    new_file,
+    recall,
+    remember,
+)
+from dagster_slurm_components.jobs.provision.errors import EnvironmentFailedError
+from dagster_slurm_components.jobs.provision.fetch import fetch
+from dagster_slurm_components.jobs.provision.local_package import (
+    tree_digest,
+    version_of,
+    wheel_of_archive,
+    wheel_of_folder,
+)
+from dagster_slurm_components.jobs.provision.progress import Progress, silent
+from dagster_slurm_components.jobs.provision.request import HostPlatform, Request
+from dagster_slurm_components.spec.environments import UvEnvironment
 
 if sys.version_info >= (3, 11):
     import tomllib
