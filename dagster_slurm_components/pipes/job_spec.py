@@ -11,7 +11,6 @@ from dagster_slurm_components.jobs.model import JobIdentity, JobSpec, PayloadFil
 from dagster_slurm_components.launchers.base import PYTHON, LaunchContext
 from dagster_slurm_components.launchers.payload import payload_argv
 from dagster_slurm_components.launchers.registry import plan
-from dagster_slurm_components.spec.files import place
 from dagster_slurm_components.spec.launchers import BashLauncher, LauncherSpec
 from dagster_slurm_components.spec.resolve import ResolvedScript
 from dagster_slurm_components.spec.script import Script
@@ -41,10 +40,12 @@ def job_spec(
         DagsterSlurmError: The environment is not to be had on this host.
     """
     script, profile = resolved.script, resolved.profile
-    payload = str(place(script.payload)) if script.payload is not None else None
+    payload = resolved.payload_place()
     launcher = script.launcher
     interpreter = launcher.interpreter if isinstance(launcher, BashLauncher) else None
-    argv = payload_argv(payload, script.command, script.args, interpreter)
+    argv = payload_argv(
+        str(payload) if payload is not None else None, script.command, script.args, interpreter
+    )
     if activation is None:
         activation = plan_environment(script.environment, profile.profile.host)
     argv = _wrapped(argv, activation, launcher)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path as FilePath
@@ -12,7 +13,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from dagster_slurm_components.spec.files import matching_files
+from dagster_slurm_components.spec.files import matching_files, place
 from dagster_slurm_components.spec.merge import Layer, Merged, merge
 from dagster_slurm_components.spec.place import Path, Position
 from dagster_slurm_components.spec.problems import Problem, SpecError, problems_of
@@ -55,6 +56,11 @@ class ResolvedScript:
     def payload_file(self) -> FilePath | None:
         """Return the payload file, or None for a command."""
         return self.base("payload") / self.script.payload if self.script.payload is not None else None
+
+    def payload_place(self) -> PurePosixPath | None:
+        """Return where the payload lies in the job's payload folder, or None for a command."""
+        file = self.payload_file()
+        return place(os.path.relpath(file, self.base("payload"))) if file is not None else None
 
     def payload_files(self) -> Mapping[PurePosixPath, FilePath]:
         """Return the payload and the files beside it, by their place in the job's payload folder.
