@@ -15,6 +15,11 @@ from dagster_slurm_components import cluster as slurm
 
 _numbers = itertools.count()
 
+# Each of these starts a `dg dev` and strikes its processes one after another, which takes ten minutes and more:
+# `DAGSTER_SLURM_LONG_TESTS=1 make test ARGS=tests/lifecycle` runs them.
+LONG = ["test_processes.py", "test_sensor.py", "test_terminal.py"]
+collect_ignore = [] if os.environ.get("DAGSTER_SLURM_LONG_TESTS") else LONG
+
 WAITS = """
     import os, sys, time
     from pathlib import Path
