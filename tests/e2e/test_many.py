@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+import subprocess
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 
 import dagster as dg
@@ -15,17 +17,48 @@ from dagster_slurm_components import cluster as slurm
 COUNT = 20
 
 
-@pytest.mark.slurm
-@pytest.mark.slow
-def test_twenty_scripts_in_one_multiprocess_run(project: Project, cluster: slurm.Cluster) -> None:
+@dataclass(frozen=True)
+class Logins:
+    """Counts a project's own logins: other tests log in to the same sshd at the same time."""
+
+    log: Path
+    fingerprint: str
+
+    def count(self) -> int:
+        """Return how often this project's key was accepted."""
+        lines = self.log.read_text(errors="replace").splitlines()
+        return sum("Accepted publickey" in line and self.fingerprint in line for line in lines)
+
+
+def own_key(project: Project, cluster: slurm.Cluster) -> Logins:
+    """Let the project log in with a key of its own, by which sshd's log tells its logins from all others."""
+    key = project.root / "key"
+    subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(key)], check=True)
+    with (cluster.folder / "ssh" / "authorized_keys").open("a") as authorized:
+        authorized.write(key.with_suffix(".pub").read_text())
+    profile = project.root / "profiles" / "staging.yaml"
+    text, replaced = re.subn(r"key_file: .*", lambda _: f'key_file: "{key}"', profile.read_text())
+    assert replaced == 1
+    profile.write_text(text)
+    shown = subprocess.run(["ssh-keygen", "-lf", str(key)], check=True, capture_output=True, text=True).stdout
+    return Logins(cluster.folder / "log" / "sshd.log", shown.split()[1])
+
+
+def twenty_scripts(project: Project, cluster: slurm.Cluster, command: str) -> Logins:
+    """Write a project of twenty scripts for the cluster."""
     project.staging(cluster)
     scripts = "\n".join(
-        f"  - {{command: [sleep, '2'], assets: [{{key: many_{number}}}], name: many_{number}}}"
+        f"  - {{command: {command}, assets: [{{key: many_{number}}}], name: many_{number}}}"
         for number in range(COUNT)
     )
     project.scripts(f"scripts:\n{scripts}\n")
-    log = cluster.folder / "log" / "sshd.log"
-    before = log.read_text(errors="replace").count("Accepted publickey") if log.exists() else 0
+    return own_key(project, cluster)
+
+
+@pytest.mark.slurm
+@pytest.mark.slow
+def test_twenty_scripts_in_one_multiprocess_run(project: Project, cluster: slurm.Cluster) -> None:
+    logins = twenty_scripts(project, cluster, "[sleep, '2']")
     config = '{"execution": {"config": {"multiprocess": {"max_concurrent": 20}}}}'
     project.dg("launch", "--assets", "*", "--config-json", config, profile="staging")
     # Asked of the instance: twenty processes write over each other on one stderr.
@@ -40,9 +73,8 @@ def test_twenty_scripts_in_one_multiprocess_run(project: Project, cluster: slurm
     assert len(ids) == COUNT
     rows = cluster.run(["sacct", "-X", "-n", "-P", "-o", "JobID,State", "-j", ",".join(ids)]).stdout
     assert len(rows.split()) == COUNT
-    logins = log.read_text(errors="replace").count("Accepted publickey") - before
     # At most one login a process; helpers of Dagster that run no step make none.
-    assert 0 < logins <= COUNT
+    assert 0 < logins.count() <= COUNT
 
 
 @pytest.mark.slurm
@@ -51,14 +83,7 @@ def test_four_runs_of_twenty_scripts_at_once_make_one_login(
     project: Project, cluster: slurm.Cluster, agent_folder: Path
 ) -> None:
     """F03: the agent owns the one connection, whoever asks."""
-    project.staging(cluster)
-    scripts = "\n".join(
-        f"  - {{command: ['true'], assets: [{{key: many_{number}}}], name: many_{number}}}"
-        for number in range(COUNT)
-    )
-    project.scripts(f"scripts:\n{scripts}\n")
-    log = cluster.folder / "log" / "sshd.log"
-    before = log.read_text(errors="replace").count("Accepted publickey") if log.exists() else 0
+    logins = twenty_scripts(project, cluster, "['true']")
     config = '{"execution": {"config": {"in_process": {}}}}'
 
     def launch(number: int) -> str:
@@ -73,4 +98,4 @@ def test_four_runs_of_twenty_scripts_at_once_make_one_login(
         assert len(set(re.findall(r"many_\d+ - STEP_SUCCESS", text))) == COUNT, text[-4000:]
     ids = {job for text in texts for job in re.findall(r"Job (\d+) submitted", text)}
     assert len(ids) == 4 * COUNT
-    assert log.read_text(errors="replace").count("Accepted publickey") - before == 1
+    assert logins.count() == 1

@@ -209,7 +209,7 @@ def test_exit_codes_signals_and_figures(slurm: Slurm) -> None:
     busy = "x = bytearray(150 * 2**20); import time; t = time.time()\nwhile time.time() - t < 3: pass"
     jobs = {
         "code": slurm.submit("exit 3"),
-        "signal": slurm.submit("kill -SEGV $$"),
+        "signal": slurm.submit("ulimit -c 0; kill -SEGV $$"),
         "output": slurm.submit("true", ("output", "/nonexistent/out")),
         "figures": slurm.submit(f"srun python3 -c '{busy}'", ("mem", "300M"), ("cpus-per-task", "2")),
     }
