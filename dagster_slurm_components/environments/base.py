@@ -33,6 +33,7 @@ class Activation:
         files: Extra files for the run directory, by relative path.
         wrapper: Command that runs the payload, put before it: ``apptainer exec image``. Empty for most.
         python: What ``PYTHON`` at the payload's head means inside the wrapper; empty without one.
+        needs: Paths on the host without which the job is not submitted: the environment's own mark that it is there.
     """
 
     steps: tuple[ActivationStep, ...] = ()
@@ -40,6 +41,7 @@ class Activation:
     files: Mapping[str, str] = field(default_factory=dict)
     wrapper: tuple[str, ...] = ()
     python: str = ""
+    needs: tuple[str, ...] = ()
 
     def arguments(self) -> bytes:
         """Return the content of ``activate.args``."""

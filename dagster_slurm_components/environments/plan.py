@@ -54,7 +54,9 @@ def plan_environment(environment: EnvironmentSpec, host: HostSpec, place: Place 
     """
     below = groundwork(environment)
     own = _own(environment, host, place)
-    return replace(own, steps=(*below.steps, *own.steps), files={**below.files, **own.files})
+    needs = () if place is None else (f"{place.folder}/.ready",)
+    files = {**below.files, **own.files}
+    return replace(own, steps=(*below.steps, *own.steps), files=files, needs=needs)
 
 
 def groundwork(environment: EnvironmentSpec) -> Activation:

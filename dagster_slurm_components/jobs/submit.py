@@ -29,6 +29,22 @@ class SubmitRejectedError(DagsterSlurmError):
         super().__init__(rejection.message, where=where, hint=rejection.hint)
 
 
+class EnvironmentLackingError(DagsterSlurmError):
+    """The job's environment is not on the host, or not any more; nothing was submitted.
+
+    Args:
+        lacking: What is not there.
+        where: The host.
+    """
+
+    def __init__(self, lacking: str, *, where: str) -> None:
+        super().__init__(
+            f"the job's environment is not there: {lacking}",
+            where=where,
+            hint="`dg-slurm env deploy` makes it.",
+        )
+
+
 def submit(
     satellite: Satellite,
     scheduler: Scheduler,
@@ -53,6 +69,7 @@ def submit(
 
     Raises:
         SubmitRejectedError: The scheduler's lasting no.
+        EnvironmentLackingError: The job's environment is not on the host.
         HostRefusedError: The host's or the login's no.
         DagsterSlurmError: A file of the job that can't be read, or an option that can't be written.
     """
@@ -69,6 +86,8 @@ def submit(
         else:
             if reply.job_id is not None:
                 return JobHandle(reply.job_id, run_dir, spec.identity.token, reply.outcome, sent_at)
+            if reply.outcome == "lacking":
+                raise EnvironmentLackingError(reply.detail, where=satellite.host.name)
             reason = _reason_to_wait(satellite, reply)
             tell(f"The job is not submitted yet: {reason}")
             wait = reply.retry_after or wait

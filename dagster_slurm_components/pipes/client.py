@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -10,9 +10,10 @@ import dagster as dg
 
 from dagster_slurm_components.environments.base import Activation
 from dagster_slurm_components.jobs.events import MESSAGES
+from dagster_slurm_components.jobs.model import JobSpec
 from dagster_slurm_components.jobs.outcome import JobOutcome, judge
 from dagster_slurm_components.jobs.retry import NextAttempt, next_attempt
-from dagster_slurm_components.jobs.submit import SubmitRejectedError
+from dagster_slurm_components.jobs.submit import EnvironmentLackingError, SubmitRejectedError
 from dagster_slurm_components.pipes.attempt import Attempt, Followed, environment
 from dagster_slurm_components.pipes.context import RunDirectoryContextInjector
 from dagster_slurm_components.pipes.dashboard import dashboard
@@ -87,18 +88,22 @@ class _Step:
         with dg.open_pipes_session(
             context=context, context_injector=injector, message_reader=reader, extras=dict(self.extras)
         ) as session:
-            spec = job_spec(
-                resolved,
-                launch.identity,
-                activation=self.activation,
-                context=injector.content,
-                env=environment(session.get_bootstrap_env_vars(), launch.run_dir),
-                changed=launch.changed,
-            )
+
+            def spec_with(activation: Activation) -> JobSpec:
+                return job_spec(
+                    resolved,
+                    launch.identity,
+                    activation=activation,
+                    context=injector.content,
+                    env=environment(session.get_bootstrap_env_vars(), launch.run_dir),
+                    changed=launch.changed,
+                )
+
+            spec = spec_with(self.activation)
             record(context.instance, context.run, launch, adopted=adopted)
             attempt = Attempt(context, resolved, self.place, self.guard, launch, adopted)
             try:
-                followed = attempt.run(spec, reader)
+                followed = self._run(attempt, spec, spec_with, reader)
             except SubmitRejectedError as error:
                 record_end(context.instance, context.run, launch.identity, "refused")
                 raise rejection(error, resolved) from error
@@ -121,6 +126,22 @@ class _Step:
             stderr=followed.stderr,
             figures=figures,
         )
+
+    def _run(
+        self,
+        attempt: Attempt,
+        spec: JobSpec,
+        spec_with: Callable[[Activation], JobSpec],
+        reader: RunDirectoryMessageReader,
+    ) -> Followed:
+        """Submit and follow; an environment that was there lately and is not any more is made first."""
+        try:
+            return attempt.run(spec, reader)
+        except EnvironmentLackingError as error:
+            tell = self.context.log.info
+            tell(f"Not submitted yet: {error.message}")
+            activation = activation_for(self.resolved, self.place, checked=True, tell=tell)
+        return attempt.run(spec_with(activation), reader)
 
     def _figures(self, followed: Followed) -> Mapping[str, Value]:
         found = dashboard(followed.ended.evidence.status, self.resolved.profile.profile)

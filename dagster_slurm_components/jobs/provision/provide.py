@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -27,6 +28,9 @@ from dagster_slurm_components.jobs.provision.store import disk_full, lacking, pi
 
 _BELIEVED = 3600.0
 """Seconds for which a plan is believed without asking the host for its platform and Pythons again."""
+
+_MEMO = 2
+"""Part of every memo's name: raised when what is remembered changes its form."""
 
 _LONGEST_WAIT = 60.0
 _FETCH_TIMEOUT = 3600.0
@@ -70,7 +74,7 @@ class Provided:
     Attributes:
         folder: Where it lies there.
         manifest: What it was published with.
-        state: ``ready``: it was there; ``built``: it was made now.
+        state: ``ready``: it was there; ``built``: it was made now; ``believed``: it was there lately.
         sent: Bytes that travelled for it.
         seconds: How long it took.
     """
@@ -80,6 +84,19 @@ class Provided:
     state: str
     sent: int = 0
     seconds: float = 0.0
+
+
+def remembered(request: Request, site: Site) -> Provided | None:
+    """Return the environment that these very inputs gave lately, without asking the host whether it is still there.
+
+    Whoever believes it lets the submission check it: its folder holds ``.ready``, or nothing is submitted.
+    """
+    memo = _memo(request, site)
+    known = recall("plans", memo) if memo else None
+    if known is None or abs(time.time() - known[1]) >= _BELIEVED:
+        return None
+    manifest = known[0]
+    return Provided(site.folder(manifest["key"]), manifest, "believed")
 
 
 def provide(
@@ -121,12 +138,13 @@ def _provide(
     request: Request, site: Site, progress: Progress, tell: Callable[[str], None], rebuild: bool
 ) -> Provided:
     began = time.monotonic()
-    memo = _memo(request, site)
-    known = recall("plans", memo) if memo and not rebuild else None
-    if known is not None and abs(time.time() - known[1]) < _BELIEVED:
-        found = published(site, known[0])
+    believed = None if rebuild else remembered(request, site)
+    if believed is not None:
+        found = published(site, believed.manifest["key"])
         if found is not None:
-            return Provided(site.folder(known[0]), found, "ready", seconds=time.monotonic() - began)
+            return dataclasses.replace(
+                believed, manifest=found, state="ready", seconds=time.monotonic() - began
+            )
     plan = plan_for(request, site, progress)
     found = None if rebuild else published(site, plan.key)
     if found is None and site.deployed:
@@ -138,8 +156,10 @@ def _provide(
             found = None if rebuild else published(site, plan.key)
             if found is None:
                 state, found, sent = make(plan, request, site, progress, tell, rebuild=rebuild)
+    memo = _memo(request, site)
     if memo:
-        remember("plans", memo, plan.key)
+        # What a job needs of it; the state of each file stays on the host.
+        remember("plans", memo, {name: value for name, value in found.items() if name != "installed"})
     return Provided(site.folder(plan.key), found, state, sent, time.monotonic() - began)
 
 
@@ -149,7 +169,7 @@ def _memo(request: Request, site: Site) -> str | None:
     if inputs is None:
         return None
     under = [request.under.arguments().decode("utf-8", "surrogateescape"), dict(request.under.files)]
-    return digest_of(site.satellite.host.name, site.workdir, request.spec.type, under, inputs)
+    return digest_of(_MEMO, site.satellite.host.name, site.workdir, request.spec.type, under, inputs)
 
 
 def published(site: Site, key: str) -> Mapping[str, Any] | None:
