@@ -85,7 +85,7 @@ class FaultySlurm(SlurmScheduler):
     """Slurm whose programs fail as told."""
 
     def __init__(self, programs: Path, folder: Path, fault: str, deaf: int) -> None:
-        super().__init__(f"{folder}/queue.json")
+        super().__init__(f"{folder}/queue")
         self._programs, self._folder, self._fault, self._deaf = programs, folder, fault, deaf
 
     def request(self, spec: JobSpec, run_dir: str, workdir: str) -> SubmitRequest:

@@ -92,7 +92,7 @@ def measure(folder: Path) -> dict[str, object]:
     pid = int(host.call("hello").result["pid"])
     limits = Limits()
     budget = Budget(f"{folder}/queue/budget.json", limits.queries_per_minute, limits.burst)
-    scheduler = SlurmScheduler(f"{folder}/queue/squeue.json", budget)
+    scheduler = SlurmScheduler(f"{folder}/queue", budget)
     watcher = WatcherThread(
         Watcher(
             satellite,

@@ -45,6 +45,59 @@ class HostFacts:
 
 
 @dataclass(frozen=True)
+class Budget:
+    """Slurm queries that all processes on all machines may make together.
+
+    Attributes:
+        path: The file on the host that keeps it; who names the same file shares the budget.
+        per_minute: Queries that refill it.
+        burst: The most it holds.
+    """
+
+    path: str
+    per_minute: float
+    burst: float
+
+
+@dataclass(frozen=True)
+class QueueQuery:
+    """The queue's answer that all share; see ``satellite.snapshot``.
+
+    Attributes:
+        path: The file on the host that holds it.
+        argv: The query.
+        max_age: Seconds for which an answer is believed.
+        query_timeout: Seconds for the query.
+        budget: What it counts against.
+    """
+
+    path: str
+    argv: Sequence[str]
+    max_age: float
+    query_timeout: float
+    budget: Budget | None = None
+
+
+@dataclass(frozen=True)
+class JobLimit:
+    """How many jobs there may be at once; see ``satellite.Places``.
+
+    Attributes:
+        jobs: The most.
+        path: The file on the host that keeps account; who names the same file shares the places.
+        window: Seconds within which a submitted job shows in the queue.
+        snapshot: The queue's answer; nothing where jobs are processes.
+        live: Regular expression whose group 1 is the id in a line about a job that takes a place.
+    """
+
+    jobs: int
+    path: str
+    window: float
+    snapshot: QueueQuery | None = None
+    live: str = ""
+
+
+@dataclass(frozen=True)
 class SubmitRequest:
     """One submission; see ``satellite.submit`` for the meaning of each field.
 
@@ -58,9 +111,11 @@ class SubmitRequest:
         id_pattern: Regular expression whose group 1 is the id in a line of the command's output.
         lookup_pattern: The same for a line of the lookups' output.
         ambiguous: Regular expressions of error texts after which the job may exist all the same.
+        needs: Paths on the host without which nothing is submitted.
         window: Seconds for which a job may exist without a lookup showing it.
         command_timeout: Seconds for the command and for each lookup.
         lock_timeout: Seconds to wait for another submission of the same run directory.
+        limit: How many jobs there may be, if that is limited.
     """
 
     run_dir: str
@@ -72,9 +127,11 @@ class SubmitRequest:
     id_pattern: str = r"^(\d+)(;|$)"
     lookup_pattern: str = r"^(\d+)\|"
     ambiguous: Sequence[str] = ()
+    needs: Sequence[str] = ()
     window: float = 300.0
     command_timeout: float = 60.0
     lock_timeout: float = 60.0
+    limit: JobLimit | None = None
 
 
 @dataclass(frozen=True)
@@ -83,17 +140,18 @@ class SubmitReply:
 
     Attributes:
         outcome: ``submitted`` now, ``known`` from the ledger, ``adopted`` as a lookup found it, ``rejected``
-            by the command, or ``uncertain``: nobody knows yet, ask again.
+            by the command, ``lacking`` what the job needs there, ``full``: there are as many jobs as there may be,
+            ask again, or ``uncertain``: nobody knows yet, ask again.
         job_id: The job, for the first three outcomes.
         returncode: Of the command that decided.
         stdout: What it printed.
         stderr: What it printed as errors.
         retry_after: Seconds after which asking again can decide.
-        detail: Why it is uncertain.
+        detail: Why it is uncertain or full, or what is lacking.
         others: Further jobs that carry the token; there should be none.
     """
 
-    outcome: Literal["submitted", "known", "adopted", "rejected", "uncertain"]
+    outcome: Literal["submitted", "known", "adopted", "rejected", "lacking", "full", "uncertain"]
     job_id: str | None = None
     returncode: int | None = None
     stdout: str = ""
@@ -159,21 +217,6 @@ class Snapshot:
 
 
 @dataclass(frozen=True)
-class Budget:
-    """Slurm queries that all processes on all machines may make together.
-
-    Attributes:
-        path: The file on the host that keeps it; who names the same file shares the budget.
-        per_minute: Queries that refill it.
-        burst: The most it holds.
-    """
-
-    path: str
-    per_minute: float
-    burst: float
-
-
-@dataclass(frozen=True)
 class Completed:
     """A command that ended; ``truncated`` when it printed more than was kept."""
 
@@ -236,7 +279,7 @@ class Satellite:
 
     def submit(self, request: SubmitRequest, bundle: bytes) -> SubmitReply:
         """Unpack a bundle (tar or tar.gz) and submit it, once, however often this is called."""
-        commands = 2 + len(request.lookups)
+        commands = 2 + len(request.lookups) + (request.limit is not None)
         timeout = request.lock_timeout + commands * request.command_timeout + _MARGIN
         params = dataclasses.asdict(request)
         return SubmitReply(**self._call("submit", bundle, timeout=timeout, **params).result)

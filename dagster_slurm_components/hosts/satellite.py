@@ -713,11 +713,13 @@ def _stored_snapshot(path: bytes, argv: Sequence[str], max_age: float) -> Option
     # abs(): an answer from the future means that a clock was set back, or that two login nodes differ.
     if stored.pop("argv") != list(argv) or abs(time.time() - stored["taken"]) > max_age:
         return None
+    stored.pop("asked", None)
     return dict(stored)
 
 
 def _take_snapshot(path: bytes, argv: Sequence[str], timeout: float) -> Result:
     command, environment = locate([native(word) for word in argv])
+    asked = time.time()
     done = execute(command, environment, timeout=timeout, cap=SNAPSHOT_CAP)
     if done.truncated:
         # A cut queue would make its missing jobs look vanished.
@@ -729,7 +731,8 @@ def _take_snapshot(path: bytes, argv: Sequence[str], timeout: float) -> Result:
         "timed_out": done.timed_out,
         "taken": time.time(),
     }
-    write_atomically(path, json.dumps(dict(taken, argv=list(argv))).encode("ascii"))
+    # When it was asked, too: a job submitted while the query ran need not be in it.
+    write_atomically(path, json.dumps(dict(taken, argv=list(argv), asked=asked)).encode("ascii"))
     return taken
 
 
@@ -911,13 +914,10 @@ def submit(
     token: str,
     mode: str,
     argv: Sequence[str],
-    lookups: Sequence[Sequence[str]] = (),
-    id_pattern: str = r"^(\d+)(;|$)",
-    lookup_pattern: str = r"^(\d+)\|",
-    ambiguous: Sequence[str] = (),
-    window: float = 300.0,
-    command_timeout: float = 60.0,
     lock_timeout: float = 60.0,
+    needs: Sequence[str] = (),
+    limit: Optional[Result] = None,
+    **command: Any,
 ) -> Tuple[Result, bytes]:
     """Unpack a bundle and submit it, once, however often this is called and wherever it was cut off before.
 
@@ -928,23 +928,24 @@ def submit(
         token: The job's mark; the same at every call for this run directory.
         mode: ``command``: ``argv`` submits and prints the job's id; ``process``: ``argv`` is the job.
         argv: Run in ``run_dir``.
-        lookups: Commands that list jobs that carry the token, asked when an earlier call's end is not known.
-            One that fails proves nothing, and nothing is submitted then.
-        id_pattern: Regular expression; group 1 is the id in a line of the command's output; the last counts.
-        lookup_pattern: The same for the lookups' output.
-        ambiguous: Regular expressions of error texts after which the job may exist all the same.
-        window: How long a job may exist without a lookup showing it.
-        command_timeout: For the command and for each lookup.
         lock_timeout: How long to wait for another call on the same run directory.
+        needs: Paths without which nothing is submitted.
+        limit: How many jobs there may be (``Places``), if that is limited.
+        command: How to read what the command says (``Command``), for mode ``command``.
 
     Returns:
-        ``outcome``: ``submitted``, ``known`` (by the ledger), ``adopted`` (found by a lookup), ``rejected``
-        or ``uncertain`` (ask again, after ``retry_after`` seconds if given); ``job_id``; ``returncode``,
-        ``stdout`` and ``stderr`` of the command that decided; ``detail``; ``others``: more jobs with this
-        token (there should be none).
+        ``outcome``: ``submitted``, ``known`` (by the ledger), ``adopted`` (found by a lookup), ``rejected``,
+        ``lacking`` (one of ``needs``, told in ``detail``), ``full`` (by ``limit``; ask again later) or
+        ``uncertain`` (ask again, after ``retry_after`` seconds if given); ``job_id``; ``returncode``, ``stdout``
+        and ``stderr`` of the command that decided; ``detail``; ``others``: more jobs with this token (there
+        should be none).
     """
-    if mode not in ("command", "process") or (mode == "command" and not lookups):
+    if mode not in ("command", "process") or (mode == "command" and not command.get("lookups")):
         raise Failure("bad_request", "mode is 'process', or 'command' with at least one lookup")
+    try:
+        how = Command(**command)
+    except TypeError as error:
+        raise Failure("bad_request", f"submit: {error}") from error
     folder = os.path.normpath(native(run_dir))
     _check_below(folder, native(workdir))
     make_folder(os.path.dirname(folder))
@@ -952,21 +953,74 @@ def submit(
         ledger = Ledger(folder)
         if ledger.token not in (None, token):
             raise Failure("token_mismatch", f"{run_dir} belongs to {ledger.token}, not {token}")
-        if mode == "process" and ledger.job_id is not None and not ledger.released:
-            _settle_start(folder, ledger)
-        if ledger.job_id is not None:
-            return {"outcome": "known", "job_id": ledger.job_id}, b""
-        if mode == "process":
-            unpack(blob, folder, token)
-            return _start(folder, argv), b""
-        if ledger.intent is not None:
-            found = _look_up(ledger, lookups, lookup_pattern, command_timeout) or _wait(ledger, window)
-            if found is not None:
-                return found, b""
-        command, environment = locate([native(word) for word in argv])
-        ledger = unpack(blob, folder, token)
-        done = execute(command, environment, folder, timeout=command_timeout)
-        return _conclude(ledger, done, id_pattern, ambiguous), b""
+        places = Places(limit, token)
+        reply = _known_process(folder, ledger) if mode == "process" else _known_job(ledger, how)
+        if reply is None:
+            reply = _lacking(needs)
+        if reply is None and not places.take():
+            reply = places.full()
+        if reply is None:
+            try:
+                reply = _submit_new(blob, folder, token, argv, how if mode == "command" else None)
+            except (OSError, Failure):
+                places.settle({"outcome": "rejected"})
+                raise
+        places.settle(reply)
+        return reply, b""
+
+
+class Command(NamedTuple):
+    """How a command that submits is to be understood.
+
+    Attributes:
+        lookups: Commands that list jobs that carry the token, asked when an earlier call's end is not known.
+            One that fails proves nothing, and nothing is submitted then.
+        id_pattern: Regular expression; group 1 is the id in a line of the command's output; the last counts.
+        lookup_pattern: The same for the lookups' output.
+        ambiguous: Regular expressions of error texts after which the job may exist all the same.
+        window: How long a job may exist without a lookup showing it.
+        command_timeout: For the command and for each lookup.
+    """
+
+    lookups: Sequence[Sequence[str]] = ()
+    id_pattern: str = r"^(\d+)(;|$)"
+    lookup_pattern: str = r"^(\d+)\|"
+    ambiguous: Sequence[str] = ()
+    window: float = 300.0
+    command_timeout: float = 60.0
+
+
+def _known_job(ledger: Ledger, how: Command) -> Optional[Result]:
+    """Return the job of an earlier call, or why nobody knows yet whether there is one."""
+    if ledger.job_id is not None:
+        return {"outcome": "known", "job_id": ledger.job_id}
+    if ledger.intent is not None:
+        return _look_up(ledger, how) or _wait(ledger, how.window)
+    return None
+
+
+def _known_process(folder: bytes, ledger: Ledger) -> Optional[Result]:
+    """Return the process of an earlier call, if it became the job."""
+    if ledger.job_id is not None and not ledger.released:
+        _settle_start(folder, ledger)
+    return None if ledger.job_id is None else {"outcome": "known", "job_id": ledger.job_id}
+
+
+def _lacking(needs: Sequence[str]) -> Optional[Result]:
+    missing = [path for path in needs if not os.path.lexists(native(path))]
+    return {"outcome": "lacking", "detail": missing[0]} if missing else None
+
+
+def _submit_new(
+    blob: bytes, folder: bytes, token: str, argv: Sequence[str], how: Optional[Command]
+) -> Result:
+    if how is None:
+        unpack(blob, folder, token)
+        return _start(folder, argv)
+    command, environment = locate([native(word) for word in argv])
+    ledger = unpack(blob, folder, token)
+    done = execute(command, environment, folder, timeout=how.command_timeout)
+    return _conclude(ledger, done, how)
 
 
 def _check_below(folder: bytes, workdir: bytes) -> None:
@@ -975,17 +1029,15 @@ def _check_below(folder: bytes, workdir: bytes) -> None:
         raise Failure("outside", f"{as_text(folder)} is not below {as_text(workdir)}")
 
 
-def _look_up(
-    ledger: Ledger, lookups: Sequence[Sequence[str]], pattern: str, timeout: float
-) -> Optional[Result]:
+def _look_up(ledger: Ledger, how: Command) -> Optional[Result]:
     failed = None
-    for lookup in lookups:
+    for lookup in how.lookups:
         command, environment = locate([native(word) for word in lookup])
-        done = execute(command, environment, timeout=timeout)
+        done = execute(command, environment, timeout=how.command_timeout)
         if done.returncode != 0:
             failed = dict(_said(done), outcome="uncertain", detail=f"{lookup[0]} failed")
             continue
-        ids = _ids(pattern, done.stdout)
+        ids = _ids(how.lookup_pattern, done.stdout)
         if ids:
             ledger.append(("job_id", ids[0]), ("adopted", int(time.time())))
             return {"outcome": "adopted", "job_id": ids[0], "others": ids[1:]}
@@ -1010,8 +1062,8 @@ def _wait(ledger: Ledger, window: float) -> Optional[Result]:
     }
 
 
-def _conclude(ledger: Ledger, done: Completed, id_pattern: str, ambiguous: Sequence[str]) -> Result:
-    ids = _ids(id_pattern, done.stdout) if done.returncode == 0 else []
+def _conclude(ledger: Ledger, done: Completed, how: Command) -> Result:
+    ids = _ids(how.id_pattern, done.stdout) if done.returncode == 0 else []
     if ids:
         ledger.append(("job_id", ids[-1]), ("submitted", int(time.time())))
         return dict(_said(done), outcome="submitted", job_id=ids[-1])
@@ -1019,7 +1071,7 @@ def _conclude(ledger: Ledger, done: Completed, id_pattern: str, ambiguous: Seque
         return dict(_said(done), outcome="uncertain", detail="the command did not end in time")
     if done.returncode == 0:
         return dict(_said(done), outcome="uncertain", detail="the command printed no job id")
-    for pattern in ambiguous:
+    for pattern in how.ambiguous:
         if re.search(pattern, as_text(done.stderr)):
             return dict(_said(done), outcome="uncertain", detail="the job may exist all the same")
     ledger.append(("rejected", int(time.time())))
@@ -1157,6 +1209,120 @@ def _settle_start(folder: bytes, ledger: Ledger) -> None:
         if time.monotonic() > patience:  # a process forked from its starter may hold the gate's pipe open
             os.kill(pid, signal.SIGKILL)
         time.sleep(0.02)
+
+
+# ----------------------------------------------------------------------------------------------------- PLACES
+
+
+class Places:
+    """The places that a limited number of jobs may take, in a file: all processes on all machines share it.
+
+    A place is taken before a job is submitted and noted with the job's id after it. The notes are believed until a
+    younger answer of the queue holds the job, or should hold it. So no submission asks Slurm, and none is too many;
+    only where all places seem taken is the queue's shared answer renewed, within the budget.
+
+    Args:
+        limit: ``jobs`` (the most there may be), ``path`` (the file), ``window`` (seconds within which a job shows in
+            the queue), and for Slurm ``snapshot`` (the parameters of ``snapshot``) and ``live`` (a regular
+            expression; group 1 is the id in a line about a job that takes a place). Without ``snapshot`` jobs are
+            processes, and looked at themselves. Nothing: there are places without end.
+        token: The mark of the job in question.
+    """
+
+    SLACK = 2.0
+    """Seconds by which the clocks of two login nodes may differ."""
+
+    def __init__(self, limit: Optional[Result], token: str) -> None:
+        self._limit = limit or {}
+        self._token = token
+        self._asked = 0.0
+        self._seen: List[str] = []
+        self._noted: Dict[str, Result] = {}
+
+    def take(self) -> bool:
+        """Take a place; return whether there was one."""
+        if not self._limit or self._take(known=False):
+            return True
+        if self._limit.get("snapshot"):
+            with contextlib.suppress(Failure):  # over budget, or nobody answers: what is known has to do
+                snapshot(b"", **self._limit["snapshot"])
+        return self._take(known=True)
+
+    def full(self) -> Result:
+        """Return the reply of a submission that has to wait."""
+        most = self._limit["jobs"]
+        said = f"{len(self._others())} jobs wait or run, and limits.max_submit_jobs is {most}"
+        return {"outcome": "full", "detail": said}
+
+    def settle(self, reply: Result) -> None:
+        """Note what became of a submission; one whose end nobody knows keeps its place for a while."""
+        outcome = reply["outcome"]
+        if not self._limit or outcome in ("full", "lacking", "uncertain"):
+            return
+        with self._open():
+            if outcome == "rejected":
+                self._noted.pop(self._token, None)
+            elif outcome != "known" or self._token in self._noted:
+                self._noted[self._token] = {"at": time.time(), "job_id": reply["job_id"]}
+
+    def _take(self, known: bool) -> bool:
+        with self._open():
+            # The first of all asks the queue: what was submitted before there was a file counts as well.
+            unknown = bool(self._limit.get("snapshot")) and not self._asked and not known
+            if unknown or len(self._others()) >= int(self._limit["jobs"]):
+                return False
+            self._noted[self._token] = {"at": time.time(), "job_id": None}
+            return True
+
+    def _others(self) -> Set[str]:
+        notes = [(token, note) for token, note in self._noted.items() if token != self._token]
+        return set(self._seen) | {note["job_id"] or token for token, note in notes}
+
+    @contextlib.contextmanager
+    def _open(self) -> Iterator[None]:
+        path = native(self._limit["path"])
+        make_folder(os.path.dirname(path))
+        with locked(path + b".lock", 60.0):
+            with contextlib.suppress(FileNotFoundError), open(path, "rb") as file:
+                kept = json.loads(file.read().decode("ascii"))
+                self._asked, self._seen, self._noted = kept["asked"], kept["seen"], kept["noted"]
+            self._learn()
+            yield
+            kept = {"asked": self._asked, "seen": self._seen, "noted": self._noted}
+            write_atomically(path, json.dumps(kept).encode("ascii"))
+
+    def _learn(self) -> None:
+        query = self._limit.get("snapshot")
+        if query is None:
+            self._learn_of_processes()
+            return
+        try:
+            with open(native(query["path"]), "rb") as file:
+                told = json.loads(file.read().decode("ascii"))
+        except FileNotFoundError:
+            return
+        asked = told.get("asked", 0.0)
+        failed = told["returncode"] != 0 or told["timed_out"] or "error" in told["stderr"]
+        if failed or asked <= self._asked or told["argv"] != list(query["argv"]):
+            return
+        self._asked, self._seen = asked, _ids(self._limit["live"], native(told["stdout"]))
+        self._noted = {token: note for token, note in self._noted.items() if not self._outdated(note)}
+
+    def _outdated(self, note: Result) -> bool:
+        if note["job_id"] in self._seen:
+            return True
+        patience = float(self._limit["window"]) if note["job_id"] is None else 0.0
+        return bool(note["at"] + patience + self.SLACK < self._asked)
+
+    def _learn_of_processes(self) -> None:
+        ids = {token: (note["job_id"] or "").partition(":") for token, note in self._noted.items()}
+        starts = identify([int(pid) for pid, _, _ in ids.values() if pid])
+        oldest = time.time() - float(self._limit["window"])
+        self._noted = {
+            token: note
+            for token, note in self._noted.items()
+            if (starts.get(int(ids[token][0])) == ids[token][2] if note["job_id"] else note["at"] > oldest)
+        }
 
 
 # ----------------------------------------------------------------------------------------------------- SERVE

@@ -7,7 +7,14 @@ from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 from dagster_slurm_components.errors import HostUnreachableError
-from dagster_slurm_components.hosts.client import Budget, Process, Satellite, SubmitRequest
+from dagster_slurm_components.hosts.client import (
+    Budget,
+    JobLimit,
+    Process,
+    QueueQuery,
+    Satellite,
+    SubmitRequest,
+)
 from dagster_slurm_components.jobs.cadence import query_interval
 from dagster_slurm_components.jobs.model import JobHandle, JobSpec
 from dagster_slurm_components.jobs.reconcile import Patience
@@ -20,7 +27,7 @@ from dagster_slurm_components.slurm.accounting import (
 )
 from dagster_slurm_components.slurm.control import parse_scancel, scancel
 from dagster_slurm_components.slurm.header import escape_pattern, render_header
-from dagster_slurm_components.slurm.queue import QueueRow, parse_squeue, squeue, squeue_by_name
+from dagster_slurm_components.slurm.queue import LIVE, QueueRow, parse_squeue, squeue, squeue_by_name
 from dagster_slurm_components.slurm.rejections import AMBIGUOUS
 from dagster_slurm_components.slurm.replies import query_failure
 from dagster_slurm_components.slurm.submit import sbatch
@@ -29,6 +36,8 @@ _TIMEOUT = 60.0
 _VISIBLE = 120.0
 """Seconds within which a job that sbatch made shows in the queue: twice what sbatch itself may take, as one that its
 satellite left behind goes on, and slurmctld may work off a late request."""
+_STARTS = 30.0
+"""Seconds within which a process is started."""
 _YESTERDAY = 2 * 86400
 
 
@@ -86,13 +95,25 @@ class Scheduler(Protocol):
 
 
 class ProcessScheduler:
-    """A plain process on the host: the laptop's way, and a workstation's without Slurm."""
+    """A plain process on the host: the laptop's way, and a workstation's without Slurm.
+
+    Args:
+        folder: Where the host keeps what all who submit share.
+        max_submit_jobs: The most jobs that may run at once, if that is limited.
+    """
 
     name = "process"
     metered = False
     has_accounting = False
     first_query = 1.0
     patience = Patience(settle=2.0, explanation=0.0, absence=2.0)
+
+    def __init__(self, folder: str = "", max_submit_jobs: int | None = None) -> None:
+        self._limit = (
+            None
+            if max_submit_jobs is None
+            else JobLimit(max_submit_jobs, f"{folder}/submitted.json", _STARTS)
+        )
 
     def header(self, spec: JobSpec, run_dir: str) -> str:
         """Return the interpreter line alone."""
@@ -106,6 +127,7 @@ class ProcessScheduler:
             token=spec.identity.token,
             mode="process",
             argv=("/bin/bash", f"{run_dir}/job.sh", run_dir),
+            needs=spec.activation.needs,
         )
 
     def queue(self, satellite: Satellite, handles: Sequence[JobHandle]) -> Mapping[str, QueueRow] | None:
@@ -147,8 +169,10 @@ class SlurmScheduler:
     """Slurm.
 
     Args:
-        snapshot: Where the host keeps the queue's newest answer for all who ask, on any machine.
+        folder: Where the host keeps what all share who ask and submit, on any machine: the queue's newest answer, and
+            the places of a limited number of jobs.
         budget: Queries that all who ask may make together.
+        max_submit_jobs: The most jobs that may wait or run at once, if that is limited.
     """
 
     name = "slurm"
@@ -157,9 +181,16 @@ class SlurmScheduler:
     first_query = 3.0
     patience = Patience()
 
-    def __init__(self, snapshot: str, budget: Budget | None = None) -> None:
-        self._snapshot = snapshot
+    def __init__(self, folder: str, budget: Budget | None = None, max_submit_jobs: int | None = None) -> None:
+        self._snapshot = f"{folder}/squeue.json"
         self._budget = budget
+        self._limit: JobLimit | None = None
+        if max_submit_jobs is not None:
+            # An answer is believed for as long as the budget takes to allow the next question.
+            age = max(self.first_query, 60.0 / budget.per_minute) if budget else self.first_query
+            query = QueueQuery(self._snapshot, tuple(squeue()), age, _TIMEOUT, budget)
+            places = f"{folder}/submitted.json"
+            self._limit = JobLimit(max_submit_jobs, places, _VISIBLE, query, LIVE)
 
     def header(self, spec: JobSpec, run_dir: str) -> str:
         """Render the ``#SBATCH`` lines: the user's options, then those that belong to this project."""
@@ -187,8 +218,10 @@ class SlurmScheduler:
             argv=tuple(sbatch(f"{run_dir}/job.sh", arguments)),
             lookups=(tuple(squeue_by_name(name)), tuple(sacct_by_name(name, since=since))),
             ambiguous=tuple(f"(?i){pattern}" for pattern in AMBIGUOUS),
+            needs=spec.activation.needs,
             window=_VISIBLE,
             command_timeout=_TIMEOUT,
+            limit=self._limit,
         )
 
     def queue(self, satellite: Satellite, handles: Sequence[JobHandle]) -> Mapping[str, QueueRow] | None:

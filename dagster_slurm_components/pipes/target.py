@@ -56,13 +56,13 @@ def target(loaded: LoadedProfile) -> Target:
 def _make(profile: Profile) -> Target:
     satellite = Satellite(connect(profile.host))
     workdir = absolute_workdir(profile.workdir, satellite)
+    queue, limits = f"{workdir}/queue", profile.limits
     scheduler: Scheduler
     if profile.scheduler == "slurm":
-        limits = profile.limits
-        budget = Budget(f"{workdir}/queue/budget.json", limits.queries_per_minute, limits.burst)
-        scheduler = SlurmScheduler(snapshot=f"{workdir}/queue/squeue.json", budget=budget)
+        budget = Budget(f"{queue}/budget.json", limits.queries_per_minute, limits.burst)
+        scheduler = SlurmScheduler(queue, budget, limits.max_submit_jobs)
     else:
-        scheduler = ProcessScheduler()
+        scheduler = ProcessScheduler(queue, limits.max_submit_jobs)
     watcher = Watcher(
         satellite,
         scheduler,

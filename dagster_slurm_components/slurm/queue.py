@@ -33,6 +33,10 @@ _FORMAT = ",".join(f"{column}:|" for column in _COLUMNS)
 # shows hidden partitions; without it a job there looks vanished.
 _ARGUMENTS = ("--me", "--all", "--states=all", "--noheader", f"--Format={_FORMAT}")
 
+_OVER = "|".join(name for name, row in states.STATES.items() if row.phase is states.Phase.TERMINAL)
+LIVE = rf"^\s*(\d[^|\s]*)\s*\|(?!\s*(?:{_OVER})\s*\|)"
+"""Regular expression of a line of squeue's answer about a job that is not over; group 1 is its id."""
+
 
 @dataclass(frozen=True)
 class QueueRow:

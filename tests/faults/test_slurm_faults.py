@@ -28,7 +28,7 @@ def fake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeSlurm:
 
 @pytest.fixture
 def scheduler(tmp_path: Path) -> SlurmScheduler:
-    return SlurmScheduler(f"{tmp_path}/queue/squeue.json")
+    return SlurmScheduler(f"{tmp_path}/queue")
 
 
 def handles(*ids: str) -> list[JobHandle]:
@@ -125,7 +125,7 @@ def test_f43_a_job_moved_to_another_partition_is_the_same_job(
 ) -> None:
     for number, partition in enumerate(["debug", "long"], start=1):
         fake.answer("squeue", ROW.format(id=7, state="PENDING", partition=partition), call=number)
-        rows = SlurmScheduler(f"{tmp_path}/{number}.json").queue(local, handles("7"))
+        rows = SlurmScheduler(f"{tmp_path}/{number}").queue(local, handles("7"))
         assert rows is not None
         assert rows["7"].partition == partition
 

@@ -17,10 +17,10 @@ from dagster_slurm_components.hosts.client import SubmitReply, SubmitRequest
 from dagster_slurm_components.jobs.bundle import bundle, env_file
 from dagster_slurm_components.jobs.model import JobIdentity, JobSpec, PayloadFile
 from dagster_slurm_components.jobs.schedulers import ProcessScheduler, SlurmScheduler
-from dagster_slurm_components.jobs.submit import SubmitRejectedError, submit
+from dagster_slurm_components.jobs.submit import EnvironmentLackingError, SubmitRejectedError, submit
 from dagster_slurm_components.launchers.base import LaunchPlan
 
-SLURM = SlurmScheduler("/w/queue/squeue.json")
+SLURM = SlurmScheduler("/w/queue")
 
 
 def job(**changes: object) -> JobSpec:
@@ -64,6 +64,14 @@ def test_one_call_submits() -> None:
     assert request.run_dir == "/w/runs/run-1/train/0"
     assert request.argv == ("sbatch", "--parsable", "/w/runs/run-1/train/0/job.sh", "/w/runs/run-1/train/0")
     assert all(job().identity.job_name in " ".join(lookup) for lookup in request.lookups)
+
+
+def test_what_the_job_needs_is_asked_for_in_the_same_call() -> None:
+    spec = job(activation=Activation(needs=("/w/envs/k/.ready",)))
+    for scheduler in (SLURM, ProcessScheduler()):
+        assert scheduler.request(spec, "/w/run", "/w").needs == ("/w/envs/k/.ready",)
+    with pytest.raises(EnvironmentLackingError, match="/w/envs/k/"):
+        go([SubmitReply("lacking", detail="/w/envs/k/.ready")])
 
 
 def test_f08_a_lost_reply_is_asked_again_with_the_same_token_and_bundle() -> None:
