@@ -1,0 +1,53 @@
+"""One of two processes that submit jobs under a common limit.
+
+Run as ``python places_driver.py WORKDIR LIMIT FIRST COUNT NAMES``. Prints the ids of its jobs.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+
+from dagster_slurm_components.environments.base import Activation
+from dagster_slurm_components.hosts.client import Budget, Satellite
+from dagster_slurm_components.hosts.local import InProcessHost
+from dagster_slurm_components.jobs.model import JobIdentity, JobSpec
+from dagster_slurm_components.jobs.schedulers import SlurmScheduler
+from dagster_slurm_components.jobs.submit import submit
+from dagster_slurm_components.launchers.base import LaunchPlan
+
+
+class OwnJobs(SlurmScheduler):
+    """Slurm, whose queue holds these jobs alone: other tests use the same cluster as the same user."""
+
+    def __init__(self, folder: str, limit: int, names: str) -> None:
+        super().__init__(folder, Budget(f"{folder}/budget.json", 60, 60), limit)
+        assert self._limit is not None
+        assert self._limit.snapshot is not None
+        query = replace(self._limit.snapshot, argv=(*self._limit.snapshot.argv, f"--name={names}"), max_age=1)
+        self._limit = replace(self._limit, snapshot=query)
+
+
+def main() -> None:
+    """Submit and print the ids."""
+    workdir, names = sys.argv[1], sys.argv[5]
+    limit, first, count = (int(word) for word in sys.argv[2:5])
+    scheduler = OwnJobs(f"{workdir}/queue", limit, names)
+    satellite = Satellite(InProcessHost())
+    plan = LaunchPlan(script="exec sleep 2\n", payload=("true",))
+    options = (("time", "5"), ("mem", "10"))
+
+    def one(number: int) -> str:
+        spec = JobSpec(JobIdentity("limit", f"place{number}"), plan, Activation(), sbatch=options)
+        return submit(
+            satellite, scheduler, spec, workdir, sleep=lambda seconds: time.sleep(min(seconds, 0.5))
+        ).job_id
+
+    with ThreadPoolExecutor(count) as pool:
+        print(" ".join(pool.map(one, range(first, first + count))))
+
+
+if __name__ == "__main__":
+    main()
