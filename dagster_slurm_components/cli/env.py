@@ -95,7 +95,7 @@ def _context(profile: str | None, folder: Path) -> Iterator[Context]:
     with errors_told():
         loaded = load_profile(profile, start=folder)
         place = target(loaded)
-        site = Site([place.satellite], place.workdir, loaded.name)
+        site = Site(place.satellite, place.workdir, loaded.name)
         unused = duration_seconds(loaded.profile.retention.environments)
         yield Context(site, folder, loaded.name, unused)
 

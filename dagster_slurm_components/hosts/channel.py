@@ -45,6 +45,13 @@ class Dialer(Protocol):
             HostRefusedError: It, or our check of it, said no.
         """
 
+    def extend(self, pipe: Pipe) -> Pipe | None:
+        """Return a further pipe to a satellite over the connection of ``pipe``, or None where there is no such way.
+
+        Raises:
+            HostError: The host allows no more, or is lost.
+        """
+
 
 @dataclass
 class _Waiting:
@@ -59,10 +66,14 @@ def _request(number: int, op: str, params: Mapping[str, Any], timeout: float) ->
 
 
 class Channel:
-    """One connection to a satellite."""
+    """One connection to a satellite.
+
+    Attributes:
+        pipe: What it talks on.
+    """
 
     def __init__(self, pipe: Pipe, name: str) -> None:
-        self._pipe = pipe
+        self.pipe = pipe
         self._name = name
         self._numbers = itertools.count(1)
         self._waiting: dict[int, _Waiting] = {}
@@ -96,7 +107,7 @@ class Channel:
     def close(self) -> None:
         """End the connection; waiting calls raise HostUnreachableError."""
         self._lose("closed")
-        self._pipe.close()
+        self.pipe.close()
 
     def _send(self, op: str, params: Mapping[str, Any], blob: bytes, timeout: float) -> _Waiting:
         number = next(self._numbers)
@@ -112,7 +123,7 @@ class Channel:
         if not self._writing.acquire(timeout=timeout):
             raise self._unreachable(f"could not send {op!r} within {timeout:g} s")
         try:
-            self._pipe.write(frame)
+            self.pipe.write(frame)
         except (OSError, EOFError) as error:
             self._lose(str(error) or type(error).__name__)
         finally:
@@ -139,10 +150,10 @@ class Channel:
         except (OSError, EOFError, satellite.FrameError) as error:
             reason = str(error) or type(error).__name__
         self._lose(reason)
-        self._pipe.close()
+        self.pipe.close()
 
     def _read(self, size: int) -> bytes:
-        return self._pipe.read(size)
+        return self.pipe.read(size)
 
     def _lose(self, reason: str) -> None:
         with self._state:

@@ -11,6 +11,7 @@ from typing import Any
 from dagster_slurm_components.errors import HostError, HostRefusedError, HostUnreachableError
 from dagster_slurm_components.hosts.base import Reply
 from dagster_slurm_components.hosts.channel import Channel, Dialer
+from dagster_slurm_components.hosts.lanes import LARGE, Lanes
 
 _REFUSED_PAUSE = 30.0
 _LONGEST_PAUSE = 60.0
@@ -27,6 +28,8 @@ class RemoteHost:
     Args:
         dialer: How to reach it.
         interval: Least seconds between two attempts.
+        channels: How many there may be on the connection while large uploads are under way. sshd allows ten sessions
+            (MaxSessions), and others want some, too.
         clock: A monotonic clock, in seconds.
         jitter: Between 0 and 1; keeps those who lost a host together from coming back together.
     """
@@ -36,6 +39,7 @@ class RemoteHost:
         dialer: Dialer,
         *,
         interval: float = 15.0,
+        channels: int = 4,
         clock: Callable[[], float] = time.monotonic,
         jitter: Callable[[], float] = random.random,
     ) -> None:
@@ -45,6 +49,7 @@ class RemoteHost:
         self._jitter = jitter
         self._dialing = threading.Lock()
         self._channel: Channel | None = None
+        self._lanes = Lanes(dialer, channels - 1)
         self._failures = 0
         self._failure: HostError | None = None
         self._not_before = 0.0
@@ -67,8 +72,12 @@ class RemoteHost:
     def call(
         self, op: str, params: Mapping[str, Any] | None = None, blob: bytes = b"", *, timeout: float = 60.0
     ) -> Reply:
-        """Do one operation; see ``Host.call``."""
-        return self._connected().call(op, params or {}, blob, timeout)
+        """Do one operation; see ``Host.call``. Large uploads that are under way together share several channels."""
+        channel = self._connected()
+        if op != "put" or len(blob) < LARGE:
+            return channel.call(op, params or {}, blob, timeout)
+        with self._lanes.lane(channel) as lane:
+            return lane.call(op, params or {}, blob, timeout)
 
     def connect(self) -> None:
         """Connect now, whatever pause is left: a person asked for it."""
@@ -81,6 +90,7 @@ class RemoteHost:
         with self._dialing:
             channel, self._channel = self._channel, None
             self._not_before = 0.0 if self._failure is None else self._not_before
+        self._lanes.close()
         if channel is not None:
             channel.close()
 

@@ -34,6 +34,7 @@ class ChannelPipe:
 
     def __init__(self, channel: paramiko.Channel) -> None:
         self._channel = channel
+        self.transport = channel.get_transport()
         self.on_close: Callable[[], None] = channel.close
 
     def read(self, size: int) -> bytes:
@@ -95,6 +96,10 @@ class SshDialer:
             except DroppedError:
                 self._sleep(pause * (0.5 + self._jitter()))
         return self._dial_once()
+
+    def extend(self, pipe: Pipe) -> Pipe | None:
+        """Open another session on the connection; see ``Dialer``."""
+        return self._start(pipe.transport) if isinstance(pipe, ChannelPipe) else None
 
     def _dial_once(self) -> Pipe:
         route = ssh_route.connections(self._spec, self._answers)

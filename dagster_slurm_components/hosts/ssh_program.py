@@ -48,6 +48,10 @@ class SshProgramDialer:
                 return pipe
         raise HostRefusedError("no Python 3.6 or newer was found:\n" + "\n".join(found), where=self.name)
 
+    def extend(self, pipe: Pipe) -> Pipe | None:
+        """Return nothing: each ``ssh`` is a connection of its own, and another one might need another login."""
+        return None
+
     def arguments(self, python: str) -> list[str]:
         """Return the command line."""
         spec = self._spec

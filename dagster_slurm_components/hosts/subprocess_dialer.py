@@ -74,6 +74,10 @@ class SubprocessDialer:
         bootstrap.boot(pipe, self.name, self._timeout)
         return pipe
 
+    def extend(self, pipe: Pipe) -> Pipe | None:
+        """Start another one; see ``Dialer``."""
+        return self.dial()
+
     def start(self, argv: list[str]) -> SubprocessPipe:
         """Return a pipe to a command."""
         try:

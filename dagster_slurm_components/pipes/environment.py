@@ -28,7 +28,7 @@ def site_of(resolved: ResolvedScript, place: Target) -> Site:
     """Return where a script's environment is made."""
     profile = resolved.profile
     deployed = profile.profile.environment.build == "deployed"
-    return Site([place.satellite], place.workdir, profile.name, deployed)
+    return Site(place.satellite, place.workdir, profile.name, deployed)
 
 
 def activation_for(

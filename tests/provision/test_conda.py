@@ -37,7 +37,7 @@ def channel(tmp_path: Path) -> dict[str, Path]:
 
 @pytest.fixture
 def site(tmp_path: Path) -> Site:
-    return Site([Satellite(InProcessHost())], str(tmp_path / "work"), "staging")
+    return Site(Satellite(InProcessHost()), str(tmp_path / "work"), "staging")
 
 
 def pixi(project: Path, **options: Any) -> Any:

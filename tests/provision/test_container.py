@@ -42,7 +42,7 @@ exec "$@"
 
 @pytest.fixture
 def site(tmp_path: Path) -> Site:
-    return Site([Satellite(InProcessHost())], str(tmp_path / "work dir"), "staging")
+    return Site(Satellite(InProcessHost()), str(tmp_path / "work dir"), "staging")
 
 
 def sent(tmp_path: Path, site: Site, **options: Any) -> tuple[ContainerEnvironment, Provided]:

@@ -127,12 +127,12 @@ def test_the_host_fetches_by_itself_what_it_can(server: Server, tmp_path: Path, 
         f'[[tool.uv.index]]\nurl = "{server.url}/simple"\ndefault = true\n'
     )
     uv("lock", "--quiet", cwd=project)
-    site = Site([Satellite(InProcessHost())], str(tmp_path / "work"), "staging")
+    site = Site(Satellite(InProcessHost()), str(tmp_path / "work"), "staging")
     environment = UvEnvironment(project=str(project), build_on="host", python=sys_executable())
     if not reachable:
         # The host gets nothing, as behind a firewall; this machine has fetched before.
         here = UvEnvironment(project=str(project), python=sys_executable())
-        provide(request_for(here), Site(site.lanes, str(tmp_path / "other"), "staging"))
+        provide(request_for(here), Site(site.satellite, str(tmp_path / "other"), "staging"))
         server.login = "nobody:knows"
     told: list[str] = []
     provided = provide(request_for(environment), site, tell=told.append)

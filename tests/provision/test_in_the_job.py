@@ -48,7 +48,7 @@ def original(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Provided]:
     with pytest.MonkeyPatch.context() as monkeypatch:
         use_own_cache(folder, monkeypatch)
         project = make_project(folder / "study", make_index(folder / "index"), "alpha==1.0", "beta")
-        yield provide(uv_request(project), Site([Satellite(InProcessHost())], str(folder / "work"), "local"))
+        yield provide(uv_request(project), Site(Satellite(InProcessHost()), str(folder / "work"), "local"))
 
 
 @pytest.fixture

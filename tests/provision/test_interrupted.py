@@ -44,7 +44,7 @@ class Deadly(RemoteHost):
         return super().call(op, params, blob, timeout=timeout)
 
 host = Deadly(SubprocessDialer())
-provided = provide(uv_request(Path(project)), Site([Satellite(host)], workdir, "staging"))
+provided = provide(uv_request(Path(project)), Site(Satellite(host), workdir, "staging"))
 print(json.dumps({"state": provided.state, "sent": provided.sent, "folder": provided.folder, "calls": calls}))
 host.close()
 """

@@ -55,7 +55,7 @@ def host() -> WatchedHost:
 
 @pytest.fixture
 def site(host: WatchedHost, tmp_path: Path) -> Site:
-    return Site([Satellite(host)], str(tmp_path / "work dir"), "staging")
+    return Site(Satellite(host), str(tmp_path / "work dir"), "staging")
 
 
 def says(provided: Provided, code: str) -> str:
@@ -192,7 +192,7 @@ def test_a_tampered_wheel_is_named_and_nothing_is_published(
 
 def test_only_deployed_environments_are_accepted(site: Site, tmp_path: Path, index: Path):
     project = make_project(tmp_path / "study", index, "alpha==1.0", "beta")
-    deployed = Site(site.lanes, site.workdir, "production", deployed=True)
+    deployed = Site(site.satellite, site.workdir, "production", deployed=True)
     with pytest.raises(EnvironmentFailedError, match="dg-slurm env deploy --profile production"):
         provide(uv_request(project), deployed)
     assert not Path(site.workdir, "envs").exists()

@@ -1,4 +1,4 @@
-"""Uploads: pieces, several connections, and what is there already."""
+"""Uploads: pieces, and what is there already."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from dagster_slurm_components.environments.content import Artifact
+from dagster_slurm_components.hosts import remote
 from dagster_slurm_components.hosts.client import Satellite
 from dagster_slurm_components.hosts.remote import RemoteHost
 from dagster_slurm_components.hosts.subprocess_dialer import SubprocessDialer
@@ -17,11 +18,10 @@ from dagster_slurm_components.jobs.provision import store
 
 
 @pytest.fixture
-def lanes() -> Iterator[list[Satellite]]:
-    hosts = [RemoteHost(SubprocessDialer()) for _ in range(3)]
-    yield [Satellite(host) for host in hosts]
-    for host in hosts:
-        host.close()
+def satellite() -> Iterator[Satellite]:
+    host = RemoteHost(SubprocessDialer())
+    yield Satellite(host)
+    host.close()
 
 
 def artifact(tmp_path: Path, size: int) -> Artifact:
@@ -39,25 +39,26 @@ def test_pieces_make_the_whole(size: int, pieces: int, tmp_path: Path, monkeypat
     assert b"".join(piece.data() for piece in found) == Path(whole.path or "").read_bytes()
 
 
-def test_several_connections_share_the_pieces_and_none_is_sent_twice(
-    lanes: list[Satellite], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_pieces_travel_together_and_none_is_sent_twice(
+    satellite: Satellite, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setattr(store, "PIECE", 100_000)
+    monkeypatch.setattr(remote, "LARGE", 100_000)  # a large call, so that further channels open
     whole, workdir = artifact(tmp_path, 2_050_000), str(tmp_path / "work")
     seen: list[tuple[str, int, int]] = []
 
     def progress(stage: str, done: int, total: int) -> None:
         seen.append((stage, done, total))
 
-    assert store.upload(lanes, workdir, [whole], progress) == 2_050_000
+    assert store.upload(satellite, workdir, [whole], progress) == 2_050_000
     incoming = Path(workdir, "store", "incoming", whole.sha256)
     sent = b"".join((incoming / str(number)).read_bytes() for number in range(21))
     assert hashlib.sha256(sent).hexdigest() == whole.sha256
     assert seen[0] == ("upload", 0, 2_050_000)
     assert max(done for _, done, _ in seen) == 2_050_000
-    assert store.upload(lanes, workdir, [whole]) == 0
+    assert store.upload(satellite, workdir, [whole]) == 0
     (incoming / "7").unlink()
     (incoming / "9").write_bytes(b"cut off")
-    assert store.upload(lanes, workdir, [whole]) == 200_000
+    assert store.upload(satellite, workdir, [whole]) == 200_000
     # It is in the store only once the builder has seen that it is what it should be.
-    assert store.lacking(lanes[0], workdir, [whole]) == [whole]
+    assert store.lacking(satellite, workdir, [whole]) == [whole]

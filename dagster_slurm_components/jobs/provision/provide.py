@@ -41,21 +41,16 @@ class Site:
     """Where environments are made.
 
     Attributes:
-        lanes: Connections to the host; the first does all but large uploads.
+        satellite: The host.
         workdir: The profile's working folder there.
         profile: The profile's name, for messages.
         deployed: Whether only environments are accepted that `dg-slurm env deploy` made.
     """
 
-    lanes: Sequence[Satellite]
+    satellite: Satellite
     workdir: str
     profile: str
     deployed: bool = False
-
-    @property
-    def satellite(self) -> Satellite:
-        """The main connection."""
-        return self.lanes[0]
 
     @property
     def builder(self) -> Builder:
@@ -216,7 +211,7 @@ def make(
         f"{site.satellite.host.name}: {len(wanted)} of {len(plan.artifacts)} files, {size / 1e6:.1f} MB, are sent."
     )
     fetched = fetch(wanted, progress) if wanted else []
-    sent = upload(site.lanes, site.workdir, fetched, progress) if fetched else 0
+    sent = upload(site.satellite, site.workdir, fetched, progress) if fetched else 0
     pieces = {item.sha256: len(pieces_of(item)) for item in fetched}
     progress("build", 0, 0)
     order = {

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import concurrent.futures
-import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,8 +16,9 @@ from dagster_slurm_components.jobs.provision.progress import Counter, Progress, 
 PIECE = 16 * 1024 * 1024
 """Bytes of one piece. It travels in one call and is there whole or not at all, so an upload resumes between pieces."""
 
-_PER_LANE = 2
-"""Calls under way at once on each connection: one travels while the other is written."""
+_AT_ONCE = 8
+"""Calls under way at once. The host's connection shares them among a few channels; on each one travels while another is
+written."""
 
 
 @dataclass(frozen=True)
@@ -60,12 +60,12 @@ def lacking(satellite: Satellite, workdir: str, artifacts: Sequence[Artifact]) -
 
 
 def upload(
-    lanes: Sequence[Satellite], workdir: str, artifacts: Sequence[Artifact], progress: Progress = silent
+    satellite: Satellite, workdir: str, artifacts: Sequence[Artifact], progress: Progress = silent
 ) -> int:
     """Send fetched artifacts to the host's store; what an earlier try sent is not sent again.
 
     Args:
-        lanes: Connections to the host; the pieces are shared among them.
+        satellite: The host.
         workdir: The profile's working folder there.
         artifacts: What the store lacks.
         progress: Hears of the bytes.
@@ -78,33 +78,32 @@ def upload(
         HostError: The host was lost, or refuses.
     """
     pieces = [piece for artifact in artifacts for piece in pieces_of(artifact)]
-    there = lanes[0].read([FileRead(f"{workdir}/store/{piece.path}", 0, 0) for piece in pieces])
+    there = satellite.read([FileRead(f"{workdir}/store/{piece.path}", 0, 0) for piece in pieces])
     waiting = [p for p, file in zip(pieces, there, strict=True) if not file.exists or file.size != p.size]
     total = sum(piece.size for piece in waiting)
     for artifact in {piece.artifact.sha256: piece.artifact for piece in waiting}.values():
-        lanes[0].mkdir(f"{workdir}/store/incoming/{artifact.sha256}")
+        satellite.mkdir(f"{workdir}/store/incoming/{artifact.sha256}")
     counter = Counter(progress, "upload", total)
-    turns = itertools.cycle(lanes)
 
-    def send(piece: Piece, lane: Satellite) -> None:
+    def send(piece: Piece) -> None:
         try:
-            lane.put(f"{workdir}/store/{piece.path}", piece.data())
+            satellite.put(f"{workdir}/store/{piece.path}", piece.data())
         except SatelliteError as error:
             if error.code != "not_found":
                 raise
             # Another machine sent the same artifact, and its builder has cleared the pieces away by now.
-            lane.mkdir(f"{workdir}/store/incoming/{piece.artifact.sha256}")
-            lane.put(f"{workdir}/store/{piece.path}", piece.data())
+            satellite.mkdir(f"{workdir}/store/incoming/{piece.artifact.sha256}")
+            satellite.put(f"{workdir}/store/{piece.path}", piece.data())
         counter.add(piece.size)
 
-    with concurrent.futures.ThreadPoolExecutor(_PER_LANE * len(lanes)) as pool:
-        sent = [pool.submit(send, piece, lane) for piece, lane in zip(waiting, turns, strict=False)]
+    with concurrent.futures.ThreadPoolExecutor(_AT_ONCE) as pool:
+        sent = [pool.submit(send, piece) for piece in waiting]
         try:
             for future in concurrent.futures.as_completed(sent):
                 future.result()
         except SatelliteError as error:
             if error.code == "disk_full":
-                raise disk_full(lanes[0], workdir, str(error), total) from error
+                raise disk_full(satellite, workdir, str(error), total) from error
             raise
         finally:
             pool.shutdown(cancel_futures=True)

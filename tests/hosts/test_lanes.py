@@ -1,0 +1,107 @@
+"""Several channels over one connection: opened while large calls are under way, shared when there can be no more."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+from sshd_fixture import Sshd
+
+from dagster_slurm_components.errors import HostUnreachableError
+from dagster_slurm_components.hosts.agent.client import AgentDialer
+from dagster_slurm_components.hosts.channel import Channel
+from dagster_slurm_components.hosts.client import Satellite
+from dagster_slurm_components.hosts.lanes import LARGE, Lanes
+from dagster_slurm_components.hosts.remote import RemoteHost
+from dagster_slurm_components.hosts.ssh import SshDialer
+from dagster_slurm_components.hosts.subprocess_dialer import SubprocessDialer
+
+
+@contextlib.contextmanager
+def taken(lanes: Lanes, main: Channel, count: int) -> Iterator[list[Channel]]:
+    """Hold so many lanes at once."""
+    with contextlib.ExitStack() as stack:
+        yield [stack.enter_context(lanes.lane(main)) for _ in range(count)]
+
+
+def pid(channel: Channel) -> int:
+    return int(channel.call("hello", {}, b"", 60.0).result["pid"])
+
+
+@contextlib.contextmanager
+def dialed(dialer: SshDialer) -> Iterator[Channel]:
+    channel = Channel(dialer.dial(), dialer.name)
+    yield channel
+    channel.close()
+
+
+def test_large_calls_at_once_get_channels_of_their_own_on_the_one_connection(sshd: Sshd):
+    dialer = SshDialer(sshd.spec())
+    lanes = Lanes(dialer, 3)
+    with dialed(dialer) as main:
+        with taken(lanes, main, 6) as held:
+            assert held[0] is main
+            assert len({pid(channel) for channel in held}) == 4
+        assert [channel.lost for channel in dict.fromkeys(held)] == [False, True, True, True]
+        with taken(lanes, main, 2) as again:
+            assert pid(again[1]) != pid(main)
+    assert sshd.logins() == 1
+
+
+def test_one_large_call_after_the_other_opens_nothing(sshd: Sshd):
+    dialer = SshDialer(sshd.spec())
+    lanes = Lanes(dialer, 3)
+    with dialed(dialer) as main:
+        for _ in range(3):
+            with lanes.lane(main) as lane:
+                assert lane is main
+
+
+def test_where_the_host_allows_one_session_all_goes_over_it(sshd_factory: Callable[..., Sshd]):
+    dialer = SshDialer(sshd_factory("MaxSessions 1").spec())
+    lanes = Lanes(dialer, 3)
+    with dialed(dialer) as main, taken(lanes, main, 3) as held:
+        assert {pid(channel) for channel in held} == {pid(main)}
+
+
+def test_after_a_loss_the_new_connection_has_its_own_channels(sshd: Sshd):
+    dialer = SshDialer(sshd.spec())
+    lanes = Lanes(dialer, 3)
+    with dialed(dialer) as first:
+        with taken(lanes, first, 2) as held:
+            sshd.cut()
+            with pytest.raises(HostUnreachableError):
+                pid(held[1])
+            with dialed(dialer) as second, taken(lanes, second, 2) as others:
+                assert len({pid(channel) for channel in others}) == 2
+        with dialed(dialer) as third, lanes.lane(third) as lane:
+            assert lane is third
+
+
+def test_a_host_s_large_uploads_arrive_whatever_channel_they_took(tmp_path: Path):
+    host = RemoteHost(SubprocessDialer())
+    data = {tmp_path / f"{number}": os.urandom(LARGE + number) for number in range(8)}
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda item: Satellite(host).put(str(item[0]), item[1]), data.items()))
+    host.close()
+    assert all(path.read_bytes() == content for path, content in data.items())
+
+
+def test_through_the_agent_large_uploads_share_its_one_connection(
+    sshd_factory: Callable[..., Sshd], agent_folder: Path, tmp_path: Path
+):
+    sshd = sshd_factory("LogLevel VERBOSE")
+    host = RemoteHost(AgentDialer(sshd.spec()), interval=0.05)
+    remote = Satellite(host)
+    data = os.urandom(4 * LARGE)
+    with ThreadPoolExecutor(16) as pool:
+        list(pool.map(lambda number: remote.put(f"{tmp_path}/{number}", data), range(16)))
+    host.close()
+    assert all((tmp_path / str(number)).read_bytes() == data for number in range(16))
+    log = sshd.log.read_text()
+    assert log.count("Accepted publickey") == 1
+    assert log.count("Starting session") > 1
