@@ -7,6 +7,7 @@ import keyword
 import re
 from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path as FilePath
 from pathlib import PurePosixPath
 
@@ -83,13 +84,18 @@ def declare(entries: Sequence[ScriptEntry]) -> tuple[tuple[DeclaredScript, ...],
     return tuple(declared), tuple(problems)
 
 
+@lru_cache(maxsize=1)
+def _nowhere(folder: FilePath) -> LoadedProfile:
+    return LoadedProfile("", _NO_PROFILE, (), folder)
+
+
 def _checked(entry: ScriptEntry) -> tuple[ResolvedScript, Mapping[PurePosixPath, FilePath]]:
     """Validate a script without a profile, and find its files.
 
     Raises:
         SpecError: With all that is wrong with it.
     """
-    nowhere = LoadedProfile("", _NO_PROFILE, (), entry.folder)
+    nowhere = _nowhere(entry.folder)
     merged = merge_script(profile=nowhere, defaults=entry.defaults, script=entry.script)
     problems = list(_missing_in_profiles(entry))
     try:

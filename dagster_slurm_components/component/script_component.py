@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import inspect
 import warnings
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path as FilePath
 from typing import Any
 
@@ -18,22 +17,14 @@ from dagster_slurm_components.component.bulk import without_collections
 from dagster_slurm_components.component.code_version import code_version
 from dagster_slurm_components.component.declare import declare
 from dagster_slurm_components.component.document import attributes_document, renderer
+from dagster_slurm_components.component.ops import script_assets
 from dagster_slurm_components.component.pool import profile_pool
 from dagster_slurm_components.component.scaffolder import SlurmScriptScaffolder
-from dagster_slurm_components.component.specs import (
-    SlurmScript,
-    backfill_policy,
-    retry_policy,
-    slurm_script,
-    told,
-)
+from dagster_slurm_components.component.specs import SlurmScript, slurm_script, told
 from dagster_slurm_components.spec.component import read_component
 from dagster_slurm_components.spec.problems import Problem, SpecError, in_order
 from dagster_slurm_components.spec.profiles import load_profile
 from dagster_slurm_components.spec.source import Document
-
-_SIGNATURE = inspect.Signature([inspect.Parameter("context", inspect.Parameter.POSITIONAL_OR_KEYWORD)])
-"""Of every op's function. Dagster (1.13) asks for it 15 times an op, and working it out takes a fifth of the load."""
 
 
 class InvalidScriptsError(dg.DagsterInvalidDefinitionError):
@@ -120,7 +111,7 @@ class SlurmScriptComponent(dg.Component):
                 folder = script.folder
                 pools[folder] = pools[folder] if folder in pools else profile_pool(folder)
                 try:
-                    with told(script.declared, ()):
+                    with told(script.entry.script.position, ()):
                         built.append(self._assets_definition(script, pools[folder]))
                 except SpecError as exc:
                     problems += exc.problems
@@ -158,23 +149,12 @@ class SlurmScriptComponent(dg.Component):
         yield from run_script(context, resolved).get_results()
 
     def _assets_definition(self, script: SlurmScript, pool: str | None) -> dg.AssetsDefinition:
-        declared = script.declared.script
-
-        def run(context: dg.AssetExecutionContext) -> Any:
+        def run(context: dg.AssetExecutionContext) -> Iterator[Any]:
             yield from self.execute(context, script)
 
-        run.__signature__ = _SIGNATURE  # type: ignore[attr-defined]
-        return dg.multi_asset(
-            name=script.name,
-            description=declared.op.description or declared.description,
-            specs=[self.get_asset_spec(spec, script) for spec in script.assets],
-            check_specs=script.checks,
-            op_tags=declared.op.tags,
-            pool=declared.op.pool or pool,
-            retry_policy=retry_policy(declared.op.retry_policy),
-            backfill_policy=backfill_policy(declared.op.backfill_policy),
-            can_subset=declared.can_subset,
-        )(run)
+        settings = replace(script.op, pool=script.op.pool or pool)
+        assets = [self.get_asset_spec(spec, script) for spec in script.assets]
+        return script_assets(run, settings, assets, script.checks)
 
 
 def _scripts(document: Document, context: dg.ComponentLoadContext) -> tuple[list[SlurmScript], list[Problem]]:

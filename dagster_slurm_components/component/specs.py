@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
@@ -16,8 +16,10 @@ from dagster.components.resolved.errors import ResolutionException
 from dagster_shared.check import CheckError
 
 from dagster_slurm_components.component.declare import DeclaredScript
+from dagster_slurm_components.component.ops import OpSettings
 from dagster_slurm_components.spec.assets import AssetDeclaration, CheckDeclaration, RetryPolicy
-from dagster_slurm_components.spec.place import Path
+from dagster_slurm_components.spec.component import ScriptEntry
+from dagster_slurm_components.spec.place import Path, Position
 from dagster_slurm_components.spec.problems import Problem, SpecError, describe
 from dagster_slurm_components.spec.profiles import LoadedProfile
 from dagster_slurm_components.spec.resolve import ResolvedScript
@@ -31,27 +33,31 @@ _REFUSALS = (dg.DagsterError, CheckError, ResolutionException, ValueError, TypeE
 
 @dataclass(frozen=True)
 class SlurmScript:
-    """One script of a component, with the specs that Dagster knows it by.
+    """One script of a component, as Dagster knows it.
+
+    It keeps what was written and not what was made of it: a project may hold thousands, and each process loads all.
 
     Attributes:
-        declared: The script, checked as far as that goes without a profile.
+        entry: The script as written.
+        op: The settings of its op.
         assets: The specs of its assets.
         checks: The specs of its checks.
     """
 
-    declared: DeclaredScript
+    entry: ScriptEntry
+    op: OpSettings
     assets: tuple[dg.AssetSpec, ...]
     checks: tuple[dg.AssetCheckSpec, ...]
 
     @property
     def name(self) -> str:
         """The name of its op."""
-        return self.declared.op
+        return self.op.name
 
     @property
     def folder(self) -> FilePath:
         """The folder of the file that holds it."""
-        return self.declared.entry.folder
+        return self.entry.folder
 
     def resolve(self, profile: LoadedProfile) -> ResolvedScript:
         """Return the script as it runs in a profile.
@@ -59,7 +65,7 @@ class SlurmScript:
         Raises:
             SpecError: With a problem for each mistake.
         """
-        return self.declared.entry.resolve(profile)
+        return self.entry.resolve(profile)
 
 
 def slurm_script(declared: DeclaredScript, code_version: str) -> SlurmScript:
@@ -77,20 +83,33 @@ def slurm_script(declared: DeclaredScript, code_version: str) -> SlurmScript:
     assets: list[dg.AssetSpec] = []
     for index, asset in enumerate(declared.script.assets):
         try:
-            with told(declared, ("assets", index)):
+            with told(declared.resolved.merged.position, ("assets", index)):
                 assets.append(_asset_spec(declared, index, asset, code_version, references))
         except SpecError as exc:
             problems += exc.problems
     checks: list[dg.AssetCheckSpec] = []
     for index, check in enumerate(declared.script.checks):
         try:
-            with told(declared, ("checks", index)):
+            with told(declared.resolved.merged.position, ("checks", index)):
                 checks.append(_check_spec(declared, index, check, references))
         except SpecError as exc:
             problems += exc.problems
     if problems:
         raise SpecError(problems)
-    return SlurmScript(declared, tuple(assets), tuple(checks))
+    return SlurmScript(declared.entry, _op_settings(declared), tuple(assets), tuple(checks))
+
+
+def _op_settings(declared: DeclaredScript) -> OpSettings:
+    op = declared.script.op
+    return OpSettings(
+        name=declared.op,
+        description=op.description or declared.script.description,
+        tags=op.tags,
+        pool=op.pool,
+        retry_policy=retry_policy(op.retry_policy),
+        backfill_policy=backfill_policy(op.backfill_policy),
+        can_subset=declared.script.can_subset,
+    )
 
 
 def asset_key(text: str) -> dg.AssetKey:
@@ -169,14 +188,10 @@ def code_references(declared: DeclaredScript) -> dict[str, Any]:
     references: list[dg.LocalFileCodeReference] = []
     where = declared.position
     if where is not None:
-        references.append(
-            dg.LocalFileCodeReference(file_path=where.file, line_number=where.line, label="YAML")
-        )
+        references.append(_reference(where.file, where.line, "YAML"))
     payload = declared.resolved.payload_file()
     if payload is not None:
-        references.append(
-            dg.LocalFileCodeReference(file_path=str(payload.absolute()), line_number=1, label="payload")
-        )
+        references.append(_reference(str(payload.absolute()), 1, "payload"))
     if not references:
         return {}
     return dict(
@@ -184,6 +199,12 @@ def code_references(declared: DeclaredScript) -> dict[str, Any]:
             code_references=dg.CodeReferencesMetadataValue(code_references=list(references))
         )
     )
+
+
+@lru_cache(maxsize=4)
+def _reference(file: str, line: int, label: str) -> dg.LocalFileCodeReference:
+    """Return the reference; the scripts of a matrix share theirs."""
+    return dg.LocalFileCodeReference(file_path=file, line_number=line, label=label)
 
 
 def retry_policy(policy: RetryPolicy | None) -> dg.RetryPolicy | None:
@@ -223,7 +244,7 @@ def _dagster_partitions(raw: str) -> dg.PartitionsDefinition[Any]:
 
 def _partitions(declared: DeclaredScript, path: Path, value: Any) -> dg.PartitionsDefinition[Any] | None:
     if isinstance(value, Mapping):
-        with told(declared, path):
+        with told(declared.resolved.merged.position, path):
             return _dagster_partitions(json.dumps(value, sort_keys=True))
     return cast(
         "dg.PartitionsDefinition[Any] | None", _instance(declared, path, value, dg.PartitionsDefinition)
@@ -244,10 +265,15 @@ def _article(word: str) -> str:
 
 
 @contextmanager
-def told(declared: DeclaredScript, path: Path) -> Iterator[None]:
-    """Turn a refusal of Dagster's into a problem with a place."""
+def told(position_of: Callable[[Path], Position | None], path: Path) -> Iterator[None]:
+    """Turn a refusal of Dagster's into a problem with a place.
+
+    Args:
+        position_of: Finds where a path of the script was written.
+        path: What Dagster is given.
+    """
     try:
         yield
     except _REFUSALS as exc:
         message = " ".join(str(exc).split())
-        raise SpecError([Problem(message, declared.resolved.position(*path), path, kind="refused")]) from None
+        raise SpecError([Problem(message, position_of(path), path, kind="refused")]) from None

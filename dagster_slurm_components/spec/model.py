@@ -28,6 +28,10 @@ class Model(BaseModel):
     needs_one_of: ClassVar[tuple[tuple[str, ...], ...]] = ()
     refused: ClassVar[Mapping[str, str]] = {}
 
+    def __hash__(self) -> int:
+        """Let pydantic (2.13) share a default among all models instead of copying it: frozen, it is never changed."""
+        return hash((type(self), self.model_dump_json()))
+
     @model_validator(mode="wrap")
     @classmethod
     def _validate(cls, data: Any, handler: ModelWrapValidatorHandler[Self]) -> Self:

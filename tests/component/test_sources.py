@@ -126,7 +126,7 @@ def test_from_a_mapping_without_a_file(project, monkeypatch):
     )
     (script,) = component.scripts
     assert (script.name, script.folder) == ("a", project.folder)
-    assert script.declared.script.resources.time == "01:00:00"
+    assert script.entry.script.data["resources"] == {"time": "01:00:00"}
 
 
 def test_unicode_and_windows_line_ends(project):

@@ -1,0 +1,130 @@
+"""The ops that are built directly are those that ``dagster.multi_asset`` builds."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import dagster as dg
+import pytest
+
+from dagster_slurm_components.component.ops import OpSettings, script_assets
+
+DAILY = dg.DailyPartitionsDefinition("2026-01-01")
+PLAIN = OpSettings("an_op", None, {}, None, None, None, False)
+RICH = OpSettings(
+    name="rich",
+    description="What it does.",
+    tags={"dagster/priority": "3"},
+    pool="gpu_jobs",
+    retry_policy=dg.RetryPolicy(max_retries=2),
+    backfill_policy=dg.BackfillPolicy.single_run(),
+    can_subset=False,
+)
+
+
+def spec(key: str, **kwargs: Any) -> dg.AssetSpec:
+    """Return the spec of an asset whose key may have parts."""
+    return dg.AssetSpec(key.split("/"), **kwargs)
+
+
+def check(name: str, asset: str, **kwargs: Any) -> dg.AssetCheckSpec:
+    """Return the spec of a check."""
+    return dg.AssetCheckSpec(name, asset=asset.split("/"), **kwargs)
+
+
+CASES: dict[str, tuple[OpSettings, Sequence[dg.AssetSpec], Sequence[dg.AssetCheckSpec]]] = {
+    "one": (PLAIN, [spec("a")], []),
+    "odd_keys": (PLAIN, [spec("models-1/v1.0/x_y", deps=[["raw-data", "v1.0"], "b"])], []),
+    "chain": (PLAIN, [spec("a", deps=["raw"]), spec("b", deps=["a", "raw"]), spec("c", deps=["b"])], []),
+    "attributes": (
+        RICH,
+        [
+            spec(
+                "a",
+                description="An asset.",
+                metadata={"n": 1},
+                group_name="training",
+                code_version="7",
+                owners=["team:ml"],
+                tags={"tier": "gold"},
+                kinds={"slurm"},
+                automation_condition=dg.AutomationCondition.eager(),
+            ),
+            spec("b", skippable=True),
+        ],
+        [],
+    ),
+    "partitions": (RICH, [spec("a", partitions_def=DAILY), spec("b", partitions_def=DAILY, deps=["a"])], []),
+    "own_past": (
+        PLAIN,
+        [
+            spec(
+                "a",
+                partitions_def=DAILY,
+                deps=[dg.AssetDep("a", partition_mapping=dg.TimeWindowPartitionMapping(-1, -1))],
+            )
+        ],
+        [],
+    ),
+    "checks": (
+        PLAIN,
+        [spec("a/b"), spec("c")],
+        [check("is_sorted", "a/b", blocking=True, additional_deps=["other"]), check("v1.0", "c")],
+    ),
+    "in_parts": (
+        OpSettings("parts", None, {}, None, None, None, True),
+        [spec("a"), spec("b", deps=["a"])],
+        [],
+    ),
+}
+
+
+def run(context: dg.AssetExecutionContext) -> Iterator[Any]:
+    """Report all that is asked for."""
+    for key in sorted(context.selected_asset_keys):
+        yield dg.MaterializeResult(key, metadata={"type": type(context).__name__})
+    for each in sorted(context.selected_asset_check_keys, key=str):
+        yield dg.AssetCheckResult(passed=True, asset_key=each.asset_key, check_name=each.name)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_as_multi_asset_builds_it(case: str) -> None:
+    settings, specs, checks = CASES[case]
+    ours = script_assets(run, settings, specs, checks)
+    dagsters = dg.multi_asset(
+        name=settings.name,
+        description=settings.description,
+        specs=specs,
+        check_specs=checks,
+        op_tags=settings.tags,
+        pool=settings.pool,
+        retry_policy=settings.retry_policy,
+        backfill_policy=settings.backfill_policy,
+        can_subset=settings.can_subset,
+    )(lambda context: run(context))  # noqa: PLW0108 (Dagster takes no annotation that is text)
+    assert ours.keys_by_input_name == dagsters.keys_by_input_name
+    assert ours.keys_by_output_name == dagsters.keys_by_output_name
+    assert list(ours.specs) == list(dagsters.specs)
+    assert list(ours.check_specs) == list(dagsters.check_specs)
+    assert ours.check_specs_by_output_name == dagsters.check_specs_by_output_name
+    assert ours.backfill_policy == dagsters.backfill_policy
+    assert ours.can_subset == dagsters.can_subset
+    mine, theirs = ours.op, dagsters.op
+    for attribute in ("name", "description", "tags", "pool", "retry_policy", "ins", "outs", "version"):
+        assert getattr(mine, attribute) == getattr(theirs, attribute), attribute
+    assert mine.config_schema.as_field().is_required == theirs.config_schema.as_field().is_required
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_it_runs(case: str) -> None:
+    settings, specs, checks = CASES[case]
+    partition = "2026-02-01" if "partitions_def" in str(specs) and specs[0].partitions_def else None
+    with dg.DagsterInstance.ephemeral() as instance:
+        made = script_assets(run, settings, specs, checks)
+        done = dg.materialize([made], instance=instance, partition_key=partition)
+        events = done.get_asset_materialization_events()
+        assert {event.asset_key for event in events} == {spec.key for spec in specs}
+        assert {event.materialization.metadata["type"].value for event in events} == {"AssetExecutionContext"}
+        passed = {each.asset_check_key for each in done.get_asset_check_evaluations()}
+        assert passed == {each.key for each in checks}
