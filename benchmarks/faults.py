@@ -11,6 +11,7 @@ from __future__ import annotations
 import collections
 import ctypes
 import json
+import math
 import os
 import random
 import signal
@@ -28,6 +29,7 @@ from dagster_slurm_components.hosts import satellite
 from dagster_slurm_components.hosts.base import Reply
 from dagster_slurm_components.hosts.client import Satellite, SubmitRequest
 from dagster_slurm_components.hosts.local import InProcessHost
+from dagster_slurm_components.hosts.parked import ParkedHost, Parking
 from dagster_slurm_components.jobs import submit as submission
 from dagster_slurm_components.jobs.model import JobHandle, JobIdentity, JobSpec
 from dagster_slurm_components.jobs.schedulers import SlurmScheduler
@@ -109,10 +111,12 @@ def spec(number: int) -> JobSpec:
 
 def submit(number: int, folder: Path, slurm: SlurmScheduler, losses: list[str]) -> JobHandle:
     """Submit as a step does."""
-    satellite_of = Satellite(FaultyHost(losses))
-    return submission.submit(
-        satellite_of, slurm, spec(number), str(folder), sleep=lambda seconds: time.sleep(min(seconds, 0.1))
-    )
+
+    def sleep(seconds: float) -> None:
+        time.sleep(min(seconds, 0.1))
+
+    host = ParkedHost(FaultyHost(losses), Parking(math.inf, tell=lambda text: None, sleep=sleep))
+    return submission.submit(Satellite(host), slurm, spec(number), str(folder), sleep=sleep)
 
 
 def killed_at(line: int, work: Any) -> bool:

@@ -40,6 +40,10 @@ class HostRefusedError(HostError):
     """The host, or our check of it, said no (host key, login, satellite's python): waiting alone won't heal it."""
 
 
+class ParkedTooLongError(HostError):
+    """A host was waited for as long as the profile's ``park_timeout`` allows."""
+
+
 class SatelliteError(HostError):
     """The satellite received a call and could not do it.
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-from dagster_slurm_components.errors import DagsterSlurmError, HostUnreachableError
+from dagster_slurm_components.errors import DagsterSlurmError
 from dagster_slurm_components.hosts.client import Satellite, SubmitReply
 from dagster_slurm_components.jobs.bundle import bundle
 from dagster_slurm_components.jobs.model import JobHandle, JobSpec
@@ -56,8 +56,9 @@ def submit(
 ) -> JobHandle:
     """Submit a job, once, however often this is tried and wherever it was cut off.
 
-    A lost connection, an answer that never came, and a limit on the number of jobs are waited out: the satellite
-    knows by the ledger and the job's token whether the job exists.
+    An sbatch that gave no answer, and a limit on the number of jobs, are waited out; a connection that is lost is
+    the host's own affair (``hosts.parked``). The satellite knows by the ledger and the job's token whether the job
+    exists.
 
     Args:
         satellite: The host.
@@ -70,6 +71,7 @@ def submit(
     Raises:
         SubmitRejectedError: The scheduler's lasting no.
         EnvironmentLackingError: The job's environment is not on the host.
+        HostUnreachableError: The host was lost; trying again does no harm.
         HostRefusedError: The host's or the login's no.
         DagsterSlurmError: A file of the job that can't be read, or an option that can't be written.
     """
@@ -79,18 +81,14 @@ def submit(
     wait = _FIRST_WAIT
     while True:
         sent_at = time.time()
-        try:
-            reply = satellite.submit(request, packed)
-        except HostUnreachableError as error:
-            tell(f"{error}\nThe job is submitted as soon as the host answers.")
-        else:
-            if reply.job_id is not None:
-                return JobHandle(reply.job_id, run_dir, spec.identity.token, reply.outcome, sent_at)
-            if reply.outcome == "lacking":
-                raise EnvironmentLackingError(reply.detail, where=satellite.host.name)
-            reason = _reason_to_wait(satellite, reply)
-            tell(f"The job is not submitted yet: {reason}")
-            wait = reply.retry_after or wait
+        reply = satellite.submit(request, packed)
+        if reply.job_id is not None:
+            return JobHandle(reply.job_id, run_dir, spec.identity.token, reply.outcome, sent_at)
+        if reply.outcome == "lacking":
+            raise EnvironmentLackingError(reply.detail, where=satellite.host.name)
+        reason = _reason_to_wait(satellite, reply)
+        tell(f"The job is not submitted yet: {reason}")
+        wait = reply.retry_after or wait
         sleep(min(wait, _LONGEST_WAIT))
         wait = min(wait * 2, _LONGEST_WAIT)
 

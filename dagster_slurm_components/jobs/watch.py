@@ -16,6 +16,7 @@ from dataclasses import replace
 
 from dagster_slurm_components.errors import HostError, HostUnreachableError, SatelliteError
 from dagster_slurm_components.hosts.client import FileData, FileRead, Satellite
+from dagster_slurm_components.hosts.parked import parked_too_long
 from dagster_slurm_components.jobs.cadence import TokenBucket, file_interval, read_interval, tick
 from dagster_slurm_components.jobs.events import (
     STATUS,
@@ -235,7 +236,7 @@ class Watcher:
         parked = now - self._silent_since
         for watch in watches:
             if parked > self._park_timeout:
-                watch.put(Broken(_parked_too_long(error, parked)))
+                watch.put(Broken(parked_too_long(error, parked)))
                 watch.close()
             elif watch.silence is not type(error):
                 watch.silence = type(error)
@@ -258,15 +259,6 @@ class Watcher:
         now = self._clock()
         due = min(watch.read_at for watch in open_watches)
         return max(tick(len(open_watches)), min(due, self._questions.due(open_watches)) - now)
-
-
-def _parked_too_long(error: HostUnreachableError, seconds: float) -> HostUnreachableError:
-    return HostUnreachableError(
-        f"{error.message} This has lasted for {seconds / 3600:.1f} h, longer than the profile's park_timeout; the "
-        "job goes on without this step",
-        where=error.where,
-        hint="Once the host answers, run the step again: it takes up the same job.",
-    )
 
 
 class WatcherThread:

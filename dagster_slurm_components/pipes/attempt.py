@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import dagster as dg
 
 from dagster_slurm_components.errors import DagsterSlurmError
+from dagster_slurm_components.hosts.parked import Parking
 from dagster_slurm_components.jobs.cancel import cancel
 from dagster_slurm_components.jobs.events import STDERR, STDOUT, Ended
 from dagster_slurm_components.jobs.model import JobHandle, JobSpec
@@ -62,6 +63,7 @@ class Attempt:
         context: Dagster's context of the step.
         resolved: The script.
         place: Where it runs.
+        parking: How to wait for a host that can't be reached.
         guard: Whether this process still speaks for its run.
         launch: What was written down of it.
         adopted: Whether the job may exist already.
@@ -70,6 +72,7 @@ class Attempt:
     context: Context
     resolved: ResolvedScript
     place: Target
+    parking: Parking
     guard: Guard
     launch: Launch
     adopted: bool
@@ -98,11 +101,12 @@ class Attempt:
         def sleep(seconds: float) -> None:
             if stop.wait(seconds):
                 raise _StoppedError
+            self.guard.check()
 
         def work() -> JobHandle:
-            satellite, scheduler = self.place.satellite, self.place.scheduler
+            place = self.place.patient(replace(self.parking, sleep=sleep))
             tell = self.context.log.info
-            return submit(satellite, scheduler, spec, self.place.workdir, tell=tell, sleep=sleep)
+            return submit(place.satellite, place.scheduler, spec, place.workdir, tell=tell, sleep=sleep)
 
         submission = Background(work, name="dagster-slurm-submit")
         try:
@@ -133,10 +137,8 @@ class Attempt:
         begins = {name: max(0, shown.offsets.get(name, 0) - _TAIL) for name in (STDOUT, STDERR)}
         watch = self.place.watcher.watch(handle, offsets=begins, inodes=shown.inodes)
         reader.skip(shown.offsets.get("messages.jsonl", 0))
-        remote = self.place.satellite.host.name != "local"
-        heal = f"To log in anew: dg-slurm login {self.resolved.profile.name}" if remote else ""
-        follower = Follower(watch, reader, self.context.log, heal=heal, seen=shown.offsets)
-        notebook = Notebook(self.place.satellite, watch, self.context.run.run_id)
+        follower = Follower(watch, reader, self.context.log, heal=self.parking.heal, seen=shown.offsets)
+        notebook = Notebook(self.place.direct, watch, self.context.run.run_id)
         timer = StuckTimer(self.resolved.script.stuck)
         notice = DashboardNotice(self.resolved.profile.profile, handle.run_dir, self.context.log.info)
         try:
@@ -183,7 +185,7 @@ class Attempt:
 
     def _cancel(self, handle: JobHandle, follower: Follower) -> None:
         record_end(self.context.instance, self.context.run, self.launch.identity, "cancelled in Dagster")
-        satellite, scheduler = self.place.satellite, self.place.scheduler
+        satellite, scheduler = self.place.direct, self.place.scheduler
         cancel(satellite, scheduler, handle, patience=_CANCEL_ANSWER)
         self.place.watcher.hurry()
         ended = follower.follow(_TERM_GRACE)

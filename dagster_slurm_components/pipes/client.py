@@ -9,6 +9,7 @@ from typing import Any
 import dagster as dg
 
 from dagster_slurm_components.environments.base import Activation
+from dagster_slurm_components.hosts.parked import Parking
 from dagster_slurm_components.jobs.events import MESSAGES
 from dagster_slurm_components.jobs.model import JobSpec
 from dagster_slurm_components.jobs.outcome import JobOutcome, judge
@@ -26,7 +27,8 @@ from dagster_slurm_components.pipes.launches import Launch, record, record_end
 from dagster_slurm_components.pipes.metadata import Value, job_metadata, typed
 from dagster_slurm_components.pipes.reader import RunDirectoryMessageReader
 from dagster_slurm_components.pipes.stuck import StuckError
-from dagster_slurm_components.pipes.target import Target, target
+from dagster_slurm_components.pipes.target import Target, heal, target
+from dagster_slurm_components.spec.base import duration_seconds
 from dagster_slurm_components.spec.resolve import ResolvedScript
 
 
@@ -47,11 +49,19 @@ def run_script(
         Failure: The payload failed, the job was stopped, or the scheduler refused it.
         DagsterSlurmError: The host refuses us, or a file of the script is missing.
     """
-    place = target(resolved.profile)
+    waiting = Guard(context.instance, context.run.run_id, step_worker=False)
+    parking = Parking(
+        limit=duration_seconds(resolved.profile.profile.park_timeout),
+        tell=context.log.warning,
+        heal=heal(resolved.profile),
+        sleep=waiting.pause,
+    )
+    place = target(resolved.profile, parking)
     activation = activation_for(resolved, place, tell=context.log.info)
     start = begin(context, place, resolved.profile.name, resolved.fingerprint())
     guard = Guard(context.instance, context.run.run_id, step_worker=start.step_worker)
-    step = _Step(context, resolved, place, activation, guard, _extras(context, extras))
+    parking = replace(parking, sleep=guard.pause)
+    step = _Step(context, resolved, place, parking, activation, guard, _extras(context, extras))
     launch, adopted = start.launch, start.adopted
     while True:
         tried = step.attempt(launch, adopted=adopted)
@@ -72,6 +82,7 @@ class _Step:
     context: Context
     resolved: ResolvedScript
     place: Target
+    parking: Parking
     activation: Activation
     guard: Guard
     extras: Mapping[str, Any]
@@ -101,7 +112,7 @@ class _Step:
 
             spec = spec_with(self.activation)
             record(context.instance, context.run, launch, adopted=adopted)
-            attempt = Attempt(context, resolved, self.place, self.guard, launch, adopted)
+            attempt = Attempt(context, resolved, self.place, self.parking, self.guard, launch, adopted)
             try:
                 followed = self._run(attempt, spec, spec_with, reader)
             except SubmitRejectedError as error:

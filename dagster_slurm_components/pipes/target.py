@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import re
 import threading
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from dagster_slurm_components.errors import DagsterSlurmError
 from dagster_slurm_components.hosts.client import Budget, Satellite
 from dagster_slurm_components.hosts.connect import connect
+from dagster_slurm_components.hosts.parked import ParkedHost, Parking
 from dagster_slurm_components.jobs.cadence import TokenBucket
 from dagster_slurm_components.jobs.schedulers import ProcessScheduler, Scheduler, SlurmScheduler
 from dagster_slurm_components.jobs.watch import Watcher, WatcherThread
 from dagster_slurm_components.spec.base import duration_seconds
+from dagster_slurm_components.spec.hosts import LocalHost
 from dagster_slurm_components.spec.profile import Profile
 from dagster_slurm_components.spec.profiles import LoadedProfile
 
@@ -28,18 +30,28 @@ class Target:
     Attributes:
         satellite: The host.
         scheduler: Who runs the job scripts.
-        watcher: Looks after this process's jobs there.
+        watcher: Looks after this process's jobs there; it waits for a lost host by itself.
         workdir: The working folder on the host, absolute.
+        direct: The host once more, whose calls fail at once where it can't be reached.
     """
 
     satellite: Satellite
     scheduler: Scheduler
     watcher: WatcherThread
     workdir: str
+    direct: Satellite
+
+    def patient(self, parking: Parking) -> Target:
+        """Return the same for a step: calls of ``satellite`` wait while the host can't be reached."""
+        return replace(self, satellite=Satellite(ParkedHost(self.direct.host, parking)))
 
 
-def target(loaded: LoadedProfile) -> Target:
-    """Return the target of a profile; all steps of a process share it.
+def target(loaded: LoadedProfile, parking: Parking | None = None) -> Target:
+    """Return the target of a profile; all steps of a process share what is behind it.
+
+    Args:
+        loaded: The profile.
+        parking: How to wait for a host that can't be reached; without it that is an error.
 
     Raises:
         HostError: The host can't be reached, or refuses.
@@ -48,14 +60,20 @@ def target(loaded: LoadedProfile) -> Target:
     profile = loaded.profile
     key = profile.model_dump_json(include={"host", "scheduler", "workdir", "limits", "park_timeout"})
     with _lock:
-        if key not in _targets:
-            _targets[key] = _make(profile)
-        return _targets[key]
+        found = _targets.get(key)
+    if found is None:
+        made = _make(
+            profile, parking
+        )  # not under the lock: it may wait for its host, and others have other hosts
+        with _lock:
+            found = _targets.setdefault(key, made)
+    return found if parking is None else found.patient(parking)
 
 
-def _make(profile: Profile) -> Target:
+def _make(profile: Profile, parking: Parking | None) -> Target:
     satellite = Satellite(connect(profile.host))
-    workdir = absolute_workdir(profile.workdir, satellite)
+    asked = satellite if parking is None else Satellite(ParkedHost(satellite.host, parking))
+    workdir = absolute_workdir(profile.workdir, asked)
     queue, limits = f"{workdir}/queue", profile.limits
     scheduler: Scheduler
     if profile.scheduler == "slurm":
@@ -71,7 +89,13 @@ def _make(profile: Profile) -> Target:
         patience=scheduler.patience,
         park_timeout=duration_seconds(profile.park_timeout),
     )
-    return Target(satellite, scheduler, WatcherThread(watcher), workdir)
+    return Target(satellite, scheduler, WatcherThread(watcher), workdir, satellite)
+
+
+def heal(loaded: LoadedProfile) -> str:
+    """Return what to type when the host asks for a login."""
+    local = isinstance(loaded.profile.host, LocalHost)
+    return "" if local else f"To log in anew: dg-slurm login {loaded.name}"
 
 
 def absolute_workdir(workdir: str, satellite: Satellite) -> str:

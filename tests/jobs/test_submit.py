@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import io
 import tarfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
 from dagster_slurm_components.environments.base import Activation, ActivationStep
 from dagster_slurm_components.errors import DagsterSlurmError, HostUnreachableError
-from dagster_slurm_components.hosts.client import SubmitReply, SubmitRequest
+from dagster_slurm_components.hosts.base import Reply
+from dagster_slurm_components.hosts.client import Satellite, SubmitReply, SubmitRequest
+from dagster_slurm_components.hosts.parked import ParkedHost, Parking
 from dagster_slurm_components.jobs.bundle import bundle, env_file
 from dagster_slurm_components.jobs.model import JobIdentity, JobSpec, PayloadFile
 from dagster_slurm_components.jobs.schedulers import ProcessScheduler, SlurmScheduler
@@ -74,12 +77,32 @@ def test_what_the_job_needs_is_asked_for_in_the_same_call() -> None:
         go([SubmitReply("lacking", detail="/w/envs/k/.ready")])
 
 
+class Losing:
+    """A host that does the first submission and loses its reply."""
+
+    name = "login"
+
+    def __init__(self) -> None:
+        self.asked: list[tuple[str, object, bytes]] = []
+
+    def call(
+        self, op: str, params: Mapping[str, Any] | None = None, blob: bytes = b"", *, timeout: float = 60.0
+    ) -> Reply:
+        self.asked.append((op, params, blob))
+        if len(self.asked) == 1:
+            raise HostUnreachableError("reset")
+        return Reply({"outcome": "known", "job_id": "7"})
+
+    def close(self) -> None: ...
+
+
 def test_f08_a_lost_reply_is_asked_again_with_the_same_token_and_bundle() -> None:
-    satellite, waits, told, job_id = go([HostUnreachableError("reset"), SubmitReply("known", "7")])
-    assert job_id == "7"
-    assert satellite.asked[0] == satellite.asked[1]
+    host, waits, told = Losing(), [], []
+    parked = ParkedHost(host, Parking(60, tell=told.append, sleep=waits.append))
+    assert submit(Satellite(parked), SLURM, job(), "/w", sleep=pytest.fail).job_id == "7"
+    assert host.asked[0] == host.asked[1]
     assert len(waits) == 1
-    assert "as soon as the host answers" in told[0]
+    assert "This step waits" in told[0]
 
 
 def test_f09_an_uncertain_end_waits_as_long_as_the_satellite_says() -> None:

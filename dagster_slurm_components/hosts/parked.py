@@ -1,0 +1,106 @@
+"""A host as a step sees it: while it can't be reached a call waits, and nothing fails."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from dagster_slurm_components.errors import HostUnreachableError, ParkedTooLongError
+from dagster_slurm_components.hosts.base import Host, Reply
+
+_PAUSES = (0.5, 15.0)
+"""The first and the longest pause between two tries; attempts to connect keep their own, longer distance."""
+
+
+@dataclass(frozen=True)
+class Parking:
+    """How somebody waits for a host.
+
+    Attributes:
+        limit: Seconds after which the waiting ends with an error.
+        tell: Receives a sentence when a wait begins, when its reason changes, and when it is over.
+        heal: What to type when the host asks for a login; may be empty.
+        sleep: Waits; what it raises ends the waiting.
+        clock: A monotonic clock, in seconds.
+    """
+
+    limit: float
+    tell: Callable[[str], None]
+    heal: str = ""
+    sleep: Callable[[float], None] = time.sleep
+    clock: Callable[[], float] = time.monotonic
+
+
+class ParkedHost:
+    """A host whose calls are tried again for as long as it can't be reached.
+
+    A call that was lost on its way may have been done, and is then done twice: all that a step asks of its host may be
+    repeated (a submission is known by its ledger, a build by its result).
+
+    Args:
+        host: The host.
+        parking: How to wait.
+    """
+
+    def __init__(self, host: Host, parking: Parking) -> None:
+        self._host = host
+        self._parking = parking
+
+    @property
+    def name(self) -> str:
+        """``local`` or ``user@hostname:port``."""
+        return self._host.name
+
+    def call(
+        self, op: str, params: Mapping[str, Any] | None = None, blob: bytes = b"", *, timeout: float = 60.0
+    ) -> Reply:
+        """Do one operation, however long the host can't be reached; see ``Host.call``.
+
+        Raises:
+            ParkedTooLongError: It has been waited for as long as that is allowed.
+        """
+        parking = self._parking
+        since: float | None = None
+        told: type[HostUnreachableError] | None = None
+        pause, longest = _PAUSES
+        while True:
+            try:
+                reply = self._host.call(op, params, blob, timeout=timeout)
+            except HostUnreachableError as error:
+                now = parking.clock()
+                since = now if since is None else since
+                if now - since >= parking.limit:
+                    raise parked_too_long(error, now - since) from error
+                if told is not type(error):
+                    told = type(error)
+                    parking.tell(
+                        f"{error}\nThis step waits for the host{_since(now - since)}. {parking.heal}".rstrip()
+                    )
+                parking.sleep(min(pause, parking.limit - (now - since)))
+                pause = min(pause * 2, longest)
+            else:
+                if since is not None:
+                    parking.tell(f"The host answers again after {parking.clock() - since:.0f} s.")
+                return reply
+
+    def close(self) -> None:
+        """End the connection; a later call makes a new one."""
+        self._host.close()
+
+
+def _since(seconds: float) -> str:
+    if seconds < 1:
+        return ""
+    return " since " + time.strftime("%Y-%m-%d %H:%M:%S %Z", time.localtime(time.time() - seconds))
+
+
+def parked_too_long(error: HostUnreachableError, seconds: float) -> ParkedTooLongError:
+    """Return the error that ends a wait."""
+    return ParkedTooLongError(
+        f"{error.message} This has lasted for {seconds / 3600:.1f} h, longer than the profile's park_timeout; a job "
+        "that was submitted goes on without this step",
+        where=error.where,
+        hint="Once the host answers, run the step again: it takes up the same job.",
+    )
