@@ -40,6 +40,7 @@ class Project:
         environment = {key: value for key, value in os.environ.items() if not key.startswith(theirs)}
         environment |= {
             "DAGSTER_HOME": str(self.home),
+            "DAGSTER_SLURM_AGENT": "off",  # an agent would outlive the test
             # Before the example as the development environment has it installed.
             "PYTHONPATH": os.pathsep.join([str(self.folder / "src"), str(ROOT)]),
         }
