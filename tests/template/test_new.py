@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+import fcntl
+import os
+import pty
+import select
+import struct
+import subprocess
 import sys
+import termios
+import time
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
-from template_fixture import answers, render
+from template_fixture import ROOT, answers, render
 
 from dagster_slurm_components.cli.main import main
 from dagster_slurm_components.spec.project import check_project
@@ -115,3 +123,45 @@ def test_without_copier(monkeypatch: pytest.MonkeyPatch) -> None:
     code, said = new("p", "--defaults")
     assert code == 1
     assert "pip install 'dagster-slurm-components[new]'" in said
+
+
+def test_a_wrong_answer_at_copiers_own_prompt(tmp_path: Path) -> None:
+    """`copier copy` asks again, with the sentence, until the answer is right."""
+    copier = Path(sys.executable).with_name("copier")
+    ours, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 40, 200, 0, 0))
+    asking = subprocess.Popen(
+        [str(copier), "copy", str(ROOT), str(tmp_path / "p")],
+        stdin=theirs,
+        stdout=theirs,
+        stderr=theirs,
+        env={**os.environ, "TERM": "xterm", "PROMPT_TOOLKIT_NO_CPR": "1"},
+        start_new_session=True,
+    )
+    os.close(theirs)
+    shown = ""
+
+    def until(words: str) -> None:
+        nonlocal shown
+        deadline = time.monotonic() + 120
+        while words not in shown:
+            assert time.monotonic() < deadline, shown
+            if select.select([ours], [], [], 1)[0]:
+                shown += os.read(ours, 65536).decode(errors="replace")
+
+    try:
+        until("Name of the project")
+        os.write(ours, b"\x15My Project\r")  # Ctrl-U takes the default away
+        until("Use small letters, digits and single dashes")
+        os.write(ours, b"\x15wind-tunnel\r")
+        until("wind_tunnel")  # the next question's default
+        os.write(ours, b"\x03")
+        until("stopped by user")
+        assert asking.wait(60) == 1
+    finally:
+        if asking.poll() is None:
+            asking.kill()
+            asking.wait()
+        os.close(ours)
+    assert "Traceback" not in shown
+    assert not (tmp_path / "p").exists()
