@@ -138,7 +138,7 @@ class AssetAttributes(Model):
     automation_condition: OfTemplate = Field(
         default=None,
         description="When Dagster makes it by itself.",
-        examples=["{{ automation_condition.eager() }}"],
+        examples=["{{ dg.AutomationCondition.eager() }}"],
     )
     partitions_def: PartitionsDefinition = Field(
         default=None,
@@ -178,7 +178,7 @@ class CheckDeclaration(Model):
     automation_condition: OfTemplate = Field(
         default=None,
         description="When Dagster runs it by itself.",
-        examples=["{{ automation_condition.eager() }}"],
+        examples=["{{ dg.AutomationCondition.eager() }}"],
     )
 
 

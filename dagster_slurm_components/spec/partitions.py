@@ -189,7 +189,7 @@ def _of_template(value: Any) -> Any:
     if isinstance(value, (str, int, float, list, Mapping)):
         raise mistake(
             f"expected a template, got {describe(value)}",
-            "write one like {{ automation_condition.eager() }}, or name one of `template_vars_module`",
+            "write one like {{ dg.AutomationCondition.eager() }}, or name one of `template_vars_module`",
             "template_type",
         )
     return value
