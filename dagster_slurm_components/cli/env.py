@@ -184,7 +184,7 @@ def _write_pixi_pack(request: Request, planned: EnvironmentPlan, folder: Path, p
     folder.mkdir(parents=True, exist_ok=True)
     target = folder / f"{planned.name}.tar"
     lock = request.path("project") / "pixi.lock"
-    size = write_pixi_pack(lock, spec.environment, planned.platform, target, progress)
+    size = write_pixi_pack(lock, spec.environment, planned.platform, target, progress, name=spec.platform)
     click.echo(f"{target}: {_megabytes(size)} MB", err=True)
 
 

@@ -129,6 +129,11 @@ class PixiEnvironment(PackedEnvironment):
     environment: Word = Field(
         default="default", description="Name of the environment in the lock.", examples=["gpu"]
     )
+    platform: Word | None = Field(
+        default=None,
+        description="Name of the platform in the lock, where several are of the host's kind.",
+        examples=["workstation-cuda"],
+    )
 
 
 class CondaEnvironment(PackedEnvironment):

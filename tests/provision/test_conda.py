@@ -57,8 +57,58 @@ def assert_whole(site: Site) -> None:
     assert set(manage.verify(site, mode="full").values()) == {()}
 
 
+LOCKS = Path(__file__).with_name("locks")
+
+
+@pytest.mark.parametrize(
+    ("file", "version"),
+    [("legacy", 1), ("legacy", 2), ("legacy", 3), ("v4", 4), ("v5", 5), ("v6", 6), ("v7", 7)],
+)
+def test_each_format_that_pixi_wrote_over_time_is_read(file: str, version: int, tmp_path: Path):
+    text = (LOCKS / f"{file}.lock").read_text().replace("\nversion: 1\n", f"\nversion: {version}\n")
+    (tmp_path / "pixi.lock").write_text(text)
+    assert yaml.safe_load(text)["version"] == version
+    linux = Platform("linux", "x86_64", "glibc", (2, 31))
+    locked = read_lock(tmp_path / "pixi.lock", "default", linux)
+    assert {(item.name, int(item.sha256, 16), item.size, item.url) for item in locked.conda} == {
+        ("tzdata-2024a-h0_0.conda", 2, 102, "https://conda.invalid/forge/noarch/tzdata-2024a-h0_0.conda"),
+        ("zlib-1.3-h1_0.conda", 1, 101, "https://conda.invalid/forge/linux-64/zlib-1.3-h1_0.conda"),
+    }
+    assert {(r.name.normalized, str(r.version), str(r.build)) for r in locked.records} == {
+        ("tzdata", "2024a", "h0_0"),
+        ("zlib", "1.3", "h1_0"),
+    }
+    wheel = "https://files.invalid/ab/cd/six-1.16.0-py2.py3-none-any.whl"
+    six = ("six", "1.16.0", wheel, f"{4:064x}")
+    assert list(locked.pypi) == ([six] if version >= 4 else [])
+    other = read_lock(tmp_path / "pixi.lock", "default", Platform("darwin", "arm64"))
+    assert [item.name for item in other.conda] == ["zlib-1.3-h2_0.conda"]
+
+
+def test_named_platforms_of_one_kind_are_chosen_by_name(tmp_path: Path):
+    text = (LOCKS / "v7.lock").read_text()
+    text = text.replace("- name: linux-64\n", "- name: workstation\n  subdir: linux-64\n")
+    text = text.replace("- name: osx-arm64\n", "- name: cuda\n  subdir: linux-64\n")
+    text = text.replace("      linux-64:\n", "      workstation:\n").replace(
+        "      osx-arm64:\n", "      cuda:\n"
+    )
+    file = tmp_path / "pixi.lock"
+    file.write_text(text)
+    linux = Platform("linux", "x86_64", "glibc", (2, 31))
+    with pytest.raises(
+        EnvironmentFailedError, match="several platforms of the host's kind: cuda, workstation"
+    ):
+        read_lock(file, "default", linux)
+    with pytest.raises(EnvironmentFailedError, match="no platform `jetson` for linux-64"):
+        read_lock(file, "default", linux, "jetson")
+    assert len(read_lock(file, "default", linux, "workstation").conda) == 2
+    assert len(read_lock(file, "default", linux, "cuda").conda) == 1
+
+
 @pytest.mark.parametrize("version", [4, 5, 6, 7])
-def test_each_format_of_pixi_lock_is_read(version: int, tmp_path: Path, channel: dict[str, Path]):
+def test_a_lock_of_a_handmade_channel_is_read_in_each_format(
+    version: int, tmp_path: Path, channel: dict[str, Path]
+):
     wheel = make_wheel(tmp_path, "alpha", "1.0")
     project = write_lock(tmp_path / "study", channel, version=version, wheels=(wheel,))
     locked = read_lock(project / "pixi.lock", "default", LINUX)

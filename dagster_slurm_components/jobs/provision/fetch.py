@@ -36,12 +36,17 @@ def fetch(artifacts: Sequence[Artifact], progress: Progress = silent) -> list[Ar
         return list(pool.map(lambda item: _fetch(item, counter), artifacts))
 
 
+def cached_file(artifact: Artifact) -> Path:
+    """Return where an artifact lies in this machine's cache once it is fetched."""
+    return cache_folder("files", artifact.sha256[:2]) / f"{artifact.sha256}-{artifact.name}"
+
+
 def _fetch(artifact: Artifact, counter: Counter) -> Artifact:
     if artifact.path is not None:
         path = Path(artifact.path)
         _check(artifact, path, "has")
     else:
-        path = cache_folder("files", artifact.sha256[:2]) / f"{artifact.sha256}-{artifact.name}"
+        path = cached_file(artifact)
         if path.exists() and file_digest(path) != artifact.sha256:
             path.unlink()  # a broken disk or a curious hand: fetched anew
         if not path.exists():

@@ -30,6 +30,7 @@ from dagster_slurm_components.jobs.provision.local_package import (
     wheel_of_archive,
     wheel_of_folder,
 )
+from dagster_slurm_components.jobs.provision.pixi_program import fetch_packages
 from dagster_slurm_components.jobs.provision.progress import Progress, silent
 from dagster_slurm_components.jobs.provision.request import HostPlatform, Request
 from dagster_slurm_components.jobs.provision.uv import find_uv, install_wheels, uv_program
@@ -65,8 +66,8 @@ def _rattler() -> Any:
     return rattler
 
 
-def read_lock(file: Path, environment: str, platform: Platform) -> Locked:
-    """Read a ``pixi.lock`` (format 4 to 7).
+def read_lock(file: Path, environment: str, platform: Platform, name: str | None = None) -> Locked:
+    """Read a ``pixi.lock`` (format 1 to 7).
 
     Raises:
         EnvironmentFailedError: It can't be read, has no such environment, lacks the platform or a hash.
@@ -86,23 +87,45 @@ def read_lock(file: Path, environment: str, platform: Platform) -> Locked:
         )
     found = lock.environment(environment)
     subdir = subdir_of(platform)
-    platforms = [each for each in found.platforms() if str(each.subdir) == subdir]
-    if not platforms:
-        there = ", ".join(sorted(str(each.subdir) for each in found.platforms()))
-        raise EnvironmentFailedError(
-            f"environment `{environment}` is locked for {there}, and the host is {subdir}",
-            where=str(file),
-            hint=f'Add "{subdir}" to `platforms` in the manifest and run `pixi lock`.',
-        )
-    packages = found.packages(platforms[0]) or []
+    locked_for = _platform(found.platforms(), subdir, name, f"environment `{environment}`", file)
+    packages = found.packages(locked_for) or []
     sources = [package.name for package in packages if isinstance(package, rattler.CondaLockedSourcePackage)]
     if sources:
         raise EnvironmentFailedError(
             f"conda packages from source can't be packed: {', '.join(map(str, sources))}", where=str(file)
         )
-    records = found.conda_repodata_records_for_platform(platforms[0]) or []
-    pypi = [_pypi(package, file) for package in found.pypi_packages_for_platform(platforms[0]) or []]
+    records = found.conda_repodata_records_for_platform(locked_for) or []
+    pypi = [_pypi(package, file) for package in found.pypi_packages_for_platform(locked_for) or []]
     return Locked(records, tuple(_artifact(record, file) for record in records), tuple(sorted(pypi)))
+
+
+def _platform(platforms: Sequence[Any], subdir: str, name: str | None, what: str, file: Path) -> Any:
+    """Return the platform of a lock that is the host's; since format 7 there may be several, by name.
+
+    Raises:
+        EnvironmentFailedError: There is none, or several and none of them is asked for.
+    """
+    fitting = {str(each.name): each for each in platforms if str(each.subdir) == subdir}
+    if name is not None and name not in fitting:
+        raise EnvironmentFailedError(
+            f"{what} has no platform `{name}` for {subdir}, only {', '.join(sorted(fitting)) or 'none'}",
+            where=str(file),
+        )
+    if not fitting:
+        there = ", ".join(sorted(str(each.subdir) for each in platforms))
+        raise EnvironmentFailedError(
+            f"{what} is locked for {there}, and the host is {subdir}",
+            where=str(file),
+            hint=f'Add "{subdir}" to `platforms` in the manifest and run `pixi lock`.',
+        )
+    chosen = name or (subdir if subdir in fitting else min(fitting))
+    if name is None and len(fitting) > 1 and chosen != subdir:
+        raise EnvironmentFailedError(
+            f"{what} is locked for several platforms of the host's kind: {', '.join(sorted(fitting))}",
+            where=str(file),
+            hint=f"Write `platform: {chosen}`, or another one of them, into the environment.",
+        )
+    return fitting[chosen]
 
 
 def _artifact(record: RepoDataRecord, file: Path) -> Artifact:
@@ -143,7 +166,7 @@ class PixiPacker:
         """Return the plan; see ``Packer``. Installs the conda packages here, for their place on the host."""
         rattler = _rattler()
         spec, file = _spec(request), _lock_file(request)
-        locked = read_lock(file, spec.environment, host.platform)
+        locked = read_lock(file, spec.environment, host.platform, spec.platform)
         records = [_described(record) for record in locked.records]
         check_platform((record["subdir"] for record in records), host.platform, str(file))
         wheels = locked_wheels(locked, file.parent, progress)
@@ -167,7 +190,9 @@ class PixiPacker:
             plan = _with_uv(plan, host.platform)
 
         def make(place: Path, destination: str) -> None:
-            install(locked, place, destination, subdir_of(host.platform), progress)
+            subdir = subdir_of(host.platform)
+            files = fetch_packages(file.parent, spec.environment, subdir, locked.conda, progress)
+            install(locked.records, files, place, destination, subdir)
 
         return packed(plan, host.workdir, make)
 
@@ -228,20 +253,20 @@ def _with_uv(plan: EnvironmentPlan, platform: Platform) -> EnvironmentPlan:
     )
 
 
-def install(locked: Locked, place: Path, destination: str, subdir: str, progress: Progress = silent) -> None:
-    """Install conda packages into a folder here, with the paths of their destination.
+def install(
+    records: Sequence[RepoDataRecord], files: Sequence[Artifact], place: Path, destination: str, subdir: str
+) -> None:
+    """Install fetched conda packages into a folder here, with the paths of their destination.
 
     The packages' own scripts (post-link) are not run: they are foreign code, and the platform may be another one.
     """
     rattler = _rattler()
-    files = fetch(locked.conda, progress)
-    records = list(locked.records)
     for record, file in zip(records, files, strict=True):
         # Fetched and hashed here: rattler 0.28 checks hashes over HTTP, but not those of local files.
         record.url = _as_named(file).as_uri()
     asyncio.run(
         rattler.install(
-            records,
+            list(records),
             target_prefix=place,
             cache_dir=cache_folder("rattler"),
             platform=rattler.Subdir(subdir),

@@ -20,13 +20,22 @@ from dagster_slurm_components.jobs.provision.cache import new_file
 from dagster_slurm_components.jobs.provision.conda import subdir_of
 from dagster_slurm_components.jobs.provision.fetch import fetch
 from dagster_slurm_components.jobs.provision.pixi import Locked, locked_wheels, read_lock
+from dagster_slurm_components.jobs.provision.pixi_program import fetch_packages
 from dagster_slurm_components.jobs.provision.progress import Progress, silent
 
 
 def write_pixi_pack(
-    lock: Path, environment: str, platform: Platform, target: Path, progress: Progress = silent
+    lock: Path,
+    environment: str,
+    platform: Platform,
+    target: Path,
+    progress: Progress = silent,
+    *,
+    name: str | None = None,
 ) -> int:
     """Write one environment of a ``pixi.lock`` as an archive; the same lock gives the same bytes.
+
+    ``name`` is the platform's in the lock, where several are of the same kind.
 
     Returns:
         The archive's size in bytes.
@@ -34,12 +43,12 @@ def write_pixi_pack(
     Raises:
         EnvironmentFailedError: The lock lacks the environment or the platform, or a file can't be fetched.
     """
-    locked = read_lock(lock, environment, platform)
-    files = fetch(locked.conda, progress)
+    locked = read_lock(lock, environment, platform, name)
+    files = fetch_packages(lock.parent, environment, subdir_of(platform), locked.conda, progress)
     wheels = fetch([wheel for _, _, wheel in locked_wheels(locked, lock.parent, progress)], progress)
     with new_file(target) as temporary, tarfile.open(temporary, "w", format=tarfile.GNU_FORMAT) as archive:
-        for name, source in sorted(_members(locked, files, wheels, subdir_of(platform)), key=lambda m: m[0]):
-            member = tarfile.TarInfo(name)
+        for path, source in sorted(_members(locked, files, wheels, subdir_of(platform)), key=lambda m: m[0]):
+            member = tarfile.TarInfo(path)
             member.mode = 0o644
             data = source if isinstance(source, bytes) else source.read_bytes()
             member.size = len(data)

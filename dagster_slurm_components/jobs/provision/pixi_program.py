@@ -1,0 +1,84 @@
+"""The program ``pixi-pack``, where it is installed, fetches conda packages: it has pixi's own mirrors and logins.
+
+What it brings is taken only if its hash is the lock's: pixi-pack itself checks packages when it downloads them, not
+those of its cache. What it does not bring is fetched without it. Read from pixi-pack 0.7.10.
+"""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import tarfile
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+from dagster_slurm_components.environments.content import Artifact
+from dagster_slurm_components.jobs.provision.cache import cache_folder, new_file
+from dagster_slurm_components.jobs.provision.errors import EnvironmentFailedError
+from dagster_slurm_components.jobs.provision.fetch import cached_file, fetch
+from dagster_slurm_components.jobs.provision.progress import Progress, silent
+
+PROGRAM = "pixi-pack"
+
+
+def pack_arguments(program: str, manifest: Path, environment: str, subdir: str, target: Path) -> list[str]:
+    """Return the command that packs an environment's packages for a platform into a tar."""
+    options = {
+        "--environment": environment,
+        "--platform": subdir,
+        "--output-file": str(target),
+        "--use-cache": str(cache_folder("pixi-pack")),
+    }
+    words = [word for option in options.items() for word in option]
+    # PyPI packages are our own affair: source archives are built here.
+    return [program, *words, "--ignore-pypi-non-wheel", str(manifest)]
+
+
+def fetch_packages(
+    folder: Path, environment: str, subdir: str, wanted: Sequence[Artifact], progress: Progress = silent
+) -> list[Artifact]:
+    """Return the conda packages of an environment with their files here.
+
+    Args:
+        folder: The project's folder, which holds the manifest and the lock.
+        environment: Name of the environment in the lock.
+        subdir: The platform, as conda calls it.
+        wanted: Its packages.
+        progress: Hears of bytes.
+
+    Raises:
+        EnvironmentFailedError: One can't be fetched, or has another content than the lock names.
+    """
+    program = shutil.which(PROGRAM)
+    lacking = [item for item in wanted if not cached_file(item).exists()]
+    if program is not None and any(not (item.url or "").startswith("file:") for item in lacking):
+        with tempfile.TemporaryDirectory(dir=cache_folder("packed")) as aside:
+            archive = Path(aside) / "environment.tar"
+            _run(pack_arguments(program, folder, environment, subdir, archive), folder)
+            _take(archive, lacking)
+    return fetch(wanted, progress)
+
+
+def _run(argv: list[str], folder: Path) -> None:
+    done = subprocess.run(argv, cwd=folder, stdin=subprocess.DEVNULL, capture_output=True, check=False)
+    if done.returncode != 0:
+        said = done.stderr.decode("utf-8", "replace").strip()[-2000:]
+        raise EnvironmentFailedError(
+            f"{PROGRAM} says: {said}",
+            where=str(folder),
+            hint=f"`{PROGRAM} --version` must be 0.7 or newer. Without {PROGRAM} on PATH the packages are fetched from"
+            " where the lock says, with the logins of ~/.netrc.",
+        )
+
+
+def _take(archive: Path, lacking: Sequence[Artifact]) -> None:
+    """Put the packages that are lacking into this machine's cache; ``fetch`` checks their hashes."""
+    by_name = {item.name: item for item in lacking}
+    with tarfile.open(archive) as packed:
+        for member in packed:
+            item = by_name.get(Path(member.name).name)
+            source = packed.extractfile(member) if item and member.name.startswith("channel/") else None
+            if item is not None and source is not None:
+                with new_file(cached_file(item)) as target, target.open("wb") as file:
+                    shutil.copyfileobj(source, file)
