@@ -50,6 +50,22 @@ def test_the_command_runs_in_the_run_directory_with_umask_077(local, slurm, work
     assert (Path(request.run_dir) / "seen").read_text() == "true"
 
 
+def test_without_what_it_needs_nothing_is_submitted_but_a_job_that_exists_is_found(satellite, slurm, workdir):
+    mark = workdir / "envs" / "it's $(one)" / ".ready"
+    request = slurm.request(workdir, needs=[str(mark)])
+    refused = satellite.submit(request, BUNDLE)
+    assert (refused.outcome, refused.job_id, refused.detail) == ("lacking", None, str(mark))
+    assert slurm.jobs() == []
+    assert not Path(request.run_dir).exists()
+    mark.parent.mkdir(parents=True)
+    mark.touch()
+    made = satellite.submit(request, BUNDLE)
+    assert made.outcome == "submitted"
+    mark.unlink()
+    assert satellite.submit(request, BUNDLE).job_id == made.job_id
+    assert slurm.jobs() == [made.job_id]
+
+
 @pytest.mark.parametrize("name", [name for name in HOSTILE if name != "-rf"])
 def test_hostile_names_stand_in_run_directories_and_bundles(satellite, slurm, workdir, name):
     request = slurm.request(workdir, run_dir=f"{workdir}/{name}/1")
