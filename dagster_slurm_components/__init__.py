@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from dagster_slurm_components.component.script_component import SlurmScriptComponent
     from dagster_slurm_components.errors import DagsterSlurmError
-    from dagster_slurm_components.pipes.sensor import slurm_jobs_sensor
+    from dagster_slurm_components.pipes.sensor import parked_hosts_sensor, slurm_jobs_sensor
     from dagster_slurm_components.resource import ComputeResource
     from dagster_slurm_components.spec.environments import (
         CondaEnvironment,
@@ -52,6 +52,7 @@ _HOME = {
     "SrunLauncher": "spec.launchers",
     "TorchrunLauncher": "spec.launchers",
     "UvEnvironment": "spec.environments",
+    "parked_hosts_sensor": "pipes.sensor",
     "slurm_jobs_sensor": "pipes.sensor",
 }
 """The module that each public name lives in."""
@@ -75,6 +76,7 @@ __all__ = [
     "SrunLauncher",
     "TorchrunLauncher",
     "UvEnvironment",
+    "parked_hosts_sensor",
     "slurm_jobs_sensor",
 ]
 

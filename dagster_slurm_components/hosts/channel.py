@@ -16,6 +16,9 @@ from dagster_slurm_components.hosts.base import Reply
 _PROBE = 15.0
 """Seconds in which a satellite must answer ``ping`` when a call's answer stays out."""
 
+_LAST_WORDS = 1.0
+"""Seconds to go on reading when nothing can be written any more."""
+
 
 class Pipe(Protocol):
     """A duplex stream of bytes that ends when either side closes it."""
@@ -125,6 +128,7 @@ class Channel:
         try:
             self.pipe.write(frame)
         except (OSError, EOFError) as error:
+            self._reader.join(_LAST_WORDS)  # why the other side has ended tells more than a broken pipe
             self._lose(str(error) or type(error).__name__)
         finally:
             self._writing.release()

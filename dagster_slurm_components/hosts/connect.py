@@ -5,9 +5,11 @@ from __future__ import annotations
 import os
 import threading
 
+from dagster_slurm_components.errors import HostRefusedError
 from dagster_slurm_components.hosts.agent import place
 from dagster_slurm_components.hosts.agent.client import AgentDialer
 from dagster_slurm_components.hosts.answers import Answers
+from dagster_slurm_components.hosts.attempts import Attempts, NotedDialer
 from dagster_slurm_components.hosts.base import Host
 from dagster_slurm_components.hosts.dialers import ssh_dialer
 from dagster_slurm_components.hosts.local import InProcessHost
@@ -39,4 +41,11 @@ def connect(spec: HostSpec) -> Host:
 def _remote(spec: SshHost) -> RemoteHost:
     if spec.agent and place.wanted():
         return RemoteHost(AgentDialer(spec), interval=AgentDialer.INTERVAL)
-    return RemoteHost(ssh_dialer(spec, Answers(spec.secret_command)), interval=spec.reconnect_interval)
+    dialer = ssh_dialer(spec, Answers(spec.secret_command))
+    try:
+        attempts = Attempts(place.folder(), dialer.name)
+    except HostRefusedError:
+        # A container may have no place to write to; with one process a container there is nobody to tell, either.
+        return RemoteHost(dialer, interval=spec.reconnect_interval)
+    noted = NotedDialer(dialer, attempts, interval=spec.reconnect_interval)
+    return RemoteHost(noted, interval=spec.reconnect_interval)

@@ -1,12 +1,17 @@
-"""The sensor that finds runs whose process died and jobs that nobody follows."""
+"""Sensors: one finds runs whose process died and jobs that nobody follows, one tells which hosts are waited for."""
 
 from __future__ import annotations
 
+import json
+import time
+from collections.abc import Callable
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
 import dagster as dg
 
+from dagster_slurm_components.hosts.agent import place
+from dagster_slurm_components.hosts.attempts import Failing, failing
 from dagster_slurm_components.pipes.heal import cancel_jobs_of_cancelled_runs, heal_dead_runs
 from dagster_slurm_components.pipes.target import Target, target
 from dagster_slurm_components.spec.profiles import load_profile
@@ -60,3 +65,51 @@ def slurm_jobs_sensor(
         return dg.SkipReason(told or "All runs that follow a job are alive, for all that is known here.")
 
     return watch_jobs
+
+
+def parked_hosts_sensor(
+    *,
+    notify: Callable[[str], None] | None = None,
+    name: str = "parked_hosts",
+    minimum_interval_seconds: int = 60,
+    default_status: dg.DefaultSensorStatus = dg.DefaultSensorStatus.RUNNING,
+) -> dg.SensorDefinition:
+    """Return a sensor that tells for which hosts steps wait, since when, and what heals it.
+
+    It asks no host and makes no login: it reads what the processes of this user on this machine have written down of
+    their own attempts. Of other machines it knows nothing.
+
+    Args:
+        notify: Called with a sentence for each host, once when it begins to be waited for; an e-mail, say.
+        name: The sensor's name.
+        minimum_interval_seconds: Seconds between two looks.
+        default_status: Whether it runs without being switched on.
+
+    Example:
+        .. code-block:: python
+
+            defs = dg.Definitions(sensors=[parked_hosts_sensor(notify=send_to_the_team)])
+    """
+
+    @dg.sensor(
+        name=name,
+        minimum_interval_seconds=minimum_interval_seconds,
+        default_status=default_status,
+        description="Tells for which hosts steps wait.",
+    )
+    def watch_hosts(context: dg.SensorEvaluationContext) -> dg.SkipReason:
+        told = set(json.loads(context.cursor or "[]"))
+        found = {f"{one.host} {one.since:.0f}": _told(one) for one in failing(place.folder())}
+        for key, text in found.items():
+            context.log.warning(text)
+            if notify is not None and key not in told:
+                notify(text)
+        context.update_cursor(json.dumps(sorted(found)))
+        return dg.SkipReason("\n".join(found.values()) or "No step of this machine waits for a host.")
+
+    return watch_hosts
+
+
+def _told(one: Failing) -> str:
+    since = time.strftime("%Y-%m-%d %H:%M:%S %Z", time.localtime(one.since))
+    return f"Steps wait for {one.host} since {since}: {one.error.message}. {one.error.hint or ''}".rstrip()

@@ -47,6 +47,7 @@ class Agent:
     """
 
     def __init__(self, folder: Path, *, idle: float = IDLE) -> None:
+        self._folder = folder
         self._path = folder / "socket"
         self._lock_path = folder / "agent.lock"
         self._idle = idle
@@ -156,7 +157,7 @@ class Agent:
         with self._lock:
             if text not in self._hosts:
                 try:
-                    self._hosts[text] = SharedHost(SshHost.model_validate_json(text))
+                    self._hosts[text] = SharedHost(SshHost.model_validate_json(text), self._folder)
                 except pydantic.ValidationError as error:
                     raise HostRefusedError(f"the agent can't read the host: {error}") from error
             return self._hosts[text]

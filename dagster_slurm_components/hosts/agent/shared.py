@@ -5,9 +5,11 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 from dagster_slurm_components.hosts.answers import INTERACTIVE, Answers, Prompt
+from dagster_slurm_components.hosts.attempts import Attempts, NotedDialer
 from dagster_slurm_components.hosts.base import Reply
 from dagster_slurm_components.hosts.dialers import ssh_dialer
 from dagster_slurm_components.hosts.remote import RemoteHost
@@ -18,12 +20,18 @@ _WATCHED = 120.0
 
 
 class SharedHost:
-    """The one connection to a host, for all clients of the agent."""
+    """The one connection to a host, for all clients of the agent.
 
-    def __init__(self, spec: SshHost) -> None:
+    Args:
+        spec: The host.
+        folder: Where this machine's processes find out which hosts are waited for.
+    """
+
+    def __init__(self, spec: SshHost, folder: Path) -> None:
         self.answers = Answers(spec.secret_command)
         dialer = ssh_dialer(spec, self.answers, patient=True)
-        self.host = RemoteHost(dialer, interval=spec.reconnect_interval)
+        noted = NotedDialer(dialer, Attempts(folder, dialer.name))
+        self.host = RemoteHost(noted, interval=spec.reconnect_interval)
         hops: list[SshHost | JumpHost] = [*spec.jump, spec]
         self.interactive = any(step in INTERACTIVE for hop in hops for step in hop.login)
         self._lock = threading.Lock()

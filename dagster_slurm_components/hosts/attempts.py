@@ -1,0 +1,163 @@
+"""Attempts to connect, as all processes of this user on this machine know of them: a small file a host.
+
+It is there while a host can't be reached. Processes that connect without the agent keep off a host that another one has
+just failed to reach, and whoever wants to know which hosts are waited for reads it without asking any host.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import json
+import os
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from dagster_slurm_components.errors import (
+    HostError,
+    HostRefusedError,
+    HostUnreachableError,
+    LoginRequiredError,
+)
+from dagster_slurm_components.hosts import wire
+from dagster_slurm_components.hosts.channel import Dialer, Pipe
+from dagster_slurm_components.hosts.satellite import write_atomically
+
+FORGOTTEN = 300.0
+"""Seconds after the last attempt from which on nobody seems to wait any more: who waits tries every minute or two."""
+
+
+@dataclass(frozen=True)
+class Failing:
+    """A host that can't be reached.
+
+    Attributes:
+        host: ``user@hostname:port``.
+        error: Why, by the last attempt.
+        since: Epoch of the first failed attempt.
+        tried: Epoch of the last one.
+    """
+
+    host: str
+    error: HostError
+    since: float
+    tried: float
+
+
+class Attempts:
+    """The file of one host.
+
+    Args:
+        folder: Where it lies; closed to others.
+        host: The host's name.
+        clock: An epoch clock.
+    """
+
+    def __init__(self, folder: Path, host: str, *, clock: Callable[[], float] = time.time) -> None:
+        self._path = folder / f"failing-{hashlib.sha256(host.encode()).hexdigest()[:16]}.json"
+        self._host = host
+        self._clock = clock
+
+    def known(self) -> Failing | None:
+        """Return what is known of a failure, or nothing."""
+        return _read(self._path)
+
+    def failed(self, error: HostError) -> None:
+        """Write down that an attempt failed."""
+        now, before = self._clock(), self.known()
+        since = before.since if before is not None and now - before.tried < FORGOTTEN else now
+        content = {"host": self._host, "since": since, "tried": now, "failure": wire.failure(error)}
+        write_atomically(os.fsencode(self._path), json.dumps(content).encode())
+
+    def succeeded(self) -> None:
+        """Write down that the host was reached."""
+        self._path.unlink(missing_ok=True)
+
+    @contextlib.contextmanager
+    def turn(self) -> Iterator[None]:
+        """Be the only process that tries."""
+        descriptor = os.open(self._path.with_suffix(".lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            yield
+        finally:
+            os.close(descriptor)
+
+
+def failing(folder: Path, *, clock: Callable[[], float] = time.time) -> list[Failing]:
+    """Return the hosts that somebody on this machine waits for."""
+    found = [_read(path) for path in sorted(folder.glob("failing-*.json"))]
+    return [one for one in found if one is not None and clock() - one.tried < FORGOTTEN]
+
+
+def _read(path: Path) -> Failing | None:
+    try:
+        kept: Mapping[str, Any] = json.loads(path.read_bytes())
+    except FileNotFoundError:
+        return None
+    error = wire.error_of(kept["failure"], kept["host"])
+    return Failing(kept["host"], error, kept["since"], kept["tried"])
+
+
+class NotedDialer:
+    """A dialer whose attempts the whole machine knows of.
+
+    Args:
+        dialer: What dials.
+        attempts: Where attempts are noted.
+        interval: Least seconds after a failed attempt of any process; zero where one process alone dials.
+        clock: An epoch clock.
+    """
+
+    def __init__(
+        self,
+        dialer: Dialer,
+        attempts: Attempts,
+        *,
+        interval: float = 0.0,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._dialer = dialer
+        self._attempts = attempts
+        self._interval = interval
+        self._clock = clock
+
+    @property
+    def name(self) -> str:
+        """The host's name for messages."""
+        return self._dialer.name
+
+    def dial(self) -> Pipe:
+        """Return a pipe to the satellite; see ``Dialer``."""
+        if not self._interval:
+            return self._dial()
+        with self._attempts.turn():
+            known = self._attempts.known()
+            # A login that nobody answered was not tried, so that there is nothing to keep off from.
+            if known is not None and not isinstance(known.error, LoginRequiredError):
+                left = known.tried + self._interval - self._clock()
+                if 0 < left <= self._interval:  # more than that: the clock was set back
+                    raise _told_again(known, left)
+            return self._dial()
+
+    def extend(self, pipe: Pipe) -> Pipe | None:
+        """Return a further pipe over the same connection; see ``Dialer``."""
+        return self._dialer.extend(pipe)
+
+    def _dial(self) -> Pipe:
+        try:
+            pipe = self._dialer.dial()
+        except (HostUnreachableError, HostRefusedError) as error:
+            self._attempts.failed(error)
+            raise
+        self._attempts.succeeded()
+        return pipe
+
+
+def _told_again(known: Failing, left: float) -> HostError:
+    text = f"{known.error.message} (so another process was told; next attempt in {left:.0f} s)"
+    return type(known.error)(text, where=known.error.where, hint=known.error.hint)
