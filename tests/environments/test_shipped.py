@@ -2,20 +2,52 @@
 
 from __future__ import annotations
 
+import ast
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from satellite_fixture import OLD_PYTHON
+
+from dagster_slurm_components.hosts.client import Satellite
+from dagster_slurm_components.hosts.remote import RemoteHost
+from dagster_slurm_components.hosts.subprocess_dialer import SubprocessDialer
+from dagster_slurm_components.jobs.provision.builder import MODULES, Builder, modules
 
 PACKAGE = Path(__file__).parents[2] / "dagster_slurm_components" / "environments"
 
 
-@pytest.mark.parametrize(
-    ("path", "oldest"), [("host/builder.py", "3.6"), ("job/verify_environment.py", "3.7")]
-)
+SHIPPED = [
+    *((f"host/{path.name}", "3.6") for path in sorted((PACKAGE / "host").glob("*.py"))),
+    ("job/verify_environment.py", "3.7"),
+]
+
+
+@pytest.mark.parametrize(("path", "oldest"), SHIPPED)
 def test_shipped_programs_run_on_old_pythons(path: str, oldest: str):
     vermin = Path(sys.executable).with_name("vermin")
     argv = [str(vermin), f"--target={oldest}-", "--violations", "--eval-annotations", str(PACKAGE / path)]
     done = subprocess.run(argv, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout
+
+
+def test_the_builder_s_modules_are_sent_each_after_those_it_imports():
+    assert {f"{name}.py" for name in MODULES} == {
+        path.name for path in (PACKAGE / "host").glob("[a-z]*.py")
+    } - {"loader.py"}
+    known: set[str] = set()
+    for name, text in modules():
+        wanted = {node.module for node in ast.walk(ast.parse(text)) if isinstance(node, ast.ImportFrom)}
+        assert {each for each in wanted if each and each.startswith("dagster")} <= known, name
+        known.add(name)
+
+
+@pytest.mark.skipif(OLD_PYTHON is None, reason="no Python 3.6 on this machine (DAGSTER_SLURM_OLD_PYTHON)")
+def test_the_builder_works_on_the_oldest_python(tmp_path: Path):
+    host = RemoteHost(SubprocessDialer(str(OLD_PYTHON)))
+    found = Builder(Satellite(host), str(tmp_path)).call("probe", {"python": sys.executable})
+    listed = Builder(Satellite(host), str(tmp_path)).call("list", {})
+    host.close()
+    assert found["interpreters"][0]["version"] == ".".join(str(part) for part in sys.version_info[:3])
+    assert listed == {"environments": [], "store": {"bytes": 0, "inodes": 0}}

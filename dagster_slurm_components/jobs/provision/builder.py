@@ -1,4 +1,4 @@
-"""Runs the builder on a host: one static file, sent along with each order, that makes, lists and removes there."""
+"""Runs the builder on a host: a few modules, sent along with each order, that make, list and remove there."""
 
 from __future__ import annotations
 
@@ -19,10 +19,13 @@ _SHORT = 120.0
 LONGEST_BUILD = 4 * 3600.0
 """Seconds that a build, and the wait for somebody else's build, may take."""
 
+MODULES = ("files", "locks", "commands", "probe", "store", "make", "build", "care", "program")
+"""The builder's modules, each after those it imports; the last one takes the order."""
+
 _HINTS = {
     "tampered": "Run it again: the file is sent anew. If it happens again, who else writes there?",
     "missing": "Run it again: what is missing is sent anew.",
-    "locked": "Another process builds this environment; look for `builder.py` in the host's process list.",
+    "locked": "Another process builds this environment; look for what works below `envs/` in the host's process list.",
     "activation_failed": "Load the same `modules` and run the same `setup` on the host by hand.",
     "differs": "Nothing was published. Report this together with the lock file.",
 }
@@ -32,6 +35,13 @@ _HINTS = {
 def _text(*names: str) -> str:
     root = resource_files(__package__.rpartition(".")[0].rpartition(".")[0])
     return root.joinpath("environments", *names).read_text("utf-8")
+
+
+@cache
+def modules() -> list[tuple[str, str]]:
+    """Return name and text of the builder's modules, each after those it imports."""
+    package = f"{__package__.partition('.')[0]}.environments.host"
+    return [(f"{package}.{name}", _text("host", f"{name}.py")) for name in MODULES]
 
 
 def check_order(mode: str) -> dict[str, Any]:
@@ -66,11 +76,11 @@ class Builder:
             EnvironmentFailedError: What the builder says.
             HostError: The host is lost or refuses.
         """
-        source = _text("host", "builder.py").encode()
-        text = json.dumps({"workdir": self.workdir, **order}).encode()
+        loader = _text("host", "loader.py").encode()
+        told = {"modules": modules(), "action": action, "order": {"workdir": self.workdir, **order}}
         python = self.satellite.hello().executable
-        argv = [python, "-I", "-c", protocol.BOOTSTRAP, str(len(source)), action]
-        done = self.satellite.run(argv, input=source + text, timeout=timeout)
+        argv = [python, "-I", "-c", protocol.BOOTSTRAP, str(len(loader))]
+        done = self.satellite.run(argv, input=loader + json.dumps(told).encode(), timeout=timeout)
         where = self.satellite.host.name
         try:
             answer = json.loads(done.stdout.decode("utf-8").strip().splitlines()[-1])

@@ -1,0 +1,141 @@
+"""Looks after the environments that are there: lists, verifies and prunes them."""
+
+import contextlib
+import glob
+import os
+import time
+from typing import Dict, Iterator, List, Tuple
+
+from dagster_slurm_components.environments.host.build import put_away, ready
+from dagster_slurm_components.environments.host.files import Json, Problem, hash_of, remove_tree, size_of
+from dagster_slurm_components.environments.host.locks import take
+from dagster_slurm_components.environments.host.make import check
+
+_DAY = 86400.0
+
+
+def environments(workdir: str) -> Iterator[Tuple[str, str, Json]]:
+    """Yield key, folder and manifest of each environment."""
+    for folder in sorted(glob.glob(os.path.join(glob.escape(workdir), "envs", "*"))):
+        manifest = ready(folder)
+        if manifest is not None:
+            yield os.path.basename(folder), folder, manifest
+
+
+def show(order: Json) -> Json:
+    """Return all environments, with when they were last used, and the store's size."""
+    found = []
+    for _, folder, manifest in environments(order["workdir"]):
+        with contextlib.suppress(FileNotFoundError):
+            manifest["used"] = os.stat(os.path.join(folder, ".used")).st_mtime
+        manifest.pop("installed", None)
+        found.append(manifest)
+    store = os.path.join(order["workdir"], "store")
+    total, count = size_of(store) if os.path.isdir(store) else (0, 0)
+    return {"environments": found, "store": {"bytes": total, "inodes": count}}
+
+
+def verify(order: Json) -> Json:
+    """Return what each environment differs in from its manifest."""
+    results: Dict[str, List[str]] = {}
+    for key, folder, manifest in environments(order["workdir"]):
+        if order["keys"] and key not in order["keys"]:
+            continue
+        try:
+            if not os.path.exists(os.path.join(folder, manifest["entry"])):
+                raise Problem("differs", "", ["%s is missing" % manifest["entry"]])
+            if manifest.get("installed") is not None:
+                check(order["check"], folder, manifest, published=True)
+            elif manifest["entry"] != "prefix" and order["check"]["mode"] == "full":
+                name, digest, _ = manifest["artifacts"][0]
+                if hash_of(os.path.join(folder, manifest["entry"])) != digest:
+                    raise Problem("differs", "", ["%s has another content than was sent" % name])
+            results[key] = []
+        except Problem as problem:
+            results[key] = problem.detail or [problem.message]
+    return {"differences": results}
+
+
+def in_use(workdir: str, keys: List[str]) -> List[str]:
+    """Return the keys that a job which has not ended refers to: submitted, and no exit in its status."""
+    used = set()
+    for args in glob.glob(os.path.join(glob.escape(workdir), "runs", "**", "activate.args"), recursive=True):
+        folder = os.path.dirname(args)
+        with contextlib.suppress(OSError):
+            with open(args, "rb") as file:
+                named = file.read()
+            mine = [key for key in keys if key.encode() in named]
+            if mine and not ended(folder):
+                used.update(mine)
+    return sorted(used)
+
+
+def ended(folder: str) -> bool:
+    """Return whether the job of a run directory has ended."""
+    with contextlib.suppress(OSError), open(os.path.join(folder, "status"), "rb") as file:
+        return any(line.startswith(b"exit=") for line in file.read().rpartition(b"restart=")[2].splitlines())
+    return False
+
+
+def prune(order: Json) -> Json:
+    """Remove environments that nobody refers to and nobody used for a while, and what only they were made from."""
+    workdir, now = order["workdir"], time.time()
+    rows = [(key, folder, manifest) for key, folder, manifest in environments(workdir)]
+    running = in_use(workdir, [key for key, _, _ in rows])
+    removed, kept = [], {}
+    for key, folder, manifest in rows:
+        try:
+            used = os.stat(os.path.join(folder, ".used")).st_mtime
+        except FileNotFoundError:
+            used = manifest["created"]
+        if key in order["keep"]:
+            kept[key] = "a script of this profile needs it"
+        elif key in running:
+            kept[key] = "a job that has not ended uses it"
+        elif now - used < order["unused_for"]:
+            kept[key] = "used %.1f days ago" % ((now - used) / _DAY)
+        elif order["dry_run"] or take_away(workdir, key):
+            removed.append({"key": key, "name": manifest["name"], "bytes": manifest["bytes"], "used": used})
+        else:
+            kept[key] = "it is being built"
+    freed = 0
+    if not order["dry_run"]:
+        freed = sweep(workdir, removed != [])
+    return {"removed": removed, "kept": kept, "freed": freed}
+
+
+def take_away(workdir: str, key: str) -> bool:
+    """Remove an environment in two steps: out of sight at once, then its files."""
+    envs = os.path.join(workdir, "envs")
+    release = take(os.path.join(envs, ".lock-" + key))
+    if release is None:
+        return False
+    try:
+        aside = put_away(os.path.join(envs, key))
+    finally:
+        release()
+    if aside is not None:
+        remove_tree(aside)
+    return True
+
+
+def sweep(workdir: str, shared: bool) -> int:
+    """Remove artifacts that no environment was made from, and what killed builds and uploads left; return bytes."""
+    old = time.time() - _DAY
+    needed = {row[1] for _, _, manifest in environments(workdir) for row in manifest["artifacts"]}
+    store = os.path.join(glob.escape(workdir), "store")
+    left = glob.glob(os.path.join(store, "incoming", "*"))
+    left += [p for p in glob.glob(os.path.join(store, "??", "*")) if os.path.basename(p) not in needed]
+    left = [path for path in left if os.stat(path).st_mtime < old]
+    left += glob.glob(os.path.join(glob.escape(workdir), "envs", ".removing-*"))
+    if shared:  # hard links: what living environments share with the cache stays theirs
+        left.append(os.path.join(workdir, "store", "cache"))
+    freed = 0
+    for path in left:
+        if os.path.isdir(path):
+            freed += size_of(path)[0]
+            remove_tree(path)
+        elif os.path.exists(path):
+            freed += os.stat(path).st_size
+            os.unlink(path)
+    return freed

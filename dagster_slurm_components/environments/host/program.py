@@ -1,0 +1,33 @@
+"""What the builder can be asked to do."""
+
+import errno
+from typing import Callable, Dict
+
+from dagster_slurm_components.environments.host.build import build
+from dagster_slurm_components.environments.host.care import prune, show, verify
+from dagster_slurm_components.environments.host.files import Json, Problem
+from dagster_slurm_components.environments.host.probe import probe
+from dagster_slurm_components.environments.host.store import fetch
+
+ACTIONS: Dict[str, Callable[[Json], Json]] = {
+    "probe": probe,
+    "fetch": fetch,
+    "build": build,
+    "list": show,
+    "verify": verify,
+    "prune": prune,
+}
+
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+
+
+def main(action: str, order: Json) -> Json:
+    """Do one action; whatever goes wrong is an answer as well."""
+    try:
+        return {"ok": True, "result": ACTIONS[action](order)}
+    except Problem as problem:
+        return {"ok": False, "code": problem.code, "message": problem.message, "detail": problem.detail}
+    except OSError as error:
+        code = "disk_full" if error.errno in _FULL else "failed"
+        message = "%s: %s" % (error.filename, error.strerror)
+        return {"ok": False, "code": code, "message": message, "detail": []}
