@@ -10,7 +10,8 @@ import re
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -214,3 +215,40 @@ def wait_gone(cluster: Cluster, job: str, timeout: float = 60) -> None:
     """Wait until Slurm has nothing left of a job."""
     listed = ("squeue", "--noheader", "--me", "--jobs", f"{job},{job}")  # twice: no error when it is unknown
     wait_until(lambda: not slurm(cluster, *listed).strip(), f"the end of job {job}", timeout)
+
+
+@contextmanager
+def two_node_jobs(
+    cluster: Cluster, folder: Path, prefix: Path, payload: str, default: LauncherSpec, *, mem: str
+) -> Iterator[Callable[..., tuple[Run, str]]]:
+    """Submit jobs of one payload, each on two nodes; whatever is left of them at the end is cancelled.
+
+    Args:
+        cluster: The cluster.
+        folder: Where the run directories are made; their names are hostile.
+        prefix: The virtual environment of the payload.
+        payload: Its text; its argument is the mode that a test asks for.
+        default: The launcher of jobs that name none.
+        mem: Memory for each node.
+    """
+    jobs: list[str] = []
+
+    def start(mode: str, launcher: LauncherSpec | None = None, **env: str) -> tuple[Run, str]:
+        run = prepare(
+            folder / f"run {len(jobs)} 'a' $(b) ü",
+            launcher or default,
+            payload,
+            args=[mode],
+            resources=Resources(nodes=2, cpus_per_task=2, mem=mem, time="00:05:00"),
+            scheduler="slurm",
+            prefix=prefix,
+            env=env,
+        )
+        jobs.append(submit(cluster, run))
+        return run, jobs[-1]
+
+    try:
+        yield start
+    finally:
+        for number in jobs:
+            slurm(cluster, "scancel", number)

@@ -6,41 +6,22 @@ import tempfile
 from pathlib import Path
 
 import pytest
-from launchers.harness import Run, nodes_of, prepare, slurm, submit, wait_gone, wait_until
+from launchers.harness import Run, nodes_of, slurm, two_node_jobs, wait_gone, wait_until
 from launchers.payloads import RAY_SPREAD
 
 from dagster_slurm_components.cluster import Cluster
 from dagster_slurm_components.spec.launchers import RayLauncher
-from dagster_slurm_components.spec.resources import Resources
 
 pytestmark = [pytest.mark.slurm, pytest.mark.slow]
 
-TWO_NODES = Resources(nodes=2, cpus_per_task=2, mem="3G", time="00:05:00")
 STARTED = 120
 
 
 @pytest.fixture
 def job(cluster: Cluster, ray_venv: Path, tmp_path: Path):
     """Submit a job on two nodes; whatever is left of it at the end of the test is cancelled."""
-    jobs: list[str] = []
-
-    def start(mode: str, launcher: RayLauncher | None = None, **env: str) -> tuple[Run, str]:
-        run = prepare(
-            tmp_path / f"run {len(jobs)} 'a' $(b) ü",
-            launcher or RayLauncher(grace=3),
-            RAY_SPREAD,
-            args=[mode],
-            resources=TWO_NODES,
-            scheduler="slurm",
-            prefix=ray_venv,
-            env=env,
-        )
-        jobs.append(submit(cluster, run))
-        return run, jobs[-1]
-
-    yield start
-    for number in jobs:
-        slurm(cluster, "scancel", number)
+    with two_node_jobs(cluster, tmp_path, ray_venv, RAY_SPREAD, RayLauncher(grace=3), mem="3G") as start:
+        yield start
 
 
 def nothing_is_left(cluster: Cluster, run: Run, number: str) -> None:

@@ -5,40 +5,22 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from launchers.harness import Run, nodes_of, prepare, slurm, submit, wait_gone
+from launchers.harness import Run, nodes_of, slurm, two_node_jobs, wait_gone
 from launchers.payloads import TORCH_SUM
 
 from dagster_slurm_components.cluster import Cluster
 from dagster_slurm_components.spec.launchers import TorchrunLauncher
-from dagster_slurm_components.spec.resources import Resources
 
 pytestmark = [pytest.mark.slurm, pytest.mark.slow]
-
-TWO_NODES = Resources(nodes=2, cpus_per_task=2, mem="2G", time="00:05:00")
 
 
 @pytest.fixture
 def job(cluster: Cluster, torch_venv: Path, tmp_path: Path):
     """Submit 2 x 2 ranks; whatever is left of them at the end of the test is cancelled."""
-    jobs: list[str] = []
-
-    def start(mode: str, launcher: TorchrunLauncher | None = None, **env: str) -> tuple[Run, str]:
-        run = prepare(
-            tmp_path / f"run {len(jobs)} 'a' $(b) ü",
-            launcher or TorchrunLauncher(nproc_per_node=2, grace=3),
-            TORCH_SUM,
-            args=[mode],
-            resources=TWO_NODES,
-            scheduler="slurm",
-            prefix=torch_venv,
-            env=env,
-        )
-        jobs.append(submit(cluster, run))
-        return run, jobs[-1]
-
-    yield start
-    for number in jobs:
-        slurm(cluster, "scancel", number)
+    with two_node_jobs(
+        cluster, tmp_path, torch_venv, TORCH_SUM, TorchrunLauncher(nproc_per_node=2, grace=3), mem="2G"
+    ) as start:
+        yield start
 
 
 def runs(run: Run) -> None:
