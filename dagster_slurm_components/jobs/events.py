@@ -84,6 +84,7 @@ class Watch:
     status_text: bytes = b""
     changed_at: float = 0.0
     read_at: float = 0.0
+    accounting_asked_at: float = 0.0
     closing_until: float | None = None
     closed: bool = False
     backlog: int = 0

@@ -15,13 +15,15 @@ from dagster_slurm_components.jobs.cadence import TokenBucket
 from dagster_slurm_components.jobs.events import Watch
 from dagster_slurm_components.jobs.reconcile import Answer
 from dagster_slurm_components.jobs.schedulers import Scheduler
-from dagster_slurm_components.slurm.accounting import AccountingRow
+from dagster_slurm_components.slurm.accounting import MAX_IDS, AccountingRow
 from dagster_slurm_components.slurm.queue import QueueRow
 from dagster_slurm_components.slurm.states import Phase
 
 _ACCOUNTING_LAG = 1.0
 """Seconds after a job's end within which slurmdbd seldom knows of it (0.3 to 1.1 s on Slurm 22.05)."""
 _ACCOUNTING_AGAIN = 2.0
+_BROKE = 2.0
+"""Seconds until a question is tried again that the budget did not allow."""
 
 
 class Questions:
@@ -34,6 +36,7 @@ class Questions:
         self._pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix="dagster-slurm-query")
         self._queue: Future[Mapping[str, QueueRow] | None] | None = None
         self._accounting: Future[Mapping[str, AccountingRow] | None] | None = None
+        self._books_last = False
         self._asked: list[Watch] = []
         self._asked_at = 0.0
         self._count = 0
@@ -56,7 +59,7 @@ class Questions:
         """Return the monotonic time of the next question or look for its answer."""
         if self._queue or self._accounting:
             return self._asked_at
-        return self._accounting_at if self._wants_accounting(watches) else self._queue_at
+        return min(self._accounting_at, self._queue_at) if self._wants_accounting(watches) else self._queue_at
 
     @staticmethod
     def _wants_accounting(watches: Sequence[Watch]) -> list[Watch]:
@@ -68,24 +71,45 @@ class Questions:
         ]
 
     def ask(self, watches: Sequence[Watch], now: float) -> None:
-        """Start the next question, if one is due and none is in flight."""
+        """Start the next question, if one is due and none is in flight.
+
+        Where both are due and the budget allows one, they take turns: ended jobs whose accounting stays out must not
+        keep the queue from being asked.
+        """
         if self._queue or self._accounting:
             return
         ended = self._wants_accounting(watches) if self._scheduler.has_accounting else []
-        if ended and now >= self._accounting_at and self._afford(now):
-            self._accounting_at = now + _ACCOUNTING_AGAIN
-            self._asked, self._asked_at = ended, now
-            handles = [watch.handle for watch in ended]
-            self._accounting = self._pool.submit(self._scheduler.accounting, self._satellite, handles)
-        elif now >= self._queue_at:
-            live = [watch for watch in watches if not watch.observation.terminal]
-            waiting = any(watch.observation.phase is Phase.WAITING for watch in live)
-            self._queue_at = now + self._scheduler.query_interval(self._count, waiting=waiting)
-            if live and self._afford(now):
-                self._count += 1
-                self._asked, self._asked_at = live, now
-                handles = [watch.handle for watch in live]
-                self._queue = self._pool.submit(self._scheduler.queue, self._satellite, handles)
+        live = [watch for watch in watches if not watch.observation.terminal]
+        books, queue = bool(ended) and now >= self._accounting_at, bool(live) and now >= self._queue_at
+        if not (books or queue):
+            return
+        if not self._afford(now):
+            self._accounting_at = max(self._accounting_at, now + _BROKE)
+            self._queue_at = max(self._queue_at, now + _BROKE)
+        elif books and not (queue and self._books_last):
+            self._ask_accounting(ended, now)
+        else:
+            self._ask_queue(live, now)
+
+    def _ask_accounting(self, ended: Sequence[Watch], now: float) -> None:
+        # sacct takes so many ids at a time: those that were asked about longest ago come first.
+        asked = sorted(ended, key=lambda watch: watch.accounting_asked_at)[:MAX_IDS]
+        for watch in asked:
+            watch.accounting_asked_at = now
+        self._accounting_at = now + _ACCOUNTING_AGAIN
+        self._books_last = True
+        self._asked, self._asked_at = asked, now
+        handles = [watch.handle for watch in asked]
+        self._accounting = self._pool.submit(self._scheduler.accounting, self._satellite, handles)
+
+    def _ask_queue(self, live: list[Watch], now: float) -> None:
+        waiting = any(watch.observation.phase is Phase.WAITING for watch in live)
+        self._queue_at = now + self._scheduler.query_interval(self._count, waiting=waiting)
+        self._count += 1
+        self._books_last = False
+        self._asked, self._asked_at = live, now
+        handles = [watch.handle for watch in live]
+        self._queue = self._pool.submit(self._scheduler.queue, self._satellite, handles)
 
     def _afford(self, now: float) -> bool:
         return not self._scheduler.metered or self._budget.take(now)

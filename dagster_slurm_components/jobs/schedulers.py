@@ -19,7 +19,6 @@ from dagster_slurm_components.jobs.cadence import query_interval
 from dagster_slurm_components.jobs.model import JobHandle, JobSpec
 from dagster_slurm_components.jobs.reconcile import Patience
 from dagster_slurm_components.slurm.accounting import (
-    MAX_IDS,
     AccountingRow,
     parse_sacct,
     sacct,
@@ -73,7 +72,7 @@ class Scheduler(Protocol):
     def accounting(
         self, satellite: Satellite, handles: Sequence[JobHandle]
     ) -> Mapping[str, AccountingRow] | None:
-        """Return the accounting's rows of these jobs, or nothing when it gave no answer."""
+        """Return the accounting's rows of these jobs, at most ``MAX_IDS``, or nothing when it gave no answer."""
         ...
 
     def cancel(self, satellite: Satellite, handle: JobHandle, *, force: bool = False) -> None:
@@ -236,8 +235,8 @@ class SlurmScheduler:
     def accounting(
         self, satellite: Satellite, handles: Sequence[JobHandle]
     ) -> Mapping[str, AccountingRow] | None:
-        """Return the rows of one ``sacct`` for these jobs."""
-        ids = [handle.job_id for handle in handles[:MAX_IDS]]
+        """Return the rows of one ``sacct`` for these jobs, at most ``MAX_IDS``."""
+        ids = [handle.job_id for handle in handles]
         command = sacct(ids, since=int(time.time()) - _YESTERDAY * 15)
         done = satellite.run(command, timeout=_TIMEOUT, budget=self._budget)
         out, err = done.stdout.decode("utf-8", "replace"), done.stderr.decode("utf-8", "replace")

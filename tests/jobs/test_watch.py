@@ -33,7 +33,7 @@ from dagster_slurm_components.jobs.model import JobHandle
 from dagster_slurm_components.jobs.reconcile import Patience
 from dagster_slurm_components.jobs.watch import Watcher
 from dagster_slurm_components.slurm.accounting import AccountingRow
-from dagster_slurm_components.slurm.queue import QueueRow
+from dagster_slurm_components.slurm.queue import QueueRow, parse_squeue
 from dagster_slurm_components.slurm.states import Phase
 
 
@@ -72,6 +72,7 @@ class Queue:
     books: dict[str, AccountingRow] | None = None
     error: Exception | None = None
     asked: int = 0
+    questions: list[tuple[str, int]] = field(default_factory=list)
     name = "slurm"
     metered = True
     has_accounting = True
@@ -80,6 +81,7 @@ class Queue:
 
     def queue(self, satellite: object, handles: Sequence[JobHandle]) -> Mapping[str, QueueRow] | None:
         self.asked += 1
+        self.questions.append(("queue", len(handles)))
         if self.error:
             raise self.error
         return self.rows
@@ -88,7 +90,9 @@ class Queue:
         self, satellite: object, handles: Sequence[JobHandle]
     ) -> Mapping[str, AccountingRow] | None:
         self.asked += 1
-        return self.books
+        self.questions.append(("accounting", len(handles)))
+        asked = {handle.job_id for handle in handles}
+        return None if self.books is None else {key: row for key, row in self.books.items() if key in asked}
 
     def query_interval(self, asked: int, *, waiting: bool) -> float:
         return query_interval(asked, waiting=waiting)
@@ -338,6 +342,35 @@ def test_many_jobs_cost_one_call_a_tick_and_few_queries(world: World) -> None:
     world.queue.asked = 0
     world.run(600, every=2)
     assert world.queue.asked <= 20
+
+
+def test_f39_more_jobs_than_one_sacct_takes_are_asked_for_in_turn(world: World) -> None:
+    watches = [world.watcher.watch(handle(number)) for number in range(1, 251)]
+    world.queue.rows = {}
+    # The first hundred are never known: they must not keep the others from being asked about.
+    world.queue.books = {
+        str(number): AccountingRow(job_id=str(number), state="FAILED", exit_code=1)
+        for number in range(101, 251)
+    }
+    world.run(40, every=1)
+    states = [watch.observation.state for watch in watches]
+    assert states[100:] == ["FAILED"] * 150
+    asked = [size for kind, size in world.queue.questions if kind == "accounting"]
+    assert asked[0] == 100
+    assert max(asked) == 100
+
+
+def test_f20_an_accounting_that_never_answers_leaves_the_queue_its_turn(world: World) -> None:
+    world.watcher.watch(handle(1))
+    world.watcher.watch(handle(2))
+    world.watcher._patience = Patience(absence=1e6)
+    world.queue.rows = parse_squeue("2|PENDING|debug|1|1|1|1|0||None|\n")
+    world.run(240, every=1)  # the burst is used up
+    world.queue.questions.clear()
+    world.run(240, every=1)
+    kinds = [kind for kind, _ in world.queue.questions]
+    assert kinds.count("queue") >= 3
+    assert len(kinds) <= 9, "two a minute"
 
 
 def test_metrics_are_waited_for_a_twentieth_of_the_jobs_time(world: World) -> None:
