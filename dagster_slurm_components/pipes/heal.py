@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from datetime import datetime
 
 import dagster as dg
 
@@ -19,6 +20,9 @@ from dagster_slurm_components.pipes.target import Target
 
 _UNDER_WAY = [dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.CANCELING]
 _MOST_RUNS = 500
+
+# Dagster's own tags: public in its UI and its API, if not as names in Python (1.13).
+_WILL_RETRY, _RETRIED, _PARENT = "dagster/will_retry", "dagster/auto_retry_run_id", "dagster/parent_run_id"
 
 PlaceOf = Callable[[str], Target]
 """Returns the target of a profile, by its name."""
@@ -67,17 +71,49 @@ def heal_if_dead(instance: dg.DagsterInstance, run_id: str) -> Healed | None:
     return Healed(run_id, f"{text} The run is marked as failed, so that a retry takes up its jobs.")
 
 
+def remind_of_retries(
+    instance: dg.DagsterInstance, *, updated_after: datetime, updated_before: datetime
+) -> Iterator[Healed]:
+    """Tell Dagster's daemon again of failed runs that it was to retry and did not.
+
+    A run's failure is written to the event log first and to the run a moment later. A daemon that looks in between
+    takes the run for one that still runs, and its cursor passes the event for ever (dagster 1.13.27). A second
+    event of the same failure makes it look again.
+
+    Args:
+        instance: Dagster's instance.
+        updated_after: Runs that changed last before this moment are not looked at.
+        updated_before: Nor are runs that changed after it: the daemon needs its time.
+    """
+    wanted = dg.RunsFilter(
+        statuses=[dg.DagsterRunStatus.FAILURE],
+        tags={_WILL_RETRY: "true"},
+        updated_after=updated_after,
+        updated_before=updated_before,
+    )
+    for run in instance.get_runs(wanted, limit=_MOST_RUNS):
+        children = dg.RunsFilter(tags={_PARENT: run.run_id})
+        if _RETRIED in run.tags or instance.get_runs(children, limit=1):
+            continue
+        if not history(instance, run.run_id).launches:
+            continue  # none of ours
+        instance.report_run_failed(
+            run, "Run retries were to retry this run, and have not. They are told again."
+        )
+        yield Healed(run.run_id, "Dagster's daemon missed this failure; it is told again to retry the run.")
+
+
 def cancel_jobs_of_cancelled_runs(
-    instance: dg.DagsterInstance, place_of: PlaceOf, *, updated_after: object
+    instance: dg.DagsterInstance, place_of: PlaceOf, *, updated_after: datetime
 ) -> Iterator[Healed]:
     """Cancel the jobs of runs that were marked as cancelled while no process followed them.
 
     Args:
         instance: Dagster's instance.
         place_of: Finds the target of a profile.
-        updated_after: Runs that ended before this moment (a ``datetime``) are not looked at again.
+        updated_after: Runs that ended before this moment are not looked at again.
     """
-    wanted = dg.RunsFilter(statuses=[dg.DagsterRunStatus.CANCELED], updated_after=updated_after)  # type: ignore[arg-type]
+    wanted = dg.RunsFilter(statuses=[dg.DagsterRunStatus.CANCELED], updated_after=updated_after)
     for run in instance.get_runs(wanted, limit=_MOST_RUNS):
         for launch in _unfinished(history(instance, run.run_id)):
             try:

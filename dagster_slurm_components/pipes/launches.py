@@ -7,17 +7,25 @@ can't name: whoever takes over continues the same identity, and submitting that 
 from __future__ import annotations
 
 import json
+import multiprocessing
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 
 import dagster as dg
 
-# Not exported by dagster (1.13), and the only way to give an engine event metadata; the class is 2019's.
-from dagster._core.events import EngineEventData
-
+from dagster_slurm_components.errors import DagsterSlurmError
 from dagster_slurm_components.hosts.satellite import identify as process_starts
 from dagster_slurm_components.jobs.model import JobIdentity
+
+try:
+    # `report_engine_event` is public and takes metadata only inside this class, which dagster (1.13) does not export.
+    from dagster._core.events import EngineEventData
+except ImportError as error:
+    raise DagsterSlurmError(
+        f"dagster {dg.__version__} keeps EngineEventData in another place than 1.13 did",
+        hint='Install a version that this one was made for: pip install "dagster>=1.13,<2".',
+    ) from error
 
 LAUNCH = "dagster_slurm/launch"
 """Metadata key of the engine event of a launch."""
@@ -25,6 +33,8 @@ ENDED = "dagster_slurm/ended"
 """Metadata key of the engine event of a job that ended without success."""
 
 _MOST_ANCESTORS = 64
+_ROOT = "dagster/root_run_id"
+_UNDER_WAY = [dg.DagsterRunStatus.STARTING, dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.CANCELING]
 _EVENTS = {
     dg.DagsterEventType.ENGINE_EVENT,
     dg.DagsterEventType.STEP_WORKER_STARTED,
@@ -83,7 +93,18 @@ class Launch:
 
 
 def record(instance: dg.DagsterInstance, run: dg.DagsterRun, launch: Launch, *, adopted: bool) -> None:
-    """Write a launch down, before it is submitted."""
+    """Write a launch down, before it is submitted.
+
+    Raises:
+        Failure: Another run follows the same job already, as when a person and Dagster's daemon retry one run.
+    """
+    other = _rival(instance, run, launch) if adopted else None
+    if other is not None:
+        raise dg.Failure(
+            f"Run {other} follows the job {launch.identity.job_name} already; two runs would report its results "
+            "twice. If nothing of that run lives any more, terminate it in Dagster and run this one again.",
+            allow_retries=False,
+        )
     verb = "Follows on with" if adopted else "Submits"
     _report(
         instance,
@@ -92,6 +113,18 @@ def record(instance: dg.DagsterInstance, run: dg.DagsterRun, launch: Launch, *, 
         f"{verb} the job {launch.identity.job_name} on {launch.host} (profile {launch.profile})",
         {LAUNCH: json.dumps(asdict(launch)), "job/run_directory": launch.run_dir},
     )
+
+
+def _rival(instance: dg.DagsterInstance, run: dg.DagsterRun, launch: Launch) -> str | None:
+    """Return another retry that took the same job up and is under way, for all that is known."""
+    retries = dg.RunsFilter(tags={_ROOT: run.root_run_id or run.run_id}, statuses=_UNDER_WAY)
+    for other in instance.get_runs(retries):
+        if other.run_id == run.run_id:
+            continue
+        for theirs in history(instance, other.run_id).launches:
+            if theirs.identity == launch.identity and not theirs.supervisor.known_dead():
+                return other.run_id
+    return None
 
 
 def record_end(instance: dg.DagsterInstance, run: dg.DagsterRun, identity: JobIdentity, how: str) -> None:
@@ -197,5 +230,7 @@ def last_launch(
 
 def this_supervisor(*, step_worker: bool) -> Supervisor:
     """Return the process whose end is the end of this run: this one, or the parent of a step's own process."""
-    pid = os.getppid() if step_worker else os.getpid()
+    # Not getppid(): with the start method `forkserver` that is the server, which outlives no run but says so later.
+    parent = multiprocessing.parent_process()
+    pid = parent.pid if step_worker and parent is not None and parent.pid else os.getpid()
     return Supervisor(os.uname().nodename, pid, process_starts([pid]).get(pid, ""))

@@ -12,11 +12,17 @@ import dagster as dg
 
 from dagster_slurm_components.hosts.agent import place
 from dagster_slurm_components.hosts.attempts import Failing, failing
-from dagster_slurm_components.pipes.heal import cancel_jobs_of_cancelled_runs, heal_dead_runs
+from dagster_slurm_components.pipes.heal import (
+    cancel_jobs_of_cancelled_runs,
+    heal_dead_runs,
+    remind_of_retries,
+)
 from dagster_slurm_components.pipes.target import Target, target
 from dagster_slurm_components.spec.profiles import load_profile
 
 _LOOK_BACK = timedelta(days=2)
+_DAEMON = timedelta(minutes=1)
+"""Within this time Dagster's daemon, which looks each five seconds, retries a failed run."""
 
 
 def slurm_jobs_sensor(
@@ -29,8 +35,9 @@ def slurm_jobs_sensor(
     """Return a sensor that looks after runs and jobs whose Dagster process died.
 
     A run whose worker is proven dead is marked as failed: run retries then take up its jobs. Jobs of runs that were
-    marked as cancelled while nobody followed them are cancelled. Healthy runs are never touched. Processes of other
-    machines are not judged; there Dagster's own run monitoring is needed.
+    marked as cancelled while nobody followed them are cancelled. A failure that Dagster's daemon missed, so that a
+    promised retry does not come, is reported to it again. Healthy runs are never touched. Processes of other machines
+    are not judged; there Dagster's own run monitoring is needed.
 
     Args:
         project: A folder of the project, from which ``profiles/`` is looked for.
@@ -54,9 +61,11 @@ def slurm_jobs_sensor(
         description="Finds runs whose process died and jobs that nobody follows.",
     )
     def watch_jobs(context: dg.SensorEvaluationContext) -> dg.SkipReason:
-        since = datetime.now(timezone.utc) - _LOOK_BACK
+        now = datetime.now(timezone.utc)
+        since = now - _LOOK_BACK
         found = [
             *heal_dead_runs(context.instance),
+            *remind_of_retries(context.instance, updated_after=since, updated_before=now - _DAEMON),
             *cancel_jobs_of_cancelled_runs(context.instance, place_of, updated_after=since),
         ]
         for healed in found:

@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from dataclasses import replace
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
 import dagster as dg
@@ -14,7 +15,7 @@ from dagster._core.test_utils import create_run_for_test
 
 from dagster_slurm_components.hosts.satellite import identify
 from dagster_slurm_components.jobs.model import JobIdentity
-from dagster_slurm_components.pipes.heal import heal_dead_runs, heal_if_dead
+from dagster_slurm_components.pipes.heal import heal_dead_runs, heal_if_dead, remind_of_retries
 from dagster_slurm_components.pipes.launches import (
     Launch,
     Supervisor,
@@ -131,3 +132,44 @@ def test_known_dead_needs_the_same_start(dead: Supervisor) -> None:
     assert replace(alive(), start="0-other boot").known_dead()
     assert not replace(dead, node="elsewhere").known_dead()
     assert Path("/proc").exists() or dead.start
+
+
+def child_of(run: dg.DagsterRun) -> dict[str, object]:
+    tags = {"dagster/parent_run_id": run.run_id, "dagster/root_run_id": run.run_id}
+    return {"parent_run_id": run.run_id, "root_run_id": run.run_id, "tags": tags}
+
+
+def test_two_retries_of_one_run_do_not_follow_one_job(instance: dg.DagsterInstance, dead: Supervisor) -> None:
+    """As when a person retries a run that Dagster's daemon retries, too: who came first goes on."""
+    parent = make(instance, STATUS.FAILURE)
+    record(instance, parent, launch(parent, dead), adopted=False)
+    first, second, third = (make(instance, STATUS.STARTED, **child_of(parent)) for _ in range(3))
+    record(instance, first, launch(parent, alive()), adopted=True)
+    with pytest.raises(dg.Failure, match=f"Run {first.run_id} follows the job"):
+        record(instance, second, launch(parent, alive()), adopted=True)
+    record(instance, second, launch(second, alive()), adopted=False)  # a job of its own
+    instance.report_run_failed(first)
+    record(instance, second, launch(parent, dead), adopted=True)
+    record(instance, third, launch(parent, alive()), adopted=True)  # the second one's process is gone
+
+
+def test_a_failure_that_the_daemon_missed_is_told_again_once_it_had_its_time(
+    instance: dg.DagsterInstance, dead: Supervisor
+) -> None:
+    promised = {"dagster/will_retry": "true"}
+    missed, retried, foreign = (make(instance, STATUS.FAILURE, tags=promised) for _ in range(3))
+    make(instance, STATUS.SUCCESS, **child_of(retried))
+    final = make(instance, STATUS.FAILURE, tags={"dagster/will_retry": "false"})
+    for run in (missed, retried, final):
+        record(instance, run, launch(run, dead), adopted=False)
+    assert not instance.all_logs(foreign.run_id)
+    now = datetime.now(timezone.utc)
+
+    def told(before: datetime) -> list[str]:
+        found = remind_of_retries(instance, updated_after=now - timedelta(days=1), updated_before=before)
+        return [healed.run_id for healed in found]
+
+    assert told(now - timedelta(minutes=1)) == []
+    assert told(now + timedelta(minutes=1)) == [missed.run_id]
+    failures = instance.all_logs(missed.run_id, of_type=dg.DagsterEventType.RUN_FAILURE)
+    assert len(failures) == 1
