@@ -132,7 +132,7 @@ def main() -> int:
     arguments = parser.parse_args()
     profile: str = arguments.profile
     HOME.mkdir(exist_ok=True)
-    (HOME / "dagster.yaml").write_text("telemetry: {enabled: false}\n")
+    (HOME / "dagster.yaml").write_text("telemetry: {enabled: false}\nnux: {enabled: false}\n")
     os.environ.update(DAGSTER_HOME=str(HOME), DAGSTER_SLURM_PROFILE=profile, DIGITS_ENV=sys.prefix)
     with (
         staging_cluster() if profile == "staging" else contextlib.nullcontext(),
