@@ -9,6 +9,7 @@ from typing import Protocol
 from dagster_slurm_components.errors import HostUnreachableError
 from dagster_slurm_components.hosts.client import (
     Budget,
+    FileRead,
     JobLimit,
     Process,
     QueueQuery,
@@ -16,8 +17,10 @@ from dagster_slurm_components.hosts.client import (
     SubmitRequest,
 )
 from dagster_slurm_components.jobs.cadence import query_interval
+from dagster_slurm_components.jobs.events import STATUS
 from dagster_slurm_components.jobs.model import JobHandle, JobSpec
 from dagster_slurm_components.jobs.reconcile import Patience
+from dagster_slurm_components.jobs.status import parse_status
 from dagster_slurm_components.slurm.accounting import (
     AccountingRow,
     parse_sacct,
@@ -38,6 +41,7 @@ satellite left behind goes on, and slurmctld may work off a late request."""
 _STARTS = 30.0
 """Seconds within which a process is started."""
 _YESTERDAY = 2 * 86400
+_MOST_STATUS = 256 * 1024
 
 
 class Scheduler(Protocol):
@@ -130,24 +134,11 @@ class ProcessScheduler:
         )
 
     def queue(self, satellite: Satellite, handles: Sequence[JobHandle]) -> Mapping[str, QueueRow] | None:
-        """Return a row for each process that lives."""
+        """Return a row for each process that lives, or that only another machine could judge."""
         alive = satellite.alive([Process.parse(handle.job_id) for handle in handles])
-        return {
-            handle.job_id: QueueRow(
-                job_id=handle.job_id,
-                state="RUNNING",
-                reason=None,
-                partition="",
-                nodes="",
-                num_nodes=1,
-                submit=None,
-                start=None,
-                end_limit=None,
-                restarts=0,
-            )
-            for handle, lives in zip(handles, alive, strict=True)
-            if lives
-        }
+        gone = [handle for handle, lives in zip(handles, alive, strict=True) if not lives]
+        here = {handle.job_id for handle, lives in zip(handles, alive, strict=True) if lives}
+        return {job_id: _running(job_id) for job_id in here | _elsewhere(satellite, gone)}
 
     def accounting(
         self, satellite: Satellite, handles: Sequence[JobHandle]
@@ -162,6 +153,39 @@ class ProcessScheduler:
     def query_interval(self, asked: int, *, waiting: bool) -> float:
         """Look again soon: it costs the host next to nothing."""
         return 2.0
+
+
+def _running(job_id: str) -> QueueRow:
+    return QueueRow(
+        job_id=job_id,
+        state="RUNNING",
+        reason=None,
+        partition="",
+        nodes="",
+        num_nodes=1,
+        submit=None,
+        start=None,
+        end_limit=None,
+        restarts=0,
+    )
+
+
+def _elsewhere(satellite: Satellite, handles: Sequence[JobHandle]) -> set[str]:
+    """Return the jobs that by their own word run on another machine.
+
+    A working folder may be shared, and a process's number means nothing on any machine but its own: there such a job
+    would look lost, and its folder be removed under it. Only its status file ends it.
+    """
+    if not handles:
+        return set()
+    here = satellite.hello().hostname
+    files = satellite.read([FileRead(handle.file(STATUS), 0, _MOST_STATUS) for handle in handles])
+    records = [parse_status(file.data) for file in files]
+    return {
+        handle.job_id
+        for handle, record in zip(handles, records, strict=True)
+        if record is not None and record.host not in (None, here) and record.exit_code is None
+    }
 
 
 class SlurmScheduler:

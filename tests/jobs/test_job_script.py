@@ -184,3 +184,19 @@ def wait_for(path: Path) -> None:
     while not path.exists():
         assert time.monotonic() < deadline
         time.sleep(0.02)
+
+
+def test_a_start_that_slurm_gave_up_leaves_the_record_to_the_newer_one(tmp_path: Path) -> None:
+    """A node that is not heard of goes on working, while the job begins anew on another one."""
+    folder = make(
+        tmp_path / "run", ["bash", "-c", "touch begun; until [ -e go ]; do sleep 0.02; done; exit 3"]
+    )
+    job = start(folder)
+    while not (folder / "payload" / "begun").exists():
+        time.sleep(0.02)
+    with (folder / "status").open("a") as status:
+        status.write("restart=1\nstarted=7\n")
+    (folder / "payload" / "go").touch()
+    assert job.wait(30) == 3
+    assert record(folder).exit_code is None
+    assert record(folder).restart == 1

@@ -36,7 +36,8 @@ if [ "$restart" -gt 0 ] && [ -e messages.jsonl ]; then
     mv -f -- messages.jsonl "messages.jsonl.$((restart - 1))"
 fi
 
-note restart "$restart" started "$(now)" pid "$$" host "${HOSTNAME:-$(uname -n)}" \
+# Not HOSTNAME, which sbatch may have brought along from the login node.
+note restart "$restart" started "$(now)" pid "$$" host "$(uname -n)" \
     job_id "${SLURM_JOB_ID-}" partition "${SLURM_JOB_PARTITION-}" \
     nodes "${SLURM_JOB_NODELIST-}" num_nodes "${SLURM_JOB_NUM_NODES:-1}" \
     cpus_per_node "${SLURM_JOB_CPUS_PER_NODE-}" mem_per_node_mb "${SLURM_MEM_PER_NODE-}" \
@@ -106,6 +107,9 @@ while :; do
 done
 kill -s TERM -- "-$child" 2>/dev/null # whatever the payload left behind in its group
 
+# What the environment did outside of the run directory is undone while this job still may do something.
+if [ -r environment/leave.sh ]; then bash environment/leave.sh "$run_dir"; fi
+
 memory_peak() { # bytes, where Slurm gave the job a cgroup of its own and the kernel keeps the peak
     local entry path file
     [ -n "${SLURM_JOB_ID-}" ] || return 0
@@ -119,6 +123,11 @@ memory_peak() { # bytes, where Slurm gave the job a cgroup of its own and the ke
         [ -r "$path/$file" ] && cat "$path/$file" && return 0
     done 2>/dev/null </proc/self/cgroup
 }
+
+# Slurm gives up a node that it does not hear of and starts the job anew elsewhere, while this start may go on: the
+# record is the newer one's by now.
+newest=$(grep '^restart=' "$run_dir/status" | tail -n 1)
+[ "$newest" = "restart=$restart" ] || exit "$code"
 
 # A payload that ends with 0 is done. Whoever sent TERM wants the job to end, and not to begin again.
 if [ -n "$asked" ] && [ -z "$stopped" ] && [ "$code" -ne 0 ] && [ "$restart" -lt "$requeues" ] &&

@@ -1,0 +1,49 @@
+"""A look at jobs from outside: what a process's number can tell, and where."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+from satellite_fixture import local  # noqa: F401
+
+from dagster_slurm_components.hosts.client import Satellite
+from dagster_slurm_components.jobs.look import look
+from dagster_slurm_components.jobs.reconcile import LOST
+from dagster_slurm_components.jobs.records import observed, run_directories
+from dagster_slurm_components.jobs.retention import Keep, judge_folders
+from dagster_slurm_components.jobs.schedulers import ProcessScheduler
+
+DAY = 86400.0
+
+
+@pytest.mark.parametrize(
+    ("host", "more", "state", "goes"),
+    [
+        ("another-machine", "", "RUNNING", False),
+        ("another-machine", "ended=9\nexit=0\n", "COMPLETED", True),
+        (os.uname().nodename, "", LOST, True),
+    ],
+    ids=["elsewhere", "ended elsewhere", "here"],
+)
+def test_a_process_is_judged_on_its_own_machine_alone(
+    tmp_path: Path,
+    local: Satellite,  # noqa: F811
+    host: str,
+    more: str,
+    state: str,
+    goes: bool,
+) -> None:
+    folder = tmp_path / "runs" / "run" / "step" / "0"
+    folder.mkdir(parents=True)
+    (folder / "ledger").write_text("token=ab\nintent=5\njob_id=2:0-no-such-boot\nsubmitted=6\n")
+    (folder / "status").write_text(f"restart=0\nstarted=6\nhost={host}\n{more}")
+    for path in folder.iterdir():
+        os.utime(path, (6, 6))
+    seen = look(local, ProcessScheduler(), str(folder))
+    assert seen is not None
+    assert seen.observation.state == state
+    found = observed(local, ProcessScheduler(), run_directories(local, str(tmp_path)))
+    (verdict,) = judge_folders(found, Keep(DAY, DAY), 400 * DAY)
+    assert verdict.remove is goes
