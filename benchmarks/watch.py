@@ -2,6 +2,8 @@
 
 The run directories are real files behind a real satellite in a process of its own; ``squeue`` is a script that lists
 1,000 running jobs and counts its calls. Ten jobs a second write a line; its way to the follower is timed.
+
+With ``REAL_JOBS=200`` as many jobs run on a real Slurm, too, which counts by itself how often it is asked.
 """
 
 from __future__ import annotations
@@ -17,6 +19,8 @@ import threading
 import time
 from pathlib import Path
 
+from _queries import measure_on_slurm
+
 from dagster_slurm_components.hosts.client import Budget, Satellite
 from dagster_slurm_components.hosts.remote import RemoteHost
 from dagster_slurm_components.hosts.subprocess_dialer import SubprocessDialer
@@ -31,6 +35,8 @@ JOBS = int(os.environ.get("JOBS", "1000"))
 SECONDS = float(os.environ.get("SECONDS_WATCHED", "60"))
 SETTLE = float(os.environ.get("SECONDS_BEFORE", "15"))
 LINES_PER_SECOND = 10.0
+REAL_JOBS = int(os.environ.get("REAL_JOBS", "0"))
+REAL_SECONDS = float(os.environ.get("REAL_SECONDS_WATCHED", "180"))
 LIMITS = {"memory_mb": 150.0, "cpu_percent": 5.0, "queries_per_minute": 2.0, "lag_p95_s": 2.0}
 
 
@@ -137,6 +143,10 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         found = measure(Path(folder))
     holds = all(float(str(found[name])) <= limit for name, limit in LIMITS.items())
+    if REAL_JOBS:
+        real = measure_on_slurm(REAL_JOBS, REAL_SECONDS, Limits().file_operations_per_second)
+        holds = holds and float(str(real["queries_per_minute"])) <= LIMITS["queries_per_minute"]
+        found["on_slurm"] = real
     print(json.dumps({"benchmark": "watch", **found, "limits": LIMITS, "holds": holds}))
     sys.exit(0 if holds else 1)
 

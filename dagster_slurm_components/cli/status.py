@@ -9,7 +9,8 @@ from typing import Any
 import click
 
 from dagster_slurm_components.cli.terminal import errors_told, table
-from dagster_slurm_components.hosts.agent import client
+from dagster_slurm_components.hosts.agent import client, place
+from dagster_slurm_components.hosts.attempts import failing
 
 
 @click.command()
@@ -20,20 +21,24 @@ def status(as_json: bool) -> None:
 
 
 def show(as_json: bool) -> None:
-    """Print what the agent knows."""
+    """Print what the agent knows, and the hosts that processes with or without it wait for."""
     with errors_told():
         said = client.status()
+        waiting = failing(place.folder())
     if as_json:
+        parked = [{"host": one.host, "since": one.since, "why": str(one.error)} for one in waiting]
         told = {"running": said is not None, **{k: v for k, v in (said or {}).items() if k != "ok"}}
-        click.echo(json.dumps(told, indent=2))
+        click.echo(json.dumps({**told, "parked": parked}, indent=2))
         return
     if said is None:
         click.echo("No agent runs: no process on this machine has used a host for a while.")
-        return
-    click.echo(f"agent: pid {said['pid']}, since {_when(said['since'])}, {said['clients']} clients")
-    if said["hosts"]:
+    else:
+        click.echo(f"agent: pid {said['pid']}, since {_when(said['since'])}, {said['clients']} clients")
+    if said is not None and said["hosts"]:
         columns = ["host", "state", "jobs", "last contact", "calls", "Slurm queries"]
         table(columns, [_row(host) for host in said["hosts"]])
+    for one in waiting:
+        click.echo(f"waited for: {one.host} since {_when(one.since)}: {one.error.message}")
 
 
 def _row(host: dict[str, Any]) -> list[str]:

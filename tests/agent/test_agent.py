@@ -13,13 +13,15 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 from sshd_fixture import Sshd
 
+from dagster_slurm_components.cli.main import main
 from dagster_slurm_components.errors import HostRefusedError, HostUnreachableError, SatelliteError
 from dagster_slurm_components.hosts.agent import client, place
 from dagster_slurm_components.hosts.agent.client import AgentDialer
 from dagster_slurm_components.hosts.agent.server import Agent
-from dagster_slurm_components.hosts.client import Satellite
+from dagster_slurm_components.hosts.client import Budget, FileRead, Satellite
 from dagster_slurm_components.hosts.connect import connect
 from dagster_slurm_components.hosts.local import InProcessHost
 from dagster_slurm_components.hosts.remote import RemoteHost
@@ -179,6 +181,60 @@ def test_f01_a_cut_connection_is_redialed_once_for_all(sshd: Sshd, agent_folder:
     assert sshd.logins() == 2
     for host in hosts:
         host.close()
+
+
+@pytest.mark.ssh
+def test_a_client_with_many_slow_calls_leaves_the_others_their_turn(
+    sshd: Sshd, agent_folder: Path, tmp_path: Path
+) -> None:
+    gate = tmp_path / "gate"
+    busy, other = through_agent(sshd.spec()), through_agent(sshd.spec())
+    waits = ["sh", "-c", 'until [ -e "$0" ]; do sleep 0.1; done', str(gate)]
+    with ThreadPoolExecutor(100) as pool:
+        slow = [pool.submit(Satellite(busy).run, waits, timeout=120) for _ in range(100)]
+        try:
+            # More calls than the satellite does at once are under way, and none of them ends yet.
+            for number in range(5):
+                done = Satellite(other).run(["echo", str(number)], timeout=60)
+                assert done.stdout == f"{number}\n".encode()
+            assert not any(call.done() for call in slow)
+        finally:
+            gate.touch()
+        assert {call.result().returncode for call in slow} == {0}
+    busy.close()
+    other.close()
+
+
+@pytest.mark.ssh
+def test_status_shows_hosts_sessions_jobs_contact_and_queries(
+    sshd: Sshd, agent_folder: Path, tmp_path: Path
+) -> None:
+    host = through_agent(sshd.spec())
+    remote = Satellite(host)
+    began = time.time()
+    remote.read([FileRead(f"{tmp_path}/{number}/status") for number in range(3)])
+    budget = Budget(f"{tmp_path}/budget.json", 2, 10)
+    for _ in range(3):  # two of them are answered from the first one's answer
+        remote.snapshot(f"{tmp_path}/squeue.json", ["echo", "row"], max_age=60, budget=budget)
+    remote.run(["echo", "sacct"], budget=budget)
+    said = CliRunner().invoke(main, ["status", "--json"])
+    shown = json.loads(said.output)
+    assert (shown["running"], shown["clients"], shown["version"]) == (True, 1, place.version())
+    (found,) = shown["hosts"]
+    assert found["host"] == host.name
+    assert (found["connected"], found["jobs"], found["calls"], found["queries"]) == (True, 3, 5, 2)
+    assert began - 1 <= found["last_contact"] <= time.time() + 1
+    for_people = CliRunner().invoke(main, ["status"]).output
+    assert "1 clients" in for_people
+    assert f"{host.name}\tconnected\t3\t{time.strftime('%Y-')}" in for_people
+    host.close()
+    gone = through_agent(sshd.spec(port=1, reconnect_interval=1))
+    with pytest.raises(HostUnreachableError):
+        gone.call("ping")
+    waits = CliRunner().invoke(main, ["status"]).output
+    assert f"waited for: {gone.name} since {time.strftime('%Y-')}" in waits
+    assert "can't connect" in waits
+    gone.close()
 
 
 def serving(folder: Path, idle: float) -> threading.Thread:

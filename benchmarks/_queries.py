@@ -1,0 +1,122 @@
+"""How often a watcher asks a real Slurm while many jobs run, as ``sdiag`` and slurmdbd themselves count it."""
+
+from __future__ import annotations
+
+import os
+import re
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from _lab import lab
+
+from dagster_slurm_components.cluster import Cluster
+from dagster_slurm_components.environments.base import Activation
+from dagster_slurm_components.hosts.client import Budget, Satellite
+from dagster_slurm_components.hosts.remote import RemoteHost
+from dagster_slurm_components.hosts.subprocess_dialer import SubprocessDialer
+from dagster_slurm_components.jobs.cadence import TokenBucket
+from dagster_slurm_components.jobs.events import Ended, Watch
+from dagster_slurm_components.jobs.model import JobHandle, JobIdentity, JobSpec
+from dagster_slurm_components.jobs.schedulers import SlurmScheduler
+from dagster_slurm_components.jobs.submit import submit
+from dagster_slurm_components.jobs.watch import Watcher, WatcherThread
+from dagster_slurm_components.launchers.base import LaunchPlan
+from dagster_slurm_components.slurm.states import Phase
+from dagster_slurm_components.spec.profile import Limits
+
+_QUERIES = re.compile(r"^\s*(REQUEST_JOB\w*_INFO\w*|DBD_GET_JOBS\w*)\s.*?count:\s*(\d+)", re.MULTILINE)
+"""What squeue asks slurmctld, and sacct slurmdbd."""
+_PATIENCE = 600.0
+
+
+def asked(cluster: Cluster) -> dict[str, int]:
+    """Return how many queries of each kind the cluster has answered."""
+    said = cluster.run(["sdiag"]).stdout + cluster.run(["sacctmgr", "show", "stats"]).stdout
+    return {name: int(count) for name, count in _QUERIES.findall(said)}
+
+
+def since(before: dict[str, int], now: dict[str, int]) -> dict[str, int]:
+    """Return the queries made in between."""
+    found = {name: count - before.get(name, 0) for name, count in now.items()}
+    return {name: count for name, count in found.items() if count}
+
+
+def _jobs(satellite: Satellite, scheduler: SlurmScheduler, workdir: Path, count: int) -> list[JobHandle]:
+    """Submit jobs that all wait, at no cost, until somebody opens the gate."""
+    gate = workdir / "gate"
+    os.mkfifo(gate)
+    plan = LaunchPlan(script=f"exec cat '{gate}'\n", payload=("true",))
+
+    def one(number: int) -> JobHandle:
+        identity = JobIdentity(run_id="benchmark", step=f"waits{number}")
+        spec = JobSpec(identity, plan, Activation(), sbatch=(("mem", "5"), ("time", "30")))
+        return submit(satellite, scheduler, spec, str(workdir))
+
+    with ThreadPoolExecutor(4) as pool:
+        return list(pool.map(one, range(count)))
+
+
+def _until(watches: list[Watch], phase: Phase) -> None:
+    deadline = time.monotonic() + _PATIENCE
+    while any(watch.observation.phase is not phase for watch in watches):
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"not all jobs are {phase.value}")
+        time.sleep(0.2)
+
+
+def _ended(watch: Watch) -> str:
+    while True:
+        event = watch.next(timeout=_PATIENCE)
+        if event is None:
+            raise TimeoutError(f"job {watch.handle.job_id} does not end")
+        if isinstance(event, Ended):
+            return event.observation.state
+
+
+def measure_on_slurm(count: int, seconds: float, operations: float) -> dict[str, object]:
+    """Submit jobs, watch them for a while, let them end; return the figures."""
+    with lab() as setting:
+        cluster, workdir = setting.cluster, setting.project / "work"
+        workdir.mkdir()
+        # Many small jobs share each core: the machine need not have as many.
+        shared = ["scontrol", "update", "PartitionName=debug", "OverSubscribe=FORCE:256"]
+        cluster.run(shared)
+        host = RemoteHost(SubprocessDialer(env={**os.environ, "SLURM_CONF": str(cluster.slurm_conf)}))
+        satellite, limits = Satellite(host), Limits()
+        budget = Budget(f"{workdir}/queue/budget.json", limits.queries_per_minute, limits.burst)
+        scheduler = SlurmScheduler(f"{workdir}/queue", budget)
+        watcher = WatcherThread(
+            Watcher(
+                satellite,
+                scheduler,
+                budget=TokenBucket(limits.queries_per_minute, limits.burst),
+                operations_per_second=operations,
+                patience=scheduler.patience,
+            )
+        )
+        first, began = asked(cluster), time.monotonic()
+        handles = _jobs(satellite, scheduler, workdir, count)
+        submitted = time.monotonic() - began
+        watches = [watcher.watch(handle) for handle in handles]
+        _until(watches, Phase.RUNNING)
+        running = time.monotonic() - began
+        time.sleep(limits.burst / limits.queries_per_minute)  # a little of the burst is left for what comes
+        steady, steady_began = asked(cluster), time.monotonic()
+        time.sleep(seconds)
+        queries = sum(since(steady, asked(cluster)).values())
+        minutes = (time.monotonic() - steady_began) / 60
+        (workdir / "gate").write_text("")
+        states = [_ended(watch) for watch in watches]
+        whole = since(first, asked(cluster))
+        host.close()
+        return {
+            "jobs": count,
+            "completed": states.count("COMPLETED"),
+            "submitted_s": round(submitted, 1),
+            "all_running_s": round(running, 1),
+            "watched_minutes": round(minutes, 2),
+            "queries_per_minute": round(queries / minutes, 2),
+            "whole_minutes": round((time.monotonic() - began) / 60, 2),
+            "whole_queries": whole,
+        }
