@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from dagster_slurm_components.errors import SatelliteError
 from dagster_slurm_components.hosts.client import FileRead, Satellite
 from dagster_slurm_components.jobs.events import STATUS
 from dagster_slurm_components.jobs.model import JobHandle
@@ -13,10 +14,11 @@ from dagster_slurm_components.jobs.reconcile import LOST, Answer, Evidence, Obse
 from dagster_slurm_components.jobs.schedulers import Scheduler
 from dagster_slurm_components.jobs.status import StatusRecord, parse_status
 from dagster_slurm_components.slurm.accounting import MAX_IDS, AccountingRow
+from dagster_slurm_components.slurm.queue import QueueRow
 
 LEDGER = "ledger"
 _MOST = 1024 * 1024
-_NO_PATIENCE = Patience(settle=0.0, explanation=0.0, absence=0.0)
+_NO_PATIENCE = Patience(settle=0.0, explanation=0.0, absence=0.0, trace=0.0)
 
 
 @dataclass(frozen=True)
@@ -110,26 +112,54 @@ def observe(
 ) -> list[Seen]:
     """Return what is known of jobs at this moment. Asks the queue once, and the accounting for those it lacks.
 
+    A question that the host could not ask (the budget of queries that all processes share is used up, somebody
+    else's hangs) is no observation: the jobs' own files alone speak then.
+
     Raises:
         HostError: The host gives no answer.
     """
     open_jobs = [handle for handle, status in jobs if not _told_its_end(status)]
-    rows = scheduler.queue(satellite, open_jobs) if open_jobs else {}
+    rows = _queue(satellite, scheduler, open_jobs)
     gone = [handle for handle in open_jobs if rows is not None and handle.job_id not in rows]
     books: dict[str, AccountingRow] = {}
+    unheard = set(open_jobs) if rows is None else set()
     for begin in range(0, len(gone), MAX_IDS):
-        books.update(scheduler.accounting(satellite, gone[begin : begin + MAX_IDS]) or {})
+        some = gone[begin : begin + MAX_IDS]
+        answer = _accounting(satellite, scheduler, some)
+        if answer is None:
+            unheard.update(some)
+        books.update(answer or {})
     now = time.monotonic()
     found = []
     for handle, status in jobs:
         evidence = Evidence(status=status)
-        if rows is not None and handle in open_jobs:
+        if rows is not None and handle in open_jobs and handle not in unheard:
             book = books.get(handle.job_id)
-            answer = Answer(rows.get(handle.job_id), now)
-            evidence = Evidence(status, answer, Answer(book, now) if book else None)
+            evidence = Evidence(
+                status, Answer(rows.get(handle.job_id), now), Answer(book, now) if book else None
+            )
         observation = reconcile(Observation(), evidence, now, _NO_PATIENCE)
         found.append(Seen(handle, observation, status, evidence))
     return found
+
+
+def _queue(
+    satellite: Satellite, scheduler: Scheduler, handles: Sequence[JobHandle]
+) -> Mapping[str, QueueRow] | None:
+    try:
+        return scheduler.queue(satellite, handles) if handles else {}
+    except SatelliteError:
+        return None
+
+
+def _accounting(
+    satellite: Satellite, scheduler: Scheduler, handles: Sequence[JobHandle]
+) -> Mapping[str, AccountingRow] | None:
+    """Return the accounting's rows, none where nobody keeps books, or nothing when it gave no answer."""
+    try:
+        return scheduler.accounting(satellite, handles) if scheduler.has_accounting else {}
+    except SatelliteError:
+        return None
 
 
 def _told_its_end(status: StatusRecord | None) -> bool:

@@ -68,12 +68,15 @@ class Patience:
     Attributes:
         settle: For the status file of an ended job to become visible (shared file systems cache attributes).
         explanation: For the accounting to say why a job that was stopped or killed ended.
-        absence: For a vanished or preempted job to come back or leave a trace.
+        absence: For a job that Slurm may start again (preempted, a failed node) to come back.
+        trace: For a job that is in no queue and wrote no exit code to show in the accounting, which may lag by ten
+            minutes where slurmdbd is busy.
     """
 
     settle: float = 15.0
     explanation: float = 30.0
     absence: float = 300.0
+    trace: float = 900.0
 
 
 @dataclass(frozen=True)
@@ -169,7 +172,7 @@ def _absent(
     word = _final_word(known, evidence, now, patience)
     if word and now - _first(known.absent_since, now) >= _settling(word[0], known, patience):
         return _terminal(known, *word)
-    if now - _first(known.absent_since, now) >= patience.absence:
+    if now - _first(known.absent_since, now) >= patience.trace:
         return _terminal(known, LOST, "silence")
     return replace(known, phase=Phase.ENDING if known.phase is not Phase.WAITING else known.phase)
 

@@ -109,7 +109,7 @@ class ProcessScheduler:
     metered = False
     has_accounting = False
     first_query = 1.0
-    patience = Patience(settle=2.0, explanation=0.0, absence=2.0)
+    patience = Patience(settle=2.0, explanation=0.0, absence=2.0, trace=2.0)
 
     def __init__(self, folder: str = "", max_submit_jobs: int | None = None) -> None:
         self._limit = (

@@ -14,7 +14,7 @@ from dagster_slurm_components.slurm.reasons import explain
 from dagster_slurm_components.slurm.states import Phase, state
 from dagster_slurm_components.slurm.submit import parse_sbatch
 
-PATIENCE = Patience(settle=15, explanation=30, absence=300)
+PATIENCE = Patience(settle=15, explanation=30, absence=300, trace=900)
 RUNNING = QueueRow(
     job_id="7",
     state="RUNNING",

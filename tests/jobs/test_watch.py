@@ -363,7 +363,7 @@ def test_f39_more_jobs_than_one_sacct_takes_are_asked_for_in_turn(world: World) 
 def test_f20_an_accounting_that_never_answers_leaves_the_queue_its_turn(world: World) -> None:
     world.watcher.watch(handle(1))
     world.watcher.watch(handle(2))
-    world.watcher._patience = Patience(absence=1e6)
+    world.watcher._patience = Patience(trace=1e6)
     world.queue.rows = parse_squeue("2|PENDING|debug|1|1|1|1|0||None|\n")
     world.run(240, every=1)  # the burst is used up
     world.queue.questions.clear()
