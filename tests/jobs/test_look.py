@@ -8,12 +8,15 @@ from pathlib import Path
 import pytest
 from satellite_fixture import local  # noqa: F401
 
+from dagster_slurm_components.errors import SatelliteError
 from dagster_slurm_components.hosts.client import Satellite
 from dagster_slurm_components.jobs.look import look
-from dagster_slurm_components.jobs.reconcile import LOST
+from dagster_slurm_components.jobs.reconcile import LOST, SUBMITTED
 from dagster_slurm_components.jobs.records import observed, run_directories
 from dagster_slurm_components.jobs.retention import Keep, judge_folders
-from dagster_slurm_components.jobs.schedulers import ProcessScheduler
+from dagster_slurm_components.jobs.schedulers import ProcessScheduler, SlurmScheduler
+from dagster_slurm_components.slurm.accounting import AccountingRow
+from dagster_slurm_components.slurm.queue import QueueRow
 
 DAY = 86400.0
 
@@ -47,3 +50,36 @@ def test_a_process_is_judged_on_its_own_machine_alone(
     found = observed(local, ProcessScheduler(), run_directories(local, str(tmp_path)))
     (verdict,) = judge_folders(found, Keep(DAY, DAY), 400 * DAY)
     assert verdict.remove is goes
+
+
+class Unasked(SlurmScheduler):
+    """The budget of queries is used up, for all or for the accounting alone."""
+
+    def __init__(self, *, queue: bool) -> None:
+        super().__init__("/nowhere")
+        self._answers = queue
+
+    def queue(self, satellite: object, handles: object) -> dict[str, QueueRow]:
+        if self._answers:
+            return {}
+        raise SatelliteError("no query is left", code="over_budget")
+
+    def accounting(self, satellite: object, handles: object) -> dict[str, AccountingRow]:
+        raise SatelliteError("no query is left", code="over_budget")
+
+
+@pytest.mark.parametrize("queue", [False, True])
+@pytest.mark.parametrize(("status", "state"), [("", SUBMITTED), ("restart=0\nstarted=6\n", "RUNNING")])
+def test_a_question_that_can_not_be_asked_is_no_observation(
+    tmp_path: Path,
+    local: Satellite,  # noqa: F811
+    queue: bool,
+    status: str,
+    state: str,
+) -> None:
+    """Seen when four retries of a minute looked for their jobs: the fifth query failed the step."""
+    (tmp_path / "ledger").write_text("token=ab\nintent=5\njob_id=12\nsubmitted=6\n")
+    (tmp_path / "status").write_text(status)
+    seen = look(local, Unasked(queue=queue), str(tmp_path))
+    assert seen is not None
+    assert (seen.observation.state, seen.alive) == (state, True)
