@@ -9,12 +9,10 @@ change what is drawn.
 from __future__ import annotations
 
 import collections
-import ctypes
 import json
 import math
 import os
 import random
-import signal
 import sys
 import tempfile
 import time
@@ -22,6 +20,8 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+
+from _killing import adopt_orphans, killed_at, reap
 
 from dagster_slurm_components.environments.base import Activation
 from dagster_slurm_components.errors import HostUnreachableError
@@ -38,7 +38,7 @@ from dagster_slurm_components.launchers.base import LaunchPlan
 COUNT = int(os.environ.get("COUNT", "1000"))
 SEED = int(os.environ.get("SEED", "1"))
 LIMITS = {"duplicates": 0, "losses": 0}
-_BECOME_SUBREAPER = 36
+OURS = {satellite.__file__, submission.__file__}
 _LINES = 900
 """About as many lines of ours a submission executes; a kill beyond its end is no kill."""
 
@@ -119,43 +119,11 @@ def submit(number: int, folder: Path, slurm: SlurmScheduler, losses: list[str]) 
     return submission.submit(Satellite(host), slurm, spec(number), str(folder), sleep=sleep)
 
 
-def killed_at(line: int, work: Any) -> bool:
-    """Do the work in a child that kills itself at a line of ours; return whether it got there."""
-    child = os.fork()
-    if child == 0:
-        seen = 0
-        ours = {satellite.__file__, submission.__file__}
-
-        def trace(frame: Any, event: str, argument: Any) -> Any:
-            nonlocal seen
-            if frame.f_code.co_filename not in ours:
-                return None
-            if event == "line":
-                seen += 1
-                if seen == line:
-                    os.kill(os.getpid(), signal.SIGKILL)
-            return trace
-
-        sys.settrace(trace)
-        work()
-        os._exit(0)
-    return os.WIFSIGNALED(os.waitpid(child, 0)[1])
-
-
 def second_process(work: Any) -> None:
     """Do the work in a child as well, beside us."""
     if os.fork() == 0:
         work()
         os._exit(0)
-
-
-def reap() -> None:
-    """Wait until all orphans have ended: what a kill left running may still make a job."""
-    while True:
-        try:
-            os.waitpid(-1, 0)
-        except ChildProcessError:
-            return
 
 
 def inject(number: int, folder: Path, programs: Path) -> tuple[list[str], str, list[str]]:
@@ -168,7 +136,7 @@ def inject(number: int, folder: Path, programs: Path) -> tuple[list[str], str, l
     line = draw.randrange(1, _LINES)
     slurm = FaultySlurm(programs, folder, fault, deaf)
     faults = [f"sbatch {fault}", f"deaf {deaf}", *(f"lost {loss}" for loss in losses)]
-    if draw.random() < 0.6 and killed_at(line, lambda: submit(number, folder, slurm, list(losses))):
+    if draw.random() < 0.6 and killed_at(line, lambda: submit(number, folder, slurm, list(losses)), OURS):
         faults.append("killed")
     if draw.random() < 0.15:
         second_process(lambda: submit(number, folder, slurm, []))
@@ -181,9 +149,7 @@ def inject(number: int, folder: Path, programs: Path) -> tuple[list[str], str, l
 
 def main() -> None:
     """Inject and print."""
-    ctypes.CDLL(None).prctl(
-        _BECOME_SUBREAPER, 1, 0, 0, 0
-    )  # orphans of a killed child become ours to wait for
+    adopt_orphans()
     counts: collections.Counter[str] = collections.Counter()
     duplicates = losses = wrong = 0
     began = time.monotonic()

@@ -1,25 +1,22 @@
 """Kill a submission with SIGKILL at each line of the satellite in turn, try again, and count the jobs.
 
 Run as a program, because it forks: ``python submit_faults_driver.py MODE FOLDER FIRST STEP``. Prints a JSON summary.
+``benchmarks/faults.py`` kills whole submissions, with Slurm's faults around them, at random.
 """
 
 from __future__ import annotations
 
-import ctypes
 import io
 import json
-import os
-import signal
 import sys
 import tarfile
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from dagster_slurm_components.hosts import satellite
+from _killing import adopt_orphans, killed_at, reap
 
-_BECOME_SUBREAPER = (
-    36  # prctl(2): orphans of the killed child become ours, so that their end can be waited for
-)
+from dagster_slurm_components.hosts import satellite
 
 
 def make_bundle() -> bytes:
@@ -50,46 +47,13 @@ def submit(mode: str, folder: Path, number: int, window: float = 0) -> dict[str,
     return satellite.handle("submit", params, make_bundle())[0]
 
 
-def killed_at(line: int, mode: str, folder: Path, number: int) -> bool:
-    """Submit in a child that kills itself at the ``line``-th line it executes; return whether it got there."""
-    child = os.fork()
-    if child == 0:
-        seen = 0
-
-        def trace(frame: Any, event: str, argument: Any) -> Any:
-            nonlocal seen
-            if frame.f_code.co_filename != satellite.__file__:
-                return None
-            if event == "line":
-                seen += 1
-                if seen == line:
-                    os.kill(os.getpid(), signal.SIGKILL)
-            return trace
-
-        sys.settrace(trace)
-        submit(mode, folder, number)
-        sys.settrace(None)
-        os._exit(0)
-    status = os.waitpid(child, 0)[1]
-    reap()
-    return os.WIFSIGNALED(status)
-
-
-def reap() -> None:
-    """Wait until all orphans have ended: what a kill left running may still submit."""
-    while True:
-        try:
-            os.waitpid(-1, 0)
-        except ChildProcessError:
-            return
-
-
 def main() -> None:
     mode, folder, line, step = sys.argv[1], Path(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4])
-    ctypes.CDLL(None).prctl(_BECOME_SUBREAPER, 1, 0, 0, 0)
+    adopt_orphans()
     outcomes: dict[str, int] = {}
     wrong = []
-    while killed_at(line, mode, folder, line):
+    while killed_at(line, partial(submit, mode, folder, line), {satellite.__file__}):
+        reap()
         reply = submit(mode, folder, line)
         reap()
         again = submit(mode, folder, line)

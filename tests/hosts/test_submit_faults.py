@@ -17,13 +17,15 @@ from dagster_slurm_components.hosts.remote import RemoteHost
 from dagster_slurm_components.hosts.subprocess_dialer import SubprocessDialer, SubprocessPipe
 
 DRIVER = Path(__file__).with_name("submit_faults_driver.py")
+BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 LINUX = pytest.mark.skipif(
     sys.platform != "linux", reason="waits for orphans with prctl(2), which only Linux has"
 )
 
 
 def drive(mode: str, folder: Path, step: int) -> dict:
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
+    paths = [str(BENCHMARKS), *filter(None, sys.path)]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
     command = [sys.executable, "-W", "ignore", str(DRIVER), mode, str(folder), "1", str(step)]
     done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300, check=False)
     assert done.returncode == 0, done.stderr
