@@ -7,8 +7,15 @@ import sys
 from dagster_slurm_components.cluster.packages import ensure_packages, missing_packages
 from dagster_slurm_components.errors import DagsterSlurmError
 
-PROGRAMS = {"oathtool": "oathtool", "tcsh": "tcsh"}
-"""What tests need beside a cluster, and a program of each: one-time passwords, and a login shell that is no sh."""
+PROGRAMS = {
+    "oathtool": "oathtool",
+    "tcsh": "tcsh",
+    "squashfs-tools": "mksquashfs",
+    "squashfuse": "squashfuse",
+    "fuse3": "fusermount3",
+}
+"""What tests need beside a cluster, and a program of each: one-time passwords, a login shell that is no sh, and
+environments as images."""
 MODULES = ("libpam-oath",)
 
 

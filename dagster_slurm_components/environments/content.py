@@ -136,6 +136,7 @@ class EnvironmentPlan:
         inputs: Whatever else shapes it, such as the modules that are loaded for its build.
         unpack: Names of the artifacts that are archives of the prefix, before any command.
         entry: Where the environment lies below its folder: ``prefix``, or an image's file name.
+        form: ``folder``, or ``squashfs``: the prefix is made aside and becomes an image, named by ``entry``.
     """
 
     kind: str
@@ -151,6 +152,7 @@ class EnvironmentPlan:
     inputs: Mapping[str, Any] = field(default_factory=dict)
     unpack: tuple[str, ...] = ()
     entry: str = "prefix"
+    form: Literal["folder", "squashfs"] = "folder"
 
     @property
     def key(self) -> str:
@@ -170,6 +172,7 @@ class EnvironmentPlan:
                 if item.kind not in ("tool", "archive")
             ),
             "inputs": dict(self.inputs),
+            **({} if self.form == "folder" else {"form": self.form}),
         }
         text = json.dumps(parts, sort_keys=True, ensure_ascii=True)
         return hashlib.sha256(text.encode()).hexdigest()[:_KEY_DIGITS]
@@ -194,6 +197,7 @@ class EnvironmentPlan:
                 [item.name, item.sha256, item.identity or item.sha256] for item in self.artifacts
             ),
             "inputs": dict(self.inputs),
+            "form": self.form,
         }
 
 
@@ -229,6 +233,7 @@ def build_order(plan: EnvironmentPlan, workdir: str, pieces: Mapping[str, int]) 
         ],
         "unpack": list(plan.unpack),
         "entry": plan.entry,
+        "form": plan.form,
     }
 
 
@@ -273,7 +278,7 @@ def compare(there: Mapping[str, Any], wanted: Mapping[str, Any]) -> Difference:
     ]
     changed += [
         f"{name}: has {there.get(name)}, wanted {wanted.get(name)}"
-        for name in ("kind", "packer", "platform", "python")
+        for name in ("kind", "form", "packer", "platform", "python")
         if there.get(name) != wanted.get(name)
     ]
     changed += [

@@ -23,6 +23,8 @@ from dagster_slurm_components.spec.hosts import HostSpec, LocalHost
 
 _MANIFEST = "environment/manifest.json"
 _VERIFY = "environment/verify_environment.py"
+_MOUNT = "environment/mount_squashfs.sh"
+_LEAVE = "environment/leave.sh"
 _IN_CONTAINER = "environment/in_container.sh"
 
 
@@ -96,8 +98,12 @@ def _own(environment: EnvironmentSpec, host: HostSpec, place: Place | None) -> A
 
 
 def _packed(environment: PackedEnvironment, place: Place) -> Activation:
-    steps = [ActivationStep("prefix", (f"{place.folder}/prefix",))]
+    entry = place.manifest.get("entry", "prefix")
+    steps = [ActivationStep("prefix" if entry == "prefix" else "squashfs", (f"{place.folder}/{entry}",))]
     files = {}
+    if entry != "prefix":
+        files[_MOUNT] = _static("shell", "mount_squashfs.sh")
+        files[_LEAVE] = _static("shell", "leave_squashfs.sh")
     if environment.verify != "off" and place.manifest["python"] is not None:
         steps.append(ActivationStep("verify", (environment.verify, place.folder)))
         files[_MANIFEST] = json.dumps(dict(place.manifest), sort_keys=True)

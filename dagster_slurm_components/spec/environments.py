@@ -117,6 +117,12 @@ class UvEnvironment(PackedEnvironment):
         " project's own code changes no environment.",
         examples=[False],
     )
+    form: Literal["folder", "squashfs"] = Field(
+        default="folder",
+        description="`squashfs`: one file instead of thousands, for file systems on which files are counted. The host"
+        " needs mksquashfs, each node squashfuse.",
+        examples=["squashfs"],
+    )
 
 
 class PixiEnvironment(PackedEnvironment):

@@ -107,7 +107,7 @@ def test_a_spoilt_image_stops_the_job(tmp_path: Path, site: Site):
     image = Path(provided.folder, "image.sif")
     image.unlink()
     image.write_bytes(b"another image")
-    assert list(manage.verify(site).values()) == [("image.sif has another content than was sent",)]
+    assert list(manage.verify(site).values()) == [("image.sif has another content than was published",)]
     done, called = run(tmp_path, environment, provided, str(image))
     assert (done.returncode, called) == (96, None)
     assert "has another content than the one that was sent" in done.stderr

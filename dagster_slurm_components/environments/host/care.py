@@ -44,12 +44,15 @@ def verify(order: Json) -> Json:
         try:
             if not os.path.exists(os.path.join(folder, manifest["entry"])):
                 raise Problem("differs", "", ["%s is missing" % manifest["entry"]])
-            if manifest.get("installed") is not None:
-                check(order["check"], folder, manifest, published=True)
-            elif manifest["entry"] != "prefix" and order["check"]["mode"] == "full":
-                name, digest, _ = manifest["artifacts"][0]
+            if manifest["entry"] == "prefix":
+                if manifest.get("installed") is not None:
+                    check(order["check"], folder, manifest, published=True)
+            elif order["check"]["mode"] == "full":
+                digest = manifest.get("image") or manifest["artifacts"][0][1]
                 if hash_of(os.path.join(folder, manifest["entry"])) != digest:
-                    raise Problem("differs", "", ["%s has another content than was sent" % name])
+                    raise Problem(
+                        "differs", "", ["%s has another content than was published" % manifest["entry"]]
+                    )
             results[key] = []
         except Problem as problem:
             results[key] = problem.detail or [problem.message]

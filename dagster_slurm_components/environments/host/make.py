@@ -18,18 +18,63 @@ from dagster_slurm_components.environments.host.commands import (
     plain_environment,
     tail,
 )
-from dagster_slurm_components.environments.host.files import Json, Problem, remove_tree, size_of, write
+from dagster_slurm_components.environments.host.files import (
+    Json,
+    Problem,
+    hash_of,
+    remove_tree,
+    size_of,
+    write,
+)
+from dagster_slurm_components.environments.host.squash import squash
 from dagster_slurm_components.environments.host.store import admit, stored_path
 
 
 def make(order: Json, folder: str) -> Json:
     """Make an environment in a folder that will be renamed."""
+    manifest = dict(order["manifest"], created=time.time(), entry=order["entry"])
+    if order["form"] == "squashfs":
+        manifest.update(make_image(order, folder))
+    else:
+        install(order, folder, os.path.join(order["workdir"], "store", "cache"))
+        if order["entry"] != "prefix":
+            os.rename(os.path.join(folder, "content", order["entry"]), os.path.join(folder, order["entry"]))
+        remove_tree(os.path.join(folder, "content"))
+        if order.get("check"):
+            manifest["installed"] = check(order["check"], folder, manifest, published=False)
+    manifest["bytes"], manifest["inodes"] = size_of(folder)
+    write(os.path.join(folder, ".used"), "")
+    write(os.path.join(folder, ".ready"), json.dumps(manifest, sort_keys=True))
+    return manifest
+
+
+def make_image(order: Json, folder: str) -> Json:
+    """Make an environment as one file; return what the manifest says of it.
+
+    All other files, the packer's cache too, lie in this machine's own temporary folder: on the file system of the
+    working folder they would count, if only for the time of the build.
+    """
+    image = os.path.join(folder, order["entry"])
+    aside = tempfile.mkdtemp(prefix="dagster-slurm-build-")
+    try:
+        env = install(order, aside, os.path.join(aside, "cache"))
+        installed = (
+            check(order["check"], aside, order["manifest"], published=False) if order.get("check") else None
+        )
+        squash(os.path.join(aside, "prefix"), image, env)
+    finally:
+        remove_tree(aside)
+    return {"installed": installed, "image": hash_of(image)}
+
+
+def install(order: Json, folder: str, cache: str) -> Env:
+    """Make the prefix of an environment in a folder, beside its ``content``; return the variables it was made under."""
     places = {
         "prefix": os.path.join(folder, "prefix"),
         "content": os.path.join(folder, "content"),
-        "cache": os.path.join(order["workdir"], "store", "cache"),
+        "cache": cache,
     }
-    lay_out(order, folder, places)
+    lay_out(order, places)
     for archive in order["unpack"]:
         unpack(os.path.join(places["content"], archive), places["prefix"])
     env = activated(order.get("activation"))
@@ -37,19 +82,10 @@ def make(order: Json, folder: str) -> Json:
         given = {name: word(value, places) for name, value in command["env"].items()}
         execute([word(part, places) for part in command["argv"]], dict(env, **given), folder)
     name_place(places["prefix"], os.path.join(order["workdir"], "envs", order["key"], "prefix"))
-    if order["entry"] != "prefix":
-        os.rename(os.path.join(places["content"], order["entry"]), os.path.join(folder, order["entry"]))
-    remove_tree(places["content"])
-    manifest = dict(order["manifest"], created=time.time(), entry=order["entry"])
-    if order.get("check"):
-        manifest["installed"] = check(order["check"], folder, manifest, published=False)
-    manifest["bytes"], manifest["inodes"] = size_of(folder)
-    write(os.path.join(folder, ".used"), "")
-    write(os.path.join(folder, ".ready"), json.dumps(manifest, sort_keys=True))
-    return manifest
+    return env
 
 
-def lay_out(order: Json, folder: str, places: Env) -> None:
+def lay_out(order: Json, places: Env) -> None:
     """Put the artifacts and the plan's texts into ``content``, by name."""
     os.mkdir(places["content"], 0o700)
     os.makedirs(places["cache"], 0o700, exist_ok=True)

@@ -50,6 +50,24 @@ activate_prefix() { # PATH: a virtual environment or a conda-style prefix
     if [ -x "$prefix/bin/python" ]; then export DAGSTER_SLURM_PYTHON=$prefix/bin/python; fi
 }
 
+activate_squashfs() { # IMAGE: a virtual environment as one file, mounted on each of the job's nodes until it ends
+    local mount=$DAGSTER_SLURM_RUN_DIR/environment/mount_squashfs.sh nodes=${SLURM_JOB_NUM_NODES:-1} folder everywhere
+    folder=/tmp/dagster-slurm-mount-$(id -u)-${SLURM_JOB_ID:-$$}-${DAGSTER_SLURM_RESTART_COUNT:-0}
+    type -P squashfuse_ll >/dev/null || type -P squashfuse >/dev/null ||
+        activation_failed "the environment is a squashfs image, but this node has no squashfuse:\
+ load a module that brings it, or set the environment's \`form\` to \`folder\`"
+    [ -r "$1" ] || activation_failed "the environment $1 does not exist or can't be read"
+    printf '%s\n' "$folder" >"$DAGSTER_SLURM_RUN_DIR/environment/mounted"
+    bash "$mount" now "$1" "$folder" ||
+        activation_failed "$1 can't be mounted at $folder: FUSE may be switched off on this node (/dev/fuse, fusermount)"
+    if [ "$nodes" -gt 1 ]; then
+        everywhere=(srun --overlap "--nodes=$nodes" "--ntasks=$nodes" --ntasks-per-node=1 bash "$mount")
+        setsid "${everywhere[@]}" hold "$1" "$folder" & # a session of its own: the payload's signals are not for it
+        "${everywhere[@]}" await "$1" "$folder" || activation_failed "$1 can't be mounted on all of the job's nodes"
+    fi
+    activate_prefix "$folder"
+}
+
 activate_python() { # PATH: one interpreter
     [ -x "$1" ] || activation_failed "the interpreter $1 does not exist or can't be executed"
     export DAGSTER_SLURM_PYTHON=$1

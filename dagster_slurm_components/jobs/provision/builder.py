@@ -19,12 +19,13 @@ _SHORT = 120.0
 LONGEST_BUILD = 4 * 3600.0
 """Seconds that a build, and the wait for somebody else's build, may take."""
 
-MODULES = ("files", "locks", "commands", "probe", "store", "make", "build", "care", "program")
+MODULES = ("files", "locks", "commands", "probe", "store", "squash", "make", "build", "care", "program")
 """The builder's modules, each after those it imports; the last one takes the order."""
 
 _HINTS = {
     "tampered": "Run it again: the file is sent anew. If it happens again, who else writes there?",
     "missing": "Run it again: what is missing is sent anew.",
+    "no_squashfs": "Load a module that brings squashfs-tools (`modules`), or set the environment's `form` to `folder`.",
     "locked": "Another process builds this environment; look for what works below `envs/` in the host's process list.",
     "activation_failed": "Load the same `modules` and run the same `setup` on the host by hand.",
     "differs": "Nothing was published. Report this together with the lock file.",

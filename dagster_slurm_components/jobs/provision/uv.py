@@ -53,6 +53,9 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
+SQUASHED = "environment.squashfs"
+"""File name of an environment that is an image."""
+
 _HASH = re.compile(r"--hash=sha256:([0-9a-f]{64})")
 
 
@@ -127,6 +130,8 @@ class UvPacker:
             inputs=request.groundwork,
             commands=_commands(interpreter, empty=not pins),
             files={"requirements.txt": requirements(pins)},
+            entry=SQUASHED if spec.form == "squashfs" else "prefix",
+            form=spec.form,
         )
 
 
