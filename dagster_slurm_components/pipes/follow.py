@@ -128,7 +128,7 @@ class Follower:
     def _finish(self) -> None:
         for stream in self._streams.values():
             stream.finish()
-        self._reader.finish()
+        self._reader.finish(restarts=self.observation.restarts)
         for complaint in self._reader.complaints[:20]:
             self._log.warning(f"A line of the messages file was left out: {complaint}")
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -79,14 +79,30 @@ class RunDirectoryMessageReader(dg.PipesMessageReader):
         self._held.clear()
         self.exception = None
 
-    def finish(self) -> None:
-        """Hand on the results; the job has ended."""
+    def finish(self, *, restarts: int = 0) -> None:
+        """Hand on the results; the job has ended.
+
+        Args:
+            restarts: How often Slurm began it anew. A start that Slurm gave up may still run, on a node that it does
+                not hear of, and report what the newer one reports: the last word counts then.
+        """
+        if restarts:
+            self._keep_last_words()
         for message in self._held:
             self._hand_on(message)
         self._held.clear()
         if self._rest.strip():
             self._complain(self._rest)
             self._rest = b""
+
+    def _keep_last_words(self) -> None:
+        newest: dict[str, dict[str, Any]] = {}
+        for number, message in enumerate(self._held):
+            newest[_subject(message) or str(number)] = message
+        dropped = len(self._held) - len(newest)
+        if dropped:
+            self.complaints.append(f"{dropped} of the results that two starts of the job reported")
+        self._held = list(newest.values())
 
     def _take(self, line: bytes, *, told: bool) -> None:
         try:
@@ -113,3 +129,10 @@ class RunDirectoryMessageReader(dg.PipesMessageReader):
 
     def _complain(self, line: bytes, why: str = "not a Pipes message") -> None:
         self.complaints.append(f"{why}: {line[:200].decode('utf-8', 'replace')}")
+
+
+def _subject(message: Mapping[str, Any]) -> str | None:
+    """Return what a result is about: its asset and check; other messages are about nothing."""
+    params = message.get("params") or {}
+    names = [str(params.get(name)) for name in ("asset_key", "check_name")]
+    return json.dumps([message["method"], *names]) if "asset_key" in params else None

@@ -140,3 +140,26 @@ def test_a_job_that_began_anew_tells_all_of_it() -> None:
     reader.rewind()
     reader.feed(STORY)
     assert "log" in [each["method"] for each in handler.messages]
+
+
+def test_of_two_starts_that_report_the_same_the_last_word_counts() -> None:
+    """Slurm began the job anew elsewhere, while the first start went on, on a node that it did not hear of."""
+    handler = Handler()
+    reader = reading(handler)
+    for start in (0, 1):
+        reader.feed(message("report_asset_materialization", asset_key="a", metadata={"start": start}))
+        reader.feed(message("report_asset_check", asset_key="a", check_name="c", passed=bool(start)))
+    reader.feed(message("report_asset_materialization", asset_key="b"))
+    reader.feed(message("report_custom_message", payload=1) * 2)
+    reader.finish(restarts=1)
+    found = [
+        (m["method"], m["params"].get("asset_key"), m["params"].get("metadata")) for m in handler.messages
+    ]
+    assert found == [
+        ("report_custom_message", None, None),
+        ("report_custom_message", None, None),
+        ("report_asset_materialization", "a", {"start": 1}),
+        ("report_asset_check", "a", None),
+        ("report_asset_materialization", "b", None),
+    ]
+    assert reader.complaints == ["2 of the results that two starts of the job reported"]
