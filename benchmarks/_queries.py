@@ -5,12 +5,15 @@ from __future__ import annotations
 import os
 import re
 import time
+from collections import Counter
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 
 from _lab import lab
 
-from dagster_slurm_components.cluster import Cluster
+from dagster_slurm_components.cluster import Cluster, render
 from dagster_slurm_components.environments.base import Activation
 from dagster_slurm_components.hosts.client import Budget, Satellite
 from dagster_slurm_components.hosts.remote import RemoteHost
@@ -28,6 +31,8 @@ from dagster_slurm_components.spec.profile import Limits
 _QUERIES = re.compile(r"^\s*(REQUEST_JOB\w*_INFO\w*|DBD_GET_JOBS\w*)\s.*?count:\s*(\d+)", re.MULTILINE)
 """What squeue asks slurmctld, and sacct slurmdbd."""
 _PATIENCE = 600.0
+_SETTLE = 75.0
+"""Seconds until the queue is asked no more often than it is asked for hours."""
 
 
 def asked(cluster: Cluster) -> dict[str, int]:
@@ -40,6 +45,17 @@ def since(before: dict[str, int], now: dict[str, int]) -> dict[str, int]:
     """Return the queries made in between."""
     found = {name: count - before.get(name, 0) for name, count in now.items()}
     return {name: count for name, count in found.items() if count}
+
+
+@contextmanager
+def _large_nodes(cores: int) -> Iterator[None]:
+    """Let the nodes promise so many cores, that all jobs run at once; the machine need not have them."""
+    text = render.slurm_conf
+    render.slurm_conf = lambda layout: text(layout).replace("CoresPerSocket=8", f"CoresPerSocket={cores}")
+    try:
+        yield
+    finally:
+        render.slurm_conf = text
 
 
 def _jobs(satellite: Satellite, scheduler: SlurmScheduler, workdir: Path, count: int) -> list[JobHandle]:
@@ -76,12 +92,9 @@ def _ended(watch: Watch) -> str:
 
 def measure_on_slurm(count: int, seconds: float, operations: float) -> dict[str, object]:
     """Submit jobs, watch them for a while, let them end; return the figures."""
-    with lab() as setting:
+    with _large_nodes(count), lab() as setting:
         cluster, workdir = setting.cluster, setting.project / "work"
         workdir.mkdir()
-        # Many small jobs share each core: the machine need not have as many.
-        shared = ["scontrol", "update", "PartitionName=debug", "OverSubscribe=FORCE:256"]
-        cluster.run(shared)
         host = RemoteHost(SubprocessDialer(env={**os.environ, "SLURM_CONF": str(cluster.slurm_conf)}))
         satellite, limits = Satellite(host), Limits()
         budget = Budget(f"{workdir}/queue/budget.json", limits.queries_per_minute, limits.burst)
@@ -101,7 +114,7 @@ def measure_on_slurm(count: int, seconds: float, operations: float) -> dict[str,
         watches = [watcher.watch(handle) for handle in handles]
         _until(watches, Phase.RUNNING)
         running = time.monotonic() - began
-        time.sleep(limits.burst / limits.queries_per_minute)  # a little of the burst is left for what comes
+        time.sleep(_SETTLE)
         steady, steady_began = asked(cluster), time.monotonic()
         time.sleep(seconds)
         queries = sum(since(steady, asked(cluster)).values())
@@ -112,7 +125,7 @@ def measure_on_slurm(count: int, seconds: float, operations: float) -> dict[str,
         host.close()
         return {
             "jobs": count,
-            "completed": states.count("COMPLETED"),
+            "states": dict(Counter(states)),
             "submitted_s": round(submitted, 1),
             "all_running_s": round(running, 1),
             "watched_minutes": round(minutes, 2),

@@ -45,6 +45,7 @@ class Login:
         self._steps = steps
         self._answers = answers or Answers()
         self._notes: list[str] = []
+        self._expired = False
         self._asked = [step for step in steps if step in INTERACTIVE]
 
     @property
@@ -61,6 +62,7 @@ class Login:
             HostUnreachableError: The connection was lost meanwhile.
         """
         self._notes = []
+        self._expired = False
         self._asked = [step for step in self._steps if step in INTERACTIVE]
         if "gssapi" in self._steps:
             raise self._refused("is to be reached with gssapi; write `dialer: ssh` for that", [])
@@ -86,7 +88,7 @@ class Login:
                 raise self._refused(f"accepted {label} and wants more", wanted)
             return list(wanted)
         refused = self._refused("accepted no key", self._offered(transport))
-        if any("certificate" in note for note in self._notes):  # a new one heals it
+        if self._expired:  # a new certificate heals it
             raise LoginRequiredError(refused.message, where=self._name, hint="Renew the certificate.")
         raise refused
 
@@ -146,6 +148,7 @@ class Login:
             ends = validity(file)
             if ends is not None and ends.over:
                 self._notes.append(f"{file}: its certificate {ends}")
+                self._expired = True
                 return
             yield file, key
         except (paramiko.SSHException, paramiko.pkey.UnknownKeyType, TypeError, ValueError, OSError) as error:

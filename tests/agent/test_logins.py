@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import getpass
 import re
+import subprocess
 import threading
 import time
 from collections.abc import Callable
@@ -11,7 +13,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 from pam_fixture import PASSWORD, Pam
-from sshd_fixture import Sshd
+from sshd_fixture import Sshd, make_key
 
 from dagster_slurm_components.cli.main import main
 from dagster_slurm_components.errors import HostRefusedError, HostUnreachableError, LoginRequiredError
@@ -153,6 +155,64 @@ def test_each_hop_has_its_own_way(pam_sshd: Start, agent_folder: Path) -> None:
     host = through_agent(spec)
     assert Satellite(host).hello().user
     host.close()
+
+
+def test_several_hops_each_with_its_own_way(
+    pam_sshd: Start, sshd_factory: Callable[..., Sshd], agent_folder: Path
+) -> None:
+    outer, pam = pam_sshd("password otp", "AuthenticationMethods keyboard-interactive")
+    inner = sshd_factory()
+    target, _ = pam_sshd("password", "AuthenticationMethods keyboard-interactive")
+    known = [server.known_hosts.read_text() for server in (outer, inner, target)]
+    target.known_hosts.write_text("".join(known))
+    jump = [
+        {"hostname": "127.0.0.1", "port": outer.port, "login": ["password", "otp"]},
+        {"hostname": "127.0.0.1", "port": inner.port, "key_file": str(inner.client_key)},
+    ]
+    spec = target.spec(login=["password"], key_file=None, jump=jump)
+    asked: list[tuple[str, str]] = []
+
+    def person(prompt: Prompt) -> str:
+        asked.append((prompt.host.rpartition(":")[2], prompt.kind))
+        return PASSWORD if prompt.kind == "password" else pam.otp()
+
+    client.login(spec, person)
+    assert asked == [(str(outer.port), "password"), (str(outer.port), "otp"), (str(target.port), "password")]
+    host = through_agent(spec)
+    assert Satellite(host).run(["echo", "there"]).stdout == b"there\n"
+    assert (outer.logins(), inner.logins(), target.logins()) == (1, 1, 1)
+    host.close()
+
+
+def test_the_end_of_a_certificate_is_told_at_the_login(
+    sshd_factory: Callable[..., Sshd], agent_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ca, key = make_key(tmp_path / "ca"), make_key(tmp_path / "key")
+    sign = [
+        "ssh-keygen",
+        "-q",
+        "-s",
+        str(ca),
+        "-I",
+        "ada",
+        "-n",
+        getpass.getuser(),
+        "-V",
+        "-5m:+2h",
+        f"{key}.pub",
+    ]
+    subprocess.run(sign, check=True, capture_output=True)
+    server = sshd_factory(f"TrustedUserCAKeys {ca}.pub", "AuthorizedKeysFile none")
+    spec = server.spec(type="ssh", login=["certificate"], key_file=str(key))
+    (tmp_path / "profiles").mkdir()
+    (tmp_path / "profiles" / "site.yaml").write_text(
+        f"host: {spec.model_dump_json(exclude_unset=True, exclude_none=True)}\nworkdir: /tmp/x\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    done = CliRunner().invoke(main, ["login", "site"])
+    assert done.exit_code == 0, done.output
+    assert f"The certificate of {key} expires at {time.strftime('%Y-')}" in done.output
+    assert time.strftime("%Z") in done.output
 
 
 def test_a_command_may_answer(pam_sshd: Start, tmp_path: Path) -> None:
