@@ -13,9 +13,10 @@ PROGRAMS = {
     "squashfs-tools": "mksquashfs",
     "squashfuse": "squashfuse",
     "fuse3": "fusermount3",
+    "lmod": "/usr/share/lmod/lmod/libexec/lmod",
 }
-"""What tests need beside a cluster, and a program of each: one-time passwords, a login shell that is no sh, and
-environments as images."""
+"""What tests need beside a cluster, and a program of each: one-time passwords, a login shell that is no sh,
+environments as images, and modules."""
 MODULES = ("libpam-oath",)
 
 

@@ -20,13 +20,14 @@ activate_modules() { # NAME...: Lmod or Environment Modules
     fi
     type module >/dev/null 2>&1 ||
         activation_failed "modules were asked for ($*), but this node has neither Lmod nor Environment Modules"
+    for name in "$@"; do module load "$name" || activation_failed "module load $name failed"; done
+    # The exit status of `module load` can't be trusted: older Lmod and Tcl modules return 0 on failure, and Lmod
+    # replaces a module silently by another version or one of its family. So what counts is what is there in the end.
+    loaded=":${LOADEDMODULES-}:"
     for name in "$@"; do
-        # The exit status of `module load` can't be trusted: older Lmod and Tcl modules return 0 on failure.
-        module load "$name" || activation_failed "module load $name failed"
-        loaded=":${LOADEDMODULES-}:"
         case $loaded in
         *":$name:"* | *":$name/"*) ;;
-        *) activation_failed "module $name did not load; loaded are: ${LOADEDMODULES:-none}" ;;
+        *) activation_failed "module $name is not loaded, or a later one replaced it; loaded are: ${LOADEDMODULES:-none}" ;;
         esac
     done
 }
