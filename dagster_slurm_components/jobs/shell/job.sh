@@ -69,6 +69,7 @@ run_payload() {
 }
 
 child=
+witness=
 interrupted=
 asked= # for a checkpoint
 stopped=
@@ -77,6 +78,10 @@ pass_on() { # SIGNAL: to the whole process group of the launcher
     interrupted=1
     case $1 in USR1 | USR2) asked=1 ;; *) stopped=1 ;; esac
     note signal "$1"
+    if [ "$1" = TERM ] && [ -n "$witness" ]; then
+        sleep 0.2 # such a sweep takes a moment, and signals arrive in any order
+        kill -0 "$witness" 2>/dev/null || return 0
+    fi
     [ -n "$child" ] && kill -s "$1" -- "-$child" 2>/dev/null
 }
 for signal in TERM INT HUP USR1 USR2; do
@@ -90,6 +95,13 @@ set -m # background jobs get a process group of their own, which signals can be 
     run_payload
 ) </dev/null &
 child=$!
+# Slurm sends TERM to every process of a job, but to the batch script alone for `scancel --batch`. This one dies of the
+# first kind, so that a payload is not told twice, in the middle of dealing with it.
+if [ -n "${SLURM_JOB_ID-}" ]; then
+    sleep 2147483647 >/dev/null 2>&1 &
+    witness=$!
+    disown "$witness" # its end is no news
+fi
 set +m
 
 # `wait` comes back early, with 128+n, when a signal arrives; the child is asked again until its own end is known.
@@ -106,6 +118,7 @@ while :; do
     [ -z "$interrupted" ] && break
 done
 kill -s TERM -- "-$child" 2>/dev/null # whatever the payload left behind in its group
+[ -n "$witness" ] && kill "$witness" 2>/dev/null
 
 # What the environment did outside of the run directory is undone while this job still may do something.
 if [ -r environment/leave.sh ]; then bash environment/leave.sh "$run_dir"; fi
