@@ -14,6 +14,7 @@ from pathlib import Path
 from _lab import lab
 
 from dagster_slurm_components.cluster import Cluster, render
+from dagster_slurm_components.cluster.layout import Layout
 from dagster_slurm_components.environments.base import Activation
 from dagster_slurm_components.hosts.client import Budget, Satellite
 from dagster_slurm_components.hosts.remote import RemoteHost
@@ -49,9 +50,18 @@ def since(before: dict[str, int], now: dict[str, int]) -> dict[str, int]:
 
 @contextmanager
 def _large_nodes(cores: int) -> Iterator[None]:
-    """Let the nodes promise so many cores, that all jobs run at once; the machine need not have them."""
+    """Let the nodes promise so many cores that all jobs run at once; the machine need not have them.
+
+    Memory is not sampled: without cgroups each job's slurmstepd reads all of /proc for that, every second, and 600 of
+    them kept two cores from doing anything else.
+    """
     text = render.slurm_conf
-    render.slurm_conf = lambda layout: text(layout).replace("CoresPerSocket=8", f"CoresPerSocket={cores}")
+
+    def changed(layout: Layout) -> str:
+        large = text(layout).replace("CoresPerSocket=8", f"CoresPerSocket={cores}")
+        return large.replace("JobAcctGatherFrequency=task=1", "JobAcctGatherFrequency=0")
+
+    render.slurm_conf = changed
     try:
         yield
     finally:

@@ -5,6 +5,10 @@ Over a connection this file is sent as text, answers requests on its standard in
 its input closes (``main``). For the local host the same functions run in-process (``handle``); therefore only
 ``main`` touches the process's own environment, working folder, umask and standard streams.
 
+It is one file of many lines on purpose: what is read here is, byte for byte and line for line, what runs there, and
+there is nothing to join before it is sent or to import where it arrives. Its parts are marked by ruled comments:
+protocol, files, commands, processes, submission, places, serving.
+
 Paths and arguments come as JSON text and are used as bytes (UTF-8, undecodable bytes as surrogates): the file
 system encoding of an old Python in the C locale must not decide what a file is called.
 
