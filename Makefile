@@ -8,7 +8,7 @@ PROFILE ?= local
 BIN := .venv/bin
 PROJECTS := pyproject.toml examples/digits/pyproject.toml scripts/venv.sh
 
-.PHONY: help demo demo-scale-out test check format benchmarks clean
+.PHONY: help demo demo-scale-out test test-long check format benchmarks clean
 .DEFAULT_GOAL := help
 
 help:
@@ -16,6 +16,7 @@ help:
 	@echo 'make demo PROFILE=staging  run it through a real Slurm, started for it (KEEP=1: and left running)'
 	@echo 'make demo-scale-out        train with PyTorch, sweep with Ray (installs both, 2 GB); PROFILE=staging: over two nodes'
 	@echo 'make test [ARGS="-k ..."]  run the tests, with a real Slurm where it can be installed'
+	@echo 'make test-long             strike Dagster at ten moments with three signals: ninety stories on a real Slurm'
 	@echo 'make check                 style, types, layers, shell files, schemas, examples in the docs'
 	@echo 'make format                let ruff format and fix what it can'
 	@echo 'make benchmarks            run all of benchmarks/'
@@ -34,6 +35,11 @@ PYTEST_WORKERS ?= 4
 test: .venv/dev.stamp
 	@$(BIN)/python scripts/slurm_packages.py
 	@$(BIN)/python -m pytest -n "$(PYTEST_WORKERS)" $(ARGS)
+
+# One worker: the runs of ten stories at a time keep two cores busy.
+test-long: .venv/dev.stamp
+	@$(BIN)/python scripts/slurm_packages.py
+	@DAGSTER_SLURM_LONG_TESTS=1 $(BIN)/python -m pytest tests/lifecycle/test_all_moments.py $(ARGS)
 
 check: .venv/dev.stamp
 	$(BIN)/ruff check .

@@ -5,12 +5,15 @@ from __future__ import annotations
 import json
 import urllib.error
 import urllib.request
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from dagster_slurm_components.cli.terminal import errors_told
 from dagster_slurm_components.errors import DagsterSlurmError
+
+if TYPE_CHECKING:
+    import dagster as dg
 
 _MUTATION = """
 mutation ($parent: String!) {
@@ -34,40 +37,49 @@ def attach(run: str, url: str, as_json: bool) -> None:
 
     Needs DAGSTER_HOME and a running `dg dev` or webserver. A run that somebody still follows is left alone.
     """
+    import dagster as dg  # noqa: PLC0415 -- a second; `dg-slurm --help` must not wait for it
+
     with errors_told():
-        _end_if_dead(run)
-        retry = _reexecute(run, url.rstrip("/"))
+        with dg.DagsterInstance.get() as instance:
+            end_if_dead(instance, run)
+        retry = reexecute(run, url.rstrip("/"))
     click.echo(
         json.dumps({"run_id": retry, "retry_of": run}) if as_json else f"run {retry} goes on for run {run}"
     )
 
 
-def _end_if_dead(run_id: str) -> None:
+def end_if_dead(instance: dg.DagsterInstance, run_id: str) -> None:
     """Make sure that a run is over.
 
     Raises:
         DagsterSlurmError: It is not, it succeeded, or there is none.
     """
-    import dagster as dg  # noqa: PLC0415 -- a second; `dg-slurm --help` must not wait for it
-
     from dagster_slurm_components.pipes.heal import heal_if_dead  # noqa: PLC0415
 
-    with dg.DagsterInstance.get() as instance:
-        run = instance.get_run_by_id(run_id)
-        if run is None:
-            raise DagsterSlurmError(
-                f"there is no run {run_id!r}", hint="Is DAGSTER_HOME set to Dagster's folder?"
-            )
-        if run.is_success:
-            raise DagsterSlurmError(f"run {run_id} has succeeded: there is nothing to take up")
-        if not run.is_finished and heal_if_dead(instance, run_id) is None:
-            raise DagsterSlurmError(
-                f"run {run_id} is {run.status.value}, and its process is not known to be dead",
-                hint="Terminate it in Dagster first; `dg-slurm jobs list` shows its jobs.",
-            )
+    run = instance.get_run_by_id(run_id)
+    if run is None:
+        raise DagsterSlurmError(
+            f"there is no run {run_id!r}", hint="Is DAGSTER_HOME set to Dagster's folder?"
+        )
+    if run.is_success:
+        raise DagsterSlurmError(f"run {run_id} has succeeded: there is nothing to take up")
+    if run.is_finished or heal_if_dead(instance, run_id) is not None:
+        return
+    run = instance.get_run_by_id(run_id)  # somebody else may have found it dead meanwhile
+    if run is None or not run.is_finished:
+        state = run.status.value if run else "gone"
+        raise DagsterSlurmError(
+            f"run {run_id} is {state}, and its process is not known to be dead",
+            hint="Terminate it in Dagster first; `dg-slurm jobs list` shows its jobs.",
+        )
 
 
-def _reexecute(run_id: str, url: str) -> str:
+def reexecute(run_id: str, url: str) -> str:
+    """Have a webserver retry a run from where it failed; return the new run.
+
+    Raises:
+        DagsterSlurmError: It gives no answer, or refuses.
+    """
     body = json.dumps({"query": _MUTATION, "variables": {"parent": run_id}}).encode()
     request = urllib.request.Request(f"{url}/graphql", body, {"Content-Type": "application/json"})  # noqa: S310
     try:

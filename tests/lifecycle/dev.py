@@ -9,7 +9,8 @@ import socket
 import subprocess
 import time
 import urllib.request
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,7 +19,8 @@ from typing import Any, TypeVar
 import dagster as dg
 from project_fixture import BIN, Project
 
-from dagster_slurm_components.pipes.launches import RunHistory, history
+from dagster_slurm_components.cli.attach import end_if_dead, reexecute
+from dagster_slurm_components.pipes.launches import Launch, RunHistory, history
 
 Found = TypeVar("Found")
 
@@ -26,11 +28,15 @@ PATIENCE = 300.0
 DAGSTER_YAML = """
 run_monitoring: {enabled: true, poll_interval_seconds: 5}
 run_retries: {enabled: true, max_retries: 3}
+# Without the queue, whose daemon starts one run after another.
+run_coordinator: {module: dagster.core.run_coordinator, class: DefaultRunCoordinator}
 telemetry: {enabled: false}
 """
 
 
-def eventually(attempt: Callable[[], Found | None], what: str, seconds: float = PATIENCE) -> Found:
+def eventually(
+    attempt: Callable[[], Found | None], what: str, seconds: float = PATIENCE, *, pause: float = 0.1
+) -> Found:
     """Return what an attempt finds, as soon as it does."""
     deadline = time.monotonic() + seconds
     while True:
@@ -38,7 +44,7 @@ def eventually(attempt: Callable[[], Found | None], what: str, seconds: float = 
         if found:
             return found
         assert time.monotonic() < deadline, f"it took too long: {what}"
-        time.sleep(0.1)
+        time.sleep(pause)
 
 
 @dataclass
@@ -57,7 +63,7 @@ class Dev:
 
     @property
     def gates(self) -> Path:
-        """Payloads wait for a file of their run's name in here."""
+        """Payloads wait for files that carry their job's name in here."""
         return self.project.root / "gates"
 
     def start(self) -> None:
@@ -68,8 +74,10 @@ class Dev:
         with socket.socket() as sock:
             sock.bind(("127.0.0.1", 0))
             self.port = sock.getsockname()[1]
+        # Where Python may not keep its bytecode, each of Dagster's processes compiles everything anew.
+        inherited = {name: text for name, text in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
         environment = {
-            **os.environ,
+            **inherited,
             **self.environment,
             "DAGSTER_HOME": str(self.home),
             "DAGSTER_SLURM_PROFILE": self.profile,
@@ -123,22 +131,48 @@ class Dev:
             return None
         return nodes[0]["location"]["name"] if nodes else None
 
-    def launch(self, asset: str, *, in_process: bool = False, tags: Mapping[str, str] | None = None) -> str:
-        """Launch a run of one asset; return its id."""
+    def launch(
+        self, *assets: str, config: Mapping[str, object] | None = None, tags: Mapping[str, str] | None = None
+    ) -> str:
+        """Launch a run of assets; return its id."""
         mutation = """
-        mutation ($location: String!, $asset: String!, $config: RunConfigData!, $tags: [ExecutionTag!]!) {
+        mutation ($location: String!, $assets: [AssetKeyInput!]!, $config: RunConfigData!, $tags: [ExecutionTag!]!) {
           launchRun(executionParams: {
             selector: {repositoryLocationName: $location, repositoryName: "__repository__",
-                       jobName: "__ASSET_JOB", assetSelection: [{path: [$asset]}]}
+                       jobName: "__ASSET_JOB", assetSelection: $assets}
             runConfigData: $config
             executionMetadata: {tags: $tags}
           }) { __typename ... on LaunchRunSuccess { run { runId } } ... on PythonError { message } }
         }
         """
-        config = {"execution": {"config": {"in_process": {}}}} if in_process else {}
-        listed = [{"key": key, "value": value} for key, value in (tags or {}).items()]
-        found = self.ask(mutation, location=self._location(), asset=asset, config=config, tags=listed)
+        found = self.ask(
+            mutation,
+            location=self._location(),
+            assets=[{"path": [asset]} for asset in assets],
+            config=config or {},
+            tags=[{"key": key, "value": value} for key, value in (tags or {}).items()],
+        )
         return str(found["launchRun"]["run"]["runId"])
+
+    def launch_all(
+        self,
+        runs: Sequence[Sequence[str]],
+        *,
+        in_process: Sequence[bool],
+        tags: Sequence[Mapping[str, str]],
+    ) -> list[str]:
+        """Launch runs of assets side by side; the steps of each run side by side or in its worker's process."""
+        here = {"execution": {"config": {"in_process": {}}}}
+        apart = {"execution": {"config": {"multiprocess": {"max_concurrent": 100}}}}
+        configs = [here if flag else apart for flag in in_process]
+        with ThreadPoolExecutor(max(1, len(runs))) as pool:
+            return list(pool.map(lambda a, c, t: self.launch(*a, config=c, tags=t), runs, configs, tags))
+
+    def attach(self, run_id: str) -> str:
+        """Retry a run as `dg-slurm attach` does; return the retry."""
+        with self.instance() as instance:
+            end_if_dead(instance, run_id)
+        return reexecute(run_id, f"http://127.0.0.1:{self.port}")
 
     def terminate(self, run_id: str) -> None:
         """Terminate a run as the UI's button does."""
@@ -147,9 +181,10 @@ class Dev:
         """
         assert self.ask(mutation, id=run_id)["terminateRun"]["__typename"] == "TerminateRunSuccess"
 
-    def open_gate(self, run_id: str) -> None:
-        """Let the payload of a run come to its end."""
-        (self.gates / run_id).touch()
+    def open(self, launch: Launch, *gates: str) -> None:
+        """Open gates at which the payload of a launch waits; by default all."""
+        for gate in gates or ("report", "end"):
+            (self.gates / f"{launch.identity.job_name}.{gate}").touch()
 
     # Dagster's storage, read directly: it is there while dg dev is not.
 
@@ -194,7 +229,7 @@ class Dev:
         return eventually(child, f"{run_id} is retried")
 
     def materializations(self, asset: str) -> list[tuple[str, dict[str, Any]]]:
-        """Return the runs that materialized an asset, with the metadata."""
+        """Return the runs that materialized an asset, with the metadata, the newest first."""
         with self.instance() as instance:
             result = instance.fetch_materializations(dg.AssetKey(asset), limit=100)
             return [

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import dagster as dg
@@ -180,6 +182,57 @@ def test_a_preempted_job_gets_another_attempt(
     assert len(result.get_asset_materialization_events()) == 1
     said = "\n".join(record.user_message for record in instance.all_logs(result.run_id))
     assert "`retry.preempted` answers with attempt 1 of 1" in said
+
+
+def test_a_preempted_job_that_slurm_requeues_is_still_the_same(
+    project: Project, cluster: slurm.Cluster, instance: dg.DagsterInstance, marks: Path
+) -> None:
+    """All GPUs of a node, which no other test asks for, are what the two jobs compete for."""
+    scripts(project, marks, resources="partition: preempt, nodelist: node3, gpus_per_node: 4")
+
+    def act() -> None:
+        job = began(marks)
+        wanted = ["--partition=high", "--nodelist=node3", "--gpus-per-node=4", "--output=/dev/null"]
+        cluster.run(["sbatch", "--parsable", *wanted, "--wrap", "sleep 1"])
+        assert began(marks, restart=1) == job
+        (marks / "gate").touch()
+
+    with meanwhile(act):
+        result = project.run("staging", instance=instance)
+    assert result.success, failure_text(result)
+    (event,) = result.get_asset_materialization_events()
+    assert event.materialization.metadata["restart"].value == 1
+    assert len(list(_attempts(project))) == 1
+
+
+@pytest.mark.parametrize("on_shutdown", ["detach", "cancel"])
+def test_an_interrupted_step_leaves_its_job_or_cancels_it_as_the_profile_says(
+    project: Project, cluster: slurm.Cluster, instance: dg.DagsterInstance, marks: Path, on_shutdown: str
+) -> None:
+    """The second interrupt comes while the first is being dealt with."""
+    profile = project.root / "profiles" / "staging.yaml"
+    profile.write_text(f"{profile.read_text()}on_shutdown: {on_shutdown}\n")
+    scripts(project, marks)
+    jobs: list[str] = []
+
+    def act() -> None:
+        jobs.append(began(marks))
+        for _ in range(2):
+            # Dagster has put its own handler in place of pytest's, since a step runs.
+            os.kill(os.getpid(), signal.SIGINT)
+
+    with meanwhile(act), suppress(dg.DagsterExecutionInterruptedError):
+        assert not project.run("staging", instance=instance).success
+    (run,) = instance.get_runs()
+    said = "\n".join(record.user_message for record in instance.all_logs(run.run_id))
+    state = cluster.run(["squeue", "-h", "-t", "all", "-o", "%T", "-j", jobs[0]]).stdout.strip()
+    if on_shutdown == "cancel":
+        assert f"Job {jobs[0]} was cancelled and has ended: CANCELLED" in said
+        assert state == "CANCELLED"
+    else:
+        assert f"This step ends; job {jobs[0]} goes on." in said
+        assert state == "RUNNING"
+        cluster.run(["scancel", jobs[0]])
 
 
 HUNGRY = """

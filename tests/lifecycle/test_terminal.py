@@ -1,4 +1,4 @@
-"""`dg-slurm jobs` and `dg-slurm clean`, on jobs that are plain processes of this machine."""
+"""`dg-slurm jobs` and `dg-slurm clean`, on jobs that are plain processes of this machine, and on a real Slurm."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import json
 import os
 import time
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import dagster as dg
@@ -14,8 +15,11 @@ from click.testing import CliRunner, Result
 from lifecycle.dev import eventually
 from project_fixture import Project
 
+from dagster_slurm_components import cluster as slurm
 from dagster_slurm_components.cli.main import main
 from dagster_slurm_components.hosts.satellite import identify
+from dagster_slurm_components.jobs.look import parse_ledger
+from dagster_slurm_components.pipes import guard
 
 DAY = 86400.0
 
@@ -109,8 +113,6 @@ def _age(folder: Path, seconds: float) -> None:
 def test_a_running_job_is_neither_cleaned_nor_hidden_and_can_be_cancelled(
     project: Project, instance: dg.DagsterInstance
 ) -> None:
-    from threading import Thread  # noqa: PLC0415
-
     project.scripts("scripts:\n  - command: [sleep, '600']\n    assets: [{key: sleeps}]\n")
     results: list[dg.ExecuteInProcessResult] = []
     run = Thread(target=lambda: results.append(project.run("local", instance=instance)))
@@ -127,3 +129,75 @@ def test_a_running_job_is_neither_cleaned_nor_hidden_and_can_be_cancelled(
     pid, _, start = job["job_id"].partition(":")
     eventually(lambda: identify([int(pid)]).get(int(pid)) != start, "the job's process ends")
     assert not results[0].success
+
+
+@pytest.mark.slurm
+@pytest.mark.slow
+def test_the_same_against_slurm_over_ssh(
+    project: Project, cluster: slurm.Cluster, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`logs -f` ends with the job; `clean` leaves what waits or runs."""
+    project.staging(cluster)
+    gate, runs = project.root / "gate", project.root / "cluster work" / "runs"
+    project.write("gate.sh", 'echo begun\nwhile [ ! -e "$GATE" ]; do sleep 0.1; done\necho ended\n')
+    project.scripts(
+        f"""
+        scripts:
+          - {{payload: gate.sh, env: {{GATE: "{gate}"}}, assets: [{{key: works}}]}}
+          - {{command: [sleep, "600"], resources: {{begin: now+1hour}}, assets: [{{key: waits}}]}}
+        """
+    )
+    monkeypatch.setenv("DAGSTER_SLURM_PROFILE", "staging")
+    monkeypatch.setattr(guard, "_LOOK_EVERY", 0.2)
+    works, waits = (_left(project, instance, asset) for asset in ("works", "waits"))
+    assert {job["job_id"] for job in listed("jobs", "list")} == {works, waits}
+    eventually(lambda: call("jobs", "logs", works).stdout == "begun\n", "the payload speaks")
+    shown = listed("jobs", "show", works)
+    assert (shown["state"], shown["step"], shown["collected"]) == ("RUNNING", "works", False)
+    shown = listed("jobs", "show", waits)
+    assert (shown["state"], shown["reason"]) == ("PENDING", "BeginTime")
+    assert "earliest start time" in call("jobs", "show", waits).output.replace("\n", " ")
+    _age(runs, 400 * DAY)
+    assert [each["remove"] for each in _judged()] == [False, False]
+
+    call("jobs", "cancel", waits)
+    eventually(lambda: listed("jobs", "show", waits)["state"] == "CANCELLED", "it is cancelled")
+    assert [job["job_id"] for job in listed("jobs", "list")] == [works]
+    opener = Thread(target=_open_later, args=[gate])
+    opener.start()
+    assert call("jobs", "logs", "-f", works).stdout == "begun\nended\n"
+    opener.join()
+    states = {each["step"]: (each["state"], each["exit_code"]) for each in listed("jobs", "list", "--all")}
+    assert states == {"works": ("COMPLETED", 0), "waits": ("CANCELLED", None)}
+    _age(runs, 15 * DAY)
+    call("clean")
+    assert not list(runs.rglob("ledger"))
+
+
+def _left(project: Project, instance: dg.DagsterInstance, asset: str) -> str:
+    """Submit an asset's job, and have its step leave it; return the job's id."""
+    found: list[str] = []
+
+    def leave() -> None:
+        ledger = project.root / "cluster work" / "runs"
+        found.append(eventually(lambda: _submitted(ledger, asset), "a ledger"))
+        (run,) = instance.get_runs(dg.RunsFilter(statuses=[dg.DagsterRunStatus.STARTED]))
+        instance.report_run_failed(run, "Nobody follows this run's job.")
+
+    leaver = Thread(target=leave)
+    leaver.start()
+    project.run("staging", instance=instance, select=[asset])
+    leaver.join()
+    return found[0]
+
+
+def _submitted(runs: Path, step: str) -> str | None:
+    for ledger in runs.glob(f"*/{step}/0/ledger"):
+        return parse_ledger(ledger.read_bytes()).job_id
+    return None
+
+
+def _open_later(gate: Path) -> None:
+    """Open the gate when somebody follows the log: later than a first look at it takes."""
+    time.sleep(2.0)
+    gate.touch()
