@@ -131,6 +131,7 @@ class ProcessScheduler:
             mode="process",
             argv=("/bin/bash", f"{run_dir}/job.sh", run_dir),
             needs=spec.activation.needs,
+            limit=self._limit,
         )
 
     def queue(self, satellite: Satellite, handles: Sequence[JobHandle]) -> Mapping[str, QueueRow] | None:

@@ -15,13 +15,14 @@ import pytest
 from dagster_slurm_components.environments.base import Activation, ActivationStep
 from dagster_slurm_components.errors import DagsterSlurmError, HostUnreachableError
 from dagster_slurm_components.hosts.base import Reply
-from dagster_slurm_components.hosts.client import Satellite, SubmitReply, SubmitRequest
+from dagster_slurm_components.hosts.client import Budget, Satellite, SubmitReply, SubmitRequest
 from dagster_slurm_components.hosts.parked import ParkedHost, Parking
 from dagster_slurm_components.jobs.bundle import bundle, env_file
 from dagster_slurm_components.jobs.model import JobIdentity, JobSpec, PayloadFile
 from dagster_slurm_components.jobs.schedulers import ProcessScheduler, SlurmScheduler
 from dagster_slurm_components.jobs.submit import EnvironmentLackingError, SubmitRejectedError, submit
 from dagster_slurm_components.launchers.base import LaunchPlan
+from dagster_slurm_components.slurm.queue import squeue
 
 SLURM = SlurmScheduler("/w/queue")
 
@@ -103,6 +104,23 @@ def test_f08_a_lost_reply_is_asked_again_with_the_same_token_and_bundle() -> Non
     assert host.asked[0] == host.asked[1]
     assert len(waits) == 1
     assert "This step waits" in told[0]
+
+
+def test_a_limit_on_jobs_travels_with_each_submission() -> None:
+    budget = Budget("/w/queue/budget.json", 2, 10)
+    limit = SlurmScheduler("/w/queue", budget, 3).request(job(), "/w/run", "/w").limit
+    assert limit is not None
+    assert limit.snapshot is not None
+    assert (limit.jobs, limit.path) == (3, "/w/queue/submitted.json")
+    # The watcher's own question, so that both share one answer; asked no more often than the budget allows.
+    assert (limit.snapshot.argv, limit.snapshot.budget) == (tuple(squeue()), budget)
+    assert limit.snapshot.max_age == 30
+    assert SLURM.request(job(), "/w/run", "/w").limit is None
+    assert ProcessScheduler("/w/queue", 2).request(job(), "/w/run", "/w").limit is not None
+    full = SubmitReply("full", detail="3 jobs wait or run, and limits.max_submit_jobs is 3")
+    _, waits, told, job_id = go([full, full, full, SubmitReply("submitted", "9")])
+    assert (job_id, waits) == ("9", [1, 2, 4])
+    assert "limits.max_submit_jobs is 3" in told[0]
 
 
 def test_f09_an_uncertain_end_waits_as_long_as_the_satellite_says() -> None:
