@@ -1,0 +1,121 @@
+"""A node's slurmd is killed under a job. The cluster is this module's own: other tests' jobs would be hit too."""
+
+from __future__ import annotations
+
+import signal
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import dagster as dg
+import pytest
+from cluster_fixture import start_or_skip
+from lifecycle.dev import eventually
+from lifecycle.test_outcomes import MARKS, began, meanwhile, scripts
+from project_fixture import Project, failure_text
+
+from dagster_slurm_components import cluster as slurm
+from dagster_slurm_components.jobs.reconcile import Patience
+from dagster_slurm_components.jobs.schedulers import SlurmScheduler
+from dagster_slurm_components.jobs.status import parse_starts
+
+pytestmark = [pytest.mark.slurm, pytest.mark.slow]
+
+
+@pytest.fixture(scope="module")
+def lab() -> Iterator[slurm.Cluster]:
+    with tempfile.TemporaryDirectory(prefix="dg-slurm-") as parent:
+        folder = Path(parent).resolve() / "lab"
+        try:
+            yield start_or_skip(folder)
+        finally:
+            slurm.down(folder)
+
+
+@pytest.fixture
+def marks(project: Project, lab: slurm.Cluster, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setattr(SlurmScheduler, "patience", Patience(absence=5.0))
+    monkeypatch.setattr(
+        SlurmScheduler, "query_interval", lambda *_, **__: 2.0
+    )  # an hour's waiting in a minute
+    project.staging(lab)
+    profile = project.root / "profiles" / "staging.yaml"
+    profile.write_text(f"{profile.read_text()}limits: {{queries_per_minute: 60}}\n")
+    folder = project.root / "marks"
+    folder.mkdir()
+    project.write("marks.py", MARKS)
+    return folder
+
+
+def node_of(lab: slurm.Cluster, job: str) -> str:
+    return lab.run(["squeue", "-h", "-o", "%N", "-j", job]).stdout.strip()
+
+
+def nodes(project: Project) -> list[list[str | None]]:
+    """Return the nodes of each start, by attempt."""
+    files = sorted((project.root / "cluster work" / "runs").rglob("status"))
+    return [[start.get("nodes") for start in parse_starts(file.read_bytes())] for file in files]
+
+
+def test_a_slurmd_that_comes_back_has_cost_nothing(
+    project: Project, lab: slurm.Cluster, instance: dg.DagsterInstance, marks: Path
+) -> None:
+    scripts(project, marks)
+
+    def act() -> None:
+        job = began(marks)
+        daemon = f"slurmd-{node_of(lab, job)}"
+        lab.stop_daemon(daemon, number=signal.SIGKILL)
+        lab.start_daemon(daemon)
+        assert lab.run(["squeue", "-h", "-o", "%T", "-j", job]).stdout.strip() == "RUNNING"
+        (marks / "gate").touch()
+
+    with meanwhile(act):
+        result = project.run("staging", instance=instance)
+    assert result.success, failure_text(result)
+    assert [len(starts) for starts in nodes(project)] == [1]
+
+
+@pytest.mark.parametrize("requeue", [True, False], ids=["requeued", "another attempt"])
+def test_a_node_that_is_lost_costs_a_start(
+    project: Project, lab: slurm.Cluster, instance: dg.DagsterInstance, marks: Path, requeue: bool
+) -> None:
+    """Slurm begins the job anew elsewhere, or a further attempt leaves the node out; the first start goes on all the
+    while, as nobody is left on its node to end it."""
+    scripts(
+        project,
+        marks,
+        more="    retry: {node_fail: {attempts: 1}}\n",
+        resources=f'time: "00:10:00", requeue: {str(requeue).lower()}',
+    )
+    lost: list[str] = []
+
+    def act() -> None:
+        lost.append(node_of(lab, began(marks)))
+        lab.stop_daemon(f"slurmd-{lost[0]}", number=signal.SIGKILL)
+        if requeue:
+            began(marks, restart=1)
+        else:
+            began(marks, attempt=1)
+        (marks / "gate").touch()
+
+    try:
+        with meanwhile(act):
+            result = project.run("staging", instance=instance)
+    finally:
+        for node in lost:
+            lab.start_daemon(f"slurmd-{node}")
+    assert result.success, failure_text(result)
+    assert len(result.get_asset_materialization_events()) == 1
+    found = nodes(project)
+    if requeue:
+        ((first, second),) = found
+    else:
+        ((first,), (second,)) = found
+    assert first == lost[0]
+    assert second not in (None, first)
+    said = "\n".join(record.user_message for record in instance.all_logs(result.run_id))
+    assert ("`retry.node_fail` answers with attempt 1" in said) is not requeue
+    assert (f"with exclude {lost[0]}" in said) is not requeue
+    idle = ["sinfo", "-h", "-n", lost[0], "-o", "%T"]
+    eventually(lambda: "down" not in lab.run(idle).stdout, "the node is back")
