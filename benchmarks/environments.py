@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import statistics
 import subprocess
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import dagster as dg
 from _lab import Lab, lab
@@ -87,10 +88,12 @@ def lock(project: Path, *packages: str) -> None:
     subprocess.run([find_uv()[0], "lock", "--quiet"], cwd=project, check=True)
 
 
-def timed(project: Path, site: Site) -> tuple[Provided, dict[str, float]]:
+def timed(
+    project: Path, site: Site, form: Literal["folder", "squashfs"] = "folder"
+) -> tuple[Provided, dict[str, float]]:
     """Provide the project's environment; return it and the seconds of each stage."""
     stages = Stages()
-    spec = UvEnvironment(project=str(project))
+    spec = UvEnvironment(project=str(project), form=form)
     provided = provide(Request(spec, lambda field: project, groundwork(spec)), site, progress=stages)
     end = time.perf_counter()
     starts = [*stages.began.values(), end]
@@ -128,6 +131,14 @@ def calls_to_submit(setting: Lab, project: Path) -> int:
     finally:
         object.__setattr__(host, "call", ask)
     return calls.index("submit") + 1
+
+
+def as_image(project: Path, site: Site) -> dict[str, Any] | None:
+    """Provide the same environment as one file, where mksquashfs is at hand; return seconds, bytes and inodes."""
+    if shutil.which("mksquashfs") is None:
+        return None
+    made, seconds = timed(project, site, "squashfs")
+    return {**seconds, "bytes": made.manifest["bytes"], "inodes": made.manifest["inodes"]}
 
 
 def plain_copy(setting: Lab, prefix: Path, folder: Path) -> dict[str, float]:
@@ -204,6 +215,7 @@ def main() -> None:
             "changed_s": changed_seconds,
             "changed_bytes_sent": changed.sent,
             "changed_files_sent": len(host.files),
+            "squashfs": as_image(project, site),
             "calls_to_submit": calls_to_submit(setting, project),
             "verify_names_ms": round(verification_ms(cold, root, "names"), 1),
             "verify_full_ms": round(verification_ms(cold, root, "full"), 1),
