@@ -15,6 +15,8 @@ from dagster_slurm_components.errors import DagsterSlurmError
 if TYPE_CHECKING:
     import dagster as dg
 
+_ANSWER = 300.0
+"""Seconds: the webserver answers when the run's process has started, which takes a minute where many start at once."""
 _MUTATION = """
 mutation ($parent: String!) {
   launchRunReexecution(reexecutionParams: {parentRunId: $parent, strategy: FROM_FAILURE}) {
@@ -83,7 +85,7 @@ def reexecute(run_id: str, url: str) -> str:
     body = json.dumps({"query": _MUTATION, "variables": {"parent": run_id}}).encode()
     request = urllib.request.Request(f"{url}/graphql", body, {"Content-Type": "application/json"})  # noqa: S310
     try:
-        with urllib.request.urlopen(request, timeout=60) as answer:  # noqa: S310 -- the user's own webserver
+        with urllib.request.urlopen(request, timeout=_ANSWER) as answer:  # noqa: S310 -- the user's own webserver
             said: dict[str, Any] = json.load(answer)
     except (urllib.error.URLError, TimeoutError, ValueError) as error:
         raise DagsterSlurmError(
