@@ -76,7 +76,7 @@ def _jobs(satellite: Satellite, scheduler: SlurmScheduler, workdir: Path, count:
 
     def one(number: int) -> JobHandle:
         identity = JobIdentity(run_id="benchmark", step=f"waits{number}")
-        spec = JobSpec(identity, plan, Activation(), sbatch=(("mem", "5"), ("time", "30")))
+        spec = JobSpec(identity, plan, Activation(), sbatch=(("mem", "16"), ("time", "30")))
         return submit(satellite, scheduler, spec, str(workdir))
 
     with ThreadPoolExecutor(4) as pool:
@@ -86,8 +86,9 @@ def _jobs(satellite: Satellite, scheduler: SlurmScheduler, workdir: Path, count:
 def _until(watches: list[Watch], phase: Phase) -> None:
     deadline = time.monotonic() + _PATIENCE
     while any(watch.observation.phase is not phase for watch in watches):
-        if time.monotonic() > deadline:
-            raise TimeoutError(f"not all jobs are {phase.value}")
+        over = [watch.handle.file("stderr.log") for watch in watches if watch.observation.terminal]
+        if over or time.monotonic() > deadline:
+            raise RuntimeError(f"not all jobs are {phase.value}; {len(over)} have ended: see {over[:3]}")
         time.sleep(0.2)
 
 
