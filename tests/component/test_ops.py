@@ -111,7 +111,7 @@ def test_as_multi_asset_builds_it(case: str) -> None:
     assert ours.backfill_policy == dagsters.backfill_policy
     assert ours.can_subset == dagsters.can_subset
     mine, theirs = ours.op, dagsters.op
-    for attribute in ("name", "description", "tags", "pool", "retry_policy", "ins", "outs", "version"):
+    for attribute in ("name", "description", "tags", "pool", "retry_policy", "ins", "outs"):
         assert getattr(mine, attribute) == getattr(theirs, attribute), attribute
     assert mine.config_schema.as_field().is_required == theirs.config_schema.as_field().is_required
 

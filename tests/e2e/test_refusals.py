@@ -41,7 +41,7 @@ def test_slurms_no_comes_at_once_with_the_yaml_line(
     )
     began = time.monotonic()
     result = project.run("staging", instance=instance)
-    assert time.monotonic() - began < 20
+    assert time.monotonic() - began < 60
     text = failure_text(result)
     assert words in text
     assert "defs.yaml:6:" in text

