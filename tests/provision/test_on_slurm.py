@@ -64,3 +64,33 @@ def test_on_demand_then_deployed_then_spoilt(
     spoilt = project.run("production", instance=instance)
     assert "not wanted: extra 9" in failure_text(spoilt)
     assert spoilt.get_asset_materialization_events() == []
+
+
+def test_eight_jobs_at_once_with_a_new_environment(
+    project: Project, cluster: Cluster, tmp_path: Path, index: Path
+):
+    """Each step is a process of its own and finds no environment; one of them makes it, all jobs succeed."""
+    study = lock_project(tmp_path / "study", index, "alpha==1.0", "beta")
+    project.staging(cluster)
+    project.write("report.py", PAYLOAD)
+    scripts = "\n".join(
+        f"          - {{payload: report.py, name: job_{number}, assets: [{{key: job_{number}}}]}}"
+        for number in range(8)
+    )
+    project.scripts(f"""
+        defaults: {{environment: {{type: uv, project: '{study}', python: '{sys_executable()}'}}}}
+        scripts:\n{scripts}
+    """)
+    config = '{"execution": {"config": {"multiprocess": {"max_concurrent": 8}}}}'
+    project.dg("launch", "--assets", "*", "--config-json", config, profile="staging")
+    with dg.DagsterInstance.from_config(str(project.root / "dagster home")) as instance:
+        (run,) = instance.get_runs()
+        said = [entry.user_message for entry in instance.all_logs(run.run_id)]
+        made = instance.get_records_for_run(
+            run.run_id, of_type=dg.DagsterEventType.ASSET_MATERIALIZATION
+        ).records
+    found = [event.metadata["packages"].value for r in made if (event := r.asset_materialization)]
+    assert found == ["alpha==1.0 beta==2.0"] * 8
+    senders = [text for text in said if "is ready after" in text and " 0.0 MB sent" not in text]
+    assert len(senders) == 1, said
+    assert len(list((project.root / "cluster work" / "envs").glob("*/.ready"))) == 1
