@@ -160,11 +160,16 @@ def unknown_deps(scripts: Sequence[CheckedScript], external: Iterable[str]) -> I
     known.update(external)
     if any(map(is_template, known)):  # it may be any of those
         return
+    guesses: dict[
+        str, str | None
+    ] = {}  # a thousand scripts may miss the same asset, and looking for a near one is slow
     for checked in scripts:
         for path, key in _deps(checked.script):
             if key in known or is_template(key):
                 continue
-            guess = nearest(key, known)
+            if key not in guesses:
+                guesses[key] = nearest(key, known)
+            guess = guesses[key]
             hint = (
                 f"did you mean `{guess}`?" if guess else "if something else makes it, list it in `external`"
             )
