@@ -97,3 +97,14 @@ def cluster() -> Iterator[slurm.Cluster]:
     sweep(root.parent)
     with shared_cluster(root) as shared:
         yield shared
+
+
+@pytest.fixture(scope="module")
+def lab() -> Iterator[slurm.Cluster]:
+    """A cluster of one module's own, for what would hit others too."""
+    with tempfile.TemporaryDirectory(prefix="dg-slurm-") as parent:
+        folder = Path(parent).resolve() / "lab"
+        try:
+            yield start_or_skip(folder)
+        finally:
+            slurm.down(folder)

@@ -12,9 +12,7 @@ from typing import Any
 
 from dagster_slurm_components.component.declare import DeclaredScript
 from dagster_slurm_components.spec.merge import Layer, merge
-
-_CONTENT = ("payload", "command", "args", "env", "files", "launcher", "environment")
-"""The fields that shape a result; how much is asked of Slurm does not."""
+from dagster_slurm_components.spec.resolve import CONTENT
 
 
 def code_version(declared: DeclaredScript, written_defaults: Mapping[str, Any]) -> str:
@@ -31,7 +29,7 @@ def code_version(declared: DeclaredScript, written_defaults: Mapping[str, Any]) 
     if written_defaults:
         layers = [Layer("", data, lambda path: None) for data in (written_defaults, written)]
         written = merge(layers).data
-    content = {key: written[key] for key in _CONTENT if written.get(key) is not None}
+    content = {key: written[key] for key in CONTENT if written.get(key) is not None}
     digest = hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode())
     for where, file in sorted(declared.files.items()):
         digest.update(f"\0{where}\0".encode("utf-8", "surrogateescape"))

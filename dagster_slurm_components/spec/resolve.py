@@ -20,7 +20,7 @@ from dagster_slurm_components.spec.problems import Problem, SpecError, problems_
 from dagster_slurm_components.spec.profiles import LoadedProfile
 from dagster_slurm_components.spec.script import Script
 
-_CONTENT = ("payload", "command", "args", "env", "files", "launcher", "environment")
+CONTENT = ("payload", "command", "args", "env", "files", "launcher", "environment")
 """The fields that shape a script's result; how much it asks of Slurm does not."""
 
 
@@ -96,7 +96,7 @@ class ResolvedScript:
             SpecError: As ``payload_files``.
         """
         digest = hashlib.sha256()
-        raw = self.script.model_dump(mode="json", include=set(_CONTENT))
+        raw = self.script.model_dump(mode="json", include=set(CONTENT))
         digest.update(json.dumps(raw, sort_keys=True, ensure_ascii=True).encode())
         for where, file in sorted(self.payload_files().items()):
             content = file.read_bytes()

@@ -27,16 +27,6 @@ pytestmark = [pytest.mark.slurm, pytest.mark.xdist_group("private cluster")]
 _IMPORTS = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
 
 
-@pytest.fixture(scope="module")
-def lab() -> Iterator[slurm.Cluster]:
-    with tempfile.TemporaryDirectory(prefix="dg-slurm-") as parent:
-        folder = Path(parent).resolve() / "lab"
-        try:
-            yield start_or_skip(folder)
-        finally:
-            slurm.down(folder)
-
-
 @pytest.fixture
 def lab_folder() -> Iterator[Path]:
     """A folder for one more cluster, taken down whatever happens."""

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import signal
-import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 
 import dagster as dg
 import pytest
-from cluster_fixture import start_or_skip
 from lifecycle.dev import eventually
 from lifecycle.test_outcomes import MARKS, began, meanwhile, scripts
 from project_fixture import Project, failure_text
@@ -20,16 +17,6 @@ from dagster_slurm_components.jobs.schedulers import SlurmScheduler
 from dagster_slurm_components.jobs.status import parse_starts
 
 pytestmark = [pytest.mark.slurm, pytest.mark.slow]
-
-
-@pytest.fixture(scope="module")
-def lab() -> Iterator[slurm.Cluster]:
-    with tempfile.TemporaryDirectory(prefix="dg-slurm-") as parent:
-        folder = Path(parent).resolve() / "lab"
-        try:
-            yield start_or_skip(folder)
-        finally:
-            slurm.down(folder)
 
 
 @pytest.fixture
