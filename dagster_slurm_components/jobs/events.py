@@ -89,6 +89,7 @@ class Watch:
     closed: bool = False
     backlog: int = 0
     silence: type[HostUnreachableError] | None = None
+    judged: Evidence | None = None
     _events: queue.SimpleQueue[Event] = field(default_factory=queue.SimpleQueue)
 
     def put(self, event: Event) -> None:

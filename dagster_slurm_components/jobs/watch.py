@@ -211,6 +211,9 @@ class Watcher:
                 watch.closing_until = min(watch.closing_until, now)
             return
         before = watch.observation
+        if watch.evidence is watch.judged and not before.wants_accounting:
+            return  # time alone changes nothing where no silence is being waited out
+        watch.judged = watch.evidence
         watch.observation = reconcile(before, watch.evidence, now, self._patience)
         if watch.observation == before:
             return

@@ -201,6 +201,16 @@ def test_any_story_never_raises_and_a_terminal_state_is_final(story: list[tuple[
             assert seen == before
 
 
+@given(evidences, evidences, st.floats(0, 2000), st.floats(0, 1e6))
+def test_time_alone_changes_nothing_unless_a_silence_is_waited_out(
+    first: Evidence, then: Evidence, now: float, later: float
+) -> None:
+    """The watcher relies on it: it looks again only at jobs of which something was heard, or that wait."""
+    seen = see(then, now, see(first, now))
+    if not seen.wants_accounting:
+        assert see(then, now + later, seen) == seen
+
+
 @given(evidences, st.floats(0, 2000))
 def test_success_always_has_a_proof(evidence: Evidence, now: float) -> None:
     seen = see(evidence, now)
