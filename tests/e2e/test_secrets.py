@@ -30,7 +30,7 @@ def watch_arguments(stop: threading.Event, seen: set[str]) -> None:
 
 
 @pytest.mark.slurm
-def test_a_secret_reaches_the_payload_and_nobody_else(
+def test_f48_a_secret_reaches_the_payload_and_nobody_else(
     project: Project,
     cluster: slurm.Cluster,
     instance: dg.DagsterInstance,
@@ -89,7 +89,7 @@ def test_a_secret_reaches_the_payload_and_nobody_else(
     assert not any(SECRET in record.to_json() for record in instance.all_logs(result.run_id))
 
 
-def test_stored_definitions_hold_no_secret(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_f48_stored_definitions_hold_no_secret(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MY_TOKEN", SECRET)
     project.scripts(
         """

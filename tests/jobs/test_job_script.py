@@ -128,7 +128,7 @@ def test_signals_reach_the_payload_and_its_exit_code_is_kept(tmp_path: Path, nam
     assert record(folder).signals == (name,)
 
 
-def test_what_the_payload_leaves_behind_is_ended(tmp_path: Path) -> None:
+def test_f46_what_the_payload_leaves_behind_is_ended(tmp_path: Path) -> None:
     code = "sleep 300 & echo $! > child; exit 0"
     folder = make(tmp_path / "run", ["bash", "-c", code])
     assert run(folder).exit_code == 0

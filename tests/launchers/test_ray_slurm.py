@@ -61,7 +61,7 @@ def test_kill_9_of_a_worker(cluster: Cluster, job):
     nothing_is_left(cluster, run, number)
 
 
-def test_kill_9_of_the_head(cluster: Cluster, job):
+def test_f47_kill_9_of_the_head(cluster: Cluster, job):
     run, number = job("wait")
     run.wait_for("tasks ran on", timeout=STARTED)
     run.kill(r"gcs/gcs_server ")
@@ -70,7 +70,7 @@ def test_kill_9_of_the_head(cluster: Cluster, job):
     nothing_is_left(cluster, run, number)
 
 
-def test_a_worker_that_does_not_join_is_named(cluster: Cluster, job, tmp_path: Path):
+def test_f47_a_worker_that_does_not_join_is_named(cluster: Cluster, job, tmp_path: Path):
     (tmp_path / "sitecustomize.py").write_text(
         "import os, sys, time\n"
         "if os.environ.get('SLURM_STEP_ID') and 'ray.scripts.scripts' in sys.orig_argv:\n"
@@ -84,7 +84,7 @@ def test_a_worker_that_does_not_join_is_named(cluster: Cluster, job, tmp_path: P
     nothing_is_left(cluster, run, number)
 
 
-def test_two_clusters_on_the_same_nodes_at_once(cluster: Cluster, job):
+def test_f47_two_clusters_on_the_same_nodes_at_once(cluster: Cluster, job):
     (one, first), (two, second) = job("wait"), job("wait")
     one.wait_for("tasks ran on", timeout=STARTED)
     two.wait_for("tasks ran on", timeout=STARTED)

@@ -63,7 +63,7 @@ def test_all_ranks_can_be_shown(cluster: Cluster, folder: Path):
     ]
 
 
-def test_a_rank_that_exits_with_7(cluster: Cluster, folder: Path):
+def test_f46_a_rank_that_exits_with_7(cluster: Cluster, folder: Path):
     run = prepare(folder, SrunLauncher(), RANKS, args=["exit7"], resources=FOUR, scheduler="slurm")
     job = submit(cluster, run)
     run.wait_ended()
@@ -86,7 +86,7 @@ def test_kill_9_of_one_rank(cluster: Cluster, folder: Path):
     assert run.processes() == {}
 
 
-def test_a_rank_that_ignores_sigterm_does_not_keep_a_failed_job(cluster: Cluster, folder: Path):
+def test_f46_a_rank_that_ignores_sigterm_does_not_keep_a_failed_job(cluster: Cluster, folder: Path):
     launcher = SrunLauncher(grace=2)
     run = prepare(folder, launcher, RANKS, args=["stubborn"], resources=FOUR, scheduler="slurm")
     job = submit(cluster, run)

@@ -66,7 +66,7 @@ def test_kill_9_of_an_agent(cluster: Cluster, job):
     assert run.processes() == {}
 
 
-def test_a_rank_that_exits_with_7(cluster: Cluster, job):
+def test_f46_a_rank_that_exits_with_7(cluster: Cluster, job):
     run, number = job("exit7")
     run.wait_ended()
     assert (run.exit_code, run.failed_rank[0], run.failed_rank[2]) == (7, "3", "7"), run.report()

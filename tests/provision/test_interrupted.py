@@ -84,7 +84,7 @@ def assert_whole(folder: str, workdir: Path) -> None:
     assert list((workdir / "store" / "incoming").iterdir()) == []
 
 
-def test_eight_at_once_make_one_build(tmp_path: Path, index: Path):
+def test_f49_eight_at_once_make_one_build(tmp_path: Path, index: Path):
     project, workdir = make_project(tmp_path / "study", index, "alpha==1.0", "beta"), tmp_path / "work"
     # Half of them on another machine, as far as this machine's own locks tell.
     other = tmp_path / "cache of the other machine"
@@ -97,7 +97,7 @@ def test_eight_at_once_make_one_build(tmp_path: Path, index: Path):
     assert_whole(found[0]["folder"], workdir)
 
 
-def test_killed_at_ten_moments_and_healed_each_time(tmp_path: Path, index: Path):
+def test_f49_killed_at_ten_moments_and_healed_each_time(tmp_path: Path, index: Path):
     """The uploader is killed at ever later calls: asking, sending, building. What was sent is not sent again."""
     make_wheel(index, "delta", "1.0", {f"{number}.bin": os.urandom(6000) for number in range(30)})
     project = make_project(tmp_path / "study", index, "alpha==1.0", "delta")

@@ -82,7 +82,7 @@ def test_ids_of_arrays_and_components() -> None:
     assert [step.step for step in ROWS["122+0"].steps] == ["batch"]
 
 
-def test_of_several_starts_the_latest_counts() -> None:
+def test_f21_of_several_starts_the_latest_counts() -> None:
     assert (ROWS["142"].state, ROWS["142"].restarts, ROWS["142"].submit) == ("COMPLETED", 1, 1795367860)
     assert (ROWS["145"].state, ROWS["145"].restarts, ROWS["145"].start) == ("PENDING", 1, None)
     assert (ROWS["150"].state, ROWS["150"].restarts) == ("PENDING", 1)
