@@ -6,7 +6,7 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
-from dagster_slurm_components.errors import HostUnreachableError
+from dagster_slurm_components.errors import HostRefusedError, HostUnreachableError
 from dagster_slurm_components.hosts.client import (
     Budget,
     FileRead,
@@ -89,6 +89,7 @@ class Scheduler(Protocol):
 
         Raises:
             HostUnreachableError: Nobody answered, so that it has to be asked again.
+            HostRefusedError: Nobody there can end it.
         """
         ...
 
@@ -148,8 +149,19 @@ class ProcessScheduler:
         return None
 
     def cancel(self, satellite: Satellite, handle: JobHandle, *, force: bool = False) -> None:
-        """Send TERM, which ``job.sh`` passes on; KILL reaches every process of the job at once."""
-        satellite.kill(Process.parse(handle.job_id), "KILL" if force else "TERM")
+        """Send TERM, which ``job.sh`` passes on; KILL reaches every process of the job at once.
+
+        Raises:
+            HostRefusedError: It runs on another machine that sees the same folder; nobody here can end it.
+        """
+        if satellite.kill(Process.parse(handle.job_id), "KILL" if force else "TERM"):
+            return
+        if _elsewhere(satellite, [handle]):
+            raise HostRefusedError(
+                f"job {handle.job_id} is a process of another machine, and only there it can be ended",
+                where=satellite.host.name,
+                hint=f"{handle.file(STATUS)} names the machine: run `dg-slurm jobs cancel {handle.job_id}` there.",
+            )
 
     def query_interval(self, asked: int, *, waiting: bool) -> float:
         """Look again soon: it costs the host next to nothing."""

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import os
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
 from satellite_fixture import local  # noqa: F401
 
-from dagster_slurm_components.errors import SatelliteError
+from dagster_slurm_components.errors import HostRefusedError, SatelliteError
 from dagster_slurm_components.hosts.client import Satellite
+from dagster_slurm_components.jobs.cancel import cancel
 from dagster_slurm_components.jobs.look import look
+from dagster_slurm_components.jobs.model import JobHandle
 from dagster_slurm_components.jobs.reconcile import LOST, SUBMITTED
 from dagster_slurm_components.jobs.records import observed, run_directories
 from dagster_slurm_components.jobs.retention import Keep, judge_folders
@@ -50,6 +53,21 @@ def test_a_process_is_judged_on_its_own_machine_alone(
     found = observed(local, ProcessScheduler(), run_directories(local, str(tmp_path)))
     (verdict,) = judge_folders(found, Keep(DAY, DAY), 400 * DAY)
     assert verdict.remove is goes
+
+
+@pytest.mark.parametrize(("host", "refused"), [("another-machine", True), (os.uname().nodename, False)])
+def test_a_process_is_cancelled_on_its_own_machine_alone(
+    tmp_path: Path,
+    local: Satellite,  # noqa: F811
+    host: str,
+    refused: bool,
+) -> None:
+    """One that is gone here has ended; of one that is elsewhere that is not known."""
+    (tmp_path / "status").write_text(f"restart=0\nstarted=6\nhost={host}\n")
+    handle = JobHandle("2:0-no-such-boot", str(tmp_path), "ab")
+    expected = pytest.raises(HostRefusedError, match="of another machine") if refused else nullcontext()
+    with expected:
+        cancel(local, ProcessScheduler(), handle, patience=0)
 
 
 class Unasked(SlurmScheduler):
