@@ -111,7 +111,7 @@ class _Step:
                 )
 
             spec = spec_with(self.activation)
-            record(context.instance, context.run, launch, adopted=adopted)
+            record(context.instance, context.run, launch, adopted=adopted, pause=self.guard.pause)
             attempt = Attempt(context, resolved, self.place, self.parking, self.guard, launch, adopted)
             try:
                 followed = self._run(attempt, spec, spec_with, reader)

@@ -6,7 +6,7 @@ finished when it is read again after that. A process that ends in good order wri
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -14,8 +14,15 @@ import dagster as dg
 
 from dagster_slurm_components.errors import DagsterSlurmError
 from dagster_slurm_components.jobs.cancel import cancel
-from dagster_slurm_components.jobs.look import look
-from dagster_slurm_components.pipes.launches import Launch, RunHistory, history, record_end
+from dagster_slurm_components.jobs.look import Seen, look
+from dagster_slurm_components.pipes.launches import (
+    Launch,
+    RunHistory,
+    history,
+    record_end,
+    taken_over,
+    tell,
+)
 from dagster_slurm_components.pipes.target import Target
 
 _UNDER_WAY = [dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.CANCELING]
@@ -92,8 +99,7 @@ def remind_of_retries(
         updated_before=updated_before,
     )
     for run in instance.get_runs(wanted, limit=_MOST_RUNS):
-        children = dg.RunsFilter(tags={_PARENT: run.run_id})
-        if _RETRIED in run.tags or instance.get_runs(children, limit=1):
+        if _followed_on(instance, run):
             continue
         if not history(instance, run.run_id).launches:
             continue  # none of ours
@@ -101,6 +107,57 @@ def remind_of_retries(
             run, "Run retries were to retry this run, and have not. They are told again."
         )
         yield Healed(run.run_id, "Dagster's daemon missed this failure; it is told again to retry the run.")
+
+
+def _followed_on(instance: dg.DagsterInstance, run: dg.DagsterRun) -> bool:
+    """Whether another run retries or re-executes this one."""
+    children = dg.RunsFilter(tags={_PARENT: run.run_id})
+    return _RETRIED in run.tags or bool(instance.get_runs(children, limit=1))
+
+
+def failed_runs(
+    instance: dg.DagsterInstance, *, updated_after: datetime, updated_before: datetime
+) -> Sequence[dg.DagsterRun]:
+    """Return the failed runs that changed last between two moments and that nothing goes on from."""
+    wanted = dg.RunsFilter(
+        statuses=[dg.DagsterRunStatus.FAILURE], updated_after=updated_after, updated_before=updated_before
+    )
+    return [
+        run
+        for run in instance.get_runs(wanted, limit=_MOST_RUNS)
+        if run.tags.get(_WILL_RETRY) != "true" and not _followed_on(instance, run)
+    ]
+
+
+def tell_of_left_jobs(
+    instance: dg.DagsterInstance, place_of: PlaceOf, run: dg.DagsterRun
+) -> Iterator[Healed]:
+    """Tell, here and in its own log, of the jobs of a failed run that go on or did their work and that nobody collects.
+
+    Whether that work is still wanted is for a person to say, so nothing is done to them.
+
+    Raises:
+        DagsterSlurmError: The host of such a job gives no answer.
+    """
+    for launch in _open(history(instance, run.run_id)):
+        if taken_over(instance, run, launch):
+            continue
+        place = place_of(launch.profile)
+        seen = look(place.satellite, place.scheduler, launch.run_dir, launch.identity.token)
+        if seen is None or seen.ended_badly:
+            continue
+        text = _left(seen, launch, run.run_id)
+        tell(instance, run, launch.identity.step, text)
+        yield Healed(run.run_id, text)
+
+
+def _left(seen: Seen, launch: Launch, run_id: str) -> str:
+    job, where = seen.handle.job_id, f"on {launch.host} (profile {launch.profile})"
+    collect = f"`dg-slurm attach {run_id}`, or a retry of this run in Dagster,"
+    if seen.alive:
+        end = f"`dg-slurm jobs cancel {job} --profile {launch.profile}` ends it"
+        return f"Job {job} {where} goes on, and no run follows it: {collect} takes it up; {end}."
+    return f"Job {job} {where} has ended, and no run collected its results: {collect} does."
 
 
 def cancel_jobs_of_cancelled_runs(
@@ -115,7 +172,9 @@ def cancel_jobs_of_cancelled_runs(
     """
     wanted = dg.RunsFilter(statuses=[dg.DagsterRunStatus.CANCELED], updated_after=updated_after)
     for run in instance.get_runs(wanted, limit=_MOST_RUNS):
-        for launch in _unfinished(history(instance, run.run_id)):
+        for launch in _open(history(instance, run.run_id)):
+            if not launch.supervisor.known_dead():
+                continue
             try:
                 done = _cancel(place_of(launch.profile), launch)
             except DagsterSlurmError as error:
@@ -126,12 +185,11 @@ def cancel_jobs_of_cancelled_runs(
                 yield Healed(run.run_id, f"Cancelled the job {launch.identity.job_name} on {launch.host}.")
 
 
-def _unfinished(known: RunHistory) -> list[Launch]:
+def _open(known: RunHistory) -> list[Launch]:
+    """Return the newest launch of each step and partition, without those whose end is known."""
     last = {(launch.identity.step, launch.identity.partition): launch for launch in known.launches}
     return [
-        launch
-        for (step, _), launch in last.items()
-        if launch.ended is None and step not in known.succeeded and launch.supervisor.known_dead()
+        launch for (step, _), launch in last.items() if launch.ended is None and step not in known.succeeded
     ]
 
 

@@ -9,7 +9,8 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
-from collections.abc import Iterator, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 
 import dagster as dg
@@ -33,6 +34,8 @@ ENDED = "dagster_slurm/ended"
 """Metadata key of the engine event of a job that ended without success."""
 
 _MOST_ANCESTORS = 64
+_SETTLE = 1.0
+"""Seconds after which what one run wrote into the event log is read by another."""
 _ROOT = "dagster/root_run_id"
 _UNDER_WAY = [dg.DagsterRunStatus.STARTING, dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.CANCELING]
 _EVENTS = {
@@ -75,6 +78,7 @@ class Launch:
         retries: How often each outcome has been answered by another attempt.
         changed: Slurm options that a retry policy changed.
         ended: How the job ended, once it has without success.
+        recorded: When it was written down, in seconds since the epoch.
     """
 
     identity: JobIdentity
@@ -86,51 +90,114 @@ class Launch:
     retries: Mapping[str, int] = field(default_factory=dict)
     changed: Mapping[str, str] = field(default_factory=dict)
     ended: str | None = None
+    recorded: float = field(default=0.0, compare=False)
 
     def same_content(self, other: Launch) -> bool:
         """Whether both stand for the same content in the same place."""
         return (self.profile, self.host, self.fingerprint) == (other.profile, other.host, other.fingerprint)
 
 
-def record(instance: dg.DagsterInstance, run: dg.DagsterRun, launch: Launch, *, adopted: bool) -> None:
+def record(
+    instance: dg.DagsterInstance,
+    run: dg.DagsterRun,
+    launch: Launch,
+    *,
+    adopted: bool,
+    pause: Callable[[float], None] = time.sleep,
+) -> None:
     """Write a launch down, before it is submitted.
+
+    Two retries of one run may do so in the same moment, each before it could read of the other. So each writes, waits
+    until the other's word must be there too, and both then find the same one to be first.
+
+    Args:
+        instance: Dagster's instance.
+        run: The run.
+        launch: What it submits or takes up.
+        adopted: Whether the job may exist already.
+        pause: Waits so many seconds.
 
     Raises:
         Failure: Another run follows the same job already, as when a person and Dagster's daemon retry one run.
     """
-    other = _rival(instance, run, launch) if adopted else None
-    if other is not None:
-        raise dg.Failure(
-            f"Run {other} follows the job {launch.identity.job_name} already; two runs would report its results "
-            "twice. If nothing of that run lives any more, terminate it in Dagster and run this one again.",
-            allow_retries=False,
-        )
+    if adopted:
+        _refuse_for(_rival(instance, run, launch), launch)
     verb = "Follows on with" if adopted else "Submits"
     _report(
         instance,
         run,
         launch.identity.step,
         f"{verb} the job {launch.identity.job_name} on {launch.host} (profile {launch.profile})",
-        {LAUNCH: json.dumps(asdict(launch)), "job/run_directory": launch.run_dir},
+        {LAUNCH: json.dumps(_written(launch)), "job/run_directory": launch.run_dir},
     )
+    if adopted and _family(instance, run, _UNDER_WAY):
+        pause(_SETTLE)
+        mine = history(instance, run.run_id).last(launch.identity.step, launch.identity.partition)
+        _refuse_for(_rival(instance, run, launch, before=mine), launch)
 
 
-def _rival(instance: dg.DagsterInstance, run: dg.DagsterRun, launch: Launch) -> str | None:
-    """Return another retry that took the same job up and is under way, for all that is known."""
-    retries = dg.RunsFilter(tags={_ROOT: run.root_run_id or run.run_id}, statuses=_UNDER_WAY)
-    for other in instance.get_runs(retries):
-        if other.run_id == run.run_id:
-            continue
+def _refuse_for(other: str | None, launch: Launch) -> None:
+    if other is not None:
+        raise dg.Failure(
+            f"Run {other} follows the job {launch.identity.job_name} already; two runs would report its results "
+            "twice. If nothing of that run lives any more, terminate it in Dagster and run this one again.",
+            allow_retries=False,
+        )
+
+
+def _rival(
+    instance: dg.DagsterInstance, run: dg.DagsterRun, launch: Launch, *, before: Launch | None = None
+) -> str | None:
+    """Return another retry that took the same job up and is under way, for all that is known.
+
+    Args:
+        instance: Dagster's instance.
+        run: The run that asks.
+        launch: The job.
+        before: Only one that was written down before this launch of the run counts.
+    """
+    for other in _family(instance, run, _UNDER_WAY):
         for theirs in history(instance, other.run_id).launches:
-            if theirs.identity == launch.identity and not theirs.supervisor.known_dead():
+            if theirs.identity != launch.identity or theirs.supervisor.known_dead():
+                continue
+            if before is None or (theirs.recorded, other.run_id) < (before.recorded, run.run_id):
                 return other.run_id
     return None
+
+
+def taken_over(instance: dg.DagsterInstance, run: dg.DagsterRun, launch: Launch) -> bool:
+    """Whether another retry of the same run follows the job, has collected its results or knows its end."""
+    if _rival(instance, run, launch) is not None:
+        return True
+    for other in _family(instance, run):
+        known = history(instance, other.run_id)
+        theirs = known.last(launch.identity.step, launch.identity.partition)
+        if theirs is not None and theirs.identity.run_id == launch.identity.run_id:
+            newer = theirs.identity.attempt > launch.identity.attempt
+            if newer or theirs.ended is not None or launch.identity.step in known.succeeded:
+                return True
+    return False
+
+
+def _family(
+    instance: dg.DagsterInstance,
+    run: dg.DagsterRun,
+    statuses: Sequence[dg.DagsterRunStatus] | None = None,
+) -> list[dg.DagsterRun]:
+    """Return the other runs that re-execute the same first run."""
+    retries = dg.RunsFilter(tags={_ROOT: run.root_run_id or run.run_id}, statuses=statuses)
+    return [other for other in instance.get_runs(retries) if other.run_id != run.run_id]
 
 
 def record_end(instance: dg.DagsterInstance, run: dg.DagsterRun, identity: JobIdentity, how: str) -> None:
     """Write down that a job ended without success, so that no later run takes it up again."""
     content = json.dumps({"token": identity.token, "ended": how})
     _report(instance, run, identity.step, f"The job {identity.job_name} ended: {how}", {ENDED: content})
+
+
+def tell(instance: dg.DagsterInstance, run: dg.DagsterRun, step: str, text: str) -> None:
+    """Write a sentence for a person into a run's log."""
+    _report(instance, run, step, text, {})
 
 
 def _report(
@@ -182,7 +249,7 @@ def history(instance: dg.DagsterInstance, run_id: str) -> RunHistory:
             continue
         metadata = event.engine_event_data.metadata
         if LAUNCH in metadata:
-            launches.append(_parse(str(metadata[LAUNCH].value)))
+            launches.append(_read(str(metadata[LAUNCH].value), entry.timestamp))
         if ENDED in metadata:
             said = json.loads(str(metadata[ENDED].value))
             ended[said["token"]] = said["ended"]
@@ -191,11 +258,16 @@ def history(instance: dg.DagsterInstance, run_id: str) -> RunHistory:
     return RunHistory(known, frozenset(succeeded), found)
 
 
-def _parse(text: str) -> Launch:
+def _written(launch: Launch) -> dict[str, object]:
+    """Return what is written of a launch; the rest the event log itself knows."""
+    return {name: value for name, value in asdict(launch).items() if name not in ("ended", "recorded")}
+
+
+def _read(text: str, recorded: float) -> Launch:
     raw = json.loads(text)
     raw["identity"] = JobIdentity(**raw["identity"])
     raw["supervisor"] = Supervisor(**raw["supervisor"])
-    return Launch(**raw)
+    return Launch(**{**raw, "recorded": recorded})
 
 
 def predecessors(instance: dg.DagsterInstance, run: dg.DagsterRun) -> Iterator[RunHistory]:

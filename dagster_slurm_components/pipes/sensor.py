@@ -10,12 +10,17 @@ from pathlib import Path
 
 import dagster as dg
 
+from dagster_slurm_components.errors import DagsterSlurmError
 from dagster_slurm_components.hosts.agent import place
 from dagster_slurm_components.hosts.attempts import Failing, failing
 from dagster_slurm_components.pipes.heal import (
+    Healed,
+    PlaceOf,
     cancel_jobs_of_cancelled_runs,
+    failed_runs,
     heal_dead_runs,
     remind_of_retries,
+    tell_of_left_jobs,
 )
 from dagster_slurm_components.pipes.target import Target, target
 from dagster_slurm_components.spec.profiles import load_profile
@@ -28,6 +33,7 @@ _DAEMON = timedelta(minutes=1)
 def slurm_jobs_sensor(
     *,
     project: str | Path,
+    notify: Callable[[str], None] | None = None,
     name: str = "slurm_jobs",
     minimum_interval_seconds: int = 60,
     default_status: dg.DefaultSensorStatus = dg.DefaultSensorStatus.RUNNING,
@@ -36,11 +42,13 @@ def slurm_jobs_sensor(
 
     A run whose worker is proven dead is marked as failed: run retries then take up its jobs. Jobs of runs that were
     marked as cancelled while nobody followed them are cancelled. A failure that Dagster's daemon missed, so that a
-    promised retry does not come, is reported to it again. Healthy runs are never touched. Processes of other machines
-    are not judged; there Dagster's own run monitoring is needed.
+    promised retry does not come, is reported to it again. Of a job that a failed run left behind, and that no retry is
+    promised for, it tells once. Healthy runs are never touched. Processes of other machines are not judged; there
+    Dagster's own run monitoring is needed.
 
     Args:
         project: A folder of the project, from which ``profiles/`` is looked for.
+        notify: Called with a sentence for each thing that was found; an e-mail, say.
         name: The sensor's name.
         minimum_interval_seconds: Seconds between two passes.
         default_status: Whether it runs without being switched on.
@@ -67,13 +75,36 @@ def slurm_jobs_sensor(
             *heal_dead_runs(context.instance),
             *remind_of_retries(context.instance, updated_after=since, updated_before=now - _DAEMON),
             *cancel_jobs_of_cancelled_runs(context.instance, place_of, updated_after=since),
+            *_left_jobs(context, place_of, since, now - _DAEMON),
         ]
         for healed in found:
             context.log.warning(f"Run {healed.run_id}: {healed.what}")
+            if notify is not None:
+                notify(f"Run {healed.run_id}: {healed.what}")
         told = "\n".join(f"{healed.run_id}: {healed.what}" for healed in found)
         return dg.SkipReason(told or "All runs that follow a job are alive, for all that is known here.")
 
     return watch_jobs
+
+
+def _left_jobs(
+    context: dg.SensorEvaluationContext, place_of: PlaceOf, since: datetime, until: datetime
+) -> list[Healed]:
+    """Tell of the jobs that failed runs left behind. The cursor keeps the runs that were looked at, once each."""
+    runs = failed_runs(context.instance, updated_after=since, updated_before=until)
+    seen = set(json.loads(context.cursor or "[]"))
+    looked_at: list[str] = []
+    found: list[Healed] = []
+    for run in runs:
+        if run.run_id not in seen:
+            try:
+                found += tell_of_left_jobs(context.instance, place_of, run)
+            except DagsterSlurmError as error:
+                context.log.info(f"Run {run.run_id}: whether its jobs go on is not known yet. {error}")
+                continue
+        looked_at.append(run.run_id)
+    context.update_cursor(json.dumps(looked_at))
+    return found
 
 
 def parked_hosts_sensor(

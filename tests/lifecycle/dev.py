@@ -66,6 +66,10 @@ class Dev:
         """Payloads wait for files that carry their job's name in here."""
         return self.project.root / "gates"
 
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
     def start(self) -> None:
         """Start `dg dev` and wait until it answers."""
         self.home.mkdir(exist_ok=True)
@@ -114,9 +118,7 @@ class Dev:
 
     def ask(self, query: str, **variables: object) -> dict[str, Any]:
         body = json.dumps({"query": query, "variables": variables}).encode()
-        request = urllib.request.Request(
-            f"http://127.0.0.1:{self.port}/graphql", body, {"Content-Type": "application/json"}
-        )
+        request = urllib.request.Request(f"{self.url}/graphql", body, {"Content-Type": "application/json"})
         with urllib.request.urlopen(request, timeout=PATIENCE) as answer:
             found: dict[str, Any] = json.load(answer)
         assert "errors" not in found, found
@@ -172,7 +174,20 @@ class Dev:
         """Retry a run as `dg-slurm attach` does; return the retry."""
         with self.instance() as instance:
             end_if_dead(instance, run_id)
-        return reexecute(run_id, f"http://127.0.0.1:{self.port}")
+        return reexecute(run_id, self.url)
+
+    def dg_slurm(self, *args: str) -> subprocess.CompletedProcess[str]:
+        """Run the `dg-slurm` program as in a terminal of the project, with Dagster's folder known."""
+        return subprocess.run(
+            [str(BIN / "dg-slurm"), *args],
+            cwd=self.project.root,
+            env={**os.environ, "DAGSTER_HOME": str(self.home), "COLUMNS": "200"},
+            capture_output=True,
+            text=True,
+            timeout=PATIENCE,
+            stdin=subprocess.DEVNULL,
+            check=False,
+        )
 
     def terminate(self, run_id: str) -> None:
         """Terminate a run as the UI's button does."""

@@ -5,6 +5,7 @@ Each signal and each kind of process once; `test_all_moments.py` has them at eac
 
 from __future__ import annotations
 
+import json
 import signal
 import time
 from collections.abc import Callable, Sequence
@@ -39,6 +40,33 @@ def test_jobs_live_and_retries_take_them_up(dev: Dev, cluster: slurm.Cluster) ->
     check(dev, cluster, chains)
     # A sibling that had ended well is not run again by the retry.
     assert [run for run, _ in dev.materializations("plain")] == [chains[-1].runs[0]]
+
+
+def test_attach_takes_a_job_up_by_hand(dev: Dev, cluster: slurm.Cluster) -> None:
+    """As typed in a terminal: refused while somebody follows the job, and when there is nothing left to take up."""
+    story = Story("group", signal.SIGKILL, "running")
+    (run,) = dev.launch_all([["running"]], in_process=[False], tags=[{"dagster/max_retries": "0"}])
+    player = Player(dev, cluster, story)
+    with dev.instance() as instance:
+        ears = Ears(dev, instance)
+        eventually(lambda: player.seen(ears(run)), "the payload speaks")
+        heard = ears(run)
+    refused = dev.dg_slurm("attach", run, "--url", dev.url)
+    assert refused.returncode == 1
+    assert f"run {run} is STARTED, and its process is not known to be dead" in refused.stderr
+    player.strike(heard)
+    (launch,) = heard.history.launches
+
+    def attached() -> str | None:
+        done = dev.dg_slurm("attach", run, "--url", dev.url, "--json")
+        return str(json.loads(done.stdout)["run_id"]) if done.returncode == 0 else None
+
+    retry = eventually(attached, "the run worker is gone")
+    dev.hears(retry, "taken up again")
+    dev.open(launch)
+    dev.ends(retry, dg.DagsterRunStatus.SUCCESS)
+    assert dict(dev.materializations("running"))[retry]["job/id"] == job_of(launch)
+    assert f"run {retry} has succeeded" in dev.dg_slurm("attach", retry, "--url", dev.url).stderr
 
 
 NIGHT = {

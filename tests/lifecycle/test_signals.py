@@ -97,5 +97,24 @@ def test_a_payload_is_told_once_to_stop(cluster: Cluster, tmp_path: Path, comman
     wait_until(lambda: not run.processes(), "the end of all processes")
 
 
+def test_a_payload_is_told_once_of_a_requeue(cluster: Cluster, tmp_path: Path) -> None:
+    """Its next start listens again, and is not told of the end of the first."""
+    run = prepare(tmp_path / "run" / "0", BashLauncher(), TOLD, scheduler="slurm")
+    job = submit(cluster, run)
+    try:
+        run.wait_for("listens")
+        slurm(cluster, "scontrol", "requeue", job)
+        wait_until(lambda: "restart=1" in run.read("status"), "the next start", timeout=180)
+        wait_until(lambda: run.stdout.count("listens") == 2, "the payload's next start")
+        assert run.stdout.count("told") == 1
+        assert run.read("status").count("signal=TERM") == 1
+    finally:
+        slurm(cluster, "scancel", job)
+    run.wait_ended()
+    wait_gone(cluster, job)
+    assert run.stdout.count("told") == 2
+    wait_until(lambda: not run.processes(), "the end of all processes")
+
+
 def _output(rank: int) -> str:
     return f"ranks/{rank}.out" if rank else "stdout.log"

@@ -8,6 +8,7 @@ import sys
 from dataclasses import replace
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
+from threading import Barrier, Thread
 
 import dagster as dg
 import pytest
@@ -15,7 +16,13 @@ from dagster._core.test_utils import create_run_for_test
 
 from dagster_slurm_components.hosts.satellite import identify
 from dagster_slurm_components.jobs.model import JobIdentity
-from dagster_slurm_components.pipes.heal import heal_dead_runs, heal_if_dead, remind_of_retries
+from dagster_slurm_components.pipes import launches
+from dagster_slurm_components.pipes.heal import (
+    failed_runs,
+    heal_dead_runs,
+    heal_if_dead,
+    remind_of_retries,
+)
 from dagster_slurm_components.pipes.launches import (
     Launch,
     Supervisor,
@@ -23,6 +30,7 @@ from dagster_slurm_components.pipes.launches import (
     last_launch,
     record,
     record_end,
+    taken_over,
 )
 
 STATUS = dg.DagsterRunStatus
@@ -151,6 +159,79 @@ def test_two_retries_of_one_run_do_not_follow_one_job(instance: dg.DagsterInstan
     instance.report_run_failed(first)
     record(instance, second, launch(parent, dead), adopted=True)
     record(instance, third, launch(parent, alive()), adopted=True)  # the second one's process is gone
+
+
+def test_of_two_retries_in_the_same_moment_one_goes_on(
+    instance: dg.DagsterInstance, dead: Supervisor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither can read of the other before it writes."""
+    parent = make(instance, STATUS.FAILURE)
+    record(instance, parent, launch(parent, dead), adopted=False)
+    retries = [make(instance, STATUS.STARTED, **child_of(parent)) for _ in range(2)]
+    both_write, both_wrote = Barrier(2, timeout=60), Barrier(2, timeout=60)
+    report = launches._report
+
+    def write(*args: object) -> None:
+        both_write.wait()
+        report(*args)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(launches, "_report", write)
+    refused: list[dg.Failure] = []
+
+    def take_up(run: dg.DagsterRun) -> None:
+        try:
+            record(
+                instance,
+                run,
+                launch(parent, alive()),
+                adopted=True,
+                pause=lambda seconds: both_wrote.wait() and None,
+            )
+        except dg.Failure as failure:
+            refused.append(failure)
+
+    threads = [Thread(target=take_up, args=[run]) for run in retries]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    first = min(retries, key=lambda run: (history(instance, run.run_id).launches[0].recorded, run.run_id))
+    assert [failure.description.split()[:2] for failure in refused if failure.description] == [
+        ["Run", first.run_id]
+    ]
+
+
+def test_what_another_retry_follows_collected_or_saw_end_is_not_left(
+    instance: dg.DagsterInstance, dead: Supervisor
+) -> None:
+    parent = make(instance, STATUS.FAILURE)
+    left = launch(parent, dead)
+    record(instance, parent, left, adopted=False)
+    given_up = make(instance, STATUS.FAILURE, **child_of(parent))
+    record(instance, given_up, left, adopted=True)
+    assert not taken_over(instance, given_up, left)
+    other = make(instance, STATUS.STARTED, **child_of(parent))
+    record(instance, other, launch(parent, alive()), adopted=True)
+    assert taken_over(instance, given_up, left)
+    instance.report_run_failed(other)
+    assert not taken_over(instance, given_up, left), "that one gave it up, too"
+    record_end(instance, other, left.identity, "FAILED")
+    assert taken_over(instance, given_up, left)
+
+
+def test_only_failures_that_nothing_goes_on_from_leave_jobs(instance: dg.DagsterInstance) -> None:
+    alone, retried = (make(instance, STATUS.FAILURE) for _ in range(2))
+    make(instance, STATUS.STARTED, **child_of(retried))
+    make(instance, STATUS.FAILURE, tags={"dagster/will_retry": "true"})
+    make(instance, STATUS.CANCELED)
+    now = datetime.now(timezone.utc)
+
+    def found(until: timedelta) -> list[str]:
+        runs = failed_runs(instance, updated_after=now - timedelta(days=1), updated_before=now + until)
+        return [run.run_id for run in runs]
+
+    assert found(timedelta(minutes=-1)) == []
+    assert found(timedelta(minutes=1)) == [alone.run_id]
 
 
 def test_a_failure_that_the_daemon_missed_is_told_again_once_it_had_its_time(
