@@ -22,6 +22,7 @@ _TAG = "tag:yaml.org,2002:"
 _MAX_NODES = 200_000
 """Nodes of one document once anchors are expanded; nested anchors ("billion laughs") grow exponentially."""
 _MAX_DEPTH = 100
+_TOO_DEEP = "the document nests too deep"
 
 
 class AmbiguousInt(int):
@@ -337,6 +338,8 @@ def _syntax_problem(exc: Exception, text: str, file: str) -> Problem:
         mark = exc.problem_mark or exc.context_mark
         position = Position(file, mark.line + 1, mark.column + 1) if mark else Position(file, 1, 1)
         reason = " ".join(part for part in (exc.context, exc.problem) if part)
+        if "nesting depth" in reason:  # newer libyaml stops at a thousand levels; older ones let Python do so
+            return Problem(_TOO_DEEP, position, kind="too_big")
         line = "".join(text.split("\n")[position.line - 1 : position.line])
         tabbed = "\t" in line[: len(line) - len(line.lstrip())] or line[position.column - 1 :].startswith(
             "\t"
@@ -344,7 +347,7 @@ def _syntax_problem(exc: Exception, text: str, file: str) -> Problem:
         hint = "indent with spaces; YAML forbids tabs there" if tabbed else None
         return Problem(f"not valid YAML: {reason}", position, hint=hint, kind="syntax")
     if isinstance(exc, RecursionError):
-        return Problem("the document nests too deep", Position(file, 1, 1), kind="too_big")
+        return Problem(_TOO_DEEP, Position(file, 1, 1), kind="too_big")
     index = getattr(exc, "position", getattr(exc, "start", 0))
     before = text[:index] if isinstance(index, int) else ""
     position = Position(file, before.count("\n") + 1, len(before) - before.rfind("\n"))

@@ -202,8 +202,9 @@ def slurm(cluster: Cluster, *argv: str) -> str:
 
 
 def submit(cluster: Cluster, run: Run) -> str:
-    """Submit a run directory; return the job's number."""
-    return slurm(cluster, "sbatch", "--parsable", str(run.folder / "job.sh"), str(run.folder)).strip()
+    """Submit a run directory; return the job's number. What an earlier start printed stays, as always."""
+    job_script = str(run.folder / "job.sh")
+    return slurm(cluster, "sbatch", "--parsable", "--open-mode=append", job_script, str(run.folder)).strip()
 
 
 def nodes_of(cluster: Cluster, run: Run) -> list[str]:
