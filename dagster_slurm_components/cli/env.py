@@ -13,7 +13,7 @@ from typing import Any
 
 import click
 
-from dagster_slurm_components.cli.terminal import errors_told, table
+from dagster_slurm_components.cli.terminal import errors_told, seconds, table
 from dagster_slurm_components.environments.content import EnvironmentPlan
 from dagster_slurm_components.jobs.provision import manage
 from dagster_slurm_components.jobs.provision.fetch import fetch
@@ -52,6 +52,7 @@ class Context:
     folder: Path
     profile: str
     unused_for: float
+    park_timeout: float
 
     def needs(self) -> list[Need]:
         """Return the different environments that the project's scripts need."""
@@ -97,7 +98,7 @@ def _context(profile: str | None, folder: Path) -> Iterator[Context]:
         place = target(loaded)
         site = Site(place.satellite, place.workdir, loaded.name)
         unused = duration_seconds(loaded.profile.retention.environments)
-        yield Context(site, folder, loaded.name, unused)
+        yield Context(site, folder, loaded.name, unused, duration_seconds(loaded.profile.park_timeout))
 
 
 @click.group()
@@ -191,7 +192,12 @@ def _write_pixi_pack(request: Request, planned: EnvironmentPlan, folder: Path, p
 @env.command()
 @_common
 @click.option("--rebuild", is_flag=True, help="Make environments anew that are there already.")
-def deploy(profile: str | None, folder: Path, as_json: bool, rebuild: bool) -> None:
+@click.option(
+    "--wait",
+    callback=seconds,
+    help="How long a lost host is waited for (10m).  [default: the profile's park_timeout]",
+)
+def deploy(profile: str | None, folder: Path, as_json: bool, rebuild: bool, wait: float | None) -> None:
     """Make on the host all environments that the project's scripts need; for production, in CI."""
     rows: list[dict[str, Any]] = []
 
@@ -200,8 +206,11 @@ def deploy(profile: str | None, folder: Path, as_json: bool, rebuild: bool) -> N
             click.echo(text, err=True)
 
     with _context(profile, folder) as context, _progress(as_json) as progress:
+        patience = context.park_timeout if wait is None else wait
         for need in context.needs():
-            made = provide(need.request, context.site, progress=progress, tell=tell, rebuild=rebuild)
+            made = provide(
+                need.request, context.site, progress=progress, tell=tell, rebuild=rebuild, patience=patience
+            )
             rows.append(
                 {
                     "name": made.manifest["name"],
@@ -281,13 +290,15 @@ def verify(profile: str | None, folder: Path, as_json: bool, mode: Any) -> None:
 @env.command()
 @_common
 @click.option(
-    "--unused-for", help="Remove what no job used for so long (30d).  [default: the profile's retention]"
+    "--unused-for",
+    callback=seconds,
+    help="Remove what no job used for so long (30d).  [default: the profile's retention]",
 )
 @click.option("--dry-run", is_flag=True, help="Only say what would go.")
-def prune(profile: str | None, folder: Path, as_json: bool, unused_for: str | None, dry_run: bool) -> None:
+def prune(profile: str | None, folder: Path, as_json: bool, unused_for: float | None, dry_run: bool) -> None:
     """Remove environments that no script of the profile needs, no job uses, and nobody used lately."""
     with _context(profile, folder) as context:
-        unused = duration_seconds(unused_for) if unused_for else context.unused_for
+        unused = context.unused_for if unused_for is None else unused_for
         keep = [plan_for(need.request, context.site).key for need in context.needs()]
         found = manage.prune(context.site, keep, unused_for=unused, dry_run=dry_run)
     if as_json:

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 import click
 
 from dagster_slurm_components.errors import DagsterSlurmError
+from dagster_slurm_components.spec.base import duration_seconds
 
 
 @contextmanager
@@ -18,6 +19,14 @@ def errors_told() -> Iterator[None]:
         yield
     except DagsterSlurmError as error:
         raise click.ClickException(str(error)) from error
+
+
+def seconds(context: click.Context, option: click.Parameter, value: str | None) -> float | None:
+    """Read an option's duration as in YAML (``45s``, ``30m``, ``12h``, ``14d``, ``2w``); an option's ``callback``."""
+    try:
+        return None if value is None else float(duration_seconds(value))
+    except ValueError:
+        raise click.BadParameter(f"{value!r} is no duration such as 45s, 30m, 12h, 14d or 2w") from None
 
 
 def table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, title: str | None = None) -> None:

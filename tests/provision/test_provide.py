@@ -226,6 +226,21 @@ def test_a_lost_connection_is_waited_out(site: Site, host: WatchedHost, tmp_path
     assert any("as soon as the host answers" in text for text in told)
 
 
+def test_a_host_that_stays_lost_is_waited_for_as_long_as_that_is_wanted(
+    site: Site, host: WatchedHost, tmp_path: Path, index: Path
+):
+    project = make_project(tmp_path / "study", index, "alpha==1.0")
+
+    def lose(op: str, params: dict[str, Any], blob: bytes) -> bytes:
+        raise HostUnreachableError("no route to the host", where="there")
+
+    host.change = lose
+    waits: list[float] = []
+    with pytest.raises(HostUnreachableError, match="no route to the host"):
+        provide(uv_request(project), site, patience=60, sleep=waits.append)
+    assert 30 < sum(waits) <= 60
+
+
 def test_a_setup_command_that_fails_ends_the_build(site: Site, tmp_path: Path, index: Path):
     project = make_project(tmp_path / "study", index, "alpha==1.0")
     with pytest.raises(EnvironmentFailedError, match="setup failed: test -e '/no such'") as caught:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -101,6 +102,7 @@ def provide(
     progress: Progress = silent,
     tell: Callable[[str], None] = lambda text: None,
     rebuild: bool = False,
+    patience: float = math.inf,
     sleep: Callable[[float], None] = time.sleep,
 ) -> Provided:
     """Return an environment that is on the host, made there first if it must be.
@@ -113,19 +115,24 @@ def provide(
         progress: Hears of bytes.
         tell: Receives a sentence when something starts, ends or has to wait.
         rebuild: Whether it is made anew even if it is there.
+        patience: Seconds for which a lost host is waited for, all waits together.
         sleep: Waits; the tests' clock.
 
     Raises:
         EnvironmentFailedError: It can't be made, or, with ``deployed``, is not there.
+        HostUnreachableError: The host is lost, and has been waited for; what was sent stays.
         HostRefusedError: The host's or the login's no.
     """
-    wait = 1.0
+    wait, waited = 1.0, 0.0
     while True:
         try:
             return _provide(request, site, progress, tell, rebuild)
         except HostUnreachableError as error:
+            if waited + wait > patience:
+                raise
             tell(f"{error}\nThe environment is made as soon as the host answers.")
         sleep(wait)
+        waited += wait
         wait = min(wait * 2, _LONGEST_WAIT)
 
 
