@@ -5,11 +5,12 @@ from __future__ import annotations
 import hashlib
 import keyword
 import re
-from collections.abc import Iterator, Mapping, Sequence, Set
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path as FilePath
 from pathlib import PurePosixPath
+from typing import Any
 
 from pydantic import ValidationError
 
@@ -20,7 +21,7 @@ from dagster_slurm_components.spec.problems import Problem, SpecError, problems_
 from dagster_slurm_components.spec.profile import Profile
 from dagster_slurm_components.spec.profiles import LoadedProfile
 from dagster_slurm_components.spec.resolve import ResolvedScript, merge_script
-from dagster_slurm_components.spec.rules import script_problems
+from dagster_slurm_components.spec.rules import intact_part, script_problems
 from dagster_slurm_components.spec.script import Script, partial_errors
 from dagster_slurm_components.spec.script_checks import CheckedScript, duplicate_assets, duplicate_names
 
@@ -99,9 +100,10 @@ def _checked(entry: ScriptEntry) -> tuple[ResolvedScript, Mapping[PurePosixPath,
     merged = merge_script(profile=nowhere, defaults=entry.defaults, script=entry.script)
     problems = list(_missing_in_profiles(entry))
     try:
-        script = _validated(merged)
+        script = _validated(merged.data, merged)
     except SpecError as exc:
-        raise SpecError([*problems, *exc.problems, *_missing_payload(entry, merged)]) from None
+        more = [*_missing_payload(entry, merged), *_disagreements(merged, exc.problems)]
+        raise SpecError([*problems, *exc.problems, *more]) from None
     resolved = ResolvedScript(script, merged, entry.folder, nowhere)
     files: Mapping[PurePosixPath, FilePath] = {}
     try:
@@ -114,10 +116,20 @@ def _checked(entry: ScriptEntry) -> tuple[ResolvedScript, Mapping[PurePosixPath,
     return resolved, files
 
 
-def _validated(merged: Merged) -> Script:
-    """Validate merged values, save for what a profile may complete."""
+def _disagreements(merged: Merged, wrong: Iterable[Problem]) -> Iterator[Problem]:
+    """Look for what does not agree in a script that has other mistakes."""
+    data, without = intact_part(merged.data, wrong)
+    try:
+        script = _validated(data, merged)
+    except SpecError:
+        return
+    yield from script_problems(script, merged.position, without=without)
+
+
+def _validated(data: Mapping[str, Any], merged: Merged) -> Script:
+    """Validate merged values, or some of them, save for what a profile may complete."""
     # A launcher without a type may get its type from a profile, so only its fields' names can be checked.
-    tree = dict(merged.data)
+    tree = dict(data)
     open_ended = {
         key: tree.pop(key)
         for key in _CHOSEN

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Set
+from typing import Any
 
 from dagster_slurm_components.spec import asked
 from dagster_slurm_components.spec.place import Path
@@ -13,15 +14,37 @@ from dagster_slurm_components.spec.slurm_values import memory_megabytes, time_se
 from dagster_slurm_components.spec.templates import Locate, is_template
 
 
-def script_problems(script: Script, position_of: Locate) -> Iterator[Problem]:
+def script_problems(
+    script: Script, position_of: Locate, *, without: Set[object] = frozenset()
+) -> Iterator[Problem]:
     """Yield where a script's fields don't agree.
 
     Args:
         script: The validated script.
         position_of: Finds where a value of it was written.
+        without: Fields that were left out of it, since they have mistakes of their own.
     """
-    yield from _assets(script, position_of)
-    yield from _checks(script, position_of)
+    for fields, rule in _RULES:
+        if without.isdisjoint(fields):
+            yield from rule(script, position_of)
+
+
+def intact_part(data: Mapping[str, Any], wrong: Iterable[Problem]) -> tuple[dict[str, Any], Set[object]]:
+    """Return the fields of a script that have no mistakes, and the names of the others.
+
+    So all that is wrong with a script is told at once, and its assets are known to the scripts that depend on them.
+    """
+    names: set[object] = set()
+    for problem in wrong:
+        path = problem.path
+        names.update(path[:1])
+        names.update(
+            path[2:3] if path[:1] == ("profiles",) else ()
+        )  # an override, of the field that it names
+    return {name: value for name, value in data.items() if name not in names}, names
+
+
+def _launcher(script: Script, position_of: Locate) -> Iterator[Problem]:
     for path, message in script.launcher.disagreements(script.resources):
         yield Problem(message, position_of(path), path, kind="launcher")
 
@@ -152,3 +175,11 @@ def _checks(script: Script, position_of: Locate) -> Iterator[Problem]:
             message = f"`{check.asset}` has two checks named `{check.name}`"
             yield Problem(message, position_of(path), path, "rename one", "duplicate_check")
         seen.add((check.asset, check.name))
+
+
+_RULES: tuple[tuple[tuple[str, ...], Callable[[Script, Locate], Iterator[Problem]]], ...] = (
+    (("assets",), _assets),
+    (("assets", "checks"), _checks),
+    (("launcher", "resources"), _launcher),
+)
+"""Each with the fields that it compares."""

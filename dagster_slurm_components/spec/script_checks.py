@@ -15,7 +15,7 @@ from dagster_slurm_components.spec.place import KEY, Path, Position
 from dagster_slurm_components.spec.problems import Level, Problem, did_you_mean, nearest, problems_of
 from dagster_slurm_components.spec.profiles import LoadedProfile
 from dagster_slurm_components.spec.resolve import merge_script
-from dagster_slurm_components.spec.rules import script_problems, site_problems
+from dagster_slurm_components.spec.rules import intact_part, script_problems, site_problems
 from dagster_slurm_components.spec.script import Script
 from dagster_slurm_components.spec.templates import is_template, syntax_problems
 from dagster_slurm_components.spec.unrendered import template_at, validate_unrendered
@@ -28,7 +28,8 @@ class CheckedScript:
     Attributes:
         entry: The script as written.
         merged: Its values in the first profile.
-        script: The script in the first profile; None if it has mistakes, or waits for templates.
+        script: The script in the first profile, without the fields that have mistakes; None if nothing is known of its
+            assets, as they have mistakes or wait for templates.
     """
 
     entry: ScriptEntry
@@ -81,8 +82,9 @@ class ScriptChecker:
         try:
             script = validate_unrendered(Script, merged.data)
         except ValidationError as exc:
-            wrong = list(problems_of(exc, merged.position))
-            return None, [*wrong, *self._missing_files(merged, folder)]
+            wrong = problems_of(exc, merged.position)
+            rest, beside = _rest(merged, wrong)
+            return rest, [*wrong, *self._missing_files(merged, folder), *beside]
         problems = list(self._missing_files(merged, folder))
         if script is not None:
             problems += script_problems(script, merged.position)
@@ -113,6 +115,19 @@ class ScriptChecker:
         if key not in self._missing:
             self._missing[key] = next(iter(matching_files(folder, pattern)), None) is None
         return self._missing[key]
+
+
+def _rest(merged: Merged, wrong: Iterable[Problem]) -> tuple[Script | None, list[Problem]]:
+    """Return the part of a script that has no mistakes, if it has its assets, and where that doesn't agree."""
+    data, without = intact_part(merged.data, wrong)
+    try:
+        script = validate_unrendered(Script, data)
+    except ValidationError:
+        return None, []
+    if script is None:
+        return None, []
+    problems = list(script_problems(script, merged.position, without=without))
+    return (None if "assets" in without else script), problems
 
 
 def override_problems(entry: ScriptEntry, names: Sequence[str]) -> Iterator[Problem]:
@@ -155,7 +170,8 @@ def duplicate_assets(scripts: Iterable[CheckedScript]) -> Iterator[Problem]:
 
 def unknown_deps(scripts: Sequence[CheckedScript], external: Iterable[str]) -> Iterator[Problem]:
     """Yield the dependencies that no script makes and no component declares external."""
-    scripts = [checked for checked in scripts if checked.script is not None]
+    if any(checked.script is None for checked in scripts):  # it may make any of those
+        return
     known = {asset.key for checked in scripts if checked.script for asset in checked.script.assets}
     known.update(external)
     if any(map(is_template, known)):  # it may be any of those

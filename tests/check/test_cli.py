@@ -46,6 +46,18 @@ def test_warnings_are_errors_only_if_strict(run):
     assert run(RIGHT, "--strict").exit_code == 1
 
 
+@pytest.mark.parametrize("mistake", ["launcher: {type: torchrn}", "assets: [{key: b, kye: b}]"])
+def test_what_a_script_with_a_mistake_makes_is_known_to_others(run, tmp_path, mistake):
+    """Or may be: nothing is said of a missing maker while one's assets can't be read."""
+    run(RIGHT)
+    maker = {"payload": "payload: train.py", "assets": "assets: [{key: b}]"}
+    maker[mistake.partition(":")[0]] = mistake
+    (tmp_path / "defs" / "jobs" / "maker.yaml").write_text("\n".join(maker.values()) + "\n")
+    done = run(RIGHT)
+    assert "no script makes" not in done.output
+    assert done.output.endswith("checked 5 files, 2 scripts: 1 error\n")
+
+
 def test_deps_are_left_alone_when_single_files_are_named(run):
     done = run(RIGHT, "defs/jobs/script.yaml", "--strict")
     assert (done.exit_code, done.output) == (0, "checked 2 files, 1 script: all right\n")
