@@ -10,7 +10,7 @@ import dagster as dg
 
 
 @dataclass(frozen=True)
-class OpSettings:
+class OpArguments:
     """What Dagster is told of an op, in the words of ``dagster.multi_asset``."""
 
     name: str
@@ -24,7 +24,7 @@ class OpSettings:
 
 def script_assets(
     run: Callable[[dg.AssetExecutionContext], Any],
-    settings: OpSettings,
+    settings: OpArguments,
     specs: Sequence[dg.AssetSpec],
     checks: Sequence[dg.AssetCheckSpec],
 ) -> dg.AssetsDefinition:
@@ -95,7 +95,7 @@ def _out(spec: dg.AssetSpec) -> dg.Out:
 
 def _subsettable(
     run: Callable[[dg.AssetExecutionContext], Any],
-    settings: OpSettings,
+    settings: OpArguments,
     specs: Sequence[dg.AssetSpec],
     checks: Sequence[dg.AssetCheckSpec],
 ) -> dg.AssetsDefinition:

@@ -16,7 +16,7 @@ from dagster.components.resolved.errors import ResolutionException
 from dagster_shared.check import CheckError
 
 from dagster_slurm_components.component.declare import DeclaredScript
-from dagster_slurm_components.component.ops import OpSettings
+from dagster_slurm_components.component.ops import OpArguments
 from dagster_slurm_components.spec.assets import AssetDeclaration, CheckDeclaration, RetryPolicy
 from dagster_slurm_components.spec.component import ScriptEntry
 from dagster_slurm_components.spec.place import Path, Position
@@ -45,7 +45,7 @@ class SlurmScript:
     """
 
     entry: ScriptEntry
-    op: OpSettings
+    op: OpArguments
     assets: tuple[dg.AssetSpec, ...]
     checks: tuple[dg.AssetCheckSpec, ...]
 
@@ -99,9 +99,9 @@ def slurm_script(declared: DeclaredScript, code_version: str) -> SlurmScript:
     return SlurmScript(declared.entry, _op_settings(declared), tuple(assets), tuple(checks))
 
 
-def _op_settings(declared: DeclaredScript) -> OpSettings:
+def _op_settings(declared: DeclaredScript) -> OpArguments:
     op = declared.script.op
-    return OpSettings(
+    return OpArguments(
         name=declared.op,
         description=op.description or declared.script.description,
         tags=op.tags,

@@ -8,11 +8,11 @@ from typing import Any
 import dagster as dg
 import pytest
 
-from dagster_slurm_components.component.ops import OpSettings, script_assets
+from dagster_slurm_components.component.ops import OpArguments, script_assets
 
 DAILY = dg.DailyPartitionsDefinition("2026-01-01")
-PLAIN = OpSettings("an_op", None, {}, None, None, None, False)
-RICH = OpSettings(
+PLAIN = OpArguments("an_op", None, {}, None, None, None, False)
+RICH = OpArguments(
     name="rich",
     description="What it does.",
     tags={"dagster/priority": "3"},
@@ -33,7 +33,7 @@ def check(name: str, asset: str, **kwargs: Any) -> dg.AssetCheckSpec:
     return dg.AssetCheckSpec(name, asset=asset.split("/"), **kwargs)
 
 
-CASES: dict[str, tuple[OpSettings, Sequence[dg.AssetSpec], Sequence[dg.AssetCheckSpec]]] = {
+CASES: dict[str, tuple[OpArguments, Sequence[dg.AssetSpec], Sequence[dg.AssetCheckSpec]]] = {
     "one": (PLAIN, [spec("a")], []),
     "odd_keys": (PLAIN, [spec("models-1/v1.0/x_y", deps=[["raw-data", "v1.0"], "b"])], []),
     "chain": (PLAIN, [spec("a", deps=["raw"]), spec("b", deps=["a", "raw"]), spec("c", deps=["b"])], []),
@@ -73,7 +73,7 @@ CASES: dict[str, tuple[OpSettings, Sequence[dg.AssetSpec], Sequence[dg.AssetChec
         [check("is_sorted", "a/b", blocking=True, additional_deps=["other"]), check("v1.0", "c")],
     ),
     "in_parts": (
-        OpSettings("parts", None, {}, None, None, None, True),
+        OpArguments("parts", None, {}, None, None, None, True),
         [spec("a"), spec("b", deps=["a"])],
         [],
     ),
