@@ -92,16 +92,23 @@ def boot(pipe: ProcessPipe, name: str, timeout: float) -> None:
     watchdog.daemon = True
     watchdog.start()
     try:
-        with contextlib.suppress(OSError, EOFError):  # it has ended already: what it said tells why
-            pipe.write(source())
+        # Beside the listening: who says no need not read, and what is sent may be more than a pipe holds.
+        sender = threading.Thread(target=_send, args=(pipe,), name=f"program for {name}", daemon=True)
+        sender.start()
         noise = _listen(pipe)
         if noise.endswith(satellite.READY):
+            sender.join()
             return
     finally:
         watchdog.cancel()
     ending = pipe.ending()
     pipe.close()
     raise _reason(noise, ending, name, timeout if expired.is_set() else None)
+
+
+def _send(pipe: Pipe) -> None:
+    with contextlib.suppress(OSError, EOFError):  # it has ended already: what it said tells why
+        pipe.write(source())
 
 
 def _listen(pipe: Pipe) -> bytes:
