@@ -11,9 +11,10 @@ import pytest
 from satellite_fixture import OLD_PYTHON
 
 from dagster_slurm_components.hosts.client import Satellite
+from dagster_slurm_components.hosts.program import modules
 from dagster_slurm_components.hosts.remote import RemoteHost
 from dagster_slurm_components.hosts.subprocess_dialer import SubprocessDialer
-from dagster_slurm_components.jobs.provision.builder import MODULES, Builder, modules
+from dagster_slurm_components.jobs.provision.builder import PROGRAM, Builder
 
 PACKAGE = Path(__file__).parents[2] / "dagster_slurm_components" / "environments"
 
@@ -32,15 +33,13 @@ def test_shipped_programs_run_on_old_pythons(path: str, oldest: str):
     assert done.returncode == 0, done.stdout
 
 
-def test_the_builder_s_modules_are_sent_each_after_those_it_imports():
-    assert {f"{name}.py" for name in MODULES} == {
-        path.name for path in (PACKAGE / "host").glob("[a-z]*.py")
-    } - {"loader.py"}
-    known: set[str] = set()
-    for name, text in modules():
+def test_all_of_the_builder_is_sent():
+    folder = PROGRAM.rpartition(".")[0]
+    sent = modules(PROGRAM)
+    assert set(sent) >= {f"{folder}.{path.stem}" for path in (PACKAGE / "host").glob("[a-z]*.py")}
+    for name, text in sent.items():
         wanted = {node.module for node in ast.walk(ast.parse(text)) if isinstance(node, ast.ImportFrom)}
-        assert {each for each in wanted if each and each.startswith("dagster")} <= known, name
-        known.add(name)
+        assert {each for each in wanted if each and each.startswith("dagster")} <= set(sent), name
 
 
 @pytest.mark.skipif(OLD_PYTHON is None, reason="no Python 3.6 on this machine (DAGSTER_SLURM_OLD_PYTHON)")

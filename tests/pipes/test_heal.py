@@ -13,7 +13,7 @@ import dagster as dg
 import pytest
 from dagster._core.test_utils import create_run_for_test
 
-from dagster_slurm_components.hosts.satellite import identify
+from dagster_slurm_components.hosts.satellite.processes import identify
 from dagster_slurm_components.jobs.model import JobIdentity
 from dagster_slurm_components.pipes.heal import heal_dead_runs, heal_if_dead, remind_of_retries
 from dagster_slurm_components.pipes.launches import (

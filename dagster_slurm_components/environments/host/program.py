@@ -1,6 +1,9 @@
 """What the builder can be asked to do."""
 
 import errno
+import json
+import os
+import sys
 from typing import Callable, Dict
 
 from dagster_slurm_components.environments.host.build import build
@@ -21,7 +24,7 @@ ACTIONS: Dict[str, Callable[[Json], Json]] = {
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
-def main(action: str, order: Json) -> Json:
+def answer(action: str, order: Json) -> Json:
     """Do one action; whatever goes wrong is an answer as well."""
     try:
         return {"ok": True, "result": ACTIONS[action](order)}
@@ -31,3 +34,10 @@ def main(action: str, order: Json) -> Json:
         code = "disk_full" if error.errno in _FULL else "failed"
         message = "%s: %s" % (error.filename, error.strerror)
         return {"ok": False, "code": code, "message": message, "detail": []}
+
+
+def main() -> None:
+    """Read one JSON object, ``action`` and ``order``, from standard input, and print one."""
+    os.umask(0o077)
+    asked = json.loads(sys.stdin.buffer.read().decode("utf-8"))
+    print(json.dumps(answer(asked["action"], asked["order"])))  # noqa: T201
