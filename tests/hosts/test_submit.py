@@ -371,6 +371,17 @@ class TestFolderLock:
         os.utime(path + b".d", (old, old))
         assert acquire(path) is not None
 
+    def test_what_is_kept_is_touched(self, tmp_path, monkeypatch):
+        monkeypatch.setattr(locks, "_TOUCH", 0.01)
+        folder = tmp_path / "lock.d"
+        with locks.kept(os.fsencode(tmp_path / "lock"), 1):
+            os.utime(folder, (0, 0))
+            deadline = time.monotonic() + 10
+            while folder.stat().st_mtime == 0 and time.monotonic() < deadline:
+                time.sleep(0.01)
+            assert time.time() - folder.stat().st_mtime < 60
+        assert not folder.exists()
+
     def test_two_breakers_do_not_both_get_it(self, tmp_path, monkeypatch):
         path = self.leave(tmp_path, monkeypatch, os.uname().nodename, os.getpid())
         stale = locks._lock_owner(path + b".d")

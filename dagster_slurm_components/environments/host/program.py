@@ -11,6 +11,7 @@ from dagster_slurm_components.environments.host.care import prune, show, verify
 from dagster_slurm_components.environments.host.files import Json, Problem
 from dagster_slurm_components.environments.host.probe import probe
 from dagster_slurm_components.environments.host.store import fetch
+from dagster_slurm_components.hosts.satellite.protocol import Failure
 
 ACTIONS: Dict[str, Callable[[Json], Json]] = {
     "probe": probe,
@@ -30,6 +31,8 @@ def answer(action: str, order: Json) -> Json:
         return {"ok": True, "result": ACTIONS[action](order)}
     except Problem as problem:
         return {"ok": False, "code": problem.code, "message": problem.message, "detail": problem.detail}
+    except Failure as failure:  # of a lock
+        return {"ok": False, "code": failure.code, "message": failure.message, "detail": []}
     except OSError as error:
         code = "disk_full" if error.errno in _FULL else "failed"
         message = "%s: %s" % (error.filename, error.strerror)

@@ -7,6 +7,7 @@ import fcntl
 import json
 import os
 import shutil
+import threading
 import time
 from typing import Callable, Iterator, Optional
 
@@ -16,7 +17,11 @@ from dagster_slurm_components.hosts.satellite.protocol import Failure, Result, a
 
 _NO_FLOCK = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP)
 STALE_LOCK = 900.0
-"""Seconds after which a folder lock taken on another machine counts as abandoned; no call lasts that long."""
+"""Seconds after which a folder lock taken on another machine counts as abandoned; no call lasts that long.
+
+What lasts longer is done under ``kept``.
+"""
+_TOUCH = 60.0
 
 
 def acquire(path: bytes) -> Optional[Callable[[], None]]:
@@ -90,16 +95,37 @@ def _break_abandoned(path: bytes) -> None:
 
 
 @contextlib.contextmanager
-def locked(path: bytes, timeout: float) -> Iterator[None]:
+def locked(path: bytes, timeout: float, pause: float = 0.05) -> Iterator[None]:
     """Hold the lock file at ``path``."""
     deadline = time.monotonic() + timeout
     release = acquire(path)
     while release is None:
         if time.monotonic() > deadline:
             raise Failure("locked", f"{as_text(path)} stayed locked for {timeout:g} s")
-        time.sleep(0.05)
+        time.sleep(pause)
         release = acquire(path)
     try:
         yield
     finally:
         release()
+
+
+@contextlib.contextmanager
+def kept(path: bytes, timeout: float) -> Iterator[None]:
+    """Hold the lock file at ``path`` for however long it takes: a folder lock is touched again and again.
+
+    Who waits that long asks less often: a try at a folder lock is half a dozen requests to the file system.
+    """
+    with locked(path, timeout, pause=0.5):
+        done = threading.Event()
+
+        def touch() -> None:
+            while not done.wait(_TOUCH):
+                with contextlib.suppress(OSError):  # there is a folder only where flock does not work
+                    os.utime(path + b".d")
+
+        threading.Thread(target=touch, name="keeps a lock", daemon=True).start()
+        try:
+            yield
+        finally:
+            done.set()
