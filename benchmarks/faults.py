@@ -38,7 +38,7 @@ from dagster_slurm_components.launchers.base import LaunchPlan
 COUNT = int(os.environ.get("COUNT", "1000"))
 SEED = int(os.environ.get("SEED", "1"))
 LIMITS = {"duplicates": 0, "losses": 0}
-OURS = {satellite.__file__, submission.__file__}
+OURS = {*map(str, Path(satellite.__file__).parent.glob("*.py")), submission.__file__}
 _LINES = 900
 """About as many lines of ours a submission executes; a kill beyond its end is no kill."""
 

@@ -25,7 +25,7 @@ from dagster_slurm_components.errors import (
 )
 from dagster_slurm_components.hosts import wire
 from dagster_slurm_components.hosts.channel import Dialer, Pipe
-from dagster_slurm_components.hosts.satellite import write_atomically
+from dagster_slurm_components.hosts.satellite.files import write_atomically
 
 FORGOTTEN = 300.0
 """Seconds after the last attempt from which on nobody seems to wait any more: who waits tries every minute or two."""

@@ -6,13 +6,12 @@ import contextlib
 import re
 import threading
 from dataclasses import dataclass
-from functools import cache
-from pathlib import Path
 from typing import Protocol
 
 from dagster_slurm_components.errors import HostRefusedError, HostUnreachableError
-from dagster_slurm_components.hosts import satellite
 from dagster_slurm_components.hosts.channel import Pipe
+from dagster_slurm_components.hosts.program import BOOTSTRAP, program
+from dagster_slurm_components.hosts.satellite.protocol import READY
 
 PYTHONS = ("python3", "/usr/libexec/platform-python")
 """Tried in this order; the second is what RHEL 8 has when no python3 is installed."""
@@ -48,19 +47,18 @@ class NoPythonError(HostRefusedError):
     """This Python is missing, or too old: another one may do."""
 
 
-@cache
 def source() -> bytes:
-    """Return the satellite's source."""
-    return Path(satellite.__file__).read_bytes()
+    """Return the satellite's program."""
+    return program("dagster_slurm_components.hosts.satellite.serving")
 
 
 def arguments(python: str) -> list[str]:
-    """Return the command that waits for the satellite's source on its standard input.
+    """Return the command that waits for the satellite's program on its standard input.
 
     Isolated (``-I``) and without ``site`` (``-S``), as neither a user's modules and variables nor a folder's
     content may decide what the satellite imports.
     """
-    return [python, "-I", "-S", "-c", satellite.BOOTSTRAP, str(len(source()))]
+    return [python, "-I", "-S", "-c", BOOTSTRAP, str(len(source()))]
 
 
 def shell_command(python: str) -> str:
@@ -92,10 +90,12 @@ def boot(pipe: ProcessPipe, name: str, timeout: float) -> None:
     watchdog.daemon = True
     watchdog.start()
     try:
-        with contextlib.suppress(OSError, EOFError):  # it has ended already: what it said tells why
-            pipe.write(source())
+        # Beside the listening: who says no need not read, and what is sent may be more than a pipe holds.
+        sender = threading.Thread(target=_send, args=(pipe,), name=f"program for {name}", daemon=True)
+        sender.start()
         noise = _listen(pipe)
-        if noise.endswith(satellite.READY):
+        if noise.endswith(READY):
+            sender.join()
             return
     finally:
         watchdog.cancel()
@@ -104,10 +104,15 @@ def boot(pipe: ProcessPipe, name: str, timeout: float) -> None:
     raise _reason(noise, ending, name, timeout if expired.is_set() else None)
 
 
+def _send(pipe: Pipe) -> None:
+    with contextlib.suppress(OSError, EOFError):  # it has ended already: what it said tells why
+        pipe.write(source())
+
+
 def _listen(pipe: Pipe) -> bytes:
     # One byte more than the marker could be the first frame's: read what is missing, no more.
     noise = b""
-    while not noise.endswith(satellite.READY) and len(noise) < _NOISE:
+    while not noise.endswith(READY) and len(noise) < _NOISE:
         try:
             piece = pipe.read(_missing(noise))
         except (OSError, EOFError):
@@ -120,7 +125,7 @@ def _listen(pipe: Pipe) -> bytes:
 
 def _missing(noise: bytes) -> int:
     """Return how many bytes can be read without reading beyond a marker that may have begun."""
-    marker = satellite.READY
+    marker = READY
     begun = max(length for length in range(len(marker)) if noise.endswith(marker[:length]))
     return len(marker) - begun
 

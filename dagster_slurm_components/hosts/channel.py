@@ -10,8 +10,9 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from dagster_slurm_components.errors import HostUnreachableError, SatelliteError
-from dagster_slurm_components.hosts import satellite, wire
+from dagster_slurm_components.hosts import wire
 from dagster_slurm_components.hosts.base import Reply
+from dagster_slurm_components.hosts.satellite.protocol import FrameError, encode_frame, read_frame
 
 _PROBE = 15.0
 """Seconds in which a satellite must answer ``ping`` when a call's answer stays out."""
@@ -115,8 +116,8 @@ class Channel:
     def _send(self, op: str, params: Mapping[str, Any], blob: bytes, timeout: float) -> _Waiting:
         number = next(self._numbers)
         try:
-            frame = satellite.encode_frame(_request(number, op, params, timeout), blob)
-        except satellite.FrameError as error:
+            frame = encode_frame(_request(number, op, params, timeout), blob)
+        except FrameError as error:
             raise SatelliteError(str(error), code="too_large", where=self._name) from error
         waiting = _Waiting()
         with self._state:
@@ -137,7 +138,7 @@ class Channel:
     def _listen(self) -> None:
         try:
             while True:
-                frame = satellite.read_frame(self._read)
+                frame = read_frame(self._read)
                 if frame is None:
                     reason = "the satellite ended"
                     break
@@ -151,7 +152,7 @@ class Channel:
                 if waiting is not None:  # else its caller no longer waits
                     waiting.header, waiting.blob = header, blob
                     waiting.answered.set()
-        except (OSError, EOFError, satellite.FrameError) as error:
+        except (OSError, EOFError, FrameError) as error:
             reason = str(error) or type(error).__name__
         self._lose(reason)
         self.pipe.close()

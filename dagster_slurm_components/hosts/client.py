@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from dagster_slurm_components.errors import HostRefusedError
-from dagster_slurm_components.hosts import satellite
 from dagster_slurm_components.hosts.base import Host, Reply
+from dagster_slurm_components.hosts.satellite.protocol import VERSION
 
 _MARGIN = 15.0
 """Seconds that a call may take beyond the operation's own timeouts."""
@@ -61,7 +61,7 @@ class Budget:
 
 @dataclass(frozen=True)
 class QueueQuery:
-    """The queue's answer that all share; see ``satellite.snapshot``.
+    """The queue's answer that all share; see ``satellite.queries.snapshot``.
 
     Attributes:
         path: The file on the host that holds it.
@@ -80,7 +80,7 @@ class QueueQuery:
 
 @dataclass(frozen=True)
 class JobLimit:
-    """How many jobs there may be at once; see ``satellite.Places``.
+    """How many jobs there may be at once; see ``satellite.places.Places``.
 
     Attributes:
         jobs: The most.
@@ -99,7 +99,7 @@ class JobLimit:
 
 @dataclass(frozen=True)
 class SubmitRequest:
-    """One submission; see ``satellite.submit`` for the meaning of each field.
+    """One submission; see ``satellite.submission.submit`` for the meaning of each field.
 
     Attributes:
         run_dir: The job's folder, below ``workdir``.
@@ -269,9 +269,9 @@ class Satellite:
         found = dict(self._call("hello", names=list(names)).result)
         found.pop("pid")
         version = found.pop("version")
-        if version != satellite.VERSION:
+        if version != VERSION:
             raise HostRefusedError(
-                f"its satellite speaks version {version}, this package version {satellite.VERSION}",
+                f"its satellite speaks version {version}, this package version {VERSION}",
                 where=self.host.name,
                 hint="Both ends must be of the same release: end what still runs the other one.",
             )

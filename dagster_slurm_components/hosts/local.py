@@ -6,8 +6,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from dagster_slurm_components.errors import SatelliteError
-from dagster_slurm_components.hosts import satellite
 from dagster_slurm_components.hosts.base import Reply
+from dagster_slurm_components.hosts.satellite.operations import handle
+from dagster_slurm_components.hosts.satellite.protocol import Failure
 
 
 class InProcessHost:
@@ -20,8 +21,8 @@ class InProcessHost:
     ) -> Reply:
         """Do one operation; ``timeout`` is unused, as only the operation's own timeouts can end it."""
         try:
-            result, data = satellite.handle(op, dict(params or {}), blob)
-        except satellite.Failure as failure:
+            result, data = handle(op, dict(params or {}), blob)
+        except Failure as failure:
             raise SatelliteError(failure.message, code=failure.code, where=self.name) from failure
         return Reply(result, data)
 

@@ -33,11 +33,12 @@ class SubprocessPipe:
 
     def write(self, data: bytes) -> None:
         """Write all of it."""
-        if self._stdin.closed:
-            raise BrokenPipeError("the pipe is closed")
         view = memoryview(data)
-        while view:
-            view = view[self._stdin.write(view) :]
+        try:
+            while view:
+                view = view[self._stdin.write(view) :]
+        except ValueError as error:
+            raise BrokenPipeError("the pipe is closed") from error
 
     def close(self) -> None:
         """Close the process's input and wait until it has ended, on that or by force."""

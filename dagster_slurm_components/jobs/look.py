@@ -37,7 +37,7 @@ class LedgerRecord:
 
 
 def parse_ledger(data: bytes) -> LedgerRecord:
-    r"""Read a ledger; see ``satellite.Ledger`` for its lines.
+    r"""Read a ledger; see ``satellite.ledger.Ledger`` for its lines.
 
     Example:
         >>> parse_ledger(b"token=ab\nintent=5\njob_id=12\nsubmitted=6\n").job_id

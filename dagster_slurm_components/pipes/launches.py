@@ -16,7 +16,7 @@ from dataclasses import asdict, dataclass, field, replace
 import dagster as dg
 
 from dagster_slurm_components.errors import DagsterSlurmError
-from dagster_slurm_components.hosts.satellite import identify as process_starts
+from dagster_slurm_components.hosts.satellite.processes import identify as process_starts
 from dagster_slurm_components.jobs.model import JobIdentity
 
 try:

@@ -88,7 +88,7 @@ def fake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeSlurm:
     home.mkdir()
     (home / ".bash_profile").write_text(f"PATH='{made.folder}'\n")
     monkeypatch.setenv("HOME", str(home))
-    monkeypatch.setattr("dagster_slurm_components.hosts.satellite._login_found", [{}])
+    monkeypatch.setattr("dagster_slurm_components.hosts.satellite.commands._login_found", [{}])
     return made
 
 

@@ -10,10 +10,15 @@ from pathlib import Path
 import pytest
 from satellite_fixture import OLD_PYTHON
 
+from dagster_slurm_components.environments.host.build import lock_of
 from dagster_slurm_components.hosts.client import Satellite
+from dagster_slurm_components.hosts.local import InProcessHost
+from dagster_slurm_components.hosts.program import modules
 from dagster_slurm_components.hosts.remote import RemoteHost
+from dagster_slurm_components.hosts.satellite.locks import acquire
 from dagster_slurm_components.hosts.subprocess_dialer import SubprocessDialer
-from dagster_slurm_components.jobs.provision.builder import MODULES, Builder, modules
+from dagster_slurm_components.jobs.provision.builder import PROGRAM, Builder
+from dagster_slurm_components.jobs.provision.errors import EnvironmentFailedError
 
 PACKAGE = Path(__file__).parents[2] / "dagster_slurm_components" / "environments"
 
@@ -32,15 +37,23 @@ def test_shipped_programs_run_on_old_pythons(path: str, oldest: str):
     assert done.returncode == 0, done.stdout
 
 
-def test_the_builder_s_modules_are_sent_each_after_those_it_imports():
-    assert {f"{name}.py" for name in MODULES} == {
-        path.name for path in (PACKAGE / "host").glob("[a-z]*.py")
-    } - {"loader.py"}
-    known: set[str] = set()
-    for name, text in modules():
+def test_all_of_the_builder_is_sent():
+    folder = PROGRAM.rpartition(".")[0]
+    sent = modules(PROGRAM)
+    assert set(sent) >= {f"{folder}.{path.stem}" for path in (PACKAGE / "host").glob("[a-z]*.py")}
+    for name, text in sent.items():
         wanted = {node.module for node in ast.walk(ast.parse(text)) if isinstance(node, ast.ImportFrom)}
-        assert {each for each in wanted if each and each.startswith("dagster")} <= known, name
-        known.add(name)
+        assert {each for each in wanted if each and each.startswith("dagster")} <= set(sent), name
+
+
+def test_a_build_that_waits_in_vain_for_another_says_so(tmp_path: Path):
+    (tmp_path / "envs").mkdir()
+    release = acquire(lock_of(str(tmp_path / "envs"), "abc"))
+    assert release is not None
+    with pytest.raises(EnvironmentFailedError) as caught:
+        Builder(Satellite(InProcessHost()), str(tmp_path)).call("build", {"key": "abc", "patience": 0.1})
+    assert (caught.value.code, caught.value.hint is not None) == ("locked", True)
+    release()
 
 
 @pytest.mark.skipif(OLD_PYTHON is None, reason="no Python 3.6 on this machine (DAGSTER_SLURM_OLD_PYTHON)")

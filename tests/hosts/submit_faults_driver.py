@@ -17,6 +17,9 @@ from typing import Any
 from _killing import adopt_orphans, killed_at, reap
 
 from dagster_slurm_components.hosts import satellite
+from dagster_slurm_components.hosts.satellite.operations import handle
+
+FILES = {str(path) for path in Path(satellite.__file__).parent.glob("*.py")}
 
 
 def make_bundle() -> bytes:
@@ -44,7 +47,7 @@ def submit(mode: str, folder: Path, number: int, window: float = 0) -> dict[str,
         "lookups": [["/bin/sh", "-c", 'if [ -e "$0" ]; then sed "s/$/|t/" "$0"; fi', str(jobs)]],
         "window": window,
     }
-    return satellite.handle("submit", params, make_bundle())[0]
+    return handle("submit", params, make_bundle())[0]
 
 
 def main() -> None:
@@ -52,7 +55,7 @@ def main() -> None:
     adopt_orphans()
     outcomes: dict[str, int] = {}
     wrong = []
-    while killed_at(line, partial(submit, mode, folder, line), {satellite.__file__}):
+    while killed_at(line, partial(submit, mode, folder, line), FILES):
         reap()
         reply = submit(mode, folder, line)
         reap()

@@ -11,17 +11,21 @@ import pytest
 from satellite_fixture import HOSTILE, bundle
 
 from dagster_slurm_components.errors import SatelliteError
-from dagster_slurm_components.hosts import satellite as code
 from dagster_slurm_components.hosts.client import Process, Satellite, SubmitRequest
 from dagster_slurm_components.hosts.local import InProcessHost
 from dagster_slurm_components.hosts.remote import RemoteHost
+from dagster_slurm_components.hosts.satellite import processes, queries
+from dagster_slurm_components.hosts.satellite.commands import OUTPUT_CAP
+from dagster_slurm_components.hosts.satellite.locks import acquire
+from dagster_slurm_components.hosts.satellite.processes import identify
+from dagster_slurm_components.hosts.satellite.protocol import native
 from dagster_slurm_components.hosts.subprocess_dialer import SubprocessDialer
 
 
 def gone(pid: int) -> bool:
     """Return whether a process ends within a moment."""
     for _ in range(200):
-        if not code.identify([pid]):
+        if not identify([pid]):
             return True
         time.sleep(0.02)
     return False
@@ -31,7 +35,7 @@ def test_arguments_input_and_output_arrive_byte_for_byte(satellite):
     data = bytes(range(256)) * 5000
     assert satellite.run(["cat"], input=data).stdout == data
     done = satellite.run(["printf", "%s\\0", *HOSTILE])
-    assert done.stdout == b"".join(code.native(word) + b"\0" for word in HOSTILE)
+    assert done.stdout == b"".join(native(word) + b"\0" for word in HOSTILE)
     assert (done.returncode, done.timed_out, done.truncated) == (0, False, False)
 
 
@@ -101,9 +105,9 @@ def test_a_daemon_that_holds_the_output_open_does_not_hold_the_answer(satellite,
 
 
 def test_endless_output_is_cut(satellite):
-    done = satellite.run(["head", "-c", str(code.OUTPUT_CAP + 1000), "/dev/zero"])
+    done = satellite.run(["head", "-c", str(OUTPUT_CAP + 1000), "/dev/zero"])
     assert done.truncated
-    assert len(done.stdout) == code.OUTPUT_CAP
+    assert len(done.stdout) == OUTPUT_CAP
 
 
 @pytest.mark.parametrize(
@@ -220,7 +224,7 @@ class TestSnapshot:
 
     def test_who_waits_in_vain_for_another_query_is_told(self, local, query, tmp_path):
         path = tmp_path / "snapshot"
-        release = code.acquire(os.fsencode(path) + b".lock")
+        release = acquire(os.fsencode(path) + b".lock")
         assert release is not None
         with pytest.raises(SatelliteError) as caught:
             local.snapshot(str(path), query, max_age=60, timeout=0.2)
@@ -229,7 +233,7 @@ class TestSnapshot:
         assert local.snapshot(str(path), query, max_age=60).fresh
 
     def test_a_cut_answer_is_an_error_as_missing_rows_would_lie(self, local, tmp_path, monkeypatch):
-        monkeypatch.setattr(code, "SNAPSHOT_CAP", 100)
+        monkeypatch.setattr(queries, "SNAPSHOT_CAP", 100)
         with pytest.raises(SatelliteError) as caught:
             local.snapshot(str(tmp_path / "snapshot"), ["head", "-c", "200", "/dev/zero"], max_age=60)
         assert caught.value.code == "output_too_long"
@@ -303,7 +307,7 @@ class TestProcesses:
         assert local.kill(process, "TERM")
         until((run_dir / "got").exists)
         child = int((run_dir / "child").read_text())
-        assert code.identify([child])
+        assert identify([child])
         assert local.kill(process, "KILL")
         until(lambda: not local.alive([process])[0])
         assert gone(child)
@@ -324,7 +328,7 @@ class TestProcesses:
             local.kill(Process(os.getpid(), "x"), "NOPE")
 
     def test_without_proc_ps_tells_the_same(self, local, tmp_path, monkeypatch):
-        monkeypatch.setattr(code, "_HAS_PROC", False)
+        monkeypatch.setattr(processes, "_HAS_PROC", False)
         process = start(local, tmp_path, "sleep 300 & echo $! >child; wait")
         until((tmp_path / "runs" / "1" / "child").exists)
         child = int((tmp_path / "runs" / "1" / "child").read_text())
@@ -332,7 +336,7 @@ class TestProcesses:
         assert local.alive([process]) == [True]
         zombie = subprocess.Popen(["true"])
         until(lambda: Path(f"/proc/{zombie.pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z")
-        assert code.identify([zombie.pid]) == {}
+        assert identify([zombie.pid]) == {}
         zombie.wait()
         assert local.kill(process, "KILL")
         until(lambda: not local.alive([process])[0])

@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 from satellite_fixture import HOSTILE
 
 from dagster_slurm_components.errors import SatelliteError
-from dagster_slurm_components.hosts import satellite as code
 from dagster_slurm_components.hosts.client import FileRead
+from dagster_slurm_components.hosts.satellite.transfer import fair_shares
 
 
 def mode(path):
@@ -77,7 +77,7 @@ def test_one_long_log_starves_no_other_file(satellite, tmp_path):
     st.integers(min_value=0, max_value=20_000),
 )
 def test_shares_are_fair(wishes, total):
-    shares = code.fair_shares(wishes, total)
+    shares = fair_shares(wishes, total)
     assert sum(shares) == min(total, sum(wishes))
     assert all(0 <= share <= wish for share, wish in zip(shares, wishes, strict=True))
     unhappy = [share for share, wish in zip(shares, wishes, strict=True) if share < wish]

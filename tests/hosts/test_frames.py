@@ -6,8 +6,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from satellite_fixture import HOSTILE
 
-from dagster_slurm_components.hosts import satellite
-from dagster_slurm_components.hosts.satellite import FrameError, encode_frame, read_frame
+from dagster_slurm_components.hosts.program import BOOTSTRAP
+from dagster_slurm_components.hosts.satellite import protocol
+from dagster_slurm_components.hosts.satellite.protocol import (
+    FrameError,
+    as_text,
+    encode_frame,
+    native,
+    read_frame,
+)
 
 words = st.text(max_size=5)
 headers = st.dictionaries(words, st.integers() | st.none() | st.lists(words, max_size=3), max_size=3)
@@ -44,11 +51,11 @@ def test_a_large_length_costs_no_more_than_what_comes():
         asked.append(size)
         return b""
 
-    data = iter([(100).to_bytes(4, "big") + satellite.MAX_BLOB.to_bytes(4, "big"), b" " * 100])
+    data = iter([(100).to_bytes(4, "big") + protocol.MAX_BLOB.to_bytes(4, "big"), b" " * 100])
     with pytest.raises(FrameError, match="not JSON"):
         read_frame(lambda size: next(data, b""))
     with pytest.raises(FrameError, match="inside a frame"):
-        satellite._read_exactly(read, satellite.MAX_BLOB)
+        protocol._read_exactly(read, protocol.MAX_BLOB)
     assert max(asked) <= 1024 * 1024
 
 
@@ -60,7 +67,7 @@ def test_a_header_that_is_no_object_is_an_error(text):
 
 
 def test_too_large_a_blob_is_refused_before_it_is_sent(monkeypatch):
-    monkeypatch.setattr(satellite, "MAX_BLOB", 10)
+    monkeypatch.setattr(protocol, "MAX_BLOB", 10)
     with pytest.raises(FrameError, match="too much was asked for"):
         encode_frame({}, b"x" * 11)
 
@@ -69,15 +76,15 @@ def test_too_large_a_blob_is_refused_before_it_is_sent(monkeypatch):
 @given(st.binary())
 def test_any_bytes_survive_as_text(data):
     if b"\0" not in data:
-        assert satellite.native(satellite.as_text(data)) == data
+        assert native(as_text(data)) == data
 
 
 @pytest.mark.parametrize("name", HOSTILE)
 def test_any_name_survives_a_frame(name):
     frame = read_frame(io.BytesIO(encode_frame({"path": name})).read)
     assert frame is not None
-    assert satellite.native(frame[0]["path"]) == satellite.native(name)
+    assert native(frame[0]["path"]) == native(name)
 
 
 def test_the_bootstrap_is_free_of_what_shells_change():
-    assert not set(satellite.BOOTSTRAP) & set("'\\!$`\n")
+    assert not set(BOOTSTRAP) & set("'\\!$`\n")

@@ -8,10 +8,11 @@ import pytest
 from satellite_fixture import HOSTILE
 
 from dagster_slurm_components.errors import HostRefusedError, HostUnreachableError, SatelliteError
-from dagster_slurm_components.hosts import channel, satellite
+from dagster_slurm_components.hosts import channel
 from dagster_slurm_components.hosts.channel import Channel
 from dagster_slurm_components.hosts.client import Satellite
 from dagster_slurm_components.hosts.remote import RemoteHost
+from dagster_slurm_components.hosts.satellite import protocol, serving
 from dagster_slurm_components.hosts.subprocess_dialer import SubprocessDialer
 
 
@@ -48,7 +49,7 @@ class MemoryPipe:
 
 
 def ok(header, **result) -> bytes:
-    return satellite.encode_frame({"id": header["id"], "ok": True, "result": result})
+    return protocol.encode_frame({"id": header["id"], "ok": True, "result": result})
 
 
 class FakeDialer:
@@ -134,7 +135,7 @@ def test_a_busy_satellite_still_answers_ping(subprocess_host, tmp_path):
         try:
             slow = [pool.submit(remote.run, [*UNTIL_OPEN, str(gate)]) for _ in range(40)]
             begun = tmp_path / "gate.begun"
-            while not begun.exists() or begun.read_text().count("\n") < satellite._WORKERS:
+            while not begun.exists() or begun.read_text().count("\n") < serving._WORKERS:
                 assert not any(call.done() for call in slow)
                 time.sleep(0.02)
             subprocess_host.call("ping")
@@ -272,7 +273,7 @@ def test_close_ends_the_connection_and_a_later_call_makes_a_new_one():
 
 def test_too_large_a_call_is_refused_and_harms_nobody(subprocess_host, monkeypatch):
     subprocess_host.call("ping")
-    monkeypatch.setattr(satellite, "MAX_BLOB", 10)
+    monkeypatch.setattr(protocol, "MAX_BLOB", 10)
     with pytest.raises(SatelliteError) as caught:
         subprocess_host.call("put", {"path": "/x"}, b"x" * 11)
     assert caught.value.code == "too_large"
@@ -283,6 +284,7 @@ def test_a_fault_inside_the_satellite_is_an_answer(subprocess_host):
     with pytest.raises(SatelliteError, match="Traceback") as caught:
         subprocess_host.call("alive", {"processes": [["not a number", "x"]]})
     assert caught.value.code == "internal"
+    assert 'File "dagster_slurm_components/hosts/satellite/processes.py", line' in caught.value.message
     subprocess_host.call("ping")
 
 

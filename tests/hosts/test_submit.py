@@ -9,10 +9,14 @@ import pytest
 from satellite_fixture import HOSTILE, FakeSlurm, bundle
 
 from dagster_slurm_components.errors import SatelliteError
-from dagster_slurm_components.hosts import satellite as code
 from dagster_slurm_components.hosts.client import Satellite
 from dagster_slurm_components.hosts.local import InProcessHost
 from dagster_slurm_components.hosts.remote import RemoteHost
+from dagster_slurm_components.hosts.satellite import locks, unpacking
+from dagster_slurm_components.hosts.satellite.files import make_folder
+from dagster_slurm_components.hosts.satellite.ledger import Ledger
+from dagster_slurm_components.hosts.satellite.locks import acquire, locked
+from dagster_slurm_components.hosts.satellite.protocol import native
 from dagster_slurm_components.hosts.subprocess_dialer import SubprocessDialer
 
 BUNDLE = bundle({"job.sh": "true", "payload/train.py": "pass"}, executable=("job.sh",))
@@ -70,7 +74,7 @@ def test_without_what_it_needs_nothing_is_submitted_but_a_job_that_exists_is_fou
 def test_hostile_names_stand_in_run_directories_and_bundles(satellite, slurm, workdir, name):
     request = slurm.request(workdir, run_dir=f"{workdir}/{name}/1")
     assert satellite.submit(request, bundle({f"payload/{name}/{name}": "content"})).outcome == "submitted"
-    found = os.path.join(code.native(request.run_dir), b"payload", code.native(name), code.native(name))
+    found = os.path.join(native(request.run_dir), b"payload", native(name), native(name))
     assert Path(os.fsdecode(found)).read_text() == "content"
 
 
@@ -226,8 +230,8 @@ def test_many_at_once_make_one_job(slurm: FakeSlurm, workdir):
 
 def test_who_waits_in_vain_for_another_submission_is_told(local, slurm, workdir):
     request = slurm.request(workdir, lock_timeout=0.2)
-    code.make_folder(os.fsencode(Path(request.run_dir).parent))
-    with code.locked(os.fsencode(request.run_dir) + b".lock", 1), pytest.raises(SatelliteError) as caught:
+    make_folder(os.fsencode(Path(request.run_dir).parent))
+    with locked(os.fsencode(request.run_dir) + b".lock", 1), pytest.raises(SatelliteError) as caught:
         local.submit(request, BUNDLE)
     assert caught.value.code == "locked"
 
@@ -251,7 +255,7 @@ class TestLedger:
 
     def test_unknown_lines_are_for_later_readers(self, tmp_path):
         (tmp_path / "ledger").write_text("token=t\nfuture=1\nintent=5\njob_id=a=b\nsubmitted=6\n")
-        found = code.Ledger(os.fsencode(tmp_path))
+        found = Ledger(os.fsencode(tmp_path))
         assert (found.token, found.intent, found.job_id) == ("t", 5, "a=b")
 
 
@@ -295,7 +299,7 @@ class TestBundle:
             self.unpack(local, slurm, workdir, self.tar(tarfile.TarInfo("x"), tarfile.TarInfo("x")))
 
     def test_a_bomb_is_refused_before_it_bursts(self, local, slurm, workdir, monkeypatch):
-        monkeypatch.setattr(code, "MAX_UNPACKED", 1000)
+        monkeypatch.setattr(unpacking, "MAX_UNPACKED", 1000)
         with pytest.raises(SatelliteError, match="more than 1000 bytes"):
             self.unpack(local, slurm, workdir, bundle({"a": b"0" * 600, "b": b"0" * 600}, mode="w:gz"))
 
@@ -331,15 +335,15 @@ class TestFolderLock:
         def refuse(descriptor, operation):
             raise OSError(38, "Function not implemented")
 
-        monkeypatch.setattr(code.fcntl, "flock", refuse)
+        monkeypatch.setattr(locks.fcntl, "flock", refuse)
 
     def test_it_excludes_and_is_released(self, tmp_path):
         path = os.fsencode(tmp_path / "lock")
-        release = code.acquire(path)
+        release = acquire(path)
         assert release is not None
-        assert code.acquire(path) is None
+        assert acquire(path) is None
         release()
-        again = code.acquire(path)
+        again = acquire(path)
         assert again is not None
         again()
         assert os.listdir(tmp_path) == ["lock"]
@@ -348,45 +352,56 @@ class TestFolderLock:
         """Take a lock as another process would, and never release it."""
         path = os.fsencode(tmp_path / "lock")
         with monkeypatch.context() as patch:
-            patch.setattr(code.os, "getpid", lambda: pid)
-            patch.setattr(code, "identify", lambda pids: {pid: "1-00000000"})
-            patch.setattr(code.os, "uname", lambda: type("Uname", (), {"nodename": node}))
-            assert code.acquire(path) is not None
+            patch.setattr(locks.os, "getpid", lambda: pid)
+            patch.setattr(locks, "identify", lambda pids: {pid: "1-00000000"})
+            patch.setattr(locks.os, "uname", lambda: type("Uname", (), {"nodename": node}))
+            assert acquire(path) is not None
         return path
 
     def test_a_dead_owner_on_this_machine_loses_it_at_once(self, tmp_path, monkeypatch):
         path = self.leave(tmp_path, monkeypatch, os.uname().nodename, os.getpid())
-        release = code.acquire(path)
+        release = acquire(path)
         assert release is not None
         release()
 
     def test_an_owner_on_another_machine_keeps_it_for_a_while(self, tmp_path, monkeypatch):
         path = self.leave(tmp_path, monkeypatch, "login2", 4)
-        assert code.acquire(path) is None
-        old = time.time() - code.STALE_LOCK - 10
+        assert acquire(path) is None
+        old = time.time() - locks.STALE_LOCK - 10
         os.utime(path + b".d", (old, old))
-        assert code.acquire(path) is not None
+        assert acquire(path) is not None
+
+    def test_what_is_kept_is_touched(self, tmp_path, monkeypatch):
+        monkeypatch.setattr(locks, "_TOUCH", 0.01)
+        folder = tmp_path / "lock.d"
+        with locks.kept(os.fsencode(tmp_path / "lock"), 1):
+            os.utime(folder, (0, 0))
+            deadline = time.monotonic() + 10
+            while folder.stat().st_mtime == 0 and time.monotonic() < deadline:
+                time.sleep(0.01)
+            assert time.time() - folder.stat().st_mtime < 60
+        assert not folder.exists()
 
     def test_two_breakers_do_not_both_get_it(self, tmp_path, monkeypatch):
         path = self.leave(tmp_path, monkeypatch, os.uname().nodename, os.getpid())
-        stale = code._lock_owner(path + b".d")
-        first = code.acquire(path)
+        stale = locks._lock_owner(path + b".d")
+        first = acquire(path)
         assert first is not None
         with monkeypatch.context() as patch:  # a second breaker that still sees the old owner
-            patch.setattr(code, "_lock_owner", lambda path: stale)
-            code._break_abandoned(path + b".d")
-        assert code.acquire(path) is None
+            patch.setattr(locks, "_lock_owner", lambda path: stale)
+            locks._break_abandoned(path + b".d")
+        assert acquire(path) is None
         first()
 
     def test_a_late_owner_does_not_release_its_successors_lock(self, tmp_path, monkeypatch):
         path = os.fsencode(tmp_path / "lock")
-        late = code.acquire(path)
+        late = acquire(path)
         assert late is not None
         os.rename(path + b".d", path + b".gone")
-        successor = code.acquire(path)
+        successor = acquire(path)
         assert successor is not None
         late()
-        assert code.acquire(path) is None
+        assert acquire(path) is None
         successor()
 
     def test_submissions_are_one_under_it(self, local, slurm, workdir):

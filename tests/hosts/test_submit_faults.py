@@ -11,9 +11,10 @@ import pytest
 from satellite_fixture import bundle
 
 from dagster_slurm_components.errors import HostUnreachableError
-from dagster_slurm_components.hosts import satellite as code
 from dagster_slurm_components.hosts.client import Process, Satellite, SubmitRequest
 from dagster_slurm_components.hosts.remote import RemoteHost
+from dagster_slurm_components.hosts.satellite.processes import identify
+from dagster_slurm_components.hosts.satellite.protocol import encode_frame
 from dagster_slurm_components.hosts.subprocess_dialer import SubprocessDialer, SubprocessPipe
 
 DRIVER = Path(__file__).with_name("submit_faults_driver.py")
@@ -89,7 +90,7 @@ def test_a_closed_connection_lets_the_submission_finish_its_ledger(slurm, workdi
     pipe = dialer.dial()
     request = slurm.request(workdir)
     params = {**vars(request)}
-    pipe.write(code.encode_frame({"id": 1, "op": "submit", "params": params}, bundle({"job.sh": "x"})))
+    pipe.write(encode_frame({"id": 1, "op": "submit", "params": params}, bundle({"job.sh": "x"})))
     wait_for(slurm.folder / "asked")
     dialer.pipe._stdin.close()
     (slurm.folder / "go").touch()
@@ -109,7 +110,7 @@ def test_a_process_whose_starter_died_before_the_word_never_runs(local, workdir)
     orphan = subprocess.Popen(
         ["sleep", "0.3"]
     )  # stands for the process at its gate, which is about to give up
-    mark = code.identify([orphan.pid])[orphan.pid]
+    mark = identify([orphan.pid])[orphan.pid]
     Path(request.run_dir).mkdir(parents=True)
     (Path(request.run_dir) / "ledger").write_text(f"token=t\nintent=1\njob_id={orphan.pid}:{mark}\n")
     thread = threading.Thread(target=orphan.wait)

@@ -17,7 +17,7 @@ from project_fixture import Project
 
 from dagster_slurm_components import cluster as slurm
 from dagster_slurm_components.cli.main import main
-from dagster_slurm_components.hosts.satellite import identify
+from dagster_slurm_components.hosts.satellite.processes import identify
 from dagster_slurm_components.jobs.look import parse_ledger
 from dagster_slurm_components.pipes import guard
 

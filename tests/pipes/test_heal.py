@@ -14,7 +14,7 @@ import dagster as dg
 import pytest
 from dagster._core.test_utils import create_run_for_test
 
-from dagster_slurm_components.hosts.satellite import identify
+from dagster_slurm_components.hosts.satellite.processes import identify
 from dagster_slurm_components.jobs.model import JobIdentity
 from dagster_slurm_components.pipes import launches
 from dagster_slurm_components.pipes.heal import (

@@ -61,7 +61,7 @@ def test_what_slurm_says_of_a_large_cluster() -> None:
 
 def test_a_host_without_slurm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "/nowhere")
-    monkeypatch.setattr("dagster_slurm_components.hosts.satellite._login_found", [{}])
+    monkeypatch.setattr("dagster_slurm_components.hosts.satellite.commands._login_found", [{}])
     with pytest.raises(DagsterSlurmError, match="Slurm does not answer"):
         draft_site(LoadedProfile("x", Profile(), (), tmp_path))
 

@@ -1,7 +1,7 @@
 """The builder: makes, checks, lists and removes environments on a host. Standard library only, Python 3.6 or newer.
 
-Its modules are sent along with each order and live there for one action, in memory (``loader``). It is told what to run
-as argument lists; nothing is a shell text.
+Its modules are sent along with each order and live there for one action, in memory (``hosts/program.py``). It is told
+what to run as argument lists; nothing is a shell text. Of the satellite it takes the locks.
 
 Folders below the profile's workdir::
 

@@ -8,8 +8,8 @@ import time
 from typing import Optional
 
 from dagster_slurm_components.environments.host.files import Json, remove_tree
-from dagster_slurm_components.environments.host.locks import locked
 from dagster_slurm_components.environments.host.make import make
+from dagster_slurm_components.hosts.satellite.locks import kept
 
 
 def ready(folder: str) -> Optional[Json]:
@@ -22,13 +22,18 @@ def ready(folder: str) -> Optional[Json]:
         return None
 
 
+def lock_of(envs: str, key: str) -> bytes:
+    """Return the lock under which an environment is made or put away."""
+    return os.fsencode(os.path.join(envs, ".lock-" + key))
+
+
 def build(order: Json) -> Json:
     """Make an environment, unless it is there; of all that want it at once one makes it."""
     envs = os.path.join(order["workdir"], "envs")
     target = os.path.join(envs, order["key"])
     os.makedirs(envs, 0o700, exist_ok=True)
     began = time.time()
-    with locked(os.path.join(envs, ".lock-" + order["key"]), order["patience"]):
+    with kept(lock_of(envs, order["key"]), order["patience"]):
         manifest = ready(target)
         if manifest is not None and not order.get("rebuild"):
             for artifact in order["artifacts"]:  # sent though another machine had sent it just now

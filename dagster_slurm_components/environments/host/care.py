@@ -6,10 +6,10 @@ import os
 import time
 from typing import Dict, Iterator, List, Tuple
 
-from dagster_slurm_components.environments.host.build import put_away, ready
+from dagster_slurm_components.environments.host.build import lock_of, put_away, ready
 from dagster_slurm_components.environments.host.files import Json, Problem, hash_of, remove_tree, size_of
-from dagster_slurm_components.environments.host.locks import take
 from dagster_slurm_components.environments.host.make import check
+from dagster_slurm_components.hosts.satellite.locks import acquire
 
 _DAY = 86400.0
 
@@ -110,7 +110,7 @@ def prune(order: Json) -> Json:
 def take_away(workdir: str, key: str) -> bool:
     """Remove an environment in two steps: out of sight at once, then its files."""
     envs = os.path.join(workdir, "envs")
-    release = take(os.path.join(envs, ".lock-" + key))
+    release = acquire(lock_of(envs, key))
     if release is None:
         return False
     try:

@@ -1,6 +1,9 @@
 """What the builder can be asked to do."""
 
 import errno
+import json
+import os
+import sys
 from typing import Callable, Dict
 
 from dagster_slurm_components.environments.host.build import build
@@ -8,6 +11,7 @@ from dagster_slurm_components.environments.host.care import prune, show, verify
 from dagster_slurm_components.environments.host.files import Json, Problem
 from dagster_slurm_components.environments.host.probe import probe
 from dagster_slurm_components.environments.host.store import fetch
+from dagster_slurm_components.hosts.satellite.protocol import Failure
 
 ACTIONS: Dict[str, Callable[[Json], Json]] = {
     "probe": probe,
@@ -21,13 +25,22 @@ ACTIONS: Dict[str, Callable[[Json], Json]] = {
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
-def main(action: str, order: Json) -> Json:
+def answer(action: str, order: Json) -> Json:
     """Do one action; whatever goes wrong is an answer as well."""
     try:
         return {"ok": True, "result": ACTIONS[action](order)}
     except Problem as problem:
         return {"ok": False, "code": problem.code, "message": problem.message, "detail": problem.detail}
+    except Failure as failure:  # of a lock
+        return {"ok": False, "code": failure.code, "message": failure.message, "detail": []}
     except OSError as error:
         code = "disk_full" if error.errno in _FULL else "failed"
         message = "%s: %s" % (error.filename, error.strerror)
         return {"ok": False, "code": code, "message": message, "detail": []}
+
+
+def main() -> None:
+    """Read one JSON object, ``action`` and ``order``, from standard input, and print one."""
+    os.umask(0o077)
+    asked = json.loads(sys.stdin.buffer.read().decode("utf-8"))
+    print(json.dumps(answer(asked["action"], asked["order"])))  # noqa: T201

@@ -7,7 +7,7 @@ import socket
 from collections.abc import Mapping
 from typing import Any
 
-from dagster_slurm_components.hosts import satellite
+from dagster_slurm_components.hosts.satellite.protocol import FrameError, encode_frame, read_frame
 
 
 class SocketPipe:
@@ -32,7 +32,7 @@ class SocketPipe:
 
     def say(self, header: Mapping[str, Any]) -> None:
         """Send one frame without a blob."""
-        self.write(satellite.encode_frame(dict(header)))
+        self.write(encode_frame(dict(header)))
 
     def hear(self) -> dict[str, Any]:
         """Return the next frame's header.
@@ -41,8 +41,8 @@ class SocketPipe:
             OSError: The other side has ended.
         """
         try:
-            frame = satellite.read_frame(self.read)
-        except satellite.FrameError as error:
+            frame = read_frame(self.read)
+        except FrameError as error:
             raise ConnectionResetError(str(error)) from error
         if frame is None:
             raise ConnectionResetError("the other side ended")

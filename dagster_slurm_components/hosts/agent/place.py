@@ -9,7 +9,8 @@ from functools import cache
 from pathlib import Path
 
 from dagster_slurm_components.errors import HostRefusedError
-from dagster_slurm_components.hosts import bootstrap, satellite
+from dagster_slurm_components.hosts import bootstrap
+from dagster_slurm_components.hosts.satellite.protocol import VERSION
 
 SWITCH = "DAGSTER_SLURM_AGENT"
 """Set to ``off``, each process dials by itself: for containers that live as long as one step."""
@@ -24,7 +25,7 @@ _PROTOCOL = 1
 def version() -> str:
     """Return what both ends must have in common: this protocol, and the satellite behind it."""
     content = hashlib.sha256(bootstrap.source()).hexdigest()[:12]
-    return f"{_PROTOCOL}.{satellite.VERSION}.{content}"
+    return f"{_PROTOCOL}.{VERSION}.{content}"
 
 
 def wanted() -> bool:

@@ -21,11 +21,12 @@ from dagster_slurm_components.errors import (
     HostRefusedError,
     HostUnreachableError,
 )
-from dagster_slurm_components.hosts import satellite, wire
+from dagster_slurm_components.hosts import wire
 from dagster_slurm_components.hosts.agent import place
 from dagster_slurm_components.hosts.agent.pipes import SocketPipe
 from dagster_slurm_components.hosts.agent.shared import SharedHost
 from dagster_slurm_components.hosts.answers import Prompt
+from dagster_slurm_components.hosts.satellite.protocol import FrameError, encode_frame, read_frame
 from dagster_slurm_components.spec.hosts import SshHost
 
 IDLE = 900.0
@@ -179,8 +180,8 @@ class Agent:
         pipe.say({"ok": True})
         while True:
             try:
-                frame = satellite.read_frame(pipe.read)
-            except satellite.FrameError:
+                frame = read_frame(pipe.read)
+            except FrameError:
                 return  # the client ended within a frame
             if frame is None:
                 return
@@ -216,9 +217,9 @@ def _reply(shared: SharedHost, request: dict[str, Any], blob: bytes) -> bytes:
     number = {"id": request.get("id")}
     try:
         reply = shared.call(request["op"], request["params"], blob, float(request["timeout"]))
-        return satellite.encode_frame({**number, "ok": True, "result": dict(reply.result)}, reply.blob)
+        return encode_frame({**number, "ok": True, "result": dict(reply.result)}, reply.blob)
     except HostError as error:
-        return satellite.encode_frame({**number, **wire.failure(error)})
+        return encode_frame({**number, **wire.failure(error)})
     except (KeyError, TypeError, ValueError) as error:
         wrong = HostRefusedError(f"the agent can't read the call: {error!r}")
-        return satellite.encode_frame({**number, **wire.failure(wrong)})
+        return encode_frame({**number, **wire.failure(wrong)})

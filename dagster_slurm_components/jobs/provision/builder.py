@@ -11,16 +11,16 @@ from typing import Any
 
 from dagster_slurm_components.environments.base import Activation
 from dagster_slurm_components.environments.plan import verify_program
-from dagster_slurm_components.hosts import satellite as protocol
 from dagster_slurm_components.hosts.client import Satellite
+from dagster_slurm_components.hosts.program import BOOTSTRAP, program
 from dagster_slurm_components.jobs.provision.errors import EnvironmentFailedError
 
 _SHORT = 120.0
 LONGEST_BUILD = 4 * 3600.0
 """Seconds that a build, and the wait for somebody else's build, may take."""
 
-MODULES = ("files", "locks", "commands", "probe", "store", "squash", "make", "build", "care", "program")
-"""The builder's modules, each after those it imports; the last one takes the order."""
+PROGRAM = "dagster_slurm_components.environments.host.program"
+"""What takes the order."""
 
 _HINTS = {
     "tampered": "Run it again: the file is sent anew. If it happens again, who else writes there?",
@@ -36,13 +36,6 @@ _HINTS = {
 def _text(*names: str) -> str:
     root = resource_files(__package__.rpartition(".")[0].rpartition(".")[0])
     return root.joinpath("environments", *names).read_text("utf-8")
-
-
-@cache
-def modules() -> list[tuple[str, str]]:
-    """Return name and text of the builder's modules, each after those it imports."""
-    package = f"{__package__.partition('.')[0]}.environments.host"
-    return [(f"{package}.{name}", _text("host", f"{name}.py")) for name in MODULES]
 
 
 def check_order(mode: str) -> dict[str, Any]:
@@ -77,11 +70,11 @@ class Builder:
             EnvironmentFailedError: What the builder says.
             HostError: The host is lost or refuses.
         """
-        loader = _text("host", "loader.py").encode()
-        told = {"modules": modules(), "action": action, "order": {"workdir": self.workdir, **order}}
+        builder = program(PROGRAM)
+        told = {"action": action, "order": {"workdir": self.workdir, **order}}
         python = self.satellite.hello().executable
-        argv = [python, "-I", "-c", protocol.BOOTSTRAP, str(len(loader))]
-        done = self.satellite.run(argv, input=loader + json.dumps(told).encode(), timeout=timeout)
+        argv = [python, "-I", "-c", BOOTSTRAP, str(len(builder))]
+        done = self.satellite.run(argv, input=builder + json.dumps(told).encode(), timeout=timeout)
         where = self.satellite.host.name
         try:
             answer = json.loads(done.stdout.decode("utf-8").strip().splitlines()[-1])

@@ -1,0 +1,24 @@
+"""The satellite: runs on a host and does everything there. Standard library only, Python 3.6 or newer.
+
+Over a connection its modules are sent as one text (``hosts/program.py``), answer requests on standard input and output,
+and end when their input closes (``serving``). For the local host the same functions run in-process (``operations``);
+therefore only ``serving.main`` touches the process's own environment, working folder, umask and standard streams.
+
+Each imports from those above it alone:
+
+* ``protocol``: frames, and what requests and replies are made of
+* ``files``: whole or not at all
+* ``commands``: run with a time limit
+* ``processes``: whether they live
+* ``locks``: for all processes of all machines
+* ``transfer``: files on request
+* ``queries``: commands on request, within a budget, and shared answers
+* ``ledger``, ``unpacking``, ``starting``, ``places``, ``submission``: one job, however often it is sent
+* ``operations``: what can be asked
+* ``serving``: requests and replies over a stream
+
+Paths and arguments come as JSON text and are used as bytes (UTF-8, undecodable bytes as surrogates): the file
+system encoding of an old Python in the C locale must not decide what a file is called.
+
+Times are seconds; points in time are epochs of this machine's clock. Files are made 0600 and folders 0700.
+"""

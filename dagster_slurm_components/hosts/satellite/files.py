@@ -1,0 +1,79 @@
+"""Folders and files as everything here makes and removes them: whole or not at all, and closed to others."""
+
+import base64
+import contextlib
+import os
+import shutil
+import stat
+
+
+def make_folder(path: bytes) -> None:
+    """Make a folder and its missing parents, 0700 (os.makedirs gives parents the umask's mode)."""
+    try:
+        _make_one_folder(path)
+    except FileNotFoundError:
+        parent = os.path.dirname(path)
+        if parent == path:
+            raise
+        make_folder(parent)
+        # Once, for some file systems (/proc) say so even when the parent is there.
+        _make_one_folder(path)
+
+
+def _make_one_folder(path: bytes) -> None:
+    try:
+        os.mkdir(path, 0o700)
+    except FileExistsError:
+        if not os.path.isdir(path):
+            raise
+
+
+def write_all(descriptor: int, data: bytes) -> None:
+    """Write all of ``data``."""
+    view = memoryview(data)
+    while view:
+        view = view[os.write(descriptor, view) :]
+
+
+def temporary_name(path: bytes) -> bytes:
+    """Return a name beside ``path`` that nobody else uses."""
+    return path + b".tmp-" + base64.b16encode(os.urandom(8)).lower()
+
+
+def write_atomically(path: bytes, data: bytes, mode: int = 0o600) -> None:
+    """Publish a file whole or not at all."""
+    temporary = temporary_name(path)
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
+    try:
+        try:
+            write_all(descriptor, data)
+            os.fchmod(descriptor, mode)
+        finally:
+            os.close(descriptor)
+        os.rename(temporary, path)
+    except OSError:
+        with contextlib.suppress(OSError):
+            os.unlink(temporary)
+        raise
+
+
+def remove_tree(path: bytes) -> None:
+    """Remove a file, a link (not what it points to) or a folder; nothing there is fine."""
+    try:
+        mode = os.lstat(path).st_mode
+    except FileNotFoundError:
+        return
+    if not stat.S_ISDIR(mode):
+        os.unlink(path)
+        return
+    try:
+        shutil.rmtree(path)
+    except PermissionError:
+        # Packages and payloads may leave folders without write permission.
+        os.chmod(path, 0o700)
+        for folder, names, _ in os.walk(path):
+            for name in names:
+                inner = os.path.join(folder, name)
+                if not os.path.islink(inner):
+                    os.chmod(inner, 0o700)
+        shutil.rmtree(path)

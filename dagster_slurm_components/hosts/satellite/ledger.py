@@ -1,0 +1,68 @@
+"""The ledger of a run directory."""
+
+import os
+from typing import Optional, Tuple
+
+from dagster_slurm_components.hosts.satellite.files import write_all
+from dagster_slurm_components.hosts.satellite.protocol import Failure, as_text
+
+
+class Ledger:
+    """The file that proves whether, and as what job, a run directory was submitted.
+
+    Lines ``KEY=VALUE``, only ever appended:
+
+    * ``token``: the mark that the job carries in its name
+    * ``intent``: epoch; from here on a job may exist
+    * ``job_id``: it does
+    * ``rejected``, ``void``: epoch; the last intent made no job (refused, or the process never ran)
+    * ``released``: pid; written by the started process itself just before it becomes the job
+    * ``adopted``, ``submitted``: epoch; for the reader
+    """
+
+    def __init__(self, folder: bytes) -> None:
+        self.path = os.path.join(folder, b"ledger")
+        self.token: Optional[str] = None
+        self.intent: Optional[int] = None
+        self.job_id: Optional[str] = None
+        self.released = False
+        try:
+            with open(self.path, "rb") as file:
+                lines = file.read().decode("utf-8", "surrogateescape").split("\n")[:-1]
+        except (FileNotFoundError, NotADirectoryError):
+            lines = []
+        for number, line in enumerate(lines, 1):
+            name, _, value = line.partition("=")
+            try:
+                self._apply(name, value)
+            except ValueError:
+                raise Failure("bad_ledger", f"{as_text(self.path)}:{number}: can't read {line!r}") from None
+
+    def _apply(self, name: str, value: str) -> None:
+        if name == "token":
+            self.token = value
+        elif name == "intent":
+            self.intent, self.job_id, self.released = int(value), None, False
+        elif name == "job_id":
+            self.job_id = value
+        elif name in ("rejected", "void"):
+            self.intent, self.job_id, self.released = None, None, False
+        elif name == "released":
+            self.released = True
+
+    def append(self, *lines: Tuple[str, object]) -> None:
+        """Add lines, on disk when this returns."""
+        text = "".join(f"{name}={value}\n" for name, value in lines)
+        descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600)
+        try:
+            # A machine's crash may have torn the last line, and a torn job id is a wrong one.
+            size = os.fstat(descriptor).st_size
+            tail = os.pread(descriptor, 4096, max(0, size - 4096))
+            if tail and not tail.endswith(b"\n"):
+                os.ftruncate(descriptor, size - len(tail) + tail.rfind(b"\n") + 1)
+            write_all(descriptor, text.encode("utf-8", "surrogateescape"))
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+        for name, value in lines:
+            self._apply(name, str(value))

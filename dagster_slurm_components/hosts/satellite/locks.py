@@ -1,0 +1,131 @@
+"""Locks for all processes of all machines that see a file: by flock, and where that does not work by a folder."""
+
+import base64
+import contextlib
+import errno
+import fcntl
+import json
+import os
+import shutil
+import threading
+import time
+from typing import Callable, Iterator, Optional
+
+from dagster_slurm_components.hosts.satellite.files import write_atomically
+from dagster_slurm_components.hosts.satellite.processes import identify
+from dagster_slurm_components.hosts.satellite.protocol import Failure, Result, as_text
+
+_NO_FLOCK = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP)
+STALE_LOCK = 900.0
+"""Seconds after which a folder lock taken on another machine counts as abandoned; no call lasts that long.
+
+What lasts longer is done under ``kept``.
+"""
+_TOUCH = 60.0
+
+
+def acquire(path: bytes) -> Optional[Callable[[], None]]:
+    """Take the lock file at ``path`` now; return what releases it, or None while somebody else holds it."""
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        os.close(descriptor)
+        if error.errno in _NO_FLOCK:  # Lustre mounted without -o flock, some NFS
+            return _acquire_folder(path + b".d")
+        if error.errno in (errno.EWOULDBLOCK, errno.EACCES, errno.EINTR):
+            return None
+        raise
+    return lambda: os.close(descriptor)
+
+
+def _acquire_folder(path: bytes) -> Optional[Callable[[], None]]:
+    # A folder that holds its owner's name is prepared aside and renamed into place: renaming onto a folder
+    # that is not empty fails everywhere, so the lock and the knowledge of its owner appear in one step.
+    token = base64.b16encode(os.urandom(8)).decode().lower()
+    prepared = path + b"." + token.encode()
+    pid = os.getpid()
+    owner = {"token": token, "node": os.uname().nodename, "pid": pid, "start": identify([pid]).get(pid)}
+    os.mkdir(prepared, 0o700)
+    write_atomically(os.path.join(prepared, b"owner"), json.dumps(owner).encode())
+    if not _rename_new(prepared, path):
+        _break_abandoned(path)
+        if not _rename_new(prepared, path):
+            shutil.rmtree(prepared)
+            return None
+
+    def release() -> None:
+        if _lock_owner(path).get("token") == token:  # else it was taken for abandoned
+            os.rename(path, prepared)
+            shutil.rmtree(prepared)
+
+    return release
+
+
+def _lock_owner(path: bytes) -> Result:
+    try:
+        with open(os.path.join(path, b"owner"), "rb") as file:
+            owner: Result = json.loads(file.read().decode())
+            return owner
+    except FileNotFoundError:
+        return {}
+
+
+def _rename_new(source: bytes, target: bytes) -> bool:
+    try:
+        os.rename(source, target)
+    except OSError as error:
+        if error.errno in (errno.ENOTEMPTY, errno.EEXIST):
+            return False
+        raise
+    return True
+
+
+def _break_abandoned(path: bytes) -> None:
+    owner = _lock_owner(path)
+    with contextlib.suppress(FileNotFoundError, KeyError):  # released meanwhile
+        if owner["node"] == os.uname().nodename:
+            abandoned = identify([owner["pid"]]).get(owner["pid"]) != owner["start"]
+        else:
+            abandoned = time.time() - os.stat(path).st_mtime > STALE_LOCK
+        if abandoned:
+            # Named after the owner and kept: a second breaker that saw the same owner finds the name taken,
+            # and can't move away the lock that the first breaker has taken since.
+            _rename_new(path, path + b".abandoned-" + owner["token"].encode())
+
+
+@contextlib.contextmanager
+def locked(path: bytes, timeout: float, pause: float = 0.05) -> Iterator[None]:
+    """Hold the lock file at ``path``."""
+    deadline = time.monotonic() + timeout
+    release = acquire(path)
+    while release is None:
+        if time.monotonic() > deadline:
+            raise Failure("locked", f"{as_text(path)} stayed locked for {timeout:g} s")
+        time.sleep(pause)
+        release = acquire(path)
+    try:
+        yield
+    finally:
+        release()
+
+
+@contextlib.contextmanager
+def kept(path: bytes, timeout: float) -> Iterator[None]:
+    """Hold the lock file at ``path`` for however long it takes: a folder lock is touched again and again.
+
+    Who waits that long asks less often: a try at a folder lock is half a dozen requests to the file system.
+    """
+    with locked(path, timeout, pause=0.5):
+        done = threading.Event()
+
+        def touch() -> None:
+            while not done.wait(_TOUCH):
+                with contextlib.suppress(OSError):  # there is a folder only where flock does not work
+                    os.utime(path + b".d")
+
+        threading.Thread(target=touch, name="keeps a lock", daemon=True).start()
+        try:
+            yield
+        finally:
+            done.set()

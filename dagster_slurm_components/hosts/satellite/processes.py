@@ -1,0 +1,88 @@
+"""Processes of this machine: whether they live, and signals to them.
+
+A process is [pid, start]. The start (the kernel's ticks and boot, or what ps says where there is no /proc)
+tells it from a later process that got the same number.
+"""
+
+import contextlib
+import os
+import signal
+from typing import Dict, List, Optional, Sequence, Tuple
+
+from dagster_slurm_components.hosts.satellite.commands import command_environment, execute
+from dagster_slurm_components.hosts.satellite.protocol import Failure, Result
+
+_HAS_PROC = os.path.exists("/proc/self/stat")
+
+
+def identify(pids: Sequence[int]) -> Dict[int, str]:
+    """Return the start of each process that exists; a zombie does not."""
+    if _HAS_PROC:
+        with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
+            boot = file.read()[:8]
+        starts = {pid: _start_in_proc(pid, boot) for pid in pids}
+        return {pid: start for pid, start in starts.items() if start is not None}
+    return _starts_by_ps(pids)
+
+
+def _start_in_proc(pid: int, boot: str) -> Optional[str]:
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            # The program's name, in parentheses, may hold anything: count from its end.
+            fields = file.read().rpartition(b")")[2].split()
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+    if fields[0] in (b"Z", b"X"):
+        return None
+    return f"{fields[19].decode()}-{boot}"
+
+
+def _starts_by_ps(pids: Sequence[int]) -> Dict[int, str]:
+    if not pids:
+        return {}
+    listed = ",".join(str(pid) for pid in pids).encode()
+    environment = command_environment()
+    environment[b"TZ"] = b"UTC0"  # lstart is a local time
+    done = execute([b"ps", b"-o", b"pid=,state=,lstart=", b"-p", listed], environment)
+    rows = [line.split() for line in done.stdout.decode("ascii", "replace").splitlines()]
+    return {int(row[0]): "_".join(row[2:]) for row in rows if len(row) > 2 and not row[1].startswith("Z")}
+
+
+def alive(blob: bytes, processes: Sequence[Tuple[int, str]]) -> Tuple[Result, bytes]:
+    """Return ``alive``: whether each process still runs."""
+    starts = identify([int(pid) for pid, _ in processes])
+    return {"alive": [starts.get(int(pid)) == start for pid, start in processes]}, b""
+
+
+def kill(blob: bytes, process: Tuple[int, str], name: str) -> Tuple[Result, bytes]:
+    """Send a signal (``TERM``) to a started process; return whether it was still there as ``sent``.
+
+    The process gets it for its group and hands it on as it sees fit. KILL can't be handed on, so it goes to
+    every process of the session.
+    """
+    number = getattr(signal, "SIG" + name, None)
+    if not isinstance(number, signal.Signals):
+        raise Failure("bad_request", f"there is no signal {name!r}")
+    pid, start = int(process[0]), process[1]
+    if identify([pid]).get(pid) != start:
+        return {"sent": False}, b""
+    for member in _session(pid) if number == signal.SIGKILL else []:
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.kill(member, number)
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(pid, number)
+    return {"sent": True}, b""
+
+
+def _session(leader: int) -> List[int]:
+    if _HAS_PROC:
+        pids = [int(name) for name in os.listdir("/proc") if name.isdigit()]
+    else:
+        done = execute([b"ps", b"-A", b"-o", b"pid="], command_environment())
+        pids = [int(word) for word in done.stdout.split()]
+    members = []
+    for pid in pids:
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            if pid != leader and os.getsid(pid) == leader:
+                members.append(pid)
+    return members

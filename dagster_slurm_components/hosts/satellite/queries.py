@@ -1,0 +1,148 @@
+"""Commands on request: within a budget of queries, and one answer for all who ask the same."""
+
+import contextlib
+import json
+import os
+import re
+import time
+from typing import Dict, List, Optional, Sequence, Tuple
+
+from dagster_slurm_components.hosts.satellite.commands import execute, locate
+from dagster_slurm_components.hosts.satellite.files import make_folder, write_atomically
+from dagster_slurm_components.hosts.satellite.locks import acquire, locked
+from dagster_slurm_components.hosts.satellite.protocol import Failure, Result, as_text, native
+
+SNAPSHOT_CAP = 128 * 1024 * 1024
+
+
+def run(
+    blob: bytes,
+    argv: Sequence[str],
+    cwd: Optional[str] = None,
+    env: Optional[Dict[str, str]] = None,
+    command_timeout: float = 60.0,
+    budget: Optional[Result] = None,
+) -> Tuple[Result, bytes]:
+    """Run a command with the blob as its input; with a ``budget`` (``spend``) only if that allows it.
+
+    Returns:
+        ``returncode``, ``timed_out``, ``truncated``, and the lengths ``stdout`` and ``stderr`` of what lies
+        one after the other in the blob.
+    """
+    spend(budget)
+    command, environment = locate([native(word) for word in argv])
+    environment.update({native(name): native(value) for name, value in (env or {}).items()})
+    done = execute(command, environment, None if cwd is None else native(cwd), blob, command_timeout)
+    return {
+        "returncode": done.returncode,
+        "timed_out": done.timed_out,
+        "truncated": done.truncated,
+        "stdout": len(done.stdout),
+        "stderr": len(done.stderr),
+    }, done.stdout + done.stderr
+
+
+def spend(budget: Optional[Result]) -> None:
+    """Take one query from a budget; fail with ``over_budget`` when it is used up.
+
+    A token bucket in a file: whoever names the same file, in any process on any machine, shares it.
+
+    Args:
+        budget: ``path``, ``per_minute`` (queries that refill it) and ``burst`` (the most it holds; it begins
+            full), or nothing.
+    """
+    if budget is None:
+        return
+    path, burst = native(budget["path"]), float(budget["burst"])
+    make_folder(os.path.dirname(path))
+    with locked(path + b".lock", 10.0):
+        now = time.time()
+        tokens, filled = burst, now
+        with contextlib.suppress(FileNotFoundError, ValueError), open(path, "rb") as file:
+            tokens, filled = json.loads(file.read().decode("ascii"))
+        # max(): a clock that was set back refills nothing.
+        tokens = min(burst, tokens + max(0.0, now - filled) * float(budget["per_minute"]) / 60.0)
+        granted = tokens >= 1.0
+        write_atomically(path, json.dumps([tokens - granted, now]).encode("ascii"))
+    if not granted:
+        raise Failure("over_budget", f"the budget of Slurm queries in {budget['path']} is used up for now")
+
+
+def snapshot(
+    blob: bytes,
+    path: str,
+    argv: Sequence[str],
+    max_age: float,
+    query_timeout: float,
+    budget: Optional[Result] = None,
+) -> Tuple[Result, bytes]:
+    """Run a query unless the file at ``path`` holds a younger answer to it; share the answer there.
+
+    A query that is run counts against the ``budget`` (``spend``), a shared answer does not.
+
+    All processes on all machines that name the same file share one answer. Failures are shared as well: a
+    broken controller must not be asked again by everyone in turn.
+
+    Returns:
+        ``returncode``, ``stdout``, ``stderr``, ``timed_out``, ``taken`` (epoch) and ``fresh`` (this call made
+        it).
+    """
+    target = native(path)
+    make_folder(os.path.dirname(target))
+    deadline = time.monotonic() + query_timeout
+    while True:
+        stored = _stored_snapshot(target, argv, max_age)
+        if stored is not None:
+            return dict(stored, fresh=False), b""
+        release = acquire(target + b".lock")
+        if release is not None:
+            try:
+                # Asked again under the lock: the holder before us may have published just now.
+                stored = _stored_snapshot(target, argv, max_age)
+                if stored is not None:
+                    return dict(stored, fresh=False), b""
+                spend(budget)
+                return dict(_take_snapshot(target, argv, query_timeout), fresh=True), b""
+            finally:
+                release()
+        if time.monotonic() > deadline:
+            raise Failure("locked", f"somebody else's query for {path} did not end in {query_timeout:g} s")
+        time.sleep(0.02)
+
+
+def _stored_snapshot(path: bytes, argv: Sequence[str], max_age: float) -> Optional[Result]:
+    try:
+        with open(path, "rb") as file:
+            stored = json.loads(file.read().decode("ascii"))
+    except FileNotFoundError:
+        return None
+    # abs(): an answer from the future means that a clock was set back, or that two login nodes differ.
+    if stored.pop("argv") != list(argv) or abs(time.time() - stored["taken"]) > max_age:
+        return None
+    stored.pop("asked", None)
+    return dict(stored)
+
+
+def _take_snapshot(path: bytes, argv: Sequence[str], timeout: float) -> Result:
+    command, environment = locate([native(word) for word in argv])
+    asked = time.time()
+    done = execute(command, environment, timeout=timeout, cap=SNAPSHOT_CAP)
+    if done.truncated:
+        # A cut queue would make its missing jobs look vanished.
+        raise Failure("output_too_long", f"{argv[0]} printed more than {SNAPSHOT_CAP} bytes")
+    taken = {
+        "returncode": done.returncode,
+        "stdout": as_text(done.stdout),
+        "stderr": as_text(done.stderr),
+        "timed_out": done.timed_out,
+        "taken": time.time(),
+    }
+    # When it was asked, too: a job submitted while the query ran need not be in it.
+    write_atomically(path, json.dumps(dict(taken, argv=list(argv), asked=asked)).encode("ascii"))
+    return taken
+
+
+def ids_in(pattern: str, output: bytes) -> List[str]:
+    """Return the group 1 of a regular expression in each line of an output, each once."""
+    matches = [re.search(pattern, line) for line in as_text(output).splitlines()]
+    return list(dict.fromkeys(match.group(1) for match in matches if match))

@@ -1,0 +1,147 @@
+"""Files on request: read from offsets, written whole or in pieces, removed; folders made, disks measured."""
+
+import errno
+import os
+import stat
+from typing import Any, List, Optional, Sequence, Tuple
+
+from dagster_slurm_components.hosts.satellite.files import (
+    make_folder,
+    remove_tree,
+    write_all,
+    write_atomically,
+)
+from dagster_slurm_components.hosts.satellite.protocol import Failure, Result, native
+
+
+def read(blob: bytes, files: Sequence[Sequence[Any]], total: int = 16 * 1024 * 1024) -> Tuple[Result, bytes]:
+    """Read many files from offsets; what a file lacks or refuses is its own status, never the call's error.
+
+    Args:
+        blob: Not used.
+        files: ``[path, offset, limit]`` each.
+        total: Most bytes of the answer. Shared fairly (``fair_shares``): one endless log can't starve another
+            job's messages.
+
+    Returns:
+        ``files``: ``[status, size, inode, mtime, n]`` each, with ``n`` bytes in the blob, in order. The
+        status is ``ok``, ``missing`` or the reason.
+    """
+    if total < len(files):
+        raise Failure("bad_request", f"a total of {total} bytes is too little for {len(files)} files")
+    paths = [native(path) for path, _, _ in files]
+    rows = [_look(path) for path in paths]
+    wishes = [
+        max(0, min(int(limit), row[1] - int(offset))) if row[0] == "ok" else 0
+        for row, (_, offset, limit) in zip(rows, files)
+    ]
+    pieces: List[bytes] = []
+    for number, share in enumerate(fair_shares(wishes, total)):
+        data = b""
+        if share:
+            rows[number], data = _read_piece(paths[number], int(files[number][1]), share)
+        rows[number].append(len(data))
+        pieces.append(data)
+    return {"files": rows}, b"".join(pieces)
+
+
+def fair_shares(wishes: Sequence[int], total: int) -> List[int]:
+    """Divide ``total`` equally, but give nobody more than wished: what is left over goes to the others."""
+    shares = [0] * len(wishes)
+    left = total
+    order = sorted(range(len(wishes)), key=lambda number: wishes[number])
+    for position, number in enumerate(order):
+        shares[number] = min(wishes[number], left // (len(order) - position))
+        left -= shares[number]
+    return shares
+
+
+def _open_regular(path: bytes) -> Tuple[int, os.stat_result]:
+    # Opened, not only stat'ed: opening is what makes an NFS client ask the server again. Not waiting for a
+    # writer, should a named pipe lie there.
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    found = os.fstat(descriptor)
+    if not stat.S_ISREG(found.st_mode):
+        os.close(descriptor)
+        raise OSError(errno.EINVAL, "not a regular file")
+    return descriptor, found
+
+
+def _look(path: bytes) -> List[Any]:
+    try:
+        descriptor, found = _open_regular(path)
+    except OSError as error:
+        return [_read_status(error), 0, 0, 0.0]
+    os.close(descriptor)
+    return ["ok", found.st_size, found.st_ino, found.st_mtime]
+
+
+def _read_piece(path: bytes, offset: int, size: int) -> Tuple[List[Any], bytes]:
+    try:
+        descriptor, found = _open_regular(path)
+        try:
+            data = os.pread(descriptor, size, offset)
+        finally:
+            os.close(descriptor)
+    except OSError as error:
+        return [_read_status(error), 0, 0, 0.0], b""
+    return ["ok", found.st_size, found.st_ino, found.st_mtime], data
+
+
+def _read_status(error: OSError) -> str:
+    return "missing" if error.errno in (errno.ENOENT, errno.ENOTDIR) else str(error.strerror)
+
+
+def put(blob: bytes, path: str, mode: int = 0o600, append_at: Optional[int] = None) -> Tuple[Result, bytes]:
+    """Write a file: whole and by rename, or, with ``append_at``, this piece at that length.
+
+    Appending cuts the file at ``append_at`` first, so that a piece sent twice is there once. A file shorter
+    than ``append_at`` is the failure ``gap``.
+    """
+    target = native(path)
+    if append_at is None:
+        write_atomically(target, blob, mode)
+        return {"size": len(blob)}, b""
+    descriptor = os.open(target, os.O_WRONLY | os.O_CREAT, mode)
+    try:
+        size = os.fstat(descriptor).st_size
+        if size < append_at:
+            raise Failure("gap", f"{path} has {size} bytes, the piece starts at {append_at}")
+        os.ftruncate(descriptor, append_at)
+        os.lseek(descriptor, append_at, os.SEEK_SET)
+        write_all(descriptor, blob)
+    finally:
+        os.close(descriptor)
+    return {"size": append_at + len(blob)}, b""
+
+
+def mkdir(blob: bytes, path: str) -> Tuple[Result, bytes]:
+    """Make a folder and its missing parents, 0700."""
+    make_folder(native(path))
+    return {}, b""
+
+
+def remove(blob: bytes, root: str, paths: Sequence[str]) -> Tuple[Result, bytes]:
+    """Remove files and folders strictly below ``root``; one path elsewhere refuses the whole call."""
+    top = os.path.realpath(native(root))
+    targets = []
+    for path in paths:
+        parent, name = os.path.split(os.path.join(top, native(path)).rstrip(b"/"))
+        target = os.path.join(os.path.realpath(parent), name)
+        if top == b"/" or name in (b"", b".", b"..") or not target.startswith(top + b"/"):
+            raise Failure("outside", f"{path} is not below {root}: nothing was removed")
+        targets.append(target)
+    for target in targets:
+        remove_tree(target)
+    return {}, b""
+
+
+def disk(blob: bytes, path: str) -> Tuple[Result, bytes]:
+    """Return the bytes and inodes of the file system at ``path``."""
+    found = os.statvfs(native(path))
+    return {
+        "total": found.f_blocks * found.f_frsize,
+        "available": found.f_bavail * found.f_frsize,
+        "inodes": found.f_files,
+        "inodes_available": found.f_favail,
+    }, b""
