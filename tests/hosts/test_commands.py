@@ -329,7 +329,7 @@ class TestProcesses:
 
     def test_without_proc_ps_tells_the_same(self, local, tmp_path, monkeypatch):
         monkeypatch.setattr(processes, "_HAS_PROC", False)
-        process = start(local, tmp_path, "sleep 300 & echo $! >child; wait")
+        process = start(local, tmp_path, "sleep 300 & echo $! >new; mv new child; wait")
         until((tmp_path / "runs" / "1" / "child").exists)
         child = int((tmp_path / "runs" / "1" / "child").read_text())
         assert "_" in process.start
