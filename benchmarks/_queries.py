@@ -16,7 +16,8 @@ from _lab import lab
 from dagster_slurm_components.cluster import Cluster, render
 from dagster_slurm_components.cluster.layout import Layout
 from dagster_slurm_components.environments.base import Activation
-from dagster_slurm_components.hosts.client import Budget, Satellite
+from dagster_slurm_components.hosts.calls import Budget
+from dagster_slurm_components.hosts.client import Satellite
 from dagster_slurm_components.hosts.remote import RemoteHost
 from dagster_slurm_components.hosts.subprocess_dialer import SubprocessDialer
 from dagster_slurm_components.jobs.cadence import TokenBucket

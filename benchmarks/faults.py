@@ -27,7 +27,8 @@ from dagster_slurm_components.environments.base import Activation
 from dagster_slurm_components.errors import HostUnreachableError
 from dagster_slurm_components.hosts import satellite
 from dagster_slurm_components.hosts.base import Reply
-from dagster_slurm_components.hosts.client import Satellite, SubmitRequest
+from dagster_slurm_components.hosts.calls import SubmitRequest
+from dagster_slurm_components.hosts.client import Satellite
 from dagster_slurm_components.hosts.local import InProcessHost
 from dagster_slurm_components.hosts.parked import ParkedHost, Parking
 from dagster_slurm_components.jobs import submit as submission

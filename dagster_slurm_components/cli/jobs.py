@@ -14,7 +14,7 @@ import click
 from dagster_slurm_components.cli.attach import attach
 from dagster_slurm_components.cli.terminal import errors_told, table
 from dagster_slurm_components.errors import DagsterSlurmError
-from dagster_slurm_components.hosts.client import FileRead
+from dagster_slurm_components.hosts.calls import FileRead
 from dagster_slurm_components.jobs.cancel import cancel as cancel_job
 from dagster_slurm_components.jobs.events import STATUS, STDERR, STDOUT
 from dagster_slurm_components.jobs.look import Seen

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 
 from dagster_slurm_components.doctor.findings import Finding, failed, ok, skipped, warning
 from dagster_slurm_components.errors import HostError, HostUnreachableError, LoginRequiredError
-from dagster_slurm_components.hosts.client import HostFacts, Satellite
+from dagster_slurm_components.hosts.calls import HostFacts
+from dagster_slurm_components.hosts.client import Satellite
 
 STAGES = ("reach", "host_key", "login", "python")
 """The checks of a connection, in the order in which they are passed."""

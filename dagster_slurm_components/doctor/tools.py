@@ -6,7 +6,8 @@ import json
 from collections.abc import Iterator, Mapping
 
 from dagster_slurm_components.doctor.findings import Finding, note, ok, warning
-from dagster_slurm_components.hosts.client import HostFacts, Satellite
+from dagster_slurm_components.hosts.calls import HostFacts
+from dagster_slurm_components.hosts.client import Satellite
 from dagster_slurm_components.spec.profiles import LoadedProfile
 
 PROGRAMS = (

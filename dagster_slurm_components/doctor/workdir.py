@@ -8,7 +8,8 @@ from collections.abc import Iterator
 
 from dagster_slurm_components.doctor.findings import Finding, failed, ok, skipped, warning
 from dagster_slurm_components.errors import DagsterSlurmError, SatelliteError
-from dagster_slurm_components.hosts.client import Disk, FileRead, HostFacts, Satellite
+from dagster_slurm_components.hosts.calls import Disk, FileRead, HostFacts
+from dagster_slurm_components.hosts.client import Satellite
 from dagster_slurm_components.pipes.target import absolute_workdir
 from dagster_slurm_components.slurm.units import format_size
 from dagster_slurm_components.spec.profile import Profile

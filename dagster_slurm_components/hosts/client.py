@@ -5,250 +5,26 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 from dagster_slurm_components.errors import HostRefusedError
 from dagster_slurm_components.hosts.base import Host, Reply
+from dagster_slurm_components.hosts.calls import (
+    Budget,
+    Completed,
+    Disk,
+    FileData,
+    FileRead,
+    HostFacts,
+    Process,
+    Snapshot,
+    SubmitReply,
+    SubmitRequest,
+)
 from dagster_slurm_components.hosts.satellite.protocol import VERSION
 
 _MARGIN = 15.0
 """Seconds that a call may take beyond the operation's own timeouts."""
-
-
-@dataclass(frozen=True)
-class HostFacts:
-    """What a host is.
-
-    Attributes:
-        user: Name of the user there.
-        uid: Number of the user there.
-        home: Home folder.
-        hostname: The machine's own name.
-        python: Version of the Python that the satellite runs on.
-        executable: Path of that Python.
-        platform: ``sys.platform`` there.
-        machine: ``x86_64``, ``aarch64``...
-        time: Epoch of the host's clock.
-        environment: The variables that were asked for and are set.
-    """
-
-    user: str
-    uid: int
-    home: str
-    hostname: str
-    python: str
-    executable: str
-    platform: str
-    machine: str
-    time: float
-    environment: Mapping[str, str]
-
-
-@dataclass(frozen=True)
-class Budget:
-    """Slurm queries that all processes on all machines may make together.
-
-    Attributes:
-        path: The file on the host that keeps it; who names the same file shares the budget.
-        per_minute: Queries that refill it.
-        burst: The most it holds.
-    """
-
-    path: str
-    per_minute: float
-    burst: float
-
-
-@dataclass(frozen=True)
-class QueueQuery:
-    """The queue's answer that all share; see ``satellite.queries.snapshot``.
-
-    Attributes:
-        path: The file on the host that holds it.
-        argv: The query.
-        max_age: Seconds for which an answer is believed.
-        query_timeout: Seconds for the query.
-        budget: What it counts against.
-    """
-
-    path: str
-    argv: Sequence[str]
-    max_age: float
-    query_timeout: float
-    budget: Budget | None = None
-
-
-@dataclass(frozen=True)
-class JobLimit:
-    """How many jobs there may be at once; see ``satellite.places.Places``.
-
-    Attributes:
-        jobs: The most.
-        path: The file on the host that keeps account; who names the same file shares the places.
-        window: Seconds within which a submitted job shows in the queue.
-        snapshot: The queue's answer; nothing where jobs are processes.
-        live: Regular expression whose group 1 is the id in a line about a job that takes a place.
-    """
-
-    jobs: int
-    path: str
-    window: float
-    snapshot: QueueQuery | None = None
-    live: str = ""
-
-
-@dataclass(frozen=True)
-class SubmitRequest:
-    """One submission; see ``satellite.submission.submit`` for the meaning of each field.
-
-    Attributes:
-        run_dir: The job's folder, below ``workdir``.
-        workdir: Where this project may write on the host.
-        token: The job's mark; the same at every try for this run directory.
-        mode: ``command``: ``argv`` submits and prints the id; ``process``: ``argv`` is the job.
-        argv: The command, run in ``run_dir``.
-        lookups: Commands that list the jobs with this token; needed for ``command``.
-        id_pattern: Regular expression whose group 1 is the id in a line of the command's output.
-        lookup_pattern: The same for a line of the lookups' output.
-        ambiguous: Regular expressions of error texts after which the job may exist all the same.
-        needs: Paths on the host without which nothing is submitted.
-        window: Seconds for which a job may exist without a lookup showing it.
-        command_timeout: Seconds for the command and for each lookup.
-        lock_timeout: Seconds to wait for another submission of the same run directory.
-        limit: How many jobs there may be, if that is limited.
-    """
-
-    run_dir: str
-    workdir: str
-    token: str
-    mode: Literal["command", "process"]
-    argv: Sequence[str]
-    lookups: Sequence[Sequence[str]] = ()
-    id_pattern: str = r"^(\d+)(;|$)"
-    lookup_pattern: str = r"^(\d+)\|"
-    ambiguous: Sequence[str] = ()
-    needs: Sequence[str] = ()
-    window: float = 300.0
-    command_timeout: float = 60.0
-    lock_timeout: float = 60.0
-    limit: JobLimit | None = None
-
-
-@dataclass(frozen=True)
-class SubmitReply:
-    """How a submission went.
-
-    Attributes:
-        outcome: ``submitted`` now, ``known`` from the ledger, ``adopted`` as a lookup found it, ``rejected``
-            by the command, ``lacking`` what the job needs there, ``full``: there are as many jobs as there may be,
-            ask again, or ``uncertain``: nobody knows yet, ask again.
-        job_id: The job, for the first three outcomes.
-        returncode: Of the command that decided.
-        stdout: What it printed.
-        stderr: What it printed as errors.
-        retry_after: Seconds after which asking again can decide.
-        detail: Why it is uncertain or full, or what is lacking.
-        others: Further jobs that carry the token; there should be none.
-    """
-
-    outcome: Literal["submitted", "known", "adopted", "rejected", "lacking", "full", "uncertain"]
-    job_id: str | None = None
-    returncode: int | None = None
-    stdout: str = ""
-    stderr: str = ""
-    retry_after: float | None = None
-    detail: str = ""
-    others: Sequence[str] = ()
-
-
-@dataclass(frozen=True)
-class FileRead:
-    """A wish to read a file from ``offset``, ``limit`` bytes at most."""
-
-    path: str
-    offset: int = 0
-    limit: int = 1024 * 1024
-
-
-@dataclass(frozen=True)
-class FileData:
-    """What was read of a file.
-
-    Attributes:
-        path: As asked.
-        exists: Whether it is there.
-        size: Its size in bytes; below ``offset`` if it was cut.
-        inode: Changes when another file has taken its place.
-        offset: As asked.
-        data: The bytes at ``offset``; fewer than there are when many files share one call.
-        mtime: Epoch of its last change.
-        error: Why it can't be read, if it is there.
-    """
-
-    path: str
-    exists: bool
-    size: int
-    inode: int
-    offset: int
-    data: bytes
-    mtime: float = 0.0
-    error: str | None = None
-
-
-@dataclass(frozen=True)
-class Snapshot:
-    """A query's answer, shared by everyone who names the same file.
-
-    Attributes:
-        returncode: Of the query; failures are shared too.
-        stdout: What it printed.
-        stderr: What it printed as errors.
-        taken: Epoch, by the host's clock.
-        fresh: Whether this very call ran the query.
-        timed_out: Whether it was killed.
-    """
-
-    returncode: int
-    stdout: str
-    stderr: str
-    taken: float
-    fresh: bool
-    timed_out: bool = False
-
-
-@dataclass(frozen=True)
-class Completed:
-    """A command that ended; ``truncated`` when it printed more than was kept."""
-
-    returncode: int
-    stdout: bytes
-    stderr: bytes
-    timed_out: bool = False
-    truncated: bool = False
-
-
-@dataclass(frozen=True)
-class Process:
-    """A process that can't be mistaken for a later one with the same number."""
-
-    pid: int
-    start: str
-
-    @classmethod
-    def parse(cls, job_id: str) -> Process:
-        """Read the job id that a submission in ``process`` mode returned."""
-        pid, _, start = job_id.partition(":")
-        return cls(int(pid), start)
-
-
-@dataclass(frozen=True)
-class Disk:
-    """A file system: bytes and inodes, all of them and those still free for this user."""
-
-    total: int
-    available: int
-    inodes: int
-    inodes_available: int
 
 
 @dataclass(frozen=True)

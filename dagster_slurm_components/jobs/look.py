@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from dagster_slurm_components.errors import SatelliteError
-from dagster_slurm_components.hosts.client import FileRead, Satellite
+from dagster_slurm_components.hosts.calls import FileRead
+from dagster_slurm_components.hosts.client import Satellite
 from dagster_slurm_components.jobs.events import STATUS
 from dagster_slurm_components.jobs.model import JobHandle
 from dagster_slurm_components.jobs.reconcile import LOST, Answer, Evidence, Observation, Patience, reconcile

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 
 from dagster_slurm_components.errors import DagsterSlurmError
-from dagster_slurm_components.hosts.client import FileRead, Satellite
+from dagster_slurm_components.hosts.calls import FileRead
+from dagster_slurm_components.hosts.client import Satellite
 from dagster_slurm_components.jobs.events import STATUS
 from dagster_slurm_components.jobs.look import LEDGER, LedgerRecord, Seen, observe, parse_ledger
 from dagster_slurm_components.jobs.model import JobHandle

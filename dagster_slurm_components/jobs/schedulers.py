@@ -7,15 +7,15 @@ from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 from dagster_slurm_components.errors import HostRefusedError, HostUnreachableError
-from dagster_slurm_components.hosts.client import (
+from dagster_slurm_components.hosts.calls import (
     Budget,
     FileRead,
     JobLimit,
     Process,
     QueueQuery,
-    Satellite,
     SubmitRequest,
 )
+from dagster_slurm_components.hosts.client import Satellite
 from dagster_slurm_components.jobs.cadence import query_interval
 from dagster_slurm_components.jobs.events import STATUS
 from dagster_slurm_components.jobs.model import JobHandle, JobSpec

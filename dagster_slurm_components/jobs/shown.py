@@ -12,7 +12,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 
 from dagster_slurm_components.errors import HostError
-from dagster_slurm_components.hosts.client import FileRead, Satellite
+from dagster_slurm_components.hosts.calls import FileRead
+from dagster_slurm_components.hosts.client import Satellite
 from dagster_slurm_components.jobs.events import MESSAGES, STDERR, STDOUT, Watch
 
 FILE = "follower.json"

@@ -6,7 +6,8 @@ import time
 from collections.abc import Callable
 
 from dagster_slurm_components.errors import DagsterSlurmError
-from dagster_slurm_components.hosts.client import Satellite, SubmitReply
+from dagster_slurm_components.hosts.calls import SubmitReply
+from dagster_slurm_components.hosts.client import Satellite
 from dagster_slurm_components.jobs.bundle import bundle
 from dagster_slurm_components.jobs.model import JobHandle, JobSpec
 from dagster_slurm_components.jobs.schedulers import Scheduler

@@ -15,7 +15,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 from dagster_slurm_components.errors import HostError, HostUnreachableError, SatelliteError
-from dagster_slurm_components.hosts.client import FileData, FileRead, Satellite
+from dagster_slurm_components.hosts.calls import FileData, FileRead
+from dagster_slurm_components.hosts.client import Satellite
 from dagster_slurm_components.hosts.parked import parked_too_long
 from dagster_slurm_components.jobs.cadence import TokenBucket, file_interval, read_interval, tick
 from dagster_slurm_components.jobs.events import (

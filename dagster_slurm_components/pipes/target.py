@@ -7,7 +7,8 @@ import threading
 from dataclasses import dataclass, replace
 
 from dagster_slurm_components.errors import DagsterSlurmError
-from dagster_slurm_components.hosts.client import Budget, Satellite
+from dagster_slurm_components.hosts.calls import Budget
+from dagster_slurm_components.hosts.client import Satellite
 from dagster_slurm_components.hosts.connect import connect
 from dagster_slurm_components.hosts.parked import ParkedHost, Parking
 from dagster_slurm_components.jobs.cadence import TokenBucket

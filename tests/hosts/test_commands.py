@@ -11,7 +11,8 @@ import pytest
 from satellite_fixture import HOSTILE, bundle
 
 from dagster_slurm_components.errors import SatelliteError
-from dagster_slurm_components.hosts.client import Process, Satellite, SubmitRequest
+from dagster_slurm_components.hosts.calls import Process, SubmitRequest
+from dagster_slurm_components.hosts.client import Satellite
 from dagster_slurm_components.hosts.local import InProcessHost
 from dagster_slurm_components.hosts.remote import RemoteHost
 from dagster_slurm_components.hosts.satellite import processes, queries

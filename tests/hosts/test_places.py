@@ -10,15 +10,15 @@ from pathlib import Path
 import pytest
 from satellite_fixture import FakeSlurm, bundle
 
-from dagster_slurm_components.hosts.client import (
+from dagster_slurm_components.hosts.calls import (
     Budget,
     JobLimit,
     Process,
     QueueQuery,
-    Satellite,
     SubmitReply,
     SubmitRequest,
 )
+from dagster_slurm_components.hosts.client import Satellite
 from dagster_slurm_components.slurm.queue import LIVE
 
 BUNDLE = bundle({"job.sh": "exec sleep 300"})

@@ -11,7 +11,8 @@ import pytest
 from satellite_fixture import bundle
 
 from dagster_slurm_components.errors import HostUnreachableError
-from dagster_slurm_components.hosts.client import Process, Satellite, SubmitRequest
+from dagster_slurm_components.hosts.calls import Process, SubmitRequest
+from dagster_slurm_components.hosts.client import Satellite
 from dagster_slurm_components.hosts.remote import RemoteHost
 from dagster_slurm_components.hosts.satellite.processes import identify
 from dagster_slurm_components.hosts.satellite.protocol import encode_frame

@@ -14,7 +14,7 @@ from dagster_slurm_components.errors import (
     LoginRequiredError,
     SatelliteError,
 )
-from dagster_slurm_components.hosts.client import FileData, FileRead
+from dagster_slurm_components.hosts.calls import FileData, FileRead
 from dagster_slurm_components.jobs.cadence import TokenBucket, query_interval, read_interval
 from dagster_slurm_components.jobs.events import (
     MESSAGES,

@@ -11,7 +11,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 from dagster_slurm_components.environments.base import Activation
-from dagster_slurm_components.hosts.client import Budget, Satellite
+from dagster_slurm_components.hosts.calls import Budget
+from dagster_slurm_components.hosts.client import Satellite
 from dagster_slurm_components.hosts.local import InProcessHost
 from dagster_slurm_components.jobs.model import JobIdentity, JobSpec
 from dagster_slurm_components.jobs.schedulers import SlurmScheduler

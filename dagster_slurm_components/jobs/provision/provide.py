@@ -12,7 +12,8 @@ from typing import Any
 
 from dagster_slurm_components.environments.content import Artifact, EnvironmentPlan, build_order, compare
 from dagster_slurm_components.errors import HostUnreachableError
-from dagster_slurm_components.hosts.client import FileRead, Satellite
+from dagster_slurm_components.hosts.calls import FileRead
+from dagster_slurm_components.hosts.client import Satellite
 from dagster_slurm_components.jobs.provision.builder import (
     LONGEST_BUILD,
     Builder,

@@ -9,7 +9,8 @@ from pathlib import Path
 
 from dagster_slurm_components.environments.content import Artifact
 from dagster_slurm_components.errors import SatelliteError
-from dagster_slurm_components.hosts.client import FileRead, Satellite
+from dagster_slurm_components.hosts.calls import FileRead
+from dagster_slurm_components.hosts.client import Satellite
 from dagster_slurm_components.jobs.provision.errors import EnvironmentFailedError
 from dagster_slurm_components.jobs.provision.progress import Counter, Progress, silent
 
