@@ -10,12 +10,15 @@ from dagster_slurm_components.errors import DagsterSlurmError
 PROGRAMS = {
     "oathtool": "oathtool",
     "tcsh": "tcsh",
+    "zsh": "zsh",
+    "fish": "fish",
+    "ksh": "ksh",
     "squashfs-tools": "mksquashfs",
     "squashfuse": "squashfuse",
     "fuse3": "fusermount3",
     "lmod": "/usr/share/lmod/lmod/libexec/lmod",
 }
-"""What tests need beside a cluster, and a program of each: one-time passwords, a login shell that is no sh,
+"""What tests need beside a cluster, and a program of each: one-time passwords, login shells that are no sh,
 environments as images, and modules."""
 MODULES = ("libpam-oath",)
 
