@@ -42,10 +42,12 @@ class Healed:
     Attributes:
         run_id: The run.
         what: What was found and done, for a person.
+        again: Whether the next pass finds the same again, as nothing could be done.
     """
 
     run_id: str
     what: str
+    again: bool = False
 
 
 def dead(known: RunHistory) -> bool:
@@ -118,15 +120,12 @@ def _followed_on(instance: dg.DagsterInstance, run: dg.DagsterRun) -> bool:
 def failed_runs(
     instance: dg.DagsterInstance, *, updated_after: datetime, updated_before: datetime
 ) -> Sequence[dg.DagsterRun]:
-    """Return the failed runs that changed last between two moments and that nothing goes on from."""
+    """Return the failed runs that changed last between two moments and that no retry is promised for."""
     wanted = dg.RunsFilter(
         statuses=[dg.DagsterRunStatus.FAILURE], updated_after=updated_after, updated_before=updated_before
     )
-    return [
-        run
-        for run in instance.get_runs(wanted, limit=_MOST_RUNS)
-        if run.tags.get(_WILL_RETRY) != "true" and not _followed_on(instance, run)
-    ]
+    runs = instance.get_runs(wanted, limit=_MOST_RUNS)
+    return [run for run in runs if run.tags.get(_WILL_RETRY) != "true"]
 
 
 def tell_of_left_jobs(
@@ -134,11 +133,14 @@ def tell_of_left_jobs(
 ) -> Iterator[Healed]:
     """Tell, here and in its own log, of the jobs of a failed run that go on or did their work and that nobody collects.
 
-    Whether that work is still wanted is for a person to say, so nothing is done to them.
+    Whether that work is still wanted is for a person to say, so nothing is done to them. A run that somebody retried
+    has handed its jobs on.
 
     Raises:
         DagsterSlurmError: The host of such a job gives no answer.
     """
+    if _followed_on(instance, run):
+        return
     for launch in _open(history(instance, run.run_id)):
         if taken_over(instance, run, launch):
             continue
@@ -178,7 +180,8 @@ def cancel_jobs_of_cancelled_runs(
             try:
                 done = _cancel(place_of(launch.profile), launch)
             except DagsterSlurmError as error:
-                yield Healed(run.run_id, f"The job {launch.identity.job_name} can't be looked at: {error}")
+                text = f"The job {launch.identity.job_name} can't be looked at: {error}"
+                yield Healed(run.run_id, text, again=True)
                 continue
             record_end(instance, run, launch.identity, "cancelled in Dagster" if done else "over")
             if done:

@@ -79,7 +79,7 @@ def slurm_jobs_sensor(
         ]
         for healed in found:
             context.log.warning(f"Run {healed.run_id}: {healed.what}")
-            if notify is not None:
+            if notify is not None and not healed.again:
                 notify(f"Run {healed.run_id}: {healed.what}")
         told = "\n".join(f"{healed.run_id}: {healed.what}" for healed in found)
         return dg.SkipReason(told or "All runs that follow a job are alive, for all that is known here.")

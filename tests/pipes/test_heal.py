@@ -22,6 +22,7 @@ from dagster_slurm_components.pipes.heal import (
     heal_dead_runs,
     heal_if_dead,
     remind_of_retries,
+    tell_of_left_jobs,
 )
 from dagster_slurm_components.pipes.launches import (
     Launch,
@@ -32,6 +33,7 @@ from dagster_slurm_components.pipes.launches import (
     record_end,
     taken_over,
 )
+from dagster_slurm_components.pipes.target import Target
 
 STATUS = dg.DagsterRunStatus
 NODE = os.uname().nodename
@@ -219,9 +221,10 @@ def test_what_another_retry_follows_collected_or_saw_end_is_not_left(
     assert taken_over(instance, given_up, left)
 
 
-def test_only_failures_that_nothing_goes_on_from_leave_jobs(instance: dg.DagsterInstance) -> None:
-    alone, retried = (make(instance, STATUS.FAILURE) for _ in range(2))
-    make(instance, STATUS.STARTED, **child_of(retried))
+def test_only_failures_without_a_promised_retry_leave_jobs(
+    instance: dg.DagsterInstance, dead: Supervisor
+) -> None:
+    alone = make(instance, STATUS.FAILURE)
     make(instance, STATUS.FAILURE, tags={"dagster/will_retry": "true"})
     make(instance, STATUS.CANCELED)
     now = datetime.now(timezone.utc)
@@ -232,6 +235,13 @@ def test_only_failures_that_nothing_goes_on_from_leave_jobs(instance: dg.Dagster
 
     assert found(timedelta(minutes=-1)) == []
     assert found(timedelta(minutes=1)) == [alone.run_id]
+    record(instance, alone, launch(alone, dead), adopted=False)
+    make(instance, STATUS.STARTED, **child_of(alone))
+
+    def place_of(profile: str) -> Target:
+        raise AssertionError("a run that is retried has handed its jobs on")
+
+    assert list(tell_of_left_jobs(instance, place_of, alone)) == []
 
 
 def test_a_failure_that_the_daemon_missed_is_told_again_once_it_had_its_time(
