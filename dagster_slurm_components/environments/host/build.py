@@ -7,8 +7,9 @@ import tempfile
 import time
 from typing import Optional
 
-from dagster_slurm_components.environments.host.files import Json, remove_tree
+from dagster_slurm_components.environments.host.files import Json
 from dagster_slurm_components.environments.host.make import make
+from dagster_slurm_components.hosts.satellite.files import remove_tree
 from dagster_slurm_components.hosts.satellite.locks import kept
 
 

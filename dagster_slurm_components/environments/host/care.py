@@ -7,8 +7,9 @@ import time
 from typing import Dict, Iterator, List, Tuple
 
 from dagster_slurm_components.environments.host.build import lock_of, put_away, ready
-from dagster_slurm_components.environments.host.files import Json, Problem, hash_of, remove_tree, size_of
+from dagster_slurm_components.environments.host.files import Json, Problem, hash_of, size_of
 from dagster_slurm_components.environments.host.make import check
+from dagster_slurm_components.hosts.satellite.files import remove_tree
 from dagster_slurm_components.hosts.satellite.locks import acquire
 
 _DAY = 86400.0

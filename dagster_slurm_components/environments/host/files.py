@@ -2,8 +2,6 @@
 
 import hashlib
 import os
-import shutil
-import stat
 from typing import Any, Dict, List, Optional, Tuple
 
 Json = Dict[str, Any]
@@ -44,15 +42,3 @@ def size_of(folder: str) -> Tuple[int, int]:
         for name in files:
             total += os.lstat(os.path.join(where, name)).st_size
     return total, count
-
-
-def remove_tree(path: str) -> None:
-    """Remove a folder; nothing there is fine."""
-    if not os.path.lexists(path):
-        return
-    try:
-        shutil.rmtree(path)
-    except PermissionError:  # packages may bring folders without write permission
-        for folder, _, _ in os.walk(path):
-            os.chmod(folder, stat.S_IRWXU)
-        shutil.rmtree(path)

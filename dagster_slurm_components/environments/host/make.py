@@ -22,12 +22,12 @@ from dagster_slurm_components.environments.host.files import (
     Json,
     Problem,
     hash_of,
-    remove_tree,
     size_of,
     write,
 )
 from dagster_slurm_components.environments.host.squash import squash
 from dagster_slurm_components.environments.host.store import admit, stored_path
+from dagster_slurm_components.hosts.satellite.files import remove_tree
 
 
 def make(order: Json, folder: str) -> Json:

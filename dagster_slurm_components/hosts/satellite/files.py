@@ -5,6 +5,7 @@ import contextlib
 import os
 import shutil
 import stat
+from typing import AnyStr
 
 
 def make_folder(path: bytes) -> None:
@@ -57,7 +58,7 @@ def write_atomically(path: bytes, data: bytes, mode: int = 0o600) -> None:
         raise
 
 
-def remove_tree(path: bytes) -> None:
+def remove_tree(path: AnyStr) -> None:
     """Remove a file, a link (not what it points to) or a folder; nothing there is fine."""
     try:
         mode = os.lstat(path).st_mode
