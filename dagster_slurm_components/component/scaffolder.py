@@ -8,14 +8,14 @@ from typing import Any
 
 import click
 import dagster as dg
-from pydantic import BaseModel, Field, field_validator, model_validator
+from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
 from typing_extensions import Self
 
 from dagster_slurm_components.spec.assets import AssetDeclaration
 from dagster_slurm_components.spec.component import COMPONENT_TYPE
 from dagster_slurm_components.spec.environments import ENVIRONMENTS
 from dagster_slurm_components.spec.flow_style import flow_style
-from dagster_slurm_components.spec.problems import did_you_mean
+from dagster_slurm_components.spec.problems import did_you_mean, problems_of
 
 _TEMPLATES = Path(__file__).parent / "scaffold"
 _ALIAS = "dagster_slurm_components.component.script_component.SlurmScriptComponent"
@@ -29,7 +29,10 @@ _LAUNCHER_FIELDS = {"srun": ", local_tasks: 2", "torchrun": ", nproc_per_node: 2
 
 
 class ScaffoldParams(BaseModel):
-    """What ``dg scaffold defs`` takes as options."""
+    """What ``dg scaffold defs`` takes as options.
+
+    Mistakes are click's errors, which ``dg`` prints as they are; of pydantic's it prints the JSON (dagster-dg 1.13).
+    """
 
     payload: str = Field(default="main.py", description="Payload file, .py or .sh; one that exists is kept.")
     launcher: str = Field(default="bash", description="How it starts: bash, srun, torchrun or ray.")
@@ -49,21 +52,24 @@ class ScaffoldParams(BaseModel):
     @field_validator("asset")
     @classmethod
     def _right_key(cls, value: str | None) -> str | None:
-        return value if value is None else AssetDeclaration.model_validate({"key": value}).key
+        try:
+            return value if value is None else AssetDeclaration.model_validate({"key": value}).key
+        except ValidationError as exc:
+            raise click.UsageError("\n".join(map(str, problems_of(exc, lambda path: None)))) from None
 
     @model_validator(mode="after")
     def _known_payload(self) -> Self:
         suffix = PurePosixPath(self.payload).suffix
         if suffix not in (".py", ".sh"):
-            raise ValueError(f"{self.payload!r} is neither a .py nor a .sh file")
+            raise click.UsageError(f"{self.payload!r} is neither a .py nor a .sh file")
         if suffix == ".sh" and self.launcher in ("torchrun", "ray"):
-            raise ValueError(f"the launcher {self.launcher} starts Python programs: name a .py file")
+            raise click.UsageError(f"the launcher {self.launcher} starts Python programs: name a .py file")
         return self
 
 
 def _known(value: str, choices: list[str], what: str) -> str:
     if value not in choices:
-        raise ValueError(f"unknown {what} {value!r}: {did_you_mean(value, choices)}")
+        raise click.UsageError(f"unknown {what} {value!r}: {did_you_mean(value, choices)}")
     return value
 
 

@@ -11,7 +11,6 @@ import click
 import dagster as dg
 import pytest
 from dagster.components.component_scaffolding import scaffold_object
-from pydantic import ValidationError
 
 from dagster_slurm_components.component.scaffolder import ScaffoldParams
 from dagster_slurm_components.spec.environments import ENVIRONMENTS
@@ -133,5 +132,5 @@ def test_python_format(scaffold):
     ],
 )
 def test_wrong_options(params, message):
-    with pytest.raises(ValidationError, match=message):
+    with pytest.raises(click.UsageError, match=message):
         ScaffoldParams.model_validate(params)
