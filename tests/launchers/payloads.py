@@ -27,6 +27,8 @@ while mode not in ("sum", "once"):
     time.sleep(0.1)
     dist.all_reduce(total)
 dist.destroy_process_group()
+sys.stdout.flush()
+os._exit(0)  # a thread of Gloo may abort an interpreter that is ending (pytorch pull request 179291)
 """
 
 RAY_SPREAD = """
@@ -53,7 +55,7 @@ if "wait" in sys.argv:
 """
 
 TORCH_REPORT = """
-import datetime, os
+import datetime, os, sys
 import torch
 import torch.distributed as dist
 from dagster_pipes import open_dagster_pipes
@@ -69,6 +71,8 @@ with open_dagster_pipes() as pipes:
             metadata={"sum": total.item(), "world": dist.get_world_size(), "nodes": " ".join(nodes)}
         )
 dist.destroy_process_group()
+sys.stdout.flush()
+os._exit(0)
 """
 
 RAY_REPORT = (
