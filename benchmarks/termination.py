@@ -14,6 +14,8 @@ from pathlib import Path
 
 from _lab import Lab, lab
 
+from dagster_slurm_components.jobs.look import LEDGER, parse_ledger
+
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
 from lifecycle.dev import Dev, eventually
@@ -35,8 +37,7 @@ def running(dev: Dev, run_id: str) -> str:
         folder = Path(launches[-1].run_dir) if launches else None
         if folder is None or "begun" not in _text(folder / "stdout.log"):
             return None
-        lines = dict(line.split("=", 1) for line in _text(folder / "ledger").splitlines())
-        return lines.get("job_id")
+        return parse_ledger(_text(folder / LEDGER).encode()).job_id
 
     return str(eventually(job, f"the job of run {run_id} runs"))
 

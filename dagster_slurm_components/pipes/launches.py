@@ -167,15 +167,16 @@ def _rival(
 
 def taken_over(instance: dg.DagsterInstance, run: dg.DagsterRun, launch: Launch) -> bool:
     """Whether another retry of the same run follows the job, has collected its results or knows its end."""
-    if _rival(instance, run, launch) is not None:
-        return True
     for other in _family(instance, run):
         known = history(instance, other.run_id)
         theirs = known.last(launch.identity.step, launch.identity.partition)
-        if theirs is not None and theirs.identity.run_id == launch.identity.run_id:
-            newer = theirs.identity.attempt > launch.identity.attempt
-            if newer or theirs.ended is not None or launch.identity.step in known.succeeded:
-                return True
+        if theirs is None or theirs.identity.run_id != launch.identity.run_id:
+            continue
+        same = theirs.identity == launch.identity
+        follows = same and other.status in _UNDER_WAY and not theirs.supervisor.known_dead()
+        newer = theirs.identity.attempt > launch.identity.attempt
+        if follows or newer or theirs.ended is not None or launch.identity.step in known.succeeded:
+            return True
     return False
 
 

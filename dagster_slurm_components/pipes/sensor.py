@@ -78,9 +78,10 @@ def slurm_jobs_sensor(
             *_left_jobs(context, place_of, since, now - _DAEMON),
         ]
         for healed in found:
-            context.log.warning(f"Run {healed.run_id}: {healed.what}")
+            text = f"Run {healed.run_id}: {healed.what}"
+            context.log.warning(text)
             if notify is not None and not healed.again:
-                notify(f"Run {healed.run_id}: {healed.what}")
+                notify(text)
         told = "\n".join(f"{healed.run_id}: {healed.what}" for healed in found)
         return dg.SkipReason(told or "All runs that follow a job are alive, for all that is known here.")
 
