@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import dagster as dg
 
-from dagster_slurm_components.pipes.client import run_script
+from dagster_slurm_components.pipes.client import ComputeJob, run_script, submit_script
+from dagster_slurm_components.pipes.many import map_script
+from dagster_slurm_components.pipes.results import CompletedJob
+from dagster_slurm_components.pipes.step import AnyContext
 from dagster_slurm_components.spec.environments import EnvironmentSpec
 from dagster_slurm_components.spec.launchers import LauncherSpec
 from dagster_slurm_components.spec.merge import Layer
@@ -43,7 +46,7 @@ class ComputeResource(dg.ConfigurableResource):  # type: ignore[type-arg]
     def run(
         self,
         *,
-        context: dg.OpExecutionContext | dg.AssetExecutionContext,
+        context: AnyContext,
         payload_path: str | Path | None = None,
         command: Sequence[str] | None = None,
         args: Sequence[str] = (),
@@ -53,13 +56,14 @@ class ComputeResource(dg.ConfigurableResource):  # type: ignore[type-arg]
         files: Sequence[str] = (),
         extra_env: Mapping[str, str] | None = None,
         extras: Mapping[str, Any] | None = None,
-    ) -> dg.PipesClientCompletedInvocation:
+    ) -> CompletedJob:
         """Run a payload as one job and wait for its end.
 
-        What is left out comes from the profile, as for a script in YAML.
+        What is left out comes from the profile, as for a script in YAML. A step may do this any number of times: each
+        call is a job of its own. A step that is tried again takes up the jobs of its earlier try, call by call.
 
         Args:
-            context: Dagster's context of the asset or op.
+            context: Dagster's context of the asset, op or check.
             payload_path: The payload; a relative path starts at the folder of the calling code.
             command: A program and its arguments, instead of a payload file.
             args: The payload's arguments.
@@ -77,18 +81,90 @@ class ComputeResource(dg.ConfigurableResource):  # type: ignore[type-arg]
             SpecError: An argument is wrong; the message names it.
             Failure: The payload failed, or the scheduler refused the job.
         """
-        folder = _calling_folder()
-        script: dict[str, Any] = {
-            "payload": str(payload_path) if payload_path is not None else None,
-            "command": list(command) if command is not None else None,
-            "args": [str(arg) for arg in args] or None,
-            "launcher": _tree(launcher),
-            "resources": _tree(resources),
-            "environment": _tree(environment),
-            "files": list(files) or None,
-            "env": dict(extra_env) if extra_env else None,
-        }
-        return run_script(context, self.resolve(script, folder), extras=extras)
+        script = _script(payload_path, command, args, launcher, resources, environment, files, extra_env)
+        return run_script(context, self.resolve(script, _calling_folder()), extras=extras)
+
+    def submit(
+        self,
+        *,
+        context: AnyContext,
+        payload_path: str | Path | None = None,
+        command: Sequence[str] | None = None,
+        args: Sequence[str] = (),
+        launcher: LauncherSpec | Mapping[str, Any] | None = None,
+        resources: Resources | Mapping[str, Any] | None = None,
+        environment: EnvironmentSpec | Mapping[str, Any] | None = None,
+        files: Sequence[str] = (),
+        extra_env: Mapping[str, str] | None = None,
+        extras: Mapping[str, Any] | None = None,
+    ) -> ComputeJob:
+        """Submit a payload as one job, and return at once.
+
+        The arguments are those of ``run``. A job whose ``result`` is never asked for is cancelled after its run has
+        succeeded, by the sensor ``slurm_jobs``.
+
+        Returns:
+            The job: ``job.result()`` waits for it, ``job.state`` and ``job.job_id`` tell of it, ``job.cancel()`` ends
+            it.
+
+        Raises:
+            SpecError: An argument is wrong; the message names it.
+
+        Example:
+            .. code-block:: python
+
+                jobs = [compute.submit(context=context, payload_path="fold.py", args=[str(n)]) for n in range(5)]
+                scores = [job.result().get_custom_messages() for job in jobs]
+        """
+        script = _script(payload_path, command, args, launcher, resources, environment, files, extra_env)
+        return submit_script(context, self.resolve(script, _calling_folder()), extras=extras)
+
+    def map(
+        self,
+        *,
+        context: AnyContext,
+        items: Iterable[Any],
+        max_parallel: int | None = None,
+        payload_path: str | Path | None = None,
+        command: Sequence[str] | None = None,
+        args: Sequence[str] = (),
+        launcher: LauncherSpec | Mapping[str, Any] | None = None,
+        resources: Resources | Mapping[str, Any] | None = None,
+        environment: EnvironmentSpec | Mapping[str, Any] | None = None,
+        files: Sequence[str] = (),
+        extra_env: Mapping[str, str] | None = None,
+        extras: Mapping[str, Any] | None = None,
+    ) -> list[CompletedJob]:
+        """Run a payload once for each item, several jobs at once, and wait for all of them.
+
+        The payload finds its item and the item's number as Pipes extras ``item`` and ``index``, and the item as JSON in
+        the variable ``DAGSTER_SLURM_ITEM``. The other arguments are those of ``run``.
+
+        Args:
+            context: Dagster's context of the asset, op or check.
+            items: What JSON can hold.
+            max_parallel: The most jobs that wait or run at once; by default all.
+            payload_path: As for ``run``.
+            command: As for ``run``.
+            args: As for ``run``.
+            launcher: As for ``run``.
+            resources: As for ``run``.
+            environment: As for ``run``.
+            files: As for ``run``.
+            extra_env: As for ``run``.
+            extras: As for ``run``; ``item`` and ``index`` are added.
+
+        Returns:
+            The completed invocations, in the order of the items.
+
+        Raises:
+            SpecError: An argument is wrong; the message names it.
+            Failure: Some items failed; all others were run to their end, and a retry of the step does not run them
+                again. The message names each.
+        """
+        script = _script(payload_path, command, args, launcher, resources, environment, files, extra_env)
+        resolved = self.resolve(script, _calling_folder())
+        return map_script(context, resolved, list(items), max_parallel=max_parallel, extras=extras)
 
     def resolve(self, script: Mapping[str, Any], folder: Path) -> ResolvedScript:
         """Return a script, as a mapping, merged with the profile; relative paths start at ``folder``."""
@@ -96,6 +172,29 @@ class ComputeResource(dg.ConfigurableResource):  # type: ignore[type-arg]
         given = {name: value for name, value in script.items() if value is not None}
         layer = Layer("ComputeResource.run", given, _nowhere)
         return resolve_script(profile=profile, defaults=None, script=layer, folder=folder)
+
+
+def _script(
+    payload_path: str | Path | None,
+    command: Sequence[str] | None,
+    args: Sequence[str],
+    launcher: LauncherSpec | Mapping[str, Any] | None,
+    resources: Resources | Mapping[str, Any] | None,
+    environment: EnvironmentSpec | Mapping[str, Any] | None,
+    files: Sequence[str],
+    extra_env: Mapping[str, str] | None,
+) -> dict[str, Any]:
+    """Return the arguments of a call as a script in YAML would say them."""
+    return {
+        "payload": str(payload_path) if payload_path is not None else None,
+        "command": list(command) if command is not None else None,
+        "args": [str(arg) for arg in args] or None,
+        "launcher": _tree(launcher),
+        "resources": _tree(resources),
+        "environment": _tree(environment),
+        "files": list(files) or None,
+        "env": dict(extra_env) if extra_env else None,
+    }
 
 
 def _nowhere(path: KeyPath) -> Position | None:

@@ -56,7 +56,7 @@ def end_if_dead(instance: dg.DagsterInstance, run_id: str) -> None:
     Raises:
         DagsterSlurmError: It is not, it succeeded, or there is none.
     """
-    from dagster_slurm_components.pipes.heal import heal_if_dead  # noqa: PLC0415
+    from dagster_slurm_components.pipes.orphans import end_if_dead as heal_if_dead  # noqa: PLC0415
 
     run = instance.get_run_by_id(run_id)
     if run is None:

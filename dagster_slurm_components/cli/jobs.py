@@ -25,7 +25,7 @@ from dagster_slurm_components.slurm.reasons import explain
 from dagster_slurm_components.slurm.states import state
 from dagster_slurm_components.spec.profiles import load_profile
 
-_FILES = ("job.sh", "ledger", "status", "messages.jsonl", "stdout.log", "stderr.log", "follower.json")
+_FILES = ("job.sh", "ledger", "status", "messages.jsonl", "stdout.log", "stderr.log", "lease")
 _PIECE = 1024 * 1024
 _PAUSE = 1.0
 _MOST_STATUS = 256 * 1024
@@ -202,7 +202,7 @@ def _summary(folder: RunDirectory, seen: Seen | None) -> dict[str, Any]:
         "partition": folder.partition,
         "attempt": folder.attempt,
         "submitted": folder.ledger.submitted,
-        "collected": folder.shown.delivered,
+        "collected": folder.collected,
         "run_directory": folder.path,
     }
 

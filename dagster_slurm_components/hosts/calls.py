@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 
 @dataclass(frozen=True)
@@ -90,6 +90,55 @@ class JobLimit:
 
 
 @dataclass(frozen=True)
+class LeaseRequest:
+    """Who submits a job, and what it is made of; see ``satellite.leases``.
+
+    Attributes:
+        digest: Hash of all that the job is made of.
+        content: The same without what it asks of Slurm: a checkpoint is for the same content.
+        owner: Who follows the job; compared as it is.
+        note: What the owner keeps for whoever takes the job over.
+        epoch: The lease's epoch, for a job that was taken over; none for a new one.
+    """
+
+    digest: str
+    content: str
+    owner: Mapping[str, Any]
+    note: Mapping[str, Any]
+    epoch: int | None = None
+
+
+@dataclass(frozen=True)
+class LeaseRenewal:
+    """A sign of life of who follows a job.
+
+    Attributes:
+        run_dir: The run directory.
+        epoch: The lease's epoch.
+        shown: What a person has seen of the output, where that is news.
+    """
+
+    run_dir: str
+    epoch: int
+    shown: Mapping[str, Any] | None = None
+
+
+@dataclass(frozen=True)
+class AttemptFiles:
+    """What a run directory's own files say of its job.
+
+    Attributes:
+        run_dir: The run directory.
+        lease: The lease, as it is written.
+        ledger: The ledger's text.
+    """
+
+    run_dir: str
+    lease: Mapping[str, Any]
+    ledger: str
+
+
+@dataclass(frozen=True)
 class SubmitRequest:
     """One submission; see ``satellite.submission.submit`` for the meaning of each field.
 
@@ -108,6 +157,8 @@ class SubmitRequest:
         command_timeout: Seconds for the command and for each lookup.
         lock_timeout: Seconds to wait for another submission of the same run directory.
         limit: How many jobs there may be, if that is limited.
+        claim: Who submits, and what.
+        settle_only: Only find out whether an earlier try made a job.
     """
 
     run_dir: str
@@ -124,6 +175,8 @@ class SubmitRequest:
     command_timeout: float = 60.0
     lock_timeout: float = 60.0
     limit: JobLimit | None = None
+    claim: LeaseRequest | None = None
+    settle_only: bool = False
 
 
 @dataclass(frozen=True)
@@ -133,7 +186,8 @@ class SubmitReply:
     Attributes:
         outcome: ``submitted`` now, ``known`` from the ledger, ``adopted`` as a lookup found it, ``rejected``
             by the command, ``lacking`` what the job needs there, ``full``: there are as many jobs as there may be,
-            ask again, or ``uncertain``: nobody knows yet, ask again.
+            ask again, ``taken`` by another owner or for other content, ``none``: no earlier try made one, or
+            ``uncertain``: nobody knows yet, ask again.
         job_id: The job, for the first three outcomes.
         returncode: Of the command that decided.
         stdout: What it printed.
@@ -143,7 +197,9 @@ class SubmitReply:
         others: Further jobs that carry the token; there should be none.
     """
 
-    outcome: Literal["submitted", "known", "adopted", "rejected", "lacking", "full", "uncertain"]
+    outcome: Literal[
+        "submitted", "known", "adopted", "rejected", "lacking", "full", "taken", "none", "uncertain"
+    ]
     job_id: str | None = None
     returncode: int | None = None
     stdout: str = ""

@@ -10,12 +10,14 @@ from typing import Any
 from dagster_slurm_components.errors import HostRefusedError
 from dagster_slurm_components.hosts.base import Host, Reply
 from dagster_slurm_components.hosts.calls import (
+    AttemptFiles,
     Budget,
     Completed,
     Disk,
     FileData,
     FileRead,
     HostFacts,
+    LeaseRenewal,
     Process,
     Snapshot,
     SubmitReply,
@@ -69,25 +71,57 @@ class Satellite:
         """
         files = [[request.path, request.offset, request.limit] for request in requests]
         reply = self._call("read", files=files, total=max(total, len(files)), timeout=timeout)
-        found = []
-        position = 0
-        for request, (status, size, inode, mtime, length) in zip(
-            requests, reply.result["files"], strict=True
-        ):
-            found.append(
-                FileData(
-                    path=request.path,
-                    exists=status != "missing",
-                    size=size,
-                    inode=inode,
-                    offset=request.offset,
-                    data=reply.blob[position : position + length],
-                    mtime=mtime,
-                    error=None if status in ("ok", "missing") else status,
-                )
-            )
-            position += length
-        return found
+        return _pieces(requests, reply)
+
+    def follow(
+        self, requests: Sequence[FileRead], renewals: Sequence[LeaseRenewal], *, total: int
+    ) -> tuple[list[FileData], list[tuple[int, str]]]:
+        """Read as ``read`` does, and renew the leases of the jobs that are followed, in the same call.
+
+        Returns:
+            What was read, and the epoch and state that each lease has.
+        """
+        files = [[request.path, request.offset, request.limit] for request in requests]
+        leases = [[renewal.run_dir, renewal.epoch, renewal.shown] for renewal in renewals]
+        reply = self._call("read", files=files, total=max(total, len(files)), leases=leases)
+        return _pieces(requests, reply), [(epoch, state) for epoch, state in reply.result["leases"]]
+
+    def attempts(self, folder: str) -> list[AttemptFiles]:
+        """Return the attempts of a call, in order."""
+        rows = self._call("attempts", folder=folder).result["attempts"]
+        return [AttemptFiles(*row) for row in rows]
+
+    def open_leases(self, workdir: str) -> tuple[list[AttemptFiles], float]:
+        """Return the attempts on which somebody may still have to act, and the host's clock."""
+        found = self._call("open_leases", workdir=workdir).result
+        return [AttemptFiles(*row) for row in found["attempts"]], found["time"]
+
+    def change_lease(
+        self,
+        run_dir: str,
+        workdir: str,
+        epoch: int,
+        *,
+        state: str | None = None,
+        owner: Mapping[str, Any] | None = None,
+        outcome: str | None = None,
+        finished: float | None = None,
+        shown: Mapping[str, Any] | None = None,
+    ) -> tuple[bool, Mapping[str, Any] | None]:
+        """Change a lease if its epoch is the one given; return whether it was, and the lease as it is now."""
+        reply = self._call(
+            "change_lease",
+            run_dir=run_dir,
+            workdir=workdir,
+            epoch=epoch,
+            state=state,
+            owner=owner,
+            outcome=outcome,
+            finished=finished,
+            shown=shown,
+            timeout=60.0 + _MARGIN,
+        )
+        return reply.result["changed"], reply.result["lease"]
 
     def snapshot(
         self,
@@ -176,3 +210,23 @@ class Satellite:
 
 def _asdict(budget: Budget | None) -> dict[str, Any] | None:
     return None if budget is None else dataclasses.asdict(budget)
+
+
+def _pieces(requests: Sequence[FileRead], reply: Reply) -> list[FileData]:
+    found = []
+    position = 0
+    for request, (status, size, inode, mtime, length) in zip(requests, reply.result["files"], strict=True):
+        found.append(
+            FileData(
+                path=request.path,
+                exists=status != "missing",
+                size=size,
+                inode=inode,
+                offset=request.offset,
+                data=reply.blob[position : position + length],
+                mtime=mtime,
+                error=None if status in ("ok", "missing") else status,
+            )
+        )
+        position += length
+    return found

@@ -5,7 +5,8 @@ from __future__ import annotations
 import queue
 from dataclasses import dataclass, field
 
-from dagster_slurm_components.errors import HostError, HostUnreachableError
+from dagster_slurm_components.errors import HostUnreachableError
+from dagster_slurm_components.jobs.lease import FOLLOWING, Shown
 from dagster_slurm_components.jobs.model import JobHandle
 from dagster_slurm_components.jobs.reconcile import Evidence, Observation
 from dagster_slurm_components.jobs.status import StatusRecord
@@ -62,21 +63,37 @@ class Ended:
 
 
 @dataclass(frozen=True)
+class LeaseChanged:
+    """Somebody changed the job's lease: took the job over (the epoch grew), or wants it cancelled."""
+
+    epoch: int
+    state: str
+
+
+@dataclass(frozen=True)
 class Broken:
-    """Watching can't go on, for a reason that waiting won't heal."""
+    """Watching can't go on, for a reason that waiting won't heal: the host's no, or a fault of ours (D9)."""
 
-    error: HostError
+    error: Exception
 
 
-Event = Text | Skipped | Changed | Silent | Back | Ended | Broken
+Event = Text | Skipped | Changed | Silent | Back | Ended | LeaseChanged | Broken
 
 
 @dataclass
 class Watch:
-    """One job as the watcher follows it: ask it for its events."""
+    """One job as the watcher follows it: ask it for its events.
+
+    With an ``epoch`` the watcher renews the job's lease as it reads, and keeps there what a person has ``shown``.
+    """
 
     handle: JobHandle
     began: float
+    epoch: int | None = None
+    shown: Shown | None = None
+    shown_written: Shown | None = None
+    renew_at: float = 0.0
+    lease_state: str = FOLLOWING
     observation: Observation = field(default_factory=Observation)
     evidence: Evidence = field(default_factory=Evidence)
     offsets: dict[str, int] = field(default_factory=dict)

@@ -10,6 +10,7 @@ from dagster_slurm_components.errors import SatelliteError
 from dagster_slurm_components.hosts.calls import FileRead
 from dagster_slurm_components.hosts.client import Satellite
 from dagster_slurm_components.jobs.events import STATUS
+from dagster_slurm_components.jobs.lease import Attempt
 from dagster_slurm_components.jobs.model import JobHandle
 from dagster_slurm_components.jobs.reconcile import LOST, Answer, Evidence, Observation, Patience, reconcile
 from dagster_slurm_components.jobs.schedulers import Scheduler
@@ -17,45 +18,8 @@ from dagster_slurm_components.jobs.status import StatusRecord, parse_status
 from dagster_slurm_components.slurm.accounting import MAX_IDS, AccountingRow
 from dagster_slurm_components.slurm.queue import QueueRow
 
-LEDGER = "ledger"
 _MOST = 1024 * 1024
 _NO_PATIENCE = Patience(settle=0.0, explanation=0.0, absence=0.0, trace=0.0)
-
-
-@dataclass(frozen=True)
-class LedgerRecord:
-    """What a ledger says.
-
-    Attributes:
-        token: The mark of the job.
-        job_id: The job; none while nobody knows whether there is one.
-        submitted: When it was, in seconds since the epoch by the host's clock.
-    """
-
-    token: str
-    job_id: str | None
-    submitted: float | None
-
-
-def parse_ledger(data: bytes) -> LedgerRecord:
-    r"""Read a ledger; see ``satellite.ledger.Ledger`` for its lines.
-
-    Example:
-        >>> parse_ledger(b"token=ab\nintent=5\njob_id=12\nsubmitted=6\n").job_id
-        '12'
-    """
-    token, job_id, submitted = "", None, None
-    for line in data.decode("utf-8", "replace").splitlines():
-        name, _, value = line.partition("=")
-        if name == "token":
-            token = value
-        elif name in ("intent", "rejected", "void"):
-            job_id = None
-        elif name == "job_id":
-            job_id = value
-        elif name in ("submitted", "adopted"):
-            submitted = float(value)
-    return LedgerRecord(token, job_id, submitted)
 
 
 @dataclass(frozen=True)
@@ -81,31 +45,42 @@ class Seen:
         return seen.terminal and seen.state not in ("COMPLETED", LOST)
 
     @property
+    def lost(self) -> bool:
+        """Whether there is no trace of it: the queue's shared answer may be older than the job."""
+        return self.observation.state == LOST
+
+    @property
     def alive(self) -> bool:
         """Whether it waits or runs, or may do so for all that is known."""
         return not self.observation.terminal
 
 
-def look(satellite: Satellite, scheduler: Scheduler, run_dir: str, token: str | None = None) -> Seen | None:
-    """Return what is known of the job of a run directory, or nothing when it has none.
-
-    Args:
-        satellite: The host.
-        scheduler: Who runs its jobs.
-        run_dir: The run directory.
-        token: The job's mark, where that is known; another one's ledger counts as none.
+def look(satellite: Satellite, scheduler: Scheduler, attempt: Attempt) -> Seen | None:
+    """Return what is known of an attempt's job, or nothing when it has none.
 
     Raises:
         HostError: The host gives no answer.
     """
-    ledger_file, status_file = satellite.read(
-        [FileRead(f"{run_dir}/{LEDGER}", 0, _MOST), FileRead(f"{run_dir}/{STATUS}", 0, _MOST)]
-    )
-    ledger = parse_ledger(ledger_file.data)
-    if ledger.job_id is None or (token is not None and ledger.token != token):
-        return None
-    handle = JobHandle(ledger.job_id, run_dir, ledger.token, "known", ledger.submitted)
-    return observe(satellite, scheduler, [(handle, parse_status(status_file.data))])[0]
+    return look_at(satellite, scheduler, [attempt])[0]
+
+
+def look_at(satellite: Satellite, scheduler: Scheduler, attempts: Sequence[Attempt]) -> list[Seen | None]:
+    """Return what is known of the jobs of attempts, each nothing where it has none: one call for all their files.
+
+    Raises:
+        HostError: The host gives no answer.
+    """
+    submitted = [attempt for attempt in attempts if attempt.ledger.job_id is not None]
+    if not submitted:
+        return [None] * len(attempts)
+    files = satellite.read([FileRead(f"{attempt.run_dir}/{STATUS}", 0, _MOST) for attempt in submitted])
+    jobs = []
+    for attempt, file in zip(submitted, files, strict=True):
+        ledger = attempt.ledger
+        handle = JobHandle(ledger.job_id or "", attempt.run_dir, ledger.token, "known", ledger.submitted)
+        jobs.append((handle, parse_status(file.data)))
+    seen = {each.handle.run_dir: each for each in observe(satellite, scheduler, jobs)}
+    return [seen.get(attempt.run_dir) for attempt in attempts]
 
 
 def observe(

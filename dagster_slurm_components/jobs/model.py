@@ -14,6 +14,8 @@ from dagster_slurm_components.launchers.base import LaunchPlan
 
 _UNSAFE = re.compile(r"[^A-Za-z0-9._-]+")
 _LONGEST_NAME = 80
+CALL = "call="
+"""Begins the name of a call's folder; no step's or partition's folder has a ``=`` in its name."""
 
 
 def slug(text: str) -> str:
@@ -38,31 +40,34 @@ class JobIdentity:
     """What makes a job this one and no other: submitting the same identity twice gives one job.
 
     Attributes:
-        run_id: Dagster's run id.
+        run_id: Id of Dagster's first run: those that re-execute it find the same folders.
         step: Dagster's step key.
-        partition: The partition key, or none.
+        partition: The partition key or the range of them, or none.
         attempt: The number of the submission, from 0: retries of the run or the step go on counting.
+        call: The number of the call in the step, from 0; a script is one call.
     """
 
     run_id: str
     step: str
     partition: str | None = None
     attempt: int = 0
+    call: int = 0
 
     def next(self) -> JobIdentity:
         """Return the identity of another attempt."""
         return replace(self, attempt=self.attempt + 1)
 
     @property
-    def step_folder(self) -> PurePosixPath:
-        """The folder of all attempts, relative to the profile's workdir."""
-        step = PurePosixPath("runs", slug(self.run_id), slug(self.step))
-        return step / slug(self.partition) if self.partition is not None else step
+    def call_folder(self) -> PurePosixPath:
+        """The folder of all attempts at a call, relative to the profile's workdir."""
+        folder = PurePosixPath("runs", slug(self.run_id), slug(self.step))
+        folder = folder / slug(self.partition) if self.partition is not None else folder
+        return folder / f"{CALL}{self.call}" if self.call else folder
 
     @property
     def token(self) -> str:
         """Sixteen hex digits that stand in the job's name and comment, to find it again by."""
-        parts = json.dumps((self.run_id, self.step, self.partition, self.attempt))
+        parts = json.dumps((self.run_id, self.step, self.partition, self.call, self.attempt))
         return hashlib.sha256(parts.encode()).hexdigest()[:16]
 
     @property
@@ -73,7 +78,7 @@ class JobIdentity:
     @property
     def folder(self) -> PurePosixPath:
         """The run directory, relative to the profile's workdir."""
-        return self.step_folder / str(self.attempt)
+        return self.call_folder / str(self.attempt)
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
@@ -10,12 +11,14 @@ from dagster_slurm_components.errors import DagsterSlurmError
 from dagster_slurm_components.hosts.calls import FileRead
 from dagster_slurm_components.hosts.client import Satellite
 from dagster_slurm_components.jobs.events import STATUS
-from dagster_slurm_components.jobs.look import LEDGER, LedgerRecord, Seen, observe, parse_ledger
-from dagster_slurm_components.jobs.model import JobHandle
+from dagster_slurm_components.jobs.lease import COLLECTED, Lease, parse_lease
+from dagster_slurm_components.jobs.ledger import LEDGER, LedgerRecord, parse_ledger
+from dagster_slurm_components.jobs.look import Seen, observe
+from dagster_slurm_components.jobs.model import CALL, JobHandle
 from dagster_slurm_components.jobs.schedulers import Scheduler
-from dagster_slurm_components.jobs.shown import FILE, Shown, parse_shown
 from dagster_slurm_components.jobs.status import StatusRecord, parse_status
 
+LEASE = "lease"
 _AT_ONCE = 1000
 _MOST = 256 * 1024
 _SHORTEST = 4
@@ -28,13 +31,14 @@ class RunDirectory:
 
     Attributes:
         path: Where it is.
-        run_id: Dagster's run, as it stands in the path.
+        run_id: Dagster's first run, as it stands in the path.
         step: Dagster's step, as it stands in the path.
         partition: The partition, as it stands in the path.
+        call: The number of the call in the step.
         attempt: The attempt's number.
         ledger: What its ledger says.
         status: The newest block of its status file.
-        shown: What was shown of it, and whether its results were delivered.
+        lease: Who follows it, and whether its results were collected.
         touched: When one of its records was last written, in seconds since the epoch by the host's clock.
     """
 
@@ -42,10 +46,11 @@ class RunDirectory:
     run_id: str
     step: str
     partition: str | None
+    call: int
     attempt: int
     ledger: LedgerRecord
     status: StatusRecord | None
-    shown: Shown
+    lease: Lease
     touched: float
 
     @property
@@ -56,12 +61,17 @@ class RunDirectory:
             return None
         return JobHandle(ledger.job_id, self.path, ledger.token, "known", ledger.submitted)
 
+    @property
+    def collected(self) -> bool:
+        """Whether Dagster has stored its results."""
+        return self.lease.state == COLLECTED
+
     def named(self, name: str) -> bool:
         """Whether a person may mean this one: by the job's id, the run's id or its beginning, or the folder."""
         if name in (self.ledger.job_id, self.path):
             return True
-        # A retried run goes on in the folder of the run that it retries.
-        runs = (self.run_id, self.shown.run_id)
+        # A run that re-executes another goes on in the folder of the first.
+        runs = (self.run_id, self.lease.owner.run_id if self.lease.owner else "")
         return len(name) >= _SHORTEST and any(run_id.startswith(name) for run_id in runs)
 
 
@@ -73,7 +83,7 @@ def run_directories(satellite: Satellite, workdir: str) -> list[RunDirectory]:
         DagsterSlurmError: The folder can't be listed.
     """
     top = PurePosixPath(workdir, "runs")
-    find = ["find", str(top), "-mindepth", "3", "-maxdepth", "5", "-type", "f", "-name", LEDGER, "-print0"]
+    find = ["find", str(top), "-mindepth", "3", "-maxdepth", "6", "-type", "f", "-name", LEDGER, "-print0"]
     done = satellite.run(find, timeout=120.0)
     listed = done.stdout.decode("utf-8", "surrogateescape").split("\0")[:-1]
     if done.timed_out or done.truncated or (done.returncode and not _absent(satellite, str(top))):
@@ -93,24 +103,27 @@ def _absent(satellite: Satellite, path: str) -> bool:
 
 
 def _read(satellite: Satellite, top: PurePosixPath, folders: Sequence[PurePosixPath]) -> list[RunDirectory]:
-    names = (LEDGER, STATUS, FILE)
+    names = (LEDGER, STATUS, LEASE)
     requests = [FileRead(f"{folder}/{name}", 0, _MOST) for folder in folders for name in names]
     files = satellite.read(requests)
     found = []
     for number, folder in enumerate(folders):
-        ledger, status, shown = files[3 * number : 3 * number + 3]
-        run_id, step, *partition, attempt = folder.relative_to(top).parts
+        ledger, status, lease = files[3 * number : 3 * number + 3]
+        run_id, step, *between, attempt = folder.relative_to(top).parts
+        calls = [part for part in between if part.startswith(CALL)]
+        partitions = [part for part in between if part not in calls]
         found.append(
             RunDirectory(
                 path=str(folder),
                 run_id=run_id,
                 step=step,
-                partition=partition[0] if partition else None,
+                partition=partitions[0] if partitions else None,
+                call=int(calls[0].removeprefix(CALL)) if calls else 0,
                 attempt=int(attempt),
                 ledger=parse_ledger(ledger.data),
                 status=parse_status(status.data),
-                shown=parse_shown(shown.data),
-                touched=max(ledger.mtime, status.mtime, shown.mtime),
+                lease=parse_lease(json.loads(lease.data) if lease.data else None),
+                touched=max(ledger.mtime, status.mtime, lease.mtime),
             )
         )
     return found

@@ -60,7 +60,7 @@ def _judge(folder: RunDirectory, seen: Seen | None, keep: Keep, now: float) -> V
         return Verdict(folder, False, f"its job is {seen.observation.state}")
     if seen is None and age < keep.failure:
         return Verdict(folder, False, "nothing was submitted, or nobody knows")
-    success = seen is not None and seen.observation.state == "COMPLETED" and folder.shown.delivered
+    success = seen is not None and seen.observation.state == "COMPLETED" and folder.collected
     limit = keep.success if success else keep.failure
     word = "its results are in Dagster" if success else _ended(seen)
     if age < limit:
@@ -79,14 +79,14 @@ def _ended(seen: Seen | None) -> str:
 
 
 def paths_to_remove(verdicts: Iterable[Verdict]) -> list[str]:
-    """Return what goes: run directories, and the checkpoint beside them once the last attempt of a step goes."""
+    """Return what goes: run directories, the checkpoints that they set aside, and what all attempts at a call share."""
     attempts: dict[str, list[Verdict]] = {}
     for verdict in verdicts:
         attempts.setdefault(verdict.folder.path.rpartition("/")[0], []).append(verdict)
     paths = []
-    for step, judged in attempts.items():
-        going = [verdict.folder.path for verdict in judged if verdict.remove]
-        paths += [*going, *(f"{path}.lock" for path in going)]
+    for call, judged in attempts.items():
+        going = [verdict.folder for verdict in judged if verdict.remove]
+        paths += [path for each in going for path in (each.path, f"{call}/checkpoint-{each.attempt}")]
         if len(going) == len(judged):
-            paths.append(f"{step}/checkpoint")
+            paths += [f"{call}/checkpoint", f"{call}/.lock"]
     return paths

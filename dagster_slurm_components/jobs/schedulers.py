@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Protocol
 
 from dagster_slurm_components.errors import HostRefusedError, HostUnreachableError
@@ -11,6 +12,7 @@ from dagster_slurm_components.hosts.calls import (
     Budget,
     FileRead,
     JobLimit,
+    LeaseRequest,
     Process,
     QueueQuery,
     SubmitRequest,
@@ -65,8 +67,14 @@ class Scheduler(Protocol):
         """Return what stands above the body of ``job.sh``."""
         ...
 
-    def request(self, spec: JobSpec, run_dir: str, workdir: str) -> SubmitRequest:
+    def request(
+        self, spec: JobSpec, run_dir: str, workdir: str, claim: LeaseRequest | None = None
+    ) -> SubmitRequest:
         """Return what the satellite is asked to do with the bundle."""
+        ...
+
+    def settlement(self, run_dir: str, workdir: str, token: str, job_name: str) -> SubmitRequest:
+        """Return what the satellite is asked, to find out whether an earlier submission made a job."""
         ...
 
     def queue(self, satellite: Satellite, handles: Sequence[JobHandle]) -> Mapping[str, QueueRow] | None:
@@ -123,7 +131,9 @@ class ProcessScheduler:
         """Return the interpreter line alone."""
         return "#!/bin/bash\n"
 
-    def request(self, spec: JobSpec, run_dir: str, workdir: str) -> SubmitRequest:
+    def request(
+        self, spec: JobSpec, run_dir: str, workdir: str, claim: LeaseRequest | None = None
+    ) -> SubmitRequest:
         """Ask for a detached process."""
         return SubmitRequest(
             run_dir=run_dir,
@@ -133,7 +143,12 @@ class ProcessScheduler:
             argv=("/bin/bash", f"{run_dir}/job.sh", run_dir),
             needs=spec.activation.needs,
             limit=self._limit,
+            claim=claim,
         )
+
+    def settlement(self, run_dir: str, workdir: str, token: str, job_name: str) -> SubmitRequest:
+        """Ask whether the process became the job."""
+        return SubmitRequest(run_dir, workdir, token, "process", (), settle_only=True)
 
     def queue(self, satellite: Satellite, handles: Sequence[JobHandle]) -> Mapping[str, QueueRow] | None:
         """Return a row for each process that lives, or that only another machine could judge."""
@@ -241,23 +256,35 @@ class SlurmScheduler:
         )
         return render_header((*spec.sbatch, *own))
 
-    def request(self, spec: JobSpec, run_dir: str, workdir: str) -> SubmitRequest:
+    def request(
+        self, spec: JobSpec, run_dir: str, workdir: str, claim: LeaseRequest | None = None
+    ) -> SubmitRequest:
         """Ask for ``sbatch``, and for a look into queue and accounting where an earlier call's end is unknown."""
-        name = spec.identity.job_name
         arguments = [run_dir, str(spec.requeues)] if spec.requeues else [run_dir]
+        identity = spec.identity
+        return replace(
+            self.settlement(run_dir, workdir, identity.token, identity.job_name),
+            argv=tuple(sbatch(f"{run_dir}/job.sh", arguments)),
+            needs=spec.activation.needs,
+            limit=self._limit,
+            claim=claim,
+            settle_only=False,
+        )
+
+    def settlement(self, run_dir: str, workdir: str, token: str, job_name: str) -> SubmitRequest:
+        """Ask for a look into queue and accounting."""
         since = int(time.time()) - _YESTERDAY
         return SubmitRequest(
             run_dir=run_dir,
             workdir=workdir,
-            token=spec.identity.token,
+            token=token,
             mode="command",
-            argv=tuple(sbatch(f"{run_dir}/job.sh", arguments)),
-            lookups=(tuple(squeue_by_name(name)), tuple(sacct_by_name(name, since=since))),
+            argv=(),
+            lookups=(tuple(squeue_by_name(job_name)), tuple(sacct_by_name(job_name, since=since))),
             ambiguous=tuple(f"(?i){pattern}" for pattern in AMBIGUOUS),
-            needs=spec.activation.needs,
             window=_VISIBLE,
             command_timeout=_TIMEOUT,
-            limit=self._limit,
+            settle_only=True,
         )
 
     def queue(self, satellite: Satellite, handles: Sequence[JobHandle]) -> Mapping[str, QueueRow] | None:

@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 from dagster_slurm_components.errors import HostError, HostUnreachableError, SatelliteError
-from dagster_slurm_components.hosts.calls import FileData, FileRead
+from dagster_slurm_components.hosts.calls import FileData, FileRead, LeaseRenewal
 from dagster_slurm_components.hosts.client import Satellite
 from dagster_slurm_components.hosts.parked import parked_too_long
 from dagster_slurm_components.jobs.cadence import TokenBucket, file_interval, read_interval, tick
@@ -27,6 +27,7 @@ from dagster_slurm_components.jobs.events import (
     Broken,
     Changed,
     Ended,
+    LeaseChanged,
     Silent,
     Skipped,
     Text,
@@ -47,6 +48,9 @@ _KEPT = 1024 * 1024
 go on printing for an hour after its job. Messages are never left out."""
 _REDIAL = (0.5, 30.0)
 _IDLE = 5.0
+_RENEW = 2.0
+"""Seconds between two looks at a job's lease. It is written then only where there is news of what was shown, or after
+``satellite.leases.RENEW``."""
 _METRICS_SHARE = 0.05
 _METRICS_MOST = 5.0
 
@@ -94,6 +98,7 @@ class Watcher:
         *,
         offsets: Mapping[str, int] | None = None,
         inodes: Mapping[str, int] | None = None,
+        epoch: int | None = None,
     ) -> Watch:
         """Begin to follow a job.
 
@@ -101,15 +106,30 @@ class Watcher:
             handle: The job.
             offsets: Bytes of each streamed file that were seen before and are not delivered again.
             inodes: Which files these were; another file of that name is delivered from its beginning.
+            epoch: The epoch of the job's lease, for who follows it: reading then renews the lease.
         """
         now = self._clock()
         watch = Watch(
-            handle, began=now, changed_at=now, offsets=dict(offsets or {}), inodes=dict(inodes or {})
+            handle,
+            began=now,
+            changed_at=now,
+            offsets=dict(offsets or {}),
+            inodes=dict(inodes or {}),
+            epoch=epoch,
+            renew_at=now + _RENEW,
         )
         with self._lock:
             self._watches.append(watch)
         self._questions.soon(now)
         return watch
+
+    def fail(self, error: Exception) -> None:
+        """End all watching with an error: a step must never wait for a watcher that is gone (D9)."""
+        with self._lock:
+            watches, self._watches = self._watches, []
+        for watch in watches:
+            watch.put(Broken(error))
+            watch.close()
 
     @property
     def idle(self) -> bool:
@@ -148,9 +168,7 @@ class Watcher:
             self._unheard(watches, HostUnreachableError(error.message, where=error.where), now)
             return self._redial
         except HostError as error:
-            for watch in watches:
-                watch.put(Broken(error))
-                watch.close()
+            self.fail(error)
             return 0.0
         for watch in watches:
             self._judge(watch, now)
@@ -162,7 +180,7 @@ class Watcher:
             for watch in due
             for name in watch.files
         ]
-        answers = iter(self._satellite.read(requests, total=_BYTES_PER_TICK))
+        answers = iter(self._read_and_renew(due, requests, now))
         least = file_interval(len(requests), self._operations)
         for watch in due:
             more = False
@@ -175,6 +193,27 @@ class Watcher:
                 watch.put(Ended(watch.observation, watch.evidence))
                 watch.close()
             watch.read_at = now + max(interval, least)
+
+    def _read_and_renew(
+        self, due: Sequence[Watch], requests: Sequence[FileRead], now: float
+    ) -> Sequence[FileData]:
+        """Read files; the leases whose time has come are renewed in the same call."""
+        renewing = [watch for watch in due if watch.epoch is not None and watch.renew_at <= now]
+        if not renewing:
+            return self._satellite.read(requests, total=_BYTES_PER_TICK)
+        shown = [watch.shown if watch.shown != watch.shown_written else None for watch in renewing]
+        renewals = [
+            LeaseRenewal(watch.handle.run_dir, watch.epoch or 0, None if seen is None else seen.written())
+            for watch, seen in zip(renewing, shown, strict=True)
+        ]
+        files, leases = self._satellite.follow(requests, renewals, total=_BYTES_PER_TICK)
+        for watch, seen, (epoch, state) in zip(renewing, shown, leases, strict=True):
+            watch.renew_at = now + _RENEW
+            watch.shown_written = watch.shown_written if seen is None else seen
+            if epoch != watch.epoch or state != watch.lease_state:
+                watch.lease_state = state
+                watch.put(LeaseChanged(epoch, state))
+        return files
 
     def _take(self, watch: Watch, name: str, file: FileData) -> bool:
         """Use what was read of one file; return whether more of it waits."""
@@ -284,10 +323,11 @@ class WatcherThread:
         *,
         offsets: Mapping[str, int] | None = None,
         inodes: Mapping[str, int] | None = None,
+        epoch: int | None = None,
     ) -> Watch:
         """Begin to follow a job; see ``Watcher.watch``."""
         with self._lock:
-            watch = self._watcher.watch(handle, offsets=offsets, inodes=inodes)
+            watch = self._watcher.watch(handle, offsets=offsets, inodes=inodes, epoch=epoch)
             if self._thread is None:
                 self._thread = threading.Thread(target=self._run, name="dagster-slurm-watcher", daemon=True)
                 self._thread.start()
@@ -302,7 +342,11 @@ class WatcherThread:
     def _run(self) -> None:
         idle_since: float | None = None
         while True:
-            delay = self._watcher.step()
+            try:
+                delay = self._watcher.step()
+            except Exception as error:  # noqa: BLE001 - told to everyone who waits for this thread
+                self._watcher.fail(error)
+                delay = 0.0
             now = time.monotonic()
             with self._lock:
                 if not self._watcher.idle:

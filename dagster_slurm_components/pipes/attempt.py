@@ -1,41 +1,57 @@
-"""One attempt of a step: submits its job, or takes up the one there is, and follows it to its end."""
+"""One attempt at a call: submits its job, or takes up the one there is, and follows it to its end."""
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
-import dagster as dg
-
-from dagster_slurm_components.errors import DagsterSlurmError
+from dagster_slurm_components.errors import HostError, HostUnreachableError
+from dagster_slurm_components.hosts.calls import LeaseRenewal, LeaseRequest
 from dagster_slurm_components.hosts.parked import Parking
 from dagster_slurm_components.jobs.cancel import cancel
-from dagster_slurm_components.jobs.events import STDERR, STDOUT, Ended
+from dagster_slurm_components.jobs.ending import JobEnder, LeaseLostError
+from dagster_slurm_components.jobs.events import MESSAGES, STDERR, STDOUT, Ended, Watch
+from dagster_slurm_components.jobs.lease import CANCEL_WANTED, ENDED, Shown
+from dagster_slurm_components.jobs.lease_store import LeaseStore
 from dagster_slurm_components.jobs.model import JobHandle, JobSpec
-from dagster_slurm_components.jobs.shown import Notebook, Shown, read_shown
+from dagster_slurm_components.jobs.reconcile import Observation
 from dagster_slurm_components.jobs.submit import submit
+from dagster_slurm_components.pipes.claim import Claim
 from dagster_slurm_components.pipes.dashboard import DashboardNotice
 from dagster_slurm_components.pipes.follow import Follower
-from dagster_slurm_components.pipes.guard import Guard, SupervisionLostError
-from dagster_slurm_components.pipes.identity import Context
-from dagster_slurm_components.pipes.interrupts import INTERRUPTS, Background, shielded
-from dagster_slurm_components.pipes.launches import Launch, record_end
+from dagster_slurm_components.pipes.guard import Guard, StoppedError, SupervisionLostError
 from dagster_slurm_components.pipes.reader import RunDirectoryMessageReader
+from dagster_slurm_components.pipes.records import tag_job, tell
+from dagster_slurm_components.pipes.step import Step
 from dagster_slurm_components.pipes.stuck import StuckTimer
 from dagster_slurm_components.pipes.target import Target
 from dagster_slurm_components.spec.resolve import ResolvedScript
 
-_CANCEL_ANSWER = 120.0
-_CANCEL_END = 90.0
-_TERM_GRACE = 10.0
 _LISTEN = 1.0
 _TAIL = 8 * 1024
 """Bytes of a stream that are read again for the last lines of a failure."""
+_CANCEL_ANSWER = 120.0
 
 
-class _StoppedError(Exception):
-    """The submission was called off before it was made."""
+class CancelledByCallerError(Exception):
+    """Whoever submitted the job has cancelled it."""
+
+
+@dataclass
+class Progress:
+    """What is known of a call from outside its thread.
+
+    Attributes:
+        handle: The newest job; none before the first submission.
+        observation: What was last heard of it.
+        cancel: Set when its caller wants it cancelled.
+    """
+
+    handle: JobHandle | None = None
+    observation: Observation = field(default_factory=Observation)
+    cancel: threading.Event = field(default_factory=threading.Event)
 
 
 @dataclass(frozen=True)
@@ -46,158 +62,165 @@ class Followed:
         handle: The job.
         ended: How it ended.
         stderr: The last lines of its stderr.
-        delivered: Call it when the results are in Dagster's hands.
+        shown: What a person has seen of its output.
     """
 
     handle: JobHandle
     ended: Ended
     stderr: str
-    delivered: Callable[[], None]
+    shown: Shown
 
 
 @dataclass(frozen=True)
-class Attempt:
+class AttemptRun:
     """One attempt.
 
     Attributes:
-        context: Dagster's context of the step.
+        step: The step.
         resolved: The script.
-        place: Where it runs.
+        place: Where it runs; its calls wait for a lost host.
         parking: How to wait for a host that can't be reached.
         guard: Whether this process still speaks for its run.
-        launch: What was written down of it.
-        adopted: Whether the job may exist already.
+        claim: Which attempt it is, and since when it is ours.
+        progress: Where the caller sees how it goes.
     """
 
-    context: Context
+    step: Step
     resolved: ResolvedScript
     place: Target
     parking: Parking
     guard: Guard
-    launch: Launch
-    adopted: bool
+    claim: Claim
+    progress: Progress
 
-    def run(self, spec: JobSpec, reader: RunDirectoryMessageReader) -> Followed:
+    def run(self, spec: JobSpec, request: LeaseRequest, reader: RunDirectoryMessageReader) -> Followed:
         """Submit the job and follow it.
 
         Raises:
+            TakenError: Somebody else's job is there.
             SubmitRejectedError: The scheduler refused it.
             StuckError: It would wait for ever, and was cancelled.
             HostError: The host refuses us.
         """
-        handle = self._submit(spec, reader)
-        how = "taken up again" if self.adopted and handle.outcome != "submitted" else handle.outcome
-        self.context.log.info(
+        info = self.step.context.log.info
+        handle = submit(
+            self.place.satellite,
+            self.place.scheduler,
+            spec,
+            self.place.workdir,
+            claim=request,
+            tell=info,
+            sleep=self.guard.pause,
+        )
+        how = "taken up again" if self.claim.adopted and handle.outcome != "submitted" else handle.outcome
+        self.progress.handle = handle
+        tag_job(self.step, handle.job_id)
+        tell(
+            self.step,
             f"Job {handle.job_id} {how} on {self.place.satellite.host.name} "
-            f"(profile {self.resolved.profile.name}), run directory {handle.run_dir}"
+            f"(profile {self.resolved.profile.name}), run directory {handle.run_dir}",
+            {"job/id": handle.job_id, "job/run_directory": handle.run_dir},
         )
-        shown = read_shown(self.place.satellite, handle.run_dir) if self.adopted else Shown()
-        return self._follow(handle, reader, shown)
+        return self._follow(handle, reader)
 
-    def _submit(self, spec: JobSpec, reader: RunDirectoryMessageReader) -> JobHandle:
-        """Submit in a thread: an interrupt in the middle must not leave a job that nobody knows of."""
-        stop = threading.Event()
-
-        def sleep(seconds: float) -> None:
-            if stop.wait(seconds):
-                raise _StoppedError
-            self.guard.check()
-
-        def work() -> JobHandle:
-            place = self.place.patient(replace(self.parking, sleep=sleep))
-            tell = self.context.log.info
-            return submit(place.satellite, place.scheduler, spec, place.workdir, tell=tell, sleep=sleep)
-
-        submission = Background(work, name="dagster-slurm-submit")
-        try:
-            return submission.result()
-        except INTERRUPTS:
-            stop.set()
-            self._call_off(submission, reader)
-            raise
-
-    def _call_off(self, submission: Background[JobHandle], reader: RunDirectoryMessageReader) -> None:
-        """Let an interrupted submission come to an end; cancel its job if the interrupt means that."""
-        try:
-            handle = submission.settled()
-        except (_StoppedError, DagsterSlurmError) as error:
-            self.context.log.info(f"The submission was interrupted. {error}")
-            return
-        if not self._cancel_wanted():
-            self.context.log.info(f"This step ends; job {handle.job_id} goes on.")
-            return
-        watch = self.place.watcher.watch(handle)
-        try:
-            follower = Follower(watch, reader, self.context.log, heal="")
-            shielded(lambda: self._cancel(handle, follower), name="dagster-slurm-cancel")
-        finally:
-            watch.close()
-
-    def _follow(self, handle: JobHandle, reader: RunDirectoryMessageReader, shown: Shown) -> Followed:
+    def _follow(self, handle: JobHandle, reader: RunDirectoryMessageReader) -> Followed:
+        shown = self.claim.shown
         begins = {name: max(0, shown.offsets.get(name, 0) - _TAIL) for name in (STDOUT, STDERR)}
-        watch = self.place.watcher.watch(handle, offsets=begins, inodes=shown.inodes)
-        reader.skip(shown.offsets.get("messages.jsonl", 0))
-        follower = Follower(watch, reader, self.context.log, heal=self.parking.heal, seen=shown.offsets)
-        notebook = Notebook(self.place.direct, watch, self.context.run.run_id)
-        timer = StuckTimer(self.resolved.script.stuck)
-        notice = DashboardNotice(self.resolved.profile.profile, handle.run_dir, self.context.log.info)
+        watch = self.place.watcher.watch(handle, offsets=begins, inodes=shown.inodes, epoch=self.claim.epoch)
+        reader.skip(shown.offsets.get(MESSAGES, 0))
+        log = self.step.context.log
+        follower = Follower(watch, reader, log, heal=self.parking.heal, seen=shown.offsets)
         try:
-            while (ended := follower.follow(_LISTEN)) is None:
-                self.guard.check()
-                notebook.keep(follower.shown)
-                notice.look(watch.evidence.status)
-                stuck = timer.check(follower.observation)
-                if stuck is not None:
-                    shielded(lambda: self._cancel(handle, follower), name="dagster-slurm-cancel")
-                    raise stuck
-            self.guard.check(thoroughly=True)
+            ended = self._to_its_end(handle, watch, follower)
         except SupervisionLostError as lost:
-            self.context.log.warning(f"{lost} This process leaves job {handle.job_id}.")
+            log.warning(f"{lost} This process leaves job {handle.job_id}.")
             if lost.cancelled:
-                shielded(lambda: self._cancel(handle, follower), name="dagster-slurm-cancel")
+                self._cancel(handle, follower)
             raise
-        except INTERRUPTS:
-            if self._cancel_wanted():
-                shielded(lambda: self._cancel(handle, follower), name="dagster-slurm-cancel")
+        except StoppedError:
+            if self.guard.terminated or self.resolved.profile.profile.on_shutdown == "cancel":
+                self._cancel(handle, follower)
             else:
-                notebook.keep(follower.shown, now=True)
-                self.context.log.info(f"This step ends; job {handle.job_id} goes on.")
+                self._leave(handle, watch, follower)
             raise
         finally:
             watch.close()
+        return Followed(handle, ended, follower.stderr_tail, self._shown(watch, follower))
 
-        def delivered() -> None:
-            notebook.keep(follower.shown, now=True, delivered=True)
+    def _to_its_end(self, handle: JobHandle, watch: Watch, follower: Follower) -> Ended:
+        """Follow a job until it has ended, or this process has no say any more."""
+        timer = StuckTimer(self.resolved.script.stuck)
+        notice = DashboardNotice(self.resolved.profile.profile, handle.run_dir, self.step.context.log.info)
+        asked = False
+        while (ended := follower.follow(_LISTEN)) is None:
+            self.guard.check()
+            self.progress.observation = follower.observation
+            watch.shown = self._shown(watch, follower)
+            notice.look(watch.evidence.status)
+            stuck = timer.check(follower.observation)
+            if stuck is not None:
+                self._cancel(handle, follower)
+                raise stuck
+            if self.progress.cancel.is_set():
+                self._cancel(handle, follower)
+                raise CancelledByCallerError
+            if follower.lease_state == CANCEL_WANTED and not asked:
+                asked = True  # whoever wrote that may be gone before it was done
+                cancel(self.place.direct, self.place.scheduler, handle, patience=_CANCEL_ANSWER)
+        self.progress.observation = ended.observation
+        self.guard.check(thoroughly=True)
+        return ended
 
-        return Followed(handle, ended, follower.stderr_tail, delivered)
-
-    def _cancel_wanted(self) -> bool:
-        """Return whether an interrupt means the job too: the run was terminated, or the profile says so.
-
-        Any other end of the process (a redeployment, a closed laptop) leaves the job alone.
-        """
-        run = self.context.instance.get_run_by_id(self.context.run.run_id)
-        terminated = run is not None and run.status in (
-            dg.DagsterRunStatus.CANCELING,
-            dg.DagsterRunStatus.CANCELED,
+    def _shown(self, watch: Watch, follower: Follower) -> Shown:
+        names = (MESSAGES, STDOUT, STDERR)
+        return Shown(
+            dict(follower.shown), {name: watch.inodes[name] for name in names if name in watch.inodes}
         )
-        return terminated or self.resolved.profile.profile.on_shutdown == "cancel"
 
     def _cancel(self, handle: JobHandle, follower: Follower) -> None:
-        record_end(self.context.instance, self.context.run, self.launch.identity, "cancelled in Dagster")
-        satellite, scheduler = self.place.direct, self.place.scheduler
-        cancel(satellite, scheduler, handle, patience=_CANCEL_ANSWER)
-        self.place.watcher.hurry()
-        ended = follower.follow(_TERM_GRACE)
-        if ended is None:
-            cancel(satellite, scheduler, handle, patience=_CANCEL_ANSWER, force=True)
-            ended = follower.follow(_CANCEL_END)
-        if ended is None:
-            self.context.log.warning(f"Job {handle.job_id} was cancelled, but its end is not confirmed yet.")
-        else:
-            self.context.log.info(
-                f"Job {handle.job_id} was cancelled and has ended: {ended.observation.state}."
+        """Cancel the job. Where its host can't be reached, the sensor does once it can: the lease tells of it."""
+        log = self.step.context.log
+        place = self.place
+        ender = JobEnder(place.direct, place.scheduler, place.watcher, place.workdir)
+        try:
+            ended = ender.end(handle, self.claim.epoch, follower.follow)
+        except LeaseLostError as error:
+            log.warning(f"{error} It is left to them.")
+        except HostUnreachableError as error:
+            log.error(
+                f"Job {handle.job_id} could not be cancelled, and may run on: {error} The sensor `slurm_jobs` cancels "
+                f"it once the host answers; so does `dg-slurm jobs cancel {handle.job_id}`."
             )
+        else:
+            if ended is None:
+                log.warning(f"Job {handle.job_id} was cancelled, but its end is not confirmed yet.")
+            else:
+                log.info(f"Job {handle.job_id} was cancelled and has ended: {ended.observation.state}.")
+
+    def _leave(self, handle: JobHandle, watch: Watch, follower: Follower) -> None:
+        """Leave the job to whoever takes it up; what was shown of it is written down."""
+        shown = self._shown(watch, follower).written()
+        renewal = LeaseRenewal(handle.run_dir, self.claim.epoch, shown)
+        try:
+            self.place.direct.follow([], [renewal], total=0)
+        except HostError as error:
+            self.step.context.log.info(
+                f"What was shown of job {handle.job_id} could not be written down: {error}"
+            )
+        self.step.context.log.info(f"This step ends; job {handle.job_id} goes on.")
+
+    def close(self, outcome: str, shown: Shown) -> float:
+        """Write down how the job ended, before anything of it is handed on; return when.
+
+        Raises:
+            SupervisionLostError: Somebody else has taken the job over.
+        """
+        leases = LeaseStore(self.place.satellite, self.place.workdir)
+        run_dir = f"{self.place.workdir}/{self.claim.identity.folder}"
+        now = time.time()
+        if leases.change(run_dir, self.claim.epoch, ENDED, outcome=outcome, shown=shown) is None:
+            raise SupervisionLostError(f"The job in {run_dir} is followed by somebody else by now.")
+        return now
 
 
 def environment(session: Mapping[str, str], run_dir: str) -> dict[str, str]:

@@ -2,43 +2,60 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+import hashlib
+import json
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import dagster as dg
 
 from dagster_slurm_components.environments.base import Activation
+from dagster_slurm_components.errors import HostError
 from dagster_slurm_components.hosts.parked import Parking
 from dagster_slurm_components.jobs.events import MESSAGES
+from dagster_slurm_components.jobs.lease import ENDED
+from dagster_slurm_components.jobs.lease_store import LeaseStore
 from dagster_slurm_components.jobs.model import JobSpec
-from dagster_slurm_components.jobs.outcome import JobOutcome, judge
+from dagster_slurm_components.jobs.outcome import judge
 from dagster_slurm_components.jobs.retry import NextAttempt, next_attempt
-from dagster_slurm_components.jobs.submit import EnvironmentLackingError, SubmitRejectedError
-from dagster_slurm_components.pipes.attempt import Attempt, Followed, environment
+from dagster_slurm_components.jobs.submit import EnvironmentLackingError, SubmitRejectedError, TakenError
+from dagster_slurm_components.pipes.attempt import (
+    AttemptRun,
+    CancelledByCallerError,
+    Followed,
+    Progress,
+    environment,
+)
+from dagster_slurm_components.pipes.call import Call, wait_for
+from dagster_slurm_components.pipes.claim import Claim, Claims, results_stored
 from dagster_slurm_components.pipes.context import RunDirectoryContextInjector
 from dagster_slurm_components.pipes.dashboard import dashboard
 from dagster_slurm_components.pipes.environment import activation_for
 from dagster_slurm_components.pipes.failure import failure, rejection, stuck_failure
 from dagster_slurm_components.pipes.guard import Guard
-from dagster_slurm_components.pipes.identity import Context, at, begin
 from dagster_slurm_components.pipes.job_spec import job_spec
-from dagster_slurm_components.pipes.launches import Launch, record, record_end
 from dagster_slurm_components.pipes.metadata import Value, job_metadata, typed
 from dagster_slurm_components.pipes.reader import RunDirectoryMessageReader
+from dagster_slurm_components.pipes.records import tag_run
+from dagster_slurm_components.pipes.results import CompletedJob
+from dagster_slurm_components.pipes.step import CALLS, AnyContext, Context, Step
 from dagster_slurm_components.pipes.stuck import StuckError
 from dagster_slurm_components.pipes.target import Target, heal, target
 from dagster_slurm_components.spec.base import duration_seconds
 from dagster_slurm_components.spec.resolve import ResolvedScript
 
+SUCCESS = "COMPLETED"
+
 
 def run_script(
-    context: Context, resolved: ResolvedScript, *, extras: Mapping[str, Any] | None = None
-) -> dg.PipesClientCompletedInvocation:
+    context: AnyContext, resolved: ResolvedScript, *, extras: Mapping[str, Any] | None = None
+) -> CompletedJob:
     """Run a script as one job and return its results.
 
-    The job of an earlier try of the same step is taken up if it lives or did its work. What the script's retry policy
-    answers is tried again with a job of its own.
+    The job of an earlier try of the same call is taken up if it lives, or did its work and nobody collected that. What
+    the script's retry policy answers is tried again with a job of its own.
 
     Args:
         context: Dagster's context of the step.
@@ -49,84 +66,183 @@ def run_script(
         Failure: The payload failed, the job was stopped, or the scheduler refused it.
         DagsterSlurmError: The host refuses us, or a file of the script is missing.
     """
-    waiting = Guard(context.instance, context.run.run_id, step_worker=False)
-    parking = Parking(
-        limit=duration_seconds(resolved.profile.profile.park_timeout),
-        tell=context.log.warning,
-        heal=heal(resolved.profile),
-        sleep=waiting.pause,
-    )
-    place = target(resolved.profile, parking)
-    activation = activation_for(resolved, place, tell=context.log.info)
-    start = begin(context, place, resolved.profile.name, resolved.fingerprint())
-    guard = Guard(context.instance, context.run.run_id, step_worker=start.step_worker)
-    parking = replace(parking, sleep=guard.pause)
-    step = _Step(context, resolved, place, parking, activation, guard, _extras(context, extras))
-    launch, adopted = start.launch, start.adopted
-    while True:
-        tried = step.attempt(launch, adopted=adopted)
-        if isinstance(tried, dg.PipesClientCompletedInvocation):
-            return tried
-        context.log.warning(tried.why)
-        guard.pause(tried.delay)
-        retries = {**launch.retries, tried.kind: launch.retries.get(tried.kind, 0) + 1}
-        changed = {**launch.changed, **tried.changed}
-        launch = at(replace(launch, identity=launch.identity.next(), retries=retries, changed=changed), place)
-        adopted = False
+    return submit_script(context, resolved, extras=extras).result()
+
+
+def submit_script(
+    context: AnyContext, resolved: ResolvedScript, *, extras: Mapping[str, Any] | None = None
+) -> ComputeJob:
+    """Begin to run a script as one job, and return at once; arguments as for ``run_script``."""
+    step, (number,) = CALLS.next(context)
+    return ComputeJob(step, resolved, number, extras)
+
+
+class ComputeJob:
+    """A job that was submitted and is followed in the background.
+
+    Args:
+        step: The step.
+        resolved: The script in its profile.
+        number: The number of the call in the step.
+        extras: What the payload receives as Pipes extras.
+        env: Variables for this call alone.
+    """
+
+    def __init__(
+        self,
+        step: Step,
+        resolved: ResolvedScript,
+        number: int,
+        extras: Mapping[str, Any] | None = None,
+        env: Mapping[str, str] | None = None,
+    ) -> None:
+        self._progress = Progress()
+        run = _ScriptRun(step, resolved, number, _extras(step.context, extras), env or {}, self._progress)
+        self._call = Call(run.run, name=f"dagster-slurm-{step.key}-{number}")
+        self._others = step.calls
+        step.calls.add(self._call)
+
+    def result(self) -> CompletedJob:
+        """Wait for the job's end; return its results: ``yield from job.result().get_results()``.
+
+        Raises:
+            Failure: The payload failed, the job was stopped or cancelled, or the scheduler refused it.
+            DagsterSlurmError: The host refuses us, or a file of the script is missing.
+        """
+        self.wait_for([self])
+        return self._call.outcome()
+
+    @staticmethod
+    def wait_for(jobs: Sequence[ComputeJob]) -> None:
+        """Wait until one of these jobs has ended; an interrupt stops all jobs of their step."""
+        wait_for([job._call for job in jobs], [*jobs[0]._others])
+
+    @property
+    def done(self) -> bool:
+        """Whether ``result`` would return, or raise, at once."""
+        return self._call.done
+
+    @property
+    def job_id(self) -> str | None:
+        """Slurm's id of the job, or a process's; nothing before it was submitted."""
+        handle = self._progress.handle
+        return handle.job_id if handle else None
+
+    @property
+    def state(self) -> str:
+        """Slurm's word for the job's state: ``PENDING``, ``RUNNING``, ``COMPLETED``...; first ``SUBMITTED``."""
+        return self._progress.observation.state
+
+    def cancel(self) -> None:
+        """Cancel the job; ``result`` then raises a ``Failure`` that says so."""
+        self._progress.cancel.set()
 
 
 @dataclass(frozen=True)
-class _Step:
-    """What all attempts of a step have in common."""
+class _ScriptRun:
+    """One call, with all its attempts."""
 
-    context: Context
+    step: Step
     resolved: ResolvedScript
-    place: Target
-    parking: Parking
-    activation: Activation
-    guard: Guard
+    number: int
     extras: Mapping[str, Any]
+    env: Mapping[str, str]
+    progress: Progress
 
-    def attempt(self, launch: Launch, *, adopted: bool) -> dg.PipesClientCompletedInvocation | NextAttempt:
-        """Run one job; return its results, or what the retry policy answers its end with.
+    def run(self, stop: threading.Event) -> CompletedJob:
+        """Make attempts until one did its work, or none is left.
 
         Raises:
             Failure: As ``run_script``.
         """
-        context, resolved = self.context, self.resolved
-        injector = RunDirectoryContextInjector(f"{launch.run_dir}/context.json")
-        reader = RunDirectoryMessageReader(f"{launch.run_dir}/{MESSAGES}")
+        context, profile = self.step.context, self.resolved.profile
+        guard = Guard(self.step, stop)
+        parking = Parking(
+            limit=duration_seconds(profile.profile.park_timeout),
+            tell=context.log.warning,
+            heal=heal(profile),
+            sleep=guard.pause,
+        )
+        place = target(profile, parking)
+        activation = activation_for(self.resolved, place, tell=context.log.info)
+        tag_run(self.step, profile.name)
+        content = self.resolved.content_digest()
+        digest = _digest(content, self.resolved, activation, self.extras, self.env)
+        identity = self.step.identity(self.number)
+        claims = Claims(self.step, place, profile.name, identity, digest, guard.pause)
+        call = _Call(self, place, parking, activation, guard, digest, content)
+        claim = claims.claim() if self.step.may_have_been_tried else claims.first()
+        while True:
+            try:
+                tried = call.attempt(claim)
+            except TakenError:
+                claim = claims.claim()
+                continue
+            if isinstance(tried, CompletedJob):
+                return tried
+            context.log.warning(tried.why)
+            guard.pause(tried.delay)
+            claim = claim.next(tried.kind, tried.changed)
+
+
+@dataclass(frozen=True)
+class _Call:
+    """What all attempts at a call have in common."""
+
+    script: _ScriptRun
+    place: Target
+    parking: Parking
+    activation: Activation
+    guard: Guard
+    digest: str
+    content: str
+
+    def attempt(self, claim: Claim) -> CompletedJob | NextAttempt:
+        """Run one job; return its results, or what the retry policy answers its end with.
+
+        Raises:
+            TakenError: Somebody else's job is there.
+            Failure: As ``run_script``.
+        """
+        step, resolved = self.script.step, self.script.resolved
+        run_dir = f"{self.place.workdir}/{claim.identity.folder}"
+        injector = RunDirectoryContextInjector(f"{run_dir}/context.json")
+        reader = RunDirectoryMessageReader(f"{run_dir}/{MESSAGES}")
         with dg.open_pipes_session(
-            context=context, context_injector=injector, message_reader=reader, extras=dict(self.extras)
+            context=step.context,
+            context_injector=injector,
+            message_reader=reader,
+            extras=dict(self.script.extras),
         ) as session:
 
             def spec_with(activation: Activation) -> JobSpec:
+                own = environment(session.get_bootstrap_env_vars(), run_dir)
                 return job_spec(
                     resolved,
-                    launch.identity,
+                    claim.identity,
                     activation=activation,
                     context=injector.content,
-                    env=environment(session.get_bootstrap_env_vars(), launch.run_dir),
-                    changed=launch.changed,
+                    env={**self.script.env, **own},
+                    changed=claim.note.changed,
                 )
 
             spec = spec_with(self.activation)
-            record(context.instance, context.run, launch, adopted=adopted, pause=self.guard.pause)
-            attempt = Attempt(context, resolved, self.place, self.parking, self.guard, launch, adopted)
-            try:
-                followed = self._run(attempt, spec, spec_with, reader)
-            except SubmitRejectedError as error:
-                record_end(context.instance, context.run, launch.identity, "refused")
-                raise rejection(error, resolved) from error
-            except StuckError as error:
-                raise stuck_failure(error, resolved) from error
+            attempt = AttemptRun(
+                step, resolved, self.place, self.parking, self.guard, claim, self.script.progress
+            )
+            followed = self._followed(attempt, claim, spec, spec_with, reader)
         outcome = judge(followed.ended, followed.stderr)
         figures = self._figures(followed)
+        word = followed.ended.observation.state
+        ended_at = attempt.close(
+            SUCCESS if outcome.success else word if word != SUCCESS else "FAILED", followed.shown
+        )
         if outcome.success:
-            followed.delivered()
-            return dg.PipesClientCompletedInvocation(session, metadata=typed(figures))
-        record_end(context.instance, context.run, launch.identity, followed.ended.observation.state)
-        again = self._again(outcome, followed, launch, dict(spec.sbatch))
+            return CompletedJob(
+                session, typed(figures), stored=lambda: self._collect(claim, run_dir, ended_at)
+            )
+        retry, retries = resolved.script.retry, claim.note.retries
+        again = next_attempt(retry, outcome, followed.ended, options=dict(spec.sbatch), retries=retries)
         if again is not None:
             return again
         raise failure(
@@ -138,39 +254,63 @@ class _Step:
             figures=figures,
         )
 
-    def _run(
+    def _followed(
         self,
-        attempt: Attempt,
+        attempt: AttemptRun,
+        claim: Claim,
         spec: JobSpec,
         spec_with: Callable[[Activation], JobSpec],
         reader: RunDirectoryMessageReader,
     ) -> Followed:
         """Submit and follow; an environment that was there lately and is not any more is made first."""
+        resolved, info = self.script.resolved, self.script.step.context.log.info
+        request = claim.request(self.digest, self.content, self.script.step.owner)
         try:
-            return attempt.run(spec, reader)
-        except EnvironmentLackingError as error:
-            tell = self.context.log.info
-            tell(f"Not submitted yet: {error.message}")
-            activation = activation_for(self.resolved, self.place, checked=True, tell=tell)
-        return attempt.run(spec_with(activation), reader)
+            try:
+                return attempt.run(spec, request, reader)
+            except EnvironmentLackingError as error:
+                info(f"Not submitted yet: {error.message}")
+                activation = activation_for(resolved, self.place, checked=True, tell=info)
+            return attempt.run(spec_with(activation), request, reader)
+        except SubmitRejectedError as error:
+            self._leases.change(
+                f"{self.place.workdir}/{claim.identity.folder}", claim.epoch, ENDED, outcome="REFUSED"
+            )
+            raise rejection(error, resolved) from error
+        except StuckError as error:
+            raise stuck_failure(error, resolved) from error
+        except CancelledByCallerError:
+            handle = self.script.progress.handle
+            said = f"Job {handle.job_id if handle else ''} was cancelled by the code that submitted it."
+            raise dg.Failure(said, allow_retries=False) from None
+
+    @property
+    def _leases(self) -> LeaseStore:
+        return LeaseStore(self.place.direct, self.place.workdir)
+
+    def _collect(self, claim: Claim, run_dir: str, since: float) -> None:
+        """Write down that Dagster has stored the results, if it has: they are never handed over again."""
+        step = self.script.step
+        if step.run is not None and not results_stored(step.instance, step.run_id, step.key, since):
+            return  # somebody made a list of them, and has not yielded them yet: whoever comes next asks Dagster
+        try:
+            if self._leases.change(run_dir, claim.epoch, "collected") is None:
+                step.context.log.warning(f"The job in {run_dir} is followed by somebody else by now.")
+        except HostError as error:
+            step.context.log.info(f"That the results are collected could not be written down yet: {error}")
 
     def _figures(self, followed: Followed) -> Mapping[str, Value]:
-        found = dashboard(followed.ended.evidence.status, self.resolved.profile.profile)
+        resolved = self.script.resolved
+        found = dashboard(followed.ended.evidence.status, resolved.profile.profile)
         seen = {"job/ray_dashboard": found.metadata} if found else {}
         figures = job_metadata(
             followed.handle,
             followed.ended,
-            profile=self.resolved.profile.name,
+            profile=resolved.profile.name,
             host=self.place.satellite.host.name,
             submitted=followed.handle.submitted,
         )
         return {**figures, **seen}
-
-    def _again(
-        self, outcome: JobOutcome, followed: Followed, launch: Launch, options: Mapping[str, str]
-    ) -> NextAttempt | None:
-        policy, retries = self.resolved.script.retry, launch.retries
-        return next_attempt(policy, outcome, followed.ended, options=options, retries=retries)
 
 
 def _extras(context: Context, extras: Mapping[str, Any] | None) -> Mapping[str, Any]:
@@ -178,3 +318,22 @@ def _extras(context: Context, extras: Mapping[str, Any] | None) -> Mapping[str, 
     if context.has_partition_key or not context.has_partition_key_range:
         return dict(extras or {})
     return {"partition_keys": list(context.partition_keys), **(extras or {})}
+
+
+def _digest(
+    content: str,
+    resolved: ResolvedScript,
+    activation: Activation,
+    extras: Mapping[str, Any],
+    env: Mapping[str, str],
+) -> str:
+    """Return the hash of all that a job is made of; secrets count as they are written, not as they are."""
+    raw = {
+        "content": content,
+        "profile": resolved.profile.name,
+        "resources": resolved.script.resources.model_dump(mode="json"),
+        "environment": [activation.arguments().hex(), activation.wrapper, activation.files],
+        "extras": extras,
+        "env": env,
+    }
+    return hashlib.sha256(json.dumps(raw, sort_keys=True, default=repr).encode()).hexdigest()

@@ -19,6 +19,7 @@ from dagster_slurm_components.jobs.events import (
     Broken,
     Changed,
     Ended,
+    LeaseChanged,
     Silent,
     Skipped,
     Text,
@@ -26,6 +27,7 @@ from dagster_slurm_components.jobs.events import (
 )
 from dagster_slurm_components.jobs.reconcile import SUBMITTED, Observation
 from dagster_slurm_components.jobs.status import StatusRecord
+from dagster_slurm_components.pipes.guard import SupervisionLostError
 from dagster_slurm_components.pipes.reader import RunDirectoryMessageReader
 from dagster_slurm_components.slurm.reasons import explain
 from dagster_slurm_components.slurm.states import Phase, state
@@ -67,11 +69,14 @@ class Follower:
         self._said = ""
         self.observation = watch.observation
         """The newest that was heard of the job."""
+        self.lease_state = watch.lease_state
+        """The state of its lease."""
 
     def follow(self, seconds: float = math.inf) -> Ended | None:
         """Return when the job has ended and all its output was shown, or nothing after so many seconds.
 
         Raises:
+            SupervisionLostError: Somebody else has taken the job over.
             HostError: The job can't be watched any more, for a reason that waiting won't heal.
         """
         deadline = time.monotonic() + seconds
@@ -90,6 +95,10 @@ class Follower:
                     self._log.warning(f"{error}\nThe job goes on; this step waits for the host. {self._heal}")
                 case Back(seconds=seconds):
                     self._log.info(f"The host answers again after {seconds:.0f} s.")
+                case LeaseChanged(epoch=epoch, state=lease_state):
+                    if epoch != self._watch.epoch:
+                        raise SupervisionLostError("The job is followed by somebody else by now.")
+                    self.lease_state = lease_state
                 case Broken(error=broken):
                     raise broken
                 case Ended():

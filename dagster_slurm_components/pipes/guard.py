@@ -1,16 +1,20 @@
 """Who may go on following a job: only the process whose run still counts on it.
 
 A step's own process outlives the run worker that was killed with -9 (dagster 1.13: seen for more than a minute).
-The run is then failed and retried, and two processes would report one job's results.
+The run is then failed and retried. Whether two processes report one job's results is not decided here, but by the
+job's lease; here a process notices early that it has no say any more.
 """
 
 from __future__ import annotations
 
 import multiprocessing
+import threading
 import time
 from collections.abc import Callable
 
 import dagster as dg
+
+from dagster_slurm_components.pipes.step import Step
 
 _LOOK_EVERY = 30.0
 
@@ -28,27 +32,24 @@ class SupervisionLostError(dg.DagsterExecutionInterruptedError):
         self.cancelled = cancelled
 
 
+class StoppedError(dg.DagsterExecutionInterruptedError):
+    """The step was interrupted: by Dagster, by a signal, or as its function has ended."""
+
+
 class Guard:
     """Watches whether this process still speaks for its run.
 
     Args:
-        instance: Dagster's instance.
-        run_id: The run.
-        step_worker: Whether this process is a step's own, which has to end with its run worker.
+        step: The step.
+        stop: Set when the step was interrupted.
         clock: A monotonic clock, in seconds.
     """
 
     def __init__(
-        self,
-        instance: dg.DagsterInstance,
-        run_id: str,
-        *,
-        step_worker: bool,
-        clock: Callable[[], float] = time.monotonic,
+        self, step: Step, stop: threading.Event, *, clock: Callable[[], float] = time.monotonic
     ) -> None:
-        self._instance = instance
-        self._run_id = run_id
-        self._step_worker = step_worker
+        self._step = step
+        self._stop = stop
         self._clock = clock
         self._looked_at = clock()
 
@@ -59,16 +60,19 @@ class Guard:
             thoroughly: Ask Dagster now, and not only from time to time; before results are handed on.
 
         Raises:
-            SupervisionLostError: It does not.
+            StoppedError: The step was interrupted.
+            SupervisionLostError: The process has no say any more.
         """
+        if self._stop.is_set() or not threading.main_thread().is_alive():
+            raise StoppedError("This step was interrupted.")
         parent = multiprocessing.parent_process()
-        if self._step_worker and parent is not None and not parent.is_alive():
+        if self._step.step_worker and parent is not None and not parent.is_alive():
             raise SupervisionLostError("The run worker of this step is gone.")
         now = self._clock()
-        if not thoroughly and now - self._looked_at < _LOOK_EVERY:
+        if self._step.run is None or (not thoroughly and now - self._looked_at < _LOOK_EVERY):
             return
         self._looked_at = now
-        run = self._instance.get_run_by_id(self._run_id)
+        run = self._step.instance.get_run_by_id(self._step.run_id)
         if run is not None and run.is_finished:
             raise SupervisionLostError(
                 f"The run has ended meanwhile, as {run.status.value}.",
@@ -79,9 +83,17 @@ class Guard:
         """Wait, for as long as this process speaks for its run.
 
         Raises:
-            SupervisionLostError: It does not any more.
+            StoppedError: The step was interrupted.
+            SupervisionLostError: The process has no say any more.
         """
         until = self._clock() + seconds
         while (left := until - self._clock()) > 0:
             self.check()
-            time.sleep(min(left, 1.0))
+            self._stop.wait(min(left, 1.0))
+
+    @property
+    def terminated(self) -> bool:
+        """Whether a person terminates the run; any other end of the process leaves its jobs alone."""
+        run = self._step.instance.get_run_by_id(self._step.run_id) if self._step.run else None
+        canceled = (dg.DagsterRunStatus.CANCELING, dg.DagsterRunStatus.CANCELED)
+        return run is not None and run.status in canceled

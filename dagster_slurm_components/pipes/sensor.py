@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
@@ -13,21 +13,17 @@ import dagster as dg
 from dagster_slurm_components.errors import DagsterSlurmError
 from dagster_slurm_components.hosts.agent import place
 from dagster_slurm_components.hosts.attempts import Failing, failing
-from dagster_slurm_components.pipes.heal import (
-    Healed,
-    PlaceOf,
-    cancel_jobs_of_cancelled_runs,
-    failed_runs,
-    heal_dead_runs,
-    remind_of_retries,
-    tell_of_left_jobs,
-)
-from dagster_slurm_components.pipes.target import Target, target
-from dagster_slurm_components.spec.profiles import load_profile
+from dagster_slurm_components.pipes.orphans import Finding, Orphans, end_dead_runs, remind_of_retries
+from dagster_slurm_components.pipes.records import PROFILE
+from dagster_slurm_components.pipes.target import target
+from dagster_slurm_components.spec.problems import SpecError
+from dagster_slurm_components.spec.profiles import load_profile, profile_names
 
 _LOOK_BACK = timedelta(days=2)
 _DAEMON = timedelta(minutes=1)
 """Within this time Dagster's daemon, which looks each five seconds, retries a failed run."""
+_MOST_TOLD = 2_000
+_UNDER_WAY = [dg.DagsterRunStatus.STARTING, dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.CANCELING]
 
 
 def slurm_jobs_sensor(
@@ -41,14 +37,17 @@ def slurm_jobs_sensor(
     """Return a sensor that looks after runs and jobs whose Dagster process died.
 
     A run whose worker is proven dead is marked as failed: run retries then take up its jobs. Jobs of runs that were
-    marked as cancelled while nobody followed them are cancelled. A failure that Dagster's daemon missed, so that a
-    promised retry does not come, is reported to it again. Of a job that a failed run left behind, and that no retry is
-    promised for, it tells once. Healthy runs are never touched. Processes of other machines are not judged; there
-    Dagster's own run monitoring is needed.
+    cancelled while nobody followed them are cancelled. A failure that Dagster's daemon missed, so that a promised retry
+    does not come, is reported to it again, once. Of a job that a failed run left behind, and that no retry is promised
+    for, it tells once. Runs that live, and their jobs, are never touched. Processes of other machines and containers
+    are not judged; there Dagster's own run monitoring is needed.
+
+    A pass costs a few queries of Dagster's runs, however many there are, and one call to the host of each profile that
+    had jobs in the last two days or still has runs under way.
 
     Args:
         project: A folder of the project, from which ``profiles/`` is looked for.
-        notify: Called with a sentence for each thing that was found; an e-mail, say.
+        notify: Called with a sentence for each thing that was found, once; an e-mail, say.
         name: The sensor's name.
         minimum_interval_seconds: Seconds between two passes.
         default_status: Whether it runs without being switched on.
@@ -59,9 +58,6 @@ def slurm_jobs_sensor(
             defs = dg.Definitions(sensors=[slurm_jobs_sensor(project=Path(__file__).parent)])
     """
 
-    def place_of(profile: str) -> Target:
-        return target(load_profile(profile, start=Path(project)))
-
     @dg.sensor(
         name=name,
         minimum_interval_seconds=minimum_interval_seconds,
@@ -69,42 +65,47 @@ def slurm_jobs_sensor(
         description="Finds runs whose process died and jobs that nobody follows.",
     )
     def watch_jobs(context: dg.SensorEvaluationContext) -> dg.SkipReason:
-        now = datetime.now(timezone.utc)
-        since = now - _LOOK_BACK
-        found = [
-            *heal_dead_runs(context.instance),
-            *remind_of_retries(context.instance, updated_after=since, updated_before=now - _DAEMON),
-            *cancel_jobs_of_cancelled_runs(context.instance, place_of, updated_after=since),
-            *_left_jobs(context, place_of, since, now - _DAEMON),
-        ]
-        for healed in found:
-            text = f"Run {healed.run_id}: {healed.what}"
+        told = tuple(json.loads(context.cursor or "[]"))
+        found = list(_pass(context, Path(project), frozenset(told)))
+        for finding in found:
+            text = f"Run {finding.run_id}: {finding.text}" if finding.run_id else finding.text
             context.log.warning(text)
-            if notify is not None and not healed.again:
+            if notify is not None and finding.key not in told:
                 notify(text)
-        told = "\n".join(f"{healed.run_id}: {healed.what}" for healed in found)
-        return dg.SkipReason(told or "All runs that follow a job are alive, for all that is known here.")
+        keys = dict.fromkeys((*told, *(finding.key for finding in found)))
+        context.update_cursor(json.dumps(list(keys)[-_MOST_TOLD:]))
+        said = "\n".join(f"{finding.run_id}: {finding.text}" for finding in found)
+        return dg.SkipReason(said or "All runs that follow a job are alive, for all that is known here.")
 
     return watch_jobs
 
 
-def _left_jobs(
-    context: dg.SensorEvaluationContext, place_of: PlaceOf, since: datetime, until: datetime
-) -> list[Healed]:
-    """Tell of the jobs that failed runs left behind. The cursor keeps the runs that were looked at, once each."""
-    runs = failed_runs(context.instance, updated_after=since, updated_before=until)
-    seen = set(json.loads(context.cursor or "[]"))
-    looked_at: list[str] = []
-    found: list[Healed] = []
-    for run in runs:
-        if run.run_id not in seen:
-            try:
-                found += tell_of_left_jobs(context.instance, place_of, run)
-            except DagsterSlurmError as error:
-                context.log.info(f"Run {run.run_id}: whether its jobs go on is not known yet. {error}")
-                continue
-        looked_at.append(run.run_id)
-    context.update_cursor(json.dumps(looked_at))
+def _pass(context: dg.SensorEvaluationContext, project: Path, told: frozenset[str]) -> Iterator[Finding]:
+    instance, now = context.instance, datetime.now(timezone.utc)
+    since = now - _LOOK_BACK
+    yield from end_dead_runs(instance)
+    yield from remind_of_retries(instance, updated_after=since, updated_before=now - _DAEMON, reminded=told)
+    for profile in _profiles(instance, project, since):
+        try:
+            place = target(load_profile(profile, start=project))
+            yield from Orphans(instance, place, profile).look_after(told)
+        except (DagsterSlurmError, SpecError) as error:
+            # Nothing is lost: what there is to do stands in the leases there.
+            context.log.info(f"The jobs of the profile {profile} can't be looked at: {error}")
+
+
+def _profiles(instance: dg.DagsterInstance, project: Path, since: datetime) -> list[str]:
+    """Return the profiles that may have jobs: of runs that changed lately, and of those that are under way.
+
+    A host of which no run knows is never connected to: it might ask for a password.
+    """
+    found = []
+    for name in profile_names(project):
+        tags = {PROFILE: name}
+        lately = dg.RunsFilter(tags=tags, updated_after=since)
+        under_way = dg.RunsFilter(tags=tags, statuses=_UNDER_WAY)
+        if any(instance.get_run_records(wanted, limit=1) for wanted in (lately, under_way)):
+            found.append(name)
     return found
 
 

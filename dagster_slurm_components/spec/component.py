@@ -167,6 +167,7 @@ class _Reader:
         if not data:
             return None
         view = self.document.child(("defaults",))
+        written = data
         try:
             data = self.render(data, view.position)
         except SpecError as exc:
@@ -177,7 +178,7 @@ class _Reader:
         if wrong:
             error = ValidationError.from_exception_data("defaults", wrong)
             self.problems += problems_of(error, view.position)
-        return Layer("defaults", data, view.position, self.folder)
+        return Layer("defaults", data, view.position, self.folder, written)
 
     def _own(self, scripts: Any) -> Iterator[Document]:
         """Yield the scripts of the file itself."""
@@ -204,7 +205,7 @@ class _Reader:
         try:
             for cell in expand(Layer("script", document.data, document.position, folder)):
                 data = self.render(cell.data, document.position)
-                layer = Layer(cell.name, data, document.position, folder)
+                layer = Layer(cell.name, data, document.position, folder, cell.data)
                 yield ScriptEntry(layer, defaults, folder, cell.data)
         except SpecError as exc:
             self.problems += exc.problems

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import glob
+import hashlib
 import os
 from collections.abc import Iterator
+from functools import lru_cache
 from pathlib import Path as FilePath
 from pathlib import PurePosixPath
+from typing import Any
 
 _LEFT_OUT = frozenset({"__pycache__", ".git"})
 
@@ -46,3 +49,28 @@ def _files(path: FilePath) -> Iterator[FilePath]:
         for file in sorted(path.rglob("*")):
             if file.is_file() and not _LEFT_OUT.intersection(file.relative_to(path).parts):
                 yield file
+
+
+def file_digest(file: FilePath) -> bytes:
+    """Return a hash of a file's content."""
+    seen = os.stat(file)
+    return _content_digest(str(file), seen.st_mtime_ns, seen.st_size, seen.st_ino)
+
+
+@lru_cache(maxsize=65_536)
+def _content_digest(file: str, mtime_ns: int, size: int, inode: int) -> bytes:
+    """Hash a file's content; the same file is read once, for many scripts may ship it."""
+    with open(file, "rb") as stream:
+        return (
+            hashlib.file_digest(stream, "sha256").digest()
+            if hasattr(hashlib, "file_digest")
+            else _chunks(stream)
+        )
+
+
+def _chunks(stream: Any) -> bytes:
+    # Python 3.10 has no `hashlib.file_digest`.
+    digest = hashlib.sha256()
+    while chunk := stream.read(1 << 20):
+        digest.update(chunk)
+    return digest.digest()

@@ -27,12 +27,23 @@ class Layer:
         data: The raw tree, before any default of a model.
         position: Finds where a path of it was written; paths may end with ``KEY``.
         folder: Where its relative paths start, if it has any.
+        written: The raw tree with its templates as they stand, where they were rendered.
     """
 
     name: str
     data: Mapping[str, Any]
     position: Callable[[Path], Position | None]
     folder: FilePath | None = None
+    written: Mapping[str, Any] | None = None
+
+    def as_written(self, path: Path) -> Any:
+        """Return the value at a path with its templates as they stand; nothing where a template gave the whole."""
+        value: Any = self.data if self.written is None else self.written
+        for key in path:
+            if not isinstance(value, Mapping):
+                return None
+            value = value.get(key)
+        return value
 
 
 @dataclass(frozen=True)
@@ -75,6 +86,11 @@ class Merged:
             if below:
                 return below[-1]
         return None
+
+    def as_written(self, path: Path) -> Any:
+        """Return the winning value at ``path`` with its templates as they stand: a rendered secret is not in it."""
+        layer = self.source(path)
+        return layer.as_written(path) if layer else None
 
     def position(self, path: Path) -> Position | None:
         """Return where the value at ``path`` was written; a ``Callable`` for ``problems_of``."""

@@ -236,7 +236,7 @@ def _layer(name: str, data: dict[str, Any], document: Document, folder: FilePath
         fields["environment"] = {key: value for key, value in environment.items() if key != "build"}
         if not fields["environment"]:
             del fields["environment"]
-    return Layer(name, fields, document.position, folder)
+    return Layer(name, fields, document.position, folder, document.data)
 
 
 def _only(data: dict[str, Any], keys: tuple[str, ...]) -> dict[str, Any]:

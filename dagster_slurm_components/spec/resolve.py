@@ -13,7 +13,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from dagster_slurm_components.spec.files import matching_files, place
+from dagster_slurm_components.spec.files import file_digest, matching_files, place
 from dagster_slurm_components.spec.merge import Layer, Merged, merge
 from dagster_slurm_components.spec.place import Path, Position
 from dagster_slurm_components.spec.problems import Problem, SpecError, problems_of
@@ -89,19 +89,21 @@ class ResolvedScript:
             raise SpecError(problems)
         return found
 
-    def fingerprint(self) -> str:
+    def content_digest(self) -> str:
         """Return a hash of all that shapes the result: the payload's and files' bytes, and how they run.
+
+        Environment variables count as they were written: one may be a secret that is renewed every hour.
 
         Raises:
             SpecError: As ``payload_files``.
         """
         digest = hashlib.sha256()
-        raw = self.script.model_dump(mode="json", include=set(CONTENT))
-        digest.update(json.dumps(raw, sort_keys=True, ensure_ascii=True).encode())
+        raw = self.script.model_dump(mode="json", include=set(CONTENT) - {"env"})
+        raw["env"] = {name: self.merged.as_written(("env", name)) for name in self.script.env}
+        digest.update(json.dumps(raw, sort_keys=True, ensure_ascii=True, default=str).encode())
         for where, file in sorted(self.payload_files().items()):
-            content = file.read_bytes()
-            digest.update(f"\0{where}\0{len(content)}\0".encode("utf-8", "surrogateescape"))
-            digest.update(content)
+            digest.update(f"\0{where}\0".encode("utf-8", "surrogateescape"))
+            digest.update(file_digest(file))
         return digest.hexdigest()
 
 
@@ -140,4 +142,5 @@ def merge_script(*, profile: LoadedProfile, defaults: Layer | None, script: Laye
 def _below(layer: Layer, prefix: Path, data: Mapping[str, Any]) -> Layer:
     """Return the layer of a subtree of another layer."""
     name = f"{layer.name}, {prefix[-1]}"
-    return Layer(name, data, lambda path: layer.position((*prefix, *path)), layer.folder)
+    written = layer.as_written(prefix)
+    return Layer(name, data, lambda path: layer.position((*prefix, *path)), layer.folder, written)

@@ -11,8 +11,9 @@ Each imports from those above it alone:
 * ``commands``: run with a time limit
 * ``processes``: whether they live
 * ``locks``: for all processes of all machines
-* ``transfer``: files on request
 * ``queries``: commands on request, within a budget, and shared answers
+* ``leases``: who follows a job, and whether its results were handed over
+* ``transfer``: files on request
 * ``ledger``, ``unpacking``, ``starting``, ``places``, ``submission``: one job, however often it is sent
 * ``operations``: what can be asked
 * ``serving``: requests and replies over a stream

@@ -41,14 +41,16 @@ def temporary_name(path: bytes) -> bytes:
     return path + b".tmp-" + base64.b16encode(os.urandom(8)).lower()
 
 
-def write_atomically(path: bytes, data: bytes, mode: int = 0o600) -> None:
-    """Publish a file whole or not at all."""
+def write_atomically(path: bytes, data: bytes, mode: int = 0o600, durable: bool = False) -> None:
+    """Publish a file whole or not at all; a ``durable`` one is on disk when this returns."""
     temporary = temporary_name(path)
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
     try:
         try:
             write_all(descriptor, data)
             os.fchmod(descriptor, mode)
+            if durable:
+                os.fsync(descriptor)
         finally:
             os.close(descriptor)
         os.rename(temporary, path)

@@ -9,6 +9,7 @@ import sys
 import time
 from typing import Callable, Dict, Sequence, Tuple
 
+from dagster_slurm_components.hosts.satellite.leases import attempts, change_lease, open_leases
 from dagster_slurm_components.hosts.satellite.processes import alive, kill
 from dagster_slurm_components.hosts.satellite.protocol import VERSION, Failure, Result, as_text
 from dagster_slurm_components.hosts.satellite.queries import run, snapshot
@@ -44,6 +45,9 @@ OPS: Dict[str, Callable[..., Tuple[Result, bytes]]] = {
     "hello": hello,
     "ping": ping,
     "submit": submit,
+    "attempts": attempts,
+    "open_leases": open_leases,
+    "change_lease": change_lease,
     "read": read,
     "put": put,
     "mkdir": mkdir,

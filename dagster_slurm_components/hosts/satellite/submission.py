@@ -3,10 +3,12 @@
 import os
 import re
 import time
-from typing import Any, NamedTuple, Optional, Sequence, Tuple
+from functools import partial
+from typing import Any, Callable, NamedTuple, Optional, Sequence, Tuple
 
 from dagster_slurm_components.hosts.satellite.commands import Completed, execute, locate
 from dagster_slurm_components.hosts.satellite.files import make_folder
+from dagster_slurm_components.hosts.satellite.leases import Claim, lock_of
 from dagster_slurm_components.hosts.satellite.ledger import Ledger
 from dagster_slurm_components.hosts.satellite.locks import locked
 from dagster_slurm_components.hosts.satellite.places import Places
@@ -26,6 +28,8 @@ def submit(
     lock_timeout: float = 60.0,
     needs: Sequence[str] = (),
     limit: Optional[Result] = None,
+    claim: Optional[Result] = None,
+    settle_only: bool = False,
     **command: Any,
 ) -> Tuple[Result, bytes]:
     """Unpack a bundle and submit it, once, however often this is called and wherever it was cut off before.
@@ -40,14 +44,16 @@ def submit(
         lock_timeout: How long to wait for another call on the same run directory.
         needs: Paths without which nothing is submitted.
         limit: How many jobs there may be (``Places``), if that is limited.
+        claim: Who submits, and what (``leases.Claim``).
+        settle_only: Only find out whether an earlier call made a job; the outcome is ``none`` if it did not.
         command: How to read what the command says (``Command``), for mode ``command``.
 
     Returns:
         ``outcome``: ``submitted``, ``known`` (by the ledger), ``adopted`` (found by a lookup), ``rejected``,
-        ``lacking`` (one of ``needs``, told in ``detail``), ``full`` (by ``limit``; ask again later) or
-        ``uncertain`` (ask again, after ``retry_after`` seconds if given); ``job_id``; ``returncode``, ``stdout``
-        and ``stderr`` of the command that decided; ``detail``; ``others``: more jobs with this token (there
-        should be none).
+        ``taken`` (another owner's, or of other content; told in ``detail``), ``lacking`` (one of ``needs``, told in
+        ``detail``), ``full`` (by ``limit``; ask again later) or ``uncertain`` (ask again, after ``retry_after``
+        seconds if given); ``job_id``; ``returncode``, ``stdout`` and ``stderr`` of the command that decided;
+        ``detail``; ``others``: more jobs with this token (there should be none).
     """
     if mode not in ("command", "process") or (mode == "command" and not command.get("lookups")):
         raise Failure("bad_request", "mode is 'process', or 'command' with at least one lookup")
@@ -58,19 +64,26 @@ def submit(
     folder = os.path.normpath(native(run_dir))
     _check_below(folder, native(workdir))
     make_folder(os.path.dirname(folder))
-    with locked(folder + b".lock", lock_timeout):
+    wish = None if claim is None else Claim(folder, native(workdir), token, claim)
+    with locked(lock_of(folder), lock_timeout):
         ledger = Ledger(folder)
         if ledger.token not in (None, token):
             raise Failure("token_mismatch", f"{run_dir} belongs to {ledger.token}, not {token}")
+        refusal = wish.refusal() if wish is not None and not settle_only else None
+        if refusal is not None:
+            return refusal, b""
         places = Places(limit, token)
         reply = _known_process(folder, ledger) if mode == "process" else _known_job(ledger, how)
+        if reply is None and settle_only:
+            return {"outcome": "none"}, b""
         if reply is None:
             reply = _lacking(needs)
         if reply is None and not places.take():
             reply = places.full()
         if reply is None:
             try:
-                reply = _submit_new(blob, folder, token, argv, how if mode == "command" else None)
+                unpacked = partial(unpack, blob, folder, token, wish)
+                reply = _submit_new(unpacked, folder, argv, how if mode == "command" else None)
             except (OSError, Failure):
                 places.settle({"outcome": "rejected"})
                 raise
@@ -121,13 +134,14 @@ def _lacking(needs: Sequence[str]) -> Optional[Result]:
 
 
 def _submit_new(
-    blob: bytes, folder: bytes, token: str, argv: Sequence[str], how: Optional[Command]
+    unpacked: Callable[[], Ledger], folder: bytes, argv: Sequence[str], how: Optional[Command]
 ) -> Result:
     if how is None:
-        unpack(blob, folder, token)
+        unpacked()
         return start(folder, argv)
+    # Found before anything is written: without the program there is nothing to remember.
     command, environment = locate([native(word) for word in argv])
-    ledger = unpack(blob, folder, token)
+    ledger = unpacked()
     done = execute(command, environment, folder, timeout=how.command_timeout)
     return _conclude(ledger, done, how)
 

@@ -11,10 +11,16 @@ from dagster_slurm_components.hosts.satellite.files import (
     write_all,
     write_atomically,
 )
+from dagster_slurm_components.hosts.satellite.leases import renew
 from dagster_slurm_components.hosts.satellite.protocol import Failure, Result, native
 
 
-def read(blob: bytes, files: Sequence[Sequence[Any]], total: int = 16 * 1024 * 1024) -> Tuple[Result, bytes]:
+def read(
+    blob: bytes,
+    files: Sequence[Sequence[Any]],
+    total: int = 16 * 1024 * 1024,
+    leases: Sequence[Sequence[Any]] = (),
+) -> Tuple[Result, bytes]:
     """Read many files from offsets; what a file lacks or refuses is its own status, never the call's error.
 
     Args:
@@ -22,8 +28,10 @@ def read(blob: bytes, files: Sequence[Sequence[Any]], total: int = 16 * 1024 * 1
         files: ``[path, offset, limit]`` each.
         total: Most bytes of the answer. Shared fairly (``fair_shares``): one endless log can't starve another
             job's messages.
+        leases: ``[run directory, epoch, shown]`` of each job that the reader follows: reading is a sign of life.
 
     Returns:
+        ``leases``: ``[epoch, state]`` each (``leases.renew``).
         ``files``: ``[status, size, inode, mtime, n]`` each, with ``n`` bytes in the blob, in order. The
         status is ``ok``, ``missing`` or the reason.
     """
@@ -42,7 +50,7 @@ def read(blob: bytes, files: Sequence[Sequence[Any]], total: int = 16 * 1024 * 1
             rows[number], data = _read_piece(paths[number], int(files[number][1]), share)
         rows[number].append(len(data))
         pieces.append(data)
-    return {"files": rows}, b"".join(pieces)
+    return {"files": rows, "leases": [renew(*lease) for lease in leases]}, b"".join(pieces)
 
 
 def fair_shares(wishes: Sequence[int], total: int) -> List[int]:

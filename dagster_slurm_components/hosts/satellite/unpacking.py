@@ -5,25 +5,28 @@ import os
 import shutil
 import tarfile
 import time
-from typing import Any
+from typing import Any, Optional
 
 from dagster_slurm_components.hosts.satellite.files import make_folder, remove_tree, temporary_name
+from dagster_slurm_components.hosts.satellite.leases import Claim
 from dagster_slurm_components.hosts.satellite.ledger import Ledger
 from dagster_slurm_components.hosts.satellite.protocol import CHUNK, Failure, native
 
 MAX_UNPACKED = 4 * 1024 * 1024 * 1024
 
 
-def unpack(bundle: bytes, folder: bytes, token: str) -> Ledger:
-    """Make the run directory from a bundle, with an intent in its ledger; an older ledger is kept."""
+def unpack(bundle: bytes, folder: bytes, token: str, claim: Optional[Claim] = None) -> Ledger:
+    """Make the run directory from a bundle, with a lease and an intent in its ledger; older ones are kept."""
     temporary = temporary_name(folder)
     try:
         os.mkdir(temporary, 0o700)
         _extract(bundle, temporary)
         if not os.path.isdir(folder):
-            # Renamed with the intent inside: there is no moment at which the folder lacks its ledger.
+            # Renamed with both inside: there is no moment at which the folder lacks its ledger or its lease.
             ledger = Ledger(temporary)
             ledger.append(("token", token), ("intent", int(time.time())))
+            if claim is not None:
+                claim.write(temporary)
             os.rename(temporary, folder)
         else:
             for name in os.listdir(temporary):
@@ -63,7 +66,7 @@ def _safe_path(member: tarfile.TarInfo, folder: bytes) -> bytes:
     name = native(member.name)
     parts = [part for part in name.split(b"/") if part not in (b"", b".")]
     plain = member.isdir() or (member.isreg() and not member.issparse() and parts)
-    if not plain or name.startswith(b"/") or b".." in parts or parts == [b"ledger"]:
+    if not plain or name.startswith(b"/") or b".." in parts or parts in ([b"ledger"], [b"lease"]):
         raise Failure("unsafe_bundle", f"the bundle holds {member.name!r}, which may not be in one")
     return os.path.join(folder, *parts)
 

@@ -1,0 +1,295 @@
+"""The lease of a run directory: who follows its job, with which content, and what became of its results.
+
+A file ``lease`` beside the ledger, one JSON object. It is changed under the lock of the call's folder alone, and only
+by who names its epoch: taking a job over makes the epoch grow, and whoever knew the old one is refused from then on.
+
+* ``version`` of these records; ``token``: the mark that the job carries in its name
+* ``epoch``: how often somebody took the job over, from 1; ``owner``: who did last
+* ``state``: ``following``, ``cancel wanted``, ``cancelled``, ``ended`` or ``collected``
+* ``digest``: hash of all that the job is made of; ``content``: the same without what it asks of Slurm
+* ``outcome``: Slurm's word for its end, and ``finished``: when the owner heard of it, by the owner's clock
+* ``renewed``: epoch of the last sign of life of who follows; ``shown``: what a person has seen of the output
+* ``note``: what the owner keeps for whoever takes over
+
+The folder ``open`` of the working folder holds one file for each lease that somebody may still have to act on: a look
+at all of them never walks through the run directories of the past.
+"""
+
+import contextlib
+import json
+import os
+import time
+from typing import Any, Dict, List, Optional, Tuple
+
+from dagster_slurm_components.hosts.satellite.files import make_folder, remove_tree, write_atomically
+from dagster_slurm_components.hosts.satellite.locks import locked
+from dagster_slurm_components.hosts.satellite.protocol import Failure, Result, as_text, native
+
+VERSION = 1
+FOLLOWING, CANCEL_WANTED, CANCELLED, ENDED, COLLECTED = (
+    "following",
+    "cancel wanted",
+    "cancelled",
+    "ended",
+    "collected",
+)
+_NEXT: Dict[str, Tuple[str, ...]] = {
+    FOLLOWING: (CANCEL_WANTED, CANCELLED, ENDED),
+    CANCEL_WANTED: (CANCELLED, ENDED),
+    ENDED: (COLLECTED, CANCELLED),
+    CANCELLED: (),
+    COLLECTED: (),
+}
+SUCCESS = "COMPLETED"
+"""The outcome whose results are worth collecting."""
+RENEW = 20.0
+"""Seconds between two signs of life in the file, where nothing else is written: each is a rename on a shared disk."""
+_JUST_MADE = 3600.0
+
+
+def lock_of(folder: bytes) -> bytes:
+    """Return the lock of all attempts beside a run directory; no step or partition is called so."""
+    return os.path.join(os.path.dirname(folder), b".lock")
+
+
+def read_lease(folder: bytes) -> Optional[Result]:
+    """Return the lease of a run directory; of one that an older release made, a lease that fits no content."""
+    path = os.path.join(folder, b"lease")
+    try:
+        with open(path, "rb") as file:
+            lease = json.loads(file.read().decode("ascii"))
+    except (FileNotFoundError, NotADirectoryError):
+        if not os.path.exists(os.path.join(folder, b"ledger")):
+            return None
+        return _new(token="", digest="", content="", owner=None, note={}, epoch=0)
+    except ValueError:
+        raise Failure("bad_lease", f"{as_text(path)} can't be read") from None
+    if not isinstance(lease, dict) or not isinstance(lease.get("version"), int):
+        raise Failure("bad_lease", f"{as_text(path)} is no lease")
+    return lease
+
+
+def _new(
+    token: str, digest: str, content: str, owner: Optional[Result], note: Result, epoch: int = 1
+) -> Result:
+    return {
+        "version": VERSION,
+        "token": token,
+        "epoch": epoch,
+        "state": FOLLOWING,
+        "digest": digest,
+        "content": content,
+        "owner": owner,
+        "renewed": time.time(),
+        "outcome": None,
+        "finished": None,
+        "shown": {},
+        "note": note,
+    }
+
+
+def is_open(lease: Result) -> bool:
+    """Whether somebody may still have to act on a job: follow it, end it, or collect what it did."""
+    state = lease.get("state")
+    return state in (FOLLOWING, CANCEL_WANTED) or (state == ENDED and lease.get("outcome") == SUCCESS)
+
+
+def attempts_in(folder: bytes) -> List[int]:
+    """Return the numbers of the attempts in a call's folder, in order."""
+    try:
+        names = os.listdir(folder)
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    return sorted(int(name) for name in names if name.isdigit())
+
+
+class Claim:
+    """A wish to submit, under the lock of the call's folder.
+
+    Args:
+        folder: The run directory.
+        workdir: The working folder.
+        token: The job's mark.
+        claim: ``digest``, ``content``, ``owner``, ``note``, and ``epoch`` for a job that was taken over.
+    """
+
+    def __init__(self, folder: bytes, workdir: bytes, token: str, claim: Result) -> None:
+        self._folder = folder
+        self._index = os.path.join(workdir, b"open")
+        self._token = token
+        self._claim = claim
+
+    def refusal(self) -> Optional[Result]:
+        """Return why this submission may not be made: somebody else's job is there, or one of other content."""
+        lease = read_lease(self._folder)
+        if lease is None:
+            return (
+                None if self._claim.get("epoch") is None and not self._others() else _taken("another attempt")
+            )
+        if lease["version"] != VERSION:
+            return _taken(f"its lease is of version {lease['version']}")
+        if lease["digest"] != self._claim["digest"]:
+            return _taken("it has other content")
+        # The same first submission once more, its reply was lost; or a job that was taken over just now.
+        epoch = self._claim.get("epoch")
+        mine = lease["epoch"] == (1 if epoch is None else epoch) and lease["owner"] == self._claim["owner"]
+        return None if mine and lease["state"] == FOLLOWING else _taken("somebody else follows it")
+
+    def _others(self) -> bool:
+        call, name = os.path.split(self._folder)
+        others = [
+            os.path.join(call, str(number).encode()) for number in attempts_in(call) if number != int(name)
+        ]
+        leases = [read_lease(other) for other in others]
+        return any(lease is not None and is_open(lease) for lease in leases)
+
+    def write(self, folder: bytes) -> None:
+        """Write a new lease into a run directory that is being made, and make it known."""
+        claim = self._claim
+        make_folder(self._index)
+        write_atomically(os.path.join(self._index, self._token.encode()), self._folder)
+        lease = _new(self._token, claim["digest"], claim["content"], claim["owner"], claim["note"])
+        _write(folder, lease, durable=True)
+        self._set_checkpoint_aside()
+
+    def _set_checkpoint_aside(self) -> None:
+        """A checkpoint is for the next attempt at the same content; after a success the work begins anew."""
+        call = os.path.dirname(self._folder)
+        earlier = [
+            number for number in attempts_in(call) if str(number).encode() != os.path.basename(self._folder)
+        ]
+        if not earlier:
+            return
+        before = read_lease(os.path.join(call, str(earlier[-1]).encode())) or {}
+        goes_on = before.get("content") == self._claim["content"] and before.get("outcome") != SUCCESS
+        if not goes_on:
+            aside = os.path.join(call, b"checkpoint-%d" % earlier[-1])
+            remove_tree(aside)
+            with contextlib.suppress(FileNotFoundError):
+                os.rename(os.path.join(call, b"checkpoint"), aside)
+
+
+def _taken(why: str) -> Result:
+    return {"outcome": "taken", "detail": why}
+
+
+def _write(folder: bytes, lease: Result, durable: bool = False) -> None:
+    text = json.dumps(lease).encode("ascii")
+    write_atomically(os.path.join(folder, b"lease"), text, durable=durable)
+
+
+def change_lease(
+    blob: bytes,
+    run_dir: str,
+    workdir: str,
+    epoch: int,
+    state: Optional[str] = None,
+    owner: Optional[Result] = None,
+    outcome: Optional[str] = None,
+    finished: Optional[float] = None,
+    shown: Optional[Result] = None,
+    lock_timeout: float = 60.0,
+) -> Tuple[Result, bytes]:
+    """Change the lease of a run directory, if its epoch is still the one that the caller knows.
+
+    Args:
+        blob: Not used.
+        run_dir: The run directory.
+        workdir: The working folder.
+        epoch: The epoch that the caller knows.
+        state: The state to go to, if it is reached from the present one.
+        owner: Who takes the job over: the epoch grows by one.
+        outcome: Slurm's word for the job's end.
+        finished: When the caller heard of that, by the caller's clock.
+        shown: What a person has seen of the output.
+        lock_timeout: Seconds to wait for the lock.
+
+    Returns:
+        ``changed``: whether it was, and ``lease`` as it is now. A change that was made already, by a call whose reply
+        was lost, counts as made.
+    """
+    folder = os.path.normpath(native(run_dir))
+    with locked(lock_of(folder), lock_timeout):
+        lease = read_lease(folder)
+        if lease is None or lease["version"] != VERSION:
+            return {"changed": False, "lease": lease}, b""
+        if owner is not None and lease["owner"] == owner and lease["epoch"] == epoch + 1:
+            epoch = lease["epoch"]  # the lost reply's
+        elif owner is not None and lease["epoch"] == epoch:
+            lease.update(owner=owner, epoch=epoch + 1)
+            epoch += 1
+        if lease["epoch"] != epoch:
+            return {"changed": False, "lease": lease}, b""
+        if state not in (None, lease["state"]):
+            if state not in _NEXT[lease["state"]]:
+                return {"changed": False, "lease": lease}, b""
+            lease["state"] = state
+        if outcome is not None:
+            lease.update(outcome=outcome, finished=finished)
+        if shown is not None:
+            lease["shown"] = shown
+        lease["renewed"] = time.time()
+        _write(folder, lease, durable=True)
+        if not is_open(lease) and lease["token"]:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(os.path.join(native(workdir), b"open", lease["token"].encode()))
+    return {"changed": True, "lease": lease}, b""
+
+
+def renew(run_dir: str, epoch: int, shown: Optional[Result]) -> List[Any]:
+    """Give a sign of life, with what a person has seen; return the epoch and state that the lease has."""
+    folder = os.path.normpath(native(run_dir))
+    lease = read_lease(folder)
+    if lease is None:
+        return [0, ""]
+    due = shown is not None or time.time() - lease["renewed"] >= RENEW
+    if lease["version"] == VERSION and lease["epoch"] == epoch and due:
+        # Whoever changes it meanwhile gives a sign of life as well.
+        with contextlib.suppress(Failure), locked(lock_of(folder), 1.0):
+            lease = read_lease(folder) or lease
+            if lease["epoch"] == epoch:
+                lease["renewed"] = time.time()
+                lease["shown"] = lease["shown"] if shown is None else shown
+                _write(folder, lease)
+    return [lease["epoch"], lease["state"]]
+
+
+def attempts(blob: bytes, folder: str) -> Tuple[Result, bytes]:
+    """Return ``attempts`` of a call: ``[run directory, lease, ledger's text]`` each, in order."""
+    top = os.path.normpath(native(folder))
+    rows = [_row(os.path.join(top, str(number).encode())) for number in attempts_in(top)]
+    return {"attempts": [row for row in rows if row is not None]}, b""
+
+
+def open_leases(blob: bytes, workdir: str) -> Tuple[Result, bytes]:
+    """Return ``attempts`` (as the operation of that name) on which somebody may still have to act, and ``time``."""
+    index = os.path.join(native(workdir), b"open")
+    try:
+        names = sorted(os.listdir(index))
+    except FileNotFoundError:
+        names = []
+    rows = []
+    for name in names:
+        with contextlib.suppress(FileNotFoundError):  # closed meanwhile
+            path = os.path.join(index, name)
+            with open(path, "rb") as file:
+                folder = file.read()
+            row = _row(folder)
+            if row is not None and is_open(row[1]):
+                rows.append(row)
+            elif time.time() - os.stat(path).st_mtime > _JUST_MADE:
+                # Its folder was removed, or never made. One that is just being made shows here first.
+                os.unlink(path)
+    return {"attempts": rows, "time": time.time()}, b""
+
+
+def _row(folder: bytes) -> Optional[List[Any]]:
+    lease = read_lease(folder)
+    if lease is None:
+        return None
+    try:
+        with open(os.path.join(folder, b"ledger"), "rb") as file:
+            ledger = as_text(file.read())
+    except FileNotFoundError:
+        ledger = ""
+    return [as_text(folder), lease, ledger]

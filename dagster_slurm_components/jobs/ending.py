@@ -1,0 +1,147 @@
+"""Ending a job: its lease says so first, then it is cancelled, and its end is confirmed."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from dagster_slurm_components.errors import DagsterSlurmError
+from dagster_slurm_components.hosts.client import Satellite
+from dagster_slurm_components.jobs.cancel import cancel, patiently
+from dagster_slurm_components.jobs.events import Broken, Ended
+from dagster_slurm_components.jobs.lease import CANCEL_WANTED, CANCELLED, Attempt, Owner
+from dagster_slurm_components.jobs.lease_store import LeaseStore
+from dagster_slurm_components.jobs.model import JobHandle
+from dagster_slurm_components.jobs.schedulers import Scheduler
+from dagster_slurm_components.jobs.submit import find_job
+from dagster_slurm_components.jobs.watch import WatcherThread
+
+_ANSWER = 120.0
+"""Seconds to go on asking while the host or the scheduler does not answer."""
+_TERM_GRACE = 10.0
+_END = 90.0
+_LISTEN = 0.5
+
+Follow = Callable[[float], Ended | None]
+"""Follows a job for at most so many seconds; returns its end, once it is there."""
+
+
+class NotEndedError(DagsterSlurmError):
+    """A job was cancelled, and its end could not be confirmed."""
+
+
+class LeaseLostError(DagsterSlurmError):
+    """Somebody else has taken the job over: it is theirs to end."""
+
+
+@dataclass(frozen=True)
+class JobEnder:
+    """Ends jobs of one host.
+
+    Attributes:
+        satellite: The host.
+        scheduler: Who runs the jobs.
+        watcher: Looks after this process's jobs there.
+        workdir: The working folder.
+    """
+
+    satellite: Satellite
+    scheduler: Scheduler
+    watcher: WatcherThread
+    workdir: str
+
+    @property
+    def leases(self) -> LeaseStore:
+        """The leases on the host."""
+        return LeaseStore(self.satellite, self.workdir)
+
+    def end(self, handle: JobHandle, epoch: int, follow: Follow) -> Ended | None:
+        """Cancel a job whose lease is ours; return its end, or nothing where that stays out: it is marked then.
+
+        Raises:
+            LeaseLostError: Its lease is another's.
+            HostUnreachableError: Nobody answered for two minutes.
+            HostRefusedError: Nobody there can end it.
+        """
+        leases = self.leases
+        marked = patiently(lambda: leases.change(handle.run_dir, epoch, CANCEL_WANTED), patience=_ANSWER)
+        if marked is None:
+            raise LeaseLostError(f"job {handle.job_id} is followed by somebody else by now")
+        ended = self._end(handle, follow)
+        if ended is not None:
+            word = ended.observation.state
+            patiently(lambda: leases.change(handle.run_dir, epoch, CANCELLED, outcome=word), patience=_ANSWER)
+        return ended
+
+    def _end(self, handle: JobHandle, follow: Follow) -> Ended | None:
+        cancel(self.satellite, self.scheduler, handle, patience=_ANSWER)
+        self.watcher.hurry()
+        ended = follow(_TERM_GRACE)
+        if ended is None:
+            cancel(self.satellite, self.scheduler, handle, patience=_ANSWER, force=True)
+            ended = follow(_END)
+        return ended
+
+    def end_attempt(
+        self,
+        attempt: Attempt,
+        owner: Owner,
+        job_name: str,
+        *,
+        tell: Callable[[str], None],
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> bool:
+        """Take an attempt over, end its job if there is one, and close its lease.
+
+        Args:
+            attempt: The attempt.
+            owner: Who takes it over.
+            job_name: The job's name, by which it is found where its id is not known.
+            tell: Receives a sentence for each thing that a person should know.
+            sleep: Waits; what it raises ends the waiting.
+
+        Returns:
+            Whether this was done; if not, somebody else has changed the lease meanwhile.
+
+        Raises:
+            NotEndedError: The job was cancelled, and its end is not confirmed.
+            HostError: The host gives no answer.
+        """
+        state = CANCELLED if attempt.lease.outcome is not None else CANCEL_WANTED
+        lease = self.leases.take(attempt, owner, state=state)
+        if lease is None or lease.state == CANCELLED:
+            return lease is not None
+        handle = find_job(
+            self.satellite, self.scheduler, attempt, job_name, self.workdir, tell=tell, sleep=sleep
+        )
+        if handle is None:
+            self.leases.change(attempt.run_dir, lease.epoch, CANCELLED)
+            return True
+        tell(f"Job {handle.job_id} in {attempt.run_dir} is cancelled before another one is submitted.")
+        if self._end_unseen(handle, lease.epoch) is None:
+            raise NotEndedError(
+                f"job {handle.job_id} was cancelled before another one is submitted, and does not end",
+                where=self.satellite.host.name,
+                hint=f"Its run directory is {attempt.run_dir}. Run the step again once the job is gone.",
+            )
+        return True
+
+    def _end_unseen(self, handle: JobHandle, epoch: int) -> Ended | None:
+        """End a job whose output nobody wants."""
+        watch = self.watcher.watch(handle)
+
+        def follow(seconds: float) -> Ended | None:
+            deadline = time.monotonic() + seconds
+            while (left := deadline - time.monotonic()) > 0:
+                match watch.next(timeout=min(left, _LISTEN)):
+                    case Broken(error=error):
+                        raise error
+                    case Ended() as ended:
+                        return ended
+            return None
+
+        try:
+            return self.end(handle, epoch, follow)
+        finally:
+            watch.close()

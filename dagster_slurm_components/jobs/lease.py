@@ -1,0 +1,267 @@
+"""Who follows a job, with which content, and whether its results were handed over: the lease of its run directory.
+
+The satellite keeps it (``hosts/satellite/leases.py``) and changes it by compare-and-set. What a lease means, and what
+somebody who wants to run the same call has to do first, is decided here, without any I/O.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from dagster_slurm_components.errors import DagsterSlurmError
+from dagster_slurm_components.hosts.calls import AttemptFiles
+from dagster_slurm_components.hosts.satellite import leases
+from dagster_slurm_components.hosts.satellite.leases import (
+    CANCEL_WANTED,
+    CANCELLED,
+    COLLECTED,
+    ENDED,
+    FOLLOWING,
+)
+from dagster_slurm_components.hosts.satellite.processes import identify
+from dagster_slurm_components.jobs.ledger import LedgerRecord, parse_ledger
+
+__all__ = ["CANCELLED", "CANCEL_WANTED", "COLLECTED", "ENDED", "FOLLOWING"]
+
+
+@dataclass(frozen=True)
+class Owner:
+    """The process whose end is the end of a run.
+
+    Attributes:
+        run_id: Dagster's run.
+        node: Name of its machine.
+        pid_namespace: Where its number means something: containers share a machine's name and boot, not its processes.
+        pid: Its number there.
+        start: Tells it from a later process of that number, and from one before the machine's last boot.
+    """
+
+    run_id: str
+    node: str
+    pid_namespace: str
+    pid: int
+    start: str
+
+    @classmethod
+    def of(cls, run_id: str, pid: int) -> Owner:
+        """Return a process of this machine as an owner."""
+        return cls(run_id, os.uname().nodename, _namespace(), pid, identify([pid]).get(pid, ""))
+
+    def known_dead(self) -> bool:
+        """Whether it ran on this machine, in this PID namespace, and is gone; of others nothing is known."""
+        here = (os.uname().nodename, _namespace())
+        return (self.node, self.pid_namespace) == here and identify([self.pid]).get(self.pid) != self.start
+
+
+def _namespace() -> str:
+    try:
+        return str(Path("/proc/self/ns/pid").readlink())
+    except OSError:
+        return ""  # no Linux: there are no PID namespaces
+
+
+def this_owner(run_id: str, *, step_worker: bool) -> Owner:
+    """Return the process whose end is the end of this run: this one, or the parent of a step's own process."""
+    # Not getppid(): with the start method `forkserver` that is the server, which outlives no run but says so later.
+    parent = multiprocessing.parent_process()
+    pid = parent.pid if step_worker and parent is not None and parent.pid else os.getpid()
+    return Owner.of(run_id, pid)
+
+
+@dataclass(frozen=True)
+class Shown:
+    """What a person has seen of a job's output, so that whoever takes it over goes on from there.
+
+    Attributes:
+        offsets: Bytes of each streamed file.
+        inodes: Which file that was: a requeued job begins a new messages file.
+    """
+
+    offsets: Mapping[str, int] = field(default_factory=dict)
+    inodes: Mapping[str, int] = field(default_factory=dict)
+
+    def written(self) -> dict[str, Any]:
+        """Return it as a lease keeps it."""
+        return {"offsets": dict(self.offsets), "inodes": dict(self.inodes)}
+
+
+@dataclass(frozen=True)
+class Note:
+    """What the owner of an attempt keeps for whoever takes it over.
+
+    Attributes:
+        retries: How often each outcome has been answered by another attempt.
+        changed: Slurm options that a retry policy changed.
+        upstream: Which run made what the job reads, by upstream step.
+        profile: Name of the profile.
+        step: Dagster's step.
+    """
+
+    retries: Mapping[str, int] = field(default_factory=dict)
+    changed: Mapping[str, str] = field(default_factory=dict)
+    upstream: Mapping[str, str] = field(default_factory=dict)
+    profile: str = ""
+    step: str = ""
+
+    def written(self) -> dict[str, Any]:
+        """Return it as a lease keeps it."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class Lease:
+    """A lease.
+
+    Attributes:
+        epoch: How often somebody took the job over, from 1; 0 where an older release made none.
+        state: ``following``, ``cancel wanted``, ``cancelled``, ``ended`` or ``collected``.
+        digest: Hash of all that the job is made of.
+        owner: Who took it last.
+        renewed: When who follows gave the last sign of life, in seconds since the epoch by the host's clock.
+        outcome: Slurm's word for its end.
+        finished: When its owner heard of that, in seconds since the epoch by the owner's clock.
+        shown: What a person has seen.
+        note: What its owner keeps.
+        newer: Whether a newer release of this package wrote it: it is left alone then.
+    """
+
+    epoch: int = 0
+    state: str = FOLLOWING
+    digest: str = ""
+    owner: Owner | None = None
+    renewed: float = 0.0
+    outcome: str | None = None
+    finished: float | None = None
+    shown: Shown = field(default_factory=Shown)
+    note: Note = field(default_factory=Note)
+    newer: bool = False
+
+    @property
+    def succeeded(self) -> bool:
+        """Whether the job did its work."""
+        return self.outcome == leases.SUCCESS
+
+    @property
+    def open(self) -> bool:
+        """Whether somebody may still have to act: follow the job, end it, or collect what it did."""
+        return self.state in (FOLLOWING, CANCEL_WANTED) or (self.state == ENDED and self.succeeded)
+
+
+def parse_lease(raw: Mapping[str, Any] | None) -> Lease:
+    """Read a lease; one of a newer release says no more than that."""
+    if raw is None:
+        return Lease()
+    if raw["version"] > leases.VERSION:
+        return Lease(newer=True)
+    owner, note = raw["owner"], raw["note"]
+    return Lease(
+        epoch=raw["epoch"],
+        state=raw["state"],
+        digest=raw["digest"],
+        owner=Owner(**owner) if owner else None,
+        renewed=raw["renewed"],
+        outcome=raw["outcome"],
+        finished=raw["finished"],
+        shown=Shown(**raw["shown"]) if raw["shown"] else Shown(),
+        note=Note(**note) if note else Note(),
+    )
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """One attempt at a call, as its run directory tells of it.
+
+    Attributes:
+        number: From 0.
+        run_dir: The run directory.
+        lease: Its lease.
+        ledger: What its ledger says.
+    """
+
+    number: int
+    run_dir: str
+    lease: Lease
+    ledger: LedgerRecord
+
+    @property
+    def step(self) -> str:
+        """Dagster's step."""
+        return self.lease.note.step
+
+
+def parse_attempt(files: AttemptFiles) -> Attempt:
+    """Read what a host says of an attempt."""
+    number = int(files.run_dir.rpartition("/")[2])
+    ledger = parse_ledger(files.ledger.encode("utf-8", "surrogateescape"))
+    return Attempt(number, files.run_dir, parse_lease(files.lease), ledger)
+
+
+@dataclass(frozen=True)
+class Fresh:
+    """Nothing stands in the way of a new attempt."""
+
+    number: int
+
+
+@dataclass(frozen=True)
+class Adopt:
+    """This attempt's job is the one that is wanted: it lives, or did its work and nobody collected that."""
+
+    attempt: Attempt
+
+
+@dataclass(frozen=True)
+class EndFirst:
+    """This attempt's job has to be over before anything else is submitted."""
+
+    attempt: Attempt
+    why: str
+
+
+Decision = Fresh | Adopt | EndFirst
+
+
+class HeldError(DagsterSlurmError):
+    """Somebody else follows the job, or a newer release wrote its lease."""
+
+
+def decide(
+    attempts: Sequence[Attempt], *, wanted: Callable[[Lease], str | None], released: Callable[[Owner], bool]
+) -> Decision:
+    """Return what somebody who wants to run a call does next.
+
+    At most one attempt at a call is open at any time: two jobs of one call never run side by side.
+
+    Args:
+        attempts: The attempts so far, in order.
+        wanted: Why an attempt is not what is to be run now (other content, older inputs); nothing where it is.
+        released: Whether an owner has no say any more.
+
+    Raises:
+        HeldError: The job is another's.
+    """
+    for attempt in attempts:
+        lease = attempt.lease
+        if lease.newer:
+            raise HeldError(
+                f"the lease in {attempt.run_dir} was written by a newer release of this package",
+                hint="Run this step with that release, or remove the run directory.",
+            )
+        if not lease.open:
+            continue
+        if lease.owner is not None and not released(lease.owner):
+            raise HeldError(
+                f"run {lease.owner.run_id} follows the job in {attempt.run_dir} already; two runs would report its "
+                "results twice",
+                hint="If nothing of that run lives any more, terminate it in Dagster and run this one again.",
+            )
+        if lease.state == CANCEL_WANTED:
+            return EndFirst(attempt, "it was to be cancelled")
+        other = wanted(lease)
+        return Adopt(attempt) if other is None else EndFirst(attempt, other)
+    return Fresh(attempts[-1].number + 1 if attempts else 0)

@@ -1,0 +1,64 @@
+"""The leases on a host: read, and changed by who knows their epoch."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import asdict, dataclass
+
+from dagster_slurm_components.hosts.client import Satellite
+from dagster_slurm_components.jobs.lease import Attempt, Lease, Owner, Shown, parse_attempt, parse_lease
+
+
+@dataclass(frozen=True)
+class LeaseStore:
+    """The leases below a working folder. Each call may raise what ``Host.call`` raises.
+
+    Attributes:
+        satellite: The host.
+        workdir: The profile's working folder there.
+    """
+
+    satellite: Satellite
+    workdir: str
+
+    def attempts(self, folder: str) -> list[Attempt]:
+        """Return the attempts at a call, in order."""
+        return [parse_attempt(files) for files in self.satellite.attempts(folder)]
+
+    def open(self) -> tuple[list[Attempt], float]:
+        """Return the attempts on which somebody may still have to act, and the host's clock: one call."""
+        found, now = self.satellite.open_leases(self.workdir)
+        return [parse_attempt(files) for files in found], now
+
+    def take(self, attempt: Attempt, owner: Owner, *, state: str | None = None) -> Lease | None:
+        """Take a job over: its epoch grows, and who followed it is refused from now on.
+
+        Args:
+            attempt: The attempt as it was read.
+            owner: Who follows it now.
+            state: The state that it goes to in the same moment.
+
+        Returns:
+            The lease, or nothing where somebody else has changed it meanwhile.
+        """
+        changed, raw = self.satellite.change_lease(
+            attempt.run_dir, self.workdir, attempt.lease.epoch, owner=asdict(owner), state=state
+        )
+        return parse_lease(raw) if changed else None
+
+    def change(
+        self,
+        run_dir: str,
+        epoch: int,
+        state: str,
+        *,
+        outcome: str | None = None,
+        shown: Shown | None = None,
+    ) -> Lease | None:
+        """Go to another state; return the lease, or nothing where the epoch is another's by now."""
+        written = None if shown is None else shown.written()
+        finished = None if outcome is None else time.time()
+        changed, raw = self.satellite.change_lease(
+            run_dir, self.workdir, epoch, state=state, outcome=outcome, finished=finished, shown=written
+        )
+        return parse_lease(raw) if changed else None

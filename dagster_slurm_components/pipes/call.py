@@ -1,0 +1,81 @@
+"""A call of a step in a thread of its own: no signal cuts it in two, and several run side by side."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, wait
+from typing import Any, Generic, TypeVar
+
+import dagster as dg
+
+Result = TypeVar("Result")
+
+INTERRUPTS = (dg.DagsterExecutionInterruptedError, KeyboardInterrupt)
+"""What Dagster turns signals into. Neither is an ``Exception``."""
+_LISTEN = 0.5
+
+
+class Call(Generic[Result]):
+    """A piece of work in a thread.
+
+    Args:
+        work: What is done; it gets the event that tells it to stop.
+        name: The thread's name.
+    """
+
+    def __init__(self, work: Callable[[threading.Event], Result], *, name: str) -> None:
+        self._stop = threading.Event()
+        self._future: Future[Result] = Future()
+
+        def run() -> None:
+            try:
+                self._future.set_result(work(self._stop))
+            except BaseException as error:  # noqa: BLE001 - raised again where the result is asked for
+                self._future.set_exception(error)
+
+        # Not a daemon: an interpreter that ends waits for what has begun.
+        threading.Thread(target=run, name=name).start()
+
+    def stop(self) -> None:
+        """Ask the work to stop."""
+        self._stop.set()
+
+    @property
+    def done(self) -> bool:
+        """Whether it has ended."""
+        return self._future.done()
+
+    def outcome(self) -> Result:
+        """Return the result of work that has ended, or raise its error."""
+        return self._future.result()
+
+
+def wait_for(calls: Sequence[Call[Any]], others: Sequence[Call[Any]] = ()) -> None:
+    """Wait until one of these calls has ended.
+
+    Signals reach the main thread alone. An interrupt there asks all calls to stop, and is raised once they have: by
+    then their jobs are cancelled, or left alone in good order.
+
+    Args:
+        calls: The calls; at least one.
+        others: Calls of the same step that an interrupt is meant for, too.
+    """
+    try:
+        while not any(call.done for call in calls):
+            # In short pieces, so that signals are heard.
+            wait([call._future for call in calls], _LISTEN, FIRST_COMPLETED)
+    except INTERRUPTS:
+        _stop_all([*calls, *others])
+        raise
+
+
+def _stop_all(calls: Sequence[Call[Any]]) -> None:
+    """Stop calls and see them end, whatever further signals come."""
+    for call in calls:
+        call.stop()
+    while not all(call.done for call in calls):
+        try:
+            wait([call._future for call in calls], _LISTEN)
+        except INTERRUPTS:
+            continue

@@ -1,0 +1,79 @@
+"""Runs one script for many items: several jobs at once, each judged alone."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import dagster as dg
+
+from dagster_slurm_components.errors import DagsterSlurmError
+from dagster_slurm_components.pipes.client import ComputeJob
+from dagster_slurm_components.pipes.results import CompletedJob
+from dagster_slurm_components.pipes.step import CALLS, AnyContext
+from dagster_slurm_components.spec.resolve import ResolvedScript
+
+ITEM = "DAGSTER_SLURM_ITEM"
+"""The variable that holds a payload's item as JSON."""
+_LONGEST_ITEM = 100
+_MOST_TOLD = 20
+
+
+def map_script(
+    context: AnyContext,
+    resolved: ResolvedScript,
+    items: Sequence[Any],
+    *,
+    max_parallel: int | None = None,
+    extras: Mapping[str, Any] | None = None,
+) -> list[CompletedJob]:
+    """Run a script once for each item; see ``ComputeResource.map``."""
+    texts = [_json(item, index) for index, item in enumerate(items)]
+    if max_parallel is not None and max_parallel < 1:
+        raise DagsterSlurmError(f"max_parallel is {max_parallel}", hint="Let at least one job run at a time.")
+    # Numbered before any of them runs: a retry finds each item's job whatever order they ended in.
+    step, numbers = CALLS.next(context, count=len(items))
+
+    def submitted() -> Iterator[ComputeJob]:
+        for index, number in enumerate(numbers):
+            more = {**(extras or {}), "item": items[index], "index": index}
+            yield ComputeJob(step, resolved, number, more, {ITEM: texts[index]})
+
+    jobs: list[ComputeJob] = []
+    for job in submitted():
+        jobs.append(job)
+        while max_parallel is not None and sum(not each.done for each in jobs) >= max_parallel:
+            ComputeJob.wait_for([each for each in jobs if not each.done])
+    for job in jobs:
+        ComputeJob.wait_for([job])
+    return _results(jobs, texts)
+
+
+def _json(item: Any, index: int) -> str:
+    try:
+        return json.dumps(item)
+    except (TypeError, ValueError) as error:
+        raise DagsterSlurmError(
+            f"item {index} can't be handed to a payload: {error}", hint="Use what JSON can hold."
+        ) from error
+
+
+def _results(jobs: Sequence[ComputeJob], texts: Sequence[str]) -> list[CompletedJob]:
+    """Return the results in order, or raise one failure that names each item that failed."""
+    results: list[CompletedJob] = []
+    failed: list[str] = []
+    for index, (job, text) in enumerate(zip(jobs, texts, strict=True)):
+        try:
+            results.append(job.result())
+        except (dg.Failure, DagsterSlurmError) as error:
+            said = error.description if isinstance(error, dg.Failure) else str(error)
+            short = text if len(text) <= _LONGEST_ITEM else f"{text[:_LONGEST_ITEM]}..."
+            failed.append(f"Item {index} ({short}): {said}")
+    if failed:
+        more = f"\n\n... and {len(failed) - _MOST_TOLD} more" if len(failed) > _MOST_TOLD else ""
+        head = (
+            f"{len(failed)} of {len(jobs)} items failed; a retry of this step runs these again, and no other."
+        )
+        raise dg.Failure("\n\n".join([head, *failed[:_MOST_TOLD]]) + more)
+    return results

@@ -1,0 +1,92 @@
+"""What a run says of its jobs while they wait and run: tags that can be searched for, and a line in its log.
+
+Nothing here is read to decide anything: who owns a job stands in the job's lease.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import dagster as dg
+
+from dagster_slurm_components.errors import DagsterSlurmError
+from dagster_slurm_components.jobs.lease import Owner
+from dagster_slurm_components.jobs.model import slug
+from dagster_slurm_components.pipes.step import Step
+
+try:
+    # `report_engine_event` is public and takes metadata only inside this class, which dagster (1.13) does not export.
+    from dagster._core.events import EngineEventData
+except ImportError as error:
+    raise DagsterSlurmError(
+        f"dagster {dg.__version__} keeps EngineEventData in another place than 1.13 did",
+        hint='Install a version that this one was made for: pip install "dagster>=1.13,<2".',
+    ) from error
+
+PROFILE = "slurm/profile"
+"""Tag of a run that has jobs: the profile's name."""
+JOB = "slurm/job_id"
+"""Tag of a run: its first job. The jobs of other steps have ``slurm/job_id/STEP``."""
+WORKER = ".dagster/slurm_worker"
+"""Tag of a run: the process whose end is the run's. Dagster's UI leaves out tags that begin so (dagster 1.13)."""
+_MOST_JOBS = 20
+"""Tags of jobs that one run gets: they are all shown on its page."""
+
+
+def tell(step: Step, text: str, metadata: Mapping[str, str] | None = None) -> None:
+    """Write a line into the run's log."""
+    if step.run is None:
+        step.context.log.info(text)
+    else:
+        report(step.instance, step.run, step.key, text, metadata)
+
+
+def report(
+    instance: dg.DagsterInstance,
+    run: dg.DagsterRun,
+    step: str | None,
+    text: str,
+    metadata: Mapping[str, str] | None = None,
+) -> None:
+    """Write a line into the log of any run."""
+    values = {key: dg.MetadataValue.text(value) for key, value in (metadata or {}).items()}
+    instance.report_engine_event(text, run, EngineEventData(metadata=values), step_key=step)
+
+
+def tag_run(step: Step, profile: str) -> None:
+    """Mark the run as one that has jobs, and as this process's, before the first job is submitted."""
+    _add(step, {PROFILE: profile, WORKER: written(step.owner)})
+
+
+def tag_job(step: Step, job_id: str) -> None:
+    """Make a job's id searchable from the moment of its submission."""
+    tags = _tags(step)
+    if sum(key.startswith(JOB) for key in tags) >= _MOST_JOBS:
+        return
+    own = f"{JOB}/{slug(step.key)}"
+    _add(step, {own if JOB in tags and tags[JOB] != job_id else JOB: job_id})
+
+
+def _tags(step: Step) -> Mapping[str, str]:
+    run = step.instance.get_run_by_id(step.run_id) if step.run is not None else None
+    return run.tags if run is not None else {}
+
+
+def _add(step: Step, tags: Mapping[str, str]) -> None:
+    present = _tags(step)
+    if step.run is not None and any(present.get(key) != value for key, value in tags.items()):
+        step.instance.add_run_tags(step.run_id, tags)
+
+
+def written(owner: Owner) -> str:
+    """Return a process as the tag of its run keeps it."""
+    return " ".join((owner.node, owner.pid_namespace or "-", str(owner.pid), owner.start))
+
+
+def worker(run: dg.DagsterRun) -> Owner | None:
+    """Return the process whose end is the end of a run; nothing where it had no job, or the tag is another's."""
+    words = run.tags.get(WORKER, "").split(" ")
+    if len(words) != 4 or not words[2].isdigit():
+        return None
+    node, namespace, pid, start = words
+    return Owner(run.run_id, node, "" if namespace == "-" else namespace, int(pid), start)

@@ -1,0 +1,180 @@
+"""What Dagster says of the step that a payload runs for: which run, which step, which partition, and after which."""
+
+from __future__ import annotations
+
+import multiprocessing
+import threading
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+from uuid import uuid4
+from weakref import WeakKeyDictionary, WeakSet
+
+import dagster as dg
+
+from dagster_slurm_components.jobs.lease import Owner, this_owner
+from dagster_slurm_components.jobs.model import JobIdentity
+from dagster_slurm_components.pipes.call import Call
+
+Context = dg.OpExecutionContext | dg.AssetExecutionContext
+AnyContext = Context | dg.AssetCheckExecutionContext
+
+_DIRECT = "EPHEMERAL"
+"""The run's id in the context of a function that is called directly, as in a unit test (dagster 1.13)."""
+_MOST_ANCESTORS = 64
+
+
+@dataclass(frozen=True)
+class Step:
+    """A step.
+
+    Attributes:
+        context: Dagster's context.
+        run: Its run; none where the function was called directly.
+        run_id: The run's id.
+        root_run_id: Id of the first run; the same for all runs that re-execute it.
+        key: The step's key.
+        partition: The partition's key or the range of them, or none.
+        owner: The process whose end is the end of the run.
+        step_worker: Whether this process is the step's own, below a run worker.
+        upstream: Which run made what this step reads, by upstream step.
+        calls: The calls of this step that are under way: an interrupt is meant for all of them.
+    """
+
+    context: Context
+    run: dg.DagsterRun | None
+    run_id: str
+    root_run_id: str
+    key: str
+    partition: str | None
+    owner: Owner
+    step_worker: bool
+    upstream: Mapping[str, str]
+    calls: WeakSet[Call[Any]] = field(default_factory=WeakSet, compare=False)
+
+    @property
+    def instance(self) -> dg.DagsterInstance:
+        """Dagster's instance."""
+        return self.context.instance
+
+    def identity(self, call: int) -> JobIdentity:
+        """Return the identity of the first attempt at a call."""
+        return JobIdentity(self.root_run_id, self.key, self.partition, call=call)
+
+    @property
+    def may_have_been_tried(self) -> bool:
+        """Whether there may be attempts at this step already: of another run, or of this one."""
+        if self.run is None:
+            return False
+        return self.run.parent_run_id is not None or self.context.retry_number > 0
+
+
+def step_of(context: AnyContext) -> Step:
+    """Return the step that a context is for."""
+    if isinstance(context, dg.AssetCheckExecutionContext):
+        context = context.op_execution_context
+    partition = _partition(context)
+    if context.run_id == _DIRECT:
+        run_id = f"direct-{uuid4()}"
+        owner = this_owner(run_id, step_worker=False)
+        return Step(context, None, run_id, run_id, context.op_def.name, partition, owner, False, {})
+    run = context.run
+    key = context.get_step_execution_context().step.key
+    worker = _is_step_worker(context)
+    owner = this_owner(run.run_id, step_worker=worker)
+    upstream = made_by(context.instance, run, _upstream(context))
+    root = run.root_run_id or run.run_id
+    return Step(context, run, run.run_id, root, key, partition, owner, worker, upstream)
+
+
+def _partition(context: Context) -> str | None:
+    """Return the partition that a step is for, or the range of them."""
+    if context.has_partition_key:
+        return str(context.partition_key)
+    if context.has_partition_key_range:
+        span = context.partition_key_range
+        return f"{span.start}...{span.end}"
+    return None
+
+
+def _is_step_worker(context: Context) -> bool:
+    """Whether this is a step's own process: the multiprocess executor's child.
+
+    A run worker, too, is a child of Python's `multiprocessing` where a code server starts it (dagster 1.13), so the
+    executor decides.
+    """
+    if multiprocessing.parent_process() is None:
+        return False
+    config: Any = context.run.run_config.get("execution") or {}
+    executor = context.job_def.executor_def.name
+    in_process = executor == "in_process" or "in_process" in (config.get("config") or {})
+    return not in_process
+
+
+def _upstream(context: Context) -> frozenset[str]:
+    """Return the keys of the steps whose results this step reads, or is run after."""
+    return frozenset(context.get_step_execution_context().step.get_execution_dependency_keys())
+
+
+def made_by(instance: dg.DagsterInstance, run: dg.DagsterRun, steps: frozenset[str]) -> dict[str, str]:
+    """Return which run executed each step last: this one, or the nearest of those that it re-executes.
+
+    So a re-execution of all steps is told from one that begins at the step that failed: what is run anew upstream makes
+    the job of an earlier run out of date.
+    """
+    found: dict[str, str] = {}
+    for each in _lineage(instance, run):
+        left = steps - found.keys()
+        if not left:
+            break
+        found.update(dict.fromkeys(left & _executed(instance, each, left), each.run_id))
+    return found
+
+
+def _lineage(instance: dg.DagsterInstance, run: dg.DagsterRun) -> Iterator[dg.DagsterRun]:
+    """Yield a run and those that it re-executes, the newest first."""
+    current: dg.DagsterRun | None = run
+    for _ in range(_MOST_ANCESTORS):
+        if current is None:
+            return
+        yield current
+        parent = current.parent_run_id
+        current = instance.get_run_by_id(parent) if parent else None
+
+
+def _executed(instance: dg.DagsterInstance, run: dg.DagsterRun, steps: frozenset[str]) -> frozenset[str]:
+    """Return which of these steps a run executes."""
+    if run.step_keys_to_execute is not None:
+        return frozenset(run.step_keys_to_execute)
+    snapshot = run.execution_plan_snapshot_id
+    if snapshot is None:
+        return steps
+    return frozenset(instance.get_execution_plan_snapshot(snapshot).step_keys_to_execute)
+
+
+class CallNumbers:
+    """Numbers the calls of each step, from 0, in the order in which they are made: the same on each try."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._steps: WeakKeyDictionary[Any, tuple[Step, int]] = WeakKeyDictionary()
+
+    def next(self, context: AnyContext, count: int = 1) -> tuple[Step, range]:
+        """Return the step of a context, and the numbers of its next calls."""
+        if isinstance(context, dg.AssetCheckExecutionContext):
+            context = context.op_execution_context
+        with self._lock:
+            key = _try_of(context)
+            step, begin = self._steps.get(key) or (step_of(context), 0)
+            self._steps[key] = (step, begin + count)
+        return step, range(begin, begin + count)
+
+
+def _try_of(context: Context) -> object:
+    """Return what lives as long as one try of a step: contexts are wrapped anew for assets, ops and checks."""
+    if context.run_id == _DIRECT:
+        return context.op_execution_context if isinstance(context, dg.AssetExecutionContext) else context
+    return context.get_step_execution_context()
+
+
+CALLS = CallNumbers()
