@@ -17,6 +17,8 @@ from dagster_slurm_components.errors import DagsterSlurmError
 from dagster_slurm_components.hosts.calls import FileRead
 from dagster_slurm_components.jobs.cancel import cancel as cancel_job
 from dagster_slurm_components.jobs.events import STATUS, STDERR, STDOUT
+from dagster_slurm_components.jobs.lease import CANCEL_WANTED, FOLLOWING
+from dagster_slurm_components.jobs.lease_store import LeaseStore
 from dagster_slurm_components.jobs.look import Seen
 from dagster_slurm_components.jobs.records import RunDirectory, observed, run_directories
 from dagster_slurm_components.jobs.status import StatusRecord, parse_starts
@@ -143,6 +145,9 @@ def cancel(job: str, profile_name: str | None) -> None:
         folder, seen = _find(place, job)
         if seen is None or not seen.alive:
             raise DagsterSlurmError(f"job {folder.ledger.job_id or job} has ended already: {_state(seen)}")
+        if folder.lease.state == FOLLOWING and folder.lease.epoch:
+            # Written first: should this end before it is done, whoever follows the job, or the sensor, does it.
+            LeaseStore(place.satellite, place.workdir).change(folder.path, folder.lease.epoch, CANCEL_WANTED)
         cancel_job(place.satellite, place.scheduler, seen.handle, patience=60.0)
     click.echo(f"job {seen.handle.job_id} is being cancelled")
 

@@ -60,33 +60,39 @@ def tag_run(step: Step, profile: str) -> None:
 
 def tag_job(step: Step, job_id: str) -> None:
     """Make a job's id searchable from the moment of its submission."""
-    tags = _tags(step)
-    if sum(key.startswith(JOB) for key in tags) >= _MOST_JOBS:
+    if step.run is None:
         return
-    own = f"{JOB}/{slug(step.key)}"
-    _add(step, {own if JOB in tags and tags[JOB] != job_id else JOB: job_id})
+    tags = _tags(step, step.run_id)
+    # A retry by Dagster's daemon begins with the tags of the run that it retries (dagster 1.13).
+    inherited = _tags(step, step.run.parent_run_id)
+    jobs = [key for key, value in tags.items() if key.startswith(JOB) and inherited.get(key) != value]
+    if len(jobs) < _MOST_JOBS:
+        first = JOB not in jobs or tags[JOB] == job_id
+        _add(step, {JOB if first else f"{JOB}/{slug(step.key)}": job_id})
 
 
-def _tags(step: Step) -> Mapping[str, str]:
-    run = step.instance.get_run_by_id(step.run_id) if step.run is not None else None
+def _tags(step: Step, run_id: str | None) -> Mapping[str, str]:
+    run = step.instance.get_run_by_id(run_id) if run_id is not None else None
     return run.tags if run is not None else {}
 
 
 def _add(step: Step, tags: Mapping[str, str]) -> None:
-    present = _tags(step)
-    if step.run is not None and any(present.get(key) != value for key, value in tags.items()):
+    if step.run is None:
+        return
+    present = _tags(step, step.run_id)
+    if any(present.get(key) != value for key, value in tags.items()):
         step.instance.add_run_tags(step.run_id, tags)
 
 
 def written(owner: Owner) -> str:
-    """Return a process as the tag of its run keeps it."""
-    return " ".join((owner.node, owner.pid_namespace or "-", str(owner.pid), owner.start))
+    """Return a process as the tag of its run keeps it; with the run, for a retry begins with its parent's tags."""
+    return " ".join((owner.run_id, owner.node, owner.pid_namespace or "-", str(owner.pid), owner.start))
 
 
 def worker(run: dg.DagsterRun) -> Owner | None:
     """Return the process whose end is the end of a run; nothing where it had no job, or the tag is another's."""
     words = run.tags.get(WORKER, "").split(" ")
-    if len(words) != 4 or not words[2].isdigit():
+    if len(words) != 5 or words[0] != run.run_id or not words[3].isdigit():
         return None
-    node, namespace, pid, start = words
+    _, node, namespace, pid, start = words
     return Owner(run.run_id, node, "" if namespace == "-" else namespace, int(pid), start)
