@@ -25,6 +25,12 @@ from dagster_slurm_components.pipes.retries import will_be_retried
 from dagster_slurm_components.pipes.target import Target
 
 _UNDER_WAY = [dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.CANCELING]
+_NOT_OVER = [
+    dg.DagsterRunStatus.NOT_STARTED,
+    dg.DagsterRunStatus.QUEUED,
+    dg.DagsterRunStatus.STARTING,
+    *_UNDER_WAY,
+]
 _MOST_RUNS = 500
 _SILENCE = 180.0
 """Seconds without a sign of life after which whoever followed the job of a finished run is taken to be gone: a process
@@ -193,7 +199,8 @@ class Orphans:
             acts[judge(attempt, run, owner_dead=dead, now=now)].append(attempt)
         for attempt in acts[Act.NEWER]:
             text = f"The lease in {attempt.run_dir} was written by a newer release; it is left alone."
-            yield Finding(f"newer {attempt.run_dir}", "", text)
+            if (key := f"newer {attempt.run_dir}") not in told:
+                yield Finding(key, "", text)
         for attempt in acts[Act.COLLECTED]:
             self._leases.change(attempt.run_dir, attempt.lease.epoch, COLLECTED)
         yield from self._cancel(acts[Act.CANCEL], now)
@@ -253,8 +260,8 @@ class Orphans:
 
         Whether their work is still wanted is for a person to say, so nothing is done to them.
         """
-        retried = self._retried(attempts, runs)
-        for attempt, seen in self._seen([each for each in attempts if _run_of(each) not in retried]):
+        handed_on = self._handed_on(attempts, runs)
+        for attempt, seen in self._seen([each for each in attempts if _run_of(each) not in handed_on]):
             if seen is None or self._may_show_yet(seen, attempt, now):
                 continue
             if seen.ended_badly or seen.lost:
@@ -266,10 +273,17 @@ class Orphans:
             report(self.instance, run, attempt.step or None, text)
             yield Finding(_key(attempt), run.run_id, text)
 
-    def _retried(self, attempts: Iterable[Attempt], runs: Mapping[str, dg.DagsterRun]) -> frozenset[str]:
-        """Return the failed runs that Dagster is about to retry: these hand their jobs on."""
-        failed = {_run_of(attempt) for attempt in attempts}
-        return frozenset(run_id for run_id in failed if will_be_retried(self.instance, runs[run_id]))
+    def _handed_on(self, attempts: Iterable[Attempt], runs: Mapping[str, dg.DagsterRun]) -> frozenset[str]:
+        """Return the failed runs whose jobs are somebody's: Dagster is about to retry them, or a retry is under way."""
+        failed = [runs[run_id] for run_id in {_run_of(attempt) for attempt in attempts}]
+        if not failed:
+            return frozenset()
+        # By their fields: the tag of the first run is not set by `dg.execute_job` (dagster 1.13, D3).
+        under_way = self.instance.get_runs(dg.RunsFilter(statuses=_NOT_OVER), limit=_MOST_RUNS)
+        families = {_root(run) for run in under_way}
+        return frozenset(
+            run.run_id for run in failed if _root(run) in families or will_be_retried(self.instance, run)
+        )
 
     def _seen(self, attempts: Sequence[Attempt]) -> list[tuple[Attempt, Seen | None]]:
         seen = look_at(self.place.direct, self.place.scheduler, attempts)
@@ -286,6 +300,10 @@ class Orphans:
 
 def _run_of(attempt: Attempt) -> str:
     return attempt.lease.owner.run_id if attempt.lease.owner else ""
+
+
+def _root(run: dg.DagsterRun) -> str:
+    return run.root_run_id or run.run_id
 
 
 def _key(attempt: Attempt) -> str:
