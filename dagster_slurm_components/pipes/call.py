@@ -26,13 +26,13 @@ class Call(Generic[Result]):
 
     def __init__(self, work: Callable[[threading.Event], Result], *, name: str) -> None:
         self._stop = threading.Event()
-        self._future: Future[Result] = Future()
+        self.future: Future[Result] = Future()
 
         def run() -> None:
             try:
-                self._future.set_result(work(self._stop))
+                self.future.set_result(work(self._stop))
             except BaseException as error:  # noqa: BLE001 - raised again where the result is asked for
-                self._future.set_exception(error)
+                self.future.set_exception(error)
 
         # Not a daemon: an interpreter that ends waits for what has begun.
         threading.Thread(target=run, name=name).start()
@@ -44,11 +44,11 @@ class Call(Generic[Result]):
     @property
     def done(self) -> bool:
         """Whether it has ended."""
-        return self._future.done()
+        return self.future.done()
 
     def outcome(self) -> Result:
         """Return the result of work that has ended, or raise its error."""
-        return self._future.result()
+        return self.future.result()
 
 
 def wait_for(calls: Sequence[Call[Any]], others: Sequence[Call[Any]] = ()) -> None:
@@ -64,7 +64,7 @@ def wait_for(calls: Sequence[Call[Any]], others: Sequence[Call[Any]] = ()) -> No
     try:
         while not any(call.done for call in calls):
             # In short pieces, so that signals are heard.
-            wait([call._future for call in calls], _LISTEN, FIRST_COMPLETED)
+            wait([call.future for call in calls], _LISTEN, FIRST_COMPLETED)
     except INTERRUPTS:
         _stop_all([*calls, *others])
         raise
@@ -76,6 +76,6 @@ def _stop_all(calls: Sequence[Call[Any]]) -> None:
         call.stop()
     while not all(call.done for call in calls):
         try:
-            wait([call._future for call in calls], _LISTEN)
+            wait([call.future for call in calls], _LISTEN)
         except INTERRUPTS:
             continue
