@@ -47,6 +47,7 @@ from dagster_slurm_components.spec.base import duration_seconds
 from dagster_slurm_components.spec.resolve import ResolvedScript
 
 SUCCESS = "COMPLETED"
+_TAKEN_PAUSE = 0.2
 
 
 def run_script(
@@ -175,7 +176,9 @@ class _ScriptRun:
         while True:
             try:
                 tried = call.attempt(claim)
-            except TakenError:
+            except TakenError as error:
+                context.log.info(f"Not submitted: {error} The host is asked what there is.")
+                guard.pause(_TAKEN_PAUSE)
                 claim = claims.claim()
                 continue
             if isinstance(tried, CompletedJob):

@@ -133,7 +133,8 @@ class Claim:
         # The same first submission once more, its reply was lost; or a job that was taken over just now.
         epoch = self._claim.get("epoch")
         mine = lease["epoch"] == (1 if epoch is None else epoch) and lease["owner"] == self._claim["owner"]
-        return None if mine and lease["state"] == FOLLOWING else _taken("somebody else follows it")
+        wanted = lease["state"] in (FOLLOWING, ENDED)
+        return None if mine and wanted else _taken("somebody else follows it, or it is to be cancelled")
 
     def _others(self) -> bool:
         call, name = os.path.split(self._folder)
