@@ -47,6 +47,7 @@ from dagster_slurm_components.spec.base import duration_seconds
 from dagster_slurm_components.spec.resolve import ResolvedScript
 
 SUCCESS = "COMPLETED"
+_LOOK_AGAIN = 1.0
 
 
 def run_script(
@@ -176,6 +177,7 @@ class _ScriptRun:
             try:
                 tried = call.attempt(claim)
             except TakenError:
+                guard.pause(_LOOK_AGAIN)  # never a busy loop, whatever two processes think of one lease
                 claim = claims.claim()
                 continue
             if isinstance(tried, CompletedJob):

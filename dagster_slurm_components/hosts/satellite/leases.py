@@ -90,8 +90,12 @@ def _new(
 
 def is_open(lease: Result) -> bool:
     """Whether somebody may still have to act on a job: follow it, end it, or collect what it did."""
-    state = lease.get("state")
-    return state in (FOLLOWING, CANCEL_WANTED) or (state == ENDED and lease.get("outcome") == SUCCESS)
+    return lease.get("state") in (FOLLOWING, CANCEL_WANTED) or is_to_collect(lease)
+
+
+def is_to_collect(lease: Result) -> bool:
+    """Whether a job did its work, and nobody has said that Dagster has its results."""
+    return lease.get("state") == ENDED and lease.get("outcome") == SUCCESS
 
 
 def attempts_in(folder: bytes) -> List[int]:
@@ -130,10 +134,13 @@ class Claim:
             return _taken(f"its lease is of version {lease['version']}")
         if lease["digest"] != self._claim["digest"]:
             return _taken("it has other content")
-        # The same first submission once more, its reply was lost; or a job that was taken over just now.
+        # The same first submission once more, its reply was lost; or a job that was taken over just now, perhaps after
+        # its end: its results are still to be collected.
         epoch = self._claim.get("epoch")
         mine = lease["epoch"] == (1 if epoch is None else epoch) and lease["owner"] == self._claim["owner"]
-        return None if mine and lease["state"] == FOLLOWING else _taken("somebody else follows it")
+        if mine and (lease["state"] == FOLLOWING or (epoch is not None and is_to_collect(lease))):
+            return None
+        return _taken("somebody else follows it")
 
     def _others(self) -> bool:
         call, name = os.path.split(self._folder)
