@@ -45,6 +45,7 @@ SUCCESS = "COMPLETED"
 RENEW = 20.0
 """Seconds between two signs of life in the file, where nothing else is written: each is a rename on a shared disk."""
 _JUST_MADE = 3600.0
+_REMEDY = "; once it is removed, what it was for counts as a job of other content"
 
 
 def lock_of(folder: bytes) -> bytes:
@@ -63,9 +64,11 @@ def read_lease(folder: bytes) -> Optional[Result]:
             return None
         return _new(token="", digest="", content="", owner=None, note={}, epoch=0)
     except ValueError:
-        raise Failure("bad_lease", f"{as_text(path)} can't be read") from None
+        raise Failure("bad_lease", f"{as_text(path)} can't be read{_REMEDY}") from None
     if not isinstance(lease, dict) or not isinstance(lease.get("version"), int):
-        raise Failure("bad_lease", f"{as_text(path)} is no lease")
+        raise Failure("bad_lease", f"{as_text(path)} is no lease{_REMEDY}")
+    if lease["version"] == VERSION and not (_KEYS <= set(lease) and lease["state"] in _NEXT):
+        raise Failure("bad_lease", f"{as_text(path)} is no lease of version {VERSION}{_REMEDY}")
     return lease
 
 
@@ -88,8 +91,13 @@ def _new(
     }
 
 
+_KEYS = frozenset(_new("", "", "", None, {}))
+
+
 def is_open(lease: Result) -> bool:
     """Whether somebody may still have to act on a job: follow it, end it, or collect what it did."""
+    if lease["version"] != VERSION:
+        return True  # for who can read it to say
     return lease.get("state") in (FOLLOWING, CANCEL_WANTED) or is_to_collect(lease)
 
 
@@ -169,11 +177,11 @@ class Claim:
             return
         before = read_lease(os.path.join(call, str(earlier[-1]).encode())) or {}
         goes_on = before.get("content") == self._claim["content"] and before.get("outcome") != SUCCESS
-        if not goes_on:
+        checkpoint = os.path.join(call, b"checkpoint")
+        if not goes_on and os.path.lexists(checkpoint):
             aside = os.path.join(call, b"checkpoint-%d" % earlier[-1])
             remove_tree(aside)
-            with contextlib.suppress(FileNotFoundError):
-                os.rename(os.path.join(call, b"checkpoint"), aside)
+            os.rename(checkpoint, aside)
 
 
 def _taken(why: str) -> Result:
@@ -220,16 +228,14 @@ def change_lease(
         lease = read_lease(folder)
         if lease is None or lease["version"] != VERSION:
             return {"changed": False, "lease": lease}, b""
-        if owner is not None and lease["owner"] == owner and lease["epoch"] == epoch + 1:
-            epoch = lease["epoch"]  # the lost reply's
-        elif owner is not None and lease["epoch"] == epoch:
-            lease.update(owner=owner, epoch=epoch + 1)
+        repeated = owner is not None and lease["owner"] == owner and lease["epoch"] == epoch + 1
+        if repeated:
             epoch += 1
-        if lease["epoch"] != epoch:
+        if lease["epoch"] != epoch or state not in (None, lease["state"], *_NEXT[lease["state"]]):
             return {"changed": False, "lease": lease}, b""
-        if state not in (None, lease["state"]):
-            if state not in _NEXT[lease["state"]]:
-                return {"changed": False, "lease": lease}, b""
+        if owner is not None and not repeated:
+            lease.update(owner=owner, epoch=epoch + 1)
+        if state is not None:
             lease["state"] = state
         if outcome is not None:
             lease.update(outcome=outcome, finished=finished)
@@ -249,16 +255,24 @@ def renew(run_dir: str, epoch: int, shown: Optional[Result]) -> List[Any]:
     lease = read_lease(folder)
     if lease is None:
         return [0, ""]
-    due = shown is not None or time.time() - lease["renewed"] >= RENEW
-    if lease["version"] == VERSION and lease["epoch"] == epoch and due:
+    if _is_of(lease, epoch) and (shown is not None or _silent(lease) >= RENEW):
         # Whoever changes it meanwhile gives a sign of life as well.
         with contextlib.suppress(Failure), locked(lock_of(folder), 1.0):
             lease = read_lease(folder) or lease
-            if lease["epoch"] == epoch:
+            if _is_of(lease, epoch):
                 lease["renewed"] = time.time()
                 lease["shown"] = lease["shown"] if shown is None else shown
                 _write(folder, lease)
-    return [lease["epoch"], lease["state"]]
+    return [lease.get("epoch", 0), lease.get("state", "")]
+
+
+def _is_of(lease: Result, epoch: int) -> bool:
+    return lease["version"] == VERSION and lease["epoch"] == epoch
+
+
+def _silent(lease: Result) -> float:
+    """Return the seconds since the last sign of life; a clock that was set back makes nobody silent for ever."""
+    return abs(time.time() - lease["renewed"])
 
 
 def attempts(blob: bytes, folder: str) -> Tuple[Result, bytes]:
@@ -281,13 +295,23 @@ def open_leases(blob: bytes, workdir: str) -> Tuple[Result, bytes]:
             path = os.path.join(index, name)
             with open(path, "rb") as file:
                 folder = file.read()
-            row = _row(folder)
+            row = _row_if_readable(folder)
             if row is not None and is_open(row[1]):
                 rows.append(row)
             elif time.time() - os.stat(path).st_mtime > _JUST_MADE:
                 # Its folder was removed, or never made. One that is just being made shows here first.
                 os.unlink(path)
     return {"attempts": rows, "time": time.time()}, b""
+
+
+def _row_if_readable(folder: bytes) -> Optional[List[Any]]:
+    """Return a row; where the lease can't be read, one that nobody here can judge, as of a newer release (D21)."""
+    try:
+        return _row(folder)
+    except Failure as failure:
+        if failure.code != "bad_lease":
+            raise
+        return [as_text(folder), {"version": VERSION + 1, "unreadable": failure.message}, ""]
 
 
 def _row(folder: bytes) -> Optional[List[Any]]:
