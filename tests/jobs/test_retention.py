@@ -59,7 +59,9 @@ def seen(state: str, phase: Phase = Phase.TERMINAL) -> Seen:
         (None, 15, FOLLOWING, True),
     ],
 )
-def test_only_what_is_over_and_old_enough_goes(what: Seen | None, days: float, lease: str, goes: bool) -> None:
+def test_only_what_is_over_and_old_enough_goes(
+    what: Seen | None, days: float, lease: str, goes: bool
+) -> None:
     (verdict,) = judge_folders([(folder("0", days=days, lease=lease), what)], KEEP, NOW)
     assert verdict.remove is goes
 

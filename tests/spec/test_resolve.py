@@ -229,7 +229,7 @@ def test_a_variable_counts_in_the_digest_as_it_was_written(component, profile, t
     """D7: a token that was renewed made a second job beside the one that ran."""
 
     def digest(name: str, token: str) -> str:
-        document = component(text.replace("TEMPLATE", f'"{{{{ env(\'{name}\') }}}}"'))
+        document = component(text.replace("TEMPLATE", f"\"{{{{ env('{name}') }}}}\""))
         spec = validate_component(document, render=lambda tree, at: render(tree, at, variables={name: token}))
         resolved = spec.entries[0].resolve(profile)
         assert resolved.script.env["TOKEN"] == token
