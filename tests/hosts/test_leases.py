@@ -1,4 +1,4 @@
-"""The lease of a run directory: made with the job, changed by compare-and-set, listed while somebody may have to act."""
+"""The lease of a run directory: made with the job, changed by compare-and-set, listed while it is open."""
 
 from __future__ import annotations
 
@@ -661,7 +661,7 @@ def test_a_torn_or_foreign_lease_is_told_with_its_place(step: Step, text: str) -
     step.submit()
     (step.path() / "lease").write_text(text)
     asks = [
-        lambda: step.submit(),
+        step.submit,
         lambda: step.satellite.change_lease(step.run_dir(), str(step.workdir), 1, state="ended"),
         lambda: step.satellite.attempts(step.folder),
         lambda: step.submit(attempt=1),

@@ -67,7 +67,7 @@ def read_lease(folder: bytes) -> Optional[Result]:
         raise Failure("bad_lease", f"{as_text(path)} can't be read{_REMEDY}") from None
     if not isinstance(lease, dict) or not isinstance(lease.get("version"), int):
         raise Failure("bad_lease", f"{as_text(path)} is no lease{_REMEDY}")
-    if lease["version"] == VERSION and not (_KEYS <= set(lease) and lease["state"] in _NEXT):
+    if lease["version"] == VERSION and not (set(lease) >= _KEYS and lease["state"] in _NEXT):
         raise Failure("bad_lease", f"{as_text(path)} is no lease of version {VERSION}{_REMEDY}")
     return lease
 
