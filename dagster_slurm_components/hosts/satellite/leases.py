@@ -45,7 +45,6 @@ SUCCESS = "COMPLETED"
 RENEW = 20.0
 """Seconds between two signs of life in the file, where nothing else is written: each is a rename on a shared disk."""
 _JUST_MADE = 3600.0
-_REMEDY = "; once it is removed, what it was for counts as a job of other content"
 
 
 def lock_of(folder: bytes) -> bytes:
@@ -58,17 +57,29 @@ def read_lease(folder: bytes) -> Optional[Result]:
     path = os.path.join(folder, b"lease")
     try:
         with open(path, "rb") as file:
-            lease = json.loads(file.read().decode("ascii"))
+            return parsed(file.read())
     except (FileNotFoundError, NotADirectoryError):
         if not os.path.exists(os.path.join(folder, b"ledger")):
             return None
         return _new(token="", digest="", content="", owner=None, note={}, epoch=0)
     except ValueError:
-        raise Failure("bad_lease", f"{as_text(path)} can't be read{_REMEDY}") from None
+        raise Failure(
+            "bad_lease",
+            f"{as_text(path)} is no lease; once it is removed, what it was for counts as a job of other content",
+        ) from None
+
+
+def parsed(text: bytes) -> Result:
+    """Read a lease's text; of a newer release's only the version is looked at.
+
+    Raises:
+        ValueError: It is none.
+    """
+    lease = json.loads(text.decode("ascii"))
     if not isinstance(lease, dict) or not isinstance(lease.get("version"), int):
-        raise Failure("bad_lease", f"{as_text(path)} is no lease{_REMEDY}")
+        raise ValueError("no lease")
     if lease["version"] == VERSION and not (set(lease) >= _KEYS and lease["state"] in _NEXT):
-        raise Failure("bad_lease", f"{as_text(path)} is no lease of version {VERSION}{_REMEDY}")
+        raise ValueError("no lease of this version")
     return lease
 
 
