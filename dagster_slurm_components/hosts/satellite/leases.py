@@ -278,12 +278,12 @@ def renew(run_dir: str, epoch: int, shown: Optional[Result]) -> List[Any]:
 
 
 def _is_of(lease: Result, epoch: int) -> bool:
-    return lease["version"] == VERSION and lease["epoch"] == epoch
+    return (lease["version"], lease.get("epoch")) == (VERSION, epoch)
 
 
 def _silent(lease: Result) -> float:
     """Return the seconds since the last sign of life; a clock that was set back makes nobody silent for ever."""
-    return abs(time.time() - lease["renewed"])
+    return abs(time.time() - float(lease["renewed"]))
 
 
 def attempts(blob: bytes, folder: str) -> Tuple[Result, bytes]:
