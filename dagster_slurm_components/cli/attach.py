@@ -65,7 +65,7 @@ def end_if_dead(instance: dg.DagsterInstance, run_id: str) -> None:
         )
     if run.is_success:
         raise DagsterSlurmError(f"run {run_id} has succeeded: there is nothing to take up")
-    if run.is_finished or heal_if_dead(instance, run_id) is not None:
+    if run.is_finished or heal_if_dead(instance, run) is not None:
         return
     run = instance.get_run_by_id(run_id)  # somebody else may have found it dead meanwhile
     if run is None or not run.is_finished:

@@ -127,7 +127,7 @@ class Lease:
         finished: When its owner heard of that, in seconds since the epoch by the owner's clock.
         shown: What a person has seen.
         note: What its owner keeps.
-        newer: Whether a newer release of this package wrote it: it is left alone then.
+        newer: Whether a newer release of this package wrote it, or it is damaged: it is left alone then.
     """
 
     epoch: int = 0
@@ -150,6 +150,14 @@ class Lease:
     def open(self) -> bool:
         """Whether somebody may still have to act: follow the job, end it, or collect what it did."""
         return self.state in (FOLLOWING, CANCEL_WANTED) or (self.state == ENDED and self.succeeded)
+
+
+def read_lease(text: bytes) -> Lease:
+    """Read the text of a lease; one that is damaged can't be judged, as one of a newer release."""
+    try:
+        return parse_lease(leases.parsed(text) if text else None)
+    except ValueError:
+        return Lease(newer=True)
 
 
 def parse_lease(raw: Mapping[str, Any] | None) -> Lease:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
@@ -11,7 +11,7 @@ from dagster_slurm_components.errors import DagsterSlurmError
 from dagster_slurm_components.hosts.calls import FileRead
 from dagster_slurm_components.hosts.client import Satellite
 from dagster_slurm_components.jobs.events import STATUS
-from dagster_slurm_components.jobs.lease import COLLECTED, Lease, parse_lease
+from dagster_slurm_components.jobs.lease import COLLECTED, Lease, read_lease
 from dagster_slurm_components.jobs.ledger import LEDGER, LedgerRecord, parse_ledger
 from dagster_slurm_components.jobs.look import Seen, observe
 from dagster_slurm_components.jobs.model import CALL, JobHandle
@@ -19,6 +19,10 @@ from dagster_slurm_components.jobs.schedulers import Scheduler
 from dagster_slurm_components.jobs.status import StatusRecord, parse_status
 
 LEASE = "lease"
+_PLACE = re.compile(
+    f"(?P<run>[^/]+)/(?P<step>[^/]+)(/(?P<partition>[^/=]+))?(/{CALL}(?P<call>[0-9]+))?/(?P<attempt>[0-9]+)"
+)
+"""A run directory below ``runs``; a payload may bring a file of a ledger's name, somewhere below one."""
 _AT_ONCE = 1000
 _MOST = 256 * 1024
 _SHORTEST = 4
@@ -89,12 +93,11 @@ def run_directories(satellite: Satellite, workdir: str) -> list[RunDirectory]:
     if done.timed_out or done.truncated or (done.returncode and not _absent(satellite, str(top))):
         said = done.stderr.decode("utf-8", "replace").strip()
         raise DagsterSlurmError(f"{top} can't be listed: {said}", where=satellite.host.name)
-    folders = [PurePosixPath(path).parent for path in listed]
-    # A payload may bring a file of that name; only an attempt's folder is named by a number.
-    folders = [folder for folder in folders if folder.name.isdigit()]
+    folders = [str(PurePosixPath(path).parent.relative_to(top)) for path in listed]
+    places = [place for folder in folders if (place := _PLACE.fullmatch(folder))]
     found = []
-    for begin in range(0, len(folders), _AT_ONCE):
-        found += _read(satellite, top, folders[begin : begin + _AT_ONCE])
+    for begin in range(0, len(places), _AT_ONCE):
+        found += _read(satellite, top, places[begin : begin + _AT_ONCE])
     return sorted(found, key=lambda each: each.ledger.submitted or each.touched)
 
 
@@ -102,27 +105,24 @@ def _absent(satellite: Satellite, path: str) -> bool:
     return not satellite.read([FileRead(path, 0, 0)])[0].exists
 
 
-def _read(satellite: Satellite, top: PurePosixPath, folders: Sequence[PurePosixPath]) -> list[RunDirectory]:
+def _read(satellite: Satellite, top: PurePosixPath, places: Sequence[re.Match[str]]) -> list[RunDirectory]:
     names = (LEDGER, STATUS, LEASE)
-    requests = [FileRead(f"{folder}/{name}", 0, _MOST) for folder in folders for name in names]
+    requests = [FileRead(f"{top}/{place[0]}/{name}", 0, _MOST) for place in places for name in names]
     files = satellite.read(requests)
     found = []
-    for number, folder in enumerate(folders):
+    for number, place in enumerate(places):
         ledger, status, lease = files[3 * number : 3 * number + 3]
-        run_id, step, *between, attempt = folder.relative_to(top).parts
-        calls = [part for part in between if part.startswith(CALL)]
-        partitions = [part for part in between if part not in calls]
         found.append(
             RunDirectory(
-                path=str(folder),
-                run_id=run_id,
-                step=step,
-                partition=partitions[0] if partitions else None,
-                call=int(calls[0].removeprefix(CALL)) if calls else 0,
-                attempt=int(attempt),
+                path=f"{top}/{place[0]}",
+                run_id=place["run"],
+                step=place["step"],
+                partition=place["partition"],
+                call=int(place["call"] or 0),
+                attempt=int(place["attempt"]),
                 ledger=parse_ledger(ledger.data),
                 status=parse_status(status.data),
-                lease=parse_lease(json.loads(lease.data) if lease.data else None),
+                lease=read_lease(lease.data),
                 touched=max(ledger.mtime, status.mtime, lease.mtime),
             )
         )

@@ -47,7 +47,7 @@ from dagster_slurm_components.spec.base import duration_seconds
 from dagster_slurm_components.spec.resolve import ResolvedScript
 
 SUCCESS = "COMPLETED"
-_TAKEN_PAUSE = 0.2
+_LOOK_AGAIN = 1.0
 
 
 def run_script(
@@ -178,7 +178,7 @@ class _ScriptRun:
                 tried = call.attempt(claim)
             except TakenError as error:
                 context.log.info(f"Not submitted: {error} The host is asked what there is.")
-                guard.pause(_TAKEN_PAUSE)
+                guard.pause(_LOOK_AGAIN)  # never a busy loop, whatever two processes think of one lease
                 claim = claims.claim()
                 continue
             if isinstance(tried, CompletedJob):

@@ -198,7 +198,7 @@ class Orphans:
             dead = owner is not None and owner.known_dead()
             acts[judge(attempt, run, owner_dead=dead, now=now)].append(attempt)
         for attempt in acts[Act.NEWER]:
-            text = f"The lease in {attempt.run_dir} was written by a newer release; it is left alone."
+            text = f"The lease in {attempt.run_dir} is damaged, or of a newer release; its job is left alone."
             if (key := f"newer {attempt.run_dir}") not in told:
                 yield Finding(key, "", text)
         for attempt in acts[Act.COLLECTED]:

@@ -1,6 +1,7 @@
-"""Kill a submission with SIGKILL at each line of the satellite in turn, try again, and count the jobs.
+"""Kill a submission, or a lease's change, with SIGKILL at each line of the satellite in turn, and try again.
 
 Run as a program, because it forks: ``python submit_faults_driver.py MODE FOLDER FIRST STEP``. Prints a JSON summary.
+The modes are those of a submission, and ``change``.
 ``benchmarks/faults.py`` kills whole submissions, with Slurm's faults around them, at random.
 """
 
@@ -32,6 +33,10 @@ def make_bundle() -> bytes:
     return buffer.getvalue()
 
 
+OWNER = {"run_id": "r", "node": "n", "pid_namespace": "", "pid": 1, "start": "s"}
+TAKER = {**OWNER, "run_id": "r2"}
+
+
 def submit(mode: str, folder: Path, number: int, window: float = 0) -> dict[str, Any]:
     jobs = folder / f"jobs{number}"
     argv = {
@@ -39,15 +44,67 @@ def submit(mode: str, folder: Path, number: int, window: float = 0) -> dict[str,
         "process": ["/bin/sh", "job.sh", str(jobs)],
     }
     params = {
-        "run_dir": f"{folder}/runs/{number}",
+        "run_dir": f"{folder}/runs/{number}/0",
         "workdir": str(folder),
         "token": f"t{number}",
         "mode": mode,
         "argv": argv[mode],
         "lookups": [["/bin/sh", "-c", 'if [ -e "$0" ]; then sed "s/$/|t/" "$0"; fi', str(jobs)]],
         "window": window,
+        "claim": {"digest": "d", "content": "c", "owner": OWNER, "note": {}},
     }
     return handle("submit", params, make_bundle())[0]
+
+
+def submitted(mode: str, folder: Path, line: int) -> tuple[str, object]:
+    """Make a submission that was killed once more; return its outcome, and what is wrong with it."""
+    reply = submit(mode, folder, line)
+    reap()
+    again = submit(mode, folder, line)
+    jobs = (folder / f"jobs{line}").read_text().split()
+    told = reply["job_id"].partition(":")[0]
+    ((run_dir, lease, ledger),) = handle("attempts", {"folder": f"{folder}/runs/{line}"})[0]["attempts"]
+    right = (
+        jobs == [told],
+        again == {"outcome": "known", "job_id": reply["job_id"]},
+        [lease[key] for key in ("epoch", "state", "owner")] == [1, "following", OWNER],
+        f"job_id={reply['job_id']}\n" in ledger,
+        [run_dir, lease, ledger] in handle("open_leases", {"workdir": str(folder)})[0]["attempts"],
+    )
+    return reply["outcome"], None if all(right) else {
+        "jobs": jobs,
+        "reply": reply,
+        "again": again,
+        "right": right,
+    }
+
+
+def change(folder: Path, number: int) -> dict[str, Any]:
+    """Take a job over and say that it was cancelled."""
+    params = {
+        "run_dir": f"{folder}/runs/{number}/0",
+        "workdir": str(folder),
+        "epoch": 1,
+        "owner": TAKER,
+        "state": "cancelled",
+        "outcome": "CANCELLED",
+        "finished": 5.0,
+    }
+    return handle("change_lease", params)[0]
+
+
+def changed(folder: Path, line: int) -> tuple[str, object]:
+    """Make a change that was killed once more; return what is wrong with it."""
+    first, again = change(folder, line), change(folder, line)
+    lease = first["lease"]
+    right = (
+        first["changed"] and again["changed"],
+        [lease[key] for key in ("epoch", "state", "owner")] == [2, "cancelled", TAKER],
+        {**again["lease"], "renewed": 0} == {**lease, "renewed": 0},
+        handle("open_leases", {"workdir": str(folder)})[0]["attempts"] == [],
+        not (folder / "open" / f"t{line}").exists(),
+    )
+    return "changed", None if all(right) else {"first": first, "again": again, "right": right}
 
 
 def main() -> None:
@@ -55,16 +112,16 @@ def main() -> None:
     adopt_orphans()
     outcomes: dict[str, int] = {}
     wrong = []
-    while killed_at(line, partial(submit, mode, folder, line), FILES):
+    while True:
+        if mode == "change":
+            submit("command", folder, line)
+        work = partial(change, folder, line) if mode == "change" else partial(submit, mode, folder, line)
+        if not killed_at(line, work, FILES):
+            break
         reap()
-        reply = submit(mode, folder, line)
-        reap()
-        again = submit(mode, folder, line)
-        jobs = (folder / f"jobs{line}").read_text().split()
-        outcomes[reply["outcome"]] = outcomes.get(reply["outcome"], 0) + 1
-        told = reply["job_id"].partition(":")[0]
-        if jobs != [told] or again != {"outcome": "known", "job_id": reply["job_id"]}:
-            wrong.append({"line": line, "jobs": jobs, "reply": reply, "again": again})
+        outcome, fault = changed(folder, line) if mode == "change" else submitted(mode, folder, line)
+        outcomes[outcome] = outcomes.get(outcome, 0) + 1
+        wrong += [{"line": line, "fault": fault}] if fault else []
         line += step
     print(json.dumps({"outcomes": outcomes, "wrong": wrong, "lines": line}))
 

@@ -14,6 +14,7 @@ from dagster_slurm_components.hosts.local import InProcessHost
 from dagster_slurm_components.hosts.remote import RemoteHost
 from dagster_slurm_components.hosts.satellite import locks, unpacking
 from dagster_slurm_components.hosts.satellite.files import make_folder
+from dagster_slurm_components.hosts.satellite.leases import lock_of
 from dagster_slurm_components.hosts.satellite.ledger import Ledger
 from dagster_slurm_components.hosts.satellite.locks import acquire, locked
 from dagster_slurm_components.hosts.satellite.protocol import native
@@ -43,7 +44,7 @@ def test_a_submission_makes_the_run_directory_and_one_job(satellite, slurm, work
     assert run_dir.stat().st_mode & 0o777 == 0o700
     assert workdir.stat().st_mode & 0o777 == 0o700
     assert ledger(request) == ["token", "intent", "job_id", "submitted"]
-    assert sorted(os.listdir(run_dir.parent)) == ["1", "1.lock"]
+    assert sorted(os.listdir(run_dir.parent)) == [".lock", "1"]
 
 
 def test_the_command_runs_in_the_run_directory_with_umask_077(local, slurm, workdir):
@@ -231,7 +232,7 @@ def test_many_at_once_make_one_job(slurm: FakeSlurm, workdir):
 def test_who_waits_in_vain_for_another_submission_is_told(local, slurm, workdir):
     request = slurm.request(workdir, lock_timeout=0.2)
     make_folder(os.fsencode(Path(request.run_dir).parent))
-    with locked(os.fsencode(request.run_dir) + b".lock", 1), pytest.raises(SatelliteError) as caught:
+    with locked(lock_of(os.fsencode(request.run_dir)), 1), pytest.raises(SatelliteError) as caught:
         local.submit(request, BUNDLE)
     assert caught.value.code == "locked"
 
@@ -271,7 +272,20 @@ class TestBundle:
         return buffer.getvalue()
 
     @pytest.mark.parametrize(
-        "name", ["/etc/passwd", "../evil", "a/../../evil", "..", "a/..", "./../x", "ledger", "./ledger", "."]
+        "name",
+        [
+            "/etc/passwd",
+            "../evil",
+            "a/../../evil",
+            "..",
+            "a/..",
+            "./../x",
+            "ledger",
+            "./ledger",
+            "lease",
+            "./lease",
+            ".",
+        ],
     )
     def test_a_file_may_not_lie_elsewhere(self, local, slurm, workdir, tmp_path, name):
         before = sorted(tmp_path.rglob("*"))
@@ -280,7 +294,7 @@ class TestBundle:
         assert caught.value.code == "unsafe_bundle"
         after = sorted(tmp_path.rglob("*"))
         made = {path.name for path in set(after) - set(before)}
-        assert made <= {"work dir", "runs", "r1", "step", "1.lock"}
+        assert made <= {"work dir", "runs", "r1", "step", ".lock"}
         assert slurm.jobs() == []
 
     @pytest.mark.parametrize(

@@ -44,6 +44,14 @@ def test_killed_at_any_line_and_tried_again_it_is_one_job(tmp_path, mode):
     assert set(summary["outcomes"]) == expected[mode]
 
 
+@LINUX
+def test_a_lease_whose_change_was_killed_at_any_line_is_changed_once_by_the_next_try(tmp_path):
+    summary = drive("change", tmp_path, 1)
+    assert summary["wrong"] == []
+    assert summary["lines"] > 30, "the trace must have followed the whole change"
+    assert set(summary["outcomes"]) == {"changed"}
+
+
 class Recording(SubprocessDialer):
     """Remembers the satellite's process."""
 

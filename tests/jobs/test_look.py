@@ -12,7 +12,9 @@ from satellite_fixture import local  # noqa: F401
 from dagster_slurm_components.errors import HostRefusedError, SatelliteError
 from dagster_slurm_components.hosts.client import Satellite
 from dagster_slurm_components.jobs.cancel import cancel
-from dagster_slurm_components.jobs.look import look
+from dagster_slurm_components.jobs.lease import Attempt, Lease, parse_attempt
+from dagster_slurm_components.jobs.ledger import LedgerRecord
+from dagster_slurm_components.jobs.look import look, look_at
 from dagster_slurm_components.jobs.model import JobHandle
 from dagster_slurm_components.jobs.reconcile import LOST, SUBMITTED
 from dagster_slurm_components.jobs.records import observed, run_directories
@@ -22,6 +24,12 @@ from dagster_slurm_components.slurm.accounting import AccountingRow
 from dagster_slurm_components.slurm.queue import QueueRow
 
 DAY = 86400.0
+
+
+def attempt_in(satellite: Satellite, folder: Path) -> Attempt:
+    """Return the attempt that a run directory is."""
+    (files,) = satellite.attempts(str(folder.parent))
+    return parse_attempt(files)
 
 
 @pytest.mark.parametrize(
@@ -47,7 +55,7 @@ def test_a_process_is_judged_on_its_own_machine_alone(
     (folder / "status").write_text(f"restart=0\nstarted=6\nhost={host}\n{more}")
     for path in folder.iterdir():
         os.utime(path, (6, 6))
-    seen = look(local, ProcessScheduler(), str(folder))
+    seen = look(local, ProcessScheduler(), attempt_in(local, folder))
     assert seen is not None
     assert seen.observation.state == state
     found = observed(local, ProcessScheduler(), run_directories(local, str(tmp_path)))
@@ -96,8 +104,33 @@ def test_a_question_that_can_not_be_asked_is_no_observation(
     state: str,
 ) -> None:
     """Seen when four retries of a minute looked for their jobs: the fifth query failed the step."""
-    (tmp_path / "ledger").write_text("token=ab\nintent=5\njob_id=12\nsubmitted=6\n")
-    (tmp_path / "status").write_text(status)
-    seen = look(local, Unasked(queue=queue), str(tmp_path))
+    folder = tmp_path / "0"
+    folder.mkdir()
+    (folder / "ledger").write_text("token=ab\nintent=5\njob_id=12\nsubmitted=6\n")
+    (folder / "status").write_text(status)
+    seen = look(local, Unasked(queue=queue), attempt_in(local, folder))
     assert seen is not None
     assert (seen.observation.state, seen.alive) == (state, True)
+
+
+def test_of_many_attempts_each_is_told_in_its_place_and_all_their_files_are_one_call(
+    tmp_path: Path,
+    local: Satellite,  # noqa: F811
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    attempts = []
+    for number, status in enumerate(["ended=9\nexit=0\n", "", "ended=9\nexit=3\n"]):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        (folder / "status").write_text(f"restart=0\nstarted=6\nhost=elsewhere\n{status}")
+        job = None if not status else f"{number + 1}:0-no-such-boot"
+        attempts.append(Attempt(number, str(folder), Lease(), LedgerRecord("t", job, 6.0)))
+    calls = []
+    read = Satellite.read
+    monkeypatch.setattr(Satellite, "read", lambda self, asked: (calls.append(asked), read(self, asked))[1])
+    seen = look_at(local, ProcessScheduler(), attempts)
+    assert [each and each.observation.state for each in seen] == ["COMPLETED", None, "FAILED"]
+    assert [each and each.ended_badly for each in seen] == [False, None, True]
+    assert len(calls) == 1
+    assert look_at(local, ProcessScheduler(), attempts[1:2]) == [None]
+    assert len(calls) == 1, "where there is no job, nobody is asked"

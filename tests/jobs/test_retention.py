@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
-from dagster_slurm_components.jobs.look import LedgerRecord, Seen
+from dagster_slurm_components.jobs.lease import COLLECTED, ENDED, FOLLOWING, Lease
+from dagster_slurm_components.jobs.ledger import LedgerRecord
+from dagster_slurm_components.jobs.look import Seen
 from dagster_slurm_components.jobs.model import JobHandle
 from dagster_slurm_components.jobs.reconcile import LOST, Evidence, Observation
 from dagster_slurm_components.jobs.records import RunDirectory
 from dagster_slurm_components.jobs.retention import Keep, judge_folders, paths_to_remove
-from dagster_slurm_components.jobs.shown import Shown
 from dagster_slurm_components.slurm.states import Phase
 
 DAY = 86400.0
@@ -17,11 +20,20 @@ NOW = 1000 * DAY
 KEEP = Keep(success=0.0, failure=14 * DAY)
 
 
-def folder(name: str, *, days: float, delivered: bool = False) -> RunDirectory:
-    ledger = LedgerRecord("token", "12", NOW - days * DAY)
-    shown = Shown(delivered=delivered)
-    path = f"/w/runs/run/step/{name}"
-    return RunDirectory(path, "run", "step", None, int(name), ledger, None, shown, NOW - days * DAY)
+def folder(name: str, *, days: float, lease: str = FOLLOWING) -> RunDirectory:
+    changed = NOW - days * DAY
+    return RunDirectory(
+        path=f"/w/runs/run/step/{name}",
+        run_id="run",
+        step="step",
+        partition=None,
+        call=0,
+        attempt=int(name),
+        ledger=LedgerRecord("token", "12", changed),
+        status=None,
+        lease=Lease(epoch=1, state=lease),
+        touched=changed,
+    )
 
 
 def seen(state: str, phase: Phase = Phase.TERMINAL) -> Seen:
@@ -30,32 +42,47 @@ def seen(state: str, phase: Phase = Phase.TERMINAL) -> Seen:
 
 
 @pytest.mark.parametrize(
-    ("what", "days", "delivered", "goes"),
+    ("what", "days", "lease", "goes"),
     [
-        (seen("COMPLETED"), 1, True, True),
-        (seen("COMPLETED"), 0.01, True, False),
-        (seen("COMPLETED"), 1, False, False),
-        (seen("COMPLETED"), 15, False, True),
-        (seen("FAILED"), 13, True, False),
-        (seen("FAILED"), 15, True, True),
-        (seen("RUNNING", Phase.RUNNING), 400, False, False),
-        (seen("PENDING", Phase.WAITING), 400, False, False),
-        (seen(LOST), 1, True, False),
-        (None, 1, False, False),
-        (None, 15, False, True),
+        (seen("COMPLETED"), 1, COLLECTED, True),
+        (seen("COMPLETED"), 0.01, COLLECTED, False),
+        (seen("COMPLETED"), 1, FOLLOWING, False),
+        (seen("COMPLETED"), 1, ENDED, False),
+        (seen("COMPLETED"), 15, ENDED, True),
+        (seen("FAILED"), 13, COLLECTED, False),
+        (seen("FAILED"), 15, COLLECTED, True),
+        (seen("FAILED"), 15, ENDED, True),
+        (seen("RUNNING", Phase.RUNNING), 400, FOLLOWING, False),
+        (seen("PENDING", Phase.WAITING), 400, FOLLOWING, False),
+        (seen(LOST), 1, COLLECTED, False),
+        (None, 1, FOLLOWING, False),
+        (None, 15, FOLLOWING, True),
     ],
 )
 def test_only_what_is_over_and_old_enough_goes(
-    what: Seen | None, days: float, delivered: bool, goes: bool
+    what: Seen | None, days: float, lease: str, goes: bool
 ) -> None:
-    (verdict,) = judge_folders([(folder("0", days=days, delivered=delivered), what)], KEEP, NOW)
+    (verdict,) = judge_folders([(folder("0", days=days, lease=lease), what)], KEEP, NOW)
     assert verdict.remove is goes
 
 
-def test_the_checkpoint_goes_with_the_last_attempt() -> None:
+def test_the_checkpoint_and_the_lock_go_with_the_last_attempt() -> None:
     over, live = seen("FAILED"), seen("RUNNING", Phase.RUNNING)
     first, second = folder("0", days=20), folder("1", days=20)
     both = judge_folders([(first, over), (second, over)], KEEP, NOW)
-    assert "/w/runs/run/step/checkpoint" in paths_to_remove(both)
+    step = "/w/runs/run/step"
+    assert set(paths_to_remove(both)) == {
+        f"{step}/{name}" for name in ("0", "1", "checkpoint", "checkpoint-0", "checkpoint-1", ".lock")
+    }
     one = judge_folders([(first, over), (second, live)], KEEP, NOW)
-    assert paths_to_remove(one) == ["/w/runs/run/step/0", "/w/runs/run/step/0.lock"]
+    assert paths_to_remove(one) == [f"{step}/0", f"{step}/checkpoint-0"]
+
+
+def test_each_call_has_a_checkpoint_of_its_own() -> None:
+    over, live = seen("FAILED"), seen("RUNNING", Phase.RUNNING)
+    step = "/w/runs/run/step"
+    call = replace(folder("0", days=20), path=f"{step}/call=1/0", call=1)
+    judged = judge_folders([(folder("0", days=20), live), (call, over)], KEEP, NOW)
+    assert set(paths_to_remove(judged)) == {
+        f"{step}/call=1/{name}" for name in ("0", "checkpoint", "checkpoint-0", ".lock")
+    }

@@ -132,19 +132,21 @@ def test_folders_and_patterns(tmp_path):
     assert str(place("/abs/b.py")) == "abs/b.py"
 
 
-def test_fingerprint_follows_content_and_not_resources(profile, tmp_path):
+def test_the_content_digest_follows_content_and_not_resources(profile, tmp_path):
     (tmp_path / "a.py").write_text("1")
 
-    def fingerprint(text: str) -> str:
+    def digest(text: str) -> str:
         layer = script_layer(text, tmp_path)
-        return resolve_script(profile=profile, defaults=None, script=layer, folder=tmp_path).fingerprint()
+        resolved = resolve_script(profile=profile, defaults=None, script=layer, folder=tmp_path)
+        return resolved.content_digest()
 
-    first = fingerprint("payload: a.py\n")
-    assert first == fingerprint("payload: a.py\nresources: {nodes: 2}\ndescription: x\n")
-    assert first != fingerprint("payload: a.py\nargs: [x]\n")
-    assert first != fingerprint("payload: a.py\nenvironment: {type: path, path: /x}\n")
+    first = digest("payload: a.py\n")
+    assert first == digest("payload: a.py\nresources: {nodes: 2}\ndescription: x\n")
+    assert first != digest("payload: a.py\nargs: [x]\n")
+    assert first != digest("payload: a.py\nenvironment: {type: path, path: /x}\n")
+    assert first != digest("payload: a.py\nenv: {A: x}\n")
     (tmp_path / "a.py").write_text("2")
-    assert first != fingerprint("payload: a.py\n")
+    assert first != digest("payload: a.py\n")
 
 
 def test_matrix_is_the_product_and_keeps_types_and_places(tmp_path):
@@ -212,6 +214,49 @@ def test_component_reads_its_own_scripts_and_included_ones(component, tmp_path, 
     assert [entry.folder for entry in spec.entries] == [tmp_path] * 2 + [tmp_path / "jobs"] * 2
     assert spec.entries[3].script.position(("command",)).line == 3
     assert spec.entries[3].resolve(profile).script.env["A"] == "d"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "attributes: {scripts: [{command: [x], env: {TOKEN: TEMPLATE}}]}\n",
+        "attributes: {defaults: {env: {TOKEN: TEMPLATE}}, scripts: [{command: [x]}]}\n",
+        "attributes: {scripts: [{command: [x], profiles: {staging: {env: {TOKEN: TEMPLATE}}}}]}\n",
+    ],
+    ids=["script", "defaults", "override"],
+)
+def test_a_variable_counts_in_the_digest_as_it_was_written(component, profile, text):
+    """D7: a token that was renewed made a second job beside the one that ran."""
+
+    def digest(name: str, token: str) -> str:
+        document = component(text.replace("TEMPLATE", f"\"{{{{ env('{name}') }}}}\""))
+        spec = validate_component(document, render=lambda tree, at: render(tree, at, variables={name: token}))
+        resolved = spec.entries[0].resolve(profile)
+        assert resolved.script.env["TOKEN"] == token
+        return resolved.content_digest()
+
+    assert digest("TOK", "of this hour") == digest("TOK", "of the next")
+    assert digest("TOK", "of this hour") != digest("OTHER", "of this hour")
+
+
+def test_a_variable_of_the_profile_counts_as_it_was_written(tmp_path, monkeypatch):
+    file = tmp_path / "profiles" / "staging.yaml"
+    file.parent.mkdir()
+
+    def digest(name: str, token: str) -> str:
+        file.write_text(f"env: {{TOKEN: \"{{{{ env('{name}') }}}}\"}}\n")
+        monkeypatch.setenv(name, token)
+        resolved = resolve_script(
+            profile=load_profile_file(file),
+            defaults=None,
+            script=script_layer("command: [x]\n", tmp_path),
+            folder=tmp_path,
+        )
+        assert resolved.script.env == {"TOKEN": token}
+        return resolved.content_digest()
+
+    assert digest("TOK", "of this hour") == digest("TOK", "of the next")
+    assert digest("TOK", "of this hour") != digest("OTHER", "of this hour")
 
 
 def test_component_tells_all_mistakes_with_their_files(component):

@@ -57,15 +57,29 @@ def read_lease(folder: bytes) -> Optional[Result]:
     path = os.path.join(folder, b"lease")
     try:
         with open(path, "rb") as file:
-            lease = json.loads(file.read().decode("ascii"))
+            return parsed(file.read())
     except (FileNotFoundError, NotADirectoryError):
         if not os.path.exists(os.path.join(folder, b"ledger")):
             return None
         return _new(token="", digest="", content="", owner=None, note={}, epoch=0)
     except ValueError:
-        raise Failure("bad_lease", f"{as_text(path)} can't be read") from None
+        raise Failure(
+            "bad_lease",
+            f"{as_text(path)} is no lease; once it is removed, what it was for counts as a job of other content",
+        ) from None
+
+
+def parsed(text: bytes) -> Result:
+    """Read a lease's text; of a newer release's only the version is looked at.
+
+    Raises:
+        ValueError: It is none.
+    """
+    lease = json.loads(text.decode("ascii"))
     if not isinstance(lease, dict) or not isinstance(lease.get("version"), int):
-        raise Failure("bad_lease", f"{as_text(path)} is no lease")
+        raise ValueError("no lease")
+    if lease["version"] == VERSION and not (set(lease) >= _KEYS and lease["state"] in _NEXT):
+        raise ValueError("no lease of this version")
     return lease
 
 
@@ -88,10 +102,19 @@ def _new(
     }
 
 
+_KEYS = frozenset(_new("", "", "", None, {}))
+
+
 def is_open(lease: Result) -> bool:
     """Whether somebody may still have to act on a job: follow it, end it, or collect what it did."""
-    state = lease.get("state")
-    return state in (FOLLOWING, CANCEL_WANTED) or (state == ENDED and lease.get("outcome") == SUCCESS)
+    if lease["version"] != VERSION:
+        return True  # for who can read it to say
+    return lease.get("state") in (FOLLOWING, CANCEL_WANTED) or is_to_collect(lease)
+
+
+def is_to_collect(lease: Result) -> bool:
+    """Whether a job did its work, and nobody has said that Dagster has its results."""
+    return lease.get("state") == ENDED and lease.get("outcome") == SUCCESS
 
 
 def attempts_in(folder: bytes) -> List[int]:
@@ -130,11 +153,13 @@ class Claim:
             return _taken(f"its lease is of version {lease['version']}")
         if lease["digest"] != self._claim["digest"]:
             return _taken("it has other content")
-        # The same first submission once more, its reply was lost; or a job that was taken over just now.
+        # The same first submission once more, its reply was lost; or a job that was taken over just now, perhaps after
+        # its end: its results are still to be collected.
         epoch = self._claim.get("epoch")
         mine = lease["epoch"] == (1 if epoch is None else epoch) and lease["owner"] == self._claim["owner"]
-        wanted = lease["state"] in (FOLLOWING, ENDED)
-        return None if mine and wanted else _taken("somebody else follows it, or it is to be cancelled")
+        if mine and (lease["state"] == FOLLOWING or (epoch is not None and is_to_collect(lease))):
+            return None
+        return _taken("somebody else follows it")
 
     def _others(self) -> bool:
         call, name = os.path.split(self._folder)
@@ -163,11 +188,11 @@ class Claim:
             return
         before = read_lease(os.path.join(call, str(earlier[-1]).encode())) or {}
         goes_on = before.get("content") == self._claim["content"] and before.get("outcome") != SUCCESS
-        if not goes_on:
+        checkpoint = os.path.join(call, b"checkpoint")
+        if not goes_on and os.path.lexists(checkpoint):
             aside = os.path.join(call, b"checkpoint-%d" % earlier[-1])
             remove_tree(aside)
-            with contextlib.suppress(FileNotFoundError):
-                os.rename(os.path.join(call, b"checkpoint"), aside)
+            os.rename(checkpoint, aside)
 
 
 def _taken(why: str) -> Result:
@@ -214,16 +239,14 @@ def change_lease(
         lease = read_lease(folder)
         if lease is None or lease["version"] != VERSION:
             return {"changed": False, "lease": lease}, b""
-        if owner is not None and lease["owner"] == owner and lease["epoch"] == epoch + 1:
-            epoch = lease["epoch"]  # the lost reply's
-        elif owner is not None and lease["epoch"] == epoch:
-            lease.update(owner=owner, epoch=epoch + 1)
+        repeated = owner is not None and lease["owner"] == owner and lease["epoch"] == epoch + 1
+        if repeated:
             epoch += 1
-        if lease["epoch"] != epoch:
+        if lease["epoch"] != epoch or state not in (None, lease["state"], *_NEXT[lease["state"]]):
             return {"changed": False, "lease": lease}, b""
-        if state not in (None, lease["state"]):
-            if state not in _NEXT[lease["state"]]:
-                return {"changed": False, "lease": lease}, b""
+        if owner is not None and not repeated:
+            lease.update(owner=owner, epoch=epoch + 1)
+        if state is not None:
             lease["state"] = state
         if outcome is not None:
             lease.update(outcome=outcome, finished=finished)
@@ -243,16 +266,24 @@ def renew(run_dir: str, epoch: int, shown: Optional[Result]) -> List[Any]:
     lease = read_lease(folder)
     if lease is None:
         return [0, ""]
-    due = shown is not None or time.time() - lease["renewed"] >= RENEW
-    if lease["version"] == VERSION and lease["epoch"] == epoch and due:
+    if _is_of(lease, epoch) and (shown is not None or _silent(lease) >= RENEW):
         # Whoever changes it meanwhile gives a sign of life as well.
         with contextlib.suppress(Failure), locked(lock_of(folder), 1.0):
             lease = read_lease(folder) or lease
-            if lease["epoch"] == epoch:
+            if _is_of(lease, epoch):
                 lease["renewed"] = time.time()
                 lease["shown"] = lease["shown"] if shown is None else shown
                 _write(folder, lease)
-    return [lease["epoch"], lease["state"]]
+    return [lease.get("epoch", 0), lease.get("state", "")]
+
+
+def _is_of(lease: Result, epoch: int) -> bool:
+    return (lease["version"], lease.get("epoch")) == (VERSION, epoch)
+
+
+def _silent(lease: Result) -> float:
+    """Return the seconds since the last sign of life; a clock that was set back makes nobody silent for ever."""
+    return abs(time.time() - float(lease["renewed"]))
 
 
 def attempts(blob: bytes, folder: str) -> Tuple[Result, bytes]:
@@ -275,13 +306,23 @@ def open_leases(blob: bytes, workdir: str) -> Tuple[Result, bytes]:
             path = os.path.join(index, name)
             with open(path, "rb") as file:
                 folder = file.read()
-            row = _row(folder)
+            row = _row_if_readable(folder)
             if row is not None and is_open(row[1]):
                 rows.append(row)
             elif time.time() - os.stat(path).st_mtime > _JUST_MADE:
                 # Its folder was removed, or never made. One that is just being made shows here first.
                 os.unlink(path)
     return {"attempts": rows, "time": time.time()}, b""
+
+
+def _row_if_readable(folder: bytes) -> Optional[List[Any]]:
+    """Return a row; where the lease can't be read, one that nobody here can judge, as of a newer release (D21)."""
+    try:
+        return _row(folder)
+    except Failure as failure:
+        if failure.code != "bad_lease":
+            raise
+        return [as_text(folder), {"version": VERSION + 1, "unreadable": failure.message}, ""]
 
 
 def _row(folder: bytes) -> Optional[List[Any]]:

@@ -8,7 +8,7 @@ import time
 from typing import Any, Optional
 
 from dagster_slurm_components.hosts.satellite.files import make_folder, remove_tree, temporary_name
-from dagster_slurm_components.hosts.satellite.leases import Claim
+from dagster_slurm_components.hosts.satellite.leases import Claim, read_lease
 from dagster_slurm_components.hosts.satellite.ledger import Ledger
 from dagster_slurm_components.hosts.satellite.protocol import CHUNK, Failure, native
 
@@ -32,6 +32,8 @@ def unpack(bundle: bytes, folder: bytes, token: str, claim: Optional[Claim] = No
             for name in os.listdir(temporary):
                 remove_tree(os.path.join(folder, name))
                 os.rename(os.path.join(temporary, name), os.path.join(folder, name))
+            if claim is not None and read_lease(folder) is None:
+                claim.write(folder)  # it had lost its records, as by a removal that was cut off
             Ledger(folder).append(("token", token), ("intent", int(time.time())))
     finally:
         remove_tree(temporary)
