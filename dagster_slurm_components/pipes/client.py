@@ -6,8 +6,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-import dagster as dg
-
 from dagster_slurm_components.environments.base import Activation
 from dagster_slurm_components.hosts.parked import Parking
 from dagster_slurm_components.jobs.events import MESSAGES
@@ -19,13 +17,15 @@ from dagster_slurm_components.pipes.attempt import Attempt, Followed, environmen
 from dagster_slurm_components.pipes.context import RunDirectoryContextInjector
 from dagster_slurm_components.pipes.dashboard import dashboard
 from dagster_slurm_components.pipes.environment import activation_for
-from dagster_slurm_components.pipes.failure import failure, rejection, stuck_failure
+from dagster_slurm_components.pipes.failure import failure, has_retry_policy, rejection, stuck_failure
 from dagster_slurm_components.pipes.guard import Guard
 from dagster_slurm_components.pipes.identity import Context, at, begin
 from dagster_slurm_components.pipes.job_spec import job_spec
 from dagster_slurm_components.pipes.launches import Launch, record, record_end
 from dagster_slurm_components.pipes.metadata import Value, job_metadata, typed
 from dagster_slurm_components.pipes.reader import RunDirectoryMessageReader
+from dagster_slurm_components.pipes.results import CompletedJob, keep_check_results
+from dagster_slurm_components.pipes.session import open_session
 from dagster_slurm_components.pipes.stuck import StuckError
 from dagster_slurm_components.pipes.target import Target, heal, target
 from dagster_slurm_components.spec.base import duration_seconds
@@ -34,7 +34,7 @@ from dagster_slurm_components.spec.resolve import ResolvedScript
 
 def run_script(
     context: Context, resolved: ResolvedScript, *, extras: Mapping[str, Any] | None = None
-) -> dg.PipesClientCompletedInvocation:
+) -> CompletedJob:
     """Run a script as one job and return its results.
 
     The job of an earlier try of the same step is taken up if it lives or did its work. What the script's retry policy
@@ -61,11 +61,11 @@ def run_script(
     start = begin(context, place, resolved.profile.name, resolved.fingerprint())
     guard = Guard(context.instance, context.run.run_id, step_worker=start.step_worker)
     parking = replace(parking, sleep=guard.pause)
-    step = _Step(context, resolved, place, parking, activation, guard, _extras(context, extras))
+    step = _Step(context, resolved, place, parking, activation, guard, extras or {})
     launch, adopted = start.launch, start.adopted
     while True:
         tried = step.attempt(launch, adopted=adopted)
-        if isinstance(tried, dg.PipesClientCompletedInvocation):
+        if isinstance(tried, CompletedJob):
             return tried
         context.log.warning(tried.why)
         guard.pause(tried.delay)
@@ -87,7 +87,7 @@ class _Step:
     guard: Guard
     extras: Mapping[str, Any]
 
-    def attempt(self, launch: Launch, *, adopted: bool) -> dg.PipesClientCompletedInvocation | NextAttempt:
+    def attempt(self, launch: Launch, *, adopted: bool) -> CompletedJob | NextAttempt:
         """Run one job; return its results, or what the retry policy answers its end with.
 
         Raises:
@@ -96,9 +96,7 @@ class _Step:
         context, resolved = self.context, self.resolved
         injector = RunDirectoryContextInjector(f"{launch.run_dir}/context.json")
         reader = RunDirectoryMessageReader(f"{launch.run_dir}/{MESSAGES}")
-        with dg.open_pipes_session(
-            context=context, context_injector=injector, message_reader=reader, extras=dict(self.extras)
-        ) as session:
+        with open_session(context, injector, reader, self.extras) as session:
 
             def spec_with(activation: Activation) -> JobSpec:
                 return job_spec(
@@ -123,12 +121,12 @@ class _Step:
         outcome = judge(followed.ended, followed.stderr)
         figures = self._figures(followed)
         if outcome.success:
-            followed.delivered()
-            return dg.PipesClientCompletedInvocation(session, metadata=typed(figures))
+            return CompletedJob(session, typed(figures), stored=followed.delivered)
         record_end(context.instance, context.run, launch.identity, followed.ended.observation.state)
         again = self._again(outcome, followed, launch, dict(spec.sbatch))
         if again is not None:
             return again
+        keep_check_results(session, typed(figures))
         raise failure(
             followed.handle,
             outcome,
@@ -136,6 +134,7 @@ class _Step:
             exception=reader.exception,
             stderr=followed.stderr,
             figures=figures,
+            allow_retries=outcome.retryable or has_retry_policy(context),
         )
 
     def _run(
@@ -171,10 +170,3 @@ class _Step:
     ) -> NextAttempt | None:
         policy, retries = self.resolved.script.retry, launch.retries
         return next_attempt(policy, outcome, followed.ended, options=options, retries=retries)
-
-
-def _extras(context: Context, extras: Mapping[str, Any] | None) -> Mapping[str, Any]:
-    """Add what Pipes itself leaves out: a run over a range of partitions gives the payload no keys."""
-    if context.has_partition_key or not context.has_partition_key_range:
-        return dict(extras or {})
-    return {"partition_keys": list(context.partition_keys), **(extras or {})}
