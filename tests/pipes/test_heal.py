@@ -13,10 +13,6 @@ from threading import Barrier, Thread
 import dagster as dg
 import pytest
 from dagster._core.test_utils import create_run_for_test
-
-from dagster_slurm_components.hosts.satellite.processes import identify
-from dagster_slurm_components.jobs.model import JobIdentity
-from dagster_slurm_components.pipes import launches
 from dagster_slurm_components.pipes.heal import (
     failed_runs,
     heal_dead_runs,
@@ -33,6 +29,10 @@ from dagster_slurm_components.pipes.launches import (
     record_end,
     taken_over,
 )
+
+from dagster_slurm_components.hosts.satellite.processes import identify
+from dagster_slurm_components.jobs.model import JobIdentity
+from dagster_slurm_components.pipes import launches
 from dagster_slurm_components.pipes.target import Target
 
 STATUS = dg.DagsterRunStatus
