@@ -5,6 +5,7 @@ Nothing here is read to decide anything: who owns a job stands in the job's leas
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 
 import dagster as dg
@@ -34,11 +35,19 @@ _MOST_JOBS = 20
 
 
 def tell(step: Step, text: str, metadata: Mapping[str, str] | None = None) -> None:
-    """Write a line into the run's log."""
+    """Write a line into the run's log, where it stands with its metadata, and to the step's console."""
     if step.run is None:
         step.context.log.info(text)
-    else:
-        report(step.instance, step.run, step.key, text, metadata)
+        return
+    event = dg.DagsterEvent(
+        dg.DagsterEventType.ENGINE_EVENT.value,
+        step.run.job_name,
+        step_key=step.key,
+        message=text,
+        event_specific_data=_event_data(metadata),
+    )
+    # Not `report_engine_event`: that one is not seen in the terminal of `dg launch`.
+    step.context.log.log_dagster_event(logging.INFO, text, event)
 
 
 def report(
@@ -49,8 +58,11 @@ def report(
     metadata: Mapping[str, str] | None = None,
 ) -> None:
     """Write a line into the log of any run."""
-    values = {key: dg.MetadataValue.text(value) for key, value in (metadata or {}).items()}
-    instance.report_engine_event(text, run, EngineEventData(metadata=values), step_key=step)
+    instance.report_engine_event(text, run, _event_data(metadata), step_key=step)
+
+
+def _event_data(metadata: Mapping[str, str] | None) -> EngineEventData:
+    return EngineEventData({key: dg.MetadataValue.text(value) for key, value in (metadata or {}).items()})
 
 
 def tag_run(step: Step, profile: str) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 from uuid import uuid4
-from weakref import WeakKeyDictionary, WeakSet
+from weakref import WeakSet
 
 import dagster as dg
 
@@ -162,17 +162,20 @@ class CallNumbers:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._steps: WeakKeyDictionary[Any, tuple[Step, int]] = WeakKeyDictionary()
 
     def next(self, context: AnyContext, count: int = 1) -> tuple[Step, range]:
         """Return the step of a context, and the numbers of its next calls."""
         if isinstance(context, dg.AssetCheckExecutionContext):
             context = context.op_execution_context
         with self._lock:
-            key = _try_of(context)
-            step, begin = self._steps.get(key) or (step_of(context), 0)
-            self._steps[key] = (step, begin + count)
+            tried = _try_of(context)
+            # Kept there, as a step knows its context: in a table of ours neither would ever be forgotten.
+            step, begin = getattr(tried, _COUNTED, None) or (step_of(context), 0)
+            setattr(tried, _COUNTED, (step, begin + count))
         return step, range(begin, begin + count)
+
+
+_COUNTED = "_dagster_slurm_calls"
 
 
 def _try_of(context: StepContext) -> object:

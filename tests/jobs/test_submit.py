@@ -15,13 +15,21 @@ import pytest
 from dagster_slurm_components.environments.base import Activation, ActivationStep
 from dagster_slurm_components.errors import DagsterSlurmError, HostUnreachableError
 from dagster_slurm_components.hosts.base import Reply
-from dagster_slurm_components.hosts.calls import Budget, SubmitReply, SubmitRequest
+from dagster_slurm_components.hosts.calls import Budget, LeaseRequest, SubmitReply, SubmitRequest
 from dagster_slurm_components.hosts.client import Satellite
 from dagster_slurm_components.hosts.parked import ParkedHost, Parking
 from dagster_slurm_components.jobs.bundle import bundle, env_file
-from dagster_slurm_components.jobs.model import JobIdentity, JobSpec, PayloadFile
+from dagster_slurm_components.jobs.lease import Attempt, Lease
+from dagster_slurm_components.jobs.ledger import LedgerRecord
+from dagster_slurm_components.jobs.model import JobHandle, JobIdentity, JobSpec, PayloadFile
 from dagster_slurm_components.jobs.schedulers import ProcessScheduler, SlurmScheduler
-from dagster_slurm_components.jobs.submit import EnvironmentLackingError, SubmitRejectedError, submit
+from dagster_slurm_components.jobs.submit import (
+    EnvironmentLackingError,
+    SubmitRejectedError,
+    TakenError,
+    find_job,
+    submit,
+)
 from dagster_slurm_components.launchers.base import LaunchPlan
 from dagster_slurm_components.slurm.queue import squeue
 
@@ -122,6 +130,62 @@ def test_a_limit_on_jobs_travels_with_each_submission() -> None:
     _, waits, told, job_id = go([full, full, full, SubmitReply("submitted", "9")])
     assert (job_id, waits) == ("9", [1, 2, 4])
     assert "limits.max_submit_jobs is 3" in told[0]
+
+
+def test_who_submits_and_what_travels_with_each_submission() -> None:
+    claim = LeaseRequest("d", "c", {"run_id": "r"}, {"step": "train"}, 3)
+    for scheduler in (SLURM, ProcessScheduler()):
+        assert scheduler.request(job(), "/w/run", "/w", claim).claim == claim
+        assert scheduler.request(job(), "/w/run", "/w").claim is None
+    satellite = Scripted([SubmitReply("uncertain"), SubmitReply("submitted", "7")])
+    waits: list[float] = []
+    submit(satellite, SLURM, job(), "/w", claim=claim, sleep=waits.append)  # type: ignore[arg-type]
+    assert [request.claim for request, _ in satellite.asked] == [claim, claim]
+
+
+def test_another_s_job_is_told_and_not_waited_for() -> None:
+    with pytest.raises(TakenError, match="/w/runs/run-1/train/0 is taken: it has other content"):
+        go([SubmitReply("taken", detail="it has other content")])
+
+
+def find(
+    answers: Sequence[SubmitReply | Exception], ledger: LedgerRecord
+) -> tuple[Scripted, list[float], list[str], JobHandle | None]:
+    satellite, waits, told = Scripted(list(answers)), [], []
+    attempt = Attempt(0, "/w/runs/run-1/train/0", Lease(epoch=1), ledger)
+    found = find_job(satellite, SLURM, attempt, "train-ab", "/w", tell=told.append, sleep=waits.append)  # type: ignore[arg-type]
+    return satellite, waits, told, found
+
+
+def test_a_job_that_the_ledger_knows_is_not_asked_for() -> None:
+    satellite, _, _, found = find([], LedgerRecord("ab", "12", 6.0))
+    assert satellite.asked == []
+    assert found == JobHandle("12", "/w/runs/run-1/train/0", "ab", "known", 6.0)
+
+
+@pytest.mark.parametrize(
+    ("last", "job_id"), [(SubmitReply("none"), None), (SubmitReply("adopted", "9"), "9")]
+)
+def test_what_may_be_a_job_is_asked_for_until_that_is_known_and_nothing_is_submitted(
+    last: SubmitReply, job_id: str | None
+) -> None:
+    uncertain = SubmitReply("uncertain", retry_after=42.0, detail="nobody knows")
+    satellite, waits, told, found = find(
+        [uncertain, SubmitReply("uncertain"), last], LedgerRecord("ab", None, None)
+    )
+    assert (found.job_id if found else None) == job_id
+    assert len(waits) == 2
+    assert waits[0] == 42.0
+    assert "nobody knows" in told[0]
+    for request, packed in satellite.asked:
+        assert (request.settle_only, request.argv, packed) == (True, (), b"")
+        assert request.token == "ab"
+        assert all("train-ab" in " ".join(lookup) for lookup in request.lookups)
+
+
+def test_a_process_is_settled_without_a_lookup() -> None:
+    asked = ProcessScheduler().settlement("/w/run", "/w", "ab", "train-ab")
+    assert (asked.mode, asked.settle_only, asked.argv, asked.token) == ("process", True, (), "ab")
 
 
 def test_f09_an_uncertain_end_waits_as_long_as_the_satellite_says() -> None:
