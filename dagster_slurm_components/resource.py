@@ -5,9 +5,10 @@ from __future__ import annotations
 import inspect
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import dagster as dg
+from typing_extensions import Unpack
 
 from dagster_slurm_components.pipes.client import ComputeJob, run_script, submit_script
 from dagster_slurm_components.pipes.many import map_script
@@ -21,6 +22,30 @@ from dagster_slurm_components.spec.place import Position
 from dagster_slurm_components.spec.profiles import load_profile
 from dagster_slurm_components.spec.resolve import ResolvedScript, resolve_script
 from dagster_slurm_components.spec.resources import Resources
+
+
+class PayloadArguments(TypedDict, total=False):
+    """What a call runs, and how.
+
+    Attributes:
+        payload_path: The payload; a relative path starts at the folder of the calling code.
+        command: A program and its arguments, instead of a payload file.
+        args: The payload's arguments.
+        launcher: How it starts; by default ``bash``.
+        resources: What Slurm is asked for.
+        environment: The software it runs in.
+        files: Files or globs that travel along, relative to the calling code.
+        extra_env: Environment variables, never shown in scripts or argument lists.
+    """
+
+    payload_path: str | Path | None
+    command: Sequence[str] | None
+    args: Sequence[str]
+    launcher: LauncherSpec | Mapping[str, Any] | None
+    resources: Resources | Mapping[str, Any] | None
+    environment: EnvironmentSpec | Mapping[str, Any] | None
+    files: Sequence[str]
+    extra_env: Mapping[str, str] | None
 
 
 class ComputeResource(dg.ConfigurableResource):  # type: ignore[type-arg]
@@ -47,32 +72,18 @@ class ComputeResource(dg.ConfigurableResource):  # type: ignore[type-arg]
         self,
         *,
         context: AnyContext,
-        payload_path: str | Path | None = None,
-        command: Sequence[str] | None = None,
-        args: Sequence[str] = (),
-        launcher: LauncherSpec | Mapping[str, Any] | None = None,
-        resources: Resources | Mapping[str, Any] | None = None,
-        environment: EnvironmentSpec | Mapping[str, Any] | None = None,
-        files: Sequence[str] = (),
-        extra_env: Mapping[str, str] | None = None,
         extras: Mapping[str, Any] | None = None,
+        **payload: Unpack[PayloadArguments],
     ) -> CompletedJob:
         """Run a payload as one job and wait for its end.
 
-        What is left out comes from the profile, as for a script in YAML. A step may do this any number of times: each
-        call is a job of its own. A step that is tried again takes up the jobs of its earlier try, call by call.
+        A step may do this any number of times, also in threads: each call is a job of its own. A step that is tried
+        again takes up the jobs of its earlier try, call by call.
 
         Args:
             context: Dagster's context of the asset, op or check.
-            payload_path: The payload; a relative path starts at the folder of the calling code.
-            command: A program and its arguments, instead of a payload file.
-            args: The payload's arguments.
-            launcher: How it starts; by default ``bash``.
-            resources: What Slurm is asked for.
-            environment: The software it runs in.
-            files: Files or globs that travel along, relative to the calling code.
-            extra_env: Environment variables, never shown in scripts or argument lists.
             extras: What the payload receives as Pipes extras.
+            payload: See ``PayloadArguments``; what is left out comes from the profile, as for a script in YAML.
 
         Returns:
             The completed invocation: ``yield from completed.get_results()``.
@@ -81,27 +92,24 @@ class ComputeResource(dg.ConfigurableResource):  # type: ignore[type-arg]
             SpecError: An argument is wrong; the message names it.
             Failure: The payload failed, or the scheduler refused the job.
         """
-        script = _script(payload_path, command, args, launcher, resources, environment, files, extra_env)
-        return run_script(context, self.resolve(script, _calling_folder()), extras=extras)
+        return run_script(context, self.resolve(_script(payload), _calling_folder()), extras=extras)
 
     def submit(
         self,
         *,
         context: AnyContext,
-        payload_path: str | Path | None = None,
-        command: Sequence[str] | None = None,
-        args: Sequence[str] = (),
-        launcher: LauncherSpec | Mapping[str, Any] | None = None,
-        resources: Resources | Mapping[str, Any] | None = None,
-        environment: EnvironmentSpec | Mapping[str, Any] | None = None,
-        files: Sequence[str] = (),
-        extra_env: Mapping[str, str] | None = None,
         extras: Mapping[str, Any] | None = None,
+        **payload: Unpack[PayloadArguments],
     ) -> ComputeJob:
         """Submit a payload as one job, and return at once.
 
-        The arguments are those of ``run``. A job whose ``result`` is never asked for is cancelled after its run has
-        succeeded, by the sensor ``slurm_jobs``.
+        A job whose ``result`` is never asked for is cancelled after its run has succeeded, by the sensor
+        ``slurm_jobs``.
+
+        Args:
+            context: As for ``run``.
+            extras: As for ``run``.
+            payload: As for ``run``.
 
         Returns:
             The job: ``job.result()`` waits for it, ``job.state`` and ``job.job_id`` tell of it, ``job.cancel()`` ends
@@ -116,8 +124,7 @@ class ComputeResource(dg.ConfigurableResource):  # type: ignore[type-arg]
                 jobs = [compute.submit(context=context, payload_path="fold.py", args=[str(n)]) for n in range(5)]
                 scores = [job.result().get_custom_messages() for job in jobs]
         """
-        script = _script(payload_path, command, args, launcher, resources, environment, files, extra_env)
-        return submit_script(context, self.resolve(script, _calling_folder()), extras=extras)
+        return submit_script(context, self.resolve(_script(payload), _calling_folder()), extras=extras)
 
     def map(
         self,
@@ -125,34 +132,20 @@ class ComputeResource(dg.ConfigurableResource):  # type: ignore[type-arg]
         context: AnyContext,
         items: Iterable[Any],
         max_parallel: int | None = None,
-        payload_path: str | Path | None = None,
-        command: Sequence[str] | None = None,
-        args: Sequence[str] = (),
-        launcher: LauncherSpec | Mapping[str, Any] | None = None,
-        resources: Resources | Mapping[str, Any] | None = None,
-        environment: EnvironmentSpec | Mapping[str, Any] | None = None,
-        files: Sequence[str] = (),
-        extra_env: Mapping[str, str] | None = None,
         extras: Mapping[str, Any] | None = None,
+        **payload: Unpack[PayloadArguments],
     ) -> list[CompletedJob]:
         """Run a payload once for each item, several jobs at once, and wait for all of them.
 
         The payload finds its item and the item's number as Pipes extras ``item`` and ``index``, and the item as JSON in
-        the variable ``DAGSTER_SLURM_ITEM``. The other arguments are those of ``run``.
+        the variable ``DAGSTER_SLURM_ITEM``.
 
         Args:
-            context: Dagster's context of the asset, op or check.
+            context: As for ``run``.
             items: What JSON can hold.
             max_parallel: The most jobs that wait or run at once; by default all.
-            payload_path: As for ``run``.
-            command: As for ``run``.
-            args: As for ``run``.
-            launcher: As for ``run``.
-            resources: As for ``run``.
-            environment: As for ``run``.
-            files: As for ``run``.
-            extra_env: As for ``run``.
             extras: As for ``run``; ``item`` and ``index`` are added.
+            payload: As for ``run``.
 
         Returns:
             The completed invocations, in the order of the items.
@@ -162,8 +155,7 @@ class ComputeResource(dg.ConfigurableResource):  # type: ignore[type-arg]
             Failure: Some items failed; all others were run to their end, and a retry of the step does not run them
                 again. The message names each.
         """
-        script = _script(payload_path, command, args, launcher, resources, environment, files, extra_env)
-        resolved = self.resolve(script, _calling_folder())
+        resolved = self.resolve(_script(payload), _calling_folder())
         return map_script(context, resolved, list(items), max_parallel=max_parallel, extras=extras)
 
     def resolve(self, script: Mapping[str, Any], folder: Path) -> ResolvedScript:
@@ -174,26 +166,18 @@ class ComputeResource(dg.ConfigurableResource):  # type: ignore[type-arg]
         return resolve_script(profile=profile, defaults=None, script=layer, folder=folder)
 
 
-def _script(
-    payload_path: str | Path | None,
-    command: Sequence[str] | None,
-    args: Sequence[str],
-    launcher: LauncherSpec | Mapping[str, Any] | None,
-    resources: Resources | Mapping[str, Any] | None,
-    environment: EnvironmentSpec | Mapping[str, Any] | None,
-    files: Sequence[str],
-    extra_env: Mapping[str, str] | None,
-) -> dict[str, Any]:
+def _script(payload: PayloadArguments) -> dict[str, Any]:
     """Return the arguments of a call as a script in YAML would say them."""
+    path, command = payload.get("payload_path"), payload.get("command")
     return {
-        "payload": str(payload_path) if payload_path is not None else None,
+        "payload": str(path) if path is not None else None,
         "command": list(command) if command is not None else None,
-        "args": [str(arg) for arg in args] or None,
-        "launcher": _tree(launcher),
-        "resources": _tree(resources),
-        "environment": _tree(environment),
-        "files": list(files) or None,
-        "env": dict(extra_env) if extra_env else None,
+        "args": [str(arg) for arg in payload.get("args", ())] or None,
+        "launcher": _tree(payload.get("launcher")),
+        "resources": _tree(payload.get("resources")),
+        "environment": _tree(payload.get("environment")),
+        "files": list(payload.get("files", ())) or None,
+        "env": dict(payload.get("extra_env") or {}) or None,
     }
 
 

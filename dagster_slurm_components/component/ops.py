@@ -61,6 +61,7 @@ def script_assets(
             **dict.fromkeys(check_outputs, _CHECK_OUT),
         },
         description=settings.description,
+        config_schema={},  # none takes any config, and what is typed in the launchpad would do nothing
         tags=settings.tags,
         retry_policy=settings.retry_policy,
         pool=settings.pool,

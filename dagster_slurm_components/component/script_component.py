@@ -12,6 +12,7 @@ import dagster as dg
 from pydantic import BaseModel
 from typing_extensions import Self
 
+from dagster_slurm_components.component.all_checks import with_all_checks
 from dagster_slurm_components.component.attributes import Attributes
 from dagster_slurm_components.component.bulk import without_collections
 from dagster_slurm_components.component.code_version import code_version
@@ -150,7 +151,7 @@ class SlurmScriptComponent(dg.Component):
 
     def _assets_definition(self, script: SlurmScript, pool: str | None) -> dg.AssetsDefinition:
         def run(context: dg.AssetExecutionContext) -> Iterator[Any]:
-            yield from self.execute(context, script)
+            yield from with_all_checks(self.execute(context, script), context, script)
 
         settings = replace(script.op, pool=script.op.pool or pool)
         assets = [self.get_asset_spec(spec, script) for spec in script.assets]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -33,14 +33,15 @@ from dagster_slurm_components.pipes.claim import Claim, Claims, results_stored
 from dagster_slurm_components.pipes.context import RunDirectoryContextInjector
 from dagster_slurm_components.pipes.dashboard import dashboard
 from dagster_slurm_components.pipes.environment import activation_for
-from dagster_slurm_components.pipes.failure import failure, rejection, stuck_failure
+from dagster_slurm_components.pipes.failure import failure, has_retry_policy, rejection, stuck_failure
 from dagster_slurm_components.pipes.guard import Guard
 from dagster_slurm_components.pipes.job_spec import job_spec
 from dagster_slurm_components.pipes.metadata import Value, job_metadata, typed
 from dagster_slurm_components.pipes.reader import RunDirectoryMessageReader
 from dagster_slurm_components.pipes.records import tag_run
-from dagster_slurm_components.pipes.results import CompletedJob
-from dagster_slurm_components.pipes.step import CALLS, AnyContext, Context, Step
+from dagster_slurm_components.pipes.results import CompletedJob, keep_check_results
+from dagster_slurm_components.pipes.session import open_session
+from dagster_slurm_components.pipes.step import CALLS, AnyContext, Step
 from dagster_slurm_components.pipes.stuck import StuckError
 from dagster_slurm_components.pipes.target import Target, heal, target
 from dagster_slurm_components.spec.base import duration_seconds
@@ -98,10 +99,11 @@ class ComputeJob:
         env: Mapping[str, str] | None = None,
     ) -> None:
         self._progress = Progress()
-        run = _ScriptRun(step, resolved, number, _extras(step.context, extras), env or {}, self._progress)
-        self._call = Call(run.run, name=f"dagster-slurm-{step.key}-{number}")
-        self._others = step.calls
-        step.calls.add(self._call)
+        run = _ScriptRun(step, resolved, number, extras or {}, env or {}, self._progress)
+        self.call = Call(run.run, name=f"dagster-slurm-{step.key}-{number}")
+        """The thread that submits and follows it."""
+        self._step = step
+        step.calls.add(self.call)
 
     def result(self) -> CompletedJob:
         """Wait for the job's end; return its results: ``yield from job.result().get_results()``.
@@ -110,18 +112,13 @@ class ComputeJob:
             Failure: The payload failed, the job was stopped or cancelled, or the scheduler refused it.
             DagsterSlurmError: The host refuses us, or a file of the script is missing.
         """
-        self.wait_for([self])
-        return self._call.outcome()
-
-    @staticmethod
-    def wait_for(jobs: Sequence[ComputeJob]) -> None:
-        """Wait until one of these jobs has ended; an interrupt stops all jobs of their step."""
-        wait_for([job._call for job in jobs], [*jobs[0]._others])
+        wait_for([self.call], list(self._step.calls))
+        return self.call.outcome()
 
     @property
     def done(self) -> bool:
         """Whether ``result`` would return, or raise, at once."""
-        return self._call.done
+        return self.call.done
 
     @property
     def job_id(self) -> str | None:
@@ -168,7 +165,8 @@ class _ScriptRun:
         activation = activation_for(self.resolved, place, tell=context.log.info)
         tag_run(self.step, profile.name)
         content = self.resolved.content_digest()
-        digest = _digest(content, self.resolved, activation, self.extras, self.env)
+        extras = {**self.extras, "partition_keys": self.step.partition_keys}
+        digest = _digest(content, self.resolved, activation, extras, self.env)
         identity = self.step.identity(self.number)
         claims = Claims(self.step, place, profile.name, identity, digest, guard.pause)
         call = _Call(self, place, parking, activation, guard, digest, content)
@@ -176,7 +174,8 @@ class _ScriptRun:
         while True:
             try:
                 tried = call.attempt(claim)
-            except TakenError:
+            except TakenError as error:
+                context.log.info(f"Not submitted: {error} The host is asked what there is.")
                 guard.pause(_LOOK_AGAIN)  # never a busy loop, whatever two processes think of one lease
                 claim = claims.claim()
                 continue
@@ -210,12 +209,7 @@ class _Call:
         run_dir = f"{self.place.workdir}/{claim.identity.folder}"
         injector = RunDirectoryContextInjector(f"{run_dir}/context.json")
         reader = RunDirectoryMessageReader(f"{run_dir}/{MESSAGES}")
-        with dg.open_pipes_session(
-            context=step.context,
-            context_injector=injector,
-            message_reader=reader,
-            extras=dict(self.script.extras),
-        ) as session:
+        with open_session(step.context, injector, reader, self.script.extras) as session:
 
             def spec_with(activation: Activation) -> JobSpec:
                 own = environment(session.get_bootstrap_env_vars(), run_dir)
@@ -247,6 +241,7 @@ class _Call:
         again = next_attempt(retry, outcome, followed.ended, options=dict(spec.sbatch), retries=retries)
         if again is not None:
             return again
+        keep_check_results(session, typed(figures))
         raise failure(
             followed.handle,
             outcome,
@@ -254,6 +249,7 @@ class _Call:
             exception=reader.exception,
             stderr=followed.stderr,
             figures=figures,
+            allow_retries=outcome.retryable or has_retry_policy(step.context),
         )
 
     def _followed(
@@ -313,13 +309,6 @@ class _Call:
             submitted=followed.handle.submitted,
         )
         return {**figures, **seen}
-
-
-def _extras(context: Context, extras: Mapping[str, Any] | None) -> Mapping[str, Any]:
-    """Add what Pipes itself leaves out: a run over a range of partitions gives the payload no keys."""
-    if context.has_partition_key or not context.has_partition_key_range:
-        return dict(extras or {})
-    return {"partition_keys": list(context.partition_keys), **(extras or {})}
 
 
 def _digest(

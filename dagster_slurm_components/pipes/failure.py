@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 import dagster as dg
+from dagster_pipes import PipesException
 
 from dagster_slurm_components.jobs.model import JobHandle
 from dagster_slurm_components.jobs.outcome import JobOutcome
@@ -14,15 +14,19 @@ from dagster_slurm_components.pipes.metadata import Value, typed
 from dagster_slurm_components.pipes.stuck import StuckError
 from dagster_slurm_components.spec.resolve import ResolvedScript
 
+_LONGEST = 16 * 1024
+"""Characters of a message and of a traceback that are shown; all of it is among the step's events."""
+
 
 def failure(
     handle: JobHandle,
     outcome: JobOutcome,
     resolved: ResolvedScript,
     *,
-    exception: Mapping[str, Any] | None,
+    exception: PipesException | None,
     stderr: str,
     figures: Mapping[str, Value],
+    allow_retries: bool,
 ) -> dg.Failure:
     """Return the failure of a job that ran.
 
@@ -33,6 +37,7 @@ def failure(
         exception: The payload's exception as Pipes reported it, or nothing.
         stderr: The last lines of the job's stderr.
         figures: The job's metadata.
+        allow_retries: Whether Dagster may run the step again, where a retry policy says so.
     """
     parts = [f"Job {handle.job_id}: {outcome.message}"]
     advice = [outcome.advice, _where(outcome.options, resolved)]
@@ -42,9 +47,16 @@ def failure(
     if stderr.strip():
         parts.append(f"Last lines of stderr:\n{stderr}")
     parts.append(f"Run directory: {handle.run_dir}")
-    return dg.Failure(
-        description="\n\n".join(parts), metadata=typed(figures), allow_retries=outcome.retryable
-    )
+    return dg.Failure(description="\n\n".join(parts), metadata=typed(figures), allow_retries=allow_retries)
+
+
+def has_retry_policy(context: dg.OpExecutionContext | dg.AssetExecutionContext) -> bool:
+    """Return whether the op itself has a retry policy.
+
+    Its author knows that the payload may be run again. One of the job or of the whole deployment was written for any
+    op: there a payload's own failure, which would most likely come again after hours, ends the step.
+    """
+    return context.op_def.retry_policy is not None
 
 
 def rejection(error: SubmitRejectedError, resolved: ResolvedScript) -> dg.Failure:
@@ -71,7 +83,13 @@ def _where(options: tuple[str, ...], resolved: ResolvedScript) -> str:
     return f"It would be set by `{options[0]}` under `resources`." if options else ""
 
 
-def _traceback(exception: Mapping[str, Any]) -> str:
-    stack = "".join(exception.get("stack") or ())
-    text = f"{exception.get('name') or 'Exception'}: {exception.get('message') or ''}"
-    return f"The payload raised {text.strip()}\n{stack}".strip()
+def _traceback(exception: PipesException) -> str:
+    stack = "".join(exception["stack"])
+    name, message = exception["name"] or "", exception["message"].strip()[:_LONGEST]
+    # Python's own message begins with the name already.
+    text = message if message.startswith(name) else f"{name}: {message}"
+    return f"The payload raised {text or 'an exception'}\n{_last(stack)}".strip()
+
+
+def _last(text: str) -> str:
+    return text if len(text) <= _LONGEST else f"...\n{text[-_LONGEST:]}"

@@ -137,9 +137,11 @@ class Follower:
     def _finish(self) -> None:
         for stream in self._streams.values():
             stream.finish()
-        self._reader.finish(restarts=self.observation.restarts)
-        for complaint in self._reader.complaints[:20]:
-            self._log.warning(f"A line of the messages file was left out: {complaint}")
+        self._reader.finish()
+        for complaint in self._reader.complaints:
+            self._log.warning(complaint)
+        for note in self._reader.notes:
+            self._log.info(note)
 
 
 def describe(job_id: str, observation: Observation, status: StatusRecord | None) -> str:

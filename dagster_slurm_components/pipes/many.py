@@ -9,6 +9,7 @@ from typing import Any
 import dagster as dg
 
 from dagster_slurm_components.errors import DagsterSlurmError
+from dagster_slurm_components.pipes.call import wait_for
 from dagster_slurm_components.pipes.client import ComputeJob
 from dagster_slurm_components.pipes.results import CompletedJob
 from dagster_slurm_components.pipes.step import CALLS, AnyContext
@@ -44,9 +45,9 @@ def map_script(
     for job in submitted():
         jobs.append(job)
         while max_parallel is not None and sum(not each.done for each in jobs) >= max_parallel:
-            ComputeJob.wait_for([each for each in jobs if not each.done])
+            wait_for([each.call for each in jobs if not each.done], list(step.calls))
     for job in jobs:
-        ComputeJob.wait_for([job])
+        wait_for([job.call], list(step.calls))
     return _results(jobs, texts)
 
 

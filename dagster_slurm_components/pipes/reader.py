@@ -2,27 +2,43 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from dataclasses import replace
 
 import dagster as dg
-from dagster_pipes import PipesOpenedData, PipesParams
+from dagster_pipes import PipesException, PipesMessage, PipesOpenedData, PipesParams
 from dagster_shared.check import CheckError
 
-# "closed" waits with the results: Dagster warns of each message that comes after it.
-_HELD = frozenset({"report_asset_materialization", "report_asset_check", "closed"})
+from dagster_slurm_components.pipes.context import Selection
+from dagster_slurm_components.pipes.lines import Lines
+from dagster_slurm_components.pipes.message_metadata import without_complex
+from dagster_slurm_components.pipes.messages import (
+    CHECK,
+    CLOSED,
+    MATERIALIZATION,
+    Complaint,
+    Message,
+    excerpt,
+    parse,
+    subject,
+)
+
 _SHOWN_ONCE = frozenset({"log", "log_external_stream"})
 """Messages that are for a person to read, and not part of the results."""
-_LONGEST_LINE = 64 * 1024 * 1024
+_MOST_REMARKS = 20
+# What Dagster raises for a table or a value that it does not take; an error of its storage is none of these.
+_REFUSALS = (dg.DagsterError, CheckError, KeyError, TypeError, ValueError, AttributeError)
+
+Key = dg.AssetKey | dg.AssetCheckKey
 
 
 class RunDirectoryMessageReader(dg.PipesMessageReader):
     """A message reader that is fed by whoever follows the job.
 
     Log lines and custom messages are handed on at once. Results are held until the job has ended: a job that
-    Slurm requeues reports them anew, and what its earlier start reported is dropped.
+    Slurm requeues reports them anew, and what its earlier start reported is dropped. Of several reports of one asset
+    or check the last counts. What Dagster would not take is named and left out; it never ends a step.
 
     Args:
         path: The path of ``messages.jsonl`` on the host.
@@ -31,21 +47,49 @@ class RunDirectoryMessageReader(dg.PipesMessageReader):
     def __init__(self, path: str) -> None:
         self._path = path
         self._handler: dg.PipesMessageHandler | None = None
-        self._rest = b""
+        self._selection: Selection | None = None
+        self._lines = Lines()
         self._seen = 0
-        self._held: list[dict[str, Any]] = []
-        self.position = 0
+        self._results: dict[Key, Message] = {}
+        self._repeats: dict[Key, int] = {}
+        self._closed: Message | None = None
+        self._complaints = _Remarks()
+        self._notes = _Remarks()
+
+    @property
+    def position(self) -> int:
         """Bytes of the file that were taken, in whole lines."""
-        self.exception: dict[str, Any] | None = None
+        return self._lines.position
+
+    @property
+    def exception(self) -> PipesException | None:
         """The exception that the payload ended with, as Pipes reports it, or nothing."""
-        self.complaints: list[str] = []
-        """Lines that were no Pipes messages, shortened."""
+        return self._closed.params.get("exception") if self._closed else None
+
+    @property
+    def complaints(self) -> Sequence[str]:
+        """What was left out, in sentences; the first twenty, and how many more there are."""
+        return self._complaints.told
+
+    @property
+    def notes(self) -> Sequence[str]:
+        """What was taken, but not as it was written, in sentences; as many."""
+        return self._notes.told
+
+    def expect(self, selection: Selection | None) -> None:
+        """Take results of these assets and checks only; of any, without a selection."""
+        self._selection = selection
 
     @contextmanager
     def read_messages(self, handler: dg.PipesMessageHandler) -> Iterator[PipesParams]:
         """Tell the payload where to write."""
         self._handler = handler
         yield {"path": self._path}
+
+    @property
+    def expected_writer_count(self) -> int:
+        """One payload writes; Dagster's own answer is the same, and warns of being a preview (1.13)."""
+        return 1
 
     def on_opened(self, opened_payload: PipesOpenedData) -> None:
         """Do nothing: the payload's greeting needs no answer."""
@@ -63,76 +107,110 @@ class RunDirectoryMessageReader(dg.PipesMessageReader):
 
     def feed(self, data: bytes) -> None:
         """Take bytes of the messages file, cut anywhere."""
-        *lines, self._rest = (self._rest + data).split(b"\n")
-        for line in lines:
-            if line.strip():
-                self._take(line, told=self.position < self._seen)
-            self.position += len(line) + 1
-        if len(self._rest) > _LONGEST_LINE:
-            self._complain(self._rest)
-            self._rest = b""
+        for begin, line in self._lines.feed(data):
+            if isinstance(line, bytes):
+                self._take(line, told=begin < self._seen)
+            else:
+                self._complain(f"longer than any message may be: {line.size} bytes, {excerpt(line.begin)}")
 
     def rewind(self) -> None:
         """Forget what an earlier start of the job reported: it began anew."""
-        self._rest = b""
-        self._seen = self.position = 0
-        self._held.clear()
-        self.exception = None
+        self._lines = Lines()
+        self._seen = 0
+        self._results.clear()
+        self._repeats.clear()
+        self._closed = None
 
-    def finish(self, *, restarts: int = 0) -> None:
-        """Hand on the results; the job has ended.
-
-        Args:
-            restarts: How often Slurm began it anew. A start that Slurm gave up may still run, on a node that it does
-                not hear of, and report what the newer one reports: the last word counts then.
-        """
-        if restarts:
-            self._keep_last_words()
-        for message in self._held:
+    def finish(self) -> None:
+        """Hand on the results; the job has ended."""
+        rest = self._lines.rest()
+        if rest.strip():  # whole, if only its line's end is missing
+            self._take(rest, told=False)
+        for key, times in self._repeats.items():
+            self._complaints.add(
+                f"The payload reported {subject(self._results[key])} {times} times; the last one counts."
+            )
+        for message in self._results.values():
             self._hand_on(message)
-        self._held.clear()
-        if self._rest.strip():
-            self._complain(self._rest)
-            self._rest = b""
-
-    def _keep_last_words(self) -> None:
-        newest: dict[str, dict[str, Any]] = {}
-        for number, message in enumerate(self._held):
-            newest[_subject(message) or str(number)] = message
-        dropped = len(self._held) - len(newest)
-        if dropped:
-            self.complaints.append(f"{dropped} of the results that two starts of the job reported")
-        self._held = list(newest.values())
+        if self._closed:  # Dagster warns of each message that comes after it
+            self._hand_on(self._closed)
+        self._results.clear()
+        self._repeats.clear()
 
     def _take(self, line: bytes, *, told: bool) -> None:
-        try:
-            message = json.loads(line)
-            method, params = message["method"], message.get("params") or {}
-        except (ValueError, TypeError, KeyError, AttributeError):
-            self._complain(line)
+        if not line.strip():
             return
-        if method == "closed" and "exception" in params:
-            self.exception = params["exception"]
-        if method in _HELD:
-            self._held.append(message)
-        elif not (told and method in _SHOWN_ONCE):
+        message = parse(line)
+        if isinstance(message, Complaint):
+            self._complain(message.text)
+        elif message.method in (MATERIALIZATION, CHECK):
+            self._keep(message)
+        elif message.method == CLOSED:
+            # Of several processes that close, the one that failed has more to say.
+            self._closed = message if message.params or self._closed is None else self._closed
+        elif not (told and message.method in _SHOWN_ONCE):
             self._hand_on(message)
 
-    def _hand_on(self, message: dict[str, Any]) -> None:
+    def _keep(self, message: Message) -> None:
+        key = _key(message)
+        objection = self._selection.objection(key) if self._selection else None
+        if objection:
+            expected = self._selection is not None and key in self._selection.others
+            remarks = self._notes if expected else self._complaints
+            remarks.add(f"The payload's report of {subject(message)} was left out: {objection}.")
+            return
+        if key in self._results:
+            self._repeats[key] = self._repeats.get(key, 1) + 1
+        self._results[key] = message
+        for note in message.notes:
+            self._notes.add(note)
+
+    def _hand_on(self, message: Message) -> None:
+        error = self._refusal(message)
+        if error and message.params.get("metadata"):
+            # One table that Dagster does not take must not cost the result; it is shown as JSON.
+            self._notes.add(f"Metadata of {subject(message)}: tables are shown as JSON, for {error}")
+            message = replace(
+                message,
+                params={**message.params, "metadata": without_complex(message.params["metadata"])},
+            )
+            error = self._refusal(message)
+        if error:
+            self._complain(f"{error} in a message of the method {message.method}")
+
+    def _refusal(self, message: Message) -> str:
+        """Give Dagster a message, and return why it does not take it."""
         if self._handler is None:
             raise RuntimeError("messages are read inside an open Pipes session only")
+        params = dict(message.params)
         try:
-            self._handler.handle_message(message)  # type: ignore[arg-type]
-        except (dg.DagsterError, CheckError, KeyError, TypeError, ValueError) as error:
-            # A message of another protocol, or malformed: the payload's result still counts.
-            self._complain(json.dumps(message).encode(), str(error))
+            self._handler.handle_message(PipesMessage(method=message.method, params=params))  # type: ignore[typeddict-item]
+        except _REFUSALS as error:
+            return " ".join(f"{type(error).__name__}: {error}".split())[:500]
+        return ""
 
-    def _complain(self, line: bytes, why: str = "not a Pipes message") -> None:
-        self.complaints.append(f"{why}: {line[:200].decode('utf-8', 'replace')}")
+    def _complain(self, text: str) -> None:
+        self._complaints.add(f"A line of the messages file was left out: {text}")
 
 
-def _subject(message: Mapping[str, Any]) -> str | None:
-    """Return what a result is about: its asset and check; other messages are about nothing."""
-    params = message.get("params") or {}
-    names = [str(params.get(name)) for name in ("asset_key", "check_name")]
-    return json.dumps([message["method"], *names]) if "asset_key" in params else None
+class _Remarks:
+    """Sentences, each once; the first ones are kept and the others counted."""
+
+    def __init__(self) -> None:
+        self._kept: dict[str, None] = {}
+        self._more = 0
+
+    def add(self, text: str) -> None:
+        if len(self._kept) < _MOST_REMARKS or text in self._kept:
+            self._kept[text] = None
+        else:
+            self._more += 1
+
+    @property
+    def told(self) -> Sequence[str]:
+        return [*self._kept, *([f"And {self._more} more of this kind."] if self._more else [])]
+
+
+def _key(message: Message) -> Key:
+    asset = dg.AssetKey.from_escaped_user_string(message.params["asset_key"])
+    return dg.AssetCheckKey(asset, message.params["check_name"]) if message.method == CHECK else asset

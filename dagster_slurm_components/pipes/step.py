@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 from uuid import uuid4
@@ -15,12 +15,10 @@ import dagster as dg
 from dagster_slurm_components.jobs.lease import Owner, this_owner
 from dagster_slurm_components.jobs.model import JobIdentity
 from dagster_slurm_components.pipes.call import Call
+from dagster_slurm_components.pipes.context import StepContext, is_direct
 
-Context = dg.OpExecutionContext | dg.AssetExecutionContext
-AnyContext = Context | dg.AssetCheckExecutionContext
+AnyContext = StepContext | dg.AssetCheckExecutionContext
 
-_DIRECT = "EPHEMERAL"
-"""The run's id in the context of a function that is called directly, as in a unit test (dagster 1.13)."""
 _MOST_ANCESTORS = 64
 
 
@@ -41,7 +39,7 @@ class Step:
         calls: The calls of this step that are under way: an interrupt is meant for all of them.
     """
 
-    context: Context
+    context: StepContext
     run: dg.DagsterRun | None
     run_id: str
     root_run_id: str
@@ -56,6 +54,13 @@ class Step:
     def instance(self) -> dg.DagsterInstance:
         """Dagster's instance."""
         return self.context.instance
+
+    @property
+    def partition_keys(self) -> Sequence[str]:
+        """The keys of a range of partitions, whose ends alone don't tell what lies between; else none."""
+        context = self.context
+        is_range = context.has_partition_key_range and not context.has_partition_key
+        return list(context.partition_keys) if is_range else []
 
     def identity(self, call: int) -> JobIdentity:
         """Return the identity of the first attempt at a call."""
@@ -74,7 +79,7 @@ def step_of(context: AnyContext) -> Step:
     if isinstance(context, dg.AssetCheckExecutionContext):
         context = context.op_execution_context
     partition = _partition(context)
-    if context.run_id == _DIRECT:
+    if is_direct(context):
         run_id = f"direct-{uuid4()}"
         owner = this_owner(run_id, step_worker=False)
         return Step(context, None, run_id, run_id, context.op_def.name, partition, owner, False, {})
@@ -87,7 +92,7 @@ def step_of(context: AnyContext) -> Step:
     return Step(context, run, run.run_id, root, key, partition, owner, worker, upstream)
 
 
-def _partition(context: Context) -> str | None:
+def _partition(context: StepContext) -> str | None:
     """Return the partition that a step is for, or the range of them."""
     if context.has_partition_key:
         return str(context.partition_key)
@@ -97,7 +102,7 @@ def _partition(context: Context) -> str | None:
     return None
 
 
-def _is_step_worker(context: Context) -> bool:
+def _is_step_worker(context: StepContext) -> bool:
     """Whether this is a step's own process: the multiprocess executor's child.
 
     A run worker, too, is a child of Python's `multiprocessing` where a code server starts it (dagster 1.13), so the
@@ -111,7 +116,7 @@ def _is_step_worker(context: Context) -> bool:
     return not in_process
 
 
-def _upstream(context: Context) -> frozenset[str]:
+def _upstream(context: StepContext) -> frozenset[str]:
     """Return the keys of the steps whose results this step reads, or is run after."""
     return frozenset(context.get_step_execution_context().step.get_execution_dependency_keys())
 
@@ -173,9 +178,9 @@ class CallNumbers:
 _COUNTED = "_dagster_slurm_calls"
 
 
-def _try_of(context: Context) -> object:
+def _try_of(context: StepContext) -> object:
     """Return what lives as long as one try of a step: contexts are wrapped anew for assets, ops and checks."""
-    if context.run_id == _DIRECT:
+    if is_direct(context):
         return context.op_execution_context if isinstance(context, dg.AssetExecutionContext) else context
     return context.get_step_execution_context()
 

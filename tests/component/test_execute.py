@@ -171,3 +171,23 @@ def test_pool_of_the_profile(project, profile, monkeypatch, text, chosen, expect
         """
     )
     assert {name: made.op.pool for name, made in project.ops().items()} == {"a": expected, "b": "own"}
+
+
+class Judge(SlurmScriptComponent):
+    """A subclass that judges a check itself, after the payload."""
+
+    def execute(self, context, script):
+        for result in super().execute(context, script):
+            if isinstance(result, dg.MaterializeResult):
+                yield result
+        yield dg.AssetCheckResult(asset_key="a", check_name="ok", passed=False)
+
+
+def test_a_check_that_a_subclass_yields_is_not_missing(project, ran, monkeypatch):
+    monkeypatch.chdir(project.folder)
+    script = {"payload": "train.py", "assets": [{"key": "a"}], "checks": [{"name": "ok", "asset": "a"}]}
+    defs = component_defs(component=Judge.from_attributes_dict(attributes={"scripts": [script]}))
+    result = materialize(defs)
+    assert result.success
+    (check,) = result.get_asset_check_evaluations()
+    assert not check.passed

@@ -114,6 +114,7 @@ def test_as_multi_asset_builds_it(case: str) -> None:
     for attribute in ("name", "description", "tags", "pool", "retry_policy", "ins", "outs"):
         assert getattr(mine, attribute) == getattr(theirs, attribute), attribute
     assert mine.config_schema.as_field().is_required == theirs.config_schema.as_field().is_required
+    assert mine.config_schema.config_type.key == theirs.config_schema.config_type.key
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -128,3 +129,15 @@ def test_it_runs(case: str) -> None:
         assert {event.materialization.metadata["type"].value for event in events} == {"AssetExecutionContext"}
         passed = {each.asset_check_key for each in done.get_asset_check_evaluations()}
         assert passed == {each.key for each in checks}
+
+
+@pytest.mark.parametrize("case", ["one", "in_parts"])
+def test_d15_config_from_the_launchpad_is_refused(case: str) -> None:
+    settings, specs, checks = CASES[case]
+    made = script_assets(run, settings, specs, checks)
+    config = {"ops": {settings.name: {"config": {"resources": {"mem": "64G"}}}}}
+    with (
+        dg.DagsterInstance.ephemeral() as instance,
+        pytest.raises(dg.DagsterInvalidConfigError, match='unexpected config entry "resources"'),
+    ):
+        dg.materialize([made], instance=instance, run_config=config)

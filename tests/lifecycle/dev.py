@@ -17,10 +17,10 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import dagster as dg
+from dagster_slurm_components.pipes.launches import Launch, RunHistory, history
 from project_fixture import BIN, Project
 
 from dagster_slurm_components.cli.attach import end_if_dead, reexecute
-from dagster_slurm_components.pipes.launches import Launch, RunHistory, history
 
 Found = TypeVar("Found")
 

@@ -13,13 +13,13 @@ from pathlib import Path
 from typing import Any
 
 import dagster as dg
+from dagster_slurm_components.jobs.shown import FILE, parse_shown
+from dagster_slurm_components.pipes.heal import dead
+from dagster_slurm_components.pipes.launches import Launch, RunHistory, history
 from lifecycle.dev import Dev, eventually
 
 from dagster_slurm_components import cluster as slurm
 from dagster_slurm_components.jobs.events import MESSAGES
-from dagster_slurm_components.jobs.shown import FILE, parse_shown
-from dagster_slurm_components.pipes.heal import dead
-from dagster_slurm_components.pipes.launches import Launch, RunHistory, history
 
 MOMENTS = {
     "starting": "the step's process has begun; nothing is written down of a job",

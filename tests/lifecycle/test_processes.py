@@ -13,12 +13,12 @@ from pathlib import Path
 
 import dagster as dg
 import pytest
+from dagster_slurm_components.pipes.launches import Launch
 from lifecycle.dev import Dev, eventually
 from lifecycle.stories import PARTS, SPEAKS, Ears, Player, Story, check, jobs_named, play
 
 from dagster_slurm_components import cluster as slurm
 from dagster_slurm_components.jobs.look import LEDGER, parse_ledger
-from dagster_slurm_components.pipes.launches import Launch
 
 pytestmark = [pytest.mark.slurm, pytest.mark.slow]
 

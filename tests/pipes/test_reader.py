@@ -11,6 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from dagster_slurm_components.pipes.context import Selection
+from dagster_slurm_components.pipes.lines import Lines
 from dagster_slurm_components.pipes.reader import RunDirectoryMessageReader
 
 
@@ -151,15 +153,136 @@ def test_of_two_starts_that_report_the_same_the_last_word_counts() -> None:
         reader.feed(message("report_asset_check", asset_key="a", check_name="c", passed=bool(start)))
     reader.feed(message("report_asset_materialization", asset_key="b"))
     reader.feed(message("report_custom_message", payload=1) * 2)
-    reader.finish(restarts=1)
-    found = [
-        (m["method"], m["params"].get("asset_key"), m["params"].get("metadata")) for m in handler.messages
-    ]
+    reader.finish()
+    found = [(m["method"], m["params"].get("asset_key")) for m in handler.messages]
     assert found == [
-        ("report_custom_message", None, None),
-        ("report_custom_message", None, None),
-        ("report_asset_materialization", "a", {"start": 1}),
-        ("report_asset_check", "a", None),
-        ("report_asset_materialization", "b", None),
+        ("report_custom_message", None),
+        ("report_custom_message", None),
+        ("report_asset_materialization", "a"),
+        ("report_asset_check", "a"),
+        ("report_asset_materialization", "b"),
     ]
-    assert reader.complaints == ["2 of the results that two starts of the job reported"]
+    assert handler.messages[2]["params"]["metadata"]["start"]["raw_value"] == 1
+    assert handler.messages[3]["params"]["passed"] is True
+    assert reader.complaints == [
+        "The payload reported asset `a` 2 times; the last one counts.",
+        "The payload reported check `c` of asset `a` 2 times; the last one counts.",
+    ]
+
+
+A, B = dg.AssetKey(["x", "a"]), dg.AssetKey("b")
+CHECK_OF_A, OTHER_OF_A = dg.AssetCheckKey(A, "c"), dg.AssetCheckKey(A, "other")
+CHECK_OF_B = dg.AssetCheckKey(B, "c")
+
+
+def reported(reader: RunDirectoryMessageReader, handler: Handler) -> list[tuple[str, str | None]]:
+    for key in ("x/a", "b", "foreign"):
+        reader.feed(message("report_asset_materialization", asset_key=key))
+        for check in ("c", "other", "foreign"):
+            reader.feed(message("report_asset_check", asset_key=key, check_name=check, passed=True))
+    reader.finish()
+    return [(m["params"]["asset_key"], m["params"].get("check_name")) for m in handler.messages]
+
+
+def test_reports_that_the_step_does_not_declare_are_named_and_left_out() -> None:
+    handler = Handler()
+    reader = reading(handler)
+    reader.expect(Selection(frozenset({A}), frozenset({CHECK_OF_A}), frozenset({B, OTHER_OF_A, CHECK_OF_B})))
+    # `other` is not selected, but what it says is true of what is made here; Dagster lets it through too.
+    assert reported(reader, handler) == [("x/a", None), ("x/a", "c"), ("x/a", "other")]
+    assert reader.complaints == [
+        f"The payload's report of {what} was left out: this step does not declare it."
+        for what in (
+            "check `foreign` of asset `x/a`",
+            "check `other` of asset `b`",
+            "check `foreign` of asset `b`",
+            "asset `foreign`",
+            "check `c` of asset `foreign`",
+            "check `other` of asset `foreign`",
+            "check `foreign` of asset `foreign`",
+        )
+    ]
+    assert reader.notes == [
+        "The payload's report of asset `b` was left out: it is not selected in this run.",
+        "The payload's report of check `c` of asset `b` was left out: it is not selected in this run.",
+    ]
+
+
+def test_of_a_run_of_checks_alone_no_materialization_counts() -> None:
+    handler = Handler()
+    reader = reading(handler)
+    reader.expect(Selection(frozenset(), frozenset({CHECK_OF_A}), frozenset({A, B, OTHER_OF_A, CHECK_OF_B})))
+    assert reported(reader, handler) == [("x/a", "c")]
+
+
+def test_complaints_are_bounded() -> None:
+    reader = reading(Handler())
+    for number in range(5_000):
+        reader.feed(f"odd {number}\n".encode())
+    reader.feed(b"odd 3\n" * 100)
+    assert len(reader.complaints) == 21
+    assert reader.complaints[-1] == "And 4980 more of this kind."
+
+
+def test_a_line_that_is_too_long_is_named_and_left_out() -> None:
+    handler = Handler()
+    reader = reading(handler)
+    reader._lines = Lines(longest=1000)  # the real limit is 64 MiB
+    data = b"x" * 5000 + b"\n" + message("log", message="after", level="info")
+    for begin in range(0, len(data), 100):
+        reader.feed(data[begin : begin + 100])
+    assert reader.position == len(data)
+    assert [m["params"]["message"] for m in handler.messages] == ["after"]
+    assert "5000 bytes" in reader.complaints[0]
+
+
+def test_a_last_message_without_its_lines_end_counts() -> None:
+    handler = Handler()
+    reader = reading(handler)
+    reader.feed(message("report_asset_materialization", asset_key="a").rstrip(b"\n"))
+    reader.finish()
+    assert [m["method"] for m in handler.messages] == ["report_asset_materialization"]
+    assert reader.complaints == []
+
+
+class Strict(Handler):
+    """Takes no tables."""
+
+    def handle_message(self, message: dict[str, Any]) -> None:
+        values = (message["params"].get("metadata") or {}).values()
+        if any(value["type"] == "table" for value in values):
+            raise KeyError("schema")
+        super().handle_message(message)
+
+
+def test_a_table_that_dagster_refuses_does_not_cost_the_result() -> None:
+    handler = Strict()
+    reader = reading(handler)
+    metadata = {"t": {"raw_value": {"rows": 1}, "type": "table"}, "n": {"raw_value": 2, "type": "int"}}
+    reader.feed(message("report_asset_materialization", asset_key="a", metadata=metadata))
+    reader.finish()
+    (found,) = handler.messages
+    assert found["params"]["metadata"]["n"] == {"raw_value": 2, "type": "int"}
+    assert found["params"]["metadata"]["t"] == {"raw_value": {"rows": 1}, "type": "__infer__"}
+    assert "schema" in reader.notes[0]
+    assert reader.complaints == []
+
+
+def test_an_error_of_dagsters_storage_is_no_complaint() -> None:
+    class Broken(Handler):
+        def handle_message(self, message: dict[str, Any]) -> None:
+            raise OSError("the database is gone")
+
+    reader = reading(Broken())
+    with pytest.raises(OSError, match="database"):
+        reader.feed(message("log", message="x", level="info"))
+
+
+def test_of_several_that_close_the_one_that_failed_is_told_last() -> None:
+    handler = Handler()
+    reader = reading(handler)
+    reader.feed(message("closed", exception={"message": "boom"}) + message("closed"))
+    reader.feed(message("report_asset_materialization", asset_key="a"))
+    assert reader.exception is not None
+    reader.finish()
+    assert [m["method"] for m in handler.messages] == ["report_asset_materialization", "closed"]
