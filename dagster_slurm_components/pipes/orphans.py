@@ -15,7 +15,7 @@ from enum import Enum
 
 import dagster as dg
 
-from dagster_slurm_components.errors import HostError, HostUnreachableError, SatelliteError
+from dagster_slurm_components.errors import HostRefusedError, SatelliteError
 from dagster_slurm_components.jobs.cancel import cancel
 from dagster_slurm_components.jobs.lease import CANCEL_WANTED, CANCELLED, COLLECTED, ENDED, Attempt, Owner
 from dagster_slurm_components.jobs.lease_store import LeaseStore
@@ -231,21 +231,15 @@ class Orphans:
         """Cancel jobs that nobody follows; each lease says so before, and its end is confirmed, now or next time."""
         marked = [attempt for each in attempts if (attempt := self._marked(each)) is not None]
         for attempt, seen in self._seen(marked):
-            job = seen.handle.job_id if seen is not None else ""
-            where, run_id = self.place.direct.host.name, _run_of(attempt)
+            job, run_id = seen.handle.job_id if seen else "", _run_of(attempt)
+            what = f"the job {job} on {self.place.direct.host.name}, which no run follows"
             try:
-                cancelled = self._cancel_one(attempt, seen, now)
-            except HostUnreachableError:
-                raise
-            except HostError as error:  # a process of another machine, say: it keeps no other job alive
-                text = (
-                    f"The job {job} on {where}, which no run follows, can't be cancelled from here: {error}"
-                )
+                if self._cancel_one(attempt, seen, now):
+                    yield Finding(f"cancel {attempt.run_dir}", run_id, f"Cancelled {what}.")
+            except (HostRefusedError, SatelliteError) as error:
+                # A process of another machine, say: it keeps no other job alive.
+                text = f"Could not cancel {what}: {error}"
                 yield Finding(f"alive {attempt.run_dir}", run_id, text)
-            else:
-                if cancelled:
-                    text = f"Cancelled the job {job} on {where}, which no run follows."
-                    yield Finding(f"cancel {attempt.run_dir}", run_id, text)
 
     def _cancel_one(self, attempt: Attempt, seen: Seen | None, now: float) -> bool:
         """Cancel a job, or close its lease where it is over; return whether it was cancelled."""
