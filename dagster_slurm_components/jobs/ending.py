@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from dagster_slurm_components.errors import DagsterSlurmError
+from dagster_slurm_components.errors import DagsterSlurmError, SatelliteError
+from dagster_slurm_components.hosts.calls import LeaseRenewal
 from dagster_slurm_components.hosts.client import Satellite
 from dagster_slurm_components.jobs.cancel import cancel, patiently
 from dagster_slurm_components.jobs.events import Broken, Ended
@@ -65,14 +67,25 @@ class JobEnder:
             HostRefusedError: Nobody there can end it.
         """
         leases = self.leases
-        marked = patiently(lambda: leases.change(handle.run_dir, epoch, CANCEL_WANTED), patience=_ANSWER)
-        if marked is None:
+        if not patiently(lambda: self._marked(handle, epoch), patience=_ANSWER):
             raise LeaseLostError(f"job {handle.job_id} is followed by somebody else by now")
         ended = self._end(handle, follow)
         if ended is not None:
             word = ended.observation.state
-            patiently(lambda: leases.change(handle.run_dir, epoch, CANCELLED, outcome=word), patience=_ANSWER)
+            with contextlib.suppress(SatelliteError):  # the job is over: the sensor closes its lease
+                patiently(
+                    lambda: leases.change(handle.run_dir, epoch, CANCELLED, outcome=word), patience=_ANSWER
+                )
         return ended
+
+    def _marked(self, handle: JobHandle, epoch: int) -> bool:
+        """Write down that a job is to be cancelled; return whether it is ours."""
+        try:
+            return self.leases.change(handle.run_dir, epoch, CANCEL_WANTED) is not None
+        except SatelliteError:
+            # A full disk, which a person ends by cancelling what fills it. Reading needs no room there.
+            _, ((seen, _),) = self.satellite.follow([], [LeaseRenewal(handle.run_dir, epoch)], total=0)
+            return seen == epoch
 
     def _end(self, handle: JobHandle, follow: Follow) -> Ended | None:
         cancel(self.satellite, self.scheduler, handle, patience=_ANSWER)

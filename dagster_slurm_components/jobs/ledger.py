@@ -30,7 +30,8 @@ def parse_ledger(data: bytes) -> LedgerRecord:
         '12'
     """
     token, job_id, submitted = "", None, None
-    for line in data.decode("utf-8", "replace").splitlines():
+    # The last line may be torn, and a torn job id is another job's.
+    for line in data.decode("utf-8", "replace").split("\n")[:-1]:
         name, _, value = line.partition("=")
         if name == "token":
             token = value

@@ -7,7 +7,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from dagster_slurm_components.errors import HostError, HostUnreachableError
+from dagster_slurm_components.errors import HostError
 from dagster_slurm_components.hosts.calls import LeaseRenewal, LeaseRequest
 from dagster_slurm_components.hosts.parked import Parking
 from dagster_slurm_components.jobs.cancel import cancel
@@ -186,7 +186,7 @@ class AttemptRun:
             ended = ender.end(handle, self.claim.epoch, follower.follow)
         except LeaseLostError as error:
             log.warning(f"{error} It is left to them.")
-        except HostUnreachableError as error:
+        except HostError as error:
             log.error(
                 f"Job {handle.job_id} could not be cancelled, and may run on: {error} The sensor `slurm_jobs` cancels "
                 f"it once the host answers; so does `dg-slurm jobs cancel {handle.job_id}`."

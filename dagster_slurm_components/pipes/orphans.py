@@ -15,6 +15,7 @@ from enum import Enum
 
 import dagster as dg
 
+from dagster_slurm_components.errors import HostRefusedError, SatelliteError
 from dagster_slurm_components.jobs.cancel import cancel
 from dagster_slurm_components.jobs.lease import CANCEL_WANTED, CANCELLED, COLLECTED, ENDED, Attempt, Owner
 from dagster_slurm_components.jobs.lease_store import LeaseStore
@@ -206,9 +207,9 @@ class Orphans:
             text = f"The lease in {attempt.run_dir} is damaged, or of a newer release; its job is left alone."
             if (key := f"newer {attempt.run_dir}") not in told:
                 yield Finding(key, "", text)
+        yield from self._cancel(acts[Act.CANCEL], now)
         for attempt in acts[Act.COLLECTED]:
             self._leases.change(attempt.run_dir, attempt.lease.epoch, COLLECTED)
-        yield from self._cancel(acts[Act.CANCEL], now)
         left = [
             attempt
             for attempt in acts[Act.TELL]
@@ -230,24 +231,38 @@ class Orphans:
         """Cancel jobs that nobody follows; each lease says so before, and its end is confirmed, now or next time."""
         marked = [attempt for each in attempts if (attempt := self._marked(each)) is not None]
         for attempt, seen in self._seen(marked):
-            epoch, run_id = attempt.lease.epoch, _run_of(attempt)
-            if seen is None:
-                if self._made_no_job(attempt):
-                    self._leases.change(attempt.run_dir, epoch, CANCELLED)
-            elif seen.observation.terminal and not self._may_show_yet(seen, attempt, now):
-                self._leases.change(attempt.run_dir, epoch, CANCELLED, outcome=seen.observation.state)
-            else:
-                cancel(self.place.direct, self.place.scheduler, seen.handle, patience=0.0)
-                job, host = seen.handle.job_id, self.place.direct.host.name
-                text = f"Cancelled the job {job} on {host}, which no run follows."
-                yield Finding(f"cancel {attempt.run_dir}", run_id, text)
+            job, run_id = seen.handle.job_id if seen else "", _run_of(attempt)
+            what = f"the job {job} on {self.place.direct.host.name}, which no run follows"
+            try:
+                if self._cancel_one(attempt, seen, now):
+                    yield Finding(f"cancel {attempt.run_dir}", run_id, f"Cancelled {what}.")
+            except (HostRefusedError, SatelliteError) as error:
+                # A process of another machine, say: it keeps no other job alive.
+                text = f"Could not cancel {what}: {error}"
+                yield Finding(f"alive {attempt.run_dir}", run_id, text)
+
+    def _cancel_one(self, attempt: Attempt, seen: Seen | None, now: float) -> bool:
+        """Cancel a job, or close its lease where it is over; return whether it was cancelled."""
+        epoch = attempt.lease.epoch
+        if seen is None:
+            if self._made_no_job(attempt):
+                self._leases.change(attempt.run_dir, epoch, CANCELLED)
+        elif seen.observation.terminal and not self._may_show_yet(seen, attempt, now):
+            self._leases.change(attempt.run_dir, epoch, CANCELLED, outcome=seen.observation.state)
+        else:
+            cancel(self.place.direct, self.place.scheduler, seen.handle, patience=0.0)
+            return True
+        return False
 
     def _marked(self, attempt: Attempt) -> Attempt | None:
         """Take a job over and mark it as one to be cancelled: whoever still follows it is refused from now on."""
         if attempt.lease.state == CANCEL_WANTED:
             return attempt
         owner = Owner.of(_run_of(attempt), os.getpid())
-        lease = self._leases.take(attempt, owner, state=CANCEL_WANTED)
+        try:
+            lease = self._leases.take(attempt, owner, state=CANCEL_WANTED)
+        except SatelliteError:
+            return attempt  # a full disk, which what fills it must not outlive: nobody follows the job in any case
         return None if lease is None else replace(attempt, lease=lease)
 
     def _made_no_job(self, attempt: Attempt) -> bool:

@@ -71,7 +71,7 @@ def slurm_jobs_sensor(
             text = f"Run {finding.run_id}: {finding.text}" if finding.run_id else finding.text
             context.log.warning(text)
             if notify is not None and finding.key not in told:
-                notify(text)
+                _notify(context, notify, text)
         keys = dict.fromkeys((*told, *(finding.key for finding in found)))
         context.update_cursor(json.dumps(list(keys)[-_MOST_TOLD:]))
         said = "\n".join(f"{finding.run_id}: {finding.text}" for finding in found)
@@ -145,11 +145,20 @@ def parked_hosts_sensor(
         for key, text in found.items():
             context.log.warning(text)
             if notify is not None and key not in told:
-                notify(text)
+                _notify(context, notify, text)
         context.update_cursor(json.dumps(sorted(found)))
         return dg.SkipReason("\n".join(found.values()) or "No step of this machine waits for a host.")
 
     return watch_hosts
+
+
+def _notify(context: dg.SensorEvaluationContext, notify: Callable[[str], None], text: str) -> None:
+    """Tell whoever wants to know; what was found stays told if that fails, as in a run's log, where it stands then."""
+    try:
+        notify(text)
+    except Exception:  # the user's code: a mail server that is down
+        # A tick that fails keeps no cursor (dagster 1.13): the next one would find, and tell, all of it again.
+        context.log.exception("The function that the sensor was given as `notify` failed")
 
 
 def _told(one: Failing) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import re
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -20,6 +21,8 @@ from dagster_slurm_components.pipes.context import StepContext, is_direct
 AnyContext = StepContext | dg.AssetCheckExecutionContext
 
 _MOST_ANCESTORS = 64
+_MAPPED = re.compile(r"\[[^\[\]]*\]$")
+"""Ends the key of a step that is made for one of several dynamic outputs."""
 
 
 @dataclass(frozen=True)
@@ -149,12 +152,14 @@ def _lineage(instance: dg.DagsterInstance, run: dg.DagsterRun) -> Iterator[dg.Da
 
 def _executed(instance: dg.DagsterInstance, run: dg.DagsterRun, steps: frozenset[str]) -> frozenset[str]:
     """Return which of these steps a run executes."""
-    if run.step_keys_to_execute is not None:
-        return frozenset(run.step_keys_to_execute)
-    snapshot = run.execution_plan_snapshot_id
-    if snapshot is None:
-        return steps
-    return frozenset(instance.get_execution_plan_snapshot(snapshot).step_keys_to_execute)
+    planned = run.step_keys_to_execute
+    if planned is None:
+        snapshot = run.execution_plan_snapshot_id
+        if snapshot is None:
+            return steps
+        planned = instance.get_execution_plan_snapshot(snapshot).step_keys_to_execute
+    # A plan can't know the steps of dynamic outputs yet: `work[a]` is in it as `work[?]` (dagster 1.13).
+    return frozenset(step for step in steps if step in planned or _MAPPED.sub("[?]", step) in planned)
 
 
 class CallNumbers:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import time
 from collections.abc import Mapping
@@ -259,3 +260,25 @@ class TestRenew:
         (step.path() / "lease").write_text(text)
         assert step.renew(shown={"offsets": {}})[0] == 5
         assert (step.path() / "lease").read_text() == text
+
+    def test_one_that_is_damaged_keeps_nobody_from_reading(self, step: Step) -> None:
+        """One torn lease made all jobs of a process silent, for ever."""
+        step.submit()
+        (step.path() / "lease").write_text("torn")
+        files, told = step.satellite.follow(
+            [FileRead(f"{step.run_dir()}/job.sh")], [LeaseRenewal(step.run_dir(), 1)], total=1000
+        )
+        assert (files[0].data, told) == (b"true", [(1, "")])
+
+    def test_on_a_full_disk_jobs_are_followed_all_the_same(
+        self, here: Step, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        here.submit()
+        here.write(renewed=LONG_AGO)
+
+        def full(path: bytes, data: bytes, **how: Any) -> None:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+        monkeypatch.setattr(leases, "write_atomically", full)
+        assert here.renew(shown={"offsets": {"stdout.log": 5}}) == (1, "following")
+        assert (here.lease()["renewed"], here.lease()["shown"]) == (LONG_AGO, {})

@@ -144,6 +144,44 @@ class TestMadeBy:
         assert chain.made_by(alone, RAW) == {}
         assert chain.made_by(alone) == {}
 
+    def test_steps_of_dynamic_outputs_are_made_anew_too(self, instance: dg.DagsterInstance) -> None:
+        """What collects them took up the job that had read the old ones: a plan has no key of theirs."""
+        seen: list[Step] = []
+
+        @dg.op(out=dg.DynamicOut())
+        def numbers() -> Iterator[dg.DynamicOutput[int]]:
+            yield from (dg.DynamicOutput(number, mapping_key=f"n{number}") for number in range(2))
+
+        @dg.op
+        def work(number: int) -> int:
+            return number
+
+        @dg.op
+        def total(context: dg.OpExecutionContext, numbers: list[int]) -> None:
+            seen.append(step_of(context))
+
+        @dg.job(executor_def=dg.in_process_executor)
+        def mapped() -> None:
+            total(numbers().map(work).collect())
+
+        def run(parent: str | None = None, steps: Sequence[str] | None = None) -> dg.DagsterRun:
+            plan = create_execution_plan(mapped, step_keys_to_execute=steps)
+            made = instance.create_run_for_job(
+                mapped, execution_plan=plan, parent_run_id=parent, root_run_id=parent
+            )
+            assert execute_run(InMemoryJob(mapped), made, instance).success
+            return made
+
+        first = run()
+        assert seen[0].upstream == {"work[n0]": first.run_id, "work[n1]": first.run_id}
+        again = run(first.run_id)
+        assert seen[1].upstream == {"work[n0]": again.run_id, "work[n1]": again.run_id}
+        one = first._replace(
+            run_id="one", parent_run_id=first.run_id, step_keys_to_execute=["work[n1]", "total"]
+        )
+        found = made_by(instance, one, frozenset({"work[n0]", "work[n1]"}))
+        assert found == {"work[n0]": first.run_id, "work[n1]": "one"}
+
     def test_a_parent_that_was_deleted_ends_the_family(
         self, chain: Chain, instance: dg.DagsterInstance
     ) -> None:

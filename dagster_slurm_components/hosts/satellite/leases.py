@@ -261,14 +261,21 @@ def change_lease(
 
 
 def renew(run_dir: str, epoch: int, shown: Optional[Result]) -> List[Any]:
-    """Give a sign of life, with what a person has seen; return the epoch and state that the lease has."""
+    """Give a sign of life, with what a person has seen; return the epoch and state that the lease has.
+
+    One that can't be read or written, as on a full disk, keeps nobody from reading this job's files, or another's: what
+    is wrong is told to whoever wants to change it. Its state is empty then.
+    """
     folder = os.path.normpath(native(run_dir))
-    lease = read_lease(folder)
+    try:
+        lease = read_lease(folder)
+    except (Failure, OSError):
+        return [epoch, ""]
     if lease is None:
         return [0, ""]
     if _is_of(lease, epoch) and (shown is not None or _silent(lease) >= RENEW):
         # Whoever changes it meanwhile gives a sign of life as well.
-        with contextlib.suppress(Failure), locked(lock_of(folder), 1.0):
+        with contextlib.suppress(Failure, OSError), locked(lock_of(folder), 1.0):
             lease = read_lease(folder) or lease
             if _is_of(lease, epoch):
                 lease["renewed"] = time.time()
