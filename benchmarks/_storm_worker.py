@@ -1,6 +1,7 @@
 """Makes run workers by forking: ``python _storm_worker.py``; one JSON object a line in, one a line out.
 
-In: ``{"tag": ..., "round": number, "parent": run id or null, "all_steps": bool, "multiprocess": bool}``. Out: ``{"tag": ..., "pid": ...}``.
+In: ``{"tag": ..., "round": number, "parent": run id or null, "all_steps": bool, "multiprocess": bool}``.
+Out: ``{"tag": ..., "pid": ...}``.
 Each worker is a process of its own, in its own session, and may be killed like one that Dagster started; only the
 seconds of Python's imports are saved. ``STORM_JOB`` names the file with the job.
 """
@@ -39,7 +40,9 @@ def work(order: dict[str, Any]) -> None:
         again = None
         if order["parent"]:
             made = dg.ReexecutionOptions
-            again = made(order["parent"]) if order["all_steps"] else made.from_failure(order["parent"], instance)
+            again = (
+                made(order["parent"]) if order["all_steps"] else made.from_failure(order["parent"], instance)
+            )
         dg.execute_job(
             dg.reconstructable(storm_job.job),
             instance=instance,

@@ -23,6 +23,10 @@ _ANSWER = 120.0
 """Seconds to go on asking while the host or the scheduler does not answer."""
 _TERM_GRACE = 10.0
 _END = 90.0
+_END_OF_ANOTHER = 900.0
+"""Seconds to wait for the end of a job that is in the way: of one that was cancelled while it waited Slurm's accounting
+alone tells, which may lag, and which many processes ask within one budget."""
+_SHORT = 0.01
 _LISTEN = 0.5
 
 Follow = Callable[[float], Ended | None]
@@ -58,8 +62,14 @@ class JobEnder:
         """The leases on the host."""
         return LeaseStore(self.satellite, self.workdir)
 
-    def end(self, handle: JobHandle, epoch: int, follow: Follow) -> Ended | None:
+    def end(self, handle: JobHandle, epoch: int, follow: Follow, *, patience: float = _END) -> Ended | None:
         """Cancel a job whose lease is ours; return its end, or nothing where that stays out: it is marked then.
+
+        Args:
+            handle: The job.
+            epoch: The epoch of its lease.
+            follow: Follows it.
+            patience: Seconds to wait for its end.
 
         Raises:
             LeaseLostError: Its lease is another's.
@@ -69,7 +79,7 @@ class JobEnder:
         leases = self.leases
         if not patiently(lambda: self._marked(handle, epoch), patience=_ANSWER):
             raise LeaseLostError(f"job {handle.job_id} is followed by somebody else by now")
-        ended = self._end(handle, follow)
+        ended = self._end(handle, follow, patience)
         if ended is not None:
             word = ended.observation.state
             with contextlib.suppress(SatelliteError):  # the job is over: the sensor closes its lease
@@ -87,13 +97,13 @@ class JobEnder:
             _, ((seen, _),) = self.satellite.follow([], [LeaseRenewal(handle.run_dir, epoch)], total=0)
             return seen == epoch
 
-    def _end(self, handle: JobHandle, follow: Follow) -> Ended | None:
+    def _end(self, handle: JobHandle, follow: Follow, patience: float) -> Ended | None:
         cancel(self.satellite, self.scheduler, handle, patience=_ANSWER)
         self.watcher.hurry()
         ended = follow(_TERM_GRACE)
         if ended is None:
             cancel(self.satellite, self.scheduler, handle, patience=_ANSWER, force=True)
-            ended = follow(_END)
+            ended = follow(patience)
         return ended
 
     def end_attempt(
@@ -132,7 +142,7 @@ class JobEnder:
             self.leases.change(attempt.run_dir, lease.epoch, CANCELLED)
             return True
         tell(f"Job {handle.job_id} in {attempt.run_dir} is cancelled before another one is submitted.")
-        if self._end_unseen(handle, lease.epoch) is None:
+        if self._end_unseen(handle, lease.epoch, sleep) is None:
             raise NotEndedError(
                 f"job {handle.job_id} was cancelled before another one is submitted, and does not end",
                 where=self.satellite.host.name,
@@ -140,13 +150,14 @@ class JobEnder:
             )
         return True
 
-    def _end_unseen(self, handle: JobHandle, epoch: int) -> Ended | None:
+    def _end_unseen(self, handle: JobHandle, epoch: int, sleep: Callable[[float], None]) -> Ended | None:
         """End a job whose output nobody wants."""
         watch = self.watcher.watch(handle)
 
         def follow(seconds: float) -> Ended | None:
             deadline = time.monotonic() + seconds
             while (left := deadline - time.monotonic()) > 0:
+                sleep(_SHORT)  # an interrupt of the step ends the waiting, too
                 match watch.next(timeout=min(left, _LISTEN)):
                     case Broken(error=error):
                         raise error
@@ -155,6 +166,6 @@ class JobEnder:
             return None
 
         try:
-            return self.end(handle, epoch, follow)
+            return self.end(handle, epoch, follow, patience=_END_OF_ANOTHER)
         finally:
             watch.close()
