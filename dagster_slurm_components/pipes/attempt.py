@@ -196,6 +196,7 @@ class AttemptRun:
             if ended is None:
                 log.warning(f"Job {handle.job_id} was cancelled, but its end is not confirmed yet.")
             else:
+                self.progress.observation = ended.observation
                 log.info(f"Job {handle.job_id} was cancelled and has ended: {ended.observation.state}.")
 
     def _leave(self, handle: JobHandle, watch: Watch, follower: Follower) -> None:

@@ -8,9 +8,9 @@ is gone, and the run is still not finished when it is read again after that.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import datetime, timezone
 from enum import Enum
 
 import dagster as dg
@@ -35,6 +35,10 @@ _MOST_RUNS = 500
 _SILENCE = 180.0
 """Seconds without a sign of life after which whoever followed the job of a finished run is taken to be gone: a process
 notices within 30 s that its run is over, and needs a while to cancel."""
+_DAEMON = 60.0
+"""Seconds within which Dagster's daemon, which looks each five seconds, retries a failed run."""
+_PROMISE = 900.0
+"""Seconds after which a retry that was promised is not waited for any more."""
 _TRACE = 900.0
 """Seconds for which a job may live of which Slurm shows no trace; see ``jobs.reconcile.Patience.trace``."""
 
@@ -190,7 +194,8 @@ class Orphans:
             HostError: The host gives no answer.
         """
         attempts, now = self._leases.open()
-        runs = self._runs(attempts)
+        records = self._records(attempts)
+        runs = {run_id: record.dagster_run for run_id, record in records.items()}
         acts: dict[Act, list[Attempt]] = {act: [] for act in Act}
         for attempt in attempts:
             owner = attempt.lease.owner
@@ -204,18 +209,22 @@ class Orphans:
         for attempt in acts[Act.COLLECTED]:
             self._leases.change(attempt.run_dir, attempt.lease.epoch, COLLECTED)
         yield from self._cancel(acts[Act.CANCEL], now)
-        left = [attempt for attempt in acts[Act.TELL] if _key(attempt) not in told]
-        yield from self._tell(left, runs, now)
+        left = [
+            attempt
+            for attempt in acts[Act.TELL]
+            if _key(attempt) not in told and _age(records[_run_of(attempt)]) > _DAEMON
+        ]
+        yield from self._tell(left, records, now)
 
     @property
     def _leases(self) -> LeaseStore:
         return LeaseStore(self.place.direct, self.place.workdir)
 
-    def _runs(self, attempts: Sequence[Attempt]) -> Mapping[str, dg.DagsterRun]:
+    def _records(self, attempts: Sequence[Attempt]) -> Mapping[str, dg.RunRecord]:
         """Return the runs of the owners: one query."""
         ids = {attempt.lease.owner.run_id for attempt in attempts if attempt.lease.owner}
-        found = self.instance.get_runs(dg.RunsFilter(run_ids=sorted(ids))) if ids else []
-        return {run.run_id: run for run in found}
+        found = self.instance.get_run_records(dg.RunsFilter(run_ids=sorted(ids))) if ids else []
+        return {record.dagster_run.run_id: record for record in found}
 
     def _cancel(self, attempts: Sequence[Attempt], now: float) -> Iterator[Finding]:
         """Cancel jobs that nobody follows; each lease says so before, and its end is confirmed, now or next time."""
@@ -254,13 +263,13 @@ class Orphans:
         return seen.lost and self.place.scheduler.metered and now - attempt.lease.renewed < _TRACE
 
     def _tell(
-        self, attempts: Sequence[Attempt], runs: Mapping[str, dg.DagsterRun], now: float
+        self, attempts: Sequence[Attempt], records: Mapping[str, dg.RunRecord], now: float
     ) -> Iterator[Finding]:
         """Tell, here and in the run's own log, of jobs that failed runs left behind.
 
         Whether their work is still wanted is for a person to say, so nothing is done to them.
         """
-        handed_on = self._handed_on(attempts, runs)
+        handed_on = self._handed_on({_run_of(attempt) for attempt in attempts}, records)
         for attempt, seen in self._seen([each for each in attempts if _run_of(each) not in handed_on]):
             if seen is None or self._may_show_yet(seen, attempt, now):
                 continue
@@ -268,22 +277,25 @@ class Orphans:
                 outcome = seen.observation.state
                 self._leases.change(attempt.run_dir, attempt.lease.epoch, ENDED, outcome=outcome)
                 continue
-            run = runs[_run_of(attempt)]
+            run = records[_run_of(attempt)].dagster_run
             text = self._left(seen, run.run_id)
             report(self.instance, run, attempt.step or None, text)
             yield Finding(_key(attempt), run.run_id, text)
 
-    def _handed_on(self, attempts: Iterable[Attempt], runs: Mapping[str, dg.DagsterRun]) -> frozenset[str]:
+    def _handed_on(self, failed: Set[str], records: Mapping[str, dg.RunRecord]) -> frozenset[str]:
         """Return the failed runs whose jobs are somebody's: Dagster is about to retry them, or a retry is under way."""
-        failed = [runs[run_id] for run_id in {_run_of(attempt) for attempt in attempts}]
         if not failed:
             return frozenset()
         # By their fields: the tag of the first run is not set by `dg.execute_job` (dagster 1.13, D3).
         under_way = self.instance.get_runs(dg.RunsFilter(statuses=_NOT_OVER), limit=_MOST_RUNS)
         families = {_root(run) for run in under_way}
-        return frozenset(
-            run.run_id for run in failed if _root(run) in families or will_be_retried(self.instance, run)
-        )
+
+        def somebodys(record: dg.RunRecord) -> bool:
+            run = record.dagster_run
+            promised = _age(record) < _PROMISE and will_be_retried(self.instance, run)
+            return promised or _root(run) in families
+
+        return frozenset(run_id for run_id in failed if somebodys(records[run_id]))
 
     def _seen(self, attempts: Sequence[Attempt]) -> list[tuple[Attempt, Seen | None]]:
         seen = look_at(self.place.direct, self.place.scheduler, attempts)
@@ -300,6 +312,14 @@ class Orphans:
 
 def _run_of(attempt: Attempt) -> str:
     return attempt.lease.owner.run_id if attempt.lease.owner else ""
+
+
+def _age(record: dg.RunRecord) -> float:
+    """Return the seconds since a run last changed."""
+    changed = record.update_timestamp
+    if changed.tzinfo is None:  # Dagster's storages keep UTC
+        changed = changed.replace(tzinfo=timezone.utc)
+    return (datetime.now(timezone.utc) - changed).total_seconds()
 
 
 def _root(run: dg.DagsterRun) -> str:

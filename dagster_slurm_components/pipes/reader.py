@@ -86,6 +86,11 @@ class RunDirectoryMessageReader(dg.PipesMessageReader):
         self._handler = handler
         yield {"path": self._path}
 
+    @property
+    def expected_writer_count(self) -> int:
+        """One payload writes; Dagster's own answer is the same, and warns of being a preview (1.13)."""
+        return 1
+
     def on_opened(self, opened_payload: PipesOpenedData) -> None:
         """Do nothing: the payload's greeting needs no answer."""
 

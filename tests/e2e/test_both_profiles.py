@@ -106,6 +106,7 @@ def test_the_two_profiles_make_the_same_results_and_run_directory(
         # Whether Python keeps bytecode is the payload's environment's affair.
         files = {str(path.relative_to(folder)) for path in folder.rglob("*")}
         listings.append({name for name in files if "__pycache__" not in name})
+        assert json.loads((folder / "lease").read_text())["state"] == "collected"
         for path in [folder, *folder.rglob("*")]:
             mode = stat.S_IMODE(path.stat().st_mode)
             assert mode == (0o700 if path.is_dir() else 0o600), path
@@ -118,6 +119,7 @@ def test_the_two_profiles_make_the_same_results_and_run_directory(
         "context.json",
         "job.env",
         "ledger",
+        "lease",
         "status",
         "messages.jsonl",
         "stdout.log",

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 
 import pytest
+from watch_fixture import STARTED, World, events, handle, text
 
 from dagster_slurm_components.errors import (
     HostRefusedError,
@@ -15,8 +13,7 @@ from dagster_slurm_components.errors import (
     LoginRequiredError,
     SatelliteError,
 )
-from dagster_slurm_components.hosts.calls import FileData, FileRead, LeaseRenewal
-from dagster_slurm_components.jobs.cadence import TokenBucket, query_interval, read_interval
+from dagster_slurm_components.jobs.cadence import TokenBucket, read_interval
 from dagster_slurm_components.jobs.events import (
     MESSAGES,
     STDOUT,
@@ -25,148 +22,14 @@ from dagster_slurm_components.jobs.events import (
     Changed,
     Ended,
     Event,
-    LeaseChanged,
     Silent,
     Skipped,
     Text,
-    Watch,
 )
-from dagster_slurm_components.jobs.lease import Shown
-from dagster_slurm_components.jobs.model import JobHandle
 from dagster_slurm_components.jobs.reconcile import Patience
-from dagster_slurm_components.jobs.watch import Watcher, WatcherThread
 from dagster_slurm_components.slurm.accounting import AccountingRow
-from dagster_slurm_components.slurm.queue import QueueRow, parse_squeue
+from dagster_slurm_components.slurm.queue import parse_squeue
 from dagster_slurm_components.slurm.states import Phase
-
-
-@dataclass
-class Files:
-    """The files of a host, as a satellite reads them."""
-
-    content: dict[str, bytes] = field(default_factory=dict)
-    inodes: dict[str, int] = field(default_factory=dict)
-    error: Exception | None = None
-    calls: int = 0
-    leases: dict[str, tuple[int, str]] = field(default_factory=dict)
-    renewals: list[LeaseRenewal] = field(default_factory=list)
-
-    def append(self, path: str, data: bytes) -> None:
-        self.content[path] = self.content.get(path, b"") + data
-
-    def read(self, requests: Sequence[FileRead], *, total: int) -> list[FileData]:
-        self.calls += 1
-        if self.error:
-            raise self.error
-        return [self._one(request) for request in requests]
-
-    def follow(
-        self, requests: Sequence[FileRead], renewals: Sequence[LeaseRenewal], *, total: int
-    ) -> tuple[list[FileData], list[tuple[int, str]]]:
-        """Read, and note who gave a sign of life."""
-        files = self.read(requests, total=total)
-        self.renewals += renewals
-        told = [self.leases.get(each.run_dir, (each.epoch, "following")) for each in renewals]
-        return files, told
-
-    def _one(self, request: FileRead) -> FileData:
-        found = self.content.get(request.path)
-        if found is None:
-            return FileData(request.path, False, 0, 0, request.offset, b"")
-        data = found[request.offset : request.offset + request.limit]
-        inode = self.inodes.get(request.path, 1)
-        return FileData(request.path, True, len(found), inode, request.offset, data)
-
-
-@dataclass
-class Queue:
-    """A scheduler whose answers are set by the test."""
-
-    rows: dict[str, QueueRow] | None = None
-    books: dict[str, AccountingRow] | None = None
-    error: Exception | None = None
-    asked: int = 0
-    questions: list[tuple[str, int]] = field(default_factory=list)
-    name = "slurm"
-    metered = True
-    has_accounting = True
-    first_query = 3.0
-    patience = Patience()
-
-    def queue(self, satellite: object, handles: Sequence[JobHandle]) -> Mapping[str, QueueRow] | None:
-        self.asked += 1
-        self.questions.append(("queue", len(handles)))
-        if self.error:
-            raise self.error
-        return self.rows
-
-    def accounting(
-        self, satellite: object, handles: Sequence[JobHandle]
-    ) -> Mapping[str, AccountingRow] | None:
-        self.asked += 1
-        self.questions.append(("accounting", len(handles)))
-        asked = {handle.job_id for handle in handles}
-        return None if self.books is None else {key: row for key, row in self.books.items() if key in asked}
-
-    def query_interval(self, asked: int, *, waiting: bool) -> float:
-        return query_interval(asked, waiting=waiting)
-
-
-@dataclass
-class World:
-    """A watcher with everything it looks at."""
-
-    files: Files
-    queue: Queue
-    now: float
-    watcher: Watcher
-
-    def step(self, seconds: float = 0.2) -> None:
-        """Let time pass and the watcher look; its questions are answered before this returns."""
-        self.now += seconds
-        self.watcher.step()
-        deadline = time.monotonic() + 10
-        questions = self.watcher._questions
-        while not self.watcher.idle and (questions._queue or questions._accounting):
-            self.watcher.step()
-            assert time.monotonic() < deadline
-
-    def run(self, seconds: float, every: float = 0.2) -> None:
-        for _ in range(round(seconds / every)):
-            self.step(every)
-
-
-@pytest.fixture
-def world() -> World:
-    files, queue = Files(), Queue(rows=None)
-    made = World(files, queue, 1000.0, None)  # type: ignore[arg-type]
-    made.watcher = Watcher(
-        files,  # type: ignore[arg-type]
-        queue,  # type: ignore[arg-type]
-        budget=TokenBucket(2, 10),
-        operations_per_second=1000,
-        patience=Patience(),
-        clock=lambda: made.now,
-    )
-    return made
-
-
-def handle(number: int = 1) -> JobHandle:
-    return JobHandle(str(number), f"/runs/{number}", f"token{number}")
-
-
-def events(watch: Watch) -> list[Event]:
-    found = []
-    while (event := watch.next(timeout=0.001)) is not None:
-        found.append(event)
-    return found
-
-
-def text(found: Sequence[Event], name: str) -> bytes:
-    return b"".join(event.data for event in found if isinstance(event, Text) and event.name == name)
-
-
-STARTED = b"restart=0\nstarted=1\nhost=n1\n"
 
 
 def test_a_whole_life_from_files_alone(world: World) -> None:
@@ -453,89 +316,6 @@ def test_f36_a_clock_that_is_an_hour_off_changes_nothing(world: World, skew: flo
     assert (ended.evidence.status.ended or 0) - (ended.evidence.status.started or 0) == pytest.approx(30)
 
 
-class TestLease:
-    """Who follows a job gives signs of life as it reads, and hears when it has no say any more."""
-
-    @pytest.fixture
-    def watch(self, world: World) -> Watch:
-        world.files.append("/runs/1/status", STARTED)
-        return world.watcher.watch(handle(), epoch=3)
-
-    def test_it_is_renewed_at_its_pace_in_the_calls_that_read(self, world: World, watch: Watch) -> None:
-        world.run(20)
-        assert 8 <= len(world.files.renewals) <= 10, "each two seconds"
-        assert set(world.files.renewals) == {LeaseRenewal("/runs/1", 3)}
-        assert world.files.calls <= 100, "no call of its own"
-        assert not any(isinstance(event, LeaseChanged) for event in events(watch))
-
-    def test_one_that_is_only_watched_is_not_renewed(self, world: World) -> None:
-        world.files.append("/runs/1/status", STARTED)
-        world.watcher.watch(handle())
-        world.run(20)
-        assert world.files.renewals == []
-
-    def test_of_many_jobs_all_that_are_due_are_renewed_in_one_call(self, world: World) -> None:
-        for number in range(100):
-            world.files.append(f"/runs/{number}/status", STARTED)
-            world.watcher.watch(handle(number), epoch=number + 1)
-        before = world.files.calls
-        world.step(5)
-        assert world.files.renewals == [LeaseRenewal(f"/runs/{number}", number + 1) for number in range(100)]
-        assert world.files.calls == before + 1
-
-    def test_what_a_person_has_seen_is_written_once(self, world: World, watch: Watch) -> None:
-        seen = Shown({STDOUT: 5}, {STDOUT: 1})
-        watch.shown = seen
-        world.run(10)
-        shown = [each.shown for each in world.files.renewals]
-        assert shown[0] == seen.written()
-        assert shown[1:] == [None] * (len(shown) - 1)
-        watch.shown = Shown({STDOUT: 9}, {STDOUT: 1})
-        world.run(4)
-        assert world.files.renewals[len(shown)].shown == {
-            "offsets": {STDOUT: 9},
-            "inodes": {STDOUT: 1},
-        }
-
-    def test_what_could_not_be_written_is_written_when_the_host_is_back(
-        self, world: World, watch: Watch
-    ) -> None:
-        watch.shown = Shown({STDOUT: 5}, {})
-        world.files.error = HostUnreachableError("connection reset", where="login")
-        world.run(60, every=5)
-        assert world.files.renewals == []
-        world.files.error = None
-        world.run(60, every=5)
-        assert world.files.renewals[0].shown == {"offsets": {STDOUT: 5}, "inodes": {}}
-
-    @pytest.mark.parametrize(
-        ("lease", "told"),
-        [
-            ((4, "following"), LeaseChanged(4, "following")),
-            ((3, "cancel wanted"), LeaseChanged(3, "cancel wanted")),
-            ((4, "cancel wanted"), LeaseChanged(4, "cancel wanted")),
-            ((0, ""), LeaseChanged(0, "")),
-        ],
-        ids=["taken over", "to be cancelled", "both", "gone"],
-    )
-    def test_a_change_by_somebody_else_is_told(
-        self, world: World, watch: Watch, lease: tuple[int, str], told: LeaseChanged
-    ) -> None:
-        world.run(5)
-        assert not any(isinstance(event, LeaseChanged) for event in events(watch))
-        world.files.leases["/runs/1"] = lease
-        world.run(2.2)
-        assert [event for event in events(watch) if isinstance(event, LeaseChanged)] == [told]
-        assert not watch.closed, "who follows it decides"
-
-    def test_a_state_is_told_once(self, world: World, watch: Watch) -> None:
-        world.files.leases["/runs/1"] = (3, "cancel wanted")
-        world.run(20)
-        assert [event for event in events(watch) if isinstance(event, LeaseChanged)] == [
-            LeaseChanged(3, "cancel wanted")
-        ]
-
-
 def test_inodes_given_at_the_start_tell_another_file_from_the_one_that_was_seen(world: World) -> None:
     """A job that was requeued while nobody followed it began its messages anew."""
     world.files.append("/runs/1/status", STARTED)
@@ -550,80 +330,3 @@ def test_inodes_given_at_the_start_tell_another_file_from_the_one_that_was_seen(
         (b"new\n, and long enough", False),
     ]
     assert text(events(same), MESSAGES) == b", and long enough"
-
-
-def broken(error: Exception) -> Callable[..., object]:
-    def fail(*args: object, **more: object) -> object:
-        raise error
-
-    return fail
-
-
-class TestThread:
-    """D9: one unexpected exception left every step of the process waiting for ever."""
-
-    @pytest.fixture
-    def thread(self, world: World, monkeypatch: pytest.MonkeyPatch) -> Iterator[WatcherThread]:
-        monkeypatch.setattr("dagster_slurm_components.jobs.watch._IDLE", 0.05)
-        world.watcher._clock = time.monotonic
-        made = WatcherThread(world.watcher)
-        yield made
-        made.hurry()
-        if made._thread is not None:
-            made._thread.join(10)
-        assert made._thread is None, "it ends when its jobs have"
-
-    def until(self, watch: Watch, kind: type[Event]) -> Event:
-        deadline = time.monotonic() + 20
-        while time.monotonic() < deadline:
-            event = watch.next(timeout=1)
-            if isinstance(event, kind):
-                return event
-        raise AssertionError(f"no {kind.__name__}")
-
-    def test_any_exception_is_told_to_all_who_wait_and_the_next_job_is_watched(
-        self, world: World, thread: WatcherThread, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        wrong = ValueError("a status file that nobody expected")
-        for number in (1, 2):
-            world.files.append(f"/runs/{number}/status", STARTED)
-        with monkeypatch.context() as patch:
-            patch.setattr("dagster_slurm_components.jobs.watch.parse_status", broken(wrong))
-            watches = [thread.watch(handle(1)), thread.watch(handle(2))]
-            for watch in watches:
-                told = self.until(watch, Broken)
-                assert isinstance(told, Broken)
-                assert told.error is wrong
-                assert watch.closed
-        world.files.append("/runs/3/status", STARTED + b"exit=0\n")
-        ended = self.until(thread.watch(handle(3)), Ended)
-        assert isinstance(ended, Ended)
-        assert ended.observation.state == "COMPLETED"
-
-    def test_the_next_job_is_watched_after_the_thread_has_ended_too(
-        self, world: World, thread: WatcherThread
-    ) -> None:
-        for number in (1, 2):
-            world.files.append(f"/runs/{number}/status", STARTED + b"exit=0\n")
-            self.until(thread.watch(handle(number)), Ended)
-            running = thread._thread
-            if running is not None:
-                running.join(10)
-            assert thread._thread is None
-
-    def test_a_fault_that_stays_is_told_to_each_job(self, world: World, thread: WatcherThread) -> None:
-        world.files.error = RuntimeError("a bug")
-        for number in (1, 2, 3):
-            told = self.until(thread.watch(handle(number)), Broken)
-            assert isinstance(told, Broken)
-            assert str(told.error) == "a bug"
-        assert sum(each.name == "dagster-slurm-watcher" for each in threading.enumerate()) <= 1
-
-    def test_the_host_s_no_is_told_to_each_job(self, world: World, thread: WatcherThread) -> None:
-        world.files.error = HostRefusedError("the host key has changed", where="login")
-        watches = [thread.watch(handle(number)) for number in (1, 2)]
-        for watch in watches:
-            assert isinstance(self.until(watch, Broken), Broken)
-        world.files.error = None
-        world.files.append("/runs/3/status", STARTED + b"exit=0\n")
-        self.until(thread.watch(handle(3)), Ended)

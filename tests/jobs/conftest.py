@@ -1,0 +1,1 @@
+from watch_fixture import world  # noqa: F401

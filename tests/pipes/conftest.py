@@ -1,0 +1,1 @@
+from runs_fixture import dead, memory_instance  # noqa: F401
