@@ -1,99 +1,66 @@
-"""``dg-slurm attach``: a run whose process died is retried, and takes up its jobs."""
+"""``dg-slurm attach``: a run whose process died goes on, and takes up its jobs."""
 
 from __future__ import annotations
 
 import json
-import urllib.error
-import urllib.request
-from typing import TYPE_CHECKING, Any
+import sys
+from typing import TYPE_CHECKING
 
 import click
 
 from dagster_slurm_components.cli.terminal import errors_told
+from dagster_slurm_components.cli.webserver import reexecute
 from dagster_slurm_components.errors import DagsterSlurmError
 
 if TYPE_CHECKING:
     import dagster as dg
 
-_ANSWER = 300.0
-"""Seconds: the webserver answers when the run's process has started, which takes a minute where many start at once."""
-_MUTATION = """
-mutation ($parent: String!) {
-  launchRunReexecution(reexecutionParams: {parentRunId: $parent, strategy: FROM_FAILURE}) {
-    __typename
-    ... on LaunchRunSuccess { run { runId } }
-    ... on PythonError { message }
-  }
-}
-"""
-
 
 @click.command()
 @click.argument("run")
 @click.option(
-    "--url", default="http://127.0.0.1:3000", show_default=True, help="Where Dagster's webserver is."
+    "--url", metavar="URL", help="Have Dagster's webserver there launch the retry, and don't wait for it."
 )
-@click.option("--json", "as_json", is_flag=True, help="Print JSON and nothing else.")
-def attach(run: str, url: str, as_json: bool) -> None:
-    """Retry RUN from where it stopped: it takes up the jobs that still run or have ended meanwhile.
+@click.option("--json", "as_json", is_flag=True, help="Print JSON and nothing else on stdout.")
+def attach(run: str, url: str | None, as_json: bool) -> None:
+    """Go on with RUN where it stopped: its jobs that still run or have ended meanwhile are taken up.
 
-    Needs DAGSTER_HOME and a running `dg dev` or webserver. A run that somebody still follows is left alone.
+    RUN is a run's id or the first characters of it, at least 4. The retry runs in this terminal, needs nothing but
+    DAGSTER_HOME, and ends with status 0 if it succeeds. A run that somebody still follows is left alone.
+
+    With --url a webserver launches the retry. That works for runs that Dagster's UI, daemon or API launched, not for
+    those of `dg launch`.
     """
-    import dagster as dg  # noqa: PLC0415 -- a second; `dg-slurm --help` must not wait for it
+    from dagster_slurm_components.pipes.reexecute import opened_instance, reexecute_here  # noqa: PLC0415 -- a second
+    from dagster_slurm_components.pipes.retries import call_off_retry  # noqa: PLC0415
+    from dagster_slurm_components.pipes.runs import find_run, run_to_take_up  # noqa: PLC0415
 
-    with errors_told():
-        with dg.DagsterInstance.get() as instance:
-            end_if_dead(instance, run)
-        retry = reexecute(run, url.rstrip("/"))
+    with errors_told(), opened_instance() as instance:
+        parent = run_to_take_up(instance, find_run(instance, run))
+        if url is not None:
+            _refuse_without_origin(parent)
+            retry, success = reexecute(parent.run_id, url), None
+            call_off_retry(instance, parent)
+            text = f"run {retry} goes on for run {parent.run_id}"
+        else:
+            made = reexecute_here(instance, parent, tell=lambda said: click.echo(said, err=True))
+            retry, success = made.run_id, made.is_success
+            text = f"run {retry} went on for run {parent.run_id} and is {made.status.value}"
     click.echo(
-        json.dumps({"run_id": retry, "retry_of": run}) if as_json else f"run {retry} goes on for run {run}"
+        json.dumps({"run_id": retry, "retry_of": parent.run_id, "success": success}) if as_json else text
     )
+    sys.exit(1 if success is False else 0)
 
 
-def end_if_dead(instance: dg.DagsterInstance, run_id: str) -> None:
-    """Make sure that a run is over.
-
-    Raises:
-        DagsterSlurmError: It is not, it succeeded, or there is none.
-    """
-    from dagster_slurm_components.pipes.orphans import end_if_dead as heal_if_dead  # noqa: PLC0415
-
-    run = instance.get_run_by_id(run_id)
-    if run is None:
-        raise DagsterSlurmError(
-            f"there is no run {run_id!r}", hint="Is DAGSTER_HOME set to Dagster's folder?"
-        )
-    if run.is_success:
-        raise DagsterSlurmError(f"run {run_id} has succeeded: there is nothing to take up")
-    if run.is_finished or heal_if_dead(instance, run) is not None:
-        return
-    run = instance.get_run_by_id(run_id)  # somebody else may have found it dead meanwhile
-    if run is None or not run.is_finished:
-        state = run.status.value if run else "gone"
-        raise DagsterSlurmError(
-            f"run {run_id} is {state}, and its process is not known to be dead",
-            hint="Terminate it in Dagster first; `dg-slurm jobs list` shows its jobs.",
-        )
-
-
-def reexecute(run_id: str, url: str) -> str:
-    """Have a webserver retry a run from where it failed; return the new run.
+def _refuse_without_origin(run: dg.DagsterRun) -> None:
+    """Refuse what the webserver answers with HTTP 500 and "CheckError: Expected non-None value: None" (1.13).
 
     Raises:
-        DagsterSlurmError: It gives no answer, or refuses.
+        DagsterSlurmError: The run was made in a terminal.
     """
-    body = json.dumps({"query": _MUTATION, "variables": {"parent": run_id}}).encode()
-    request = urllib.request.Request(f"{url}/graphql", body, {"Content-Type": "application/json"})  # noqa: S310
-    try:
-        with urllib.request.urlopen(request, timeout=_ANSWER) as answer:  # noqa: S310 -- the user's own webserver
-            said: dict[str, Any] = json.load(answer)
-    except (urllib.error.URLError, TimeoutError, ValueError) as error:
+    if run.remote_job_origin is None:
         raise DagsterSlurmError(
-            f"Dagster's webserver gives no answer: {error}",
-            where=url,
-            hint="Start `dg dev`, or name the webserver with --url.",
-        ) from error
-    result = (said.get("data") or {}).get("launchRunReexecution") or {}
-    if result.get("__typename") != "LaunchRunSuccess":
-        raise DagsterSlurmError(f"the retry was refused: {result.get('message') or said}", where=url)
-    return str(result["run"]["runId"])
+            f"Dagster's webserver can't re-execute run {run.run_id}: it was made in a terminal, by `dg launch` or "
+            "`dg-slurm attach`, and so is of none of its code locations",
+            hint=f"Without a webserver, in this terminal: dg-slurm attach {run.run_id}",
+        )

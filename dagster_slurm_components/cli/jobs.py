@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -156,9 +156,9 @@ def _find(place: Target, name: str) -> tuple[RunDirectory, Seen | None]:
     """Return the newest job that a person means.
 
     Raises:
-        DagsterSlurmError: There is none.
+        DagsterSlurmError: There is none, or there are several.
     """
-    folders = [each for each in run_directories(place.satellite, place.workdir) if each.named(name)]
+    folders = _meant(run_directories(place.satellite, place.workdir), name)
     if not folders:
         raise DagsterSlurmError(
             f"no job {name!r} below {place.workdir}",
@@ -169,6 +169,20 @@ def _find(place: Target, name: str) -> tuple[RunDirectory, Seen | None]:
         steps = ", ".join(f"{folder.step} (job {folder.ledger.job_id})" for folder in folders)
         raise DagsterSlurmError(f"{name!r} has several jobs: {steps}", hint="Name one by its job's id.")
     return observed(place.satellite, place.scheduler, folders[-1:])[0]
+
+
+def _meant(known: Sequence[RunDirectory], name: str) -> list[RunDirectory]:
+    """Return the run directories of a job, or of one run and those that re-execute it."""
+    jobs_named = [each for each in known if each.is_job(name)]
+    if jobs_named:
+        return jobs_named
+    found = [each for each in known if each.runs_named(name)]
+    if len({each.run_id for each in found}) > 1:
+        runs = sorted(frozenset().union(*(each.runs_named(name) for each in found)))
+        raise DagsterSlurmError(
+            f"{name!r} names {len(runs)} runs: {', '.join(runs)}", hint="Write more of the id."
+        )
+    return found
 
 
 def _print_from(place: Target, path: str, offset: int) -> int:

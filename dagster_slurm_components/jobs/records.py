@@ -70,13 +70,15 @@ class RunDirectory:
         """Whether Dagster has stored its results."""
         return self.lease.state == COLLECTED
 
-    def named(self, name: str) -> bool:
-        """Whether a person may mean this one: by the job's id, the run's id or its beginning, or the folder."""
-        if name in (self.ledger.job_id, self.path):
-            return True
+    def is_job(self, name: str) -> bool:
+        """Whether a person means this one, by the job's id or by the folder."""
+        return name in (self.ledger.job_id, self.path)
+
+    def runs_named(self, name: str) -> frozenset[str]:
+        """Return which of its runs a person may mean, by a run's id or the beginning of that."""
         # A run that re-executes another goes on in the folder of the first.
-        runs = (self.run_id, self.lease.owner.run_id if self.lease.owner else "")
-        return len(name) >= _SHORTEST and any(run_id.startswith(name) for run_id in runs)
+        runs = {self.run_id, self.lease.owner.run_id if self.lease.owner else self.run_id}
+        return frozenset(run_id for run_id in runs if len(name) >= _SHORTEST and run_id.startswith(name))
 
 
 def run_directories(satellite: Satellite, workdir: str) -> list[RunDirectory]:

@@ -18,6 +18,7 @@ from dagster_slurm_components.jobs.lease_store import LeaseStore
 from dagster_slurm_components.jobs.model import JobHandle, JobSpec
 from dagster_slurm_components.jobs.reconcile import Observation
 from dagster_slurm_components.jobs.submit import submit
+from dagster_slurm_components.pipes.advice import keeps_runs, left_job
 from dagster_slurm_components.pipes.claim import Claim
 from dagster_slurm_components.pipes.dashboard import DashboardNotice
 from dagster_slurm_components.pipes.follow import Follower
@@ -208,7 +209,9 @@ class AttemptRun:
             self.step.context.log.info(
                 f"What was shown of job {handle.job_id} could not be written down: {error}"
             )
-        self.step.context.log.info(f"This step ends; job {handle.job_id} goes on.")
+        kept = self.step.run is not None and keeps_runs(self.step.instance)
+        profile = self.resolved.profile.name
+        self.step.context.log.info(left_job(handle.job_id, self.step.run_id, profile, kept=kept))
 
     def close(self, outcome: str, shown: Shown) -> float:
         """Write down how the job ended, before anything of it is handed on; return when.

@@ -111,5 +111,5 @@ def test_a_person_names_it_by_the_job_or_by_any_of_its_runs(
     make(tmp_path, JobIdentity("run-1", "train"))
     (found,) = run_directories(local, str(tmp_path))
     assert isinstance(found, RunDirectory)
-    assert found.named(name) == meant
-    assert found.named(found.path)
+    assert (found.is_job(name) or bool(found.runs_named(name))) == meant
+    assert found.is_job(found.path)

@@ -20,7 +20,8 @@ import dagster as dg
 from dagster_slurm_components.pipes.launches import Launch, RunHistory, history
 from project_fixture import BIN, Project
 
-from dagster_slurm_components.cli.attach import end_if_dead, reexecute
+from dagster_slurm_components.cli.webserver import reexecute
+from dagster_slurm_components.pipes.runs import find_run, run_to_take_up
 
 Found = TypeVar("Found")
 
@@ -171,9 +172,9 @@ class Dev:
             return list(pool.map(lambda a, c, t: self.launch(*a, config=c, tags=t), runs, configs, tags))
 
     def attach(self, run_id: str) -> str:
-        """Retry a run as `dg-slurm attach` does; return the retry."""
+        """Retry a run as `dg-slurm attach --url` does; return the retry."""
         with self.instance() as instance:
-            end_if_dead(instance, run_id)
+            run_to_take_up(instance, find_run(instance, run_id))
         return reexecute(run_id, self.url)
 
     def dg_slurm(self, *args: str) -> subprocess.CompletedProcess[str]:

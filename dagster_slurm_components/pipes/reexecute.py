@@ -1,0 +1,172 @@
+"""Re-executes a run from its failure in this process, as `dg launch` made it: no webserver, no daemon.
+
+A job is taken up only if the content is the same, so all that counts for that is made as it was: the folder, its
+`.env`, and the profile.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+import dagster as dg
+
+from dagster_slurm_components.errors import DagsterSlurmError
+from dagster_slurm_components.pipes.advice import FORGOTTEN
+from dagster_slurm_components.pipes.records import PROFILE
+from dagster_slurm_components.pipes.retries import call_off_retry
+from dagster_slurm_components.spec.profiles import PROFILE_VARIABLE
+
+try:
+    # How `dg launch` opens its instance, with the variables of `.env`, and how each of Dagster's processes finds a
+    # run's code again. The public `dg.reconstructable` knows only functions that return one job (1.13).
+    from dagster._cli.utils import get_instance_for_cli
+    from dagster._utils.hosted_user_process import recon_job_from_origin
+except ImportError as error:
+    raise DagsterSlurmError(
+        f"dagster {dg.__version__} finds the code of a run in another way than 1.13 did",
+        hint='Install a version that this one was made for: pip install "dagster>=1.13,<2".',
+    ) from error
+
+_BACKFILL = "dagster/backfill"
+_OF_BACKFILLS = {_BACKFILL, "dagster/parent_backfill_id", "dagster/root_backfill_id"}
+_OF_ONE_RUN = {
+    "dagster/run_metrics",
+    "dagster/failure_reason",
+    "dagster/retry_number",
+    "dagster/will_retry",
+    "dagster/auto_retry_run_id",
+}
+"""What Dagster, too, leaves out of the tags of a retry (1.13)."""
+_OURS, _HIDDEN = "slurm/", ".dagster/"
+
+
+@contextmanager
+def opened_instance(like: dg.DagsterInstance | None = None) -> Iterator[dg.DagsterInstance]:
+    """Open Dagster's instance as `dg launch` does, with the variables of the `.env` of this folder.
+
+    Args:
+        like: An instance that is open already: the same is opened then, whatever DAGSTER_HOME says here.
+
+    Raises:
+        DagsterSlurmError: DAGSTER_HOME is not set, or is no folder.
+    """
+    with ExitStack() as stack:
+        try:
+            ref = like.get_ref() if like is not None else None
+            instance = stack.enter_context(get_instance_for_cli(ref))
+        except dg.DagsterError as error:
+            said = str(error).strip() or "The environment variable DAGSTER_HOME is not set."
+            raise DagsterSlurmError(
+                f"Dagster's records can't be opened. {said.splitlines()[0]}",
+                hint=f"Set DAGSTER_HOME to the folder with which the run was launched. {FORGOTTEN}",
+            ) from error
+        yield instance
+
+
+def reexecute_here(
+    instance: dg.DagsterInstance, run: dg.DagsterRun, *, tell: Callable[[str], None]
+) -> dg.DagsterRun:
+    """Re-execute a run from its failure, and wait for its end; return the new run.
+
+    Its log goes to the terminal, as that of `dg launch` does. A run that fails is no error here.
+
+    Args:
+        instance: Dagster's instance.
+        run: A run that failed or was cancelled.
+        tell: Called with a sentence about what is done.
+
+    Raises:
+        DagsterSlurmError: The run's code can't be found or loaded.
+    """
+    origin = run.job_code_origin
+    if origin is None:
+        raise DagsterSlurmError(
+            f"run {run.run_id} does not say where its code is: it was started inside a Python program or a test",
+            hint="Only `dg launch`, the webserver and the daemon make runs that others can re-execute.",
+        )
+    with _as_it_was(instance, run, tell) as same:
+        try:
+            job = recon_job_from_origin(origin)
+            # Without its selection the job is planned as a whole, and asks for the config of assets that it won't run.
+            if run.asset_selection or run.asset_check_selection:
+                job = job.get_subset(
+                    asset_selection=run.asset_selection, asset_check_selection=run.asset_check_selection
+                )
+            elif run.resolved_op_selection:
+                job = job.get_subset(op_selection=run.resolved_op_selection)
+            job.get_definition()  # before anything is changed
+            call_off_retry(same, run)
+            options = dg.ReexecutionOptions.from_failure(run.run_id, same)
+            done = dg.execute_job(job, same, reexecution_options=options, tags=tags_of_retry(same, run))
+        except (ImportError, dg.DagsterError) as error:
+            raise _refused(run, error, origin.executable_path) from error
+        made = same.get_run_by_id(done.run_id)
+    if made is None:
+        raise DagsterSlurmError(f"run {done.run_id} was removed from Dagster meanwhile")
+    return made
+
+
+@contextmanager
+def _as_it_was(
+    instance: dg.DagsterInstance, run: dg.DagsterRun, tell: Callable[[str], None]
+) -> Iterator[dg.DagsterInstance]:
+    """Go where a run was launched, with the `.env` of that folder and in its profile."""
+    here, profile = Path.cwd(), os.environ.get(PROFILE_VARIABLE)
+    folder = _folder(run) or here
+    try:
+        os.chdir(folder)
+        with opened_instance(instance) as same:
+            chosen = run.tags.get(PROFILE)
+            if chosen is not None:
+                os.environ[PROFILE_VARIABLE] = chosen
+            where = f"in {folder}" + (f", profile {chosen}" if chosen else "")
+            tell(f"run {run.run_id} is re-executed from its failure {where}")
+            yield same
+    finally:
+        os.chdir(here)
+        os.environ.pop(PROFILE_VARIABLE, None)
+        if profile is not None:
+            os.environ[PROFILE_VARIABLE] = profile
+
+
+def _folder(run: dg.DagsterRun) -> Path | None:
+    """Return the folder in which a run was launched, if it is known and still there."""
+    origin = run.job_code_origin
+    pointer = origin.repository_origin.code_pointer if origin is not None else None
+    folder = getattr(pointer, "working_directory", None)  # not all of Dagster's pointers have one (1.13)
+    return Path(folder) if folder and Path(folder).is_dir() else None
+
+
+def tags_of_retry(instance: dg.DagsterInstance, run: dg.DagsterRun) -> dict[str, str]:
+    """Return the tags with which Dagster's daemon would retry a run, its partition among them.
+
+    ``dg.execute_job`` takes over none of them by itself, not even those that say whose retry it is (dagster 1.13).
+    """
+    backfill_id = run.tags.get(_BACKFILL)
+    backfill = instance.get_backfill(backfill_id) if backfill_id is not None else None
+    left_out = _OF_ONE_RUN
+    if backfill is None or backfill.status.value != "REQUESTED":
+        left_out = left_out | _OF_BACKFILLS
+    kept = {
+        key: value
+        for key, value in run.tags.items()
+        if key not in left_out and not key.startswith((_OURS, _HIDDEN))
+    }
+    return {
+        **kept,
+        "dagster/parent_run_id": run.run_id,
+        "dagster/root_run_id": run.root_run_id or run.run_id,
+        "dagster/is_resume_retry": "true",
+    }
+
+
+def _refused(run: dg.DagsterRun, error: Exception, executable: str) -> DagsterSlurmError:
+    hint = "Its definitions must load here as they did when it was launched: `dg check defs` tells."
+    if executable != sys.executable:
+        hint += f" It ran in {executable}; this is {sys.executable}."
+    said = str(error).strip().splitlines() or [type(error).__name__]
+    return DagsterSlurmError(f"run {run.run_id} ({run.job_name}) can't be re-executed: {said[0]}", hint=hint)
