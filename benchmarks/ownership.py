@@ -1,9 +1,9 @@
 """A seeded storm: runs are struck, terminated, re-executed and edited, and the host is cut off, in random order.
 
-Each round has runs of its own, up to four, that re-execute one another on the real Slurm, over ssh; several rounds go on
-side by side. After each: no two jobs of a step ran at the same time, no job lives that no unfinished run owns (or that a
-person was told of), no result was collected twice or came from another payload, and no run is CANCELED or SUCCESS while
-its job lives.
+Each round has runs of its own, up to four, that re-execute one another on the real Slurm, over ssh; several rounds go
+on side by side. After each: no two jobs of a step ran at the same time, no job lives that no unfinished run owns (or
+that a person was told of), no result was collected twice or came from another payload, and no run is CANCELED or
+SUCCESS while its job lives.
 
 Run workers are forked from a process that has imported Dagster, and are ended as Dagster ends them: a run is terminated
 by what its default launcher does, the status CANCELING and an interrupt for the worker. ``ROUNDS`` (300), ``SEED`` (1),
@@ -57,9 +57,9 @@ from dagster_slurm_components.jobs.ledger import parse_ledger
 PATIENCE = 240.0
 PAYLOAD = """\
 # version {version}
+metadata='{{"version": {{"raw_value": "{version}", "type": "text"}}}}'
 printf '{{"__dagster_pipes_version": "0.1", "method": "report_asset_materialization", "params": %s}}\\n' \\
-  '{{"asset_key": "work_{number}", "data_version": null, "metadata": {{"version": {{"raw_value": "{version}", "type": "text"}}}}}}' \\
-  >>"$DAGSTER_SLURM_MESSAGES"
+  '{{"asset_key": "work_{number}", "data_version": null, "metadata": '"$metadata"'}}' >>"$DAGSTER_SLURM_MESSAGES"
 echo begun
 until [ -e {gate} ]; do sleep 0.2; done
 """
@@ -110,6 +110,7 @@ class Workers:
             return int(json.loads(self._process.stdout.readline())["pid"])
 
     def close(self) -> None:
+        """End what makes them; workers that live go on."""
         assert self._process.stdin is not None
         self._process.stdin.close()
         self._process.wait(30)
@@ -151,17 +152,20 @@ class Storm:
         self.counts["cuts"] += 1
 
     def payload(self, number: int) -> Path:
-        return self.project.defs / f"work_{number}.sh"
+        """The payload of a round."""
+        return Path(self.project.defs, f"work_{number}.sh")
 
     def gate(self, number: int) -> Path:
         """The payload of a round waits until this is there."""
-        return self.project.root / "gates" / str(number)
+        return Path(self.project.root, "gates", str(number))
 
     def write(self, number: int, version: str) -> None:
+        """Edit the payload of a round."""
         text = PAYLOAD.format(number=number, version=version, gate=self.gate(number))
         self.payload(number).write_text(text)
 
     def runs(self, tag: str) -> list[dg.DagsterRun]:
+        """Return the runs of a try: one, once it has begun."""
         return list(self.instance.get_runs(dg.RunsFilter(tags={"storm": tag})))
 
     def attempts(self, number: int) -> list[Attempt]:
@@ -180,7 +184,8 @@ class Storm:
 
     @property
     def workdir(self) -> Path:
-        return self.project.root / "cluster work"
+        """The profile's working folder."""
+        return Path(self.project.root, "cluster work")
 
 
 def eventually(attempt: Callable[[], object], what: str, seconds: float = PATIENCE) -> None:

@@ -38,7 +38,7 @@ _STORED = {
     dg.DagsterEventType.ASSET_CHECK_EVALUATION,
     dg.DagsterEventType.STEP_OUTPUT,
 }
-_NEWEST = 100
+_PAGE = 100
 _SLACK = 1.0
 """Seconds by which the clocks of two of Dagster's machines may differ."""
 
@@ -193,12 +193,19 @@ def results_stored(instance: dg.DagsterInstance, run_id: str, step: str, since: 
         step: The step's key.
         since: Seconds since the epoch.
     """
-    # The newest first: what is asked for was stored a moment ago, or is the last thing that its run did.
-    records = instance.get_records_for_run(run_id, of_type=_STORED, limit=_NEWEST, ascending=False).records
-    for record in records:
-        event = record.event_log_entry.dagster_event
-        if record.timestamp < since - _SLACK:
+    # The newest first: mostly what is asked for was stored a moment ago, or is the last thing that its run did. Other
+    # steps of a large run may have stored hundreds of events since.
+    cursor = None
+    while True:
+        found = instance.get_records_for_run(
+            run_id, of_type=_STORED, limit=_PAGE, ascending=False, cursor=cursor
+        )
+        for record in found.records:
+            event = record.event_log_entry.dagster_event
+            if record.timestamp < since - _SLACK:
+                return False
+            if event is not None and event.step_key == step:
+                return True
+        if not found.has_more:
             return False
-        if event is not None and event.step_key == step:
-            return True
-    return False
+        cursor = found.cursor
