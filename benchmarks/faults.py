@@ -27,7 +27,7 @@ from dagster_slurm_components.environments.base import Activation
 from dagster_slurm_components.errors import HostUnreachableError
 from dagster_slurm_components.hosts import satellite
 from dagster_slurm_components.hosts.base import Reply
-from dagster_slurm_components.hosts.calls import SubmitRequest
+from dagster_slurm_components.hosts.calls import LeaseRequest, SubmitRequest
 from dagster_slurm_components.hosts.client import Satellite
 from dagster_slurm_components.hosts.local import InProcessHost
 from dagster_slurm_components.hosts.parked import ParkedHost, Parking
@@ -91,9 +91,11 @@ class FaultySlurm(SlurmScheduler):
         super().__init__(f"{folder}/queue")
         self._programs, self._folder, self._fault, self._deaf = programs, folder, fault, deaf
 
-    def request(self, spec: JobSpec, run_dir: str, workdir: str) -> SubmitRequest:
+    def request(
+        self, spec: JobSpec, run_dir: str, workdir: str, claim: LeaseRequest | None = None
+    ) -> SubmitRequest:
         """Ask for the programs of the test; a job is visible within a second."""
-        request = super().request(spec, run_dir, workdir)
+        request = super().request(spec, run_dir, workdir, claim)
         asked = (str(self._folder), request.token)
         return replace(
             request,
@@ -117,7 +119,9 @@ def submit(number: int, folder: Path, slurm: SlurmScheduler, losses: list[str]) 
         time.sleep(min(seconds, 0.1))
 
     host = ParkedHost(FaultyHost(losses), Parking(math.inf, tell=lambda text: None, sleep=sleep))
-    return submission.submit(Satellite(host), slurm, spec(number), str(folder), sleep=sleep)
+    owner = {"run_id": f"run{number}", "node": "bench", "pid_namespace": "", "pid": 1, "start": "1"}
+    claim = LeaseRequest(digest="d", content="c", owner=owner, note={})
+    return submission.submit(Satellite(host), slurm, spec(number), str(folder), claim=claim, sleep=sleep)
 
 
 def second_process(work: Any) -> None:

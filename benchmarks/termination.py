@@ -14,12 +14,13 @@ from pathlib import Path
 
 from _lab import Lab, lab
 
-from dagster_slurm_components.jobs.look import LEDGER, parse_ledger
+from dagster_slurm_components.jobs.ledger import LEDGER, parse_ledger
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
-from lifecycle.dev import Dev, eventually
+from lifecycle.dev import Dev
 from project_fixture import make_project
+from waiting import eventually
 
 ROUNDS = 5
 LIMIT_S = 10.0
@@ -33,11 +34,12 @@ def running(dev: Dev, run_id: str) -> str:
     """Wait until a run's payload has begun; return its job."""
 
     def job() -> str | None:
-        launches = dev.history(run_id).launches
+        launches = dev.launches(run_id)
         folder = Path(launches[-1].run_dir) if launches else None
         if folder is None or "begun" not in _text(folder / "stdout.log"):
             return None
-        return parse_ledger(_text(folder / LEDGER).encode()).job_id
+        job_id: str | None = parse_ledger(_text(folder / LEDGER).encode()).job_id
+        return job_id
 
     return str(eventually(job, f"the job of run {run_id} runs"))
 

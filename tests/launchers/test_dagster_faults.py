@@ -68,8 +68,8 @@ def launch(dev: Dev, asset: str) -> tuple[str, Run]:
     """Launch an asset; return when its payload is at work."""
     # No retries: the daemon would start another run in the place of one that failed.
     run_id = dev.launch(asset, tags={"dagster/max_retries": "0"})
-    wait_until(lambda: dev.history(run_id).launches, "the submission", timeout=60)
-    run = Run(Path(dev.history(run_id).launches[-1].run_dir))
+    wait_until(lambda: dev.launches(run_id), "the submission", timeout=60)
+    run = Run(Path(dev.launches(run_id)[-1].run_dir))
     text, name = RUNS[asset]
     run.wait_for(text, name, timeout=120)
     return run_id, run

@@ -7,25 +7,23 @@ import os
 import signal
 import socket
 import subprocess
-import time
 import urllib.request
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import dagster as dg
-from dagster_slurm_components.pipes.launches import Launch, RunHistory, history
 from project_fixture import BIN, Project
+from waiting import PATIENCE, eventually
 
 from dagster_slurm_components.cli.webserver import reexecute
+from dagster_slurm_components.jobs.lease import read_lease
+from dagster_slurm_components.jobs.ledger import parse_ledger
 from dagster_slurm_components.pipes.runs import find_run, run_to_take_up
 
-Found = TypeVar("Found")
-
-PATIENCE = 300.0
 DAGSTER_YAML = """
 run_monitoring: {enabled: true, poll_interval_seconds: 5}
 run_retries: {enabled: true, max_retries: 3}
@@ -35,17 +33,14 @@ telemetry: {enabled: false}
 """
 
 
-def eventually(
-    attempt: Callable[[], Found | None], what: str, seconds: float = PATIENCE, *, pause: float = 0.1
-) -> Found:
-    """Return what an attempt finds, as soon as it does."""
-    deadline = time.monotonic() + seconds
-    while True:
-        found = attempt()
-        if found:
-            return found
-        assert time.monotonic() < deadline, f"it took too long: {what}"
-        time.sleep(pause)
+@dataclass(frozen=True)
+class Launch:
+    """An attempt that a run, or one that it re-executes, has made: what its run directory tells."""
+
+    run_dir: str
+    step: str
+    partition: str | None
+    job_name: str
 
 
 @dataclass
@@ -200,7 +195,7 @@ class Dev:
     def open(self, launch: Launch, *gates: str) -> None:
         """Open gates at which the payload of a launch waits; by default all."""
         for gate in gates or ("report", "end"):
-            (self.gates / f"{launch.identity.job_name}.{gate}").touch()
+            (self.gates / f"{launch.job_name}.{gate}").touch()
 
     # Dagster's storage, read directly: it is there while dg dev is not.
 
@@ -213,9 +208,17 @@ class Dev:
             assert run is not None
             return run.status
 
-    def history(self, run_id: str) -> RunHistory:
+    def launches(self, run_id: str) -> list[Launch]:
+        """Return the attempts that a run and those that it re-executes have made, in order."""
         with self.instance() as instance:
-            return history(instance, run_id)
+            run = instance.get_run_by_id(run_id)
+        root = (run.root_run_id if run else None) or run_id
+        return launches(self.workdir, root)
+
+    @property
+    def workdir(self) -> Path:
+        """The profile's working folder: on this machine, whatever leads there."""
+        return self.project.root / ("cluster work" if self.profile == "staging" else ".dagster-slurm")
 
     def said(self, run_id: str) -> str:
         with self.instance() as instance:
@@ -253,3 +256,17 @@ class Dev:
                 for entry in result.records
                 if entry.asset_materialization
             ]
+
+
+def launches(workdir: Path, root: str) -> list[Launch]:
+    """Return the attempts of a first run and all that re-execute it, the oldest first."""
+    found = []
+    for file in workdir.glob(f"runs/{root}/**/lease"):
+        lease = read_lease(file.read_bytes())
+        step, *between, _ = file.parent.relative_to(workdir / "runs" / root).parts
+        ledger = parse_ledger(file.with_name("ledger").read_bytes())
+        partition = between[0] if between else None
+        made = file.with_name("job.sh").stat().st_mtime
+        name = f"{step}-{ledger.token}"
+        found.append((made, Launch(str(file.parent), lease.note.step, partition, name)))
+    return [launch for _, launch in sorted(found, key=lambda each: each[0])]

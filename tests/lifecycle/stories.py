@@ -13,17 +13,18 @@ from pathlib import Path
 from typing import Any
 
 import dagster as dg
-from dagster_slurm_components.jobs.shown import FILE, parse_shown
-from dagster_slurm_components.pipes.heal import dead
-from dagster_slurm_components.pipes.launches import Launch, RunHistory, history
-from lifecycle.dev import Dev, eventually
+from lifecycle.dev import Dev, Launch
+from waiting import eventually
 
 from dagster_slurm_components import cluster as slurm
 from dagster_slurm_components.jobs.events import MESSAGES
+from dagster_slurm_components.jobs.lease import read_lease
+from dagster_slurm_components.jobs.model import slug
+from dagster_slurm_components.pipes.records import worker
 
 MOMENTS = {
     "starting": "the step's process has begun; nothing is written down of a job",
-    "announced": "the launch is written down",
+    "announced": "the run is marked as one that has jobs, and its worker is written down",
     "submitting": "the host has the bundle and asks Slurm",
     "submitted": "Slurm gave a job id",
     "pending": "the step says that the job waits",
@@ -92,39 +93,70 @@ class Story:
 
 @dataclass(frozen=True)
 class Heard:
-    """What the event log of a run says by now."""
+    """What Dagster and the run directories say of a run by now."""
 
-    history: RunHistory
+    launches: Sequence[Launch]
+    workers: Mapping[str, frozenset[int]]
     said: Mapping[str, str]
     worker: int | None
+    marked: bool
+    dead: bool
 
     def launch(self, step: str, partition: str | None = None) -> Launch | None:
-        return self.history.last(step, partition)
+        """Return the newest attempt at a step."""
+        folder = slug(partition) if partition is not None else None
+        found = [each for each in self.launches if (each.step, each.partition) == (step, folder)]
+        return found[-1] if found else None
 
 
 class Ears:
     """Reads the event logs of runs; a log that did not change is not read again, for many are asked often."""
 
     def __init__(self, dev: Dev, instance: dg.DagsterInstance) -> None:
+        self._dev = dev
         self._runs = dev.home / "history" / "runs"
         self._instance = instance
-        self._heard: dict[str, tuple[object, Heard]] = {}
+        self._logs: dict[str, tuple[object, Log]] = {}
 
     def __call__(self, run_id: str) -> Heard:
         stamp = [_stamp(self._runs / f"{run_id}.db{end}") for end in ("", "-wal")]
-        known = self._heard.get(run_id)
+        known = self._logs.get(run_id)
         if known is None or known[0] != stamp:
-            known = self._heard[run_id] = (stamp, self._read(run_id))
-        return known[1]
+            known = self._logs[run_id] = (stamp, self._read(run_id))
+        log = known[1]
+        run = self._instance.get_run_by_id(run_id)
+        assert run is not None
+        owner = worker(run)
+        return Heard(
+            self._dev.launches(run_id),
+            log.workers,
+            log.said,
+            log.worker,
+            owner is not None,
+            owner is not None and owner.known_dead(),
+        )
 
-    def _read(self, run_id: str) -> Heard:
+    def _read(self, run_id: str) -> Log:
         said: dict[str, str] = {}
-        worker = None
+        workers: dict[str, frozenset[int]] = {}
+        number = None
         for entry in self._instance.all_logs(run_id):
-            said[entry.step_key or ""] = f"{said.get(entry.step_key or '', '')}{entry.user_message}\n"
+            step, event = entry.step_key or "", entry.dagster_event
+            said[step] = f"{said.get(step, '')}{entry.user_message}\n"
             found = re.match(r"Executing steps .*\(pid: (\d+)\)", entry.user_message)
-            worker = int(found[1]) if found else worker
-        return Heard(history(self._instance, run_id), said, worker)
+            number = int(found[1]) if found else number
+            if event is not None and event.event_type is dg.DagsterEventType.STEP_WORKER_STARTED:
+                workers[step] = workers.get(step, frozenset()) | {event.pid or 0}
+        return Log(said, workers, number)
+
+
+@dataclass(frozen=True)
+class Log:
+    """What the event log of a run says."""
+
+    said: Mapping[str, str]
+    workers: Mapping[str, frozenset[int]]
+    worker: int | None
 
 
 def _stamp(path: Path) -> tuple[int, int] | None:
@@ -152,7 +184,7 @@ class Player:
 
     def watch(self, heard: Heard) -> None:
         """Strike if the moment has come."""
-        begun = heard.worker if self.story.in_process else heard.history.workers.get(self.step)
+        begun = heard.worker if self.story.in_process else heard.workers.get(self.step)
         if self.struck or not begun or not self._has_come(heard):
             return
         self.strike(heard)
@@ -184,12 +216,12 @@ class Player:
         self.opened = True
 
     def _has_come(self, heard: Heard) -> bool:
+        if self.story.moment in ("starting", "announced"):
+            return self.story.moment == "starting" or heard.marked
         launch = heard.launch(self.step)
-        if self.story.moment == "starting" or launch is None:
-            return self.story.moment == "starting"
+        if launch is None:
+            return False
         match self.story.moment:
-            case "announced":
-                return True
             case "submitting":
                 return "intent=" in _text(launch.run_dir, "ledger")
             case "submitted":
@@ -221,11 +253,11 @@ class Player:
         launch = heard.launch(self.step, self.story.partition)
         if launch is None or SPEAKS not in heard.said.get(self.step, ""):
             return False
-        return parse_shown(_text(launch.run_dir, FILE).encode()).offsets.get(MESSAGES, 0) > 0
+        return read_lease(_text(launch.run_dir, "lease").encode()).shown.offsets.get(MESSAGES, 0) > 0
 
     def _targets(self, heard: Heard, target: str = "") -> list[int]:
         assert heard.worker is not None
-        steps = sorted(heard.history.workers.get(self.step, ()))
+        steps = sorted(heard.workers.get(self.step, ()))
         return {"worker": [heard.worker], "step": steps, "group": [heard.worker, *steps]}[
             target or self.story.target
         ]
@@ -272,7 +304,7 @@ class Chain:
         assert run is not None
         if run.is_success:
             return True
-        if run.is_finished or dead(heard.history):
+        if run.is_finished or heard.dead:
             assert len(self.runs) < 4, "three retries were not enough"
             self.retry = attach(run_id)
         return False
@@ -333,12 +365,9 @@ def check(dev: Dev, cluster: slurm.Cluster, chains: Sequence[Chain]) -> None:
         ears = Ears(dev, instance)
         for chain in chains:
             for player in chain.players:
-                launches = [
-                    launch for run in chain.runs for launch in [ears(run).launch(player.step)] if launch
-                ]
-                names = {launch.identity.job_name for launch in launches}
-                assert len(names) == 1, (player.story, launches)
-                _check_one(dev, cluster, player, chain, names.pop(), ears)
+                launches = [each for each in dev.launches(chain.runs[0]) if each.step == player.step]
+                assert len(launches) == 1, (player.story, launches)
+                _check_one(dev, cluster, player, chain, launches[0].job_name, ears)
 
 
 def _check_one(

@@ -9,8 +9,8 @@ from threading import Thread
 
 import dagster as dg
 import pytest
-from lifecycle.dev import eventually
 from project_fixture import Project
+from waiting import eventually
 
 from dagster_slurm_components import cluster as slurm
 from dagster_slurm_components import slurm_jobs_sensor

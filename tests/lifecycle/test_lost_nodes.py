@@ -7,9 +7,9 @@ from pathlib import Path
 
 import dagster as dg
 import pytest
-from lifecycle.dev import eventually
 from lifecycle.test_outcomes import MARKS, began, meanwhile, scripts
 from project_fixture import Project, failure_text
+from waiting import eventually
 
 from dagster_slurm_components import cluster as slurm
 from dagster_slurm_components.jobs.reconcile import Patience

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import dagster as dg
 import pytest
-from lifecycle.dev import eventually
 from project_fixture import Project, failure_text
+from waiting import eventually
 
 from dagster_slurm_components import cluster as slurm
 from dagster_slurm_components.errors import DagsterSlurmError

@@ -13,12 +13,12 @@ from pathlib import Path
 
 import dagster as dg
 import pytest
-from dagster_slurm_components.pipes.launches import Launch
-from lifecycle.dev import Dev, eventually
+from lifecycle.dev import Dev, Launch
 from lifecycle.stories import PARTS, SPEAKS, Ears, Player, Story, check, jobs_named, play
+from waiting import eventually
 
 from dagster_slurm_components import cluster as slurm
-from dagster_slurm_components.jobs.look import LEDGER, parse_ledger
+from dagster_slurm_components.jobs.ledger import LEDGER, parse_ledger
 
 pytestmark = [pytest.mark.slurm, pytest.mark.slow]
 
@@ -55,7 +55,7 @@ def test_attach_takes_a_job_up_by_hand(dev: Dev, cluster: slurm.Cluster) -> None
     assert refused.returncode == 1
     assert f"run {run} is STARTED, and its process is not known to be dead" in refused.stderr
     player.strike(heard)
-    (launch,) = heard.history.launches
+    (launch,) = heard.launches
 
     def attached() -> str | None:
         done = dev.dg_slurm("attach", run, "--url", dev.url, "--json")
@@ -90,7 +90,7 @@ def test_a_termination_cancels_one_job_and_what_happens_while_dagster_is_down_is
         ears = Ears(dev, instance)
         eventually(lambda: all(p.seen(ears(runs[name])) for name, p in players.items()), "all payloads speak")
         heard = {name: ears(runs[name]) for name in stories}
-    launches = {name: heard[name].history.launches[-1] for name in stories}
+    launches = {name: heard[name].launches[-1] for name in stories}
     jobs = {name: job_of(launch) for name, launch in launches.items()}
     assert len(set(jobs.values())) == len(stories)
 

@@ -12,8 +12,8 @@ from typing import Any
 import dagster as dg
 import pytest
 from click.testing import CliRunner, Result
-from lifecycle.dev import eventually
 from project_fixture import Project
+from waiting import eventually
 
 from dagster_slurm_components import cluster as slurm
 from dagster_slurm_components.cli.main import main
