@@ -25,6 +25,7 @@ __all__ = [
     "LINE",
     "TEMPLATE",
     "UNRENDERED",
+    "WHOLE",
     "AboveZero",
     "Count",
     "Duration",
@@ -126,41 +127,19 @@ Word = Annotated[
     str, BeforeValidator(_text), AfterValidator(_one_line), shape("string", "integer", pattern=LINE)
 ]
 """One line of text that is not empty and has no control characters."""
-Int = Annotated[int, BeforeValidator(_whole_number), shape("integer", "string", pattern=r"\s*[+-]?[0-9]+\s*")]
+WHOLE = BeforeValidator(_whole_number)
+"""Reads whole numbers; bounds stand before it."""
+Int = Annotated[int, WHOLE]
 """A whole number."""
-Count = Annotated[
-    int,
-    BeforeValidator(_whole_number),
-    Field(ge=0),
-    shape("integer", "string", pattern=r"\s*[+]?[0-9]+\s*", minimum=0),
-]
+Count = Annotated[int, Field(ge=0), WHOLE]
 """A whole number from 0."""
-Positive = Annotated[
-    int,
-    BeforeValidator(_whole_number),
-    Field(ge=1),
-    shape("integer", "string", pattern=r"\s*[+]?0*[1-9][0-9]*\s*", minimum=1),
-]
+Positive = Annotated[int, Field(ge=1), WHOLE]
 """A whole number from 1."""
-Number = Annotated[
-    float,
-    BeforeValidator(_number),
-    Field(ge=0, allow_inf_nan=False),
-    shape("number", "string", pattern=r"\s*[+]?[0-9]*\.?[0-9]+\s*", minimum=0),
-]
+Number = Annotated[float, Field(ge=0, allow_inf_nan=False), BeforeValidator(_number)]
 """A number from 0."""
-AboveZero = Annotated[
-    float,
-    BeforeValidator(_number),
-    Field(gt=0, allow_inf_nan=False),
-    shape("number", "string", pattern=r"\s*[+]?[0-9]*\.?[0-9]+\s*", exclusiveMinimum=0),
-]
+AboveZero = Annotated[float, Field(gt=0, allow_inf_nan=False), BeforeValidator(_number)]
 """A number above 0."""
-Flag = Annotated[
-    bool,
-    BeforeValidator(_flag),
-    shape("boolean", "string", pattern=r"\s*(?:[Tt][Rr][Uu][Ee]|[Ff][Aa][Ll][Ss][Ee])\s*"),
-]
+Flag = Annotated[bool, BeforeValidator(_flag)]
 """True or false, and no other word."""
 
 

@@ -11,16 +11,15 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 from pydantic import (
     AfterValidator,
     Field,
-    ValidationInfo,
     WithJsonSchema,
     field_validator,
     model_validator,
 )
 from typing_extensions import Self
 
-from dagster_slurm_components.spec.base import TEMPLATE, Count, Model, Positive, Word, mistake
+from dagster_slurm_components.spec.base import TEMPLATE, WHOLE, Model, Positive, Word, mistake
 from dagster_slurm_components.spec.problems import describe
-from dagster_slurm_components.spec.registry import Choice, Described, Registry
+from dagster_slurm_components.spec.registry import Choice, Registry
 from dagster_slurm_components.spec.templates import is_template
 
 
@@ -54,9 +53,9 @@ def _different(keys: list[str]) -> list[str]:
 TimeZone = Annotated[Word, AfterValidator(_zone)]
 Cron = Annotated[Word, AfterValidator(_cron)]
 PartitionKey = Annotated[Word, AfterValidator(_partition_key)]
-MinuteOffset = Annotated[Count, Field(le=59)]
-HourOffset = Annotated[Count, Field(le=23)]
-DayOffset = Annotated[Count, Field(le=6)]
+MinuteOffset = Annotated[int, Field(ge=0, le=59), WHOLE]
+HourOffset = Annotated[int, Field(ge=0, le=23), WHOLE]
+DayOffset = Annotated[int, Field(ge=0, le=6), WHOLE]
 
 
 class _TimePartitions(Model):
@@ -174,14 +173,6 @@ BACKFILLS: Registry[Model] = Registry("backfill policy", None, (SingleRunBackfil
 BackfillPolicy = Annotated[Model, Choice(BACKFILLS)]
 
 
-def _partitions(value: Any, info: ValidationInfo) -> Any:
-    """Check a mapping and keep it raw: Dagster's own resolver makes the definition of it."""
-    if isinstance(value, Mapping):
-        PARTITIONS.validate(value, info.context)
-        return value
-    return _of_template(value)
-
-
 def _of_template(value: Any) -> Any:
     """Take a template, or the object that one was rendered to."""
     if value is None or is_template(value):
@@ -195,7 +186,7 @@ def _of_template(value: Any) -> Any:
     return value
 
 
-PartitionsDefinition = Annotated[Any, AfterValidator(_partitions), Described(PARTITIONS)]
+PartitionsDefinition = Annotated[Any, Choice(PARTITIONS, raw=_of_template)]
 """Partitions as a raw mapping, a template, or the object that a template was rendered to."""
 OfTemplate = Annotated[
     Any, AfterValidator(_of_template), WithJsonSchema({"type": ["string", "null"], "pattern": TEMPLATE})
