@@ -152,7 +152,7 @@ def _scalar(value: Any) -> Any:
 Scalar = Annotated[Any, AfterValidator(_scalar), shape("string", "number", "boolean")]
 """Text, a number, true or false, kept as it is."""
 
-_DURATION = re.compile(r"([0-9]{1,9})(s|m|h|d|w)")
+_DURATION = re.compile(r"(\d{1,9})(s|m|h|d|w)", re.ASCII)
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
 
 
@@ -162,20 +162,10 @@ def _duration(value: Any) -> Any:
     return value
 
 
-def _duration_text(value: str) -> str:
-    if not _DURATION.fullmatch(value):
-        raise mistake(
-            f"expected a duration, got {describe(value)}", "write one like 45s, 30m, 12h, 14d or 2w"
-        )
-    return value
-
-
 Duration = Annotated[
-    str,
-    BeforeValidator(_text),
+    Word,
+    Format(_DURATION.pattern, "a duration", "45s, 30m, 12h, 14d or 2w"),
     BeforeValidator(_duration),
-    AfterValidator(_duration_text),
-    shape("string", pattern=_DURATION.pattern),
 ]
 """A duration such as ``45s``, ``30m``, ``12h``, ``14d``, ``2w``; ``duration_seconds`` reads it."""
 
@@ -207,7 +197,7 @@ def _variable(name: str) -> str:
 Variable = Annotated[
     str,
     AfterValidator(_variable),
-    shape("string", pattern=r"(?!DAGSTER_PIPES_|DAGSTER_SLURM_)[A-Za-z_][A-Za-z0-9_]*"),
+    shape("string", pattern=f"(?!{'|'.join(_OWNED_VARIABLES)}){_VARIABLE.pattern}"),
 ]
 Env = dict[Variable, Text]
 """Environment variables by name."""

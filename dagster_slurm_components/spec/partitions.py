@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from datetime import datetime
 from typing import Annotated, Any, ClassVar, Literal
@@ -17,7 +16,7 @@ from pydantic import (
 )
 from typing_extensions import Self
 
-from dagster_slurm_components.spec.base import TEMPLATE, WHOLE, Model, Positive, Word, mistake
+from dagster_slurm_components.spec.base import TEMPLATE, WHOLE, Format, Model, Positive, Word, mistake
 from dagster_slurm_components.spec.problems import describe
 from dagster_slurm_components.spec.registry import Choice, Registry
 from dagster_slurm_components.spec.templates import is_template
@@ -29,12 +28,6 @@ def _zone(name: str) -> str:
     except (ZoneInfoNotFoundError, ValueError, OSError):
         raise mistake(f"there is no time zone {name!r}", "write one like Europe/Vienna", "timezone") from None
     return name
-
-
-def _cron(text: str) -> str:
-    if not re.fullmatch(r"@(?:yearly|annually|monthly|weekly|daily|midnight|hourly)|\S+(?:\s+\S+){4}", text):
-        raise mistake(f"{text!r} is not a cron schedule", 'write five fields, such as "0 6 * * 1"', "cron")
-    return text
 
 
 def _partition_key(key: str) -> str:
@@ -51,7 +44,8 @@ def _different(keys: list[str]) -> list[str]:
 
 
 TimeZone = Annotated[Word, AfterValidator(_zone)]
-Cron = Annotated[Word, AfterValidator(_cron)]
+_CRON = r"@(?:yearly|annually|monthly|weekly|daily|midnight|hourly)|\S+(?:\s+\S+){4}"
+Cron = Annotated[Word, Format(_CRON, "a cron schedule", hint='write five fields, such as "0 6 * * 1"')]
 PartitionKey = Annotated[Word, AfterValidator(_partition_key)]
 MinuteOffset = Annotated[int, Field(ge=0, le=59), WHOLE]
 HourOffset = Annotated[int, Field(ge=0, le=23), WHOLE]
