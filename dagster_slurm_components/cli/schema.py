@@ -7,8 +7,7 @@ from pathlib import Path
 
 import click
 
-from dagster_slurm_components.component.attributes import SHIPPED, shipped_text
-from dagster_slurm_components.spec.schemas import schemas
+from dagster_slurm_components.spec.schemas import schema_files, schemas
 
 
 @click.command()
@@ -22,26 +21,25 @@ from dagster_slurm_components.spec.schemas import schemas
 @click.option(
     "--check", "only_check", is_flag=True, help="Write nothing; exit with 1 if a file would change."
 )
-@click.option("--print", "name", help="Print one schema and write nothing: defs, script, profile or site.")
+@click.option(
+    "--print", "name", help="Print one schema in one piece and write nothing: defs, script, profile or site."
+)
 def schema(folder: Path, only_check: bool, name: str | None) -> None:
     """Write the JSON Schemas of defs.yaml, scripts, profiles and sites.
 
-    They know the launchers and environments of all installed packages. A YAML file names its schema for editors in
+    They refer to one file of definitions beside them, and know the launchers and environments of all installed
+    packages. A YAML file names its schema for editors in
     its first line: `# yaml-language-server: $schema=schemas/script.schema.json`.
     """
-    made = schemas()
     if name is not None:
+        made = schemas()
         text = made.get(f"{name}.schema.json")
         if text is None:
             known = ", ".join(file.removesuffix(".schema.json") for file in made)
             raise click.UsageError(f"There is no schema `{name}`; there are: {known}.")
         click.echo(text, nl=False)
         return
-    texts = {folder / file: text for file, text in made.items()}
-    if folder.resolve() == SHIPPED.parents[2] / "schemas":
-        texts[SHIPPED] = (
-            shipped_text()
-        )  # the sources of this package: what Dagster's own tools read is renewed too
+    texts = {folder / file: text for file, text in schema_files().items()}
     changed = [file for file, text in texts.items() if _text_of(file) != text]
     if only_check:
         for file in changed:

@@ -2,24 +2,16 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator
 from functools import cache
 from importlib.metadata import entry_points
-from pathlib import Path as FilePath
 from typing import Any
 
 from pydantic import GetJsonSchemaHandler, RootModel
 from pydantic_core import CoreSchema
 
-SHIPPED = FilePath(__file__).parent / "attributes.schema.json"
-"""The schema as a file: Dagster asks for it whenever definitions are loaded, and making it takes 0.1 s.
+from dagster_slurm_components.spec.schema_files import inlined, shipped_definitions, standalone
 
-``dg-slurm schema`` in the source tree renews it.
-"""
 _GROUPS = ("dagster_slurm_components.launchers", "dagster_slurm_components.environments")
-_REFERENCE = "$ref"
-_DEFINITIONS = "#/$defs/"
 
 
 class Attributes(RootModel[dict[Any, Any]]):
@@ -39,57 +31,26 @@ class Attributes(RootModel[dict[Any, Any]]):
     ) -> dict[str, Any]:
         """Return the strict schema as a part of another one, which has no place for our definitions."""
         schema = attributes_schema()
-        return dict(_inlined({key: value for key, value in schema.items() if key != "$defs"}, schema))
+        return dict(inlined({key: value for key, value in schema.items() if key != "$defs"}, schema["$defs"]))
 
 
 @cache
 def attributes_schema() -> dict[str, Any]:
-    """Return the JSON Schema of ``attributes``, with the launchers and environments of other packages."""
-    if any(entry_points(group=group) for group in _GROUPS):
-        return made_schema()
-    return dict(json.loads(SHIPPED.read_text("utf-8")))
+    """Return the JSON Schema of ``attributes``, with the launchers and environments of other packages.
+
+    Dagster asks for it whenever definitions are loaded, so what is shipped is read: making it takes 0.2 s.
+    """
+    definitions = None if any(entry_points(group=group) for group in _GROUPS) else shipped_definitions()
+    return made_schema() if definitions is None else _attributes(definitions)
 
 
 def made_schema() -> dict[str, Any]:
-    """Make the JSON Schema of ``attributes`` from that of a ``defs.yaml``."""
-    from dagster_slurm_components.spec.schemas import schemas  # noqa: PLC0415 -- not needed to load definitions
+    """Make the JSON Schema of ``attributes`` from the models."""
+    from dagster_slurm_components.spec.schemas import definitions  # noqa: PLC0415 -- not needed to load definitions
 
-    whole = json.loads(schemas()["defs.schema.json"])
-    attributes: dict[str, Any] = whole["then"]["properties"]["attributes"]
-    needed: dict[str, Any] = {}
-    waiting = [*_references(attributes)]
-    while waiting:
-        name = waiting.pop().removeprefix(_DEFINITIONS).partition("/")[0]
-        if name not in needed:
-            needed[name] = whole["$defs"][name]
-            waiting += _references(needed[name])
-    return {**attributes, "type": "object", "$defs": dict(sorted(needed.items()))}
+    return _attributes(definitions())
 
 
-def _references(schema: Any) -> Iterator[str]:
-    if isinstance(schema, dict):
-        if isinstance(schema.get(_REFERENCE), str):
-            yield schema[_REFERENCE]
-        schema = list(schema.values())
-    if isinstance(schema, list):
-        for item in schema:
-            yield from _references(item)
-
-
-def _inlined(part: Any, root: dict[str, Any]) -> Any:
-    """Return a part of a schema with what its references point at in their place."""
-    if isinstance(part, list):
-        return [_inlined(item, root) for item in part]
-    if not isinstance(part, dict):
-        return part
-    if isinstance(part.get(_REFERENCE), str):
-        target: Any = root
-        for step in part[_REFERENCE].removeprefix("#/").split("/"):
-            target = target[step]
-        return _inlined({**target, **{k: v for k, v in part.items() if k != _REFERENCE}}, root)
-    return {key: _inlined(value, root) for key, value in part.items()}
-
-
-def shipped_text() -> str:
-    """Return what the shipped file should hold."""
-    return json.dumps(made_schema(), sort_keys=True, indent=1, ensure_ascii=False) + "\n"
+def _attributes(definitions: dict[str, Any]) -> dict[str, Any]:
+    attributes = definitions["DefsFile"]["then"]["properties"]["attributes"]
+    return standalone({**attributes, "type": "object"}, definitions)

@@ -25,6 +25,7 @@ __all__ = [
     "LINE",
     "TEMPLATE",
     "UNRENDERED",
+    "WHOLE",
     "AboveZero",
     "Count",
     "Duration",
@@ -126,41 +127,19 @@ Word = Annotated[
     str, BeforeValidator(_text), AfterValidator(_one_line), shape("string", "integer", pattern=LINE)
 ]
 """One line of text that is not empty and has no control characters."""
-Int = Annotated[int, BeforeValidator(_whole_number), shape("integer", "string", pattern=r"\s*[+-]?[0-9]+\s*")]
+WHOLE = BeforeValidator(_whole_number)
+"""Reads whole numbers; bounds stand before it."""
+Int = Annotated[int, WHOLE]
 """A whole number."""
-Count = Annotated[
-    int,
-    BeforeValidator(_whole_number),
-    Field(ge=0),
-    shape("integer", "string", pattern=r"\s*[+]?[0-9]+\s*", minimum=0),
-]
+Count = Annotated[int, Field(ge=0), WHOLE]
 """A whole number from 0."""
-Positive = Annotated[
-    int,
-    BeforeValidator(_whole_number),
-    Field(ge=1),
-    shape("integer", "string", pattern=r"\s*[+]?0*[1-9][0-9]*\s*", minimum=1),
-]
+Positive = Annotated[int, Field(ge=1), WHOLE]
 """A whole number from 1."""
-Number = Annotated[
-    float,
-    BeforeValidator(_number),
-    Field(ge=0, allow_inf_nan=False),
-    shape("number", "string", pattern=r"\s*[+]?[0-9]*\.?[0-9]+\s*", minimum=0),
-]
+Number = Annotated[float, Field(ge=0, allow_inf_nan=False), BeforeValidator(_number)]
 """A number from 0."""
-AboveZero = Annotated[
-    float,
-    BeforeValidator(_number),
-    Field(gt=0, allow_inf_nan=False),
-    shape("number", "string", pattern=r"\s*[+]?[0-9]*\.?[0-9]+\s*", exclusiveMinimum=0),
-]
+AboveZero = Annotated[float, Field(gt=0, allow_inf_nan=False), BeforeValidator(_number)]
 """A number above 0."""
-Flag = Annotated[
-    bool,
-    BeforeValidator(_flag),
-    shape("boolean", "string", pattern=r"\s*(?:[Tt][Rr][Uu][Ee]|[Ff][Aa][Ll][Ss][Ee])\s*"),
-]
+Flag = Annotated[bool, BeforeValidator(_flag)]
 """True or false, and no other word."""
 
 
@@ -173,7 +152,7 @@ def _scalar(value: Any) -> Any:
 Scalar = Annotated[Any, AfterValidator(_scalar), shape("string", "number", "boolean")]
 """Text, a number, true or false, kept as it is."""
 
-_DURATION = re.compile(r"([0-9]{1,9})(s|m|h|d|w)")
+_DURATION = re.compile(r"(\d{1,9})(s|m|h|d|w)", re.ASCII)
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
 
 
@@ -183,20 +162,10 @@ def _duration(value: Any) -> Any:
     return value
 
 
-def _duration_text(value: str) -> str:
-    if not _DURATION.fullmatch(value):
-        raise mistake(
-            f"expected a duration, got {describe(value)}", "write one like 45s, 30m, 12h, 14d or 2w"
-        )
-    return value
-
-
 Duration = Annotated[
-    str,
-    BeforeValidator(_text),
+    Word,
+    Format(_DURATION.pattern, "a duration", "45s, 30m, 12h, 14d or 2w"),
     BeforeValidator(_duration),
-    AfterValidator(_duration_text),
-    shape("string", pattern=_DURATION.pattern),
 ]
 """A duration such as ``45s``, ``30m``, ``12h``, ``14d``, ``2w``; ``duration_seconds`` reads it."""
 
@@ -228,7 +197,7 @@ def _variable(name: str) -> str:
 Variable = Annotated[
     str,
     AfterValidator(_variable),
-    shape("string", pattern=r"(?!DAGSTER_PIPES_|DAGSTER_SLURM_)[A-Za-z_][A-Za-z0-9_]*"),
+    shape("string", pattern=f"(?!{'|'.join(_OWNED_VARIABLES)}){_VARIABLE.pattern}"),
 ]
 Env = dict[Variable, Text]
 """Environment variables by name."""

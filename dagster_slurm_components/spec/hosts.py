@@ -7,12 +7,10 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, GetJsonSchemaHandler
 from pydantic_core import CoreSchema
 
-from dagster_slurm_components.spec.base import AboveZero, Model, Number, Positive, Word, shape
+from dagster_slurm_components.spec.base import WHOLE, AboveZero, Model, Number, Word
 from dagster_slurm_components.spec.registry import Choice, Registry
 
-Port = Annotated[
-    Positive, Field(le=65535), shape("integer", "string", pattern=r"[0-9]{1,5}", minimum=1, maximum=65535)
-]
+Port = Annotated[int, Field(ge=1, le=65535), WHOLE]
 
 LoginStep = Literal["key", "password", "otp", "certificate", "gssapi"]
 

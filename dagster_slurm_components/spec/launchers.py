@@ -9,7 +9,17 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, Field
 
 from dagster_slurm_components.spec import asked
-from dagster_slurm_components.spec.base import Count, Flag, Model, OneMistake, Positive, Text, Word, mistake
+from dagster_slurm_components.spec.base import (
+    Count,
+    Flag,
+    Format,
+    Model,
+    OneMistake,
+    Positive,
+    Text,
+    Word,
+    mistake,
+)
 from dagster_slurm_components.spec.place import Path
 from dagster_slurm_components.spec.registry import Choice, Registry
 from dagster_slurm_components.spec.resources import Resources
@@ -47,18 +57,12 @@ def _node_range(text: str) -> str:
     return text
 
 
-def _host_suffix(text: str) -> str:
-    if not re.fullmatch(r"[A-Za-z0-9.-]*", text):
-        raise mistake(f"{text!r} can't be the end of a host name")
-    return text
-
-
 SrunOption = Annotated[str, AfterValidator(_srun_option)]
 NodeRange = Annotated[Word, AfterValidator(_node_range)]
 RanksPerNode = Annotated[
     Positive | Literal["gpu", "cpu", "auto"], OneMistake("a whole number from 1, `gpu`, `cpu` or `auto`")
 ]
-HostSuffix = Annotated[Text, AfterValidator(_host_suffix)]
+HostSuffix = Annotated[Text, Format(r"[A-Za-z0-9.\-]*", "the end of a host name", "-ib", minimum=0)]
 
 
 class LauncherSpec(Model):

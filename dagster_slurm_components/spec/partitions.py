@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from datetime import datetime
 from typing import Annotated, Any, ClassVar, Literal
@@ -11,16 +10,15 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 from pydantic import (
     AfterValidator,
     Field,
-    ValidationInfo,
     WithJsonSchema,
     field_validator,
     model_validator,
 )
 from typing_extensions import Self
 
-from dagster_slurm_components.spec.base import TEMPLATE, Count, Model, Positive, Word, mistake
+from dagster_slurm_components.spec.base import TEMPLATE, WHOLE, Format, Model, Positive, Word, mistake
 from dagster_slurm_components.spec.problems import describe
-from dagster_slurm_components.spec.registry import Choice, Described, Registry
+from dagster_slurm_components.spec.registry import Choice, Registry
 from dagster_slurm_components.spec.templates import is_template
 
 
@@ -30,12 +28,6 @@ def _zone(name: str) -> str:
     except (ZoneInfoNotFoundError, ValueError, OSError):
         raise mistake(f"there is no time zone {name!r}", "write one like Europe/Vienna", "timezone") from None
     return name
-
-
-def _cron(text: str) -> str:
-    if not re.fullmatch(r"@(?:yearly|annually|monthly|weekly|daily|midnight|hourly)|\S+(?:\s+\S+){4}", text):
-        raise mistake(f"{text!r} is not a cron schedule", 'write five fields, such as "0 6 * * 1"', "cron")
-    return text
 
 
 def _partition_key(key: str) -> str:
@@ -52,11 +44,12 @@ def _different(keys: list[str]) -> list[str]:
 
 
 TimeZone = Annotated[Word, AfterValidator(_zone)]
-Cron = Annotated[Word, AfterValidator(_cron)]
+_CRON = r"@(?:yearly|annually|monthly|weekly|daily|midnight|hourly)|\S+(?:\s+\S+){4}"
+Cron = Annotated[Word, Format(_CRON, "a cron schedule", hint='write five fields, such as "0 6 * * 1"')]
 PartitionKey = Annotated[Word, AfterValidator(_partition_key)]
-MinuteOffset = Annotated[Count, Field(le=59)]
-HourOffset = Annotated[Count, Field(le=23)]
-DayOffset = Annotated[Count, Field(le=6)]
+MinuteOffset = Annotated[int, Field(ge=0, le=59), WHOLE]
+HourOffset = Annotated[int, Field(ge=0, le=23), WHOLE]
+DayOffset = Annotated[int, Field(ge=0, le=6), WHOLE]
 
 
 class _TimePartitions(Model):
@@ -174,14 +167,6 @@ BACKFILLS: Registry[Model] = Registry("backfill policy", None, (SingleRunBackfil
 BackfillPolicy = Annotated[Model, Choice(BACKFILLS)]
 
 
-def _partitions(value: Any, info: ValidationInfo) -> Any:
-    """Check a mapping and keep it raw: Dagster's own resolver makes the definition of it."""
-    if isinstance(value, Mapping):
-        PARTITIONS.validate(value, info.context)
-        return value
-    return _of_template(value)
-
-
 def _of_template(value: Any) -> Any:
     """Take a template, or the object that one was rendered to."""
     if value is None or is_template(value):
@@ -195,7 +180,7 @@ def _of_template(value: Any) -> Any:
     return value
 
 
-PartitionsDefinition = Annotated[Any, AfterValidator(_partitions), Described(PARTITIONS)]
+PartitionsDefinition = Annotated[Any, Choice(PARTITIONS, raw=_of_template)]
 """Partitions as a raw mapping, a template, or the object that a template was rendered to."""
 OfTemplate = Annotated[
     Any, AfterValidator(_of_template), WithJsonSchema({"type": ["string", "null"], "pattern": TEMPLATE})

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from importlib.metadata import entry_points
 from typing import Any, Generic, TypeVar, get_args
 
-from pydantic import GetCoreSchemaHandler, GetJsonSchemaHandler, ValidationError
+from pydantic import GetCoreSchemaHandler, ValidationError, ValidationInfo
 from pydantic_core import CoreSchema, InitErrorDetails, core_schema
 
 from dagster_slurm_components.spec.base import Model, mistake
@@ -83,42 +83,32 @@ def type_of(model: type[Model]) -> str:
     return str(get_args(annotation)[0])
 
 
-class Described:
-    """Annotates a field whose JSON Schema is that of a registry's models."""
+class Choice:
+    """Annotates a field with the registry that chooses its model.
 
-    def __init__(self, registry: Registry[Any]) -> None:
+    Args:
+        registry: The registry; JSON Schemas dispatch on its types too.
+        raw: Checks what is no mapping; a mapping is checked and kept as it is. Without it the field holds a model.
+    """
+
+    def __init__(self, registry: Registry[Any], *, raw: Callable[[Any], Any] | None = None) -> None:
         self.registry = registry
-
-    def __get_pydantic_json_schema__(
-        self, schema: CoreSchema, handler: GetJsonSchemaHandler
-    ) -> dict[str, Any]:
-        """Dispatch on ``type`` by if and then, so that an error speaks of the chosen type only."""
-        branches = [
-            {
-                "if": {"properties": {"type": {"const": name}}, "required": ["type"]},
-                "then": handler(model.__pydantic_core_schema__),
-            }
-            for name, model in self.registry.items()
-        ]
-        types = {"enum": list(self.registry), "description": f"Which {self.registry.what}."}
-        known: dict[str, Any] = {"type": "object", "properties": {"type": types}, "allOf": branches}
-        if self.registry.default is None:
-            known["required"] = ["type"]
-        else:  # a lower layer may name it
-            fields = {"properties": dict.fromkeys(sorted(self.registry.fields()), True)}
-            known["if"] = {"not": {"required": ["type"]}}
-            known["then"] = {**fields, "additionalProperties": False}
-        return known
-
-
-class Choice(Described):
-    """Annotates a field with the registry that chooses its model."""
+        self.raw = raw
 
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
         """Validate by the registry, so that an error speaks of the chosen type only."""
         return core_schema.with_info_plain_validator_function(
-            lambda value, info: self.registry.validate(value, info.context),
+            self._check,
             serialization=core_schema.plain_serializer_function_ser_schema(
                 lambda value: value.model_dump() if isinstance(value, Model) else value
             ),
+            metadata={"registry": self.registry},
         )
+
+    def _check(self, value: Any, info: ValidationInfo) -> Any:
+        if self.raw is None:
+            return self.registry.validate(value, info.context)
+        if not isinstance(value, Mapping):
+            return self.raw(value)
+        self.registry.validate(value, info.context)
+        return value

@@ -7,7 +7,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
-from dagster_slurm_components.spec.base import Count, Flag, Int, Model, Positive, Word, shape
+from dagster_slurm_components.spec.base import WHOLE, Count, Flag, Int, Model, Positive, Word
 from dagster_slurm_components.spec.slurm_values import (
     Gpus,
     Gres,
@@ -149,9 +149,9 @@ class Resources(Model):
     delay_boot: Word | None = _option("Minutes to wait before a node is booted with other features.", "10")
     reboot: Flag | None = _option("Reboot the nodes first.", True)
     no_kill: Flag | None = _option("Keep the job when one of its nodes fails.", True)
-    wait_all_nodes: (
-        Annotated[Count, Field(le=1), shape("integer", "string", pattern="[01]", minimum=0, maximum=1)] | None
-    ) = _option("1: start when all nodes are ready.", 1)
+    wait_all_nodes: Annotated[int, Field(ge=0, le=1), WHOLE] | None = _option(
+        "1: start when all nodes are ready.", 1
+    )
     power: Word | None = _option("Power management.", "level")
     stepmgr: Flag | None = _option("Manage job steps on the nodes instead of the controller.", True)
 

@@ -7,77 +7,86 @@ a template passes everywhere. What no JSON Schema can say is left to ``dg-slurm 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
-from typing import Any
+import re
+from collections.abc import Iterable
+from itertools import combinations
 
-from dagster_slurm_components.spec.base import TEMPLATE, Model
+from dagster_slurm_components.spec.base import TEMPLATE
 from dagster_slurm_components.spec.component import COMPONENT_TYPE, ComponentAttributes
 from dagster_slurm_components.spec.defs_file import DefsFile
 from dagster_slurm_components.spec.environments import ENVIRONMENTS, EnvironmentSpec
 from dagster_slurm_components.spec.profile import DefaultEnvironment, Profile, ProfileEnvironment
+from dagster_slurm_components.spec.schema_files import DEFINITIONS, Json, reference, standalone
+from dagster_slurm_components.spec.schema_of_models import both, named_by_type, schemas_of
 from dagster_slurm_components.spec.script import DEFAULTABLE, OVERRIDABLE, Script
 from dagster_slurm_components.spec.site import Site
 
-Json = dict[str, Any]
-
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
-_TITLES = {
-    "defs": "A defs.yaml of Dagster, with the attributes of SlurmScriptComponent checked",
-    "script": "One script of SlurmScriptComponent, in a file of its own",
-    "profile": "A profile: one deployment target",
-    "site": "Facts about one HPC centre",
+_ROOTS = {
+    "defs": (DefsFile, "A defs.yaml of Dagster, with the attributes of SlurmScriptComponent checked"),
+    "script": (Script, "One script of SlurmScriptComponent, in a file of its own"),
+    "profile": (Profile, "A profile: one deployment target"),
+    "site": (Site, "Facts about one HPC centre"),
 }
+_BREAK = r"\n\s*"
+_SCALAR = r'(?:"(?:[^"\\\n]|\\.)*"|[\w.-]+)'
+_LIST = re.compile(rf"\[{_BREAK}({_SCALAR}(?:,{_BREAK}{_SCALAR})*){_BREAK}\]")
+"""A list of scalars over several lines; none of them is inside a string, for strings have no line breaks."""
 
 
 def schemas() -> dict[str, str]:
-    """Return the text of each schema by its file name."""
-    made = {"defs": _defs(), "script": _script(), "profile": _of(Profile), "site": _of(Site)}
-    return {f"{name}.schema.json": _text(name, schema) for name, schema in made.items()}
+    """Return the text of each schema by its file name; each stands alone."""
+    made = definitions()
+    result = {}
+    for name, (model, title) in _ROOTS.items():
+        root = {key: value for key, value in made[model.__name__].items() if key != "pattern"}
+        head = {"$schema": DIALECT, "$id": f"urn:dagster-slurm-components:{name}", "title": title}
+        result[_file(name)] = _text(standalone({**head, **root, "type": "object"}, made))
+    return result
 
 
-def _text(name: str, schema: Json) -> str:
-    head = {
-        "$schema": DIALECT,
-        "$id": f"urn:dagster-slurm-components:{name}",
-        "title": _TITLES[name],
-    }
-    return json.dumps({**head, **schema}, indent=2, ensure_ascii=False) + "\n"
+def schema_files() -> dict[str, str]:
+    """Return the texts of the files to ship: the definitions once, and a small file for each schema.
+
+    They have no ``$id``, for a reference to the file beside starts at the place of the file that holds it.
+    """
+    texts = {DEFINITIONS: _text({"$schema": DIALECT, "$defs": definitions()})}
+    for name, (model, title) in _ROOTS.items():
+        pointer = DEFINITIONS + reference(model.__name__)["$ref"]
+        texts[_file(name)] = _text({"$schema": DIALECT, "title": title, "type": "object", "$ref": pointer})
+    return texts
 
 
-def _of(model: type[Model]) -> Json:
-    """Return a model's schema, as strict as the model and open to templates."""
-    raw = model.model_json_schema()
-    definitions = raw.pop("$defs", {})
-    known = {each.__name__: each for each in _all_models()}
-    result: Json = {}
-    for name, definition in sorted(definitions.items()):
-        result[name] = _with_choices(known.get(name), _open(definition), definitions)
-    root = _with_choices(model, {**_open(raw), "type": "object"}, definitions)
-    root.pop("pattern", None)
-    return {**root, "$defs": result} if result else root
+def _file(name: str) -> str:
+    return f"{name}.schema.json"
 
 
-def _script() -> Json:
-    script = _of(Script)
-    script["properties"]["profiles"]["additionalProperties"] = {"$ref": "#/$defs/Override"}
-    script["$defs"]["Override"] = _part(OVERRIDABLE, "#", "What is different in one profile.")
-    return script
+def _text(schema: Json) -> str:
+    text = json.dumps(schema, indent=2, ensure_ascii=False)
+    return _LIST.sub(lambda found: f"[{re.sub(_BREAK, ' ', found[1])}]", text) + "\n"
 
 
-def _defs() -> Json:
-    """Return the schema of Dagster's own file; components of other types pass as they are."""
-    script = _script()
-    definitions = script.pop("$defs")
-    definitions["Script"] = {**script, "type": ["object", "string"], "pattern": TEMPLATE}
-    definitions["Override"] = _part(OVERRIDABLE, "#/$defs/Script", "What is different in one profile.")
-    definitions["Defaults"] = _part(DEFAULTABLE, "#/$defs/Script", "What all scripts have in common.")
-    attributes = _of(ComponentAttributes)
+def definitions() -> Json:
+    """Return the schemas of all models by name; they refer to each other."""
+    text = json.dumps(schemas_of(DefsFile, ComponentAttributes, Script, Profile, Site))
+    made: Json = json.loads(text.replace("``", "`"))
+    made["Script"]["properties"]["profiles"]["additionalProperties"] = reference("Override")
+    made["Override"] = _part(OVERRIDABLE, "What is different in one profile.")
+    made["Defaults"] = _part(DEFAULTABLE, "What all scripts have in common.")
+    attributes = made.pop("ComponentAttributes")
     fields = attributes["properties"]
-    fields["defaults"] = {"$ref": "#/$defs/Defaults"}
-    scripts = {"type": "array", "items": {"$ref": "#/$defs/Script"}}
+    scripts = {"type": "array", "items": reference("Script")}
     fields["scripts"] = {**scripts, "description": fields["scripts"]["description"]}
-    file = _of(DefsFile)
-    definitions.update(file.pop("$defs"))
+    fields["defaults"] = reference("Defaults")
+    made["DefsFile"] = _defs(made["DefsFile"], attributes)
+    for model in (DefaultEnvironment, ProfileEnvironment):
+        made[model.__name__] = _default_environment(model, made[model.__name__])
+    return dict(sorted(made.items()))
+
+
+def _defs(file: Json, attributes: Json) -> Json:
+    """Return the schema of Dagster's own file; components of other types pass as they are."""
+    del attributes["pattern"]  # a template can't stand for all of them
     file["properties"]["attributes"] = {**attributes, "type": ["object", "null"]}
     kind = {
         "type": "string",
@@ -92,136 +101,34 @@ def _defs() -> Json:
         "properties": {"type": kind},
         "if": {"required": ["type"], "properties": {"type": {"const": COMPONENT_TYPE}}},
         "then": {key: file[key] for key in ("properties", "additionalProperties")},
-        "$defs": dict(sorted(definitions.items())),
     }
 
 
-def _part(fields: Iterable[str], script: str, description: str) -> Json:
-    """Return the schema of a part of a script, whose own schema stands at the pointer ``script``."""
+def _part(fields: Iterable[str], description: str) -> Json:
+    """Return the schema of a part of a script."""
     return {
         "type": ["object", "string"],
         "pattern": TEMPLATE,
         "description": description,
         "additionalProperties": False,
-        "properties": {name: {"$ref": f"{script}/properties/{name}"} for name in fields},
-        "allOf": [{"not": _both("payload", "command")}],
+        "properties": {name: reference("Script", "properties", name) for name in fields},
+        "allOf": [{"not": both(*pair)} for group in Script.one_of for pair in combinations(group, 2)],
     }
 
 
-def _with_choices(model: type[Model] | None, schema: Json, definitions: Mapping[str, Any]) -> Json:
-    """Add to a model's schema what pydantic doesn't know of it."""
-    if model is None:
-        return schema
-    if issubclass(model, DefaultEnvironment):
-        schema = _default_environment(schema, definitions)
-    pairs = [
-        (group[i], group[j])
-        for group in model.one_of
-        for i in range(len(group))
-        for j in range(i + 1, len(group))
-    ]
-    if pairs:
-        schema["allOf"] = [*schema.get("allOf", []), *({"not": _both(*pair)} for pair in pairs)]
-    return schema
-
-
-def _both(one: str, other: str) -> Json:
-    written = {"not": {"type": "null"}}
-    return {"required": [one, other], "properties": {one: written, other: written}}
-
-
-def _default_environment(schema: Json, definitions: Mapping[str, Any]) -> Json:
-    """Return the schema of a default environment: a dispatch on ``type`` in which ``build`` may stand too."""
-    own = schema.get("properties", {})
-    branches = []
-    for name, model in ENVIRONMENTS.items():
-        raw = definitions.get(model.__name__) or model.model_json_schema()
-        fields = {**own, **_open(raw)["properties"]}
-        branches.append(
-            {
-                "if": {"properties": {"type": {"const": name}}, "required": ["type"]},
-                "then": {"properties": fields, "additionalProperties": False},
-            }
-        )
-    common = {field: True for field in EnvironmentSpec.model_fields if field != "type"}
-    return {
-        "type": ["object", "string"],
-        "pattern": TEMPLATE,
-        "description": schema["description"],
-        "properties": {**own, "type": {"enum": list(ENVIRONMENTS), "description": "Which environment."}},
-        "allOf": branches,
-        "if": {"not": {"required": ["type"]}},
-        "then": {"properties": {**dict.fromkeys(own, True), **common}, "additionalProperties": False},
-    }
-
-
-def _all_models() -> Iterable[type[Model]]:
-    waiting: list[type[Model]] = [Model, ProfileEnvironment]
-    while waiting:
-        model = waiting.pop()
-        yield model
-        waiting += model.__subclasses__()
-
-
-def _open(schema: Any) -> Any:
-    """Return a schema of pydantic's, made short, and open to templates wherever something else than text stands."""
-    if isinstance(schema, list):
-        return [_open(item) for item in schema]
-    if not isinstance(schema, dict):
-        return schema
-    short = _named(_nullable(schema))
-    known = {key: _open_part(key, value) for key, value in short.items() if key != "title"}
-    if known.get("default", ...) is None:
-        del known["default"]
-    if "description" in known:
-        known["description"] = known["description"].replace("``", "`")
-    if "enum" in known:
-        return _enum(known)
-    types = known.get("type")
-    names = types if isinstance(types, list) else [types]
-    if not {"string"}.intersection(names) and {"object", "array"}.intersection(names):
-        known = {**known, "type": [*names, "string"], "pattern": TEMPLATE}
-    return known
-
-
-def _open_part(key: str, value: Any) -> Any:
-    if key in ("properties", "$defs"):
-        return {name: _open(item) for name, item in value.items()}
-    if key == "default":
-        return _without_nulls(value)
-    return value if key in ("if", "examples", "propertyNames", "required", "enum") else _open(value)
-
-
-def _named(schema: Json) -> Json:
-    """Refuse keys that don't match the pattern of keys, where pydantic lets them pass."""
-    if "patternProperties" not in schema:
-        return schema
-    rest = {key: value for key, value in schema.items() if key != "patternProperties"}
-    ((pattern, values),) = schema["patternProperties"].items()
-    return {**rest, "propertyNames": {"pattern": pattern}, "additionalProperties": values}
-
-
-def _nullable(schema: Json) -> Json:
-    """Write ``X or null`` without a union, whose errors no one can read."""
-    members = schema.get("anyOf", [])
-    if len(members) != 2 or members[1] != {"type": "null"}:
-        return schema
-    rest = {key: value for key, value in schema.items() if key != "anyOf"}
-    if "enum" in members[0]:
-        return {**rest, "enum": [*members[0]["enum"], None]}
-    if "type" not in members[0]:
-        return schema
-    types = members[0]["type"]
-    return {**members[0], **rest, "type": [*(types if isinstance(types, list) else [types]), "null"]}
-
-
-def _enum(schema: Json) -> Json:
-    """Let a template pass beside some words."""
-    rest = {key: value for key, value in schema.items() if key not in ("enum", "type", "anyOf")}
-    return {**rest, "anyOf": [{"enum": schema["enum"]}, {"type": "string", "pattern": TEMPLATE}]}
-
-
-def _without_nulls(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _without_nulls(item) for key, item in value.items() if item is not None}
-    return value
+def _default_environment(model: type[DefaultEnvironment], made: Json) -> Json:
+    """Return the schema of a default environment: a dispatch on ``type`` in which its own fields may stand too."""
+    name, own = model.__name__, made.get("properties", {})
+    mine = {field: reference(name, "properties", field) for field in own}
+    branches = {}
+    for kind, environment in ENVIRONMENTS.items():
+        theirs = {
+            field: reference(environment.__name__, "properties", field) for field in environment.model_fields
+        }
+        branches[kind] = {"properties": {**mine, **theirs}, "additionalProperties": False}
+    if not own:
+        branches = {kind: reference(environment.__name__) for kind, environment in ENVIRONMENTS.items()}
+    common = [*own, *(field for field in EnvironmentSpec.model_fields if field != "type")]
+    choice = named_by_type("environment", branches, common)
+    choice["properties"].update(own)
+    return {**choice, "description": made["description"]}

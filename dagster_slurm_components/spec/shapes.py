@@ -28,7 +28,8 @@ UNRENDERED = "unrendered"
 
 def or_template(pattern: str) -> str:
     """Return the JSON Schema pattern of text that matches a pattern whole, or holds a template."""
-    return rf"^(?:{pattern})$|{TEMPLATE}".replace(r"\d", "[0-9]")
+    plain = re.sub(r"\?P<\w+>", "", pattern).replace(r"\d", "[0-9]")
+    return rf"^(?:{plain})$|{TEMPLATE}"
 
 
 def shape(*types: str, pattern: str | None = None, **bounds: Any) -> WithJsonSchema:
@@ -43,9 +44,10 @@ class Format:
     """Annotates text with the pattern that it matches whole.
 
     Args:
-        pattern: The pattern, as Python and ECMAScript read it alike.
+        pattern: The pattern, as Python and ECMAScript read it alike, save for names of groups.
         what: What the text is, for an error.
         example: What to write.
+        hint: How to write it, where an example does not say enough.
         minimum: The least of plain numbers; without it a plain number is not one of these.
         keeps_templates: A template that nobody has rendered yet stays. For fields that must be there; others are
             better unset as long as nobody knows their value.
@@ -55,14 +57,15 @@ class Format:
         self,
         pattern: str,
         what: str,
-        example: str,
+        example: str = "",
         *,
+        hint: str | None = None,
         minimum: int | None = None,
         keeps_templates: bool = False,
     ) -> None:
         self.pattern = pattern
         self.what = what
-        self.example = example
+        self.hint = hint or f"write one like {example}"
         self.minimum = minimum
         self.keeps_templates = keeps_templates
 
@@ -73,7 +76,7 @@ class Format:
         def check(value: str, info: ValidationInfo) -> str:
             waits = self.keeps_templates and info.context is UNRENDERED and "{{" in value
             if not compiled.fullmatch(value) and not waits:
-                raise mistake(f"{value!r} is not {self.what}", f"write one like {self.example}", "format")
+                raise mistake(f"{value!r} is not {self.what}", self.hint, "format")
             return value
 
         return core_schema.with_info_after_validator_function(check, handler(source))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BeforeValidator
+from pydantic import BeforeValidator
 
 from dagster_slurm_components.spec.base import LINE, Format, Word, mistake, shape
 
@@ -16,8 +16,9 @@ _TIME = re.compile(
     re.ASCII,
 )
 _UNLIMITED = ("UNLIMITED", "INFINITE")
+_IN_ANY_CASE = ["".join(f"[{letter}{letter.lower()}]" for letter in word) for word in _UNLIMITED]
 _TIME_FORMS = 'write "D-HH:MM:SS", "HH:MM:SS", "MM:SS" or "MM" (minutes), in quotes'
-_MEMORY = re.compile(r"(\d{1,15})([KMGT]?)", re.IGNORECASE | re.ASCII)
+_MEMORY = re.compile(r"(\d{1,15})([KkMmGgTt]?)", re.ASCII)
 _UNIT = {"K": 1 / 1024, "": 1, "M": 1, "G": 1024, "T": 1024 * 1024}
 
 
@@ -69,37 +70,28 @@ def _quoted(value: Any) -> Any:
     return value
 
 
-def _time(value: str) -> str:
-    if value.upper() not in _UNLIMITED and not _TIME.fullmatch(value):
-        raise mistake(f"{value!r} is not a time", _TIME_FORMS, "time")
-    return value
-
-
-def _memory(value: str) -> str:
-    if not _MEMORY.fullmatch(value):
-        hint = "write a whole number and K, M, G or T, such as 8G; a number alone is mebibytes"
-        raise mistake(f"{value!r} is not a memory size", hint, "memory")
-    return value
-
-
 _NAME = r"[A-Za-z0-9_.\-]+"
 _COUNT = r"\d{1,9}[KkMmGgTt]?"
 _GPUS = rf"(?:(?:{_NAME}:)?\d{{1,5}})(?:,(?:{_NAME}:)?\d{{1,5}})*"
 _GRES = rf"{_NAME}(?:[:/]{_NAME})?(?::{_COUNT})?(?::{_NAME})?"
-_TIME_SHAPE = (
-    r"\d{1,4}-\d{1,3}(?::\d{1,3}){0,2}|\d{1,6}:\d{1,3}:\d{1,3}|\d{1,8}(?::\d{1,3})?"
-    "|[Uu][Nn][Ll][Ii][Mm][Ii][Tt][Ee][Dd]|[Ii][Nn][Ff][Ii][Nn][Ii][Tt][Ee]"
-)
 _SIGNAL = r"(?:[RB]{1,2}:)?(?:(?:SIG)?[A-Z][A-Z0-9+\-]*|\d{1,2})(?:@\d{1,5})?"
 
-Time = Annotated[Word, AfterValidator(_time), BeforeValidator(_quoted), shape("string", pattern=_TIME_SHAPE)]
+Time = Annotated[
+    Word,
+    Format("|".join([_TIME.pattern, *_IN_ANY_CASE]), "a time", hint=_TIME_FORMS),
+    BeforeValidator(_quoted),
+]
 """A time limit as sbatch reads it: ``D-HH:MM:SS``, ``HH:MM:SS``, ``MM:SS``, ``MM``; always in quotes."""
 Moment = Annotated[Word, BeforeValidator(_quoted), shape("string", pattern=LINE)]
 """A point in time as sbatch reads it: ``16:00``, ``now+1hour``, ``2030-01-20T12:34:00``; always in quotes."""
 Memory = Annotated[
     Word,
-    AfterValidator(_memory),
-    shape("string", "integer", pattern=r"\d{1,15}[KkMmGgTt]?", minimum=0),
+    Format(
+        _MEMORY.pattern,
+        "a memory size",
+        hint="write a whole number and K, M, G or T, such as 8G; a number alone is mebibytes",
+        minimum=0,
+    ),
 ]
 """A size: ``8G``, ``512M``; a number alone is mebibytes; ``0`` is all of a node's memory."""
 Nodes = Annotated[

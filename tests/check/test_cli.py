@@ -10,6 +10,7 @@ import pytest
 from click.testing import CliRunner
 
 from dagster_slurm_components.cli.main import COMMANDS, main
+from dagster_slurm_components.spec.schemas import schemas
 
 WRONG = b"payload: train.py\nlauncher: {type: torchrn}\nassets: [{key: a}]\n"
 RIGHT = b"payload: train.py\nassets: [{key: a, deps: [b]}]\n"
@@ -134,13 +135,14 @@ def test_schema_writes_checks_and_prints(tmp_path):
     folder = str(tmp_path / "schemas")
     runner = CliRunner()
     assert runner.invoke(main, ["schema", "--folder", folder, "--check"]).exit_code == 1
-    assert runner.invoke(main, ["schema", "--folder", folder]).output.count("wrote ") == 4
+    assert runner.invoke(main, ["schema", "--folder", folder]).output.count("wrote ") == 5
     assert runner.invoke(main, ["schema", "--folder", folder]).output == ""
     assert runner.invoke(main, ["schema", "--folder", folder, "--check"]).exit_code == 0
     (tmp_path / "schemas" / "site.schema.json").write_text("{}")
     assert runner.invoke(main, ["schema", "--folder", folder, "--check"]).exit_code == 1
     printed = runner.invoke(main, ["schema", "--print", "profile"]).output
-    assert printed == (tmp_path / "schemas" / "profile.schema.json").read_text()
+    assert printed == schemas()["profile.schema.json"]
+    assert "definitions.schema.json" not in printed  # one piece, unlike the file
     assert runner.invoke(main, ["schema", "--print", "x"]).exit_code == 2
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from dagster_slurm_components.spec.project import check_project
-from dagster_slurm_components.spec.schemas import schemas
+from dagster_slurm_components.spec.schemas import schema_files
 
 ROOT = Path(__file__).parents[2]
 
@@ -42,7 +42,7 @@ def test_corpora_are_large_enough(corpora):
 def refused(corpora, tmp_path_factory) -> dict[str, str]:
     """What check-jsonschema says of each file that it refuses."""
     folder = tmp_path_factory.mktemp("agreement")
-    for name, text in schemas().items():
+    for name, text in schema_files().items():
         (folder / name).write_text(text)
     result: dict[str, str] = {}
     for kind in ("defs", "script", "profile", "site"):
@@ -81,5 +81,5 @@ def test_known_gaps_are_documented(corpora):
 
 
 def test_schemas_in_the_repository_are_up_to_date():
-    for name, text in schemas().items():
+    for name, text in schema_files().items():
         assert (ROOT / "schemas" / name).read_text() == text, "run `dg-slurm schema`"

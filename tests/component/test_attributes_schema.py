@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import Any
 
 import jsonschema
@@ -13,6 +14,8 @@ from pydantic import TypeAdapter, create_model
 
 from dagster_slurm_components import SlurmScriptComponent
 from dagster_slurm_components.component import attributes
+from dagster_slurm_components.spec.schema_files import shipped_definitions
+from dagster_slurm_components.spec.schemas import definitions
 
 RIGHT = {
     "defaults": {"resources": {"nodes": "{{ env('NODES') }}"}},
@@ -39,8 +42,26 @@ WRONG: list[tuple[str, dict[str, Any]]] = [
 
 
 def test_the_shipped_file_is_what_the_models_make():
-    text = attributes.SHIPPED.read_text("utf-8")
-    assert text == attributes.shipped_text(), "run `dg-slurm schema`"
+    assert shipped_definitions() == definitions(), "run `dg-slurm schema`"
+    assert attributes.attributes_schema() == attributes.made_schema()
+
+
+def test_without_the_shipped_file_it_is_made(monkeypatch):
+    shipped = attributes.attributes_schema()
+    monkeypatch.setattr(attributes, "shipped_definitions", lambda: None)
+    attributes.attributes_schema.cache_clear()
+    try:
+        assert attributes.attributes_schema() == shipped
+    finally:
+        attributes.attributes_schema.cache_clear()
+
+
+def test_it_stands_alone():
+    text = json.dumps(alone())
+    references = set(re.findall(r'"\$ref": "([^"]*)"', text))
+    assert references
+    assert all(reference.startswith("#/$defs/") for reference in references)
+    assert '"$ref"' not in json.dumps(within()["properties"])
 
 
 def test_the_model_takes_any_mapping():
