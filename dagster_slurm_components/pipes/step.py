@@ -20,6 +20,9 @@ from dagster_slurm_components.pipes.context import StepContext, is_direct
 
 AnyContext = StepContext | dg.AssetCheckExecutionContext
 
+RUNS = threading.RLock()
+"""Held by calls, which are threads, while they read or tag Dagster's runs: an instance in memory, as of
+``dg.materialize``, refuses two threads at once (dagster 1.13), and tags are read, changed and written."""
 _MOST_ANCESTORS = 64
 _MAPPED = re.compile(r"\[[^\[\]]*\]$")
 """Ends the key of a step that is made for one of several dynamic outputs."""
@@ -139,6 +142,12 @@ def made_by(instance: dg.DagsterInstance, run: dg.DagsterRun, steps: frozenset[s
     return found
 
 
+def run_of(instance: dg.DagsterInstance, run_id: str) -> dg.DagsterRun | None:
+    """Return a run as it stands now, if it is there."""
+    with RUNS:
+        return instance.get_run_by_id(run_id)
+
+
 def _lineage(instance: dg.DagsterInstance, run: dg.DagsterRun) -> Iterator[dg.DagsterRun]:
     """Yield a run and those that it re-executes, the newest first."""
     current: dg.DagsterRun | None = run
@@ -147,7 +156,7 @@ def _lineage(instance: dg.DagsterInstance, run: dg.DagsterRun) -> Iterator[dg.Da
             return
         yield current
         parent = current.parent_run_id
-        current = instance.get_run_by_id(parent) if parent else None
+        current = run_of(instance, parent) if parent else None
 
 
 def _executed(instance: dg.DagsterInstance, run: dg.DagsterRun, steps: frozenset[str]) -> frozenset[str]:
