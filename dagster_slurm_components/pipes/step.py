@@ -9,13 +9,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 from uuid import uuid4
-from weakref import WeakSet
 
 import dagster as dg
 
 from dagster_slurm_components.jobs.lease import Owner, this_owner
 from dagster_slurm_components.jobs.model import JobIdentity
-from dagster_slurm_components.pipes.call import Call
+from dagster_slurm_components.pipes.call import Calls
 from dagster_slurm_components.pipes.context import StepContext, is_direct
 
 AnyContext = StepContext | dg.AssetCheckExecutionContext
@@ -54,7 +53,7 @@ class Step:
     owner: Owner
     step_worker: bool
     upstream: Mapping[str, str]
-    calls: WeakSet[Call[Any]] = field(default_factory=WeakSet, compare=False)
+    calls: Calls = field(default_factory=Calls, compare=False)
 
     @property
     def instance(self) -> dg.DagsterInstance:

@@ -1,7 +1,5 @@
 """Tags of a run that several calls write at once."""
 
-from __future__ import annotations
-
 from concurrent.futures import ThreadPoolExecutor
 
 import dagster as dg
