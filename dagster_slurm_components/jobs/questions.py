@@ -5,11 +5,13 @@ The questions run in a thread of their own, so that a hanging ``squeue`` never d
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
+from functools import partial
+from typing import TypeVar
 
-from dagster_slurm_components.errors import HostUnreachableError, SatelliteError
+from dagster_slurm_components.errors import HostError, HostUnreachableError, SatelliteError
 from dagster_slurm_components.hosts.client import Satellite
 from dagster_slurm_components.jobs.cadence import TokenBucket
 from dagster_slurm_components.jobs.events import Watch
@@ -24,6 +26,8 @@ _ACCOUNTING_LAG = 1.0
 _ACCOUNTING_AGAIN = 2.0
 _BROKE = 2.0
 """Seconds until a question is tried again that the budget did not allow."""
+
+Answered = TypeVar("Answered")
 
 
 class Questions:
@@ -100,7 +104,7 @@ class Questions:
         self._books_last = True
         self._asked, self._asked_at = asked, now
         handles = [watch.handle for watch in asked]
-        self._accounting = self._pool.submit(self._scheduler.accounting, self._satellite, handles)
+        self._accounting = self._begin(partial(self._scheduler.accounting, self._satellite, handles))
 
     def _ask_queue(self, live: list[Watch], now: float) -> None:
         waiting = any(watch.observation.phase is Phase.WAITING for watch in live)
@@ -109,7 +113,19 @@ class Questions:
         self._books_last = False
         self._asked, self._asked_at = live, now
         handles = [watch.handle for watch in live]
-        self._queue = self._pool.submit(self._scheduler.queue, self._satellite, handles)
+        self._queue = self._begin(partial(self._scheduler.queue, self._satellite, handles))
+
+    def _begin(self, question: Callable[[], Answered]) -> Future[Answered]:
+        try:
+            return self._pool.submit(question)
+        except RuntimeError:
+            # The interpreter is ending, and takes no more work: jobs are followed until they are cancelled or left.
+            answered: Future[Answered] = Future()
+            try:
+                answered.set_result(question())
+            except HostError as error:
+                answered.set_exception(error)
+            return answered
 
     def _afford(self, now: float) -> bool:
         return not self._scheduler.metered or self._budget.take(now)

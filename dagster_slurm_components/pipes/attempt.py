@@ -135,11 +135,12 @@ class AttemptRun:
             ended = self._to_its_end(handle, watch, follower)
         except SupervisionLostError as lost:
             log.warning(f"{lost} This process leaves job {handle.job_id}.")
-            if lost.cancelled:
+            if lost.cancelled or self.progress.cancel.is_set():
                 self._cancel(handle, follower)
             raise
         except StoppedError:
-            if self.guard.terminated or self.resolved.profile.profile.on_shutdown == "cancel":
+            wanted = self.progress.cancel.is_set() or self.guard.terminated
+            if wanted or self.resolved.profile.profile.on_shutdown == "cancel":
                 self._cancel(handle, follower)
             else:
                 self._leave(handle, watch, follower)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from typing import Any, Generic, TypeVar
+from weakref import WeakSet
 
 import dagster as dg
 
@@ -49,6 +50,23 @@ class Call(Generic[Result]):
     def outcome(self) -> Result:
         """Return the result of work that has ended, or raise its error."""
         return self.future.result()
+
+
+class Calls:
+    """The calls of a step that are under way, for any thread to add to and to look through."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._calls: WeakSet[Call[Any]] = WeakSet()
+
+    def add(self, call: Call[Any]) -> None:
+        """Add a call; once it has ended and nobody knows it any more it is forgotten."""
+        with self._lock:
+            self._calls.add(call)
+
+    def __iter__(self) -> Iterator[Call[Any]]:
+        with self._lock:  # a set that grows meanwhile can't be looked through
+            return iter(list(self._calls))
 
 
 def wait_for(calls: Sequence[Call[Any]], others: Sequence[Call[Any]] = ()) -> None:

@@ -29,7 +29,7 @@ from dagster_slurm_components.jobs.lease import (
 from dagster_slurm_components.jobs.lease_store import LeaseStore
 from dagster_slurm_components.jobs.look import look
 from dagster_slurm_components.jobs.model import JobIdentity, slug
-from dagster_slurm_components.pipes.step import Step, made_by
+from dagster_slurm_components.pipes.step import Step, made_by, run_of
 from dagster_slurm_components.pipes.target import Target
 
 _STORED = {
@@ -142,7 +142,7 @@ class Claims:
         """Whether an owner has no say any more: of this run, of one that is over, or proven dead."""
         if owner.run_id == self.step.run_id:
             return True
-        run = self.step.instance.get_run_by_id(owner.run_id)
+        run = run_of(self.step.instance, owner.run_id)
         return run is None or run.is_finished or owner.known_dead()
 
     def _end(self, attempt: Attempt, why: str) -> None:

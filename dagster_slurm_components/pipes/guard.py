@@ -14,7 +14,7 @@ from collections.abc import Callable
 
 import dagster as dg
 
-from dagster_slurm_components.pipes.step import Step
+from dagster_slurm_components.pipes.step import Step, run_of
 
 _LOOK_EVERY = 30.0
 
@@ -72,7 +72,7 @@ class Guard:
         if self._step.run is None or (not thoroughly and now - self._looked_at < _LOOK_EVERY):
             return
         self._looked_at = now
-        run = self._step.instance.get_run_by_id(self._step.run_id)
+        run = run_of(self._step.instance, self._step.run_id)
         if run is not None and run.is_finished:
             raise SupervisionLostError(
                 f"The run has ended meanwhile, as {run.status.value}.",
@@ -94,6 +94,6 @@ class Guard:
     @property
     def terminated(self) -> bool:
         """Whether a person terminates the run; any other end of the process leaves its jobs alone."""
-        run = self._step.instance.get_run_by_id(self._step.run_id) if self._step.run else None
+        run = run_of(self._step.instance, self._step.run_id) if self._step.run else None
         canceled = (dg.DagsterRunStatus.CANCELING, dg.DagsterRunStatus.CANCELED)
         return run is not None and run.status in canceled

@@ -13,7 +13,7 @@ import dagster as dg
 from dagster_slurm_components.errors import DagsterSlurmError
 from dagster_slurm_components.jobs.lease import Owner
 from dagster_slurm_components.jobs.model import slug
-from dagster_slurm_components.pipes.step import Step
+from dagster_slurm_components.pipes.step import RUNS, Step, run_of
 
 try:
     # `report_engine_event` is public and takes metadata only inside this class, which dagster (1.13) does not export.
@@ -74,26 +74,28 @@ def tag_job(step: Step, job_id: str) -> None:
     """Make a job's id searchable from the moment of its submission."""
     if step.run is None:
         return
-    tags = _tags(step, step.run_id)
     # A retry by Dagster's daemon begins with the tags of the run that it retries (dagster 1.13).
     inherited = _tags(step, step.run.parent_run_id)
-    jobs = [key for key, value in tags.items() if key.startswith(JOB) and inherited.get(key) != value]
-    if len(jobs) < _MOST_JOBS:
-        first = JOB not in jobs or tags[JOB] == job_id
-        _add(step, {JOB if first else f"{JOB}/{slug(step.key)}": job_id})
+    with RUNS:
+        tags = _tags(step, step.run_id)
+        jobs = [key for key, value in tags.items() if key.startswith(JOB) and inherited.get(key) != value]
+        if len(jobs) < _MOST_JOBS:
+            first = JOB not in jobs or tags[JOB] == job_id
+            _add(step, {JOB if first else f"{JOB}/{slug(step.key)}": job_id})
 
 
 def _tags(step: Step, run_id: str | None) -> Mapping[str, str]:
-    run = step.instance.get_run_by_id(run_id) if run_id is not None else None
+    run = run_of(step.instance, run_id) if run_id is not None else None
     return run.tags if run is not None else {}
 
 
 def _add(step: Step, tags: Mapping[str, str]) -> None:
     if step.run is None:
         return
-    present = _tags(step, step.run_id)
-    if any(present.get(key) != value for key, value in tags.items()):
-        step.instance.add_run_tags(step.run_id, tags)
+    with RUNS:
+        present = _tags(step, step.run_id)
+        if any(present.get(key) != value for key, value in tags.items()):
+            step.instance.add_run_tags(step.run_id, tags)
 
 
 def written(owner: Owner) -> str:

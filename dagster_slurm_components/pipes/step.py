@@ -9,17 +9,19 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 from uuid import uuid4
-from weakref import WeakSet
 
 import dagster as dg
 
 from dagster_slurm_components.jobs.lease import Owner, this_owner
 from dagster_slurm_components.jobs.model import JobIdentity
-from dagster_slurm_components.pipes.call import Call
+from dagster_slurm_components.pipes.call import Calls
 from dagster_slurm_components.pipes.context import StepContext, is_direct
 
 AnyContext = StepContext | dg.AssetCheckExecutionContext
 
+RUNS = threading.RLock()
+"""Held by calls, which are threads, while they read or tag Dagster's runs: an instance in memory, as of
+``dg.materialize``, refuses two threads at once (dagster 1.13), and tags are read, changed and written."""
 _MOST_ANCESTORS = 64
 _MAPPED = re.compile(r"\[[^\[\]]*\]$")
 """Ends the key of a step that is made for one of several dynamic outputs."""
@@ -51,7 +53,7 @@ class Step:
     owner: Owner
     step_worker: bool
     upstream: Mapping[str, str]
-    calls: WeakSet[Call[Any]] = field(default_factory=WeakSet, compare=False)
+    calls: Calls = field(default_factory=Calls, compare=False)
 
     @property
     def instance(self) -> dg.DagsterInstance:
@@ -139,6 +141,12 @@ def made_by(instance: dg.DagsterInstance, run: dg.DagsterRun, steps: frozenset[s
     return found
 
 
+def run_of(instance: dg.DagsterInstance, run_id: str) -> dg.DagsterRun | None:
+    """Return a run as it stands now, if it is there."""
+    with RUNS:
+        return instance.get_run_by_id(run_id)
+
+
 def _lineage(instance: dg.DagsterInstance, run: dg.DagsterRun) -> Iterator[dg.DagsterRun]:
     """Yield a run and those that it re-executes, the newest first."""
     current: dg.DagsterRun | None = run
@@ -147,7 +155,7 @@ def _lineage(instance: dg.DagsterInstance, run: dg.DagsterRun) -> Iterator[dg.Da
             return
         yield current
         parent = current.parent_run_id
-        current = instance.get_run_by_id(parent) if parent else None
+        current = run_of(instance, parent) if parent else None
 
 
 def _executed(instance: dg.DagsterInstance, run: dg.DagsterRun, steps: frozenset[str]) -> frozenset[str]:
