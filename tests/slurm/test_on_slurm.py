@@ -15,15 +15,7 @@ import pytest
 from dagster_slurm_components.hosts.client import Satellite
 from dagster_slurm_components.hosts.local import InProcessHost
 from dagster_slurm_components.slurm.accounting import AccountingRow, parse_sacct, sacct, sacct_by_name
-from dagster_slurm_components.slurm.control import (
-    CancelReply,
-    ControlRow,
-    is_unknown_job,
-    parse_scancel,
-    parse_scontrol,
-    scancel,
-    scontrol_show_job,
-)
+from dagster_slurm_components.slurm.cancel import CancelReply, parse_scancel, scancel
 from dagster_slurm_components.slurm.header import escape_pattern, render_header
 from dagster_slurm_components.slurm.metrics import metrics
 from dagster_slurm_components.slurm.outcome import outcome
@@ -96,9 +88,6 @@ class Slurm:
         done = self.run(sacct([job_id], since=self.since))
         assert query_failure(done.returncode, done.stdout, done.stderr) is None
         return parse_sacct(done.stdout).get(job_id)
-
-    def show(self, job_id: str) -> ControlRow | None:
-        return parse_scontrol(self.run(scontrol_show_job(job_id)).stdout)
 
     def cancel(self, *job_ids: str) -> CancelReply:
         done = self.run(scancel(job_ids))
@@ -194,9 +183,6 @@ def test_life_of_a_job(slurm: Slurm) -> None:
         (sacct_by_name(name, since=slurm.since), parse_sacct),
     ):
         wait_for(lambda argv=argv, parse=parse: set(parse(slurm.run(argv).stdout)) == {job_id})
-    shown = slurm.show(job_id)
-    assert shown is not None
-    assert (shown.state, shown.start, shown.nodes) == ("RUNNING", running.start, running.nodes)
     assert slurm.cancel(job_id).ok
     row = slurm.ended(job_id)
     assert (row.state, row.cancelled_by) == ("CANCELLED", os.getuid())
@@ -224,9 +210,6 @@ def test_exit_codes_signals_and_figures(slurm: Slurm) -> None:
     assert figures.asked_memory_bytes == 300 * 2**20
     assert figures.memory_efficiency is not None
     assert 0.45 < figures.memory_efficiency < 1
-    shown = slurm.show(jobs["code"])
-    assert shown is not None
-    assert (shown.state, shown.exit_code, shown.reason) == ("FAILED", 3, "NonZeroExitCode")
 
 
 def test_memory_over_the_limit(slurm: Slurm, tmp_path: Path) -> None:
@@ -248,9 +231,6 @@ def test_requeued_jobs_are_one_job(slurm: Slurm) -> None:
     wait_for(lambda: slurm.queue()[job_id].reason == "BeginTime")
     accounting = wait_for(lambda: (row := slurm.accounting(job_id)) and row.restarts and row)
     assert accounting.state == "PENDING"
-    shown = slurm.show(job_id)
-    assert shown is not None
-    assert shown.restarts == 1
 
 
 def test_waiting_for_ever_has_a_reason(slurm: Slurm) -> None:
@@ -311,8 +291,6 @@ def test_unknown_jobs_and_unknown_names_are_answers(slurm: Slurm) -> None:
     for argv in (squeue_by_name("dg-none"), sacct(["99999999"], since=0)):
         done = slurm.run(argv)
         assert (done.returncode, done.stdout) == (0, "")
-    done = slurm.run(scontrol_show_job("99999999"))
-    assert is_unknown_job(done.stderr)
 
 
 def test_without_a_controller_nothing_is_observed(
