@@ -6,14 +6,17 @@ import os
 import random
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from satellite_fixture import bundle
 
+from dagster_slurm_components.hosts.calls import SubmitReply
 from dagster_slurm_components.hosts.client import Satellite
 from dagster_slurm_components.hosts.local import InProcessHost
+from dagster_slurm_components.jobs.schedulers import SlurmScheduler
 from dagster_slurm_components.slurm.accounting import AccountingRow, parse_sacct, sacct, sacct_by_name
 from dagster_slurm_components.slurm.cancel import CancelReply, parse_scancel, scancel
 from dagster_slurm_components.slurm.header import escape_pattern, render_header
@@ -21,9 +24,10 @@ from dagster_slurm_components.slurm.metrics import metrics
 from dagster_slurm_components.slurm.outcome import outcome
 from dagster_slurm_components.slurm.queue import QueueRow, parse_squeue, squeue, squeue_by_name
 from dagster_slurm_components.slurm.reasons import Reason, explain
+from dagster_slurm_components.slurm.rejections import classify_rejection
 from dagster_slurm_components.slurm.replies import query_failure
 from dagster_slurm_components.slurm.states import Outcome, Phase, state
-from dagster_slurm_components.slurm.submit import SubmitReply, parse_sbatch, sbatch
+from dagster_slurm_components.slurm.submit import sbatch
 
 pytestmark = pytest.mark.slurm
 
@@ -60,6 +64,7 @@ class Slurm:
         self.satellite = Satellite(InProcessHost())
         self.folder = folder
         self.jobs: list[str] = []
+        self.tries = 0
         self.since = int(time.time()) - 60
 
     def run(self, argv: Sequence[str]) -> Done:
@@ -67,11 +72,14 @@ class Slurm:
         return Done(done.returncode, done.stdout.decode(), done.stderr.decode())
 
     def try_submit(self, body: str, *options: Option) -> SubmitReply:
-        script = self.folder / f"job{len(self.jobs)}.sh"
+        self.tries += 1
+        folder = f"{self.folder}/runs/{self.tries}/0"
         defaults = {"output": "/dev/null", **dict(options)}
-        script.write_text(render_header(list(defaults.items())) + body + "\n", "utf-8")
-        done = self.run(sbatch(str(script)))
-        return parse_sbatch(done.returncode, done.stdout, done.stderr)
+        script = render_header(list(defaults.items())) + body + "\n"
+        name = f"dg-{random.getrandbits(64):x}"
+        wish = SlurmScheduler(f"{self.folder}/queue").settlement(folder, str(self.folder), name, name)
+        request = replace(wish, argv=tuple(sbatch(f"{folder}/job.sh")), settle_only=False)
+        return self.satellite.submit(request, bundle({"job.sh": script}))
 
     def submit(self, body: str, *options: Option) -> str:
         reply = self.try_submit(body, *options)
@@ -273,17 +281,17 @@ def test_waiting_for_ever_has_a_reason(slurm: Slurm) -> None:
 )
 def test_rejections(slurm: Slurm, options: list[Option], kind: str, option: str | None) -> None:
     reply = slurm.try_submit("true", *options)
-    assert reply.verdict == "rejected", reply
-    assert reply.rejection is not None
-    assert (reply.rejection.kind, reply.rejection.option) == (kind, option), reply
+    assert reply.outcome == "rejected", reply
+    rejection = classify_rejection(reply.stderr)
+    assert (rejection.kind, rejection.option) == (kind, option), reply
 
 
 def test_a_limit_is_not_the_jobs_fault(slurm: Slurm) -> None:
     options = (("account", "tiny"), ("qos", "limited"), ("hold", ""))
     replies = [slurm.try_submit("true", *options) for _ in range(4)]
     slurm.jobs += [reply.job_id for reply in replies if reply.job_id]
-    last = replies[-1].rejection
-    assert last is not None
+    assert replies[-1].outcome == "rejected"
+    last = classify_rejection(replies[-1].stderr)
     assert (last.kind, last.option) == ("limit", "qos")
 
 
@@ -307,4 +315,4 @@ def test_without_a_controller_nothing_is_observed(
     monkeypatch.setenv("SLURM_CONF", str(broken))
     done = slurm.run(squeue())
     assert query_failure(done.returncode, done.stdout, done.stderr) is not None
-    assert slurm.try_submit("true").verdict == "ambiguous"
+    assert slurm.try_submit("true").outcome == "uncertain"
