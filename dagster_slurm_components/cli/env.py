@@ -18,7 +18,6 @@ from dagster_slurm_components.environments.content import EnvironmentPlan
 from dagster_slurm_components.jobs.provision import manage
 from dagster_slurm_components.jobs.provision.fetch import fetch
 from dagster_slurm_components.jobs.provision.packers import is_content
-from dagster_slurm_components.jobs.provision.pixi_pack import write_pixi_pack
 from dagster_slurm_components.jobs.provision.progress import Progress, Stage, silent
 from dagster_slurm_components.jobs.provision.provide import Site, plan_for, provide, published
 from dagster_slurm_components.jobs.provision.request import Request
@@ -26,7 +25,6 @@ from dagster_slurm_components.jobs.provision.store import lacking
 from dagster_slurm_components.pipes.environment import request_for
 from dagster_slurm_components.pipes.target import target
 from dagster_slurm_components.spec.base import duration_seconds
-from dagster_slurm_components.spec.environments import PixiEnvironment
 from dagster_slurm_components.spec.profiles import load_profile
 from dagster_slurm_components.spec.project_scripts import project_scripts
 
@@ -152,12 +150,7 @@ def _planned(context: Context, need: Need, planned: EnvironmentPlan) -> Mapping[
 
 @env.command()
 @_common
-@click.option(
-    "--pixi-pack",
-    type=click.Path(path_type=Path, file_okay=False),
-    help="Also write each pixi environment as an archive in pixi-pack's format into this folder.",
-)
-def build(profile: str | None, folder: Path, as_json: bool, pixi_pack: Path | None) -> None:
+def build(profile: str | None, folder: Path, as_json: bool) -> None:
     """Fetch and build on this machine all that a deployment sends, so that it needs no internet then."""
     rows: list[dict[str, Any]] = []
     with _context(profile, folder) as context, _progress(as_json) as progress:
@@ -167,8 +160,6 @@ def build(profile: str | None, folder: Path, as_json: bool, pixi_pack: Path | No
             rows.append(
                 {"name": planned.name, "key": planned.key, "bytes": sum(file.size or 0 for file in files)}
             )
-            if pixi_pack is not None:
-                _write_pixi_pack(need.request, planned, pixi_pack, progress)
     if as_json:
         click.echo(json.dumps(rows, indent=2))
     else:
@@ -176,17 +167,6 @@ def build(profile: str | None, folder: Path, as_json: bool, pixi_pack: Path | No
             ["environment", "key", "MB here"],
             [[r["name"], r["key"][:12], _megabytes(r["bytes"])] for r in rows],
         )
-
-
-def _write_pixi_pack(request: Request, planned: EnvironmentPlan, folder: Path, progress: Progress) -> None:
-    spec = request.spec
-    if not isinstance(spec, PixiEnvironment):
-        return
-    folder.mkdir(parents=True, exist_ok=True)
-    target = folder / f"{planned.name}.tar"
-    lock = request.path("project") / "pixi.lock"
-    size = write_pixi_pack(lock, spec.environment, planned.platform, target, progress, name=spec.platform)
-    click.echo(f"{target}: {_megabytes(size)} MB", err=True)
 
 
 @env.command()
