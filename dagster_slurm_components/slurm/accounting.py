@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from dagster_slurm_components.slurm import states
 from dagster_slurm_components.slurm.ids import is_job_id, join_job_ids
 from dagster_slurm_components.slurm.queue import check_name
-from dagster_slurm_components.slurm.units import (
+from dagster_slurm_components.units import (
     parse_count,
     parse_duration,
     parse_epoch,

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from dagster_slurm_components.errors import DagsterSlurmError
 from dagster_slurm_components.slurm import states
 from dagster_slurm_components.slurm.ids import is_printed_id
-from dagster_slurm_components.slurm.units import parse_count, parse_epoch
+from dagster_slurm_components.units import parse_count, parse_epoch
 
 # ``:|`` gives a column no width (nothing is cut) and ends it with a bar. The reason comes last because it can
 # be free text, which a burst buffer plugin or a site's own scheduler writes. The job's name isn't asked for:

@@ -8,17 +8,11 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, BeforeValidator
 
 from dagster_slurm_components.spec.base import LINE, Format, Word, mistake, shape
+from dagster_slurm_components.units import parse_size, parse_time_limit
 
-_TIME = re.compile(
-    r"(?:(?P<days>\d{1,4})-(?P<d_hours>\d{1,3})(?::(?P<d_minutes>\d{1,3}))?(?::(?P<d_seconds>\d{1,3}))?"
-    r"|(?P<hours>\d{1,6}):(?P<minutes>\d{1,3}):(?P<seconds>\d{1,3})"
-    r"|(?P<only_minutes>\d{1,8})(?::(?P<m_seconds>\d{1,3}))?)",
-    re.ASCII,
-)
 _UNLIMITED = ("UNLIMITED", "INFINITE")
 _TIME_FORMS = 'write "D-HH:MM:SS", "HH:MM:SS", "MM:SS" or "MM" (minutes), in quotes'
-_MEMORY = re.compile(r"(\d{1,15})([KMGT]?)", re.IGNORECASE | re.ASCII)
-_UNIT = {"K": 1 / 1024, "": 1, "M": 1, "G": 1024, "T": 1024 * 1024}
+_MEMORY = re.compile(r"\d{1,15}[KMGT]?", re.IGNORECASE | re.ASCII)
 
 
 def time_seconds(time: str) -> int | None:
@@ -32,28 +26,25 @@ def time_seconds(time: str) -> int | None:
     """
     if time.upper() in _UNLIMITED:
         return None
-    found = _TIME.fullmatch(time)
-    if found is None:
+    seconds = parse_time_limit(time)
+    if seconds is None:
         raise ValueError(f"not a Slurm time: {time!r}")
-    part = {name: int(text or 0) for name, text in found.groupdict().items()}
-    hours = part["days"] * 24 + part["d_hours"] + part["hours"]
-    minutes = part["d_minutes"] + part["minutes"] + part["only_minutes"]
-    return hours * 3600 + minutes * 60 + part["d_seconds"] + part["seconds"] + part["m_seconds"]
+    return seconds
 
 
 def memory_megabytes(memory: str) -> float:
     """Return the mebibytes of a Slurm memory size; without a unit it is mebibytes already, as for sbatch.
 
     >>> memory_megabytes("8G")
-    8192
+    8192.0
 
     Raises:
         ValueError: The text is not a Slurm memory size.
     """
-    found = _MEMORY.fullmatch(memory)
-    if found is None:
+    size = parse_size(memory, default_unit="M") if _MEMORY.fullmatch(memory) else None
+    if size is None:
         raise ValueError(f"not a Slurm memory size: {memory!r}")
-    return int(found[1]) * _UNIT[found[2].upper()]
+    return size / 2**20
 
 
 def _quoted(value: Any) -> Any:
@@ -70,7 +61,7 @@ def _quoted(value: Any) -> Any:
 
 
 def _time(value: str) -> str:
-    if value.upper() not in _UNLIMITED and not _TIME.fullmatch(value):
+    if value.upper() not in _UNLIMITED and parse_time_limit(value) is None:
         raise mistake(f"{value!r} is not a time", _TIME_FORMS, "time")
     return value
 
