@@ -242,7 +242,8 @@ def _begin(storm: Storm, story: Round, one: Try, index: int, parent: str | None)
         )
     else:
         time.sleep(one.delay)
-    eventually(lambda: storm.runs(tag) or not _alive(pid), f"{tag} has a run", 60)
+    # A run that has not started yet is cancelled by Dagster before any process of it works: nothing to see here.
+    eventually(lambda: _started(storm, tag) or not _alive(pid), f"{tag} starts")
     runs = storm.runs(tag)
     return (runs[0].run_id if runs else None), pid
 
@@ -257,6 +258,11 @@ def _begun(storm: Storm, number: int, tag: str) -> bool:
         and Path(attempt.run_dir, "stdout.log").stat().st_size > 0
         for attempt in storm.attempts(number)
     )
+
+
+def _started(storm: Storm, tag: str) -> bool:
+    early = (dg.DagsterRunStatus.NOT_STARTED, dg.DagsterRunStatus.STARTING)
+    return any(run.status not in early for run in storm.runs(tag))
 
 
 def _ended(storm: Storm, tag: str) -> bool:
@@ -282,7 +288,7 @@ def _events(storm: Storm, story: Round, one: Try, run_id: str | None, pid: int) 
         elif event == KILL_WORKER:
             _kill(pid)
         elif event == KILL_STEP:
-            for child in _children(pid):
+            for child in _children(pid) or [pid]:  # it may have no process of its own yet
                 _kill(child)
         elif event == TERMINATE and run is not None and not run.is_finished:
             storm.instance.report_run_canceling(run)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from dagster_slurm_components.cli.options import json_option
 from dagster_slurm_components.cli.status import show
 from dagster_slurm_components.cli.terminal import errors_told
 from dagster_slurm_components.hosts.agent import client, place
@@ -18,7 +19,7 @@ def agent() -> None:
 
 
 @agent.command()
-@click.option("--json", "as_json", is_flag=True, help="Print JSON and nothing else.")
+@json_option
 def status(as_json: bool) -> None:
     """Show the agent, its hosts and what was asked of them."""
     show(as_json)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import click
 
+from dagster_slurm_components.cli.options import json_option, profile_option
 from dagster_slurm_components.cli.terminal import errors_told, table
 from dagster_slurm_components.hosts.calls import FileRead
 from dagster_slurm_components.jobs.records import observed, run_directories
@@ -17,11 +18,9 @@ from dagster_slurm_components.spec.profiles import load_profile
 
 
 @click.command()
-@click.option(
-    "--profile", "profile_name", help="Name of the profile.  [default: DAGSTER_SLURM_PROFILE, else local]"
-)
+@profile_option
 @click.option("--dry-run", is_flag=True, help="Tell what would be removed, and remove nothing.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON and nothing else.")
+@json_option
 def clean(profile_name: str | None, dry_run: bool, as_json: bool) -> None:
     """Remove run directories as the profile's `retention` says.
 

@@ -13,7 +13,8 @@ from typing import Any
 import click
 
 from dagster_slurm_components import cluster as slurm
-from dagster_slurm_components.errors import DagsterSlurmError
+from dagster_slurm_components.cli.options import json_option
+from dagster_slurm_components.cli.terminal import errors_told, table
 
 EXIT_CODES = {"up": 0, "down": 3, "partly": 4}
 
@@ -23,7 +24,6 @@ _folder_option = click.option(
     envvar="DAGSTER_SLURM_CLUSTER",
     help="The one folder that holds the cluster.  [default: ~/.cache/dagster-slurm/cluster]",
 )
-_json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON and nothing else.")
 
 
 @click.group()
@@ -36,11 +36,11 @@ def cluster() -> None:
 
 @cluster.command()
 @_folder_option
-@_json_option
+@json_option
 @click.option("--install/--no-install", default=True, help="Install missing Debian packages by apt-get.")
 def up(folder: Path | None, as_json: bool, install: bool) -> None:
     """Start the cluster, or repair it; does nothing if it is up."""
-    with _errors_told(), _progress(as_json) as report:
+    with errors_told(), _progress(as_json) as report:
         made = slurm.up(folder, install=install, report=report)
         seen = slurm.status(made.folder)
     if as_json:
@@ -62,10 +62,10 @@ def up(folder: Path | None, as_json: bool, install: bool) -> None:
 
 @cluster.command()
 @_folder_option
-@_json_option
+@json_option
 def status(folder: Path | None, as_json: bool) -> None:
     """Show daemons, nodes and jobs; exits with 0 for up, 3 for down, 4 for partly up."""
-    with _errors_told():
+    with errors_told():
         seen = slurm.status(folder)
     if as_json:
         click.echo(json.dumps(seen.as_dict(), indent=2))
@@ -83,11 +83,11 @@ def status(folder: Path | None, as_json: bool) -> None:
 
 @cluster.command()
 @_folder_option
-@_json_option
+@json_option
 @click.option("--keep", is_flag=True, help="Keep the folder with keys, accounting and logs for a later `up`.")
 def down(folder: Path | None, as_json: bool, keep: bool) -> None:
     """End the cluster's processes, its jobs among them, and remove its folder."""
-    with _errors_told(), _progress(as_json) as report:
+    with errors_told(), _progress(as_json) as report:
         before = slurm.status(folder)
         slurm.down(folder, keep=keep, report=report)
     if as_json:
@@ -95,15 +95,6 @@ def down(folder: Path | None, as_json: bool, keep: bool) -> None:
     else:
         kept = "kept" if keep else "removed"
         click.echo(f"{before.folder}: was {before.state}, is down; the folder is {kept}")
-
-
-@contextmanager
-def _errors_told() -> Iterator[None]:
-    """Turn our errors into a message and exit status 1."""
-    try:
-        yield
-    except DagsterSlurmError as error:
-        raise click.ClickException(str(error)) from error
 
 
 @contextmanager
@@ -122,19 +113,10 @@ def _progress(quiet: bool) -> Iterator[Callable[[str], None]]:
 
 
 def _table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Print a table: with lines and colour on a terminal, tab-separated when piped."""
+    """Print one of several tables: a blank line parts them when piped."""
+    table(columns, rows, title=title)
     if not sys.stdout.isatty():
-        click.echo("\n".join("\t".join(row) for row in [columns, *rows]) + "\n")
-        return
-    from rich.console import Console  # noqa: PLC0415 -- 0.1 s, and for terminals only
-    from rich.table import Table  # noqa: PLC0415
-
-    table = Table(title=title, title_justify="left")
-    for column in columns:
-        table.add_column(column)
-    for row in rows:
-        table.add_row(*row)
-    Console().print(table)
+        click.echo()
 
 
 def _show_nodes(seen: slurm.ClusterStatus) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import click
 
+from dagster_slurm_components.cli.options import json_option, profile_option
 from dagster_slurm_components.doctor.examine import examine_profile
 from dagster_slurm_components.doctor.findings import Finding, Verdict
 
@@ -22,15 +23,15 @@ _LOOKS = {
 
 
 @click.command()
-@click.option("--profile", help="Name of the profile.  [default: DAGSTER_SLURM_PROFILE, else local]")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON and nothing else.")
-def doctor(profile: str | None, as_json: bool) -> None:
+@profile_option
+@json_option
+def doctor(profile_name: str | None, as_json: bool) -> None:
     """Check that jobs of a profile would run: connection, working folder, Slurm, account, partition.
 
     Submits nothing and leaves nothing behind. Exits with 1 if something would keep jobs from running.
     """
     found: list[Finding] = []
-    for finding in examine_profile(profile, start=Path.cwd()):
+    for finding in examine_profile(profile_name, start=Path.cwd()):
         found.append(finding)
         if not as_json:
             _show(finding)

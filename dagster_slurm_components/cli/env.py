@@ -13,12 +13,12 @@ from typing import Any
 
 import click
 
+from dagster_slurm_components.cli.options import json_option, profile_option
 from dagster_slurm_components.cli.terminal import errors_told, seconds, table
 from dagster_slurm_components.environments.content import EnvironmentPlan
 from dagster_slurm_components.jobs.provision import manage
 from dagster_slurm_components.jobs.provision.fetch import fetch
 from dagster_slurm_components.jobs.provision.packers import is_content
-from dagster_slurm_components.jobs.provision.pixi_pack import write_pixi_pack
 from dagster_slurm_components.jobs.provision.progress import Progress, Stage, silent
 from dagster_slurm_components.jobs.provision.provide import Site, plan_for, provide, published
 from dagster_slurm_components.jobs.provision.request import Request
@@ -26,7 +26,6 @@ from dagster_slurm_components.jobs.provision.store import lacking
 from dagster_slurm_components.pipes.environment import request_for
 from dagster_slurm_components.pipes.target import target
 from dagster_slurm_components.spec.base import duration_seconds
-from dagster_slurm_components.spec.environments import PixiEnvironment
 from dagster_slurm_components.spec.profiles import load_profile
 from dagster_slurm_components.spec.project_scripts import project_scripts
 
@@ -74,9 +73,6 @@ def _name(script: Any) -> str:
     return str(script.name or script.payload or " ".join(script.command or ["?"]))
 
 
-_profile_option = click.option(
-    "--profile", help="The profile.  [default: $DAGSTER_SLURM_PROFILE, else local]"
-)
 _folder_option = click.option(
     "--project",
     "folder",
@@ -84,17 +80,16 @@ _folder_option = click.option(
     default=Path(),
     help="The project's folder.  [default: here]",
 )
-_json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON and nothing else.")
 
 
 def _common(command: Callable[..., None]) -> Callable[..., None]:
-    return _profile_option(_folder_option(_json_option(command)))
+    return profile_option(_folder_option(json_option(command)))
 
 
 @contextmanager
-def _context(profile: str | None, folder: Path) -> Iterator[Context]:
+def _context(profile_name: str | None, folder: Path) -> Iterator[Context]:
     with errors_told():
-        loaded = load_profile(profile, start=folder)
+        loaded = load_profile(profile_name, start=folder)
         place = target(loaded)
         site = Site(place.satellite, place.workdir, loaded.name)
         unused = duration_seconds(loaded.profile.retention.environments)
@@ -108,9 +103,9 @@ def env() -> None:
 
 @env.command()
 @_common
-def plan(profile: str | None, folder: Path, as_json: bool) -> None:
+def plan(profile_name: str | None, folder: Path, as_json: bool) -> None:
     """Show what the scripts need, what is there, and what would be sent. Changes nothing."""
-    with _context(profile, folder) as context:
+    with _context(profile_name, folder) as context:
         rows = [_planned(context, need, plan_for(need.request, context.site)) for need in context.needs()]
     if as_json:
         click.echo(json.dumps(rows, indent=2))
@@ -152,23 +147,16 @@ def _planned(context: Context, need: Need, planned: EnvironmentPlan) -> Mapping[
 
 @env.command()
 @_common
-@click.option(
-    "--pixi-pack",
-    type=click.Path(path_type=Path, file_okay=False),
-    help="Also write each pixi environment as an archive in pixi-pack's format into this folder.",
-)
-def build(profile: str | None, folder: Path, as_json: bool, pixi_pack: Path | None) -> None:
+def build(profile_name: str | None, folder: Path, as_json: bool) -> None:
     """Fetch and build on this machine all that a deployment sends, so that it needs no internet then."""
     rows: list[dict[str, Any]] = []
-    with _context(profile, folder) as context, _progress(as_json) as progress:
+    with _context(profile_name, folder) as context, _progress(as_json) as progress:
         for need in context.needs():
             planned = plan_for(need.request, context.site, progress)
             files = fetch(planned.artifacts, progress)
             rows.append(
                 {"name": planned.name, "key": planned.key, "bytes": sum(file.size or 0 for file in files)}
             )
-            if pixi_pack is not None:
-                _write_pixi_pack(need.request, planned, pixi_pack, progress)
     if as_json:
         click.echo(json.dumps(rows, indent=2))
     else:
@@ -176,17 +164,6 @@ def build(profile: str | None, folder: Path, as_json: bool, pixi_pack: Path | No
             ["environment", "key", "MB here"],
             [[r["name"], r["key"][:12], _megabytes(r["bytes"])] for r in rows],
         )
-
-
-def _write_pixi_pack(request: Request, planned: EnvironmentPlan, folder: Path, progress: Progress) -> None:
-    spec = request.spec
-    if not isinstance(spec, PixiEnvironment):
-        return
-    folder.mkdir(parents=True, exist_ok=True)
-    target = folder / f"{planned.name}.tar"
-    lock = request.path("project") / "pixi.lock"
-    size = write_pixi_pack(lock, spec.environment, planned.platform, target, progress, name=spec.platform)
-    click.echo(f"{target}: {_megabytes(size)} MB", err=True)
 
 
 @env.command()
@@ -197,7 +174,7 @@ def _write_pixi_pack(request: Request, planned: EnvironmentPlan, folder: Path, p
     callback=seconds,
     help="How long a lost host is waited for (10m).  [default: the profile's park_timeout]",
 )
-def deploy(profile: str | None, folder: Path, as_json: bool, rebuild: bool, wait: float | None) -> None:
+def deploy(profile_name: str | None, folder: Path, as_json: bool, rebuild: bool, wait: float | None) -> None:
     """Make on the host all environments that the project's scripts need; for production, in CI."""
     rows: list[dict[str, Any]] = []
 
@@ -205,7 +182,7 @@ def deploy(profile: str | None, folder: Path, as_json: bool, rebuild: bool, wait
         if not as_json:
             click.echo(text, err=True)
 
-    with _context(profile, folder) as context, _progress(as_json) as progress:
+    with _context(profile_name, folder) as context, _progress(as_json) as progress:
         patience = context.park_timeout if wait is None else wait
         for need in context.needs():
             made = provide(
@@ -241,9 +218,9 @@ def deploy(profile: str | None, folder: Path, as_json: bool, rebuild: bool, wait
 
 @env.command("list")
 @_common
-def list_(profile: str | None, folder: Path, as_json: bool) -> None:
+def list_(profile_name: str | None, folder: Path, as_json: bool) -> None:
     """List the environments on the host, with sizes and last use."""
-    with _context(profile, folder) as context:
+    with _context(profile_name, folder) as context:
         found = manage.inventory(context.site)
     if as_json:
         click.echo(json.dumps(asdict(found), indent=2))
@@ -274,9 +251,9 @@ def list_(profile: str | None, folder: Path, as_json: bool) -> None:
     show_default=True,
     help="What is compared.",
 )
-def verify(profile: str | None, folder: Path, as_json: bool, mode: Any) -> None:
+def verify(profile_name: str | None, folder: Path, as_json: bool, mode: Any) -> None:
     """Compare every environment on the host with what it was published with. Exits with 1 if one differs."""
-    with _context(profile, folder) as context:
+    with _context(profile_name, folder) as context:
         found = manage.verify(context.site, mode=mode)
     if as_json:
         click.echo(json.dumps(found, indent=2))
@@ -295,9 +272,11 @@ def verify(profile: str | None, folder: Path, as_json: bool, mode: Any) -> None:
     help="Remove what no job used for so long (30d).  [default: the profile's retention]",
 )
 @click.option("--dry-run", is_flag=True, help="Only say what would go.")
-def prune(profile: str | None, folder: Path, as_json: bool, unused_for: float | None, dry_run: bool) -> None:
+def prune(
+    profile_name: str | None, folder: Path, as_json: bool, unused_for: float | None, dry_run: bool
+) -> None:
     """Remove environments that no script of the profile needs, no job uses, and nobody used lately."""
-    with _context(profile, folder) as context:
+    with _context(profile_name, folder) as context:
         unused = context.unused_for if unused_for is None else unused_for
         keep = [plan_for(need.request, context.site).key for need in context.needs()]
         found = manage.prune(context.site, keep, unused_for=unused, dry_run=dry_run)

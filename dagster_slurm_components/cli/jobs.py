@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import click
 
 from dagster_slurm_components.cli.attach import attach
+from dagster_slurm_components.cli.options import json_option, profile_option
 from dagster_slurm_components.cli.terminal import errors_told, table
 from dagster_slurm_components.errors import DagsterSlurmError
 from dagster_slurm_components.hosts.calls import FileRead
@@ -31,20 +32,6 @@ _FILES = ("job.sh", "ledger", "status", "messages.jsonl", "stdout.log", "stderr.
 _PIECE = 1024 * 1024
 _PAUSE = 1.0
 _MOST_STATUS = 256 * 1024
-
-Command = TypeVar("Command", bound=Callable[..., Any])
-
-
-def profile_option(command: Command) -> Command:
-    """Add the option that names the profile."""
-    return click.option(
-        "--profile", "profile_name", help="Name of the profile.  [default: DAGSTER_SLURM_PROFILE, else local]"
-    )(command)
-
-
-def json_option(command: Command) -> Command:
-    """Add the option for output that programs read."""
-    return click.option("--json", "as_json", is_flag=True, help="Print JSON and nothing else.")(command)
 
 
 def place_of(profile_name: str | None) -> Target:

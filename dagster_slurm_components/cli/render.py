@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from dagster_slurm_components.cli.options import json_option, profile_option
 from dagster_slurm_components.cli.preview import Preview, job_script, preview
 from dagster_slurm_components.cli.terminal import errors_told, table
 from dagster_slurm_components.errors import DagsterSlurmError
@@ -29,19 +30,19 @@ _TEST_TIMEOUT = 120.0
 
 @click.command()
 @click.argument("asset")
-@click.option("--profile", help="Name of the profile.  [default: DAGSTER_SLURM_PROFILE, else local]")
+@profile_option
 @click.option("--script", "whole", is_flag=True, help="Print the whole job script and nothing else.")
 @click.option("--test-only", is_flag=True, help="Ask the cluster's `sbatch --test-only` too.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON and nothing else.")
-def render(asset: str, profile: str | None, whole: bool, test_only: bool, as_json: bool) -> None:
+@json_option
+def render(asset: str, profile_name: str | None, whole: bool, test_only: bool, as_json: bool) -> None:
     """Show exactly what would be submitted for ASSET, and which line of which file says so.
 
     ASSET is an asset's key, or the name of a script's op. The definitions are loaded as Dagster loads them; nothing is
     submitted. Values of variables that sound like secrets are masked.
     """
-    with errors_told(), _chosen(profile):
+    with errors_told(), _chosen(profile_name):
         script = find_script(asset, project_scripts(Path.cwd()))
-        resolved = script.resolve(load_profile(profile, start=script.folder))
+        resolved = script.resolve(load_profile(profile_name, start=script.folder))
         seen = preview(resolved, script.name)
         verdict = _ask_sbatch(resolved, script.name) if test_only else None
     if as_json:

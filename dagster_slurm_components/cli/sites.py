@@ -7,18 +7,15 @@ from pathlib import Path
 
 import click
 
+from dagster_slurm_components.cli.options import json_option, profile_option
 from dagster_slurm_components.cli.terminal import errors_told, table
 from dagster_slurm_components.errors import DagsterSlurmError
 from dagster_slurm_components.spec.site import JobLimits, Site
 from dagster_slurm_components.spec.sites import OWN_SITES, known_site, known_sites
 
-_profile_option = click.option(
-    "--profile", "profile_name", help="Name of the profile.  [default: DAGSTER_SLURM_PROFILE, else local]"
-)
-
 
 @click.group(invoke_without_command=True)
-@click.option("--json", "as_json", is_flag=True, help="Print JSON and nothing else.")
+@json_option
 @click.pass_context
 def sites(context: click.Context, as_json: bool) -> None:
     """List the known sites. A profile names one by `site: NAME`."""
@@ -42,7 +39,7 @@ def sites(context: click.Context, as_json: bool) -> None:
 
 @sites.command()
 @click.argument("name")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON and nothing else.")
+@json_option
 def show(name: str, as_json: bool) -> None:
     """Show all that is known of a site."""
     with errors_told():
@@ -75,7 +72,7 @@ def show(name: str, as_json: bool) -> None:
 
 
 @sites.command()
-@_profile_option
+@profile_option
 @click.option("--name", help="Name of the site.  [default: the profile's name]")
 @click.option("--print", "only_print", is_flag=True, help="Print the draft and write no file.")
 def probe(profile_name: str | None, name: str | None, only_print: bool) -> None:

@@ -8,13 +8,14 @@ from typing import Any
 
 import click
 
+from dagster_slurm_components.cli.options import json_option
 from dagster_slurm_components.cli.terminal import errors_told, table
 from dagster_slurm_components.hosts.agent import client, place
 from dagster_slurm_components.hosts.attempts import failing
 
 
 @click.command()
-@click.option("--json", "as_json", is_flag=True, help="Print JSON and nothing else.")
+@json_option
 def status(as_json: bool) -> None:
     """Show the connections of this machine, the jobs watched through them, and the Slurm queries made."""
     show(as_json)

@@ -11,8 +11,8 @@ from dagster_slurm_components.errors import DagsterSlurmError, SatelliteError
 from dagster_slurm_components.hosts.calls import Disk, FileRead, HostFacts
 from dagster_slurm_components.hosts.client import Satellite
 from dagster_slurm_components.pipes.target import absolute_workdir
-from dagster_slurm_components.slurm.units import format_size
 from dagster_slurm_components.spec.profile import Profile
+from dagster_slurm_components.units import format_size
 
 LEAST_BYTES = 2 * 1024**3
 LEAST_INODES = 20_000

@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from dagster_slurm_components.hosts.satellite.queries import JOB_ID_LINE
+
 
 @dataclass(frozen=True)
 class HostFacts:
@@ -167,7 +169,7 @@ class SubmitRequest:
     mode: Literal["command", "process"]
     argv: Sequence[str]
     lookups: Sequence[Sequence[str]] = ()
-    id_pattern: str = r"^(\d+)(;|$)"
+    id_pattern: str = JOB_ID_LINE
     lookup_pattern: str = r"^(\d+)\|"
     ambiguous: Sequence[str] = ()
     needs: Sequence[str] = ()

@@ -9,9 +9,9 @@ from dagster_slurm_components.errors import DagsterSlurmError
 from dagster_slurm_components.jobs.events import Ended
 from dagster_slurm_components.jobs.outcome import NODE_FAIL, JobOutcome
 from dagster_slurm_components.slurm.hostlist import expand_hostlist
-from dagster_slurm_components.slurm.units import format_duration, parse_size, parse_time_limit
 from dagster_slurm_components.spec.base import duration_seconds
 from dagster_slurm_components.spec.retry import Again, AgainWithMemory, AgainWithTime, Retry, factor
+from dagster_slurm_components.units import format_duration, parse_size, parse_time_limit
 
 _MEMORY = ("mem", "mem-per-cpu", "mem-per-gpu")
 

@@ -29,7 +29,7 @@ from dagster_slurm_components.slurm.accounting import (
     sacct,
     sacct_by_name,
 )
-from dagster_slurm_components.slurm.control import parse_scancel, scancel
+from dagster_slurm_components.slurm.cancel import parse_scancel, scancel
 from dagster_slurm_components.slurm.header import escape_pattern, render_header
 from dagster_slurm_components.slurm.queue import LIVE, QueueRow, parse_squeue, squeue, squeue_by_name
 from dagster_slurm_components.slurm.rejections import AMBIGUOUS

@@ -9,9 +9,9 @@ from dagster_slurm_components.errors import DagsterSlurmError
 from dagster_slurm_components.jobs.reconcile import Observation
 from dagster_slurm_components.slurm.reasons import Reason, explain
 from dagster_slurm_components.slurm.states import Phase
-from dagster_slurm_components.slurm.units import format_duration
 from dagster_slurm_components.spec.base import duration_seconds
 from dagster_slurm_components.spec.retry import Stuck
+from dagster_slurm_components.units import format_duration
 
 
 class StuckError(DagsterSlurmError):

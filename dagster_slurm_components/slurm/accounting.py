@@ -12,10 +12,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from dagster_slurm_components.slurm import states
-from dagster_slurm_components.slurm.environment import query
 from dagster_slurm_components.slurm.ids import is_job_id, join_job_ids
 from dagster_slurm_components.slurm.queue import check_name
-from dagster_slurm_components.slurm.units import (
+from dagster_slurm_components.units import (
     parse_count,
     parse_duration,
     parse_epoch,
@@ -137,7 +136,7 @@ class AccountingRow:
     steps: tuple[StepRow, ...] = ()
 
 
-def sacct(job_ids: Sequence[str], *, since: int, cluster: str | None = None) -> list[str]:
+def sacct(job_ids: Sequence[str], *, since: int) -> list[str]:
     """Return the command that asks the accounting for these jobs.
 
     Args:
@@ -145,28 +144,21 @@ def sacct(job_ids: Sequence[str], *, since: int, cluster: str | None = None) -> 
         since: A time before the first of them was submitted, in seconds since 1970. Without one, sacct
             searches from midnight and would miss yesterday's jobs. It also keeps an old job of the same id
             out, where a cluster's ids began anew.
-        cluster: The cluster they run on, if their ids came with one.
 
     Raises:
         DagsterSlurmError: An id is no job id, or there is none.
     """
-    return query(
-        "sacct",
-        *_ARGUMENTS,
-        f"--starttime={_time(since)}",
-        f"--jobs={join_job_ids(job_ids)}",
-        cluster=cluster,
-    )
+    return ["sacct", *_ARGUMENTS, f"--starttime={_time(since)}", f"--jobs={join_job_ids(job_ids)}"]
 
 
-def sacct_by_name(name: str, *, since: int, cluster: str | None = None) -> list[str]:
+def sacct_by_name(name: str, *, since: int) -> list[str]:
     """Return the command that asks the accounting for the jobs of exactly this name.
 
     Raises:
         DagsterSlurmError: The name holds a comma or is empty.
     """
     check_name(name)
-    return query("sacct", *_ARGUMENTS, f"--starttime={_time(since)}", f"--name={name}", cluster=cluster)
+    return ["sacct", *_ARGUMENTS, f"--starttime={_time(since)}", f"--name={name}"]
 
 
 def parse_sacct(out: str) -> dict[str, AccountingRow]:

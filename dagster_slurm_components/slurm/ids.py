@@ -1,4 +1,4 @@
-"""Job ids as Slurm writes them: ``123``, ``123_4``, ``123_[0-9%4]``, ``123+0`` and ``123;cluster``."""
+"""Job ids as Slurm writes them: ``123``, ``123_4``, ``123_[0-9%4]`` and ``123+0``."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from dagster_slurm_components.errors import DagsterSlurmError
 
 _JOB_ID = re.compile(r"[1-9][0-9]{0,19}(?:[_+][0-9]{1,10})?")
 _PRINTED_ID = re.compile(r"[1-9][0-9]{0,19}(?:_[0-9]{1,10}|_\[[0-9,:%.\-]{0,4096}\]|\+[0-9]{1,10})?")
-_CLUSTER = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,254}")
 
 
 def is_job_id(text: str) -> bool:
@@ -20,11 +19,6 @@ def is_job_id(text: str) -> bool:
 def is_printed_id(text: str) -> bool:
     """Say whether ``text`` is an id as squeue prints it: also an array's waiting rest, ``123_[5-9%2]``."""
     return _PRINTED_ID.fullmatch(text) is not None
-
-
-def is_cluster(text: str) -> bool:
-    """Say whether ``text`` can be a cluster's name."""
-    return _CLUSTER.fullmatch(text) is not None
 
 
 def join_job_ids(job_ids: Iterable[str]) -> str:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from dagster_slurm_components.slurm import states
 from dagster_slurm_components.slurm.accounting import AccountingRow
 from dagster_slurm_components.slurm.states import Outcome
-from dagster_slurm_components.slurm.units import format_duration, format_size
+from dagster_slurm_components.units import format_duration, format_size
 
 # Slurm's own daemons write these lines into the job's stderr; the prefix keeps a payload's words out.
 _DAEMON = r"(?m)^(?:slurmstepd|slurmd|srun)(?:-[\w.]+)?: .*"

@@ -16,9 +16,8 @@ from dataclasses import dataclass
 
 from dagster_slurm_components.errors import DagsterSlurmError
 from dagster_slurm_components.slurm import states
-from dagster_slurm_components.slurm.environment import query
 from dagster_slurm_components.slurm.ids import is_printed_id
-from dagster_slurm_components.slurm.units import parse_count, parse_epoch
+from dagster_slurm_components.units import parse_count, parse_epoch
 
 # ``:|`` gives a column no width (nothing is cut) and ends it with a bar. The reason comes last because it can
 # be free text, which a burst buffer plugin or a site's own scheduler writes. The job's name isn't asked for:
@@ -68,19 +67,19 @@ class QueueRow:
     restarts: int | None
 
 
-def squeue(*, cluster: str | None = None) -> list[str]:
+def squeue() -> list[str]:
     """Return the command that lists all jobs of the user, in any state slurmctld still remembers."""
-    return query("squeue", *_ARGUMENTS, cluster=cluster)
+    return ["squeue", *_ARGUMENTS]
 
 
-def squeue_by_name(name: str, *, cluster: str | None = None) -> list[str]:
+def squeue_by_name(name: str) -> list[str]:
     """Return the command that lists the user's jobs of exactly this name.
 
     Raises:
         DagsterSlurmError: The name holds a comma (squeue takes a list of names) or is empty.
     """
     check_name(name)
-    return query("squeue", *_ARGUMENTS, f"--name={name}", cluster=cluster)
+    return ["squeue", *_ARGUMENTS, f"--name={name}"]
 
 
 def check_name(name: str) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path as FilePath
 
 from dagster_slurm_components.spec.problems import Problem, SpecError, did_you_mean
 from dagster_slurm_components.spec.profiles import SHIPPED_SITES, project_folder, single_document, validated
-from dagster_slurm_components.spec.site import Site, Source
+from dagster_slurm_components.spec.site import Site
 from dagster_slurm_components.spec.templates import render
 
 OWN_SITES = "sites"
@@ -63,18 +63,3 @@ def known_site(name: str, start: FilePath) -> KnownSite:
             [Problem(f"unknown site `{name}`", hint=did_you_mean(name, sites), kind="unknown_site")]
         )
     return sites[name]
-
-
-def source_of(site: Site, path: str) -> Source | None:
-    """Return where a fact was read.
-
-    Args:
-        site: The site.
-        path: The fact's place in the file, with dots: ``qos.debug.max_time``.
-    """
-    parts = path.split(".")
-    prefixes = [".".join(parts[:length]) for length in range(len(parts), 0, -1)]
-    return next(
-        (site.sources[prefix] for prefix in [*prefixes, "all"] if prefix in site.sources),
-        None,
-    )

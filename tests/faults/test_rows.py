@@ -12,7 +12,6 @@ from dagster_slurm_components.slurm.outcome import outcome
 from dagster_slurm_components.slurm.queue import QueueRow, parse_squeue, squeue
 from dagster_slurm_components.slurm.reasons import explain
 from dagster_slurm_components.slurm.states import Phase, state
-from dagster_slurm_components.slurm.submit import parse_sbatch
 
 PATIENCE = Patience(settle=15, explanation=30, absence=300, trace=900)
 RUNNING = QueueRow(
@@ -27,18 +26,6 @@ RUNNING = QueueRow(
     end_limit=None,
     restarts=0,
 )
-
-
-@pytest.mark.parametrize(
-    ("out", "err"),
-    [
-        ("Welcome!\n  quota: 42 of 100 GB\n123\n", ""),
-        ("123;lab\n", "sbatch: lua: moved to the long queue"),
-        ("Submitted batch job 123\n", "warning: TERM is not set"),
-    ],
-)
-def test_f11_noise_around_the_id_is_passed_over(out: str, err: str) -> None:
-    assert parse_sbatch(0, out, err).job_id == "123"
 
 
 @pytest.mark.parametrize("late", [0, 5, 60, 200])
@@ -95,11 +82,6 @@ def test_f39_the_command_line_is_bounded() -> None:
     assert len(" ".join(squeue())) < 1000
     ids = [str(9_000_000_000 + number) for number in range(MAX_IDS)]
     assert len(" ".join(sacct(ids, since=0))) < 4096
-
-
-def test_f42_the_cluster_of_a_federated_job_is_kept() -> None:
-    reply = parse_sbatch(0, "123;second\n", "")
-    assert (reply.job_id, reply.cluster) == ("123", "second")
 
 
 @pytest.mark.parametrize(

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from fake_slurm import FakeSlurm
+from satellite_fixture import bundle
 
 from dagster_slurm_components.errors import HostUnreachableError, SatelliteError
 from dagster_slurm_components.hosts.client import Satellite
@@ -16,6 +18,7 @@ from dagster_slurm_components.jobs.cancel import cancel
 from dagster_slurm_components.jobs.model import JobHandle
 from dagster_slurm_components.jobs.schedulers import SlurmScheduler
 from dagster_slurm_components.slurm.accounting import MAX_IDS
+from dagster_slurm_components.slurm.submit import sbatch
 
 ROW = "{id}|{state}|{partition}|1|1795367857|1795367857|1795999999|0|node1|None|\n"
 
@@ -30,6 +33,40 @@ def fake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeSlurm:
 @pytest.fixture
 def scheduler(tmp_path: Path) -> SlurmScheduler:
     return SlurmScheduler(f"{tmp_path}/queue")
+
+
+def submitted(fake: FakeSlurm, local: Satellite, tmp_path: Path, out: str, err: str = "") -> str | None:
+    """Submit as the scheduler does; return the job's id."""
+    fake.answer("sbatch", out, err=err)
+    wish = SlurmScheduler(f"{tmp_path}/queue").settlement(
+        f"{tmp_path}/w/runs/r/s/0", f"{tmp_path}/w", "t", "dg-t"
+    )
+    request = replace(wish, argv=tuple(sbatch("/w/job.sh")), settle_only=False)
+    reply = local.submit(request, bundle({"job.sh": "true"}))
+    assert reply.outcome == "submitted"
+    return reply.job_id
+
+
+@pytest.mark.parametrize(
+    ("out", "err"),
+    [
+        ("Welcome!\n  quota: 42 of 100 GB\n123\n", ""),
+        ("123;lab\n", "sbatch: lua: moved to the long queue"),
+        ("Submitted batch job 123\n", "warning: TERM is not set"),
+        (" 123 \n", ""),
+    ],
+)
+def test_f11_noise_around_the_id_is_passed_over(
+    fake: FakeSlurm, local: Satellite, tmp_path: Path, out: str, err: str
+) -> None:
+    assert submitted(fake, local, tmp_path, out, err) == "123"
+
+
+@pytest.mark.parametrize("out", ["123;second\n", "Submitted batch job 123 on cluster second\n"])
+def test_f42_the_name_of_a_federated_job_s_cluster_is_no_part_of_its_id(
+    fake: FakeSlurm, local: Satellite, tmp_path: Path, out: str
+) -> None:
+    assert submitted(fake, local, tmp_path, out) == "123"
 
 
 def handles(*ids: str) -> list[JobHandle]:

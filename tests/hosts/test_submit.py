@@ -6,6 +6,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from satellite_fixture import HOSTILE, FakeSlurm, bundle
 
 from dagster_slurm_components.errors import SatelliteError
@@ -18,6 +20,7 @@ from dagster_slurm_components.hosts.satellite.leases import lock_of
 from dagster_slurm_components.hosts.satellite.ledger import Ledger
 from dagster_slurm_components.hosts.satellite.locks import acquire, locked
 from dagster_slurm_components.hosts.satellite.protocol import native
+from dagster_slurm_components.hosts.satellite.queries import JOB_ID_LINE, ids_in
 from dagster_slurm_components.hosts.subprocess_dialer import SubprocessDialer
 
 BUNDLE = bundle({"job.sh": "true", "payload/train.py": "pass"}, executable=("job.sh",))
@@ -88,9 +91,34 @@ def test_the_same_call_again_knows_the_job(satellite, slurm, workdir):
     assert len(slurm.jobs()) == 1
 
 
-def test_banners_around_the_id_are_passed_over(local, slurm, workdir):
-    slurm.script("sbatch", "echo 'Welcome to 2 clusters'; echo '99;cluster'; echo 'bye'")
-    assert local.submit(slurm.request(workdir), BUNDLE).job_id == "99"
+@pytest.mark.parametrize(
+    "said",
+    [
+        "99",
+        " 99",
+        "99 ",
+        "99;lab-2.x",
+        "Submitted batch job 99",
+        "Submitted batch job 99 on cluster lab",
+        "site: Submitted batch job 99 ",
+        "Welcome to 2 clusters\n7\n42 is the answer\n99\nbye, it is 12:00\n3 on cluster lab\n0",
+    ],
+)
+def test_the_id_is_found_in_every_form_and_among_banners(satellite, slurm, workdir, said):
+    slurm.script("sbatch", f"cat <<'.'\n{said}\n.")
+    assert satellite.submit(slurm.request(workdir), BUNDLE).job_id == "99"
+
+
+@pytest.mark.parametrize("said", ["", "0", "welcome", "7 of 9 nodes", "job 7", "-7", "7;", "1.5"])
+def test_a_stray_number_is_no_id(local, slurm, workdir, said):
+    slurm.script("sbatch", f"echo '{said}'")
+    reply = local.submit(slurm.request(workdir), BUNDLE)
+    assert (reply.outcome, reply.job_id) == ("uncertain", None)
+
+
+@given(st.binary())
+def test_no_output_breaks_the_rule(output):
+    assert all(found[0] in "123456789" and found.isdigit() for found in ids_in(JOB_ID_LINE, output))
 
 
 def test_a_rejection_is_told_and_may_be_tried_again(satellite, slurm, workdir):
@@ -112,6 +140,8 @@ def test_a_rejection_is_told_and_may_be_tried_again(satellite, slurm, workdir):
     [
         ("echo $$ >>jobs; echo 'Socket timed out on send/recv' >&2; exit 1", "may exist"),
         ("echo $$ >>jobs; echo 'a banner, no id'", "no job id"),
+        ("echo $$ >>jobs; echo $$; echo 'wrapper: cannot write the log' >&2; exit 1", "may exist"),
+        ("echo $$ >>jobs; kill -KILL $$", "may exist"),
         ("echo $$ >>jobs; sleep 300", "in time"),
     ],
 )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from datetime import timedelta
 from pathlib import Path
 from threading import Thread
 
@@ -14,8 +13,8 @@ from waiting import eventually
 
 from dagster_slurm_components import cluster as slurm
 from dagster_slurm_components import slurm_jobs_sensor
-from dagster_slurm_components.jobs.look import parse_ledger
-from dagster_slurm_components.pipes import guard, sensor
+from dagster_slurm_components.jobs.ledger import parse_ledger
+from dagster_slurm_components.pipes import guard, orphans
 
 Left = Callable[[str], tuple[str, str]]
 """Submits an asset's job and has its run fail without it; returns the run and the job."""
@@ -97,7 +96,7 @@ def test_each_is_told_of_once(
         assert (
             quiet == "All runs that follow a job are alive, for all that is known here."
         )  # the daemon's minute
-        monkeypatch.setattr(sensor, "_DAEMON", timedelta(minutes=-1))
+        monkeypatch.setattr(orphans, "_DAEMON", -60.0)
         told, cursor = tick(cursor)
         assert f"Job {works_job} on " in told
         assert f"`dg-slurm attach {works}`, or a retry of this run in Dagster, does." in told

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
-import hashlib
 import json
 import subprocess
-import tarfile
 from pathlib import Path
 from typing import Any
 
 import pytest
-import rattler
 import yaml
 from conda_fixture import SITE, SUBDIR, dist_info, install_prefix, make_channel, make_conda, write_lock
 from package_fixture import make_wheel, request_for
@@ -22,7 +18,6 @@ from dagster_slurm_components.hosts.local import InProcessHost
 from dagster_slurm_components.jobs.provision import manage
 from dagster_slurm_components.jobs.provision.errors import EnvironmentFailedError
 from dagster_slurm_components.jobs.provision.pixi import read_lock
-from dagster_slurm_components.jobs.provision.pixi_pack import write_pixi_pack
 from dagster_slurm_components.jobs.provision.provide import Provided, Site, provide
 from dagster_slurm_components.spec.environments import CondaEnvironment, PixiEnvironment
 
@@ -204,38 +199,3 @@ def test_a_prefix_that_is_none_and_one_for_another_platform_are_refused(
     record.write_text(json.dumps({**json.loads(record.read_text()), "subdir": "osx-arm64"}))
     with pytest.raises(EnvironmentFailedError, match="it is made for osx-arm64, and the host is linux-"):
         provide(request_for(CondaEnvironment(prefix=str(prefix))), site)
-
-
-def test_an_archive_in_pixi_pack_s_format(tmp_path: Path, channel: dict[str, Path]):
-    """Read back by rattler's own parser of channels, as pixi-unpack does, and solved and installed from it."""
-    project = write_lock(tmp_path / "study", channel, wheels=(make_wheel(tmp_path, "alpha", "1.0"),))
-    for name in ("first.tar", "second.tar"):
-        write_pixi_pack(project / "pixi.lock", "default", LINUX, tmp_path / name)
-    assert (tmp_path / "first.tar").read_bytes() == (tmp_path / "second.tar").read_bytes()
-    unpacked = tmp_path / "unpacked"
-    with tarfile.open(tmp_path / "first.tar") as archive:
-        archive.extractall(unpacked, filter="data")
-    facts = json.loads((unpacked / "pixi-pack.json").read_text())
-    assert facts == {"version": "1", "pixi-pack-version": None, "platform": SUBDIR}
-    assert [path.name for path in (unpacked / "pypi").iterdir()] == ["alpha-1.0-py3-none-any.whl"]
-    wanted = yaml.safe_load((unpacked / "environment.yml").read_text())
-    assert wanted["channels"] == ["./channel", "nodefaults"]
-    *conda, _, pip = wanted["dependencies"]
-    assert pip == {"pip": ["--no-index", "--find-links ./pypi", "alpha==1.0"]}
-
-    async def solved() -> list[rattler.RepoDataRecord]:
-        specs = [spec.replace("=", " ==", 1).replace("=h", " h").replace("=pyh", " pyh") for spec in conda]
-        channel_url = (unpacked / "channel").as_uri()
-        return await rattler.solve(
-            sources=[rattler.Channel(channel_url)],
-            specs=specs,
-            platforms=[SUBDIR, "noarch"],
-            virtual_packages=[],
-        )
-
-    records = asyncio.run(solved())
-    hashes = {record.file_name: record.sha256.hex() for record in records if record.sha256}
-    assert hashes == {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in channel.values()}
-    for subdir in (SUBDIR, "noarch"):
-        for path in (unpacked / "channel" / subdir).glob("*.tar.bz2"):
-            assert path.read_bytes() == channel[path.name.split("-")[0]].read_bytes()

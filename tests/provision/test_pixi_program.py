@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import tarfile
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,6 @@ from conda_fixture import SUBDIR, make_channel, write_lock
 from dagster_slurm_components.environments.content import Platform
 from dagster_slurm_components.jobs.provision.errors import EnvironmentFailedError
 from dagster_slurm_components.jobs.provision.pixi import read_lock
-from dagster_slurm_components.jobs.provision.pixi_pack import write_pixi_pack
 from dagster_slurm_components.jobs.provision.pixi_program import fetch_packages, pack_arguments
 
 pytestmark = pytest.mark.usefixtures("own_cache")
@@ -47,7 +47,9 @@ def project_elsewhere(tmp_path: Path) -> tuple[Path, Path]:
     """Return a project whose lock names a channel that can't be reached, and an archive of its packages."""
     channel = make_channel(tmp_path / "channel")
     project = write_lock(tmp_path / "my study", channel)
-    write_pixi_pack(project / "pixi.lock", "default", LINUX, tmp_path / "packed.tar")
+    with tarfile.open(tmp_path / "packed.tar", "w") as archive:
+        for package in channel.values():
+            archive.add(package, f"channel/{package.parent.name}/{package.name}")
     lock = project / "pixi.lock"
     lock.write_text(lock.read_text().replace((tmp_path / "channel").as_uri(), "https://conda.invalid/forge"))
     for path in (tmp_path / "cache" / "files").glob("*/*"):

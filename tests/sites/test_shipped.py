@@ -16,7 +16,8 @@ from dagster_slurm_components.cli.main import main
 from dagster_slurm_components.spec.problems import SpecError
 from dagster_slurm_components.spec.profiles import SHIPPED_SITES, load_profile, single_document
 from dagster_slurm_components.spec.schemas import schemas
-from dagster_slurm_components.spec.sites import known_site, known_sites, source_of
+from dagster_slurm_components.spec.site import Site, Source
+from dagster_slurm_components.spec.sites import known_site, known_sites
 
 NAMES = sorted(file.stem for file in SHIPPED_SITES.glob("*.yaml"))
 NOT_FACTS = ("sources", "description", "documentation", "verified")
@@ -28,6 +29,13 @@ def leaves(tree: Any, path: tuple[str, ...] = ()) -> Iterator[str]:
             yield from leaves(value, (*path, str(key)))
     else:
         yield ".".join(path)
+
+
+def source_of(site: Site, path: str) -> Source | None:
+    """Return where a fact was read: the longest path that is named, else the one for all."""
+    parts = path.split(".")
+    names = [*(".".join(parts[:length]) for length in range(len(parts), 0, -1)), "all"]
+    return next((site.sources[name] for name in names if name in site.sources), None)
 
 
 def test_the_promised_sites_are_there() -> None:
@@ -81,14 +89,6 @@ def test_a_profile_can_name_it(name: str, tmp_path: Path) -> None:
         f"site: {name}\nhost: {{type: ssh, hostname: login.example.org}}\nscheduler: slurm\nworkdir: /w\n"
     )
     assert load_profile("production", start=tmp_path).site == known_site(name, tmp_path).load()
-
-
-def test_the_longest_path_names_the_source(tmp_path: Path) -> None:
-    site = known_site("leonardo", tmp_path).load()
-    nodes = source_of(site, "partitions.boost_usr_prod.nodes")
-    assert nodes is not None
-    assert "CINECA" in nodes.document
-    assert source_of(site, "partitions.boost_usr_prod.qos") == site.sources["all"]
 
 
 def test_a_projects_own_site_stands_before_a_shipped_one(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""squeue and scontrol: the commands, and their answers from a real Slurm 22.05."""
+"""squeue and scancel: the commands, and their answers from a real Slurm 22.05."""
 
 from pathlib import Path
 
@@ -7,14 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dagster_slurm_components.errors import DagsterSlurmError
-from dagster_slurm_components.slurm.control import (
-    CancelReply,
-    is_unknown_job,
-    parse_scancel,
-    parse_scontrol,
-    scancel,
-    scontrol_show_job,
-)
+from dagster_slurm_components.slurm.cancel import CancelReply, parse_scancel, scancel
 from dagster_slurm_components.slurm.queue import QueueRow, parse_squeue, squeue, squeue_by_name
 from dagster_slurm_components.slurm.replies import query_failure
 
@@ -29,14 +22,11 @@ def test_the_command_does_not_depend_on_the_jobs() -> None:
     assert not any("--jobs" in word or "--json" in word or "--only-job-state" in word for word in argv)
 
 
-def test_by_name_and_cluster() -> None:
-    assert squeue_by_name("dg-4f2", cluster="lab")[1] == "--clusters=lab"
+def test_by_name() -> None:
     assert squeue_by_name("dg-4f2")[-1] == "--name=dg-4f2"
     for name in ("", "a,b", "a b", "a\nb"):
         with pytest.raises(DagsterSlurmError):
             squeue_by_name(name)
-    with pytest.raises(DagsterSlurmError, match="no name of a Slurm cluster"):
-        squeue(cluster="--all")
 
 
 def test_rows_of_a_real_queue() -> None:
@@ -76,8 +66,6 @@ def test_cluster_names_may_stand_before_the_rows() -> None:
 @given(st.text() | st.text("0123|_[]%\n ACD"))
 def test_no_text_breaks_the_parsers(text: str) -> None:
     parse_squeue(text)
-    parse_scontrol(text)
-    parse_scontrol(f"JobId=1 JobName=x\n   UserId={text}")
     parse_scancel(1, text, text)
     query_failure(1, text, text)
 
@@ -109,44 +97,11 @@ def test_a_failure_says_what_the_program_said() -> None:
     assert query_failure(None, "", "") == "no answer in time"
 
 
-def test_scontrol_rows() -> None:
-    failed = parse_scontrol((DATA / "scontrol_failed.txt").read_text())
-    assert failed is not None
-    assert (failed.job_id, failed.state, failed.exit_code, failed.signal) == ("468", "FAILED", 3, None)
-    assert (failed.reason, failed.nodes, failed.restarts) == ("NonZeroExitCode", "node2", 0)
-    assert failed.end is not None
-    assert failed.end - failed.start == 0
-    het = parse_scontrol((DATA / "scontrol_het.txt").read_text())
-    assert het is not None
-    assert het.job_id == "469"
-
-
-@pytest.mark.parametrize("name", ["name", "newline"])
-def test_a_jobs_name_is_not_taken_for_its_state(name: str) -> None:
-    row = parse_scontrol((DATA / f"scontrol_{name}.txt").read_text())
-    assert row is not None
-    assert (row.state, row.reason, row.exit_code) == ("PENDING", "JobHeldUser", 0)
-
-
-def test_an_unknown_job_is_told_from_a_failed_query() -> None:
-    assert is_unknown_job("slurm_load_jobs error: Invalid job id specified\n")
-    assert not is_unknown_job(CONNECT)
-    assert scontrol_show_job("12_3") == ["scontrol", "--all", "show", "job", "12_3"]
-
-
 def test_scancel_takes_ids_only() -> None:
     assert scancel(["1", "2_3"]) == ["scancel", "1", "2_3"]
-    assert scancel(["1"], signal="USR1", cluster="lab") == [
-        "scancel",
-        "--clusters=lab",
-        "--signal=USR1",
-        "1",
-    ]
     for bad in ([], ["--user=root"], ["1", ""], ["1 2"]):
         with pytest.raises(DagsterSlurmError):
             scancel(bad)
-    with pytest.raises(DagsterSlurmError, match="no name of a signal"):
-        scancel(["1"], signal="USR1 --me")
 
 
 @pytest.mark.parametrize(

@@ -1,12 +1,14 @@
-"""sbatch: its answers, and why it refuses; the messages are a real Slurm 22.05's unless noted."""
+"""sbatch: the command, and why it refuses; the messages are a real Slurm 22.05's unless noted."""
+
+import re
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from dagster_slurm_components.errors import DagsterSlurmError
-from dagster_slurm_components.slurm.rejections import classify_rejection
-from dagster_slurm_components.slurm.submit import SubmitReply, parse_sbatch, sbatch
+from dagster_slurm_components.slurm.rejections import AMBIGUOUS, classify_rejection
+from dagster_slurm_components.slurm.submit import sbatch
 
 FAILED = "sbatch: error: Batch job submission failed: "
 UNAVAILABLE = FAILED + "Requested node configuration is not available\n"
@@ -22,48 +24,22 @@ def test_the_command() -> None:
 
 
 @pytest.mark.parametrize(
-    ("out", "err", "job_id", "cluster"),
+    "err",
     [
-        ("123\n", "", "123", None),
-        ("123;lab\n", "", "123", "lab"),
-        ("Welcome to the cluster\n42 is the answer\n123\n", "", "123", None),
-        ("Submitted batch job 77\n", "", "77", None),
-        ("Submitted batch job 77 on cluster lab\n", "", "77", "lab"),
-        ("123\n", "sbatch: warning: can't honor --ntasks-per-node\n", "123", None),
-        ("123\n", "sbatch: lua: your job was moved to the long queue\n", "123", None),
+        FAILED + "Socket timed out on send/recv operation\n",
+        FAILED + "Unable to contact slurm controller (connect failure)\n",
+        FAILED + "Zero Bytes were transmitted or received\n",
+        FAILED + "Unexpected message received\n",
+        FAILED + "Slurm backup controller in standby mode\n",
+        FAILED + "Rate limit exceeded, please retry momentarily\n",
+        FAILED + "Resource temporarily unavailable\n",
+        FAILED + "Protocol authentication error\n",
+        "sbatch: error: If munged is up, restart with --num-threads=10\n",
+        "sbatch: fatal: Could not establish a configuration source\n",
     ],
 )
-def test_accepted(out: str, err: str, job_id: str, cluster: str | None) -> None:
-    reply = parse_sbatch(0, out, err)
-    assert (reply.verdict, reply.job_id, reply.cluster) == ("accepted", job_id, cluster)
-
-
-@pytest.mark.parametrize(
-    ("returncode", "out", "err"),
-    [
-        (0, "", ""),
-        (0, "0\n", ""),
-        (0, "welcome\n", ""),
-        (None, "", ""),
-        (-9, "", ""),
-        (-15, "123\n", ""),
-        (1, "123\n", "site wrapper: cannot write the log\n"),
-        (1, "", FAILED + "Socket timed out on send/recv operation\n"),
-        (1, "", FAILED + "Unable to contact slurm controller (connect failure)\n"),
-        (1, "", FAILED + "Zero Bytes were transmitted or received\n"),
-        (1, "", FAILED + "Unexpected message received\n"),
-        (1, "", FAILED + "Slurm backup controller in standby mode\n"),
-        (1, "", FAILED + "Rate limit exceeded, please retry momentarily\n"),
-        (1, "", FAILED + "Resource temporarily unavailable\n"),
-        (1, "", FAILED + "Protocol authentication error\n"),
-        (1, "", "sbatch: error: If munged is up, restart with --num-threads=10\n"),
-        (1, "", "sbatch: fatal: Could not establish a configuration source\n"),
-    ],
-)
-def test_ambiguous(returncode: int | None, out: str, err: str) -> None:
-    reply = parse_sbatch(returncode, out, err)
-    assert (reply.verdict, reply.job_id) == ("ambiguous", None)
-    assert reply.message
+def test_ambiguous(err: str) -> None:
+    assert any(re.search(pattern, err, re.IGNORECASE) for pattern in AMBIGUOUS)
 
 
 @pytest.mark.parametrize(
@@ -121,11 +97,10 @@ def test_ambiguous(returncode: int | None, out: str, err: str) -> None:
     ],
 )
 def test_permanent_rejections(err: str, option: str | None) -> None:
-    reply = parse_sbatch(1, "", err)
-    assert reply.verdict == "rejected"
-    assert reply.rejection is not None
-    assert (reply.rejection.kind, reply.rejection.option) == ("permanent", option)
-    assert "sbatch: error" not in reply.rejection.message
+    rejection = classify_rejection(err)
+    assert not any(re.search(pattern, err, re.IGNORECASE) for pattern in AMBIGUOUS)
+    assert (rejection.kind, rejection.option) == ("permanent", option)
+    assert "sbatch: error" not in rejection.message
 
 
 @pytest.mark.parametrize(
@@ -177,16 +152,6 @@ def test_a_sites_own_words_come_first(err: str, option: str | None, message: str
     assert (rejection.kind, rejection.option, rejection.message) == ("permanent", option, message)
 
 
-def test_no_sbatch() -> None:
-    reply = parse_sbatch(127, "", "env: 'sbatch': No such file or directory\n")
-    assert reply.rejection is not None
-    assert (reply.verdict, reply.rejection.kind) == ("rejected", "permanent")
-    assert "PATH" in reply.rejection.hint
-
-
-@given(st.none() | st.integers(-64, 255), st.text(), st.text())
-def test_no_answer_breaks_the_parser(returncode: int | None, out: str, err: str) -> None:
-    reply = parse_sbatch(returncode, out, err)
-    assert isinstance(reply, SubmitReply)
-    assert (reply.verdict == "accepted") == (reply.job_id is not None)
-    assert (reply.verdict == "rejected") == (reply.rejection is not None)
+@given(st.text())
+def test_no_answer_breaks_the_parser(err: str) -> None:
+    assert classify_rejection(err).kind in ("permanent", "limit", "unknown")

@@ -8,17 +8,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dagster_slurm_components import slurm
+from dagster_slurm_components import slurm, units
 from dagster_slurm_components.errors import DagsterSlurmError
-from dagster_slurm_components.slurm import ids, units
+from dagster_slurm_components.slurm import ids
 from dagster_slurm_components.slurm.hostlist import expand_hostlist
 
-MODULES = sorted(module.name for module in pkgutil.iter_modules(slurm.__path__))
+MODULES = ["units", *sorted(f"slurm.{module.name}" for module in pkgutil.iter_modules(slurm.__path__))]
 
 
 @pytest.mark.parametrize("name", MODULES)
 def test_examples_in_docstrings(name: str) -> None:
-    module = importlib.import_module(f"dagster_slurm_components.slurm.{name}")
+    module = importlib.import_module(f"dagster_slurm_components.{name}")
     assert doctest.testmod(module).failed == 0
 
 

@@ -142,6 +142,17 @@ def _take_snapshot(path: bytes, argv: Sequence[str], timeout: float) -> Result:
     return taken
 
 
+_CLUSTER = "[A-Za-z0-9][A-Za-z0-9_.-]*"
+JOB_ID_LINE = (
+    r"^\s*(?:.*Submitted batch job |(?=\S+\s*$))([1-9][0-9]*)"
+    + f"(?:;{_CLUSTER}| on cluster {_CLUSTER})?"
+    + r"\s*$"
+)
+"""Regular expression of the line in which sbatch tells the job's id, group 1; a number among other words is none.
+
+``--parsable`` prints ``7`` or ``7;cluster``, but a site's wrapper may drop the option: ``Submitted batch job 7``."""
+
+
 def ids_in(pattern: str, output: bytes) -> List[str]:
     """Return the group 1 of a regular expression in each line of an output, each once."""
     matches = [re.search(pattern, line) for line in as_text(output).splitlines()]

@@ -13,7 +13,7 @@ from dagster_slurm_components.hosts.satellite.ledger import Ledger
 from dagster_slurm_components.hosts.satellite.locks import locked
 from dagster_slurm_components.hosts.satellite.places import Places
 from dagster_slurm_components.hosts.satellite.protocol import Failure, Result, as_text, native
-from dagster_slurm_components.hosts.satellite.queries import ids_in
+from dagster_slurm_components.hosts.satellite.queries import JOB_ID_LINE, ids_in
 from dagster_slurm_components.hosts.satellite.starting import settle_start, start
 from dagster_slurm_components.hosts.satellite.unpacking import unpack
 
@@ -105,7 +105,7 @@ class Command(NamedTuple):
     """
 
     lookups: Sequence[Sequence[str]] = ()
-    id_pattern: str = r"^(\d+)(;|$)"
+    id_pattern: str = JOB_ID_LINE
     lookup_pattern: str = r"^(\d+)\|"
     ambiguous: Sequence[str] = ()
     window: float = 300.0
@@ -186,17 +186,17 @@ def _wait(ledger: Ledger, window: float) -> Optional[Result]:
 
 
 def _conclude(ledger: Ledger, done: Completed, how: Command) -> Result:
-    ids = ids_in(how.id_pattern, done.stdout) if done.returncode == 0 else []
-    if ids:
+    ids = ids_in(how.id_pattern, done.stdout)
+    if ids and done.returncode == 0:
         ledger.append(("job_id", ids[-1]), ("submitted", int(time.time())))
         return dict(_said(done), outcome="submitted", job_id=ids[-1])
     if done.timed_out:
         return dict(_said(done), outcome="uncertain", detail="the command did not end in time")
     if done.returncode == 0:
         return dict(_said(done), outcome="uncertain", detail="the command printed no job id")
-    for pattern in how.ambiguous:
-        if re.search(pattern, as_text(done.stderr)):
-            return dict(_said(done), outcome="uncertain", detail="the job may exist all the same")
+    # Killed, or an id before a failure (a site's wrapper): a submission got as far as anyone knows.
+    if done.returncode < 0 or ids or any(re.search(text, as_text(done.stderr)) for text in how.ambiguous):
+        return dict(_said(done), outcome="uncertain", detail="the job may exist all the same")
     ledger.append(("rejected", int(time.time())))
     return dict(_said(done), outcome="rejected")
 
