@@ -7,12 +7,11 @@ just failed to reach, and whoever wants to know which hosts are waited for reads
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import hashlib
 import json
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,6 +25,7 @@ from dagster_slurm_components.errors import (
 from dagster_slurm_components.hosts import wire
 from dagster_slurm_components.hosts.channel import Dialer, Pipe
 from dagster_slurm_components.hosts.satellite.files import write_atomically
+from dagster_slurm_components.hosts.turns import only_one
 
 FORGOTTEN = 300.0
 """Seconds after the last attempt from which on nobody seems to wait any more: who waits tries every minute or two."""
@@ -77,15 +77,9 @@ class Attempts:
         """Write down that the host was reached."""
         self._path.unlink(missing_ok=True)
 
-    @contextlib.contextmanager
-    def turn(self) -> Iterator[None]:
+    def turn(self) -> contextlib.AbstractContextManager[None]:
         """Be the only process that tries."""
-        descriptor = os.open(self._path.with_suffix(".lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
-            yield
-        finally:
-            os.close(descriptor)
+        return only_one(self._path.with_suffix(".lock"))
 
 
 def failing(folder: Path, *, clock: Callable[[], float] = time.time) -> list[Failing]:

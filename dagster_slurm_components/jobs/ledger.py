@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from dagster_slurm_components.hosts.satellite.ledger import Entries
+
 LEDGER = "ledger"
 
 
@@ -23,22 +25,13 @@ class LedgerRecord:
 
 
 def parse_ledger(data: bytes) -> LedgerRecord:
-    r"""Read a ledger; see ``satellite.ledger.Ledger`` for its lines.
+    r"""Read a ledger; see ``satellite.ledger.Entries`` for its lines.
 
     Example:
         >>> parse_ledger(b"token=ab\nintent=5\njob_id=12\nsubmitted=6\n").job_id
         '12'
     """
-    token, job_id, submitted = "", None, None
-    # The last line may be torn, and a torn job id is another job's.
-    for line in data.decode("utf-8", "replace").split("\n")[:-1]:
-        name, _, value = line.partition("=")
-        if name == "token":
-            token = value
-        elif name in ("intent", "rejected", "void"):
-            job_id = None
-        elif name == "job_id":
-            job_id = value
-        elif name in ("submitted", "adopted"):
-            submitted = float(value)
-    return LedgerRecord(token, job_id, submitted)
+    entries = Entries()
+    entries.read(data.decode("utf-8", "replace"))
+    submitted = None if entries.submitted is None else float(entries.submitted)
+    return LedgerRecord(entries.token or "", entries.job_id, submitted)

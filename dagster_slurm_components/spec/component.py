@@ -91,25 +91,13 @@ class ComponentSpec:
     problems: tuple[Problem, ...] = ()
 
 
-def validate_component(document: Document, *, render: Renderer = keep) -> ComponentSpec:
-    """Read a component's attributes.
+def read_component(document: Document, *, render: Renderer = keep) -> ComponentSpec:
+    """Read a component's attributes, and hand back what is wrong beside the rest.
 
     Args:
         document: The view of ``attributes``, as ``document.child(("attributes",))`` gives it.
         render: Renders templates: those of each script once its ``matrix`` is expanded, and all others.
-
-    Raises:
-        SpecError: With a problem for each mistake of the attributes. What depends on a profile is told by
-            ``ScriptEntry.resolve``.
     """
-    spec = read_component(document, render=render)
-    if spec.problems:
-        raise SpecError(spec.problems)
-    return spec
-
-
-def read_component(document: Document, *, render: Renderer = keep) -> ComponentSpec:
-    """Read a component's attributes as ``validate_component`` does, and hand back what is wrong beside the rest."""
     reader = _Reader(document, render)
     try:
         spec = reader.read()

@@ -73,7 +73,7 @@ class World:
         return found
 
     def end(self, attempt: Attempt) -> bool:
-        return self.ender.end_attempt(attempt, OURS, "step-t0", tell=self.told.append, sleep=pytest.fail)
+        return self.ender.end_attempt(attempt, OURS, "step-t0", tell=self.told.append, sleep=time.sleep)
 
     def lives(self, attempt: Attempt) -> bool:
         (lives,) = self.ender.satellite.alive([Process.parse(attempt.ledger.job_id or "")])
@@ -152,7 +152,7 @@ class TestAttempt:
         self, world: World, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         attempt = world.submit()
-        monkeypatch.setattr(JobEnder, "_end", lambda self, handle, follow: None)
+        monkeypatch.setattr(JobEnder, "_end", lambda self, handle, follow, patience: None)
         with pytest.raises(NotEndedError, match="does not end"):
             world.end(attempt)
         assert world.attempt().lease.state == CANCEL_WANTED, "whoever comes next goes on with it"

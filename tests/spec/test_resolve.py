@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 import pytest
 from pydantic import ValidationError
 
-from dagster_slurm_components.spec.component import read_component, validate_component
+from dagster_slurm_components.spec.component import ComponentSpec, read_component
 from dagster_slurm_components.spec.environments import ModulesEnvironment
 from dagster_slurm_components.spec.files import matching_files, place
 from dagster_slurm_components.spec.hosts import SshHost
@@ -18,7 +19,7 @@ from dagster_slurm_components.spec.problems import SpecError
 from dagster_slurm_components.spec.profiles import load_profile_file
 from dagster_slurm_components.spec.resolve import resolve_script
 from dagster_slurm_components.spec.script import Script
-from dagster_slurm_components.spec.source import load_documents, parse_documents
+from dagster_slurm_components.spec.source import Document, load_documents, parse_documents
 from dagster_slurm_components.spec.templates import keep, render
 from dagster_slurm_components.spec.unrendered import validate_unrendered
 
@@ -32,6 +33,14 @@ HOSTILE = [
     "-rf.py",
     "d[1].csv",
 ]
+
+
+def validate_component(document: Document, **options: Any) -> ComponentSpec:
+    """Read a component that must be without mistakes."""
+    spec = read_component(document, **options)
+    if spec.problems:
+        raise SpecError(spec.problems)
+    return spec
 
 
 @pytest.fixture

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
 import os
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +17,7 @@ from dagster_slurm_components.hosts.agent import place
 from dagster_slurm_components.hosts.agent.pipes import SocketPipe
 from dagster_slurm_components.hosts.answers import Prompt
 from dagster_slurm_components.hosts.channel import Pipe
+from dagster_slurm_components.hosts.turns import only_one
 from dagster_slurm_components.spec.hosts import SshHost
 
 _START = 60.0
@@ -117,7 +116,7 @@ def connected() -> SocketPipe:
     if pipe is not None:
         return pipe
     folder = place.folder()
-    with _queued(folder / "start.lock"):
+    with only_one(folder / "start.lock"):
         pipe = _try()  # somebody before us in the queue has started it
         return pipe if pipe is not None else _start(folder)
 
@@ -155,16 +154,6 @@ def _try() -> SocketPipe | None:
         connection.close()
         raise
     return SocketPipe(connection)
-
-
-@contextlib.contextmanager
-def _queued(path: Path) -> Iterator[None]:
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(descriptor)
 
 
 def _start(folder: Path) -> SocketPipe:

@@ -7,8 +7,8 @@ from dagster_slurm_components.hosts.satellite.files import write_all
 from dagster_slurm_components.hosts.satellite.protocol import Failure, as_text
 
 
-class Ledger:
-    """The file that proves whether, and as what job, a run directory was submitted.
+class Entries:
+    """What a ledger says: the file that proves whether, and as what job, a run directory was submitted.
 
     Lines ``KEY=VALUE``, only ever appended:
 
@@ -20,25 +20,24 @@ class Ledger:
     * ``adopted``, ``submitted``: epoch; for the reader
     """
 
-    def __init__(self, folder: bytes) -> None:
-        self.path = os.path.join(folder, b"ledger")
+    def __init__(self) -> None:
         self.token: Optional[str] = None
         self.intent: Optional[int] = None
         self.job_id: Optional[str] = None
         self.released = False
-        try:
-            with open(self.path, "rb") as file:
-                lines = file.read().decode("utf-8", "surrogateescape").split("\n")[:-1]
-        except (FileNotFoundError, NotADirectoryError):
-            lines = []
-        for number, line in enumerate(lines, 1):
+        self.submitted: Optional[int] = None
+
+    def read(self, text: str, where: str = "ledger") -> None:
+        """Apply all lines; a last one that a crash has torn is none."""
+        for number, line in enumerate(text.split("\n")[:-1], 1):
             name, _, value = line.partition("=")
             try:
-                self._apply(name, value)
+                self.apply(name, value)
             except ValueError:
-                raise Failure("bad_ledger", f"{as_text(self.path)}:{number}: can't read {line!r}") from None
+                raise Failure("bad_ledger", f"{where}:{number}: can't read {line!r}") from None
 
-    def _apply(self, name: str, value: str) -> None:
+    def apply(self, name: str, value: str) -> None:
+        """Take a line in."""
         if name == "token":
             self.token = value
         elif name == "intent":
@@ -49,6 +48,22 @@ class Ledger:
             self.intent, self.job_id, self.released = None, None, False
         elif name == "released":
             self.released = True
+        elif name in ("submitted", "adopted"):
+            self.submitted = int(value)
+
+
+class Ledger(Entries):
+    """The ledger of a run directory on this machine."""
+
+    def __init__(self, folder: bytes) -> None:
+        super().__init__()
+        self.path = os.path.join(folder, b"ledger")
+        try:
+            with open(self.path, "rb") as file:
+                text = file.read().decode("utf-8", "surrogateescape")
+        except (FileNotFoundError, NotADirectoryError):
+            return
+        self.read(text, as_text(self.path))
 
     def append(self, *lines: Tuple[str, object]) -> None:
         """Add lines, on disk when this returns."""
@@ -65,4 +80,4 @@ class Ledger:
         finally:
             os.close(descriptor)
         for name, value in lines:
-            self._apply(name, str(value))
+            self.apply(name, str(value))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import hashlib
 import json
 import os
@@ -11,6 +10,8 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+
+from dagster_slurm_components.hosts import turns
 
 CACHE_VARIABLE = "DAGSTER_SLURM_CACHE"
 """Environment variable that names the cache, instead of ``dagster-slurm`` in the user's cache folder."""
@@ -68,9 +69,6 @@ def recall(kind: str, name: str) -> Any:
         return None
 
 
-@contextlib.contextmanager
-def only_one(name: str) -> Iterator[None]:
+def only_one(name: str) -> contextlib.AbstractContextManager[None]:
     """Let only one process of this machine be inside at a time; a killed one is out."""
-    with (cache_folder("locks") / f"{name}.lock").open("ab") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
+    return turns.only_one(cache_folder("locks") / f"{name}.lock")
