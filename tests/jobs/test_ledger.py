@@ -17,3 +17,7 @@ def test_a_torn_line_says_nothing(cut: int) -> None:
     found = parse_ledger(WHOLE[:cut])
     assert found.job_id == ("123" if b"123\n" in WHOLE[:cut] else None)
     assert found.token == ("ab" if b"\n" in WHOLE[:cut] else "")
+
+
+def test_one_that_can_not_be_read_names_no_job_and_hides_no_other() -> None:
+    assert parse_ledger(b"token=ab\njob_id=12\nintent=soon\n") == LedgerRecord("", None, None)

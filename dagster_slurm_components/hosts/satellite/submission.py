@@ -72,23 +72,26 @@ def submit(
         refusal = wish.refusal() if wish is not None and not settle_only else None
         if refusal is not None:
             return refusal, b""
-        places = Places(limit, token)
-        reply = _known_process(folder, ledger) if mode == "process" else _known_job(ledger, how)
-        if reply is None and settle_only:
+        known = _known_process(folder, ledger) if mode == "process" else _known_job(ledger, how)
+        if known is None and settle_only:
             return {"outcome": "none"}, b""
-        if reply is None:
-            reply = _lacking(needs)
-        if reply is None and not places.take():
-            reply = places.full()
-        if reply is None:
-            try:
-                unpacked = partial(unpack, blob, folder, token, wish)
-                reply = _submit_new(unpacked, folder, argv, how if mode == "command" else None)
-            except (OSError, Failure):
-                places.settle({"outcome": "rejected"})
-                raise
-        places.settle(reply)
-        return reply, b""
+        unpacked = partial(unpack, blob, folder, token, wish)
+        make = partial(_submit_new, unpacked, folder, argv, how if mode == "command" else None)
+        return _placed(Places(limit, token), known or _lacking(needs), make), b""
+
+
+def _placed(places: Places, reply: Optional[Result], make: Callable[[], Result]) -> Result:
+    """Return the reply that there is already, or make the job if there is a place for it."""
+    if reply is None and not places.take():
+        reply = places.full()
+    if reply is None:
+        try:
+            reply = make()
+        except (OSError, Failure):
+            places.settle({"outcome": "rejected"})
+            raise
+    places.settle(reply)
+    return reply
 
 
 class Command(NamedTuple):
