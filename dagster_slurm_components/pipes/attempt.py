@@ -190,8 +190,8 @@ class AttemptRun:
             log.warning(f"{error} It is left to them.")
         except HostError as error:
             log.error(
-                f"Job {handle.job_id} could not be cancelled, and may run on: {error} The sensor `slurm_jobs` cancels "
-                f"it once the host answers; so does `dg-slurm jobs cancel {handle.job_id}`."
+                f"Job {handle.job_id} could not be cancelled, and may run on: {error} Once the host answers, the sensor"
+                f" `slurm_jobs` ends the jobs of cancelled runs; `dg-slurm jobs cancel {handle.job_id}` ends this one."
             )
         else:
             if ended is None:

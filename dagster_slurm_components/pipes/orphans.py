@@ -136,7 +136,7 @@ class Act(Enum):
     NEWER = "newer"
 
 
-def judge(attempt: Attempt, run: dg.DagsterRun | None, *, owner_dead: bool, now: float) -> Act:
+def judge(attempt: Attempt, run: dg.DagsterRun | None, *, owner_gone: bool, now: float) -> Act:
     """Return what is to be done about an open lease.
 
     ========================  ==========================================================
@@ -153,7 +153,7 @@ def judge(attempt: Attempt, run: dg.DagsterRun | None, *, owner_dead: bool, now:
     Args:
         attempt: The attempt.
         run: The run of its owner.
-        owner_dead: Whether the owner is proven dead.
+        owner_gone: Whether the owner is proven dead, or was an earlier pass of this very sensor.
         now: Seconds since the epoch, by the host's clock.
     """
     lease = attempt.lease
@@ -161,7 +161,7 @@ def judge(attempt: Attempt, run: dg.DagsterRun | None, *, owner_dead: bool, now:
         return Act.NEWER
     if run is None or not run.is_finished:
         return Act.NOTHING
-    if lease.state != ENDED and not owner_dead and now - lease.renewed < _SILENCE:
+    if lease.state != ENDED and not owner_gone and now - lease.renewed < _SILENCE:
         return Act.NOTHING
     succeeded, canceled = run.is_success, run.status is dg.DagsterRunStatus.CANCELED
     if lease.state == CANCEL_WANTED:
@@ -201,8 +201,8 @@ class Orphans:
         for attempt in attempts:
             owner = attempt.lease.owner
             run = runs.get(owner.run_id) if owner else None
-            dead = owner is not None and owner.known_dead()
-            acts[judge(attempt, run, owner_dead=dead, now=now)].append(attempt)
+            gone = owner is not None and (owner.known_dead() or _is_ours(attempt, owner))
+            acts[judge(attempt, run, owner_gone=gone, now=now)].append(attempt)
         for attempt in acts[Act.NEWER]:
             text = f"The lease in {attempt.run_dir} is damaged, or of a newer release; its job is left alone."
             if (key := f"newer {attempt.run_dir}") not in told:
@@ -323,6 +323,11 @@ class Orphans:
             end = f"`dg-slurm jobs cancel {job} --profile {self.profile}` ends it"
             return f"Job {job} {where} goes on, and no run follows it: {collect} takes it up; {end}."
         return f"Job {job} {where} has ended, and no run collected its results: {collect} does."
+
+
+def _is_ours(attempt: Attempt, owner: Owner) -> bool:
+    """Whether an earlier pass in this process marked a job as one to be cancelled: its end is still to be confirmed."""
+    return attempt.lease.state == CANCEL_WANTED and owner == Owner.of(owner.run_id, os.getpid())
 
 
 def _run_of(attempt: Attempt) -> str:
