@@ -7,24 +7,21 @@ import os
 import signal
 import socket
 import subprocess
-import time
 import urllib.request
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import dagster as dg
 from project_fixture import BIN, Project
+from waiting import PATIENCE, eventually
 
 from dagster_slurm_components.cli.attach import end_if_dead, reexecute
 from dagster_slurm_components.pipes.launches import Launch, RunHistory, history
 
-Found = TypeVar("Found")
-
-PATIENCE = 300.0
 DAGSTER_YAML = """
 run_monitoring: {enabled: true, poll_interval_seconds: 5}
 run_retries: {enabled: true, max_retries: 3}
@@ -32,19 +29,6 @@ run_retries: {enabled: true, max_retries: 3}
 run_coordinator: {module: dagster.core.run_coordinator, class: DefaultRunCoordinator}
 telemetry: {enabled: false}
 """
-
-
-def eventually(
-    attempt: Callable[[], Found | None], what: str, seconds: float = PATIENCE, *, pause: float = 0.1
-) -> Found:
-    """Return what an attempt finds, as soon as it does."""
-    deadline = time.monotonic() + seconds
-    while True:
-        found = attempt()
-        if found:
-            return found
-        assert time.monotonic() < deadline, f"it took too long: {what}"
-        time.sleep(pause)
 
 
 @dataclass
