@@ -329,4 +329,5 @@ def _text(entry: dg.EventLogEntry) -> str:
     failed = event.step_failure_data if event is not None and event.is_step_failure else None
     user = failed.user_failure_data.description if failed and failed.user_failure_data else ""
     error = failed.error.to_string() if failed and failed.error else ""
-    return f"{entry.user_message}\n{entry.message}\n{user or ''}\n{error}"
+    texts = dict.fromkeys((entry.user_message, entry.message, user or "", error))
+    return "\n".join(text for text in texts if text)
