@@ -35,6 +35,8 @@ def left(
     project: Project, instance: dg.DagsterInstance, profile: str, monkeypatch: pytest.MonkeyPatch
 ) -> Left:
     monkeypatch.setattr(guard, "_LOOK_EVERY", 0.2)
+    # The process that followed the jobs is the test's own, and lives.
+    monkeypatch.setattr(orphans, "_SILENCE", 0.0)
     project.write("gate.sh", 'while [ ! -e "$GATE" ]; do sleep 0.1; done\nexit "$CODE"\n')
     project.scripts(
         f"""
