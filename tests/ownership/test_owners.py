@@ -42,7 +42,7 @@ def test_d3_f2_the_sensor_leaves_the_job_of_a_healthy_retry_alone(work: Work, by
     work.instance.report_run_canceled(work.run(run.id))
     family = {"dagster/parent_run_id": run.id, "dagster/root_run_id": run.id}
     again = work.start(parent=run.id, tags=family if by == "the UI" else {})
-    work.hears(again, job)
+    work.hears(again, f"Job {job} ")
     sensor.tick()
     sensor.tick()
     assert (sensor.notes, work.live()) == ([], {job})
@@ -113,8 +113,9 @@ def test_f1_no_second_job_beside_one_whose_worker_died_while_it_was_to_be_cancel
     run = work.start()
     work.begins("a")
     proxy.refuse = True
+    logins = proxy.accepted
     proxy.cut()
-    work.hears(run, "waits for the host")
+    eventually(lambda: proxy.accepted > logins, "its worker notices that the host is away", SOON)
     terminate(work, run)
     run.kill()
     work.instance.report_run_failed(work.run(run.id))  # as Dagster's run monitoring does

@@ -147,7 +147,7 @@ def test_d7_a_rotated_secret_is_no_other_content(work: Work, monkeypatch: pytest
     work.instance.report_run_failed(work.run(run.id))
     monkeypatch.setenv("TOKEN_OF_TESTS", "second")
     again = work.begin(parent=run.id)
-    work.hears(again, job)
+    work.hears(again, f"Job {job} ")
     work.open()
     again.ends()
     assert work.trace("begin") == work.trace("end") == {"a": 1}
