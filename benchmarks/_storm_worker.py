@@ -21,6 +21,7 @@ from dagster._utils.interrupts import capture_interrupts  # what Dagster's own r
 sys.path.insert(0, str(Path(os.environ["STORM_JOB"]).parent))
 
 import storm_job  # type: ignore[import-not-found]
+from _storm_launcher import PID
 
 TAG = "storm"
 
@@ -47,7 +48,7 @@ def work(order: dict[str, Any]) -> None:
             dg.reconstructable(storm_job.job),
             instance=instance,
             run_config=config,
-            tags={TAG: order["tag"]},
+            tags={TAG: order["tag"], PID: str(os.getpid())},
             reexecution_options=again,
             raise_on_error=False,
         )

@@ -5,8 +5,8 @@ on side by side. After each: no two jobs of a step ran at the same time, no job 
 that a person was told of), no result was collected twice or came from another payload, and no run is CANCELED or
 SUCCESS while its job lives.
 
-Run workers are forked from a process that has imported Dagster, and are ended as Dagster ends them: a run is terminated
-by what its default launcher does, the status CANCELING and an interrupt for the worker. ``ROUNDS`` (300), ``SEED`` (1),
+Run workers are forked from a process that has imported Dagster. A run is terminated, or marked as cancelled, by the API
+of a real webserver, as the UI's buttons do it. ``ROUNDS`` (300), ``SEED`` (1),
 ``SIDE_BY_SIDE`` (6), ``ROUND`` (one alone).
 """
 
@@ -15,17 +15,20 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
 import threading
 import time
+import urllib.request
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import dagster as dg
 from _lab import Lab, lab
@@ -48,7 +51,7 @@ from _storm import (
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
 from fault_proxy import FaultProxy
-from project_fixture import Project, make_project
+from project_fixture import BIN, Project, make_project
 
 from dagster_slurm_components import slurm_jobs_sensor
 from dagster_slurm_components.jobs.lease import CANCELLED, Attempt, read_lease
@@ -83,6 +86,51 @@ def job():
     made = dg.Definitions.merge(whole, dg.Definitions(jobs=[dg.define_asset_job(f"round_{{n}}", selection)]))
     return made.resolve_job_def(f"round_{{n}}")
 """
+
+
+class Webserver:
+    """Dagster's, for its API."""
+
+    TERMINATE = """
+    mutation ($id: String!, $policy: TerminateRunPolicy!) {
+      terminateRun(runId: $id, terminatePolicy: $policy) { __typename }
+    }
+    """
+
+    def __init__(self, log: Path) -> None:
+        with socket.socket() as sock:
+            sock.bind(("127.0.0.1", 0))
+            port = sock.getsockname()[1]
+        self._url = f"http://127.0.0.1:{port}/graphql"
+        self._process = subprocess.Popen(
+            [str(BIN / "dagster-webserver"), "--empty-workspace", "--host", "127.0.0.1", "--port", str(port)],
+            env={**os.environ, "PYTHONPATH": str(Path(__file__).parent)},
+            stdin=subprocess.DEVNULL,
+            stdout=log.open("ab"),
+            stderr=subprocess.STDOUT,
+        )
+        eventually(self._answers, "the webserver starts")
+
+    def _answers(self) -> bool:
+        with suppress(OSError):
+            return "version" in self._ask("{ version }")
+        return False
+
+    def _ask(self, query: str, **variables: str) -> dict[str, Any]:
+        body = json.dumps({"query": query, "variables": variables}).encode()
+        request = urllib.request.Request(self._url, body, {"Content-Type": "application/json"})
+        with urllib.request.urlopen(request, timeout=PATIENCE) as answer:
+            return dict(json.load(answer)["data"] or {})
+
+    def terminate(self, run_id: str, *, mark: bool) -> None:
+        """Terminate a run, as far as that is possible; ``mark`` it as cancelled at once, without waiting for it."""
+        policy = "MARK_AS_CANCELED_IMMEDIATELY" if mark else "SAFE_TERMINATE"
+        self._ask(self.TERMINATE, id=run_id, policy=policy)
+
+    def close(self) -> None:
+        """End it."""
+        self._process.terminate()
+        self._process.wait(30)
 
 
 class Workers:
@@ -124,6 +172,7 @@ class Storm:
     project: Project
     proxy: FaultProxy
     workers: Workers
+    webserver: Webserver
     instance: dg.DagsterInstance
     told: set[str] = field(default_factory=set)
     counts: Counter[str] = field(default_factory=Counter)
@@ -291,11 +340,9 @@ def _events(storm: Storm, story: Round, one: Try, run_id: str | None, pid: int) 
             for child in _children(pid) or [pid]:  # it may have no process of its own yet
                 _kill(child)
         elif event == TERMINATE and run is not None and not run.is_finished:
-            storm.instance.report_run_canceling(run)
-            with suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGINT)
+            storm.webserver.terminate(run.run_id, mark=False)
         elif event == MARK and run is not None and not run.is_finished:
-            storm.instance.report_run_canceled(run, "marked as cancelled")
+            storm.webserver.terminate(run.run_id, mark=True)
 
 
 def _kill(pid: int) -> None:
@@ -431,12 +478,18 @@ def stormy(rounds: int) -> Iterator[Storm]:
         source = str(project.root / "src")
         job.write_text(JOB.format(source=source, package=project.package, rounds=rounds))
         home = Path(os.environ["DAGSTER_HOME"])
-        (home / "dagster.yaml").write_text("telemetry: {enabled: false}\n")
+        (home / "dagster.yaml").write_text(
+            "telemetry: {enabled: false}\nrun_launcher: {module: _storm_launcher, class: StormLauncher}\n"
+        )
         log = Path(os.environ.get("STORM_LOG") or project.root / "storm.log")
         workers = Workers(job, log)
         try:
-            with dg.DagsterInstance.get() as instance:
-                yield Storm(setting, project, proxy, workers, instance)
+            webserver = Webserver(log)
+            try:
+                with dg.DagsterInstance.get() as instance:
+                    yield Storm(setting, project, proxy, workers, webserver, instance)
+            finally:
+                webserver.close()
         finally:
             workers.close()
             subprocess.run(

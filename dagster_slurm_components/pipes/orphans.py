@@ -23,6 +23,7 @@ from dagster_slurm_components.jobs.look import Seen, look_at
 from dagster_slurm_components.jobs.model import slug
 from dagster_slurm_components.pipes.records import PROFILE, report, worker
 from dagster_slurm_components.pipes.retries import will_be_retried
+from dagster_slurm_components.pipes.step import executed
 from dagster_slurm_components.pipes.target import Target
 
 _UNDER_WAY = [dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.CANCELING]
@@ -136,7 +137,7 @@ class Act(Enum):
     NEWER = "newer"
 
 
-def judge(attempt: Attempt, run: dg.DagsterRun | None, *, owner_gone: bool, now: float) -> Act:
+def judge(attempt: Attempt, run: dg.DagsterRun | None, *, owner_gone: bool, again: bool, now: float) -> Act:
     """Return what is to be done about an open lease.
 
     ========================  ==========================================================
@@ -145,6 +146,7 @@ def judge(attempt: Attempt, run: dg.DagsterRun | None, *, owner_gone: bool, now:
     not in this Dagster       another Dagster's: nothing
     under way                 nothing: the run, or its retry, sees to it
     over, owner may live      nothing: its process is just ending the job
+    over, step is run again   nothing, unless its cancellation was wanted
     canceled                  cancel; what had ended well is left to whoever re-executes
     succeeded                 cancel a job that was left; what had ended is collected
     failed                    cancel if that was wanted, else tell a person
@@ -154,21 +156,24 @@ def judge(attempt: Attempt, run: dg.DagsterRun | None, *, owner_gone: bool, now:
         attempt: The attempt.
         run: The run of its owner.
         owner_gone: Whether the owner is proven dead, or was an earlier pass of this very sensor.
+        again: Whether a run under way re-executes its step: that takes up the job, or ends it.
         now: Seconds since the epoch, by the host's clock.
     """
     lease = attempt.lease
     if lease.newer:
         return Act.NEWER
-    if run is None or not run.is_finished:
+    ended = lease.state == ENDED
+    busy = not ended and not owner_gone and now - lease.renewed < _SILENCE
+    if run is None or not run.is_finished or busy:
         return Act.NOTHING
-    if lease.state != ENDED and not owner_gone and now - lease.renewed < _SILENCE:
-        return Act.NOTHING
-    succeeded, canceled = run.is_success, run.status is dg.DagsterRunStatus.CANCELED
     if lease.state == CANCEL_WANTED:
         return Act.CANCEL
-    if lease.state == ENDED:
-        return Act.COLLECTED if succeeded else Act.NOTHING if canceled else Act.TELL
-    return Act.CANCEL if succeeded or canceled else Act.TELL
+    if ended and run.is_success:
+        return Act.COLLECTED
+    canceled = run.status is dg.DagsterRunStatus.CANCELED
+    if again or (ended and canceled):
+        return Act.NOTHING
+    return Act.CANCEL if run.is_success or canceled else Act.TELL
 
 
 @dataclass(frozen=True)
@@ -197,12 +202,14 @@ class Orphans:
         attempts, now = self._leases.open()
         records = self._records(attempts)
         runs = {run_id: record.dagster_run for run_id, record in records.items()}
+        again = self._run_again(attempts, runs)
         acts: dict[Act, list[Attempt]] = {act: [] for act in Act}
         for attempt in attempts:
             owner = attempt.lease.owner
             run = runs.get(owner.run_id) if owner else None
             gone = owner is not None and (owner.known_dead() or _is_ours(attempt, owner))
-            acts[judge(attempt, run, owner_gone=gone, now=now)].append(attempt)
+            act = judge(attempt, run, owner_gone=gone, again=attempt.run_dir in again, now=now)
+            acts[act].append(attempt)
         for attempt in acts[Act.NEWER]:
             text = f"The lease in {attempt.run_dir} is damaged, or of a newer release; its job is left alone."
             if (key := f"newer {attempt.run_dir}") not in told:
@@ -226,6 +233,26 @@ class Orphans:
         ids = {attempt.lease.owner.run_id for attempt in attempts if attempt.lease.owner}
         found = self.instance.get_run_records(dg.RunsFilter(run_ids=sorted(ids))) if ids else []
         return {record.dagster_run.run_id: record for record in found}
+
+    def _run_again(self, attempts: Sequence[Attempt], runs: Mapping[str, dg.DagsterRun]) -> frozenset[str]:
+        """Return the run directories of runs that are over whose step another run of the family, under way, executes.
+
+        It may not have claimed the job yet: it waits in Dagster's queue, or has just begun.
+        """
+        over = [attempt for attempt in attempts if (run := runs.get(_run_of(attempt))) and run.is_finished]
+        if not over:
+            return frozenset()
+        # By their fields: the tag of the first run is not set by `dg.execute_job` (dagster 1.13, D3).
+        under_way = self.instance.get_runs(dg.RunsFilter(statuses=_NOT_OVER), limit=_MOST_RUNS)
+        families: dict[str, list[dg.DagsterRun]] = {}
+        for run in under_way:
+            families.setdefault(_root(run), []).append(run)
+
+        def run_again(attempt: Attempt) -> bool:
+            family, step = families.get(_root(runs[_run_of(attempt)]), []), frozenset({attempt.step})
+            return any(executed(self.instance, run, step) for run in family)
+
+        return frozenset(attempt.run_dir for attempt in over if run_again(attempt))
 
     def _cancel(self, attempts: Sequence[Attempt], now: float) -> Iterator[Finding]:
         """Cancel jobs that nobody follows; each lease says so before, and its end is confirmed, now or next time."""
@@ -284,8 +311,8 @@ class Orphans:
 
         Whether their work is still wanted is for a person to say, so nothing is done to them.
         """
-        handed_on = self._handed_on({_run_of(attempt) for attempt in attempts}, records)
-        for attempt, seen in self._seen([each for each in attempts if _run_of(each) not in handed_on]):
+        promised = self._promised({_run_of(attempt) for attempt in attempts}, records)
+        for attempt, seen in self._seen([each for each in attempts if _run_of(each) not in promised]):
             if seen is None or self._may_show_yet(seen, attempt, now):
                 continue
             if seen.ended_badly or seen.lost:
@@ -297,20 +324,13 @@ class Orphans:
             report(self.instance, run, attempt.step or None, text)
             yield Finding(_key(attempt), run.run_id, text)
 
-    def _handed_on(self, failed: Set[str], records: Mapping[str, dg.RunRecord]) -> frozenset[str]:
-        """Return the failed runs whose jobs are somebody's: Dagster is about to retry them, or a retry is under way."""
-        if not failed:
-            return frozenset()
-        # By their fields: the tag of the first run is not set by `dg.execute_job` (dagster 1.13, D3).
-        under_way = self.instance.get_runs(dg.RunsFilter(statuses=_NOT_OVER), limit=_MOST_RUNS)
-        families = {_root(run) for run in under_way}
+    def _promised(self, failed: Set[str], records: Mapping[str, dg.RunRecord]) -> frozenset[str]:
+        """Return the failed runs that Dagster is about to retry."""
 
-        def somebodys(record: dg.RunRecord) -> bool:
-            run = record.dagster_run
-            promised = _age(record) < _PROMISE and will_be_retried(self.instance, run)
-            return promised or _root(run) in families
+        def promised(record: dg.RunRecord) -> bool:
+            return _age(record) < _PROMISE and will_be_retried(self.instance, record.dagster_run)
 
-        return frozenset(run_id for run_id in failed if somebodys(records[run_id]))
+        return frozenset(run_id for run_id in failed if promised(records[run_id]))
 
     def _seen(self, attempts: Sequence[Attempt]) -> list[tuple[Attempt, Seen | None]]:
         seen = look_at(self.place.direct, self.place.scheduler, attempts)

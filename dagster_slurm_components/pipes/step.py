@@ -137,7 +137,7 @@ def made_by(instance: dg.DagsterInstance, run: dg.DagsterRun, steps: frozenset[s
         left = steps - found.keys()
         if not left:
             break
-        found.update(dict.fromkeys(left & _executed(instance, each, left), each.run_id))
+        found.update(dict.fromkeys(left & executed(instance, each, left), each.run_id))
     return found
 
 
@@ -158,7 +158,7 @@ def _lineage(instance: dg.DagsterInstance, run: dg.DagsterRun) -> Iterator[dg.Da
         current = run_of(instance, parent) if parent else None
 
 
-def _executed(instance: dg.DagsterInstance, run: dg.DagsterRun, steps: frozenset[str]) -> frozenset[str]:
+def executed(instance: dg.DagsterInstance, run: dg.DagsterRun, steps: frozenset[str]) -> frozenset[str]:
     """Return which of these steps a run executes."""
     planned = run.step_keys_to_execute
     if planned is None:

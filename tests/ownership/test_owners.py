@@ -6,11 +6,14 @@ import json
 import re
 from collections.abc import Iterator
 from contextlib import suppress
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
+from uuid import uuid4
 
 import dagster as dg
 import pytest
 from dagster._core.events import EngineEventData
+from dagster._core.test_utils import freeze_time
 from fault_proxy import FaultProxy
 from ownership.work import SLURM, SOON, Run, Work
 from waiting import eventually
@@ -49,6 +52,47 @@ def test_d3_f2_the_sensor_leaves_the_job_of_a_healthy_retry_alone(work: Work, by
     work.open()
     again.ends()
     assert work.trace("begin") == work.trace("end") == {"a": 1}
+
+
+@pytest.mark.parametrize("status", [STATUS.CANCELED, STATUS.FAILURE])
+@pytest.mark.parametrize("step", ["a", "b"])
+def test_a_job_is_left_to_a_re_execution_that_has_only_been_made(
+    work: Work, status: dg.DagsterRunStatus, step: str
+) -> None:
+    """Its run is there, and has claimed nothing yet: that its step is among those that it will execute decides."""
+    work.assets(ONE)
+    run = work.start()
+    work.begins("a")
+    job = work.job()
+    run.kill()
+    with freeze_time(datetime.now(timezone.utc) - timedelta(minutes=5)):  # the daemon had its time
+        first = work.run(run.id)
+        if status is STATUS.CANCELED:
+            work.instance.report_run_canceled(first)
+        else:
+            work.instance.report_run_failed(first)
+    made = dg.DagsterRun(
+        job_name=first.job_name,
+        run_id=str(uuid4()),
+        status=STATUS.NOT_STARTED,
+        step_keys_to_execute=[step],
+        parent_run_id=run.id,
+        root_run_id=run.id,
+    )
+    work.instance.run_storage.add_run(made)
+    sensor = work.sensor()
+    sensor.tick()
+    if step == "a":
+        assert (sensor.notes, work.live()) == ([], {job})
+    else:
+        assert [note for note in sensor.notes if job in note], "it is cancelled, or told of"
+    work.instance.delete_run(made.run_id)
+    sensor.tick()
+    if status is STATUS.FAILURE:
+        assert sum(job in note for note in sensor.notes) == 1
+        assert work.live() == {job}
+    else:
+        eventually(lambda: not work.live(), "the sensor's cancellation ends the job", 15)
 
 
 def test_d4_a_job_that_was_to_be_cancelled_while_its_host_was_away_is_cancelled_later(work: Work) -> None:

@@ -91,16 +91,24 @@ class TestJudge:
     def test_what_is_done_about_an_open_lease(
         self, runs: dict[str, dg.DagsterRun | None], status: str, state: str, owner: str, act: Act
     ) -> None:
+        assert self.judged(runs[status], state, owner) is act
+        if act is Act.COLLECTED or state == CANCEL_WANTED:
+            assert self.judged(runs[status], state, owner, again=True) is act
+        else:
+            assert self.judged(runs[status], state, owner, again=True) is Act.NOTHING
+
+    @staticmethod
+    def judged(run: dg.DagsterRun | None, state: str, owner: str, *, again: bool = False) -> Act:
         outcome = "COMPLETED" if state == ENDED else None
         renewed = NOW - (10_000 if owner == "silent" else 5)
         lease = Lease(epoch=1, state=state, digest="d", owner=NOBODY, renewed=renewed, outcome=outcome)
         attempt = Attempt(0, "/w/0", lease, LedgerRecord("t", "12", 6.0))
-        assert judge(attempt, runs[status], owner_gone=owner == "dead", now=NOW) is act
+        return judge(attempt, run, owner_gone=owner == "dead", again=again, now=NOW)
 
     def test_what_a_newer_release_wrote_is_never_touched(self, runs: dict[str, dg.DagsterRun | None]) -> None:
         attempt = Attempt(0, "/w/0", Lease(newer=True), LedgerRecord("t", "12", 6.0))
         for run in runs.values():
-            assert judge(attempt, run, owner_gone=True, now=NOW) is Act.NEWER
+            assert judge(attempt, run, owner_gone=True, again=False, now=NOW) is Act.NEWER
 
     @pytest.mark.parametrize(("silent", "act"), [(179, Act.NOTHING), (181, Act.CANCEL)])
     def test_a_process_that_is_just_ending_a_job_has_its_time(
@@ -108,7 +116,7 @@ class TestJudge:
     ) -> None:
         lease = Lease(epoch=1, digest="d", owner=NOBODY, renewed=NOW - silent)
         attempt = Attempt(0, "/w/0", lease, LedgerRecord("t", "12", 6.0))
-        assert judge(attempt, runs["CANCELED"], owner_gone=False, now=NOW) is act
+        assert judge(attempt, runs["CANCELED"], owner_gone=False, again=False, now=NOW) is act
 
 
 class TestDeadRuns:
