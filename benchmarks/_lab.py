@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from dagster_slurm_components import cluster as slurm
+import slurm_testcluster as slurm
 
 
 @dataclass(frozen=True)

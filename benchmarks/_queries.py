@@ -13,8 +13,6 @@ from pathlib import Path
 
 from _lab import lab
 
-from dagster_slurm_components.cluster import Cluster, render
-from dagster_slurm_components.cluster.layout import Layout
 from dagster_slurm_components.environments.base import Activation
 from dagster_slurm_components.hosts.calls import Budget
 from dagster_slurm_components.hosts.client import Satellite
@@ -29,6 +27,8 @@ from dagster_slurm_components.jobs.watch import Watcher, WatcherThread
 from dagster_slurm_components.launchers.base import LaunchPlan
 from dagster_slurm_components.slurm.states import Phase
 from dagster_slurm_components.spec.profile import Limits
+from slurm_testcluster import Cluster, render
+from slurm_testcluster.layout import Layout
 
 _QUERIES = re.compile(r"^\s*(REQUEST_JOB\w*_INFO\w*|DBD_GET_JOBS\w*)\s.*?count:\s*(\d+)", re.MULTILINE)
 """What squeue asks slurmctld, and sacct slurmdbd."""

@@ -15,7 +15,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from dagster_slurm_components.cluster.lock import folder_lock
+from slurm_testcluster.lock import folder_lock
 
 _PATIENCE = 1800
 

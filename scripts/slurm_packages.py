@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import sys
 
-from dagster_slurm_components.cluster.packages import ensure_packages, missing_packages
-from dagster_slurm_components.errors import DagsterSlurmError
+from slurm_testcluster.layout import ClusterError
+from slurm_testcluster.packages import ensure_packages, missing_packages
 
 PROGRAMS = {
     "oathtool": "oathtool",
@@ -31,7 +31,7 @@ def main() -> None:
     print(f"installing Slurm's packages for the tests: {', '.join(missing)}", flush=True)
     try:
         ensure_packages(install=True, report=lambda line: None, also=PROGRAMS, with_=MODULES)
-    except DagsterSlurmError as error:
+    except ClusterError as error:
         print(f"Tests that need Slurm will be skipped: {error}", file=sys.stderr)
 
 

@@ -19,8 +19,8 @@ from pathlib import Path
 
 import pytest
 
-from dagster_slurm_components import cluster as slurm
-from dagster_slurm_components.cluster.lock import folder_lock
+import slurm_testcluster as slurm
+from slurm_testcluster.lock import folder_lock
 
 PREFIX = "dg-slurm-test-"
 REQUIRED = os.environ.get("DAGSTER_SLURM_REQUIRE_SLURM") == "1"

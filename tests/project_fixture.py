@@ -18,7 +18,7 @@ import dagster as dg
 import pytest
 from dagster.components.core.component_tree import ComponentTree
 
-from dagster_slurm_components import cluster as slurm
+import slurm_testcluster as slurm
 
 _numbers = itertools.count()
 BIN = Path(sys.executable).parent

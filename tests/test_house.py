@@ -48,7 +48,7 @@ def name_of(path: Path) -> str:
 
 def shell_files() -> list[Path]:
     """Every shell file that is ours: no copies in run directories, no templates."""
-    places = (PACKAGE, ROOT / "examples", ROOT / "scripts", ROOT / "tests")
+    places = (PACKAGE, ROOT / "slurm_testcluster", ROOT / "examples", ROOT / "scripts", ROOT / "tests")
     found = [path for place in places for path in place.rglob("*.sh")]
     ours = [path for path in found if not any(part.startswith(".") for part in path.relative_to(ROOT).parts)]
     return sorted([*ours, ROOT / ".ci" / "run"])

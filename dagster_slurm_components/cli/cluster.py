@@ -12,7 +12,7 @@ from typing import Any
 
 import click
 
-from dagster_slurm_components import cluster as slurm
+import slurm_testcluster as slurm
 from dagster_slurm_components.cli.options import json_option
 from dagster_slurm_components.cli.terminal import errors_told, table
 
@@ -40,7 +40,7 @@ def cluster() -> None:
 @click.option("--install/--no-install", default=True, help="Install missing Debian packages by apt-get.")
 def up(folder: Path | None, as_json: bool, install: bool) -> None:
     """Start the cluster, or repair it; does nothing if it is up."""
-    with errors_told(), _progress(as_json) as report:
+    with errors_told(slurm.ClusterError), _progress(as_json) as report:
         made = slurm.up(folder, install=install, report=report)
         seen = slurm.status(made.folder)
     if as_json:
@@ -65,7 +65,7 @@ def up(folder: Path | None, as_json: bool, install: bool) -> None:
 @json_option
 def status(folder: Path | None, as_json: bool) -> None:
     """Show daemons, nodes and jobs; exits with 0 for up, 3 for down, 4 for partly up."""
-    with errors_told():
+    with errors_told(slurm.ClusterError):
         seen = slurm.status(folder)
     if as_json:
         click.echo(json.dumps(seen.as_dict(), indent=2))
@@ -87,7 +87,7 @@ def status(folder: Path | None, as_json: bool) -> None:
 @click.option("--keep", is_flag=True, help="Keep the folder with keys, accounting and logs for a later `up`.")
 def down(folder: Path | None, as_json: bool, keep: bool) -> None:
     """End the cluster's processes, its jobs among them, and remove its folder."""
-    with errors_told(), _progress(as_json) as report:
+    with errors_told(slurm.ClusterError), _progress(as_json) as report:
         before = slurm.status(folder)
         slurm.down(folder, keep=keep, report=report)
     if as_json:

@@ -13,11 +13,11 @@ from dagster_slurm_components.spec.base import duration_seconds
 
 
 @contextmanager
-def errors_told() -> Iterator[None]:
-    """Turn our errors into a message and exit status 1."""
+def errors_told(other: type[Exception] = DagsterSlurmError) -> Iterator[None]:
+    """Turn this package's errors, and those of another kind, into a message and exit status 1."""
     try:
         yield
-    except DagsterSlurmError as error:
+    except (DagsterSlurmError, other) as error:
         raise click.ClickException(str(error)) from error
 
 

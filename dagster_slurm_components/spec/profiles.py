@@ -118,7 +118,7 @@ def template_scope(project: FilePath) -> dict[str, Any]:
 
 
 def _cluster_values() -> Values:
-    from dagster_slurm_components.cluster import default_folder  # noqa: PLC0415 - for few profiles
+    from slurm_testcluster import default_folder  # noqa: PLC0415 - for few profiles
 
     file = default_folder() / "profile.yaml"
     if not file.is_file():

@@ -22,7 +22,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.status import Status
 
-from dagster_slurm_components import cluster
+import slurm_testcluster
 from dagster_slurm_components.errors import DagsterSlurmError
 from dagster_slurm_components.spec.profiles import load_profile
 
@@ -41,10 +41,10 @@ class DemoError(Exception):
 @contextlib.contextmanager
 def staging_cluster() -> Iterator[None]:
     """Have a real Slurm on this machine, and take it down again if it was not up before."""
-    was_up = cluster.status().state == "up"
+    was_up = slurm_testcluster.status().state == "up"
     console.print("starting a real Slurm on this machine: `dg-slurm cluster up`")
     with console.status("") as status:
-        cluster.up(report=lambda line: status.update(escape(line)))
+        slurm_testcluster.up(report=lambda line: status.update(escape(line)))
     try:
         yield
     finally:
@@ -52,7 +52,7 @@ def staging_cluster() -> Iterator[None]:
             console.print("the cluster stays up: `dg-slurm cluster down` ends it")
         else:
             with console.status("ending the cluster"):
-                cluster.down()
+                slurm_testcluster.down()
             console.print("the cluster is down again (KEEP=1 keeps it)")
 
 
@@ -154,7 +154,7 @@ def main() -> int:
 if __name__ == "__main__":
     try:
         sys.exit(main())
-    except (DemoError, DagsterSlurmError) as error:
+    except (DemoError, DagsterSlurmError, slurm_testcluster.ClusterError) as error:
         console.print(str(error), style="red", markup=False)
         sys.exit(1)
     except KeyboardInterrupt:

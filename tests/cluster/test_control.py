@@ -14,13 +14,13 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from dagster_slurm_components import cluster as slurm
+import slurm_testcluster as slurm
 from dagster_slurm_components.cli.cluster import cluster as command
-from dagster_slurm_components.cluster import prepare
-from dagster_slurm_components.cluster.isolation import Isolation
-from dagster_slurm_components.cluster.layout import Ports
-from dagster_slurm_components.cluster.lock import folder_lock
-from dagster_slurm_components.cluster.state import load_state, new_state, save_state
+from slurm_testcluster import prepare
+from slurm_testcluster.isolation import Isolation
+from slurm_testcluster.layout import Ports
+from slurm_testcluster.lock import folder_lock
+from slurm_testcluster.state import load_state, new_state, save_state
 
 
 @pytest.fixture
@@ -77,7 +77,7 @@ def test_errors_are_told_without_a_traceback(tmp_path: Path) -> None:
 
 def test_module_runs_as_a_program() -> None:
     completed = subprocess.run(
-        [sys.executable, "-m", "dagster_slurm_components.cluster", "--help"],
+        [sys.executable, "-m", "dagster_slurm_components.cli.main", "cluster", "--help"],
         capture_output=True,
         text=True,
         cwd=Path(__file__).parents[2],

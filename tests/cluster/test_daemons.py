@@ -12,11 +12,11 @@ from pathlib import Path
 
 import pytest
 
-from dagster_slurm_components.cluster import daemons, process
-from dagster_slurm_components.cluster.daemons import Daemon
-from dagster_slurm_components.cluster.isolation import Isolation, isolated_argv
-from dagster_slurm_components.cluster.layout import ClusterError, Layout, Ports
-from dagster_slurm_components.cluster.members import members
+from slurm_testcluster import daemons, process
+from slurm_testcluster.daemons import Daemon
+from slurm_testcluster.isolation import Isolation, isolated_argv
+from slurm_testcluster.layout import ClusterError, Layout, Ports
+from slurm_testcluster.members import members
 
 SLEEP = [sys.executable, "-c", "import time; time.sleep(600)"]
 

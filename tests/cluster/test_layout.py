@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dagster_slurm_components.cluster.layout import (
+from slurm_testcluster.layout import (
     LONGEST_FOLDER,
     ClusterError,
     Ports,

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from dagster_slurm_components.cluster import packages
-from dagster_slurm_components.cluster.layout import ClusterError, ClusterUnavailableError
+from slurm_testcluster import packages
+from slurm_testcluster.layout import ClusterError, ClusterUnavailableError
 
 MakeProgram = Callable[[str, str], Path]
 

@@ -16,10 +16,10 @@ from pathlib import Path
 import pytest
 from cluster_fixture import shared_cluster, start_or_skip, sweep
 
-from dagster_slurm_components import cluster as slurm
-from dagster_slurm_components.cluster import control, daemons, process
-from dagster_slurm_components.cluster.isolation import Isolation
-from dagster_slurm_components.cluster.members import members
+import slurm_testcluster as slurm
+from slurm_testcluster import control, daemons, process
+from slurm_testcluster.isolation import Isolation
+from slurm_testcluster.members import members
 
 # One worker builds this cluster once; the order within the file does not matter.
 pytestmark = [pytest.mark.slurm, pytest.mark.xdist_group("private cluster")]
@@ -278,7 +278,7 @@ def test_what_a_killed_test_run_left_is_swept(lab_folder: Path) -> None:
 
 def test_command_line(lab: slurm.Cluster) -> None:
     def run(*words: str) -> subprocess.CompletedProcess[str]:
-        argv = [sys.executable, "-m", "dagster_slurm_components.cluster", *words]
+        argv = [sys.executable, "-m", "dagster_slurm_components.cli.main", "cluster", *words]
         environment = {**os.environ, "DAGSTER_SLURM_CLUSTER": str(lab.folder)}
         return subprocess.run(
             argv, capture_output=True, text=True, env=environment, cwd=Path(__file__).parents[2], check=False

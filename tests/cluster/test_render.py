@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from dagster_slurm_components.cluster import render
-from dagster_slurm_components.cluster.layout import Layout, Ports
+from slurm_testcluster import render
+from slurm_testcluster.layout import Layout, Ports
 
 GOLDEN = Path(__file__).with_name("golden")
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from dagster_slurm_components import cluster as slurm
+import slurm_testcluster as slurm
 from dagster_slurm_components.doctor.findings import Finding, Verdict
 from dagster_slurm_components.doctor.slurm_facts import (
     parse_associations,

@@ -12,7 +12,7 @@ import dagster as dg
 import pytest
 from project_fixture import Project
 
-from dagster_slurm_components import cluster as slurm
+import slurm_testcluster as slurm
 
 COUNT = 20
 

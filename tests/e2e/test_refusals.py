@@ -9,7 +9,7 @@ import pytest
 from dagster.components.core.component_tree import ComponentTreeException
 from project_fixture import Project, failure_text
 
-from dagster_slurm_components import cluster as slurm
+import slurm_testcluster as slurm
 
 REFUSED = [
     ("partition: nonexistent", "partition", "invalid partition"),

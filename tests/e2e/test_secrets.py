@@ -12,7 +12,7 @@ from dagster._core.remote_representation.external_data import RepositorySnap
 from dagster._serdes import serialize_value
 from project_fixture import Project
 
-from dagster_slurm_components import cluster as slurm
+import slurm_testcluster as slurm
 
 SECRET = "correct-horse-battery-staple-4711"
 

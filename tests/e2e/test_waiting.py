@@ -6,7 +6,7 @@ import dagster as dg
 import pytest
 from project_fixture import Project, failure_text
 
-from dagster_slurm_components import cluster as slurm
+import slurm_testcluster as slurm
 
 pytestmark = pytest.mark.slurm
 

@@ -13,8 +13,8 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
-from dagster_slurm_components.cluster import Cluster
 from examples.digits.report import RunReport, read_run
+from slurm_testcluster import Cluster
 
 ROOT = Path(__file__).resolve().parents[2]
 BIN = Path(sys.executable).parent

@@ -9,7 +9,7 @@ import dagster as dg
 import pytest
 from examples.test_digits_runs import Project, project  # noqa: F401 - a fixture
 
-from dagster_slurm_components.cluster import Cluster
+from slurm_testcluster import Cluster
 
 EPOCHS, TRIALS = 10, 9
 

@@ -16,7 +16,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from dagster_slurm_components.cluster import Cluster
 from dagster_slurm_components.environments.base import Activation, ActivationStep
 from dagster_slurm_components.launchers.base import LaunchContext
 from dagster_slurm_components.launchers.payload import payload_argv
@@ -25,6 +24,7 @@ from dagster_slurm_components.launchers.testing import PAYLOAD, make_run_directo
 from dagster_slurm_components.slurm.header import render_header
 from dagster_slurm_components.spec.launchers import LauncherSpec
 from dagster_slurm_components.spec.resources import Resources
+from slurm_testcluster import Cluster
 
 PIPES = {"DAGSTER_PIPES_CONTEXT": "context", "DAGSTER_PIPES_MESSAGES": "messages"}
 

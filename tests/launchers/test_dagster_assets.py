@@ -12,7 +12,7 @@ from launchers.harness import processes_of
 from launchers.payloads import RAY_REPORT, TORCH_REPORT, TORCH_SUM
 from project_fixture import Project, failure_text
 
-from dagster_slurm_components import cluster as slurm
+import slurm_testcluster as slurm
 
 pytestmark = [pytest.mark.slurm, pytest.mark.slow]
 

@@ -14,7 +14,7 @@ from launchers.payloads import RAY_SPREAD, TORCH_SUM
 from lifecycle.dev import Dev
 from project_fixture import make_project
 
-from dagster_slurm_components import cluster as slurm
+import slurm_testcluster as slurm
 
 pytestmark = [pytest.mark.slurm, pytest.mark.slow]
 

@@ -9,8 +9,8 @@ import pytest
 from launchers.harness import Run, nodes_of, slurm, two_node_jobs, wait_gone, wait_until
 from launchers.payloads import RAY_SPREAD
 
-from dagster_slurm_components.cluster import Cluster
 from dagster_slurm_components.spec.launchers import RayLauncher
+from slurm_testcluster import Cluster
 
 pytestmark = [pytest.mark.slurm, pytest.mark.slow]
 

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 from launchers.harness import nodes_of, prepare, slurm, submit, wait_gone
 
-from dagster_slurm_components.cluster import Cluster
 from dagster_slurm_components.spec.launchers import SrunLauncher
 from dagster_slurm_components.spec.resources import Resources
+from slurm_testcluster import Cluster
 
 pytestmark = pytest.mark.slurm
 

@@ -8,8 +8,8 @@ import pytest
 from launchers.harness import Run, nodes_of, slurm, two_node_jobs, wait_gone
 from launchers.payloads import TORCH_SUM
 
-from dagster_slurm_components.cluster import Cluster
 from dagster_slurm_components.spec.launchers import TorchrunLauncher
+from slurm_testcluster import Cluster
 
 pytestmark = [pytest.mark.slurm, pytest.mark.slow]
 

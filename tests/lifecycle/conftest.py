@@ -10,7 +10,7 @@ from lifecycle.dev import Dev
 from lifecycle.stories import PAYLOAD, PLAIN, scripts
 from project_fixture import make_project
 
-from dagster_slurm_components import cluster as slurm
+import slurm_testcluster as slurm
 
 # Ten moments of each signal and each kind of process take ten minutes: `make test-long` runs them.
 collect_ignore = [] if os.environ.get("DAGSTER_SLURM_LONG_TESTS") else ["test_all_moments.py"]

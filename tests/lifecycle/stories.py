@@ -16,7 +16,7 @@ import dagster as dg
 from lifecycle.dev import Dev, Launch
 from waiting import eventually
 
-from dagster_slurm_components import cluster as slurm
+import slurm_testcluster as slurm
 from dagster_slurm_components.jobs.events import MESSAGES
 from dagster_slurm_components.jobs.lease import read_lease
 from dagster_slurm_components.jobs.model import slug

@@ -8,7 +8,7 @@ import pytest
 from lifecycle.dev import Dev
 from lifecycle.stories import MOMENTS, SIGNALS, TARGETS, Story, check, play
 
-from dagster_slurm_components import cluster as slurm
+import slurm_testcluster as slurm
 
 pytestmark = [pytest.mark.slurm, pytest.mark.slow]
 

@@ -11,7 +11,7 @@ import pytest
 from project_fixture import Project
 from waiting import eventually
 
-from dagster_slurm_components import cluster as slurm
+import slurm_testcluster as slurm
 from dagster_slurm_components import slurm_jobs_sensor
 from dagster_slurm_components.jobs.ledger import parse_ledger
 from dagster_slurm_components.pipes import guard, orphans

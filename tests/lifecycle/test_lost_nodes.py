@@ -11,7 +11,7 @@ from lifecycle.test_outcomes import MARKS, began, meanwhile, scripts
 from project_fixture import Project, failure_text
 from waiting import eventually
 
-from dagster_slurm_components import cluster as slurm
+import slurm_testcluster as slurm
 from dagster_slurm_components.jobs.reconcile import Patience
 from dagster_slurm_components.jobs.schedulers import SlurmScheduler
 from dagster_slurm_components.jobs.status import parse_starts

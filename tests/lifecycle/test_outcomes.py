@@ -14,7 +14,7 @@ import pytest
 from project_fixture import Project, failure_text
 from waiting import eventually
 
-from dagster_slurm_components import cluster as slurm
+import slurm_testcluster as slurm
 from dagster_slurm_components.errors import DagsterSlurmError
 from dagster_slurm_components.jobs.reconcile import Patience
 from dagster_slurm_components.jobs.schedulers import SlurmScheduler

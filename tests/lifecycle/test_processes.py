@@ -17,7 +17,7 @@ from lifecycle.dev import Dev, Launch
 from lifecycle.stories import PARTS, SPEAKS, Ears, Player, Story, check, jobs_named, play
 from waiting import eventually
 
-from dagster_slurm_components import cluster as slurm
+import slurm_testcluster as slurm
 from dagster_slurm_components.jobs.ledger import LEDGER, parse_ledger
 
 pytestmark = [pytest.mark.slurm, pytest.mark.slow]

@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 from launchers.harness import prepare, slurm, submit, wait_gone, wait_until
 
-from dagster_slurm_components.cluster import Cluster
 from dagster_slurm_components.spec.launchers import (
     BashLauncher,
     LauncherSpec,
@@ -16,6 +15,7 @@ from dagster_slurm_components.spec.launchers import (
     TorchrunLauncher,
 )
 from dagster_slurm_components.spec.resources import Resources
+from slurm_testcluster import Cluster
 
 pytestmark = [pytest.mark.slurm, pytest.mark.slow]
 

@@ -15,7 +15,7 @@ from click.testing import CliRunner, Result
 from project_fixture import Project
 from waiting import eventually
 
-from dagster_slurm_components import cluster as slurm
+import slurm_testcluster as slurm
 from dagster_slurm_components.cli.main import main
 from dagster_slurm_components.hosts.satellite.processes import identify
 from dagster_slurm_components.jobs.ledger import parse_ledger

@@ -10,8 +10,8 @@ import pytest
 from ownership.work import Work
 from project_fixture import Project
 
+import slurm_testcluster as slurm
 from dagster_slurm_components import ComputeResource
-from dagster_slurm_components import cluster as slurm
 
 # Only a run that says so itself is promised a retry; there is no daemon that would keep the promise.
 DAGSTER_YAML = """

@@ -18,7 +18,7 @@ from fault_proxy import FaultProxy
 from ownership.work import SLURM, SOON, Run, Work
 from waiting import eventually
 
-from dagster_slurm_components import cluster as slurm
+import slurm_testcluster as slurm
 
 ONE = """
 @dg.asset

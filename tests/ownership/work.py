@@ -21,7 +21,7 @@ from ownership.worker import execute
 from project_fixture import Project
 from waiting import eventually
 
-from dagster_slurm_components import cluster as slurm
+import slurm_testcluster as slurm
 from dagster_slurm_components import slurm_jobs_sensor
 from dagster_slurm_components.hosts.satellite.processes import identify
 

@@ -13,7 +13,7 @@ from package_fixture import sys_executable
 from project_fixture import Project, failure_text
 
 from dagster_slurm_components.cli.env import env
-from dagster_slurm_components.cluster import Cluster
+from slurm_testcluster import Cluster
 
 pytestmark = [pytest.mark.slurm, pytest.mark.ssh, pytest.mark.usefixtures("own_cache")]
 

@@ -17,7 +17,6 @@ import pytest
 from package_fixture import make_index, make_project, sys_executable, use_own_cache, uv_request
 from project_fixture import Project
 
-from dagster_slurm_components.cluster import Cluster
 from dagster_slurm_components.environments.plan import Place, plan_environment
 from dagster_slurm_components.hosts.client import Satellite
 from dagster_slurm_components.hosts.local import InProcessHost
@@ -32,6 +31,7 @@ from dagster_slurm_components.spec.environments import UvEnvironment
 from dagster_slurm_components.spec.hosts import LocalHost
 from dagster_slurm_components.spec.launchers import BashLauncher
 from dagster_slurm_components.spec.resources import Resources
+from slurm_testcluster import Cluster
 
 
 def why_not() -> str | None:

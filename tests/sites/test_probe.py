@@ -8,7 +8,7 @@ import pytest
 import yaml
 from click.testing import CliRunner
 
-from dagster_slurm_components import cluster as slurm
+import slurm_testcluster as slurm
 from dagster_slurm_components.cli.main import main
 from dagster_slurm_components.doctor.probe import draft, draft_site
 from dagster_slurm_components.doctor.slurm_facts import parse_node_kinds, parse_partitions, parse_qualities

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from dagster_slurm_components import cluster as slurm
+import slurm_testcluster as slurm
 from dagster_slurm_components.jobs.model import JobIdentity
 
 pytestmark = pytest.mark.slurm

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from template_fixture import render, run
 
-from dagster_slurm_components import cluster as slurm
+import slurm_testcluster as slurm
 
 PYTHON = f"python{sys.version_info.major}.{sys.version_info.minor}"
 

@@ -7,9 +7,9 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from dagster_slurm_components.cluster import daemons
-from dagster_slurm_components.cluster.client import run_program
-from dagster_slurm_components.cluster.layout import Layout
+from slurm_testcluster import daemons
+from slurm_testcluster.client import run_program
+from slurm_testcluster.layout import Layout
 
 # A node in a state that begins like this takes no jobs.
 _BAD_NODES = ("down", "drain", "fail", "error", "unknown", "inval")

@@ -11,10 +11,10 @@ import shutil
 import subprocess
 from pathlib import Path
 
-from dagster_slurm_components.cluster import render
-from dagster_slurm_components.cluster.layout import NODES, ClusterError, Layout
-from dagster_slurm_components.cluster.packages import find_program
-from dagster_slurm_components.cluster.state import write_file
+from slurm_testcluster import render
+from slurm_testcluster.layout import NODES, ClusterError, Layout
+from slurm_testcluster.packages import find_program
+from slurm_testcluster.state import write_file
 
 
 def prepare(layout: Layout) -> None:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 
-from dagster_slurm_components.cluster.daemons import DAEMON_MARK, running, waves
-from dagster_slurm_components.cluster.layout import Layout
-from dagster_slurm_components.cluster.process import (
+from slurm_testcluster.daemons import DAEMON_MARK, running, waves
+from slurm_testcluster.layout import Layout
+from slurm_testcluster.process import (
     Identity,
     all_pids,
     descendants,

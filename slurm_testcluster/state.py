@@ -9,8 +9,8 @@ import socket
 from dataclasses import dataclass
 from pathlib import Path
 
-from dagster_slurm_components.cluster.isolation import Isolation
-from dagster_slurm_components.cluster.layout import ClusterError, ClusterUnavailableError, Layout, Ports
+from slurm_testcluster.isolation import Isolation
+from slurm_testcluster.layout import ClusterError, ClusterUnavailableError, Layout, Ports
 
 NAME = "cluster.json"
 FORMAT = 1

@@ -6,8 +6,8 @@ import os
 import subprocess
 from collections.abc import Sequence
 
-from dagster_slurm_components.cluster.layout import ClusterError, Layout
-from dagster_slurm_components.cluster.packages import find_program
+from slurm_testcluster.layout import ClusterError, Layout
+from slurm_testcluster.packages import find_program
 
 
 def run_program(

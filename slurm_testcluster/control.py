@@ -14,17 +14,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from dagster_slurm_components.cluster import daemons, process, render
-from dagster_slurm_components.cluster.client import run_program
-from dagster_slurm_components.cluster.daemons import Daemon
-from dagster_slurm_components.cluster.isolation import detect
-from dagster_slurm_components.cluster.layout import ClusterError, Layout, check_folder, choose_ports
-from dagster_slurm_components.cluster.lock import folder_lock
-from dagster_slurm_components.cluster.members import members
-from dagster_slurm_components.cluster.packages import ensure_packages
-from dagster_slurm_components.cluster.prepare import prepare
-from dagster_slurm_components.cluster.state import NAME, State, load_state, new_state, save_state
-from dagster_slurm_components.cluster.status import (
+from slurm_testcluster import daemons, process, render
+from slurm_testcluster.client import run_program
+from slurm_testcluster.daemons import Daemon
+from slurm_testcluster.isolation import detect
+from slurm_testcluster.layout import ClusterError, Layout, check_folder, choose_ports
+from slurm_testcluster.lock import folder_lock
+from slurm_testcluster.members import members
+from slurm_testcluster.packages import ensure_packages
+from slurm_testcluster.prepare import prepare
+from slurm_testcluster.state import NAME, State, load_state, new_state, save_state
+from slurm_testcluster.status import (
     ClusterStatus,
     job_counts,
     look,

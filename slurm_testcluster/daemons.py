@@ -11,10 +11,10 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from dagster_slurm_components.cluster.isolation import Isolation, isolated_argv
-from dagster_slurm_components.cluster.layout import CONTROLLER, LOGIN, NODES, ClusterError, Layout
-from dagster_slurm_components.cluster.packages import find_program
-from dagster_slurm_components.cluster.process import Identity
+from slurm_testcluster.isolation import Isolation, isolated_argv
+from slurm_testcluster.layout import CONTROLLER, LOGIN, NODES, ClusterError, Layout
+from slurm_testcluster.packages import find_program
+from slurm_testcluster.process import Identity
 
 START = Path(__file__).with_name("start.sh")
 

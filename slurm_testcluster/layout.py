@@ -8,11 +8,25 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from dagster_slurm_components.errors import DagsterSlurmError
 
+class ClusterError(Exception):
+    """The test cluster could not be started, changed or stopped.
 
-class ClusterError(DagsterSlurmError):
-    """The test cluster could not be started, changed or stopped."""
+    Args:
+        message: What happened.
+        where: The folder, file or log that it is about.
+        hint: What the reader can do about it.
+    """
+
+    def __init__(self, message: str, *, where: str | None = None, hint: str | None = None) -> None:
+        super().__init__(message)
+        self.where = where
+        self.hint = hint
+
+    def __str__(self) -> str:
+        """Render as ``where: message``, and the hint in a line of its own."""
+        text = f"{self.where}: {self.args[0]}" if self.where else str(self.args[0])
+        return f"{text}\n{self.hint}" if self.hint else text
 
 
 class ClusterUnavailableError(ClusterError):

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 
-from dagster_slurm_components.cluster.layout import ClusterError, ClusterUnavailableError
+from slurm_testcluster.layout import ClusterError, ClusterUnavailableError
 
 INSTALL = Path(__file__).with_name("install.sh")
 

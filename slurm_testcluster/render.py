@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 
-from dagster_slurm_components.cluster.layout import CLUSTER_NAME, CONTROLLER, LOGIN, NODES, Layout, Node
+from slurm_testcluster.layout import CLUSTER_NAME, CONTROLLER, LOGIN, NODES, Layout, Node
 
 GPU_TYPE = "a100"
 

@@ -6,9 +6,9 @@ privileges are needed, except for installing the Debian packages.
 
 from __future__ import annotations
 
-from dagster_slurm_components.cluster.control import Cluster, default_folder, down, status, up
-from dagster_slurm_components.cluster.layout import ClusterError, ClusterUnavailableError
-from dagster_slurm_components.cluster.status import ClusterStatus
+from slurm_testcluster.control import Cluster, default_folder, down, status, up
+from slurm_testcluster.layout import ClusterError, ClusterUnavailableError
+from slurm_testcluster.status import ClusterStatus
 
 __all__ = [
     "Cluster",
