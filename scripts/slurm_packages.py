@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from slurm_testcluster.layout import ClusterError
+from slurm_testcluster.errors import ClusterError
 from slurm_testcluster.packages import ensure_packages, missing_packages
 
 PROGRAMS = {

@@ -7,7 +7,7 @@ privileges are needed, except for installing the Debian packages.
 from __future__ import annotations
 
 from slurm_testcluster.control import Cluster, default_folder, down, status, up
-from slurm_testcluster.layout import ClusterError, ClusterUnavailableError
+from slurm_testcluster.errors import ClusterError, ClusterUnavailableError
 from slurm_testcluster.status import ClusterStatus
 
 __all__ = [

@@ -15,21 +15,28 @@ from pathlib import Path
 from typing import Any
 
 from slurm_testcluster import daemons, process, render
-from slurm_testcluster.client import run_program
-from slurm_testcluster.daemons import Daemon
+from slurm_testcluster.daemons import members
+from slurm_testcluster.errors import ClusterError
 from slurm_testcluster.isolation import detect
-from slurm_testcluster.layout import ClusterError, Layout, check_folder, choose_ports
+from slurm_testcluster.layout import (
+    NAME,
+    Layout,
+    check_folder,
+    choose_ports,
+    load_layout,
+    new_layout,
+    save_layout,
+)
 from slurm_testcluster.lock import folder_lock
-from slurm_testcluster.members import members
 from slurm_testcluster.packages import ensure_packages
 from slurm_testcluster.prepare import prepare
-from slurm_testcluster.state import NAME, State, load_state, new_state, save_state
 from slurm_testcluster.status import (
     ClusterStatus,
     job_counts,
     look,
     node_states,
     nodes_are_good,
+    run_program,
 )
 
 Report = Callable[[str], None]
@@ -47,11 +54,8 @@ def default_folder() -> Path:
 
 
 @dataclass(frozen=True)
-class Cluster:
+class Cluster(Layout):
     r"""A cluster that is up.
-
-    Args:
-        state: Its settled choices.
 
     Example:
         >>> cluster = up(Path("/tmp/lab"))
@@ -59,52 +63,15 @@ class Cluster:
         'Submitted batch job 1\n'
     """
 
-    state: State
-
-    @property
-    def layout(self) -> Layout:
-        """Where everything lies."""
-        return self.state.layout
-
-    @property
-    def folder(self) -> Path:
-        """The one folder that holds everything."""
-        return self.layout.folder
-
-    @property
-    def user(self) -> str:
-        """Who may log in, and whose jobs run."""
-        return self.layout.user
-
     @property
     def ssh_port(self) -> int:
         """The port of the sshd, on 127.0.0.1."""
-        return self.layout.ports.sshd
-
-    @property
-    def slurm_conf(self) -> Path:
-        """What SLURM_CONF must name for the Slurm programs to find this cluster."""
-        return self.layout.slurm_conf
-
-    @property
-    def key_file(self) -> Path:
-        """The private key that logs in."""
-        return self.layout.key_file
-
-    @property
-    def known_hosts_file(self) -> Path:
-        """The known_hosts file with the host's key."""
-        return self.layout.known_hosts_file
-
-    @property
-    def profile_file(self) -> Path:
-        """The profile, written."""
-        return self.folder / "profile.yaml"
+        return self.ports.of("sshd")
 
     @property
     def profile(self) -> dict[str, Any]:
         """The profile that logs in here and submits to the default partition."""
-        return render.profile(self.layout)
+        return render.profile(self)
 
     def run(
         self, argv: Sequence[str], *, check: bool = True, timeout: float = 30
@@ -118,16 +85,9 @@ class Cluster:
 
         Raises:
             ClusterError: It ended with another exit status than 0, and ``check`` is set.
+            subprocess.TimeoutExpired: It took too long.
         """
-        return run_program(self.layout, argv, check=check, timeout=timeout)
-
-    def daemon(self, name: str) -> Daemon:
-        """Return the description of a daemon.
-
-        Raises:
-            ClusterError: There is none of this name.
-        """
-        return daemons.by_name(self.layout, name)
+        return run_program(self, argv, check=check, timeout=timeout)
 
     def stop_daemon(self, name: str, *, number: signal.Signals = signal.SIGTERM) -> None:
         """End one daemon alone; jobs go on, as they do when a real slurmd dies.
@@ -136,16 +96,16 @@ class Cluster:
             name: Such as ``slurmctld`` or ``slurmd-node1``.
             number: SIGTERM for an orderly end, SIGKILL for a crash.
         """
-        identity = daemons.running(self.daemon(name), self.layout)
+        identity = daemons.running(daemons.by_name(self, name), self)
         if identity is not None:
             process.send([identity], number)
             process.stop([identity])
 
     def start_daemon(self, name: str) -> None:
         """Start one daemon and wait until it is ready; nothing happens if it runs."""
-        daemon = self.daemon(name)
-        if daemons.running(daemon, self.layout) is None:
-            daemons.start([daemon], self.layout, self.state.isolation)
+        daemon = daemons.by_name(self, name)
+        if daemons.running(daemon, self) is None:
+            daemons.start([daemon], self)
 
 
 def up(folder: Path | None = None, *, install: bool = True, report: Report = _silent) -> Cluster:
@@ -162,16 +122,18 @@ def up(folder: Path | None = None, *, install: bool = True, report: Report = _si
     folder = check_folder(folder or default_folder())
     _refuse_foreign(folder)
     with folder_lock(folder):
-        state = load_state(folder)
-        if state is not None and _is_whole(state):
-            return Cluster(state)
-        ensure_packages(install=install, report=report)
-        state = _settle(folder, state)
-        save_state(state)
-        report("preparing configuration, keys and database")
-        prepare(state.layout)
-        _start_all(state, report)
-        return Cluster(state)
+        layout = load_layout(folder)
+        if layout is None or not _is_whole(layout):
+            ensure_packages(install=install, report=report)
+            # Of a cluster of which something runs, ports and isolation are kept.
+            if layout is None or not members(layout):
+                ports = choose_ports(folder, _is_free, layout.ports if layout else None)
+                layout = new_layout(folder, ports, detect())
+            save_layout(layout)
+            report("preparing configuration, keys and database")
+            prepare(layout)
+            _start_all(layout, report)
+        return Cluster(**vars(layout))
 
 
 def _refuse_foreign(folder: Path) -> None:
@@ -179,31 +141,19 @@ def _refuse_foreign(folder: Path) -> None:
     if not folder.exists():
         return
     if not folder.is_dir():
-        raise ClusterError("is not a folder", where=str(folder))
+        raise ClusterError("is not a folder", where=folder)
     names = set(os.listdir(folder))
     if names - {"lock", NAME + ".new"} and NAME not in names:
-        raise ClusterError(
-            "the folder is not empty and holds no cluster",
-            where=str(folder),
-            hint="Name a new or empty folder.",
-        )
+        hint = "Name a new or empty folder."
+        raise ClusterError("the folder is not empty and holds no cluster", where=folder, hint=hint)
 
 
-def _is_whole(state: State) -> bool:
-    layout = state.layout
+def _is_whole(layout: Layout) -> bool:
     return (
         (layout.folder / "accounts").exists()
         and all(daemons.running(daemon, layout) for daemon in daemons.all_daemons(layout))
         and nodes_are_good(node_states(layout))
     )
-
-
-def _settle(folder: Path, state: State | None) -> State:
-    """Choose ports and isolation; those of a cluster of which something runs are kept."""
-    if state is not None and members(state.layout):
-        return state
-    ports = choose_ports(folder, _is_free, state.layout.ports if state else None)
-    return new_state(folder, ports, detect())
 
 
 def _is_free(port: int) -> bool:
@@ -217,14 +167,13 @@ def _is_free(port: int) -> bool:
         return True
 
 
-def _start_all(state: State, report: Report) -> None:
-    layout = state.layout
+def _start_all(layout: Layout, report: Report) -> None:
     for wave in daemons.waves(layout):
         dead = [daemon for daemon in wave if daemons.running(daemon, layout) is None]
         if dead:
             report(f"starting {', '.join(daemon.name for daemon in dead)}")
-            daemons.start(dead, layout, state.isolation)
-        if any(daemon.name == "slurmdbd" for daemon in wave):
+            daemons.start(dead, layout)
+        if wave[0].name == "slurmdbd":
             _make_accounts(layout, report)
     report("waiting for the nodes")
     _wait_nodes(layout)
@@ -243,7 +192,7 @@ def _make_accounts(layout: Layout, report: Report) -> None:
         if not {"lab", "tiny"} <= set(run_program(layout, show).stdout.split()):
             raise ClusterError(
                 f"sacctmgr could not add the accounts:\n{completed.stdout}{completed.stderr}",
-                where=str(layout.log_file("slurmdbd")),
+                where=layout.log_file("slurmdbd"),
             )
     made.touch()
 
@@ -253,18 +202,18 @@ def _wait_nodes(layout: Layout, timeout: float = 30) -> None:
     for node in node_states(layout):
         if node.state.startswith("drain"):
             run_program(layout, ["scontrol", "update", f"NodeName={node.name}", "State=RESUME"], check=False)
-    while not nodes_are_good(node_states(layout)):
+    while not nodes_are_good(nodes := node_states(layout)):
         if time.monotonic() > deadline:
-            states = ", ".join(f"{node.name}: {node.state}" for node in node_states(layout))
-            raise ClusterError(f"nodes are not ready ({states})", where=str(layout.log))
+            states = ", ".join(f"{node.name}: {node.state}" for node in nodes)
+            raise ClusterError(f"nodes are not ready ({states})", where=layout.log)
         time.sleep(0.05)
 
 
 def status(folder: Path | None = None) -> ClusterStatus:
     """Look at a cluster without changing it; a folder without one is ``down``."""
     folder = check_folder(folder or default_folder())
-    state = load_state(folder)
-    return ClusterStatus(folder, "down") if state is None else look(state.layout)
+    layout = load_layout(folder)
+    return ClusterStatus(folder, "down") if layout is None else look(layout)
 
 
 def down(folder: Path | None = None, *, keep: bool = False, report: Report = _silent) -> None:
@@ -283,13 +232,13 @@ def down(folder: Path | None = None, *, keep: bool = False, report: Report = _si
         return
     _refuse_foreign(folder)
     with folder_lock(folder):
-        state = load_state(folder)
-        if state is not None:
+        layout = load_layout(folder)
+        if layout is not None:
             if keep:
                 report("ending jobs and daemons in order")
-                _stop_in_order(state.layout)
+                _stop_in_order(layout)
             report("ending what is left")
-            _kill_members(state.layout)
+            _kill_members(layout)
         if not keep:
             report(f"removing {folder}")
             _remove(folder)
@@ -318,7 +267,7 @@ def _stop_in_order(layout: Layout) -> None:
         deadline = time.monotonic() + 15
         while job_counts(layout) and time.monotonic() < deadline:
             time.sleep(0.1)
-    for wave in reversed(daemons.waves(layout, find=lambda name: name)):
+    for wave in reversed(daemons.waves(layout)):
         process.stop([identity for daemon in wave if (identity := daemons.running(daemon, layout))])
 
 
@@ -328,6 +277,6 @@ def _kill_members(layout: Layout) -> None:
     while left := members(layout):
         if time.monotonic() > deadline:
             pids = ", ".join(str(identity.pid) for identity in left)
-            raise ClusterError(f"processes don't end: {pids}", where=str(layout.folder))
+            raise ClusterError(f"processes don't end: {pids}", where=layout.folder)
         process.send(left, signal.SIGKILL)
         process.wait_gone(left, 1)

@@ -1,36 +1,24 @@
-"""Where everything of one cluster lies: its folder, its ports, its nodes."""
+"""What is settled once per cluster, and where everything of it lies; ``cluster.json`` keeps it between calls."""
 
 from __future__ import annotations
 
+import json
+import os
+import pwd
 import re
+import socket
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from slurm_testcluster.errors import ClusterError, ClusterUnavailableError
+from slurm_testcluster.isolation import Isolation
 
-class ClusterError(Exception):
-    """The test cluster could not be started, changed or stopped.
-
-    Args:
-        message: What happened.
-        where: The folder, file or log that it is about.
-        hint: What the reader can do about it.
-    """
-
-    def __init__(self, message: str, *, where: str | None = None, hint: str | None = None) -> None:
-        super().__init__(message)
-        self.where = where
-        self.hint = hint
-
-    def __str__(self) -> str:
-        """Render as ``where: message``, and the hint in a line of its own."""
-        text = f"{self.where}: {self.args[0]}" if self.where else str(self.args[0])
-        return f"{text}\n{self.hint}" if self.hint else text
-
-
-class ClusterUnavailableError(ClusterError):
-    """A cluster can't be had on this machine as it is; the hint says what it needs."""
+NAME = "cluster.json"
+FORMAT = 1
+CONTROLLER = "head"
+LOGIN = "login"
 
 
 @dataclass(frozen=True)
@@ -47,66 +35,44 @@ class Node:
     number: int
     gpus: int = 0
 
+    @property
+    def daemon(self) -> str:
+        """The name of its slurmd."""
+        return f"slurmd-{self.name}"
+
 
 NODES = (Node("node1", 1), Node("node2", 2), Node("node3", 3, gpus=4), Node("node4", 4, gpus=4))
-
-CLUSTER_NAME = "lab"
-CONTROLLER = "head"
-LOGIN = "login"
+LISTENERS = ("sshd", "slurmctld", "slurmdbd", *(node.daemon for node in NODES))
 
 
 @dataclass(frozen=True)
 class Ports:
-    """The TCP ports of one cluster, a block of consecutive numbers.
-
-    Args:
-        first: The first port of the block.
-    """
+    """The TCP ports of one cluster: a block of consecutive numbers that begins with ``first``."""
 
     first: int
 
-    # Beyond the eight used now there is room for further sshd instances.
+    # Beyond the seven used now there is room for further sshd instances.
     BLOCK = 16
     # Below the kernel's range for outgoing connections (32768-60999), which would otherwise take one of
     # ours while a daemon is being restarted.
     LOWEST = 17000
     HIGHEST = 32000
 
-    @property
-    def sshd(self) -> int:
-        """Where sshd listens for key logins."""
-        return self.first
-
-    @property
-    def slurmctld(self) -> int:
-        """Where the controller listens."""
-        return self.first + 1
-
-    @property
-    def slurmdbd(self) -> int:
-        """Where the accounting daemon listens."""
-        return self.first + 2
-
-    def slurmd(self, node: Node) -> int:
-        """Where the daemon of one node listens."""
-        return self.first + 2 + node.number
+    def of(self, daemon: str) -> int:
+        """Return where a daemon listens."""
+        return self.first + LISTENERS.index(daemon)
 
     @property
     def used(self) -> tuple[int, ...]:
         """Every port that a daemon listens on."""
-        return (self.sshd, self.slurmctld, self.slurmdbd, *(self.slurmd(node) for node in NODES))
+        return tuple(range(self.first, self.first + len(LISTENERS)))
 
 
 def choose_ports(folder: Path, is_free: Callable[[int], bool], stored: Ports | None = None) -> Ports:
-    """Choose a block of free ports.
+    """Choose a block of free ports: the stored one if it still is.
 
-    The search starts with the stored block, then at a place that depends on the folder, so that two
-    clusters which start at the same moment look at different blocks.
-
-    Args:
-        folder: The cluster's folder.
-        is_free: Whether nothing listens on a port now.
-        stored: The block used before, kept if it is still free.
+    The search starts at a place that depends on the folder, so that two clusters which start at the same moment look
+    at different blocks.
 
     Raises:
         ClusterError: No block is free.
@@ -132,20 +98,16 @@ def check_folder(folder: Path) -> Path:
         ClusterError: The path is too long or holds characters that Slurm's configuration can't carry.
     """
     folder = folder.expanduser().resolve()
-    hint = "Choose another one with --folder or DAGSTER_SLURM_CLUSTER."
-    if len(str(folder)) > LONGEST_FOLDER:
-        raise ClusterError(
-            f"the path has {len(str(folder))} characters; more than {LONGEST_FOLDER} are too many for the "
-            "Unix sockets inside it",
-            where=str(folder),
-            hint=hint,
-        )
-    if not re.fullmatch(r"[A-Za-z0-9._/+@-]+", str(folder)):
-        raise ClusterError(
-            "Slurm's configuration can't carry this path: only letters, digits and . _ + @ - are safe",
-            where=str(folder),
-            hint=hint,
-        )
+    length = len(str(folder))
+    problem = None
+    if length > LONGEST_FOLDER:
+        problem = f"the path has {length} characters; more than {LONGEST_FOLDER} are too many for the "
+        problem += "Unix sockets inside it"
+    elif not re.fullmatch(r"[A-Za-z0-9._/+@-]+", str(folder)):
+        problem = "Slurm's configuration can't carry this path: only letters, digits and . _ + @ - are safe"
+    if problem:
+        hint = "Choose another one with --folder or DAGSTER_SLURM_CLUSTER."
+        raise ClusterError(problem, where=folder, hint=hint)
     return folder
 
 
@@ -158,7 +120,7 @@ class Layout:
         user: Who starts the cluster, runs all of its daemons and submits jobs.
         home: That user's home folder.
         ports: Its block of ports.
-        isolated: Whether daemons run under host names of their own (see ``isolation``).
+        isolation: How its daemons get host names of their own.
         hostname: The machine's own host name, which daemons see where they are not isolated.
         address: The loopback address that Slurm's daemons listen on.
     """
@@ -167,9 +129,14 @@ class Layout:
     user: str
     home: Path
     ports: Ports
-    isolated: bool
+    isolation: Isolation
     hostname: str
     address: str = "127.0.0.1"
+
+    @property
+    def isolated(self) -> bool:
+        """Whether daemons run under host names of their own."""
+        return self.isolation is not Isolation.NONE
 
     @property
     def etc(self) -> Path:
@@ -177,7 +144,7 @@ class Layout:
         return self.folder / "etc"
 
     @property
-    def run(self) -> Path:
+    def pids(self) -> Path:
         """Process id files and the munge socket."""
         return self.folder / "run"
 
@@ -185,11 +152,6 @@ class Layout:
     def log(self) -> Path:
         """One log file per daemon."""
         return self.folder / "log"
-
-    @property
-    def spool(self) -> Path:
-        """State of slurmctld and of each slurmd."""
-        return self.folder / "spool"
 
     @property
     def database(self) -> Path:
@@ -202,23 +164,13 @@ class Layout:
         return self.folder / "tmp"
 
     @property
-    def ssh(self) -> Path:
-        """Host key, user key, authorized keys and known hosts."""
-        return self.folder / "ssh"
-
-    @property
-    def devices(self) -> Path:
-        """The fake GPU device files."""
-        return self.folder / "dev"
-
-    @property
     def work(self) -> Path:
         """The profile's workdir."""
         return self.folder / "work"
 
     @property
     def slurm_conf(self) -> Path:
-        """The file that SLURM_CONF names."""
+        """What SLURM_CONF must name for the Slurm programs to find this cluster."""
         return self.etc / "slurm.conf"
 
     @property
@@ -229,32 +181,98 @@ class Layout:
     @property
     def munge_socket(self) -> Path:
         """Where munged listens."""
-        return self.run / "munge.sock"
-
-    @property
-    def database_socket(self) -> Path:
-        """Where MariaDB listens."""
-        return self.database / "sock"
+        return self.pids / "munge.sock"
 
     @property
     def key_file(self) -> Path:
         """The private key that logs the user in."""
-        return self.ssh / "id_ed25519"
-
-    @property
-    def host_key_file(self) -> Path:
-        """The private host key of sshd."""
-        return self.ssh / "host_ed25519"
+        return self.folder / "ssh" / "id_ed25519"
 
     @property
     def known_hosts_file(self) -> Path:
         """The known_hosts file that names this cluster's sshd alone."""
-        return self.ssh / "known_hosts"
+        return self.folder / "ssh" / "known_hosts"
+
+    @property
+    def profile_file(self) -> Path:
+        """The profile, written."""
+        return self.folder / "profile.yaml"
 
     def pid_file(self, daemon: str) -> Path:
         """The file that says which process a daemon is."""
-        return self.run / f"{daemon}.pid"
+        return self.pids / f"{daemon}.pid"
 
     def log_file(self, daemon: str) -> Path:
         """A daemon's log."""
         return self.log / f"{daemon}.log"
+
+
+def new_layout(folder: Path, ports: Ports, isolation: Isolation) -> Layout:
+    """Settle the facts of a new cluster of the calling user.
+
+    Raises:
+        ClusterUnavailableError: Without namespaces, Slurm's daemons listen on what the machine's host name resolves
+            to, and that is no loopback address.
+    """
+    me, hostname = pwd.getpwuid(os.getuid()), socket.gethostname()
+    address = "127.0.0.1"
+    if isolation is Isolation.NONE:
+        try:
+            address = socket.gethostbyname(hostname)
+        except OSError:
+            address = "nothing"
+    if not address.startswith("127."):
+        raise ClusterUnavailableError(
+            f"this machine permits no namespaces, and its host name {hostname} resolves to {address}, "
+            "while the cluster listens on loopback only",
+            hint=f"Run it as root or with sudo, or add the line `127.0.0.1 {hostname}` to /etc/hosts.",
+        )
+    return Layout(folder, me.pw_name, Path(me.pw_dir), ports, isolation, hostname, address)
+
+
+def load_layout(folder: Path) -> Layout | None:
+    """Read ``cluster.json``; None when there is no cluster in the folder.
+
+    Raises:
+        ClusterError: The file is from another version, or belongs to another user.
+    """
+    file = folder / NAME
+    start_over = "End its processes, remove the folder and start again."
+    try:
+        data = json.loads(file.read_text())
+    except FileNotFoundError:
+        return None
+    except ValueError as error:
+        raise ClusterError(f"can't be read: {error}", where=file, hint=start_over) from error
+    if data.get("format") != FORMAT:
+        raise ClusterError("is of another version of this program", where=file, hint=start_over)
+    me = pwd.getpwuid(os.getuid()).pw_name
+    if data["user"] != me:
+        raise ClusterError(f"the cluster belongs to {data['user']}, not to {me}", where=folder)
+    ports, isolation = Ports(data["first_port"]), Isolation(data["isolation"])
+    return Layout(folder, me, Path(data["home"]), ports, isolation, data["hostname"], data["address"])
+
+
+def save_layout(layout: Layout) -> None:
+    """Write ``cluster.json``."""
+    data = {
+        "format": FORMAT,
+        "user": layout.user,
+        "home": str(layout.home),
+        "first_port": layout.ports.first,
+        "isolation": layout.isolation.value,
+        "hostname": layout.hostname,
+        "address": layout.address,
+    }
+    write_file(layout.folder / NAME, json.dumps(data, indent=2) + "\n")
+
+
+def write_file(file: Path, text: str, mode: int = 0o644) -> None:
+    """Write a file whole or not at all, with exactly this mode."""
+    new = file.with_name(file.name + ".new")
+    new.unlink(missing_ok=True)
+    descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(descriptor, "w", encoding="utf-8") as stream:
+        stream.write(text)
+    new.chmod(mode)
+    new.replace(file)

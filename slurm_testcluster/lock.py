@@ -16,12 +16,15 @@ def folder_lock(folder: Path) -> Iterator[None]:
     ``down`` removes the folder with the lock in it. Who waited for that lock then holds one on a file that
     is no longer there, and has to begin again.
     """
+    file = folder / "lock"
     while True:
-        folder.mkdir(parents=True, exist_ok=True, mode=0o755)
-        file = folder / "lock"
         try:
+            folder.mkdir(parents=True, exist_ok=True, mode=0o755)
             descriptor = os.open(file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        except FileNotFoundError:
+        except (FileNotFoundError, FileExistsError):
+            # Removed by somebody between two calls; `mkdir` says then that it exists, for it looks a second time.
+            if folder.is_file():
+                raise
             continue
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX)
@@ -33,6 +36,7 @@ def folder_lock(folder: Path) -> Iterator[None]:
 
 
 def _is_same(descriptor: int, file: Path) -> bool:
+    # By name and not by its number of links: what is removed on NFS while it is open keeps one.
     try:
         return os.path.samestat(os.fstat(descriptor), file.stat())
     except FileNotFoundError:

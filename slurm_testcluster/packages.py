@@ -1,4 +1,4 @@
-"""The Debian packages a cluster is made of."""
+"""The Debian packages a cluster is made of, and their programs."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 
-from slurm_testcluster.layout import ClusterError, ClusterUnavailableError
+from slurm_testcluster.errors import ClusterError, ClusterUnavailableError
 
 INSTALL = Path(__file__).with_name("install.sh")
 
@@ -48,11 +48,7 @@ def find_program(name: str) -> str:
 
 
 def missing_packages(also: Mapping[str, str] = NONE) -> list[str]:
-    """Return the packages whose program is not there.
-
-    Args:
-        also: More packages to look for than a cluster needs, and a program of each.
-    """
+    """Return the packages, of a cluster and ``also`` others, whose program is not there."""
     wanted = {**PACKAGES, **also}
     return [package for package, program in wanted.items() if shutil.which(program, path=SEARCH_PATH) is None]
 
@@ -74,28 +70,20 @@ def ensure_packages(
     missing = missing_packages(also)
     if not missing:
         return
-    names = [*missing, *PLUGINS, *with_]
+    names, listed = [*missing, *PLUGINS, *with_], ", ".join(missing)
     by_hand = f"Install by hand: sudo apt-get install --no-install-recommends {' '.join(names)}"
     if not install:
-        raise ClusterUnavailableError(f"packages are missing: {', '.join(missing)}", hint=by_hand)
+        raise ClusterUnavailableError(f"packages are missing: {listed}", hint=by_hand)
     if shutil.which("apt-get") is None:
         raise ClusterUnavailableError(
-            f"packages are missing ({', '.join(missing)}), and there is no apt-get to install them",
+            f"packages are missing ({listed}), and there is no apt-get to install them",
             hint="The test cluster runs on Debian and Ubuntu; use a Debian container or machine.",
         )
-    argv = ["/bin/sh", str(INSTALL), *names]
-    if os.getuid() != 0:
-        may_sudo = shutil.which("sudo") and subprocess.run(
-            ["sudo", "-n", "true"], capture_output=True, check=False
-        )
-        if not may_sudo or may_sudo.returncode != 0:
-            raise ClusterUnavailableError(
-                f"packages are missing ({', '.join(missing)}); to install them takes root, or sudo without a "
-                "password",
-                hint=by_hand,
-            )
-        argv = ["sudo", "-n", *argv]
-    _run_installer(argv, by_hand, report)
+    sudo = [] if os.getuid() == 0 else ["sudo", "-n"]
+    if sudo and not (shutil.which("sudo") and _succeeds([*sudo, "true"])):
+        problem = f"packages are missing ({listed}); to install them takes root, or sudo without a password"
+        raise ClusterUnavailableError(problem, hint=by_hand)
+    _run_installer([*sudo, "/bin/sh", str(INSTALL), *names], by_hand, report)
 
 
 def _run_installer(argv: list[str], by_hand: str, report: Callable[[str], None]) -> None:
@@ -112,8 +100,10 @@ def _run_installer(argv: list[str], by_hand: str, report: Callable[[str], None])
             "apt-get could not install the packages:\n" + "\n".join(lines[-15:]),
             hint=f"`apt-get update` helps if packages were not found. {by_hand}",
         )
-    missing = missing_packages()
+    missing = ", ".join(missing_packages())
     if missing:
-        raise ClusterError(
-            f"apt-get ended well, but programs of these packages are missing: {', '.join(missing)}"
-        )
+        raise ClusterError(f"apt-get ended well, but programs of these packages are missing: {missing}")
+
+
+def _succeeds(argv: list[str]) -> bool:
+    return subprocess.run(argv, capture_output=True, check=False).returncode == 0

@@ -12,9 +12,9 @@ import subprocess
 from pathlib import Path
 
 from slurm_testcluster import render
-from slurm_testcluster.layout import NODES, ClusterError, Layout
+from slurm_testcluster.errors import ClusterError
+from slurm_testcluster.layout import NODES, Layout, write_file
 from slurm_testcluster.packages import find_program
-from slurm_testcluster.state import write_file
 
 
 def prepare(layout: Layout) -> None:
@@ -24,66 +24,55 @@ def prepare(layout: Layout) -> None:
     try:
         _keys(layout)
         _configuration(layout)
-        _devices(layout)
+        for number in range(max(node.gpus for node in NODES)):
+            device = layout.folder / "dev" / f"nvidia{number}"
+            if not device.is_symlink():
+                device.symlink_to("/dev/null")
     finally:
-        _finish_database(layout, database)
+        if database is not None:
+            _finish_database(layout, database)
 
 
 def _folders(layout: Layout) -> None:
     layout.folder.chmod(0o755)
-    open_folders = [layout.etc, layout.run, layout.log, layout.spool, layout.devices]
-    open_folders += [layout.spool / node.name for node in NODES]
-    for folder in open_folders:
-        folder.mkdir(exist_ok=True)
-        folder.chmod(0o755)
-    for folder in (layout.ssh, layout.work, layout.database_tmp, layout.spool / "ctld"):
-        folder.mkdir(exist_ok=True)
-        folder.chmod(0o700)
+    nodes = [f"spool/{node.name}" for node in NODES]
+    for mode, names in (
+        (0o755, ["etc", "run", "log", "spool", "dev", *nodes]),
+        (0o700, ["ssh", "work", "tmp", "spool/ctld"]),
+    ):
+        for name in names:
+            (layout.folder / name).mkdir(exist_ok=True)
+            (layout.folder / name).chmod(mode)
     if os.getuid() == 0:
         # Debian's sshd, run by root, insists on this folder, which otherwise systemd makes.
         Path("/run/sshd").mkdir(mode=0o755, exist_ok=True)
 
 
 def _keys(layout: Layout) -> None:
-    munge_key = layout.etc / "munge.key"
+    munge_key, host_key = layout.etc / "munge.key", layout.key_file.with_name("host_ed25519")
     if not munge_key.exists():
         write_file(munge_key, secrets.token_hex(64), mode=0o600)
-    for key, comment in ((layout.host_key_file, "host"), (layout.key_file, layout.user)):
+    for key, comment in ((host_key, "host"), (layout.key_file, layout.user)):
         if not key.with_suffix(".pub").exists():
             key.unlink(missing_ok=True)
-            argv = [
-                find_program("ssh-keygen"),
-                "-q",
-                "-t",
-                "ed25519",
-                "-N",
-                "",
-                "-C",
-                comment,
-                "-f",
-                str(key),
-            ]
+            options = ["-q", "-t", "ed25519", "-N", "", "-C", comment, "-f", str(key)]
+            argv = [find_program("ssh-keygen"), *options]
             subprocess.run(argv, check=True, stdin=subprocess.DEVNULL, capture_output=True)
-    write_file(layout.ssh / "authorized_keys", layout.key_file.with_suffix(".pub").read_text(), mode=0o600)
-    host_key = layout.host_key_file.with_suffix(".pub").read_text()
-    write_file(layout.known_hosts_file, render.known_hosts(layout, host_key))
+    public, host_public = (key.with_suffix(".pub").read_text() for key in (layout.key_file, host_key))
+    write_file(layout.key_file.with_name("authorized_keys"), public, mode=0o600)
+    write_file(layout.known_hosts_file, render.known_hosts(layout, host_public))
 
 
 def _configuration(layout: Layout) -> None:
     write_file(layout.slurm_conf, render.slurm_conf(layout))
     write_file(layout.etc / "gres.conf", render.gres_conf(layout))
     write_file(layout.etc / "slurmdbd.conf", render.slurmdbd_conf(layout), mode=0o600)
-    sshd_config = render.sshd_config(layout, use_pam=account_is_locked(layout.user, Path("/etc/shadow")))
-    write_file(layout.etc / "sshd_config", sshd_config)
-    write_hosts(layout)
-    write_file(layout.folder / "profile.yaml", render.profile_yaml(render.profile(layout)))
-
-
-def write_hosts(layout: Layout) -> None:
-    """Write the hosts file; rewritten in place, since running daemons have this very file mounted."""
-    layout.etc.mkdir(exist_ok=True)
+    use_pam = account_is_locked(layout.user, Path("/etc/shadow"))
+    write_file(layout.etc / "sshd_config", render.sshd_config(layout, use_pam=use_pam))
+    # Rewritten in place, since running daemons have this very file mounted.
     machine = Path("/etc/hosts")
-    layout.hosts.write_text(render.hosts(layout, machine.read_text() if machine.exists() else ""))
+    layout.hosts.write_text(render.hosts(machine.read_text() if machine.exists() else ""))
+    write_file(layout.profile_file, render.profile_yaml(render.profile(layout)))
 
 
 def account_is_locked(user: str, shadow: Path) -> bool:
@@ -97,13 +86,6 @@ def account_is_locked(user: str, shadow: Path) -> bool:
     except OSError:
         return False
     return any(entry.startswith(f"{user}:!") for entry in entries)
-
-
-def _devices(layout: Layout) -> None:
-    for number in range(max(node.gpus for node in NODES)):
-        device = layout.devices / f"nvidia{number}"
-        if not device.is_symlink():
-            device.symlink_to("/dev/null")
 
 
 def _begin_database(layout: Layout) -> subprocess.Popen[str] | None:
@@ -124,15 +106,12 @@ def _begin_database(layout: Layout) -> subprocess.Popen[str] | None:
         "--skip-test-db",
         "--innodb-log-file-size=16M",
     ]
-    return subprocess.Popen(
-        argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-    )
+    pipe = subprocess.PIPE
+    return subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=pipe, stderr=subprocess.STDOUT, text=True)
 
 
-def _finish_database(layout: Layout, process: subprocess.Popen[str] | None) -> None:
-    if process is None:
-        return
-    output, _ = process.communicate()
-    if process.returncode != 0:
-        raise ClusterError(f"mariadb-install-db failed:\n{output[-2000:]}", where=str(layout.database))
+def _finish_database(layout: Layout, installer: subprocess.Popen[str]) -> None:
+    output, _ = installer.communicate()
+    if installer.returncode != 0:
+        raise ClusterError(f"mariadb-install-db failed:\n{output[-2000:]}", where=layout.database)
     (layout.database / "made").touch()

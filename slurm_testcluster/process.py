@@ -6,6 +6,7 @@ import os
 import signal
 import time
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -37,12 +38,7 @@ class Identity:
 
     def is_alive(self) -> bool:
         """Whether exactly this process still runs (a zombie does not)."""
-        return boot_id() == self.boot_id and start_time(self.pid) == self.start_time
-
-
-def boot_id() -> str:
-    """Return the id of this start of the machine."""
-    return (PROC / "sys/kernel/random/boot_id").read_text().strip()
+        return identify(self.pid) == self
 
 
 def _stat(pid: int) -> list[str] | None:
@@ -55,18 +51,12 @@ def _stat(pid: int) -> list[str] | None:
     return text.rpartition(")")[2].split()
 
 
-def start_time(pid: int) -> int | None:
-    """Return a process's start time in clock ticks since the machine's start; None for gone and zombie."""
+def identify(pid: int) -> Identity | None:
+    """Identify a running process; None when it is gone or a zombie."""
     fields = _stat(pid)
     if fields is None or fields[0] in "ZX":
         return None
-    return int(fields[19])
-
-
-def identify(pid: int) -> Identity | None:
-    """Identify a running process; None when it is gone."""
-    started = start_time(pid)
-    return None if started is None else Identity(pid, started, boot_id())
+    return Identity(pid, int(fields[19]), (PROC / "sys/kernel/random/boot_id").read_text().strip())
 
 
 def all_pids() -> list[int]:
@@ -81,14 +71,14 @@ def descendants(ancestors: Iterable[int]) -> set[int]:
         fields = _stat(pid)
         if fields is not None:
             children.setdefault(int(fields[1]), []).append(pid)
-    found: set[int] = set()
+    family: set[int] = set()
     waiting = list(ancestors)
     while waiting:
         pid = waiting.pop()
-        if pid not in found:
-            found.add(pid)
+        if pid not in family:
+            family.add(pid)
             waiting += children.get(pid, [])
-    return found
+    return family
 
 
 def sees_file_as(pid: int, path: str, file: Path) -> bool:
@@ -111,10 +101,8 @@ def send(processes: Iterable[Identity], number: signal.Signals) -> None:
     """Send a signal to those of the processes which are still themselves."""
     for process in processes:
         if process.is_alive():
-            try:
+            with suppress(ProcessLookupError):
                 os.kill(process.pid, number)
-            except ProcessLookupError:
-                continue
 
 
 def wait_gone(processes: Iterable[Identity], timeout: float) -> list[Identity]:
@@ -129,8 +117,7 @@ def wait_gone(processes: Iterable[Identity], timeout: float) -> list[Identity]:
 
 def stop(processes: Iterable[Identity], timeout: float = 10.0) -> None:
     """End processes with SIGTERM, and after ``timeout`` seconds with SIGKILL."""
-    processes = list(processes)
-    send(processes, signal.SIGTERM)
-    left = wait_gone(processes, timeout)
-    send(left, signal.SIGKILL)
-    wait_gone(left, timeout)
+    left = list(processes)
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        send(left, number)
+        left = wait_gone(left, timeout)

@@ -1,15 +1,21 @@
-"""What a cluster is doing, as plain data for tables and for ``--json``."""
+"""What a cluster is doing, as plain data for tables and for ``--json``; and how its Slurm programs are run."""
 
 from __future__ import annotations
 
+import os
 import subprocess
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from slurm_testcluster import daemons
-from slurm_testcluster.client import run_program
+from slurm_testcluster.errors import ClusterError
 from slurm_testcluster.layout import Layout
+from slurm_testcluster.packages import find_program
+
+_FOREIGN = ("SLURM_", "SBATCH_", "SALLOC_", "SRUN_", "SQUEUE_", "SINFO_", "SACCT_", "SCANCEL_")
 
 # A node in a state that begins like this takes no jobs.
 _BAD_NODES = ("down", "drain", "fail", "error", "unknown", "inval")
@@ -48,14 +54,15 @@ class PartitionStatus:
 
 @dataclass(frozen=True)
 class ClusterStatus:
-    """A cluster at one moment.
+    """A cluster at one moment; nodes, partitions and jobs are empty when the controller does not answer.
 
     Args:
         folder: Where it lies.
         state: ``up`` (all of it), ``partly`` or ``down``.
         daemons: Each daemon.
-        nodes: Each node; empty when the controller does not answer.
-        jobs: How many jobs there are in each state; empty when the controller does not answer.
+        nodes: Each node.
+        partitions: Each partition.
+        jobs: How many jobs there are in each state.
     """
 
     folder: Path
@@ -72,43 +79,59 @@ class ClusterStatus:
 
 def look(layout: Layout) -> ClusterStatus:
     """Ask a cluster how it is; never waits long for a controller that does not answer."""
-    known = [daemon for wave in daemons.waves(layout, find=lambda name: name) for daemon in wave]
     rows = []
-    for daemon in known:
+    for daemon in daemons.all_daemons(layout):
         identity = daemons.running(daemon, layout)
         rows.append(
             DaemonStatus(daemon.name, "up" if identity else "down", identity.pid if identity else None)
         )
-    running = [row for row in rows if row.state == "up"]
-    if not running:
-        return ClusterStatus(layout.folder, "down", rows)
+    running = {row.name for row in rows if row.state == "up"}
     # Without munged, too, each question would take as long as its timeout.
-    answers = {"slurmctld", "munged"} <= {row.name for row in running}
-    nodes = node_states(layout) if answers else []
+    nodes = node_states(layout) if {"slurmctld", "munged"} <= running else []
     whole = len(running) == len(rows) and nodes_are_good(nodes)
-    return ClusterStatus(
-        layout.folder,
-        "up" if whole else "partly",
-        rows,
-        nodes,
-        partition_states(layout) if nodes else [],
-        job_counts(layout) if nodes else {},
+    state = "up" if whole else "partly" if running else "down"
+    if not nodes:
+        return ClusterStatus(layout.folder, state, rows)
+    return ClusterStatus(layout.folder, state, rows, nodes, _partition_states(layout), job_counts(layout))
+
+
+def run_program(
+    layout: Layout, argv: Sequence[str], *, check: bool = True, timeout: float = 30, stdin: str = ""
+) -> subprocess.CompletedProcess[str]:
+    """Run a Slurm program for a cluster, with ``stdin`` as its input; see ``Cluster.run``."""
+    # A caller inside a job, or with settings for another cluster, must not redirect these programs.
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(_FOREIGN)}
+    completed = subprocess.run(
+        [find_program(argv[0]), *argv[1:]],
+        env={**environment, "SLURM_CONF": str(layout.slurm_conf)},
+        input=stdin,
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+        check=False,
     )
+    if check and completed.returncode != 0:
+        message = (
+            f"{' '.join(argv)} ended with exit status {completed.returncode}: {completed.stderr.strip()}"
+        )
+        raise ClusterError(message, where=layout.folder)
+    return completed
 
 
-def _lines(layout: Layout, argv: list[str]) -> list[str]:
+def _rows(layout: Layout, *argv: str) -> list[list[str]]:
     try:
         completed = run_program(layout, argv, check=False, timeout=10)
     except subprocess.TimeoutExpired:
         return []
-    return completed.stdout.splitlines() if completed.returncode == 0 else []
+    return [line.split("|") for line in completed.stdout.splitlines() if completed.returncode == 0]
 
 
 def node_states(layout: Layout) -> list[NodeStatus]:
     """Return the state of each node; empty when the controller does not answer."""
     nodes: dict[str, NodeStatus] = {}
-    for line in _lines(layout, ["sinfo", "-h", "-N", "-o", "%N|%T|%c|%m|%G|%R"]):
-        name, state, cpus, memory, gres, partition = line.split("|")
+    for name, state, cpus, memory, gres, partition in _rows(
+        layout, "sinfo", "-h", "-N", "-o", "%N|%T|%c|%m|%G|%R"
+    ):
         node = nodes.setdefault(name, NodeStatus(name, state, int(cpus), int(memory), gres, []))
         node.partitions.append(partition)
         node.partitions.sort()
@@ -122,18 +145,13 @@ def nodes_are_good(nodes: list[NodeStatus]) -> bool:
     )
 
 
-def partition_states(layout: Layout) -> list[PartitionStatus]:
-    """Return each partition; empty when the controller does not answer."""
-    rows = [line.split("|") for line in _lines(layout, ["sinfo", "-h", "-s", "-o", "%P|%a|%D"])]
+def _partition_states(layout: Layout) -> list[PartitionStatus]:
     return [
         PartitionStatus(name.rstrip("*"), state, int(nodes), name.endswith("*"))
-        for name, state, nodes in rows
+        for name, state, nodes in _rows(layout, "sinfo", "-h", "-s", "-o", "%P|%a|%D")
     ]
 
 
 def job_counts(layout: Layout) -> dict[str, int]:
     """Count jobs by state; empty when there are none or the controller does not answer."""
-    counts: dict[str, int] = {}
-    for state in _lines(layout, ["squeue", "-h", "-r", "-o", "%T"]):
-        counts[state] = counts.get(state, 0) + 1
-    return counts
+    return dict(Counter(state for (state,) in _rows(layout, "squeue", "-h", "-r", "-o", "%T")))

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import click
 
-from dagster_slurm_components.cli.options import json_option
 from dagster_slurm_components.cli.status import show
-from dagster_slurm_components.cli.terminal import errors_told
+from dagster_slurm_components.cli.terminal import errors_told, json_option
 from dagster_slurm_components.hosts.agent import client, place
 
 

@@ -7,8 +7,7 @@ from pathlib import Path
 
 import click
 
-from dagster_slurm_components.cli.options import json_option, profile_option
-from dagster_slurm_components.cli.terminal import errors_told, table
+from dagster_slurm_components.cli.terminal import errors_told, json_option, profile_option, table
 from dagster_slurm_components.hosts.calls import FileRead
 from dagster_slurm_components.jobs.records import observed, run_directories
 from dagster_slurm_components.jobs.retention import Keep, judge_folders, paths_to_remove

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import click
 
-from dagster_slurm_components.cli.options import json_option, profile_option
+from dagster_slurm_components.cli.terminal import json_option, profile_option
 from dagster_slurm_components.doctor.examine import examine_profile
 from dagster_slurm_components.doctor.findings import Finding, Verdict
 

@@ -13,8 +13,7 @@ from typing import Any
 
 import click
 
-from dagster_slurm_components.cli.options import json_option, profile_option
-from dagster_slurm_components.cli.terminal import errors_told, seconds, table
+from dagster_slurm_components.cli.terminal import errors_told, json_option, profile_option, seconds, table
 from dagster_slurm_components.environments.content import EnvironmentPlan
 from dagster_slurm_components.jobs.provision import manage
 from dagster_slurm_components.jobs.provision.fetch import fetch

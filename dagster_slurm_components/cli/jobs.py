@@ -12,8 +12,7 @@ from typing import Any
 import click
 
 from dagster_slurm_components.cli.attach import attach
-from dagster_slurm_components.cli.options import json_option, profile_option
-from dagster_slurm_components.cli.terminal import errors_told, table
+from dagster_slurm_components.cli.terminal import errors_told, json_option, profile_option, table
 from dagster_slurm_components.errors import DagsterSlurmError
 from dagster_slurm_components.hosts.calls import FileRead
 from dagster_slurm_components.jobs.cancel import cancel as cancel_job

@@ -14,9 +14,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from dagster_slurm_components.cli.options import json_option, profile_option
 from dagster_slurm_components.cli.preview import Preview, job_script, preview
-from dagster_slurm_components.cli.terminal import errors_told, table
+from dagster_slurm_components.cli.terminal import errors_told, json_option, profile_option, table
 from dagster_slurm_components.errors import DagsterSlurmError
 from dagster_slurm_components.spec.problems import SpecError, did_you_mean
 from dagster_slurm_components.spec.profiles import PROFILE_VARIABLE, load_profile

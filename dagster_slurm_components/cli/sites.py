@@ -7,8 +7,7 @@ from pathlib import Path
 
 import click
 
-from dagster_slurm_components.cli.options import json_option, profile_option
-from dagster_slurm_components.cli.terminal import errors_told, table
+from dagster_slurm_components.cli.terminal import errors_told, json_option, profile_option, table
 from dagster_slurm_components.errors import DagsterSlurmError
 from dagster_slurm_components.spec.site import JobLimits, Site
 from dagster_slurm_components.spec.sites import OWN_SITES, known_site, known_sites

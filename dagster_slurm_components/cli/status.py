@@ -8,8 +8,7 @@ from typing import Any
 
 import click
 
-from dagster_slurm_components.cli.options import json_option
-from dagster_slurm_components.cli.terminal import errors_told, table
+from dagster_slurm_components.cli.terminal import errors_told, json_option, table
 from dagster_slurm_components.hosts.agent import client, place
 from dagster_slurm_components.hosts.attempts import failing
 

@@ -1,15 +1,33 @@
-"""What commands print: tables and colour on a terminal, plain text when piped."""
+"""What commands share: options, errors, tables, progress and JSON; colour on a terminal, plain text when piped."""
 
 from __future__ import annotations
 
+import json
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 import click
 
 from dagster_slurm_components.errors import DagsterSlurmError
 from dagster_slurm_components.spec.base import duration_seconds
+
+profile_option = click.option(
+    "--profile", "profile_name", help="Name of the profile.  [default: DAGSTER_SLURM_PROFILE, else local]"
+)
+"""Adds the option that names the profile."""
+
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON and nothing else.")
+"""Adds the option for output that programs read."""
+
+
+def seconds(context: click.Context, option: click.Parameter, value: str | None) -> float | None:
+    """Read an option's duration as in YAML (``45s``, ``30m``, ``12h``, ``14d``, ``2w``); an option's ``callback``."""
+    try:
+        return None if value is None else float(duration_seconds(value))
+    except ValueError:
+        raise click.BadParameter(f"{value!r} is no duration such as 45s, 30m, 12h, 14d or 2w") from None
 
 
 @contextmanager
@@ -21,12 +39,9 @@ def errors_told(other: type[Exception] = DagsterSlurmError) -> Iterator[None]:
         raise click.ClickException(str(error)) from error
 
 
-def seconds(context: click.Context, option: click.Parameter, value: str | None) -> float | None:
-    """Read an option's duration as in YAML (``45s``, ``30m``, ``12h``, ``14d``, ``2w``); an option's ``callback``."""
-    try:
-        return None if value is None else float(duration_seconds(value))
-    except ValueError:
-        raise click.BadParameter(f"{value!r} is no duration such as 45s, 30m, 12h, 14d or 2w") from None
+def print_json(data: Any) -> None:
+    """Print data for programs."""
+    click.echo(json.dumps(data, indent=2, ensure_ascii=False, default=str))
 
 
 def table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, title: str | None = None) -> None:
@@ -38,9 +53,24 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, title: str |
     from rich.markup import escape  # noqa: PLC0415
     from rich.table import Table  # noqa: PLC0415
 
-    shown = Table(title=title, title_justify="left")
+    lined = Table(title=title, title_justify="left")
     for column in columns:
-        shown.add_column(column, overflow="fold")
+        lined.add_column(column, overflow="fold")
     for row in rows:
-        shown.add_row(*(escape(cell) for cell in row))
-    Console().print(shown)
+        lined.add_row(*(escape(cell) for cell in row))
+    Console().print(lined)
+
+
+@contextmanager
+def progress(*, quiet: bool) -> Iterator[Callable[[str], None]]:
+    """Yield what shows a line of progress: a spinner on a terminal, lines on stderr when piped."""
+    if quiet:
+        yield lambda line: None
+    elif not sys.stderr.isatty():
+        yield lambda line: click.echo(line, err=True)
+    else:
+        from rich.console import Console  # noqa: PLC0415 -- 0.1 s, and for terminals only
+        from rich.markup import escape  # noqa: PLC0415
+
+        with Console(stderr=True).status("looking") as spinner:
+            yield lambda line: spinner.update(escape(line))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import subprocess
@@ -18,9 +19,8 @@ import slurm_testcluster as slurm
 from dagster_slurm_components.cli.cluster import cluster as command
 from slurm_testcluster import prepare
 from slurm_testcluster.isolation import Isolation
-from slurm_testcluster.layout import Ports
+from slurm_testcluster.layout import Ports, load_layout, new_layout, save_layout
 from slurm_testcluster.lock import folder_lock
-from slurm_testcluster.state import load_state, new_state, save_state
 
 
 @pytest.fixture
@@ -46,7 +46,7 @@ def test_down_without_a_cluster_does_nothing(tmp_path: Path) -> None:
 def test_down_removes_a_cluster_that_never_started(tmp_path: Path) -> None:
     folder = tmp_path / "lab"
     folder.mkdir()
-    save_state(new_state(folder, Ports(17000), Isolation.ROOT))
+    save_layout(new_layout(folder, Ports(17000), Isolation.ROOT))
     (folder / "log").mkdir()
     (folder / "dev").symlink_to("/dev")
     slurm.down(folder)
@@ -62,7 +62,7 @@ def test_status_of_no_cluster_is_down_and_exits_with_3(tmp_path: Path) -> None:
 
 
 def test_status_names_each_daemon_of_a_cluster_that_is_down(tmp_path: Path) -> None:
-    save_state(new_state(tmp_path, Ports(17000), Isolation.ROOT))
+    save_layout(new_layout(tmp_path, Ports(17000), Isolation.ROOT))
     result = CliRunner().invoke(command, ["status"], env={"DAGSTER_SLURM_CLUSTER": str(tmp_path)})
     assert result.exit_code == 3
     assert "slurmd-node4\tdown\t-\n" in result.output
@@ -88,9 +88,9 @@ def test_module_runs_as_a_program() -> None:
 
 @pytest.mark.parametrize("isolation", [Isolation.ROOT, Isolation.USER, Isolation.SUDO])
 def test_state_reads_back_as_written(tmp_path: Path, isolation: Isolation) -> None:
-    state = new_state(tmp_path, Ports(17016), isolation)
-    save_state(state)
-    assert load_state(tmp_path) == state
+    layout = new_layout(tmp_path, Ports(17016), isolation)
+    save_layout(layout)
+    assert load_layout(tmp_path) == layout
 
 
 @pytest.mark.parametrize(
@@ -113,9 +113,9 @@ def test_state_of_a_machine_without_namespaces_needs_a_loopback_name(
     monkeypatch.setattr("socket.gethostname", lambda: "laptop")
     monkeypatch.setattr("socket.gethostbyname", lambda name: "192.0.2.7")
     with pytest.raises(slurm.ClusterUnavailableError, match=r"laptop resolves to 192\.0\.2\.7"):
-        new_state(tmp_path, Ports(17000), Isolation.NONE)
+        new_layout(tmp_path, Ports(17000), Isolation.NONE)
     monkeypatch.setattr("socket.gethostbyname", lambda name: "127.0.1.1")
-    assert new_state(tmp_path, Ports(17000), Isolation.NONE).layout.address == "127.0.1.1"
+    assert new_layout(tmp_path, Ports(17000), Isolation.NONE).address == "127.0.1.1"
 
 
 def test_default_folder_follows_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -134,22 +134,51 @@ def test_locked_accounts_are_seen(tmp_path: Path) -> None:
     assert not prepare.account_is_locked("ada", tmp_path / "none")
 
 
-def test_who_waited_for_a_removed_folder_gets_a_lock_on_the_new_one(tmp_path: Path) -> None:
+def test_who_waited_for_a_removed_folder_gets_a_lock_on_the_new_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     folder = tmp_path / "lab"
-    entered = threading.Event()
+    waits = threading.Event()
     got = []
+    flock = fcntl.flock
+
+    def wait(descriptor: int, operation: int) -> None:
+        waits.set()
+        flock(descriptor, operation)
 
     def wait_for_it() -> None:
-        entered.set()
         with folder_lock(folder):
             got.append((folder / "lock").exists())
 
     with folder_lock(folder):
+        # The waiting one has opened the file that is removed now.
+        monkeypatch.setattr(fcntl, "flock", wait)
         thread = threading.Thread(target=wait_for_it)
         thread.start()
-        entered.wait()
+        waits.wait()
         os.unlink(folder / "lock")
         folder.rmdir()
         assert got == []
     thread.join()
     assert got == [True]
+
+
+def test_a_folder_that_is_removed_while_it_is_made_is_made_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """``Path.mkdir`` looks whether the folder is there, and then says that it exists although it does not."""
+    mkdir, calls = Path.mkdir, []
+
+    def removed_meanwhile(self: Path, *args: object, **options: object) -> None:
+        calls.append(self)
+        if len(calls) == 1:
+            raise FileExistsError(str(self))
+        mkdir(self, *args, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(Path, "mkdir", removed_meanwhile)
+    with folder_lock(tmp_path / "lab"):
+        assert (tmp_path / "lab" / "lock").exists()
+    (tmp_path / "file").touch()
+    monkeypatch.undo()
+    with pytest.raises(FileExistsError), folder_lock(tmp_path / "file"):
+        pass

@@ -13,18 +13,18 @@ from pathlib import Path
 import pytest
 
 from slurm_testcluster import daemons, process
-from slurm_testcluster.daemons import Daemon
+from slurm_testcluster.daemons import Daemon, members
+from slurm_testcluster.errors import ClusterError
 from slurm_testcluster.isolation import Isolation, isolated_argv
-from slurm_testcluster.layout import ClusterError, Layout, Ports
-from slurm_testcluster.members import members
+from slurm_testcluster.layout import Layout, Ports
 
 SLEEP = [sys.executable, "-c", "import time; time.sleep(600)"]
 
 
 @pytest.fixture
 def layout(tmp_path: Path) -> Layout:
-    made = Layout(tmp_path, "ada", tmp_path, Ports(17000), isolated=False, hostname="laptop")
-    for folder in (made.run, made.log, made.etc):
+    made = Layout(tmp_path, "ada", tmp_path, Ports(17000), Isolation.NONE, "laptop")
+    for folder in (made.pids, made.log, made.etc):
         folder.mkdir()
     return made
 
@@ -34,19 +34,16 @@ def listener(layout: Layout) -> Daemon:
         "import socket, sys, time; s = socket.socket(socket.AF_UNIX); s.bind(sys.argv[1]); s.listen(); "
         "print('listening', flush=True); time.sleep(600)"
     )
-    return Daemon(
-        "listener", (sys.executable, "-c", code, str(layout.run / "sock")), layout.run / "sock", "ada"
-    )
+    return Daemon("listener", (sys.executable, "-c", code, str(layout.pids / "sock")), layout.pids / "sock")
 
 
 def test_waves_name_each_daemon_once_and_all_listen_on_different_places() -> None:
-    layout = Layout(Path("/lab"), "ada", Path("/home/ada"), Ports(17000), isolated=True, hostname="laptop")
-    names = [daemon.name for wave in daemons.waves(layout, lambda name: f"/bin/{name}") for daemon in wave]
-    assert names == [
+    layout = Layout(Path("/lab"), "ada", Path("/home/ada"), Ports(17000), Isolation.ROOT, "laptop")
+    assert [daemon.name for daemon in daemons.all_daemons(layout)] == [
         *("munged", "mariadbd", "sshd", "slurmdbd", "slurmctld"),
         *("slurmd-node1", "slurmd-node2", "slurmd-node3", "slurmd-node4"),
     ]
-    ready = [daemon.ready for wave in daemons.waves(layout, lambda name: name) for daemon in wave]
+    ready = [daemon.ready for daemon in daemons.all_daemons(layout)]
     assert len(set(ready)) == len(ready)
 
 
@@ -61,20 +58,14 @@ def test_isolation_wraps_the_program_and_keeps_it_last() -> None:
 
 
 def test_marks_come_last_in_a_daemons_environment(layout: Layout) -> None:
-    argv = daemons.launch_argv(listener(layout), layout, Isolation.NONE)
+    argv = daemons.launch_argv(listener(layout), layout)
     end = argv.index(sys.executable)
     assert argv[end - 2 : end] == [f"SLURM_CONF={layout.slurm_conf}", f"{daemons.DAEMON_MARK}=listener"]
 
 
-def test_daemon_of_another_user_gives_up_roots_rights(layout: Layout) -> None:
-    argv = daemons.launch_argv(replace(listener(layout), user="nobody"), layout, Isolation.NONE)
-    assert argv[2:4] == ["setpriv", "--reuid"]
-    assert "--init-groups" in argv
-
-
 def test_a_daemon_starts_is_found_and_stops(layout: Layout) -> None:
     daemon = listener(layout)
-    daemons.start([daemon], layout, Isolation.NONE)
+    daemons.start([daemon], layout)
     identity = daemons.running(daemon, layout)
     assert identity is not None
     assert process.environment(identity.pid) >= {f"SLURM_CONF={layout.slurm_conf}".encode()}
@@ -84,17 +75,15 @@ def test_a_daemon_starts_is_found_and_stops(layout: Layout) -> None:
 
 
 def test_a_daemon_that_ends_at_once_shows_its_log(layout: Layout) -> None:
-    daemon = Daemon(
-        "broken", (sys.executable, "-c", "raise SystemExit('no such key')"), layout.run / "none", "ada"
-    )
+    daemon = Daemon("broken", (sys.executable, "-c", "raise SystemExit('no such key')"), layout.pids / "none")
     with pytest.raises(ClusterError, match="broken ended at once; the end of its log:\nno such key"):
-        daemons.start([daemon], layout, Isolation.NONE)
+        daemons.start([daemon], layout)
 
 
 def test_a_daemon_that_is_never_ready_is_an_error(layout: Layout) -> None:
-    daemon = Daemon("deaf", tuple(SLEEP), layout.run / "none", "ada")
+    daemon = Daemon("deaf", tuple(SLEEP), layout.pids / "none")
     with pytest.raises(ClusterError, match="deaf was not ready in time"):
-        daemons.start([daemon], layout, Isolation.NONE, timeout=0.3)
+        daemons.start([daemon], layout, timeout=0.3)
     identity = daemons.running(daemon, layout)
     assert identity is not None
     process.stop([identity])

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from slurm_testcluster.errors import ClusterError
 from slurm_testcluster.layout import (
     LONGEST_FOLDER,
-    ClusterError,
     Ports,
     check_folder,
     choose_ports,
@@ -33,7 +33,7 @@ def test_stored_ports_are_kept_while_free() -> None:
 
 def test_ports_move_when_one_is_taken() -> None:
     first = choose_ports(Path("/a"), lambda port: True)
-    taken = first.slurmdbd
+    taken = first.of("slurmdbd")
     second = choose_ports(Path("/a"), lambda port: port != taken, first)
     assert taken not in second.used
 

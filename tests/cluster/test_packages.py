@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from slurm_testcluster import packages
-from slurm_testcluster.layout import ClusterError, ClusterUnavailableError
+from slurm_testcluster.errors import ClusterError, ClusterUnavailableError
 
 MakeProgram = Callable[[str, str], Path]
 

@@ -18,8 +18,8 @@ from cluster_fixture import shared_cluster, start_or_skip, sweep
 
 import slurm_testcluster as slurm
 from slurm_testcluster import control, daemons, process
+from slurm_testcluster.daemons import members
 from slurm_testcluster.isolation import Isolation
-from slurm_testcluster.members import members
 
 # One worker builds this cluster once; the order within the file does not matter.
 pytestmark = [pytest.mark.slurm, pytest.mark.xdist_group("private cluster")]
@@ -72,7 +72,7 @@ def test_job_by_ssh_with_strict_host_key_is_accounted(lab: slurm.Cluster, tmp_pa
     job = done.stdout.strip()
     lines = out.read_text().splitlines()
     assert lines[0] == f"hello from {job}"
-    if lab.layout.isolated:
+    if lab.isolated:
         assert sorted(lines[1:]) == ["node1", "node2"]
     # The row may be COMPLETED while QOS and partition are not filled in yet (Slurm 22.05).
     wanted = f"COMPLETED|lab|normal|debug|2|{lab.user}"
@@ -99,7 +99,7 @@ def test_host_key_of_another_server_is_refused(lab: slurm.Cluster, tmp_path: Pat
 
 
 def test_names_resolve_inside_jobs(lab: slurm.Cluster) -> None:
-    if not lab.layout.isolated:
+    if not lab.isolated:
         pytest.skip("this machine permits no namespaces: node names don't resolve inside jobs")
     seen = lab.run(["srun", "-w", "node3", "getent", "hosts", "node1", "node2-net"]).stdout.split()
     assert seen[:2] == ["127.0.0.1", "localhost"]
@@ -137,7 +137,7 @@ def test_limited_qos_limits(lab: slurm.Cluster) -> None:
 
 
 def test_everything_listens_on_loopback_only(lab: slurm.Cluster) -> None:
-    ports = {f"{port:04X}" for port in lab.layout.ports.used}
+    ports = {f"{port:04X}" for port in lab.ports.used}
     listening = [
         line.split()[1].split(":")
         for table in ("tcp", "tcp6")
@@ -151,13 +151,13 @@ def test_everything_listens_on_loopback_only(lab: slurm.Cluster) -> None:
 
 def test_second_up_changes_nothing_and_is_quick(lab: slurm.Cluster) -> None:
     before = slurm.status(lab.folder).daemons
-    files = {file: file.stat().st_mtime_ns for file in lab.layout.etc.iterdir()}
+    files = {file: file.stat().st_mtime_ns for file in lab.etc.iterdir()}
     began = time.monotonic()
     again = slurm.up(lab.folder)
     assert time.monotonic() - began < 0.5
     assert again == lab
     assert slurm.status(lab.folder).daemons == before
-    assert {file: file.stat().st_mtime_ns for file in lab.layout.etc.iterdir()} == files
+    assert {file: file.stat().st_mtime_ns for file in lab.etc.iterdir()} == files
 
 
 @pytest.mark.parametrize("name", ["munged", "slurmdbd", "slurmctld", "slurmd-node2", "sshd", "mariadbd"])
@@ -176,18 +176,18 @@ def test_up_repairs_a_killed_daemon_alone(lab: slurm.Cluster, name: str) -> None
 
 def test_daemon_stops_and_starts_by_name(lab: slurm.Cluster) -> None:
     lab.stop_daemon("slurmdbd")
-    assert daemons.running(lab.daemon("slurmdbd"), lab.layout) is None
+    assert daemons.running(daemons.by_name(lab, "slurmdbd"), lab) is None
     lab.start_daemon("slurmdbd")
-    pid = daemons.running(lab.daemon("slurmdbd"), lab.layout)
+    pid = daemons.running(daemons.by_name(lab, "slurmdbd"), lab)
     lab.start_daemon("slurmdbd")
-    assert daemons.running(lab.daemon("slurmdbd"), lab.layout) == pid
+    assert daemons.running(daemons.by_name(lab, "slurmdbd"), lab) == pid
     with pytest.raises(slurm.ClusterError, match="no daemon 'slurmdb'"):
-        lab.daemon("slurmdb")
+        daemons.by_name(lab, "slurmdb")
 
 
 def test_pid_file_of_before_a_reboot_is_not_believed(lab: slurm.Cluster) -> None:
     """The pid runs, as someone else: the daemon counts as down, and its pid gets no signal."""
-    file = lab.layout.pid_file("sshd")
+    file = lab.pid_file("sshd")
     lab.stop_daemon("sshd")
     with subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"]) as stranger:
         identity = process.identify(stranger.pid)
@@ -208,13 +208,13 @@ def check_down_leaves_nothing(cluster: slurm.Cluster) -> None:
     argv = ["ssh", "-F", "none", "-o", f"UserKnownHostsFile={cluster.known_hosts_file}"]
     argv += ["-i", str(cluster.key_file), "-p", str(cluster.ssh_port), f"{cluster.user}@127.0.0.1"]
     login = subprocess.Popen([*argv, "sleep 1000"], stdin=subprocess.DEVNULL)
-    wait_for(lambda: [program(one.pid) for one in members(cluster.layout)].count("sleep") == 4)
-    mine = members(cluster.layout)
+    wait_for(lambda: [program(one.pid) for one in members(cluster)].count("sleep") == 4)
+    mine = members(cluster)
     slurm.down(cluster.folder)
     login.wait(timeout=10)
     assert not any(one.is_alive() for one in mine)
     assert not cluster.folder.exists()
-    assert not any(daemons.accepts(("127.0.0.1", port)) for port in cluster.layout.ports.used)
+    assert not any(daemons.accepts(("127.0.0.1", port)) for port in cluster.ports.used)
     assert str(cluster.folder) not in Path("/proc/self/mountinfo").read_text()
 
 
@@ -224,7 +224,7 @@ def test_two_callers_build_one_cluster_beside_another_and_down_leaves_nothing(
     with ThreadPoolExecutor() as pool:
         both = list(pool.map(slurm.up, [lab_folder, lab_folder]))
     assert both[0] == both[1]
-    assert not set(both[0].layout.ports.used) & set(lab.layout.ports.used)
+    assert not set(both[0].ports.used) & set(lab.ports.used)
     check_down_leaves_nothing(both[0])
     assert slurm.status(lab.folder).state == "up"
 
@@ -244,7 +244,7 @@ def test_kept_folder_comes_back_with_ports_keys_and_accounting(lab_folder: Path)
     wait_for(lambda: bool(slurm.status(lab_folder).jobs.get("RUNNING")))
     key = first.key_file.read_bytes()
     slurm.down(lab_folder, keep=True)
-    assert members(first.layout) == []
+    assert members(first) == []
     assert slurm.status(lab_folder).state == "down"
     second = slurm.up(lab_folder)
     assert second == first

@@ -9,6 +9,7 @@ import pytest
 import yaml
 
 from slurm_testcluster import render
+from slurm_testcluster.isolation import Isolation
 from slurm_testcluster.layout import Layout, Ports
 
 GOLDEN = Path(__file__).with_name("golden")
@@ -18,7 +19,7 @@ LAYOUT = Layout(
     user="ada",
     home=Path("/home/ada"),
     ports=Ports(17000),
-    isolated=True,
+    isolation=Isolation.ROOT,
     hostname="laptop",
 )
 SHARED = Layout(
@@ -26,7 +27,7 @@ SHARED = Layout(
     user="ada",
     home=Path("/home/ada"),
     ports=Ports(18000),
-    isolated=False,
+    isolation=Isolation.NONE,
     hostname="laptop",
     address="127.0.1.1",
 )
@@ -38,7 +39,7 @@ TEXTS = {
     "slurmdbd.conf": render.slurmdbd_conf(LAYOUT),
     "sacctmgr.txt": render.accounting_commands(LAYOUT),
     "sshd_config": render.sshd_config(LAYOUT, use_pam=False),
-    "hosts": render.hosts(LAYOUT, "127.0.0.1 localhost\n127.0.1.1 laptop\n"),
+    "hosts": render.hosts("127.0.0.1 localhost\n127.0.1.1 laptop\n"),
     "known_hosts": render.known_hosts(LAYOUT, "ssh-ed25519 AAAAC3Nz host\n"),
     "profile.yaml": render.profile_yaml(render.profile(LAYOUT)),
 }

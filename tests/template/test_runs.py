@@ -81,7 +81,7 @@ def test_staging_on_a_real_slurm(cluster: slurm.Cluster, tmp_path: Path) -> None
     assert json.loads(doctor.stdout)["ok"] is True
     said = launch(project, "staging", **env)
     assert "(profile staging)" in said
-    assert (cluster.layout.work / f"staging-{os.getpid()}" / "data" / "first.json").is_file()
+    assert (cluster.work / f"staging-{os.getpid()}" / "data" / "first.json").is_file()
 
 
 @pytest.mark.slurm
