@@ -4,16 +4,29 @@ from __future__ import annotations
 
 import json
 import sys
-from typing import TYPE_CHECKING
+import urllib.error
+import urllib.request
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from dagster_slurm_components.cli.terminal import errors_told
-from dagster_slurm_components.cli.webserver import reexecute
+from dagster_slurm_components.cli.terminal import errors_told, json_option, print_json
 from dagster_slurm_components.errors import DagsterSlurmError
 
 if TYPE_CHECKING:
     import dagster as dg
+
+_ANSWER = 300.0
+"""Seconds: the webserver answers when the run's process has started, which takes a minute where many start at once."""
+_MUTATION = """
+mutation ($parent: String!) {
+  launchRunReexecution(reexecutionParams: {parentRunId: $parent, strategy: FROM_FAILURE}) {
+    __typename
+    ... on LaunchRunSuccess { run { runId } }
+    ... on PythonError { message }
+  }
+}
+"""
 
 
 @click.command()
@@ -21,7 +34,7 @@ if TYPE_CHECKING:
 @click.option(
     "--url", metavar="URL", help="Have Dagster's webserver there launch the retry, and don't wait for it."
 )
-@click.option("--json", "as_json", is_flag=True, help="Print JSON and nothing else on stdout.")
+@json_option
 def attach(run: str, url: str | None, as_json: bool) -> None:
     """Go on with RUN where it stopped: its jobs that still run or have ended meanwhile are taken up.
 
@@ -43,12 +56,13 @@ def attach(run: str, url: str | None, as_json: bool) -> None:
             call_off_retry(instance, parent)
             text = f"run {retry} goes on for run {parent.run_id}"
         else:
-            made = reexecute_here(instance, parent, tell=lambda said: click.echo(said, err=True))
+            made = reexecute_here(instance, parent, tell=lambda text: click.echo(text, err=True))
             retry, success = made.run_id, made.is_success
             text = f"run {retry} went on for run {parent.run_id} and is {made.status.value}"
-    click.echo(
-        json.dumps({"run_id": retry, "retry_of": parent.run_id, "success": success}) if as_json else text
-    )
+    if as_json:
+        print_json({"run_id": retry, "retry_of": parent.run_id, "success": success})
+    else:
+        click.echo(text)
     sys.exit(1 if success is False else 0)
 
 
@@ -64,3 +78,43 @@ def _refuse_without_origin(run: dg.DagsterRun) -> None:
             "`dg-slurm attach`, and so is of none of its code locations",
             hint=f"Without a webserver, in this terminal: dg-slurm attach {run.run_id}",
         )
+
+
+def reexecute(run_id: str, url: str) -> str:
+    """Have a webserver retry a run from where it failed; return the new run.
+
+    Raises:
+        DagsterSlurmError: It gives no answer, or refuses.
+    """
+    url = url.rstrip("/")
+    body = json.dumps({"query": _MUTATION, "variables": {"parent": run_id}}).encode()
+    request = urllib.request.Request(f"{url}/graphql", body, {"Content-Type": "application/json"})  # noqa: S310
+    try:
+        with urllib.request.urlopen(request, timeout=_ANSWER) as answer:  # noqa: S310 -- the user's own webserver
+            reply: dict[str, Any] = json.load(answer)
+    except urllib.error.HTTPError as error:
+        raise DagsterSlurmError(
+            f"Dagster's webserver answers HTTP {error.code}: {_reason(error)}",
+            where=url,
+            hint=f"Without a webserver, in this terminal: dg-slurm attach {run_id}",
+        ) from error
+    except (urllib.error.URLError, TimeoutError, ValueError) as error:
+        raise DagsterSlurmError(
+            f"Dagster's webserver gives no answer: {error}",
+            where=url,
+            hint="Start `dg dev`, or leave --url out: then this terminal goes on with the run.",
+        ) from error
+    result = (reply.get("data") or {}).get("launchRunReexecution") or {}
+    if result.get("__typename") != "LaunchRunSuccess":
+        raise DagsterSlurmError(f"the retry was refused: {result.get('message') or reply}", where=url)
+    return str(result["run"]["runId"])
+
+
+def _reason(error: urllib.error.HTTPError) -> str:
+    """Return what the answer says: the field's error, which Dagster sends as HTTP 500, GraphQL's, or HTTP's word."""
+    try:
+        reply = json.load(error)
+        errors = reply.get("errors") or [reply["data"]["launchRunReexecution"]]
+        return " ".join(str(each["message"]).strip() for each in errors) or error.reason
+    except (OSError, ValueError, LookupError, TypeError, AttributeError):
+        return error.reason

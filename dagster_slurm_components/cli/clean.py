@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import click
 
-from dagster_slurm_components.cli.terminal import errors_told, json_option, profile_option, table
+from dagster_slurm_components.cli.terminal import errors_told, json_option, print_json, profile_option, table
 from dagster_slurm_components.hosts.calls import FileRead
 from dagster_slurm_components.jobs.records import observed, run_directories
 from dagster_slurm_components.jobs.retention import Keep, judge_folders, paths_to_remove
@@ -45,7 +44,7 @@ def clean(profile_name: str | None, dry_run: bool, as_json: bool) -> None:
             {"run_directory": verdict.folder.path, "remove": verdict.remove, "why": verdict.why}
             for verdict in verdicts
         ]
-        click.echo(json.dumps({"dry_run": dry_run, "run_directories": listed}, indent=2))
+        print_json({"dry_run": dry_run, "run_directories": listed})
         return
     if going:
         table(["run directory", "why"], [[verdict.folder.path, verdict.why] for verdict in going])

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import re
+import textwrap
 from pathlib import Path
 from typing import Any
 
 import click
+from jinja2 import Environment, StrictUndefined
 
 from dagster_slurm_components.cli.terminal import errors_told
 from dagster_slurm_components.errors import DagsterSlurmError
@@ -16,7 +18,6 @@ from dagster_slurm_components.spec.site import LoginWay, Site
 from dagster_slurm_components.spec.sites import known_site
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.\-]*")
-_LONGEST_LINE = 120
 
 
 @click.group()
@@ -88,16 +89,7 @@ def profile_text(
     scheduler: str | None = None,
     workdir: str | None = None,
 ) -> str:
-    """Return the text of a new profile.
-
-    Args:
-        name: Its name.
-        site: The name of its site.
-        facts: What is known of the site.
-        hostname: The host; by default the site's.
-        user: The user there; by default a template that asks for the variable ``HPC_USER``.
-        scheduler: Who runs the job script.
-        workdir: The working folder on the host.
+    """Return the text of a new profile, where ``facts`` are what is known of its site.
 
     Raises:
         DagsterSlurmError: The site's host is not known.
@@ -107,77 +99,42 @@ def profile_text(
     target = hostname or way.hostname or next(iter(facts.login_nodes), None)
     if site and target is None:
         raise DagsterSlurmError(f"the host of the site {site} is not known", hint="Name it by --hostname.")
-    slurm = (scheduler or ("slurm" if target else "process")) == "slurm"
-    lines = [
-        f"# Where scripts run with DAGSTER_SLURM_PROFILE={name}. All that may stand here is told by",
-        "# `dg-slurm schema --print profile`; a value of a script wins over one of these.",
-    ]
-    if site:
-        lines.append(f"site: {flow_style(site)} # its facts and limits: dg-slurm sites show {site}")
-    lines += _comments([*way.notes, *facts.notes])
-    lines.append(f"host: {flow_style(_host(target, user, way))}")
-    lines.append(f"scheduler: {'slurm' if slurm else 'process'}")
-    folder = workdir or (_workdir(facts) if target else ".dagster-slurm")
-    lines.append(f"workdir: {flow_style(folder)} # run directories and environments")
-    lines += _resources(facts) if slurm else []
-    lines += [
-        "environment:",
-        "  build: on_demand # `deployed` takes only environments that `dg-slurm env deploy` put there",
-        "# env: {DATA_DIR: /path/to/data}",
-    ]
-    if slurm:
-        lines += [
-            "limits: {queries_per_minute: 2, max_submit_jobs: 100}",
-            f"pool: {flow_style(name)} # Dagster runs at most as many of its steps at once as the pool allows",
-        ]
-    lines += [
-        "retention: {success: 0d, failure: 14d}",
-        "on_shutdown: detach # jobs live on when Dagster stops",
-    ]
-    return "\n".join(lines) + "\n"
+    scratch = facts.paths.get("scratch", "")
+    # Scratch if the site names it by a variable, else the user's home.
+    on_host = f"{scratch}/dagster" if scratch.startswith("$") else "~/dagster"
+    resources = {
+        "partition": next(iter(facts.partitions), None),
+        "account": "{{ env('HPC_ACCOUNT') }}" if facts.account_required else None,
+    }
+    environment = Environment(trim_blocks=True, keep_trailing_newline=True, undefined=StrictUndefined)  # noqa: S701 -- YAML
+    environment.filters.update(flow=flow_style, comment=_comment)
+    template = Path(__file__).with_name("profile.yaml.jinja").read_text(encoding="utf-8")
+    return environment.from_string(template).render(
+        name=name,
+        site=site,
+        notes=[*way.notes, *facts.notes],
+        host=_host(target, user, way),
+        slurm=(scheduler or ("slurm" if target else "process")) == "slurm",
+        workdir=workdir or (on_host if target else ".dagster-slurm"),
+        partitions=list(facts.partitions),
+        resources={option: value for option, value in resources.items() if value},
+    )
 
 
 def _host(target: str | None, user: str | None, way: LoginWay) -> dict[str, Any]:
     if target is None:
         return {"type": "local"}
-    host: dict[str, Any] = {"type": "ssh", "hostname": target}
-    if way.port != 22:
-        host["port"] = way.port
-    host["user"] = user or "{{ env('HPC_USER') }}"
-    host["login"] = list(way.login)
-    if way.jump:
-        host["jump"] = list(way.jump)
-    return host
+    return {
+        "type": "ssh",
+        "hostname": target,
+        **({"port": way.port} if way.port != 22 else {}),
+        "user": user or "{{ env('HPC_USER') }}",
+        "login": list(way.login),
+        **({"jump": list(way.jump)} if way.jump else {}),
+    }
 
 
-def _workdir(facts: Site) -> str:
-    """Return a folder on the host: scratch if the site names it by a variable, else in the user's home."""
-    scratch = facts.paths.get("scratch", "")
-    return f"{scratch}/dagster" if scratch.startswith("$") else "~/dagster"
-
-
-def _resources(facts: Site) -> list[str]:
-    asked: dict[str, Any] = {}
-    if facts.partitions:
-        asked["partition"] = next(iter(facts.partitions))
-    if facts.account_required:
-        asked["account"] = "{{ env('HPC_ACCOUNT') }}"
-    if not asked:
-        return ['# resources: {partition: gpu, account: proj1, time: "01:00:00"}']
-    names = ", ".join(facts.partitions)
-    there = _comments([f"Partitions: {names}."]) if len(facts.partitions) > 1 else []
-    return [*there, f"resources: {flow_style(asked)}"]
-
-
-def _comments(notes: list[str]) -> list[str]:
-    """Return notes as comment lines."""
-    lines: list[str] = []
-    for note in notes:
-        line = "#"
-        for word in note.split():
-            if len(line) + len(word) >= _LONGEST_LINE:
-                lines.append(line)
-                line = "#"
-            line += f" {word}"
-        lines.append(line)
-    return lines
+def _comment(note: str) -> str:
+    # Words stay whole: addresses and commands are there to be copied.
+    lines = textwrap.wrap(note, 118, break_long_words=False, break_on_hyphens=False)
+    return textwrap.indent("\n".join(lines), "# ")

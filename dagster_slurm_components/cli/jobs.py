@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 import time
 from collections.abc import Sequence
@@ -12,7 +11,14 @@ from typing import Any
 import click
 
 from dagster_slurm_components.cli.attach import attach
-from dagster_slurm_components.cli.terminal import errors_told, json_option, profile_option, table
+from dagster_slurm_components.cli.terminal import (
+    errors_told,
+    json_option,
+    moment,
+    print_json,
+    profile_option,
+    table,
+)
 from dagster_slurm_components.errors import DagsterSlurmError
 from dagster_slurm_components.hosts.calls import FileRead
 from dagster_slurm_components.jobs.cancel import cancel as cancel_job
@@ -33,8 +39,7 @@ _PAUSE = 1.0
 _MOST_STATUS = 256 * 1024
 
 
-def place_of(profile_name: str | None) -> Target:
-    """Return where the jobs of a profile run."""
+def _target(profile_name: str | None) -> Target:
     return target(load_profile(profile_name, start=Path.cwd()))
 
 
@@ -53,22 +58,17 @@ jobs.add_command(attach)
 def list_jobs(profile_name: str | None, also_ended: bool, as_json: bool) -> None:
     """List jobs, the newest last."""
     with errors_told():
-        place = place_of(profile_name)
+        place = _target(profile_name)
         folders = run_directories(place.satellite, place.workdir)
         found = observed(place.satellite, place.scheduler, folders)
     found = [(folder, seen) for folder, seen in found if also_ended or (seen is not None and seen.alive)]
     if as_json:
-        click.echo(json.dumps([_summary(folder, seen) for folder, seen in found], indent=2))
+        print_json([_summary(folder, seen) for folder, seen in found])
         return
     rows = [
         [
-            folder.ledger.job_id or "",
-            _state(seen),
-            folder.step,
-            folder.partition or "",
-            folder.run_id[:8],
-            str(folder.attempt),
-            _moment(folder.ledger.submitted),
+            *(folder.ledger.job_id or "", _state(seen), folder.step, folder.partition or ""),
+            *(folder.run_id[:8], str(folder.attempt), moment(folder.ledger.submitted)),
         ]
         for folder, seen in found
     ]
@@ -82,19 +82,20 @@ def list_jobs(profile_name: str | None, also_ended: bool, as_json: bool) -> None
 def show(job: str, profile_name: str | None, as_json: bool) -> None:
     """Show one job: its timeline, why it waits, and its files."""
     with errors_told():
-        place = place_of(profile_name)
+        place = _target(profile_name)
         folder, seen = _find(place, job)
         requests = [FileRead(f"{folder.path}/{name}", 0, 0) for name in _FILES]
         files = place.satellite.read([*requests, FileRead(f"{folder.path}/{STATUS}", 0, _MOST_STATUS)])
     starts = parse_starts(files.pop().data)
     sizes = {name: file.size for name, file in zip(_FILES, files, strict=True) if file.exists}
+    timeline = _timeline(folder, starts)
     if as_json:
-        timeline = [{"time": when, "event": what} for when, what in _timeline(folder, starts)]
-        click.echo(json.dumps({**_summary(folder, seen), "timeline": timeline, "files": sizes}, indent=2))
+        events = [{"time": when, "event": what} for when, what in timeline]
+        print_json({**_summary(folder, seen), "timeline": events, "files": sizes})
         return
     click.echo(f"job {folder.ledger.job_id or '-'}: {_state(seen)}\n{_explanation(seen)}".rstrip())
     click.echo(f"run {folder.run_id}, step {folder.step}, attempt {folder.attempt}\n{folder.path}\n")
-    table(["time", "event"], [[_moment(when), what] for when, what in _timeline(folder, starts)])
+    table(["time", "event"], [[moment(when), what] for when, what in timeline])
     click.echo()
     table(["file", "bytes"], [[name, str(size)] for name, size in sizes.items()])
 
@@ -107,7 +108,7 @@ def show(job: str, profile_name: str | None, as_json: bool) -> None:
 def logs(job: str, profile_name: str | None, follow: bool, from_stderr: bool) -> None:
     """Print what a job wrote."""
     with errors_told():
-        place = place_of(profile_name)
+        place = _target(profile_name)
         folder, seen = _find(place, job)
         path = f"{folder.path}/{STDERR if from_stderr else STDOUT}"
         offset = 0
@@ -127,7 +128,7 @@ def logs(job: str, profile_name: str | None, follow: bool, from_stderr: bool) ->
 def cancel(job: str, profile_name: str | None) -> None:
     """Cancel one job. The step that follows it fails and says so."""
     with errors_told():
-        place = place_of(profile_name)
+        place = _target(profile_name)
         folder, seen = _find(place, job)
         if seen is None or not seen.alive:
             raise DagsterSlurmError(f"job {folder.ledger.job_id or job} has ended already: {_state(seen)}")
@@ -202,10 +203,7 @@ def _summary(folder: RunDirectory, seen: Seen | None) -> dict[str, Any]:
         "reason": seen.observation.reason if seen else None,
         "exit_code": seen.observation.exit_code if seen else None,
         "restarts": seen.observation.restarts if seen else 0,
-        "run_id": folder.run_id,
-        "step": folder.step,
-        "partition": folder.partition,
-        "attempt": folder.attempt,
+        **{name: getattr(folder, name) for name in ("run_id", "step", "partition", "attempt")},
         "submitted": folder.ledger.submitted,
         "collected": folder.collected,
         "run_directory": folder.path,
@@ -221,7 +219,3 @@ def _timeline(folder: RunDirectory, starts: list[StatusRecord]) -> list[tuple[fl
         events += [(None, f"signal {name}") for name in start.signals]
         events += [(start.ended, f"ended with exit code {start.exit_code}")] if start.ended else []
     return events
-
-
-def _moment(epoch: float | None) -> str:
-    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(epoch)) if epoch else ""

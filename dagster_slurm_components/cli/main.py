@@ -3,51 +3,31 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Mapping
 from importlib import metadata
-from typing import Any
 
 import click
 
-COMMANDS: Mapping[str, str] = {
-    "agent": "dagster_slurm_components.cli.agent:agent",
-    "attach": "dagster_slurm_components.cli.attach:attach",
-    "check": "dagster_slurm_components.cli.check:check",
-    "clean": "dagster_slurm_components.cli.clean:clean",
-    "cluster": "dagster_slurm_components.cli.cluster:cluster",
-    "doctor": "dagster_slurm_components.cli.doctor:doctor",
-    "env": "dagster_slurm_components.cli.env:env",
-    "init": "dagster_slurm_components.cli.init:init",
-    "jobs": "dagster_slurm_components.cli.jobs:jobs",
-    "login": "dagster_slurm_components.cli.login:login",
-    "new": "dagster_slurm_components.cli.new:new",
-    "render": "dagster_slurm_components.cli.render:render",
-    "schema": "dagster_slurm_components.cli.schema:schema",
-    "sites": "dagster_slurm_components.cli.sites:sites",
-    "status": "dagster_slurm_components.cli.status:status",
+COMMANDS = {
+    **{name: name for name in ("attach", "check", "clean", "cluster", "doctor", "env", "init", "jobs")},
+    **{name: name for name in ("login", "new", "render", "schema", "sites", "status")},
+    "agent": "status",
 }
-"""Command by name, as ``module:attribute``. A commit hook must not wait for the imports of other commands."""
+"""The module of each command, which has its name there. A commit hook must not wait for other commands' imports."""
 
 
 class LazyGroup(click.Group):
     """A group that imports a command when it is run or its help is shown."""
 
-    def __init__(self, *args: Any, commands_at: Mapping[str, str], **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self.commands_at = commands_at
-
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Return all names, sorted."""
-        return sorted({*super().list_commands(ctx), *self.commands_at})
+        return sorted(COMMANDS)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """Import a command."""
-        if cmd_name not in self.commands_at:
-            return super().get_command(ctx, cmd_name)
-        module, _, attribute = self.commands_at[cmd_name].partition(":")
-        command = getattr(importlib.import_module(module), attribute)
-        if not isinstance(command, click.Command):
-            raise TypeError(f"{self.commands_at[cmd_name]} is not a click command")
+        if cmd_name not in COMMANDS:
+            return None
+        module = importlib.import_module(f"dagster_slurm_components.cli.{COMMANDS[cmd_name]}")
+        command: click.Command = getattr(module, cmd_name)
         return command
 
 
@@ -58,7 +38,7 @@ def _version() -> str:
         return "unknown (not installed)"
 
 
-@click.group(cls=LazyGroup, commands_at=COMMANDS, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(_version(), prog_name="dg-slurm")
 def main() -> None:
     """Short YAML files become Dagster assets that run on a laptop and on Slurm without a changed line."""

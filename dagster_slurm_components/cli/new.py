@@ -13,14 +13,11 @@ from pathlib import Path
 import click
 import yaml
 
+from dagster_slurm_components.cli.terminal import errors_told
 from dagster_slurm_components.errors import DagsterSlurmError
 from dagster_slurm_components.spec.problems import did_you_mean
 
 _PACKAGE = Path(__file__).resolve().parents[1]
-
-
-class TemplateError(DagsterSlurmError):
-    """The project can't be made as it was asked for."""
 
 
 @click.command()
@@ -33,10 +30,8 @@ def new(folder: Path, answers: tuple[str, ...], defaults: bool) -> None:
     The same as `copier copy REPOSITORY FOLDER`, without git. To take over later changes of the template by `copier
     update`, make the project by copier from the repository.
     """
-    try:
+    with errors_told():
         _make(folder, answers, defaults or not sys.stdin.isatty())
-    except TemplateError as error:
-        raise click.ClickException(str(error)) from None
 
 
 def template_folder() -> Path:
@@ -46,22 +41,18 @@ def template_folder() -> Path:
 
 
 def parse_answers(pairs: Sequence[str], questions: Sequence[str]) -> dict[str, str]:
-    """Return answers by question.
-
-    Args:
-        pairs: ``NAME=VALUE``.
-        questions: The names that there are.
+    """Return answers by question, from pairs ``NAME=VALUE``.
 
     Raises:
-        TemplateError: A pair is not one, or names no question.
+        DagsterSlurmError: A pair is not one, or names no question.
     """
     answers = {}
     for pair in pairs:
         name, equals, value = pair.partition("=")
         if not equals:
-            raise TemplateError(f"--data {pair!r} is not NAME=VALUE")
+            raise DagsterSlurmError(f"--data {pair!r} is not NAME=VALUE")
         if name not in questions:
-            raise TemplateError(f"there is no question `{name}`", hint=did_you_mean(name, questions))
+            raise DagsterSlurmError(f"there is no question `{name}`", hint=did_you_mean(name, questions))
         answers[name] = value
     return answers
 
@@ -71,19 +62,19 @@ def _make(folder: Path, pairs: Sequence[str], defaults: bool) -> None:
         import copier  # noqa: PLC0415 - an extra, and 0.3 s
         from copier.errors import CopierAnswersInterrupt, CopierError  # noqa: PLC0415
     except ImportError:
-        raise TemplateError(
+        raise DagsterSlurmError(
             "this command needs copier", hint="pip install 'dagster-slurm-components[new]'"
         ) from None
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise TemplateError(f"{folder} is there already, and not an empty folder")
+        raise DagsterSlurmError(f"{folder} is there already, and not an empty folder")
     answers = {**_named_after(folder), **parse_answers(pairs, _questions())}
     try:
         with _plain_template() as source:
             copier.run_copy(str(source), folder, data=answers, defaults=defaults)
     except CopierAnswersInterrupt:
-        raise TemplateError("interrupted; nothing was made") from None
+        raise DagsterSlurmError("interrupted; nothing was made") from None
     except (CopierError, ValueError) as error:
-        raise TemplateError(_sentence(error)) from None
+        raise DagsterSlurmError(_sentence(error)) from None
 
 
 @contextmanager

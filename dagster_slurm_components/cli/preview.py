@@ -28,13 +28,10 @@ _RUN = "RUN-ID"
 
 @dataclass(frozen=True)
 class Value:
-    """One value that won.
+    """One value that won: its place in the script (``resources.mem``), masked if it is a secret.
 
-    Attributes:
-        path: Its place in the script, as in ``resources.mem``.
-        value: The value, masked if it is a secret.
-        layer: Who says so: ``script``, ``defaults``, ``profile production``, ``site leonardo``.
-        position: Where it was written, as ``file:line:column``; empty if that is unknown.
+    The layer says so (``script``, ``defaults``, ``profile production``, ``site leonardo``), at ``file:line:column``;
+    the position is empty where it is unknown.
     """
 
     path: str
@@ -45,13 +42,7 @@ class Value:
 
 @dataclass(frozen=True)
 class File:
-    """A file that travels with the job.
-
-    Attributes:
-        place: Where it lies in the run directory.
-        source: The local file.
-        size: Bytes.
-    """
+    """A file that travels with the job: its place in the run directory, the local file, and its bytes."""
 
     place: str
     source: str
@@ -65,21 +56,13 @@ class Preview:
     The run's id, and what follows from it, is known only when Dagster runs: ``RUN-ID`` and ``TOKEN`` stand for it.
 
     Attributes:
-        op: The script's op.
-        assets: Keys of its assets.
-        profile: The profile's name.
+        assets: Keys of the script's assets.
         host: The host, as its type or its name.
-        scheduler: ``process`` or ``slurm``.
-        run_directory: The run directory on the host.
         job_script: The job script: the rendered header, then the static body.
-        header: The header alone.
-        launcher: The launcher's type.
         launch: The launcher's own arguments.
         payload: The payload's argument list.
-        environment: The environment's type.
-        activation: The steps that activate it: a word, then its arguments.
+        activation: The steps that activate the environment: a word, then its arguments.
         env: The payload's variables.
-        files: The files that travel along.
         values: The values that won, and where each was written.
     """
 
@@ -102,11 +85,7 @@ class Preview:
 
 
 def preview(resolved: ResolvedScript, op: str) -> Preview:
-    """Work out what a script would be submitted as.
-
-    Args:
-        resolved: The script in a profile.
-        op: The name of its op.
+    """Work out what a script, as the op of that name, would be submitted as.
 
     Raises:
         SpecError: A file is missing.
@@ -143,8 +122,8 @@ class Mask:
     """
 
     def __init__(self, variables: Mapping[str, str] | None = None) -> None:
-        known = os.environ if variables is None else variables
-        named = {value for name, value in known.items() if _SECRET.search(name)}
+        variables = os.environ if variables is None else variables
+        named = {value for name, value in variables.items() if _SECRET.search(name)}
         self._secrets = sorted((v for v in named if len(v) >= _SHORTEST_SECRET), key=len, reverse=True)
 
     def __call__(self, text: str) -> str:
@@ -159,11 +138,9 @@ class Mask:
 
     def tree(self, value: Any) -> Any:
         """Return a tree without the values of secrets."""
-        if isinstance(value, str):
-            return self(value)
         if isinstance(value, list):
             return [self.tree(item) for item in value]
-        return value
+        return self(value) if isinstance(value, str) else value
 
 
 def job_script(resolved: ResolvedScript, op: str) -> str:

@@ -28,19 +28,17 @@ def schema(folder: Path, only_check: bool, name: str | None) -> None:
     """Write the JSON Schemas of defs.yaml, scripts, profiles and sites.
 
     They refer to one file of definitions beside them, and know the launchers and environments of all installed
-    packages. A YAML file names its schema for editors in
-    its first line: `# yaml-language-server: $schema=schemas/script.schema.json`.
+    packages. A YAML file names its schema for editors in its first line:
+    `# yaml-language-server: $schema=schemas/script.schema.json`.
     """
     if name is not None:
-        made = schemas()
-        text = made.get(f"{name}.schema.json")
-        if text is None:
-            known = ", ".join(file.removesuffix(".schema.json") for file in made)
-            raise click.UsageError(f"There is no schema `{name}`; there are: {known}.")
-        click.echo(text, nl=False)
+        whole = {file.removesuffix(".schema.json"): text for file, text in schemas().items()}
+        if name not in whole:
+            raise click.UsageError(f"There is no schema `{name}`; there are: {', '.join(whole)}.")
+        click.echo(whole[name], nl=False)
         return
     texts = {folder / file: text for file, text in schema_files().items()}
-    changed = [file for file, text in texts.items() if _text_of(file) != text]
+    changed = [file for file, text in texts.items() if not file.is_file() or file.read_text("utf-8") != text]
     if only_check:
         for file in changed:
             click.echo(f"{file} is not what `dg-slurm schema` writes.", err=True)
@@ -49,7 +47,3 @@ def schema(folder: Path, only_check: bool, name: str | None) -> None:
     for file in changed:
         file.write_text(texts[file], encoding="utf-8")
         click.echo(f"wrote {file}")
-
-
-def _text_of(file: Path) -> str | None:
-    return file.read_text(encoding="utf-8") if file.is_file() else None

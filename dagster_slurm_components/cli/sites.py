@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import click
 
-from dagster_slurm_components.cli.terminal import errors_told, json_option, profile_option, table
+from dagster_slurm_components.cli.terminal import errors_told, json_option, print_json, profile_option, table
 from dagster_slurm_components.errors import DagsterSlurmError
 from dagster_slurm_components.spec.site import JobLimits, Site
 from dagster_slurm_components.spec.sites import OWN_SITES, known_site, known_sites
@@ -21,17 +20,18 @@ def sites(context: click.Context, as_json: bool) -> None:
     if context.invoked_subcommand is not None:
         return
     with errors_told():
-        found = [(known, known.load()) for known in known_sites(Path.cwd()).values()]
+        loaded = [(entry, entry.load()) for entry in known_sites(Path.cwd()).values()]
     if as_json:
-        listed = [
-            {"name": known.name, "description": site.description, "file": str(known.file)}
-            for known, site in found
-        ]
-        click.echo(json.dumps(listed, indent=2, ensure_ascii=False))
+        print_json(
+            [
+                {"name": entry.name, "description": site.description, "file": str(entry.file)}
+                for entry, site in loaded
+            ]
+        )
         return
     rows = [
-        [known.name, site.description or "", ", ".join(site.partitions), _verified(site)]
-        for known, site in found
+        [entry.name, site.description or "", ", ".join(site.partitions), _verified(site)]
+        for entry, site in loaded
     ]
     table(["site", "description", "partitions", "verified"], rows)
 
@@ -42,15 +42,16 @@ def sites(context: click.Context, as_json: bool) -> None:
 def show(name: str, as_json: bool) -> None:
     """Show all that is known of a site."""
     with errors_told():
-        known = known_site(name, Path.cwd())
-        site = known.load()
+        entry = known_site(name, Path.cwd())
+        site = entry.load()
     if as_json:
-        click.echo(json.dumps(site.model_dump(mode="json", exclude_defaults=True), indent=2))
+        print_json(site.model_dump(mode="json", exclude_defaults=True))
         return
-    click.echo(f"{name}: {site.description or ''}\nfacts: {known.file}")
+    click.echo(f"{name}: {site.description or ''}\nfacts: {entry.file}")
     for source in dict.fromkeys(site.sources.values()):
+        url = f" <{source.url}>" if source.url else ""
         state = "verified" if source.verified else "not verified on the system"
-        click.echo(f"source: {source.document}, {source.date}, {state}{_after(source.url)}")
+        click.echo(f"source: {source.document}, {source.date}, {state}{url}")
     _show_access(site)
     if site.partitions:
         rows = [
@@ -61,11 +62,8 @@ def show(name: str, as_json: bool) -> None:
         table(["partition", *_LIMITS, "gpu", "qos"], rows, title="Partitions")
     if site.qos:
         click.echo()
-        table(
-            ["qos", *_LIMITS],
-            [[name, *_limits(limits)] for name, limits in site.qos.items()],
-            title="Qualities of service",
-        )
+        rows = [[name, *_limits(limits)] for name, limits in site.qos.items()]
+        table(["qos", *_LIMITS], rows, title="Qualities of service")
     if site.notes:
         click.echo("\n" + "\n".join(f"* {note}" for note in site.notes))
 
@@ -106,14 +104,11 @@ _LIMITS = ("max time", "nodes", "cpus", "memory", "gpus", "jobs")
 
 def _limits(limits: JobLimits) -> list[str]:
     least = f"{limits.min_nodes}-" if limits.min_nodes else ""
-    return [
-        limits.max_time or "",
-        f"{least}{limits.max_nodes or ''}",
-        str(limits.max_cpus_per_node or ""),
-        limits.max_mem_per_node or "",
-        "" if limits.max_gpus_per_node is None else str(limits.max_gpus_per_node),
-        str(limits.max_submit_jobs or ""),
-    ]
+    values = (
+        *(limits.max_time, f"{least}{limits.max_nodes or ''}", limits.max_cpus_per_node),
+        *(limits.max_mem_per_node, limits.max_gpus_per_node, limits.max_submit_jobs),
+    )
+    return ["" if value is None else str(value) for value in values]
 
 
 def _show_access(site: Site) -> None:
@@ -123,12 +118,13 @@ def _show_access(site: Site) -> None:
         click.echo(f"login: {hosts} port {way.port}{jump}: {' and '.join(way.login)}")
         for note in way.notes:
             click.echo(f"       {note}")
+    yes_no = {True: "yes", False: "no", None: None}
     facts = {
         "account": "required" if site.account_required else None,
         "memory is asked by": site.memory_option,
         "GPUs are asked by": site.gpu_option,
-        "internet on login nodes": _yes_no(site.internet_on_login_nodes),
-        "internet on compute nodes": _yes_no(site.internet_on_compute_nodes),
+        "internet on login nodes": yes_no[site.internet_on_login_nodes],
+        "internet on compute nodes": yes_no[site.internet_on_compute_nodes],
         "modules": ", ".join(site.environment.defaults().get("modules", [])) or None,
         **{f"{name} folder": path for name, path in site.paths.items()},
     }
@@ -141,11 +137,3 @@ def _verified(site: Site) -> str:
     if site.verified:
         return site.verified
     return "yes" if site.sources and all(source.verified for source in site.sources.values()) else "no"
-
-
-def _yes_no(value: bool | None) -> str | None:
-    return None if value is None else ("yes" if value else "no")
-
-
-def _after(url: str | None) -> str:
-    return f" <{url}>" if url else ""

@@ -1,14 +1,12 @@
-"""``dg-slurm status``: hosts, sessions, jobs watched, last contact, queries made."""
+"""``dg-slurm status`` and ``dg-slurm agent``: the process that owns this machine's connections."""
 
 from __future__ import annotations
 
-import json
-import time
 from typing import Any
 
 import click
 
-from dagster_slurm_components.cli.terminal import errors_told, json_option, table
+from dagster_slurm_components.cli.terminal import errors_told, json_option, moment, print_json, table
 from dagster_slurm_components.hosts.agent import client, place
 from dagster_slurm_components.hosts.attempts import failing
 
@@ -17,35 +15,57 @@ from dagster_slurm_components.hosts.attempts import failing
 @json_option
 def status(as_json: bool) -> None:
     """Show the connections of this machine, the jobs watched through them, and the Slurm queries made."""
-    show(as_json)
-
-
-def show(as_json: bool) -> None:
-    """Print what the agent knows, and the hosts that processes with or without it wait for."""
     with errors_told():
-        said = client.status()
-        waiting = failing(place.folder())
+        # The hosts that processes wait for, with or without an agent.
+        answer, waiting = client.status(), failing(place.folder())
     if as_json:
         parked = [{"host": one.host, "since": one.since, "why": str(one.error)} for one in waiting]
-        told = {"running": said is not None, **{k: v for k, v in (said or {}).items() if k != "ok"}}
-        click.echo(json.dumps({**told, "parked": parked}, indent=2))
+        facts = {name: fact for name, fact in (answer or {}).items() if name != "ok"}
+        print_json({"running": answer is not None, **facts, "parked": parked})
         return
-    if said is None:
+    if answer is None:
         click.echo("No agent runs: no process on this machine has used a host for a while.")
     else:
-        click.echo(f"agent: pid {said['pid']}, since {_when(said['since'])}, {said['clients']} clients")
-    if said is not None and said["hosts"]:
-        columns = ["host", "state", "jobs", "last contact", "calls", "Slurm queries"]
-        table(columns, [_row(host) for host in said["hosts"]])
+        click.echo(
+            f"agent: pid {answer['pid']}, since {moment(answer['since'])}, {answer['clients']} clients"
+        )
+        if answer["hosts"]:
+            columns = ["host", "state", "jobs", "last contact", "calls", "Slurm queries"]
+            table(columns, [_row(host) for host in answer["hosts"]])
     for one in waiting:
-        click.echo(f"waited for: {one.host} since {_when(one.since)}: {one.error.message}")
+        click.echo(f"waited for: {one.host} since {moment(one.since)}: {one.error.message}")
 
 
 def _row(host: dict[str, Any]) -> list[str]:
     state = "connected" if host["connected"] else (host["failure"] or "not connected")
-    contact = _when(host["last_contact"]) if host["last_contact"] else "never"
+    contact = moment(host["last_contact"]) or "never"
     return [host["host"], state, str(host["jobs"]), contact, str(host["calls"]), str(host["queries"])]
 
 
-def _when(epoch: float) -> str:
-    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(epoch))
+@click.group()
+def agent() -> None:
+    """Look after the process that owns this machine's connections.
+
+    It starts by itself when a step needs a host, and ends when nobody has used it for 15 minutes.
+    """
+
+
+agent.add_command(status)
+
+
+@agent.command()
+def start() -> None:
+    """Start the agent if it does not run."""
+    with errors_told():
+        pipe = client.connected()
+        answer = client.ask(pipe, "status")
+        pipe.close()
+    click.echo(f"The agent runs: pid {answer['pid']}, socket {place.address()}")
+
+
+@agent.command()
+def stop() -> None:
+    """End the agent and its connections. Jobs and waiting steps are not harmed; a login has to be made again."""
+    with errors_told():
+        answer = client.stop()
+    click.echo("No agent runs." if answer is None else f"The agent (pid {answer['pid']}) has ended.")

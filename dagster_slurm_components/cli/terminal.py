@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -42,6 +43,11 @@ def errors_told(other: type[Exception] = DagsterSlurmError) -> Iterator[None]:
 def print_json(data: Any) -> None:
     """Print data for programs."""
     click.echo(json.dumps(data, indent=2, ensure_ascii=False, default=str))
+
+
+def moment(epoch: float | None) -> str:
+    """Return seconds since 1970 as local date and time; an unknown moment is empty."""
+    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(epoch)) if epoch else ""
 
 
 def table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, title: str | None = None) -> None:

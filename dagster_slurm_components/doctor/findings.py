@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from enum import Enum
 
 
-class Verdict(Enum):
+class Verdict(str, Enum):
     """How a check ended."""
 
     OK = "ok"

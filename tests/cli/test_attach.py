@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from dagster_slurm_components.cli.webserver import reexecute
+from dagster_slurm_components.cli.attach import reexecute
 from dagster_slurm_components.errors import DagsterSlurmError
 
 

@@ -46,6 +46,20 @@ def test_every_shipped_site(folder, site):
     assert max(map(len, text.splitlines())) <= 140
 
 
+@pytest.mark.parametrize(
+    ("golden", "name", "args"),
+    [
+        ("leonardo", "p", ("--site", "leonardo")),
+        ("here", "here", ()),
+        ("slurm-here", "yes", ("--scheduler", "slurm")),
+    ],
+)
+def test_text_is_the_golden_one(folder, golden, name, args):
+    init(name, *args)
+    file = Path(__file__).parent / "golden" / f"profile-{golden}.yaml"
+    assert (folder / "profiles" / f"{name}.yaml").read_text() == file.read_text()
+
+
 def test_this_machine(folder):
     init("here")
     profile = load_profile("here", start=folder).profile

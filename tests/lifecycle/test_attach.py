@@ -23,7 +23,7 @@ import pytest
 from project_fixture import BIN, Project, make_project
 from waiting import PATIENCE, eventually
 
-from dagster_slurm_components.cli.webserver import reexecute
+from dagster_slurm_components.cli.attach import reexecute
 from dagster_slurm_components.errors import DagsterSlurmError
 from dagster_slurm_components.pipes.records import worker
 
