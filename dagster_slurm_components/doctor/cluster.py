@@ -5,12 +5,13 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from dagster_slurm_components.doctor import slurm_facts
 from dagster_slurm_components.doctor.findings import Finding, failed, note, ok, skipped, warning
 from dagster_slurm_components.doctor.slurm_facts import Association, PartitionFacts
 from dagster_slurm_components.errors import SatelliteError
-from dagster_slurm_components.hosts.calls import Completed, HostFacts
+from dagster_slurm_components.hosts.calls import HostFacts
 from dagster_slurm_components.hosts.client import Satellite
 from dagster_slurm_components.slurm.header import command_line
 from dagster_slurm_components.slurm.rejections import classify_rejection
@@ -23,12 +24,16 @@ NEEDED = ("sbatch", "squeue", "scancel", "scontrol")
 USED = ("sacct", "sacctmgr", "sinfo")
 OLDEST = (20, 2)
 """`squeue --me` exists since Slurm 20.02."""
-LATER = ("slurm_version", "controller", "accounting", "association", "partition", "submission")
+SLURM = (
+    *("slurm_clients", "slurm_version", "controller", "accounting", "association", "partition"),
+    "submission",
+)
+"""The checks of a cluster."""
 
 
 @dataclass(frozen=True)
 class Answer:
-    """What a program said, or why it said nothing that counts."""
+    """What a program wrote, or why that does not count."""
 
     out: str
     failure: str | None
@@ -40,48 +45,45 @@ def ask(satellite: Satellite, argv: Sequence[str]) -> Answer:
         done = satellite.run(list(argv), timeout=30)
     except SatelliteError as error:
         return Answer("", error.message)
-    out, err = _text(done)
-    code = None if done.timed_out else done.returncode
-    return Answer(out, query_failure(code, out, err))
+    out, err = (stream.decode("utf-8", "replace") for stream in (done.stdout, done.stderr))
+    return Answer(out, query_failure(None if done.timed_out else done.returncode, out, err))
 
 
 def check_slurm(satellite: Satellite, resources: Resources, facts: HostFacts) -> Iterator[Finding]:
-    """Check clients, controller, accounting, and what the profile asks for.
+    """Check clients, controller, accounting, and what the profile asks for; some failures end it early.
 
     Args:
         satellite: The host.
         resources: What the profile's jobs ask for when their scripts add nothing.
         facts: What the host is.
     """
-    missing = [name for name in (*NEEDED, *USED) if not _is_there(satellite, name)]
+    missing = [name for name in (*NEEDED, *USED) if not _is_installed(satellite, name)]
     if set(missing) & set(NEEDED):
         advice = "Is this a login node? Slurm's programs must be on the PATH of `ssh HOST command`, or of login shells."
-        yield failed("slurm_clients", f"there is no {_and(missing)}", advice)
-        yield from (skipped(check, "slurm_clients failed") for check in LATER)
+        yield failed("slurm_clients", f"there is no {_quoted(missing)}", advice)
         return
     if missing:
-        yield warning("slurm_clients", f"there is no {_and(missing)}", "Ask the site for them.")
+        yield warning("slurm_clients", f"there is no {_quoted(missing)}", "Ask the site for them.")
     else:
         yield ok("slurm_clients", ", ".join((*NEEDED, *USED)))
     yield _version(satellite)
-    config = ask(satellite, slurm_facts.CONFIG)
-    if config.failure is not None:
+    answer = ask(satellite, slurm_facts.CONFIG)
+    if answer.failure is not None:
         advice = "Ask the site: slurmctld is down, or can't be reached from this host."
-        yield failed("controller", f"Slurm's controller does not answer: {config.failure}", advice)
-        yield from (skipped(check, "controller failed") for check in LATER[2:])
+        yield failed("controller", f"Slurm's controller does not answer: {answer.failure}", advice)
         return
-    values = slurm_facts.parse_config(config.out)
-    yield ok("controller", f"cluster {values.get('ClusterName', '?')} answers")
-    yield from _accounting(satellite, values, resources, facts)
+    config = slurm_facts.parse_config(answer.out)
+    yield ok("controller", f"cluster {config.get('ClusterName', '?')} answers")
+    yield from _accounting(satellite, config, resources, facts)
     yield from _partition(satellite, resources)
     yield _submission(satellite, resources)
 
 
 def _version(satellite: Satellite) -> Finding:
-    said = ask(satellite, ("sbatch", "--version")).out.strip()
-    match = re.search(r"(\d+)\.(\d+)(?:\.\d+)?", said)
+    text = ask(satellite, ("sbatch", "--version")).out.strip()
+    match = re.search(r"(\d+)\.(\d+)(?:\.\d+)?", text)
     if match is None:
-        return note("slurm_version", f"sbatch says {said!r}", "Is it a wrapper of the site's own?")
+        return note("slurm_version", f"sbatch says {text!r}", "Is it a wrapper of the site's own?")
     if (int(match[1]), int(match[2])) < OLDEST:
         advice = "This package needs Slurm 20.02 or newer."
         return failed("slurm_version", f"Slurm {match[0]} is too old", advice)
@@ -113,16 +115,14 @@ def _accounting(
 def _association(
     associations: Sequence[Association], resources: Resources, user: str, enforced: bool
 ) -> Finding:
-    told = failed if enforced else warning
+    wrong = partial(failed if enforced else warning, "association")
+    account, qos = resources.account, resources.qos
     accounts = sorted({association.account for association in associations})
     if not associations:
-        return told("association", f"{user} has no account on this cluster", "Ask the site for one.")
-    account = resources.account
+        return wrong(f"{user} has no account on this cluster", "Ask the site for one.")
     if account is not None and account not in accounts:
-        advice = f"Yours are {_and(accounts)}; correct `resources.account`."
-        return told(
-            "association", f"{user} may not use the account `{account}`{_guess(account, accounts)}", advice
-        )
+        advice = f"Yours are {_quoted(accounts)}; correct `resources.account`."
+        return wrong(f"{user} may not use the account `{account}`{_guess(account, accounts)}", advice)
     partitions = set((resources.partition or "").split(","))
     usable = [
         association
@@ -132,61 +132,52 @@ def _association(
     ]
     if not usable:
         advice = "`sacctmgr show assoc user=$USER` lists what goes together."
-        detail = f"{user} may use the account `{account}` only in other partitions"
-        return told("association", detail, advice)
+        return wrong(f"{user} may use the account `{account}` only in other partitions", advice)
     qualities = sorted(frozenset().union(*(association.qualities for association in usable)))
-    if resources.qos is not None and qualities and resources.qos not in qualities:
-        advice = f"There are {_and(qualities)}; correct `resources.qos`."
-        return told(
-            "association",
-            f"{user} may not use the QOS `{resources.qos}`{_guess(resources.qos, qualities)}",
-            advice,
-        )
-    return ok(
-        "association", f"{user} has the accounts {', '.join(accounts)}; QOS {', '.join(qualities) or 'any'}"
-    )
+    if qos is not None and qualities and qos not in qualities:
+        advice = f"There are {_quoted(qualities)}; correct `resources.qos`."
+        return wrong(f"{user} may not use the QOS `{qos}`{_guess(qos, qualities)}", advice)
+    levels = ", ".join(qualities) or "any"
+    return ok("association", f"{user} has the accounts {', '.join(accounts)}; QOS {levels}")
 
 
 def _partition(satellite: Satellite, resources: Resources) -> Iterator[Finding]:
     answer = ask(satellite, slurm_facts.PARTITIONS)
-    known = slurm_facts.parse_partitions(answer.out)
-    if answer.failure is not None or not known:
+    partitions = slurm_facts.parse_partitions(answer.out)
+    if answer.failure is not None or not partitions:
         yield skipped("partition", answer.failure or "Slurm lists none")
         return
-    names = resources.partition.split(",") if resources.partition else []
-    if not names:
-        default = [name for name, partition in known.items() if partition.is_default]
-        if not default:
-            advice = f"Name one in `resources.partition`: {', '.join(known)}."
-            yield failed(
-                "partition", "the profile names no partition, and the cluster has no default one", advice
-            )
-            return
-        names = default
+    default = [name for name, partition in partitions.items() if partition.is_default]
+    names = resources.partition.split(",") if resources.partition else default
     for name in names:
-        yield _one_partition(name, known, resources)
+        yield _one_partition(name, partitions, resources)
+    if not names:
+        advice = f"Name one in `resources.partition`: {', '.join(partitions)}."
+        detail = "the profile names no partition, and the cluster has no default one"
+        yield failed("partition", detail, advice)
 
 
-def _one_partition(name: str, known: Mapping[str, PartitionFacts], resources: Resources) -> Finding:
-    if name not in known:
-        advice = f"There are {', '.join(known)}; correct `resources.partition`."
-        return failed("partition", f"there is no partition `{name}`{_guess(name, list(known))}", advice)
-    partition = known[name]
+def _one_partition(name: str, partitions: Mapping[str, PartitionFacts], resources: Resources) -> Finding:
+    wrong = partial(failed, "partition")
+    if name not in partitions:
+        advice = f"There are {', '.join(partitions)}; correct `resources.partition`."
+        return wrong(f"there is no partition `{name}`{_guess(name, list(partitions))}", advice)
+    partition = partitions[name]
     if partition.state != "UP":
         advice = "Jobs wait there until the site opens it again; choose another one."
-        return failed("partition", f"the partition `{name}` is {partition.state}", advice)
-    out = partition.admits(resources.account, resources.qos)
-    if out is not None:
-        value = resources.account if out == "account" else resources.qos
-        allowed = partition.accounts if out == "account" else partition.qualities
-        advice = f"It takes {_and(sorted(allowed))}." if allowed else "Choose another one."
-        return failed("partition", f"the partition `{name}` does not take the {out} `{value}`", advice)
+        return wrong(f"the partition `{name}` is {partition.state}", advice)
+    for kind, value, allowed, denied in (
+        ("account", resources.account, partition.accounts, partition.denied_accounts),
+        ("qos", resources.qos, partition.qualities, partition.denied_qualities),
+    ):
+        if value is not None and (value in denied or (allowed is not None and value not in allowed)):
+            advice = f"It takes {_quoted(sorted(allowed))}." if allowed else "Choose another one."
+            return wrong(f"the partition `{name}` does not take the {kind} `{value}`", advice)
     if resources.time and partition.max_time:
-        asked, most = time_seconds(resources.time), time_seconds(partition.max_time)
-        if most is not None and (asked is None or asked > most):
-            advice = "Such jobs wait for ever; lower `resources.time`."
+        seconds, most = time_seconds(resources.time), time_seconds(partition.max_time)
+        if most is not None and (seconds is None or seconds > most):
             detail = f"`time` is {resources.time}, and the partition `{name}` allows {partition.max_time}"
-            return failed("partition", detail, advice)
+            return wrong(detail, "Such jobs wait for ever; lower `resources.time`.")
     limit = f", at most {partition.max_time}" if partition.max_time else ""
     return ok("partition", f"{name} is up, {partition.total_nodes or '?'} nodes{limit}")
 
@@ -198,20 +189,19 @@ def _submission(satellite: Satellite, resources: Resources) -> Finding:
         done = satellite.run(argv, timeout=60)
     except SatelliteError as error:
         return failed("submission", error.message, "See slurm_clients.")
-    _, err = _text(done)
     if done.returncode == 0:
         return ok("submission", "sbatch --test-only takes the profile's jobs")
-    rejection = classify_rejection(err)
+    rejection = classify_rejection(done.stderr.decode("utf-8", "replace"))
     option = f" (`resources.{rejection.option}`)" if rejection.option else ""
-    told = warning if rejection.kind == "limit" else failed
-    return told(
+    wrong = warning if rejection.kind == "limit" else failed
+    return wrong(
         "submission",
         f"sbatch refuses the profile's jobs{option}: {rejection.message}",
         rejection.hint or "Correct `resources` in the profile; scripts may add to them.",
     )
 
 
-def _is_there(satellite: Satellite, program: str) -> bool:
+def _is_installed(satellite: Satellite, program: str) -> bool:
     try:
         satellite.run([program, "--version"], timeout=30)
     except SatelliteError as error:
@@ -221,11 +211,7 @@ def _is_there(satellite: Satellite, program: str) -> bool:
     return True
 
 
-def _text(done: Completed) -> tuple[str, str]:
-    return done.stdout.decode("utf-8", "replace"), done.stderr.decode("utf-8", "replace")
-
-
-def _and(names: Sequence[str]) -> str:
+def _quoted(names: Sequence[str]) -> str:
     return ", ".join(f"`{name}`" for name in names)
 
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from dagster_slurm_components.doctor.cluster import check_slurm
-from dagster_slurm_components.doctor.connection import check_connection
-from dagster_slurm_components.doctor.findings import Finding, failed, ok
+from dagster_slurm_components.doctor.cluster import SLURM, check_slurm
+from dagster_slurm_components.doctor.connection import STAGES, check_connection
+from dagster_slurm_components.doctor.findings import Finding, failed, ok, with_skipped
 from dagster_slurm_components.doctor.tools import check_tools
-from dagster_slurm_components.doctor.workdir import check_workdir
+from dagster_slurm_components.doctor.workdir import WORKDIR, check_workdir
 from dagster_slurm_components.errors import HostError
 from dagster_slurm_components.hosts.base import Host
 from dagster_slurm_components.hosts.client import Satellite
@@ -37,29 +37,25 @@ def examine_profile(name: str | None, *, start: Path) -> Iterator[Finding]:
 
 
 def examine(loaded: LoadedProfile, *, host: Host | None = None) -> Iterator[Finding]:
-    """Check the host of a profile, and whether jobs would run there.
+    """Check the host of a profile, or another, and whether the profile's jobs would run there.
 
     Nothing is left behind and nothing is submitted.
-
-    Args:
-        loaded: The profile.
-        host: The host, if not the profile's.
     """
-    satellite = Satellite(host or connect(loaded.profile.host))
-    connection = check_connection(satellite)
-    yield from connection.findings
-    if connection.facts is None:
+    profile = loaded.profile
+    satellite = Satellite(host or connect(profile.host))
+    connected = True
+    for finding in with_skipped(check_connection(satellite), STAGES):
+        yield finding
+        connected = connected and not finding.is_failure
+    if not connected:
         return
     try:
-        yield from check_workdir(satellite, loaded.profile, connection.facts)
-        if loaded.profile.scheduler == "slurm":
-            yield from check_slurm(satellite, profile_resources(loaded), connection.facts)
-        yield from check_tools(satellite, loaded, connection.facts)
+        facts = satellite.hello()
+        yield from with_skipped(check_workdir(satellite, profile, facts), WORKDIR)
+        if profile.scheduler == "slurm":
+            # What jobs ask for when their scripts add nothing: the site's defaults below the profile's own.
+            resources = Resources.model_validate(merge(list(loaded.layers)).data.get("resources") or {})
+            yield from with_skipped(check_slurm(satellite, resources, facts), SLURM)
+        yield from check_tools(satellite, loaded, facts)
     except HostError as error:
         yield failed("reach", f"the examination broke off: {error.message}", error.hint or "Try again.")
-
-
-def profile_resources(loaded: LoadedProfile) -> Resources:
-    """Return what the profile's jobs ask for when their scripts add nothing: the site's defaults below its own."""
-    merged = merge(list(loaded.layers)).data.get("resources") or {}
-    return Resources.model_validate(merged)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import Enum
+from functools import partial
 
 
 class Verdict(str, Enum):
@@ -42,26 +44,24 @@ class Finding:
         return self.verdict is Verdict.FAILED
 
 
-def ok(check: str, detail: str) -> Finding:
-    """Return a finding that all is well."""
-    return Finding(check, Verdict.OK, detail)
+def _finding(verdict: Verdict, check: str, detail: str, advice: str | None = None) -> Finding:
+    return Finding(check, verdict, detail, advice)
 
 
-def note(check: str, detail: str, advice: str | None = None) -> Finding:
-    """Return a finding to know of."""
-    return Finding(check, Verdict.NOTE, detail, advice)
+ok = partial(_finding, Verdict.OK)
+note = partial(_finding, Verdict.NOTE)
+warning = partial(_finding, Verdict.WARNING)
+failed = partial(_finding, Verdict.FAILED)
+skipped = partial(_finding, Verdict.SKIPPED)
 
 
-def warning(check: str, detail: str, advice: str) -> Finding:
-    """Return a finding that is not as it should be."""
-    return Finding(check, Verdict.WARNING, detail, advice)
-
-
-def failed(check: str, detail: str, advice: str) -> Finding:
-    """Return a finding that keeps jobs from running."""
-    return Finding(check, Verdict.FAILED, detail, advice)
-
-
-def skipped(check: str, why: str) -> Finding:
-    """Return a finding that nothing could be checked."""
-    return Finding(check, Verdict.SKIPPED, why)
+def with_skipped(findings: Iterable[Finding], checks: Sequence[str]) -> Iterator[Finding]:
+    """Yield findings, and after a failure that ended them early the checks that were not made."""
+    made, failure = set(), None
+    for finding in findings:
+        yield finding
+        made.add(finding.check)
+        failure = finding.check if finding.is_failure else failure
+    for check in checks:
+        if check not in made:
+            yield skipped(check, f"{failure} failed")

@@ -62,7 +62,7 @@ def draft_site(
         **draft(partitions, kinds, qualities),
         "paths": {name.lower(): f"${name}" for name in PATHS if facts.environment.get(name)},
     }
-    return _HEAD + yaml.safe_dump(_known(site), sort_keys=False, allow_unicode=True, width=110)
+    return _HEAD + yaml.safe_dump(_stated(**site), sort_keys=False, allow_unicode=True, width=110)
 
 
 def draft(
@@ -79,19 +79,17 @@ def draft(
             name: _partition(partition, [kind for kind in kinds if kind.partition == name], qualities)
             for name, partition in partitions.items()
         },
-        "qos": {name: _quality(quality) for name, quality in qualities.items()},
-        "resources": _known({"partition": default}),
+        "qos": {
+            name: _stated(
+                max_time=quality.max_time,
+                min_nodes=quality.min_nodes or None,
+                max_nodes=quality.max_nodes or None,
+                max_submit_jobs=quality.max_submit_jobs or None,
+            )
+            for name, quality in qualities.items()
+        },
+        "resources": _stated(partition=default),
     }
-
-
-def _quality(quality: Quality) -> dict[str, Any]:
-    limits = {
-        "max_time": quality.max_time,
-        "min_nodes": quality.min_nodes or None,
-        "max_nodes": quality.max_nodes or None,
-        "max_submit_jobs": quality.max_submit_jobs or None,
-    }
-    return _known(limits)
 
 
 def _partition(
@@ -101,37 +99,34 @@ def _partition(
     allowed = partition.qualities
     if allowed is None and partition.denied_qualities:
         allowed = frozenset(qualities) - partition.denied_qualities
-    found = {
-        "description": None if partition.state == "UP" else f"was {partition.state} when this was written",
-        "nodes": partition.total_nodes or None,
-        "max_time": partition.max_time,
-        "min_nodes": partition.min_nodes if (partition.min_nodes or 0) > 1 else None,
-        "max_nodes": partition.max_nodes or None,
-        "max_cpus_per_node": _most(kind.cpus for kind in kinds),
-        "max_mem_per_node": f"{memory}M" if (memory := _most(kind.memory_mb for kind in kinds)) else None,
-        "max_gpus_per_node": max((kind.gpus for kind in kinds), default=None),
-        "gpu_type": gpu_types.pop() if len(gpu_types) == 1 else None,
-        "qos": sorted(allowed) if allowed else None,
-    }
-    return _known(found)
+    memory = max((kind.memory_mb for kind in kinds), default=0)
+    return _stated(
+        description=None if partition.state == "UP" else f"was {partition.state} when this was written",
+        nodes=partition.total_nodes or None,
+        max_time=partition.max_time,
+        min_nodes=partition.min_nodes if (partition.min_nodes or 0) > 1 else None,
+        max_nodes=partition.max_nodes or None,
+        max_cpus_per_node=max((kind.cpus for kind in kinds), default=0) or None,
+        max_mem_per_node=f"{memory}M" if memory else None,
+        max_gpus_per_node=max((kind.gpus for kind in kinds), default=None),
+        gpu_type=gpu_types.pop() if len(gpu_types) == 1 else None,
+        qos=sorted(allowed or ()),
+    )
 
 
 def _access(profile: LoadedProfile) -> dict[str, Any]:
     host = profile.profile.host
     if not isinstance(host, SshHost):
         return {}
-    way = {"port": host.port, "login": list(host.login), "jump": [jump.hostname for jump in host.jump]}
     return {
         "login_nodes": [host.hostname],
-        "logins": [_known(way)],
+        "logins": [
+            _stated(port=host.port, login=list(host.login), jump=[jump.hostname for jump in host.jump])
+        ],
         "interactive_login": True if set(host.login) - {"key", "gssapi"} else None,
     }
 
 
-def _most(values: Iterable[int]) -> int | None:
-    return max(values, default=0) or None
-
-
-def _known(values: Mapping[str, Any]) -> dict[str, Any]:
+def _stated(**values: Any) -> dict[str, Any]:
     """Leave out what Slurm did not say."""
     return {name: value for name, value in values.items() if value not in (None, [], {})}

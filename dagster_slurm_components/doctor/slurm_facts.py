@@ -6,18 +6,14 @@ Formats were compared with Slurm 22.05; names of fields are those of its manuals
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 CONFIG = ("scontrol", "show", "config")
 PARTITIONS = ("scontrol", "show", "partition", "--all", "--oneliner")
 NODE_KINDS = ("sinfo", "--all", "--noheader", "--format=%R|%D|%c|%m|%G")
 QUALITIES = (
-    "sacctmgr",
-    "--noheader",
-    "--parsable2",
-    "show",
-    "qos",
+    *("sacctmgr", "--noheader", "--parsable2", "show", "qos"),
     "format=Name,MaxWall,MaxSubmitPU,MaxTRES,MinTRES",
 )
 
@@ -29,31 +25,18 @@ def associations_of(user: str) -> list[str]:
     """Return the command that lists what a user may use."""
     return [
         *("sacctmgr", "--noheader", "--parsable2", "show", "assoc", f"user={user}"),
-        "format=Account,Partition,QOS,DefaultQOS,MaxSubmitJobs",
+        "format=Account,Partition,QOS",
     ]
 
 
 @dataclass(frozen=True)
 class PartitionFacts:
-    """A partition as slurmctld has it; None for a limit means that there is none.
-
-    Attributes:
-        name: Its name.
-        is_default: Whether jobs without a partition go there.
-        state: ``UP``, ``DOWN``, ``DRAIN`` or ``INACTIVE``.
-        max_time: Longest time limit, as Slurm writes it.
-        max_nodes: Most nodes of a job.
-        min_nodes: Fewest nodes of a job.
-        total_nodes: Its nodes.
-        accounts: The accounts that may use it, if not all.
-        denied_accounts: Those that may not.
-        qualities: The QOS that may be used in it, if not all.
-        denied_qualities: Those that may not.
-    """
+    """A partition as slurmctld has it; None for a limit means that there is none, for a set that it is all."""
 
     name: str
     is_default: bool
     state: str
+    """``UP``, ``DOWN``, ``DRAIN`` or ``INACTIVE``."""
     max_time: str | None
     max_nodes: int | None
     min_nodes: int | None
@@ -63,31 +46,10 @@ class PartitionFacts:
     qualities: frozenset[str] | None
     denied_qualities: frozenset[str]
 
-    def admits(self, account: str | None, qos: str | None) -> str | None:
-        """Return who is kept out, ``account`` or ``qos``; None if nobody."""
-        if account is not None and (
-            account in self.denied_accounts or (self.accounts is not None and account not in self.accounts)
-        ):
-            return "account"
-        if qos is not None and (
-            qos in self.denied_qualities or (self.qualities is not None and qos not in self.qualities)
-        ):
-            return "qos"
-        return None
-
 
 @dataclass(frozen=True)
 class NodeKind:
-    """Nodes of a partition that are alike.
-
-    Attributes:
-        partition: The partition.
-        count: How many.
-        cpus: CPUs of one.
-        memory_mb: Memory of one, in mebibytes.
-        gpus: GPUs of one.
-        gpu_type: Their type, if Slurm knows one.
-    """
+    """Nodes of a partition that are alike: how many, and what one has; a type of GPU only if Slurm knows one."""
 
     partition: str
     count: int
@@ -110,21 +72,11 @@ class Quality:
 
 @dataclass(frozen=True)
 class Association:
-    """What one user may use together.
-
-    Attributes:
-        account: The account.
-        partition: The partition that it holds for; None for all.
-        qualities: The QOS levels.
-        default_qos: The one that jobs have which name none.
-        max_submit_jobs: Most jobs waiting or running.
-    """
+    """An account, the partition that it holds for (None for all), and the QOS that one user may use with it."""
 
     account: str
     partition: str | None
     qualities: frozenset[str]
-    default_qos: str | None
-    max_submit_jobs: int | None
 
 
 def parse_config(out: str) -> dict[str, str]:
@@ -149,7 +101,7 @@ def _partition(row: Mapping[str, str]) -> PartitionFacts:
         name=row["PartitionName"],
         is_default=row.get("Default") == "YES",
         state=row.get("State", "UP"),
-        max_time=_said(row.get("MaxTime")),
+        max_time=_value(row.get("MaxTime")),
         max_nodes=_number(row.get("MaxNodes")),
         min_nodes=_number(row.get("MinNodes")),
         total_nodes=_number(row.get("TotalNodes")),
@@ -163,15 +115,10 @@ def _partition(row: Mapping[str, str]) -> PartitionFacts:
 def parse_node_kinds(out: str) -> list[NodeKind]:
     """Read ``sinfo``'s answer to ``NODE_KINDS``."""
     kinds = []
-    for line in out.splitlines():
-        fields = [field.strip() for field in line.split("|")]
-        if len(fields) != 5:
-            continue
-        partition, count, cpus, memory, gres = fields
-        gpus, gpu_type = parse_gpus(gres)
-        # A plus says that some of the nodes have more.
-        nodes, cores, megabytes = (_number(text.rstrip("+")) or 0 for text in (count, cpus, memory))
-        kinds.append(NodeKind(partition, nodes, cores, megabytes, gpus, gpu_type))
+    for partition, count, cpus, memory, gres in _rows(out, 5):
+        # A plus after a number says that some of the nodes have more.
+        nodes, cores, megabytes = (_number(text) or 0 for text in (count, cpus, memory))
+        kinds.append(NodeKind(partition, nodes, cores, megabytes, *parse_gpus(gres)))
     return kinds
 
 
@@ -194,30 +141,24 @@ def parse_gpus(gres: str) -> tuple[int, str | None]:
 
 def parse_qualities(out: str) -> dict[str, Quality]:
     """Read ``sacctmgr``'s answer to ``QUALITIES``, by name."""
-    found = {}
-    for name, max_time, submit, most, least in _rows(out, 5):
-        found[name] = Quality(
-            name, _said(max_time), _number(submit), _tres(most).get("node"), _tres(least).get("node")
+    return {
+        name: Quality(
+            name, _value(max_time), _number(submit), _tres(most).get("node"), _tres(least).get("node")
         )
-    return found
+        for name, max_time, submit, most, least in _rows(out, 5)
+    }
 
 
 def parse_associations(out: str) -> list[Association]:
     """Read ``sacctmgr``'s answer to ``associations_of``."""
     return [
-        Association(
-            account,
-            partition or None,
-            frozenset(filter(None, qualities.split(","))),
-            default_qos or None,
-            _number(submit),
-        )
-        for account, partition, qualities, default_qos, submit in _rows(out, 5)
+        Association(account, partition or None, frozenset(filter(None, qualities.split(","))))
+        for account, partition, qualities in _rows(out, 3)
     ]
 
 
-def _rows(out: str, width: int) -> list[Sequence[str]]:
-    rows = [line.strip().split("|") for line in out.splitlines() if line.strip()]
+def _rows(out: str, width: int) -> list[list[str]]:
+    rows = [[field.strip() for field in line.split("|")] for line in out.splitlines()]
     return [row for row in rows if len(row) == width]
 
 
@@ -226,7 +167,7 @@ def _tres(text: str) -> dict[str, int]:
     return {name: number for name, _, value in pairs if (number := _number(value)) is not None}
 
 
-def _said(text: str | None) -> str | None:
+def _value(text: str | None) -> str | None:
     return None if text is None or text.strip() in _NOTHING else text.strip()
 
 
@@ -236,5 +177,5 @@ def _number(text: str | None) -> int | None:
 
 
 def _members(text: str | None) -> frozenset[str] | None:
-    said = _said(text)
-    return None if said is None or said == "ALL" else frozenset(said.split(","))
+    value = _value(text)
+    return None if value is None or value == "ALL" else frozenset(value.split(","))

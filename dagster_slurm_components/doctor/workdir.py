@@ -6,7 +6,7 @@ import os
 import secrets
 from collections.abc import Iterator
 
-from dagster_slurm_components.doctor.findings import Finding, failed, ok, skipped, warning
+from dagster_slurm_components.doctor.findings import Finding, failed, ok, warning
 from dagster_slurm_components.errors import DagsterSlurmError, SatelliteError
 from dagster_slurm_components.hosts.calls import Disk, FileRead, HostFacts
 from dagster_slurm_components.hosts.client import Satellite
@@ -14,6 +14,8 @@ from dagster_slurm_components.pipes.target import absolute_workdir
 from dagster_slurm_components.spec.profile import Profile
 from dagster_slurm_components.units import format_size
 
+WORKDIR = ("workdir", "room", "flock")
+"""The checks of the working folder."""
 LEAST_BYTES = 2 * 1024**3
 LEAST_INODES = 20_000
 _NODE_LOCAL = ("/tmp", "/var/tmp", "/dev/shm")  # noqa: S108 - folders to warn of, not to use
@@ -21,7 +23,7 @@ _NODE_LOCAL = ("/tmp", "/var/tmp", "/dev/shm")  # noqa: S108 - folders to warn o
 _ADVICE = {
     "not_permitted": "Choose a folder that you may write to.",
     "read_only": "The file system is read-only on this host; choose another `workdir`.",
-    "disk_full": "The disk or your quota is full: `dg-slurm gc`, or choose another file system.",
+    "disk_full": "The disk or your quota is full: `dg-slurm clean`, or choose another file system.",
     "not_found": "Part of the path is not there, or is no folder; correct `workdir`.",
 }
 _OTHER_ADVICE = "Choose another `workdir`, or make this one usable."
@@ -48,31 +50,24 @@ def check_workdir(satellite: Satellite, profile: Profile, facts: HostFacts) -> I
     except SatelliteError as error:
         advice = _ADVICE.get(error.code, _OTHER_ADVICE)
         yield failed("workdir", f"{profile.workdir} can't be written to: {error.message}", advice)
-        yield from (skipped(check, "workdir failed") for check in ("room", "flock"))
-        return
     except DagsterSlurmError as error:
         yield failed("workdir", error.message, error.hint or _OTHER_ADVICE)
-        yield from (skipped(check, "workdir failed") for check in ("room", "flock"))
-        return
-    yield _place(workdir, profile)
-    yield _room(disk)
-    yield _flock(satellite, workdir, facts)
+    else:
+        yield _place(workdir, profile)
+        yield _room(disk)
+        yield _flock(satellite, workdir, facts)
 
 
 def _try_out(satellite: Satellite, workdir: str) -> Disk:
-    """Write and read a file, and remove it again; return the room there is.
-
-    Raises:
-        SatelliteError: It can't be done.
-    """
+    """Write and read a file, and remove it again; return the room there is."""
     satellite.mkdir(workdir)
     folder = f"{workdir}/.doctor-{secrets.token_hex(8)}"
     content = os.urandom(65_536)
     try:
         satellite.mkdir(folder)
         satellite.put(f"{folder}/file", content)
-        (found,) = satellite.read([FileRead(f"{folder}/file")])
-        if found.data != content:
+        (file,) = satellite.read([FileRead(f"{folder}/file")])
+        if file.data != content:
             raise SatelliteError("a file that was written there reads otherwise", where=satellite.host.name)
         return satellite.disk(workdir)
     finally:
@@ -91,17 +86,14 @@ def _place(workdir: str, profile: Profile) -> Finding:
 
 
 def _room(disk: Disk) -> Finding:
-    said = f"{format_size(disk.available)} of {format_size(disk.total)} are free"
+    detail = f"{format_size(disk.available)} of {format_size(disk.total)} are free"
     # Some file systems (Btrfs, some network ones) count no inodes.
     if disk.inodes:
-        said += f", and {disk.inodes_available:,} inodes"
+        detail += f", and {disk.inodes_available:,} inodes"
     if disk.available < LEAST_BYTES or (disk.inodes and disk.inodes_available < LEAST_INODES):
-        return warning(
-            "room",
-            said,
-            "Environments take gigabytes and ten thousands of files: `dg-slurm gc`, or more quota.",
-        )
-    return ok("room", said)
+        advice = "Environments take gigabytes and ten thousands of files: `dg-slurm clean`, or more quota."
+        return warning("room", detail, advice)
+    return ok("room", detail)
 
 
 def _flock(satellite: Satellite, workdir: str, facts: HostFacts) -> Finding:
@@ -112,9 +104,9 @@ def _flock(satellite: Satellite, workdir: str, facts: HostFacts) -> Finding:
         satellite.remove(workdir, [path])
     if done.returncode == 0:
         return ok("flock", "locks hold")
-    said = done.stderr.decode("utf-8", "replace").strip().splitlines()
+    lines = done.stderr.decode("utf-8", "replace").strip().splitlines()
     return warning(
         "flock",
-        f"file locks don't work there: {said[-1] if said else 'no answer in time'}",
+        f"file locks don't work there: {lines[-1] if lines else 'no answer in time'}",
         "Slower locks by folders are used instead. Lustre needs the mount option `flock`; ask the site.",
     )

@@ -55,7 +55,7 @@ class FakeSlurm:
 
     def answers(self, version: str, config: str) -> None:
         self.program("scontrol", {"config": config, "partition": PARTITIONS, "--version": version})
-        self.program("sacctmgr", {"assoc": "proj1||normal,debug|normal|100\n", "--version": version})
+        self.program("sacctmgr", {"assoc": "proj1||normal,debug\n", "--version": version})
         for name in ("sbatch", "squeue", "scancel", "sacct", "sinfo"):
             self.program(name, {"--version": version})
 

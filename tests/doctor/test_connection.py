@@ -120,8 +120,8 @@ class Skewed(InProcessHost):
 )
 def test_clock_and_latency(skew: float, delay: float, clock: Verdict, latency: Verdict) -> None:
     host = Skewed(skew, delay)
-    connection = check_connection(Satellite(host), clock=lambda: host.now, timer=lambda: host.now)
-    found = {finding.check: finding for finding in connection.findings}
+    findings = check_connection(Satellite(host), clock=lambda: host.now, timer=lambda: host.now)
+    found = {finding.check: finding for finding in findings}
     assert (found["clock"].verdict, found["latency"].verdict) == (clock, latency)
     if clock is Verdict.WARNING:
         assert f"{abs(skew):.0f} s {'ahead of' if skew > 0 else 'behind'}" in found["clock"].detail
