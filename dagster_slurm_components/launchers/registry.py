@@ -11,10 +11,7 @@ from typing import Any, Protocol, runtime_checkable
 
 from dagster_slurm_components.errors import DagsterSlurmError
 from dagster_slurm_components.launchers.base import LaunchContext, LaunchPlan
-from dagster_slurm_components.launchers.bash import plan_bash
-from dagster_slurm_components.launchers.ray import plan_ray
-from dagster_slurm_components.launchers.srun import plan_srun
-from dagster_slurm_components.launchers.torchrun import plan_torchrun
+from dagster_slurm_components.launchers.plans import plan_bash, plan_ray, plan_srun, plan_torchrun
 from dagster_slurm_components.spec.launchers import (
     BashLauncher,
     LauncherSpec,

@@ -44,7 +44,6 @@ def program() -> Callable[[str], ModuleType]:
         "processes",
         "ports",
         "nodes",
-        "torchrun_node",
         "launch_torchrun",
         "ray_node",
     ):

@@ -1,22 +1,38 @@
-"""The command line of the programs in this folder: options, ``--``, the payload.
+"""What the programs of this folder share: options, ``--``, the payload; how they start each other.
 
-Runs inside the job on Python 3.6 or newer, with the standard library only.
+They run inside the job, on Python 3.6 or newer, with the standard library only.
 """
 
 import argparse
 import os
 import sys
-from typing import Callable, List, Tuple
+from typing import Any, Callable, Dict, List, Tuple
 
 
-def split(parser: argparse.ArgumentParser) -> Tuple[argparse.Namespace, List[str]]:
-    """Return the parsed options and the payload of this program's command line."""
-    words = sys.argv[1:]
-    at = words.index("--")
-    payload = words[at + 1 :]
+def split(**defaults: Any) -> Tuple[argparse.Namespace, List[str]]:
+    """Return the options and the payload of this program's command line: OPTIONS... -- PAYLOAD...
+
+    An option has its default's type; a type instead of a default has to be given, a list collects.
+    """
+    parser = argparse.ArgumentParser()
+    for name, default in defaults.items():
+        how: Dict[str, Any] = {"default": default, "type": type(default)}
+        if isinstance(default, type):
+            how = {"required": True, "type": default}
+        elif isinstance(default, bool):
+            how = {"action": "store_true"}
+        elif isinstance(default, list):
+            how = {"action": "append", "default": default}
+        parser.add_argument("--" + name.replace("_", "-"), **how)
+    payload = sys.argv[sys.argv.index("--") + 1 :]
     if payload and payload[0] == "@python":
         payload[0] = os.environ["DAGSTER_SLURM_PYTHON"]
-    return parser.parse_args(words[:at]), payload
+    return parser.parse_args(own_words()), payload
+
+
+def own_words() -> List[str]:
+    """Return this program's options as they were given, for a program that is told the same."""
+    return sys.argv[1 : sys.argv.index("--")]
 
 
 def program(name: str) -> List[str]:
@@ -26,6 +42,17 @@ def program(name: str) -> List[str]:
     """
     here = os.path.dirname(os.path.abspath(__file__))
     return [os.environ["DAGSTER_SLURM_PYTHON"], "-E", "-s", "-S", os.path.join(here, name)]
+
+
+def rank(options: argparse.Namespace, number: str, signals: str, payload: List[str]) -> List[str]:
+    """Return the command line of one rank; ``number`` is the variable that will hold its number."""
+    own = ["--number=" + number, "--output=" + options.output, f"--grace={options.grace:g}"]
+    return [*program("rank.py"), *own, "--signals=" + signals, "--", *payload]
+
+
+def without_pipes() -> Dict[str, str]:
+    """Return the environment of what does not speak to Dagster: ranks but the first, Ray's own processes."""
+    return {name: value for name, value in os.environ.items() if not name.startswith("DAGSTER_PIPES_")}
 
 
 def finish(main: Callable[[], int]) -> None:

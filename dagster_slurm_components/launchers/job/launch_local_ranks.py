@@ -1,11 +1,8 @@
 """The `srun` launcher where there is no Slurm: ranks as plain processes of this machine.
 
 Usage: launch_local_ranks.py --tasks N [--output first|all] [--grace SECONDS] -- PAYLOAD...
-
-Runs inside the job on Python 3.6 or newer, with the standard library only.
 """
 
-import argparse
 import os
 import time
 from typing import Dict, Optional
@@ -23,18 +20,13 @@ def variables(number: int, tasks: int) -> Dict[str, str]:
 
 def main() -> int:
     """Run the ranks; the first that fails ends them all."""
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--tasks", type=int, required=True)
-    parser.add_argument("--output", default="first")
-    parser.add_argument("--grace", type=float, default=15)
-    options, payload = command_line.split(parser)
+    options, payload = command_line.split(tasks=int, output="first", grace=15.0)
     records.prepare()
-    rank = [*command_line.program("rank.py"), "--number=SLURM_PROCID", "--output=" + options.output]
     # Without /proc the ranks alone can be signalled, and have to pass it on.
-    rank += [f"--grace={options.grace:g}", "--signals=" + ("leave" if processes.LINUX else "stop"), "--"]
+    rank = command_line.rank(options, "SLURM_PROCID", "leave" if processes.LINUX else "stop", payload)
     family = processes.Family()
     for number in range(options.tasks):
-        family.start(str(number), rank + payload, env=dict(os.environ, **variables(number, options.tasks)))
+        family.start(str(number), rank, env=dict(os.environ, **variables(number, options.tasks)))
     left, code = options.tasks, 0
     kill_at: Optional[float] = None
     while left:
@@ -46,7 +38,7 @@ def main() -> int:
             if not event.code or code:
                 continue
             code, number = event.code, int(processes.STOP[0])
-        elif isinstance(event, processes.Arrived):
+        else:
             number = event.signal
         family.signal_all(number)
         if number in processes.STOP:

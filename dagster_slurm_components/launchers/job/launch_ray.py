@@ -4,8 +4,6 @@ Usage: launch_ray.py [--no-dashboard] [OPTIONS OF ray_node.py] -- PAYLOAD...
 
 The head runs here, on the job's first node; one task on each other node runs ray_node.py. Whatever ends first
 decides: the payload's end is the job's, the end of Ray on any node is a failure.
-
-Runs inside the job on Python 3.6 or newer, with the standard library only.
 """
 
 import argparse
@@ -22,7 +20,6 @@ import processes
 import ray_node
 import records
 
-_HERE = os.path.dirname(os.path.abspath(__file__))
 NOT_STARTED = 1
 
 
@@ -57,25 +54,19 @@ class Cluster:
 
     def start(self) -> None:
         """Start the head and the workers side by side, and whoever tells us that all are there."""
-        self.head.start(dashboard=self.options.dashboard)
+        self.head.start()
         if len(self.names) > 1:
             self._start_workers()
-        timeout = f"{self.options.start_timeout:g}"
-        wait = [os.environ["DAGSTER_SLURM_PYTHON"], os.path.join(_HERE, "ray_wait.py")]
-        self.family.start(
-            "wait", [*wait, self.head.endpoint, timeout, *self.names], env=ray_node.environment()
-        )
+        # With the payload's own packages, unlike the other programs of this folder: it needs Ray.
+        wait = [os.environ["DAGSTER_SLURM_PYTHON"], command_line.program("ray_wait.py")[-1]]
+        wait += [self.head.endpoint, f"{self.options.start_timeout:g}", *self.names]
+        self.family.start("wait", wait, env=command_line.without_pipes())
 
     def _start_workers(self) -> None:
         others = len(self.names) - 1
-        step = [
-            "srun",
-            f"--nodes={others}",
-            f"--ntasks={others}",
-            "--nodelist=" + ",".join(self.names[1:]),
-        ]
-        worker = [*command_line.program("ray_node.py"), "--head=" + self.head.endpoint]
-        worker += [*ray_node.common_options(self.options), "--"]
+        step = ["srun", f"--nodes={others}", f"--ntasks={others}", "--nodelist=" + ",".join(self.names[1:])]
+        worker = [*command_line.program("ray_node.py"), *command_line.own_words()]
+        worker += ["--head=" + self.head.endpoint, "--"]
         # srun passes its standard input on to all tasks: its end tells the workers to end, whether we close it
         # or die.
         reader, self._lifeline = os.pipe()
@@ -84,14 +75,13 @@ class Cluster:
 
     def start_payload(self) -> Optional[int]:
         """Start the payload; return an exit code if it can't be."""
-        if self.options.dashboard:
+        if not self.options.no_dashboard:
             records.note(ray_dashboard=f"{records.own_node()} {self.head.dashboard_port}")
         env = dict(os.environ, RAY_ADDRESS=self.head.endpoint)
         try:
             self.family.start("payload", self.payload, env=env)
         except OSError as exc:
-            records.say(f"the payload can't be started: {exc}")
-            return 127 if isinstance(exc, FileNotFoundError) else 126
+            return records.say_not_started("the payload", exc)
         return None
 
     def run(self) -> int:
@@ -142,9 +132,7 @@ class Cluster:
 
 def main() -> int:
     """Run the payload in a cluster and return the job's exit code."""
-    parser = ray_node.options_parser()
-    parser.add_argument("--no-dashboard", dest="dashboard", action="store_false")
-    options, payload = command_line.split(parser)
+    options, payload = command_line.split(**ray_node.OPTIONS)
     records.prepare()
     raise_file_limit()
     require_token()

@@ -1,47 +1,22 @@
-"""The `torchrun` launcher: one of its agents on each node, which start the ranks.
+"""The `torchrun` launcher: torch's own agent on each node, which starts and watches the ranks there.
 
 Usage: launch_torchrun.py --nproc-per-node N [--nnodes MIN:MAX] [--max-restarts N] [--rendezvous-timeout SECONDS]
        [--host-suffix SUFFIX] [--output first|all] [--grace SECONDS] -- PAYLOAD...
 
-On one node the agent runs at once, with a rendezvous of its own; on several, one task each runs torchrun_node.py.
-
-Runs inside the job on Python 3.6 or newer, with the standard library only.
+On one node the agent runs at once, with a rendezvous of its own. On several, srun starts this program once on each,
+with `--rdzv-id ID --rdzv-endpoint ADDRESS:PORT` added.
 """
 
 import argparse
-import functools
 import os
-from typing import List, Tuple
+import signal
+from typing import Dict, List, Tuple
 
 import command_line
 import nodes
 import ports
 import processes
 import records
-import torchrun_node
-
-
-def parse() -> Tuple[argparse.Namespace, List[str]]:
-    """Return the options and the payload."""
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--nproc-per-node", required=True)
-    parser.add_argument("--nnodes", default="")
-    parser.add_argument("--max-restarts", default="0")
-    parser.add_argument("--rendezvous-timeout", type=int, default=300)
-    parser.add_argument("--host-suffix", default="")
-    parser.add_argument("--output", default="first")
-    parser.add_argument("--grace", type=float, default=15)
-    return command_line.split(parser)
-
-
-def agent_options(options: argparse.Namespace) -> List[str]:
-    """Return what all agents are told, and which rank program starts the payload."""
-    return [
-        "--nproc-per-node=" + options.nproc_per_node,
-        "--max-restarts=" + options.max_restarts,
-        "--output=" + options.output,
-        f"--grace={options.grace:g}",
-    ]
 
 
 def range_of_nodes(wanted: str, allocated: int) -> str:
@@ -60,27 +35,19 @@ def several_nodes(options: argparse.Namespace, payload: List[str], count: int) -
     """Run one agent on each node and return the job's exit code."""
     job = os.environ["SLURM_JOB_ID"]
     lock, port = ports.claim(int(job))
-    elastic = bool(options.nnodes)
     step = ["srun", f"--nodes={count}", f"--ntasks={count}", *nodes.srun_options()]
-    if elastic:  # the others go on without a node
+    if options.nnodes:  # elastic: the others go on without a node
         step += ["--kill-on-bad-exit=0", "--no-kill", "--wait=0"]
-    agent = command_line.program("torchrun_node.py") + agent_options(options)
-    agent += [
+    step += command_line.program("launch_torchrun.py") + command_line.own_words()
+    step += [
         "--nnodes=" + range_of_nodes(options.nnodes, count),
         # A requeued job is a new rendezvous.
         f"--rdzv-id={job}.{os.environ.get('DAGSTER_SLURM_RESTART_COUNT') or 0}",
         "--rdzv-endpoint=" + nodes.endpoint(nodes.own_address(options.host_suffix), port),
-        f"--rendezvous-timeout={options.rendezvous_timeout}",
-        "--host-suffix=" + options.host_suffix,
     ]
-    family = processes.Family()
-    family.start("srun", step + agent + ["--"] + payload)
-    # Longer than the agents' own grace: they clean up on their nodes.
-    relay = functools.partial(family.signal, "srun")
-    code, stopped = processes.attend(family, "srun", options.grace + 10, relay)
-    family.kill()
+    code, stopped = processes.run_step([*step, "--", *payload], options.grace)
     lock.close()
-    if code and elastic and not stopped:
+    if code and options.nnodes and not stopped:
         least = int(options.nnodes.partition(":")[0])
         if records.succeeded() >= least:
             records.say(f"some nodes were lost, but {least} or more came to a good end")
@@ -88,20 +55,75 @@ def several_nodes(options: argparse.Namespace, payload: List[str], count: int) -
     return records.conclude(code, stopped)
 
 
-def one_node(options: argparse.Namespace, payload: List[str]) -> int:
-    """Run one agent here and return the job's exit code."""
-    agent = argparse.Namespace(**vars(options))
-    agent.standalone = True
-    code, stopped = torchrun_node.run(agent, payload)
-    return records.conclude(code, stopped)
+def rendezvous(options: argparse.Namespace, number: int) -> List[str]:
+    """Return torchrun's options of the rendezvous, for the node of that number."""
+    if not options.rdzv_endpoint:
+        return ["--standalone"]
+    conf = {
+        # Said outright: torch would compare host names, which differ where a fast network has its own.
+        "is_host": int(number == 0),
+        "join_timeout": options.rendezvous_timeout,
+        "read_timeout": options.rendezvous_timeout,
+    }
+    return [
+        "--nnodes=" + options.nnodes,
+        "--rdzv-backend=c10d",
+        "--rdzv-id=" + options.rdzv_id,
+        "--rdzv-endpoint=" + options.rdzv_endpoint,
+        "--rdzv-conf=" + ",".join(f"{key}={value}" for key, value in conf.items()),
+        "--local-addr=" + nodes.own_address(options.host_suffix),
+    ]
+
+
+def environment(options: argparse.Namespace, number: int) -> Dict[str, str]:
+    """Return the agent's environment: each rank has its share of the node's CPUs for threads."""
+    env = dict(os.environ)
+    if options.nproc_per_node.isdigit():
+        share = max(1, nodes.own_cpus(number) // int(options.nproc_per_node))
+        env.setdefault("OMP_NUM_THREADS", str(share))
+    return env
+
+
+def run_agent(options: argparse.Namespace, payload: List[str]) -> Tuple[int, bool]:
+    """Run this node's agent; return its exit code, and whether it was asked to stop."""
+    number = int(os.environ.get("SLURM_NODEID") or 0)
+    agent = [os.environ["DAGSTER_SLURM_PYTHON"], "-m", "torch.distributed.run"]
+    agent += ["--nproc-per-node=" + options.nproc_per_node, "--max-restarts=" + options.max_restarts]
+    # The `--` keeps argparse from taking the payload's options for abbreviations of torchrun's (`--signals`).
+    agent += [*rendezvous(options, number), "--no-python", "--"]
+    agent += command_line.rank(options, "RANK", "stop", payload)
+    family = processes.Family()
+    # The agent would die of USR1 and USR2, which are meant for the ranks, and it passes nothing on.
+    user_signals = (signal.SIGUSR1, signal.SIGUSR2)
+    family.start("agent", agent, env=environment(options, number), ignored=user_signals)
+    relay = None if options.rdzv_endpoint else family.signal_all
+    code, stopped = processes.attend(family, "agent", options.grace + 5, relay)
+    if code and not stopped:
+        records.record("agent", code)
+    elif not code:
+        records.succeed()
+    return code, stopped
 
 
 def main() -> int:
-    """Run the payload's ranks and return the job's exit code."""
-    options, payload = parse()
+    """Run the payload's ranks and return the exit code: the job's, or on one of several nodes the agent's."""
+    options, payload = command_line.split(
+        nproc_per_node=str,
+        nnodes="",
+        max_restarts="0",
+        rendezvous_timeout=300,
+        host_suffix="",
+        output="first",
+        grace=15.0,
+        rdzv_id="",
+        rdzv_endpoint="",
+    )
+    if options.rdzv_endpoint:
+        return run_agent(options, payload)[0]
     records.prepare()
-    count = nodes.count()
-    return several_nodes(options, payload, count) if count > 1 else one_node(options, payload)
+    if nodes.count() > 1:
+        return several_nodes(options, payload, nodes.count())
+    return records.conclude(*run_agent(options, payload))
 
 
 if __name__ == "__main__":

@@ -1,7 +1,4 @@
-"""What a job knows of its nodes: their names, their addresses, their share of CPUs.
-
-Runs inside the job on Python 3.6 or newer, with the standard library only.
-"""
+"""What a job knows of its nodes: their names, their addresses, their share of CPUs."""
 
 import ipaddress
 import os

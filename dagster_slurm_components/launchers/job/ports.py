@@ -1,7 +1,4 @@
-"""A block of TCP ports that is this job's alone on this node.
-
-Runs inside the job on Python 3.6 or newer, with the standard library only.
-"""
+"""A block of TCP ports that is this job's alone on this node."""
 
 import errno
 import socket

@@ -4,20 +4,19 @@ Nothing may outlive a job: not a rank that ignores SIGTERM, not a daemon that a 
 tracks processes by cgroup it sees to that; where it follows parent processes (proctrack/linuxproc) what has
 detached itself is lost to it, holds the step's pipes open and delays its end by a minute (seen on 22.05).
 So a Family is the reaper of all its descendants, and a child dies with the process that started it.
-
-Runs inside the job on Python 3.6 or newer, with the standard library only.
 """
 
 import collections
 import contextlib
 import fcntl
+import functools
 import os
 import select
 import signal
 import subprocess
 import sys
 import time
-from typing import IO, Callable, Deque, Dict, List, Mapping, NamedTuple, Optional, Sequence, Set, Tuple, Union
+from typing import Any, Callable, Deque, Dict, List, NamedTuple, Optional, Sequence, Set, Tuple, Union
 
 try:
     import ctypes
@@ -75,13 +74,10 @@ def descendants(root: int) -> List[int]:
             continue
         if fields[0] != b"Z":
             children.setdefault(int(fields[1]), []).append(int(name))
-    found: List[int] = []
-    todo = [root]
-    while todo:
-        below = children.get(todo.pop(), [])
-        found += below
-        todo += below
-    return found
+    family = [root]
+    for pid in family:  # grows while it is read
+        family += children.get(pid, [])
+    return family[1:]
 
 
 def left_until(deadline: Optional[float]) -> Optional[float]:
@@ -110,18 +106,8 @@ class Family:
         for number in (*PASSED, signal.SIGCHLD):
             signal.signal(number, lambda number, frame: None)
 
-    def start(
-        self,
-        name: str,
-        argv: Sequence[str],
-        *,
-        env: Optional[Mapping[str, str]] = None,
-        stdin: Optional[int] = None,
-        stdout: Optional[IO[bytes]] = None,
-        stderr: Optional[IO[bytes]] = None,
-        ignored: Tuple[int, ...] = (),
-    ) -> None:
-        """Start a child in a session of its own.
+    def start(self, name: str, argv: Sequence[str], *, ignored: Tuple[int, ...] = (), **how: Any) -> None:
+        """Start a child in a session of its own; environment and files as Popen takes them.
 
         ``ignored`` are signals that the child is not to die of. Raises OSError if the program can't be run.
         """
@@ -137,13 +123,10 @@ class Family:
         # Open files stay open: PMI hands a rank its connection as a file descriptor (srun --mpi=pmi2).
         process = subprocess.Popen(
             argv,
-            env=env,
-            stdin=stdin,
-            stdout=stdout,
-            stderr=stderr,
             close_fds=False,
             start_new_session=True,
             preexec_fn=prepare,  # noqa: PLW1509 - there are no threads here
+            **how,
         )
         process.returncode = 0  # its end is seen by `_reap`; nobody else is to wait for it
         self._names[process.pid] = name
@@ -214,7 +197,7 @@ class Family:
 def attend(
     family: Family, name: str, grace: float, relay: Optional[Callable[[int], None]] = None
 ) -> Tuple[int, bool]:
-    """Wait for the end of a child.
+    """Wait for the end of a child, and end what it leaves behind.
 
     SIGTERM and SIGINT mean that it has ``grace`` seconds to end before it is killed. ``relay`` is called with
     each signal that arrives; without it none is passed on, for Slurm itself signals every process of a step.
@@ -242,4 +225,13 @@ def attend(
         # Slurm signals all processes of a step, in any order: the same signal may be on its way to us.
         later = family.wait(0.2)
         stopped = isinstance(later, Arrived) and later.signal in STOP
+    family.kill()
     return event.code, stopped
+
+
+def run_step(argv: Sequence[str], grace: float) -> Tuple[int, bool]:
+    """Run srun to its end; return its exit code, and whether it was asked to stop."""
+    family = Family()
+    family.start("srun", argv)
+    # Longer than the grace on the nodes: there they clean up themselves.
+    return attend(family, "srun", grace + 10, functools.partial(family.signal, "srun"))

@@ -4,8 +4,6 @@ Usage: ray_node.py --head ADDRESS:PORT [--cpus N] [--object-store-memory BYTES] 
        [--start-timeout SECONDS] [--host-suffix SUFFIX] [--grace SECONDS] --
 
 As a program it runs a worker, until its standard input ends: srun hands on the end of the launcher's.
-
-Runs inside the job on Python 3.6 or newer, with the standard library only.
 """
 
 import argparse
@@ -18,7 +16,7 @@ import socket
 import stat
 import tempfile
 import time
-from typing import Dict, List, Optional
+from typing import Any, Dict, List, Optional
 
 import command_line
 import nodes
@@ -31,30 +29,14 @@ import records
 LONGEST_FOLDER = 107 - len("/session_2026-01-01_00-00-00_000000_1234567/sockets/plasma_store")
 OURS = "dsr-"
 LOG_BYTES = 2**20
-# Ray refuses a smaller object store than 75 MiB.
 TOO_BUSY = "The current node timed out during startup"
+# Ray refuses a smaller object store than 75 MiB.
 SMALLEST_STORE = 80 * 2**20
-
-
-def options_parser() -> argparse.ArgumentParser:
-    """Return the parser of the options that the head and the workers have in common."""
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--cpus", type=int)
-    parser.add_argument("--object-store-memory", type=int)
-    parser.add_argument("--start-arg", action="append", default=[])
-    parser.add_argument("--start-timeout", type=float, default=180)
-    parser.add_argument("--host-suffix", default="")
-    parser.add_argument("--grace", type=float, default=15)
-    return parser
-
-
-def common_options(options: argparse.Namespace) -> List[str]:
-    """Return the same options as a command line, to pass them on to the workers."""
-    words = [f"--start-timeout={options.start_timeout:g}", "--host-suffix=" + options.host_suffix]
-    words += [f"--grace={options.grace:g}"]
-    if options.object_store_memory:
-        words.append(f"--object-store-memory={options.object_store_memory}")
-    return words + ["--start-arg=" + argument for argument in options.start_arg]
+OPTIONS: Dict[str, Any] = {
+    **{"cpus": 0, "object_store_memory": 0, "start_arg": [], "start_timeout": 180.0},
+    **{"host_suffix": "", "grace": 15.0, "no_dashboard": False},
+}
+"""The options of the head and the workers, of which each takes what concerns it."""
 
 
 def make_temp_folder() -> str:
@@ -74,12 +56,9 @@ def sweep(parent: str) -> None:
     """Remove the folders of our jobs that were killed before they could do so: nobody holds their lock."""
     for path in glob.glob(os.path.join(glob.escape(parent), OURS + "*")):
         facts = os.lstat(path)
+        ours = stat.S_ISDIR(facts.st_mode) and facts.st_uid == os.getuid()
         # A younger one may not be locked yet.
-        if (
-            not stat.S_ISDIR(facts.st_mode)
-            or facts.st_uid != os.getuid()
-            or time.time() - facts.st_mtime < 60
-        ):
+        if not ours or time.time() - facts.st_mtime < 60:
             continue
         folder = os.open(path, os.O_RDONLY)
         try:
@@ -131,11 +110,6 @@ def share(options: argparse.Namespace, number: int) -> List[str]:
     return words
 
 
-def environment() -> Dict[str, str]:
-    """Return the environment of Ray's own processes: they, and the tasks they run, don't speak to Dagster."""
-    return {name: value for name, value in os.environ.items() if not name.startswith("DAGSTER_PIPES_")}
-
-
 class RayNode:
     """`ray start` on this node, its ports and its folder."""
 
@@ -156,7 +130,7 @@ class RayNode:
         """Where the cluster's head listens, if this is the head."""
         return nodes.endpoint(self.address, self._port)
 
-    def start(self, head: Optional[str] = None, dashboard: bool = True) -> None:
+    def start(self, head: Optional[str] = None) -> None:
         """Start Ray as the head, or as a worker of the head at ``head``."""
         argv = [os.environ["DAGSTER_SLURM_PYTHON"], "-m", "ray.scripts.scripts", "start", "--block"]
         argv += ["--disable-usage-stats", "--log-style=record", "--log-color=false"]
@@ -165,7 +139,7 @@ class RayNode:
         if head is None:
             argv += ["--head", f"--port={self._port}", f"--ray-client-server-port={self._port + 2}"]
             argv += ["--dashboard-host=127.0.0.1", f"--dashboard-port={self.dashboard_port}"]
-            if not dashboard:
+            if self._options.no_dashboard:
                 argv.append("--include-dashboard=false")
         else:
             argv.append("--address=" + head)
@@ -180,7 +154,7 @@ class RayNode:
 
     def _run(self) -> None:
         with open(self.log, "ab") as log:
-            self._family.start("ray", self._argv, env=environment(), stdout=log, stderr=log)
+            self._family.start("ray", self._argv, env=command_line.without_pipes(), stdout=log, stderr=log)
 
     def start_again(self) -> bool:
         """Start Ray once more if it gave up waiting for itself, and there is time; whether it was done.
@@ -201,12 +175,12 @@ class RayNode:
 
         `ray start` itself ends with 1, or even 0; its log says which of its processes ended, and how.
         """
-        ends = re.findall(r"(\S+) \[exit code=(-?\d+)\]", records.tail(self.log, 1000))
+        ends = re.search(r"(\S+) \[exit code=(-?\d+)\]", records.tail(self.log, 1000))
         if ends:
-            code = int(ends[0][1])
+            code = int(ends[2])
             code = 128 - code if code < 0 else code
         code = code or 1
-        what = f"Ray's process {ends[0][0]}" if ends else "`ray start`"
+        what = f"Ray's process {ends[1]}" if ends else "`ray start`"
         records.record(who, code)
         last = "" if ends else records.tail(self.log, 1)
         reason = f": {last}" if last else ""
@@ -250,9 +224,7 @@ def attend(family: processes.Family) -> Optional[int]:
 
 def main() -> int:
     """Run a worker; its exit code is 0 unless Ray ended by itself."""
-    parser = options_parser()
-    parser.add_argument("--head", required=True)
-    options, _ = command_line.split(parser)
+    options, _ = command_line.split(head=str, **OPTIONS)
     family = processes.Family()
     node = RayNode(family, options, int(os.environ["SLURM_NODEID"]) + 1)
     code = None

@@ -6,8 +6,6 @@ for appending from several nodes at once loses lines on NFS. It adds
     failed_rank=WHO NODE CODE
 
 where WHO is the rank's number, or `agent` (torchrun's own process), `head` or `worker` (Ray's).
-
-Runs inside the job on Python 3.6 or newer, with the standard library only.
 """
 
 import os
@@ -46,6 +44,12 @@ def say(text: str) -> None:
     """Tell the user: one write, so that the lines of several ranks don't mix."""
     sys.stderr.write(f"dagster-slurm: {text}\n")
     sys.stderr.flush()
+
+
+def say_not_started(what: str, exc: OSError) -> int:
+    """Tell why something can't be run; return the exit code that shells give it."""
+    say(f"{what} can't be started: {exc}")
+    return 127 if isinstance(exc, FileNotFoundError) else 126
 
 
 def in_words(code: int) -> str:
@@ -100,25 +104,21 @@ def first_failure() -> Optional[Tuple[str, str, int]]:
 
     An agent that ends with exit code 1 only reports the failure of one of its ranks.
     """
-    found = []
+    failures = []
     for name in os.listdir(folder()):
         if name.endswith(".failed"):
             with open(os.path.join(folder(), name)) as file:
                 values = dict(line.rstrip("\n").split("=", 1) for line in file)
             reports = values["who"] == "agent" and values["code"] == "1"
             order = (reports, -int(values["start"]), float(values["time"]))
-            found.append((order, values))
-    if not found:
-        return None
-    values = min(found, key=lambda item: item[0])[1]
-    return values["who"], values["node"], int(values["code"])
+            failures.append((order, (values["who"], values["node"], int(values["code"]))))
+    return min(failures)[1] if failures else None
 
 
 def note(**values: str) -> None:
     """Append KEY=VALUE lines to the job's status in one write; for the job's first node only."""
-    text = "".join(f"{key}={value}\n" for key, value in values.items())
     with open(os.path.join(run_directory(), "status"), "a") as file:
-        file.write(text)
+        file.write("".join(f"{key}={value}\n" for key, value in values.items()))
 
 
 def conclude(code: int, stopped: bool = False) -> int:
