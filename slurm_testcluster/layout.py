@@ -111,6 +111,17 @@ def check_folder(folder: Path) -> Path:
     return folder
 
 
+class Below:
+    """A path below a cluster's folder, as an attribute."""
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+
+    def __get__(self, layout: Layout, owner: object = None) -> Path:
+        """Return the path in one cluster."""
+        return layout.folder / self._path
+
+
 @dataclass(frozen=True)
 class Layout:
     """One cluster's settled facts, from which every file and command line follows.
@@ -138,65 +149,30 @@ class Layout:
         """Whether daemons run under host names of their own."""
         return self.isolation is not Isolation.NONE
 
-    @property
-    def etc(self) -> Path:
-        """Configuration and the munge key."""
-        return self.folder / "etc"
-
-    @property
-    def pids(self) -> Path:
-        """Process id files and the munge socket."""
-        return self.folder / "run"
-
-    @property
-    def log(self) -> Path:
-        """One log file per daemon."""
-        return self.folder / "log"
-
-    @property
-    def database(self) -> Path:
-        """MariaDB's data folder and its socket."""
-        return self.folder / "db"
-
-    @property
-    def database_tmp(self) -> Path:
-        """MariaDB's temporary tables: it removes those of every other server from a folder it shares."""
-        return self.folder / "tmp"
-
-    @property
-    def work(self) -> Path:
-        """The profile's workdir."""
-        return self.folder / "work"
-
-    @property
-    def slurm_conf(self) -> Path:
-        """What SLURM_CONF must name for the Slurm programs to find this cluster."""
-        return self.etc / "slurm.conf"
-
-    @property
-    def hosts(self) -> Path:
-        """What daemons and jobs see as /etc/hosts."""
-        return self.etc / "hosts"
-
-    @property
-    def munge_socket(self) -> Path:
-        """Where munged listens."""
-        return self.pids / "munge.sock"
-
-    @property
-    def key_file(self) -> Path:
-        """The private key that logs the user in."""
-        return self.folder / "ssh" / "id_ed25519"
-
-    @property
-    def known_hosts_file(self) -> Path:
-        """The known_hosts file that names this cluster's sshd alone."""
-        return self.folder / "ssh" / "known_hosts"
-
-    @property
-    def profile_file(self) -> Path:
-        """The profile, written."""
-        return self.folder / "profile.yaml"
+    etc = Below("etc")
+    """Configuration and the munge key."""
+    pids = Below("run")
+    """Process id files and the munge socket."""
+    log = Below("log")
+    """One log file per daemon."""
+    database = Below("db")
+    """MariaDB's data folder and its socket."""
+    database_tmp = Below("tmp")
+    """MariaDB's temporary tables: it removes those of every other server from a folder it shares."""
+    work = Below("work")
+    """The profile's workdir."""
+    slurm_conf = Below("etc/slurm.conf")
+    """What SLURM_CONF must name for the Slurm programs to find this cluster."""
+    hosts = Below("etc/hosts")
+    """What daemons and jobs see as /etc/hosts."""
+    munge_socket = Below("run/munge.sock")
+    """Where munged listens."""
+    key_file = Below("ssh/id_ed25519")
+    """The private key that logs the user in."""
+    known_hosts_file = Below("ssh/known_hosts")
+    """The known_hosts file that names this cluster's sshd alone."""
+    profile_file = Below("profile.yaml")
+    """The profile, written."""
 
     def pid_file(self, daemon: str) -> Path:
         """The file that says which process a daemon is."""

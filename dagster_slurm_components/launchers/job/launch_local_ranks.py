@@ -33,13 +33,12 @@ def main() -> int:
         event = family.wait(processes.left_until(kill_at))
         if event is None:
             break
-        if isinstance(event, processes.Ended):
+        number = event.signal or int(processes.STOP[0])
+        if event.ended:
             left -= 1
             if not event.code or code:
                 continue
-            code, number = event.code, int(processes.STOP[0])
-        else:
-            number = event.signal
+            code = event.code
         family.signal_all(number)
         if number in processes.STOP:
             # Longer than the ranks' own grace: they clean up themselves.

@@ -91,10 +91,7 @@ class Cluster:
             event = self.family.wait(processes.left_until(self._kill_at))
             if event is None:
                 return 128 + processes.STOP[0]
-            if isinstance(event, processes.Ended):
-                code = self._on_end(event.name, event.code)
-            elif isinstance(event, processes.Arrived):
-                code = self._on_signal(event.signal)
+            code = self._on_end(event.ended, event.code) if event.ended else self._on_signal(event.signal)
             if code is not None:
                 return code
 

@@ -16,7 +16,7 @@ import signal
 import subprocess
 import sys
 import time
-from typing import Any, Callable, Deque, Dict, List, NamedTuple, Optional, Sequence, Set, Tuple, Union
+from typing import Any, Callable, Deque, Dict, List, NamedTuple, Optional, Sequence, Set, Tuple
 
 try:
     import ctypes
@@ -33,26 +33,13 @@ PASSED = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.S
 """Signals that concern the payload."""
 
 
-class Ended(NamedTuple):
-    """A child ended; the code of one killed by a signal is 128 + the signal, as in a shell."""
+class Event(NamedTuple):
+    """A child ended (with its code, as shells give it), a signal arrived from outside, or the watched file closed."""
 
-    name: str
-    code: int
-
-
-class Arrived(NamedTuple):
-    """A signal came from outside."""
-
-    signal: int
-
-
-class Closed(NamedTuple):
-    """The watched file came to its end."""
-
-    fd: int
-
-
-Event = Union[Ended, Arrived, Closed]
+    ended: Optional[str] = None
+    code: int = 0
+    signal: int = 0
+    closed: bool = False
 
 
 def _prctl(option: int, value: int) -> None:
@@ -159,9 +146,9 @@ class Family:
             readable = select.select([self._reader] + ([] if watch is None else [watch]), [], [], left)[0]
             if self._reader in readable:
                 numbers = os.read(self._reader, 4096)
-                self._events.extend(Arrived(number) for number in numbers if number != signal.SIGCHLD)
+                self._events.extend(Event(signal=number) for number in numbers if number != signal.SIGCHLD)
             elif watch is not None and readable and not os.read(watch, 4096):
-                return Closed(watch)
+                return Event(closed=True)
 
     def _reap(self) -> None:
         while True:
@@ -174,7 +161,7 @@ class Family:
             if pid in self._names:
                 killed = os.WIFSIGNALED(status)
                 code = 128 + os.WTERMSIG(status) if killed else os.WEXITSTATUS(status)
-                self._events.append(Ended(self._names.pop(pid), code))
+                self._events.append(Event(self._names.pop(pid), code))
 
     def kill(self) -> None:
         """Kill everything that descends from this process, what has detached itself included."""
@@ -212,10 +199,9 @@ def attend(
         if event is None:
             family.kill()
             kill_at = None
-        elif isinstance(event, Ended):
-            if event.name == name:
-                break
-        elif isinstance(event, Arrived):
+        elif event.ended == name:
+            break
+        elif event.signal:
             if event.signal in STOP:
                 stopped = True
                 kill_at = kill_at or time.monotonic() + grace
@@ -224,7 +210,7 @@ def attend(
     if event.code in (128 + signal.SIGTERM, 128 + signal.SIGINT) and not stopped:
         # Slurm signals all processes of a step, in any order: the same signal may be on its way to us.
         later = family.wait(0.2)
-        stopped = isinstance(later, Arrived) and later.signal in STOP
+        stopped = later is not None and later.signal in STOP
     family.kill()
     return event.code, stopped
 

@@ -216,9 +216,9 @@ def attend(family: processes.Family) -> Optional[int]:
     """Wait for the end of Ray, of the launcher, or for a signal; return Ray's exit code if it ended by itself."""
     while True:
         event = family.wait(watch=0)
-        if isinstance(event, processes.Ended):
+        if event.ended:
             return event.code
-        if isinstance(event, processes.Closed) or event.signal in processes.STOP:
+        if event.closed or event.signal in processes.STOP:
             return None
 
 
