@@ -8,7 +8,7 @@ PROFILE ?= local
 BIN := .venv/bin
 PROJECTS := pyproject.toml examples/digits/pyproject.toml scripts/venv.sh
 
-.PHONY: help demo demo-scale-out test test-long check format benchmarks clean
+.PHONY: help demo demo-scale-out test test-long check format reference benchmarks clean
 .DEFAULT_GOAL := help
 
 help:
@@ -19,6 +19,7 @@ help:
 	@echo 'make test-long             strike Dagster at ten moments with three signals: ninety stories on a real Slurm'
 	@echo 'make check                 style, types, layers, shell files, schemas, examples in the docs'
 	@echo 'make format                let ruff format and fix what it can'
+	@echo 'make reference             write the JSON Schemas and the pages of reference anew'
 	@echo 'make benchmarks            run all of benchmarks/'
 	@echo 'make clean                 remove .venv, caches, and what the example left'
 
@@ -46,11 +47,16 @@ check: .venv/dev.stamp
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/dg-slurm schema --check
+	$(BIN)/python scripts/reference.py --check
 	$(BIN)/python -m pytest -q tests/test_house.py
 
 format: .venv/dev.stamp
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+reference: .venv/dev.stamp
+	$(BIN)/dg-slurm schema
+	$(BIN)/python scripts/reference.py
 
 benchmarks: .venv/dev.stamp
 	@set -e; for benchmark in benchmarks/[a-z]*.py; do echo "$$benchmark"; $(BIN)/python "$$benchmark"; done
