@@ -8,7 +8,7 @@ PROFILE ?= local
 BIN := .venv/bin
 PROJECTS := pyproject.toml examples/digits/pyproject.toml scripts/venv.sh
 
-.PHONY: help demo demo-scale-out test test-long check format reference benchmarks clean
+.PHONY: help demo demo-scale-out test test-fast test-long check format reference benchmarks clean
 .DEFAULT_GOAL := help
 
 help:
@@ -16,6 +16,7 @@ help:
 	@echo 'make demo PROFILE=staging  run it through a real Slurm, started for it (KEEP=1: and left running)'
 	@echo 'make demo-scale-out        train with PyTorch, sweep with Ray (installs both, 2 GB); PROFILE=staging: over two nodes'
 	@echo 'make test [ARGS="-k ..."]  run the tests, with a real Slurm where it can be installed'
+	@echo 'make test-fast             only those that need neither Slurm nor sshd nor a framework'
 	@echo 'make test-long             strike Dagster at ten moments with three signals: ninety stories on a real Slurm'
 	@echo 'make check                 style, types, layers, shell files, schemas, examples in the docs'
 	@echo 'make format                let ruff format and fix what it can'
@@ -35,7 +36,12 @@ PYTEST_WORKERS ?= 4
 
 test: .venv/dev.stamp
 	@$(BIN)/python scripts/slurm_packages.py
-	@$(BIN)/python -m pytest -n "$(PYTEST_WORKERS)" $(ARGS)
+	@$(BIN)/python -m pytest -n "$(PYTEST_WORKERS)" --dist loadgroup --ignore tests/test_house.py $(ARGS)
+
+# Neither Slurm nor sshd nor frameworks, and nothing that takes long.
+test-fast: .venv/dev.stamp
+	@$(BIN)/python -m pytest -q -n "$(PYTEST_WORKERS)" --ignore tests/test_house.py \
+		-m "not slurm and not ssh and not frameworks and not slow" $(ARGS)
 
 # One worker: the runs of ten stories at a time keep two cores busy.
 test-long: .venv/dev.stamp
