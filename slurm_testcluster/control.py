@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from slurm_testcluster import daemons, process, render
 from slurm_testcluster.daemons import members
 from slurm_testcluster.errors import ClusterError
@@ -42,8 +44,7 @@ from slurm_testcluster.status import (
 Report = Callable[[str], None]
 
 
-def _silent(line: str) -> None:
-    pass
+def _silent(line: str) -> None: ...
 
 
 def default_folder() -> Path:
@@ -71,7 +72,8 @@ class Cluster(Layout):
     @property
     def profile(self) -> dict[str, Any]:
         """The profile that logs in here and submits to the default partition."""
-        return render.profile(self)
+        profile: dict[str, Any] = yaml.safe_load(render.profile_yaml(self))
+        return profile
 
     def run(
         self, argv: Sequence[str], *, check: bool = True, timeout: float = 30

@@ -29,13 +29,9 @@ class Isolation(enum.Enum):
 
 
 def isolated_argv(isolation: Isolation, name: str, hosts: Path, argv: Sequence[str]) -> list[str]:
-    """Return the command line that runs ``argv`` under the host name ``name``.
+    """Return the command line that runs ``argv`` under another host name, with ``hosts`` as its /etc/hosts.
 
-    Args:
-        isolation: How; ``NONE`` returns ``argv`` itself.
-        name: The host name inside.
-        hosts: The file that is /etc/hosts inside.
-        argv: The program, which ends up with the privileges of the caller in each case.
+    It ends up with the privileges of the caller in each case; ``NONE`` returns ``argv`` itself.
     """
     enter = ["/bin/sh", str(ENTER), name, str(hosts)]
     if isolation is Isolation.ROOT:

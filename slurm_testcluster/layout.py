@@ -23,12 +23,10 @@ LOGIN = "login"
 
 @dataclass(frozen=True)
 class Node:
-    """One virtual compute node.
+    """One virtual compute node, counted from 1, and how many fake GPUs it has.
 
-    Args:
-        name: Its Slurm name, which is also its host name inside jobs where namespaces are permitted.
-        number: Counts from 1; the node's second name (``<name>-net``) resolves to 127.0.10.<number>.
-        gpus: How many fake GPUs it has.
+    Its name is also its host name inside jobs where namespaces are permitted; its second name (``<name>-net``) resolves
+    to 127.0.10.<number>.
     """
 
     name: str

@@ -72,7 +72,7 @@ def _configuration(layout: Layout) -> None:
     # Rewritten in place, since running daemons have this very file mounted.
     machine = Path("/etc/hosts")
     layout.hosts.write_text(render.hosts(machine.read_text() if machine.exists() else ""))
-    write_file(layout.profile_file, render.profile_yaml(render.profile(layout)))
+    write_file(layout.profile_file, render.profile_yaml(layout))
 
 
 def account_is_locked(user: str, shadow: Path) -> bool:

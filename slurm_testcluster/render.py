@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from pathlib import Path
 from string import Template
 
@@ -87,34 +86,7 @@ def hosts(machine: str) -> str:
     return "\n".join(lines) + "\n" + machine
 
 
-def profile(layout: Layout) -> dict[str, object]:
-    """Build the ready profile that logs in to this cluster and submits to its default partition."""
-    return {
-        "host": {
-            "type": "ssh",
-            "hostname": "127.0.0.1",
-            "port": layout.ports.of("sshd"),
-            "user": layout.user,
-            "key_file": str(layout.key_file),
-            "known_hosts_file": str(layout.known_hosts_file),
-        },
-        "scheduler": "slurm",
-        "workdir": str(layout.work),
-        "resources": {"partition": "debug"},
-    }
-
-
-def profile_yaml(profile: Mapping[str, object], indent: str = "") -> str:
-    """Render a profile, which holds strings, numbers and mappings of these, as YAML."""
-    return "".join(
-        f"{indent}{key}:\n{profile_yaml(value, indent + '  ')}"
-        if isinstance(value, Mapping)
-        else f"{indent}{key}: {_scalar(value)}\n"
-        for key, value in profile.items()
-    )
-
-
-def _scalar(value: object) -> str:
-    # A JSON string is a YAML string; quotes are left out only where nothing could be misread.
-    plain = isinstance(value, str) and (value in ("ssh", "slurm", "debug") or value.startswith("/"))
-    return str(value) if plain else json.dumps(value)
+def profile_yaml(layout: Layout) -> str:
+    """Render the profile that logs in to this cluster and submits to its default partition."""
+    # A JSON string is a YAML string; the folder holds nothing that would have to be quoted (see `check_folder`).
+    return _filled("profile.yaml", layout, quoted_user=json.dumps(layout.user))

@@ -79,13 +79,12 @@ class ClusterStatus:
 
 def look(layout: Layout) -> ClusterStatus:
     """Ask a cluster how it is; never waits long for a controller that does not answer."""
-    rows = []
-    for daemon in daemons.all_daemons(layout):
-        identity = daemons.running(daemon, layout)
-        rows.append(
-            DaemonStatus(daemon.name, "up" if identity else "down", identity.pid if identity else None)
-        )
-    running = {row.name for row in rows if row.state == "up"}
+    pids = {
+        daemon.name: identity.pid if (identity := daemons.running(daemon, layout)) else None
+        for daemon in daemons.all_daemons(layout)
+    }
+    rows = [DaemonStatus(name, "up" if pid else "down", pid) for name, pid in pids.items()]
+    running = {name for name, pid in pids.items() if pid}
     # Without munged, too, each question would take as long as its timeout.
     nodes = node_states(layout) if {"slurmctld", "munged"} <= running else []
     whole = len(running) == len(rows) and nodes_are_good(nodes)

@@ -19,6 +19,7 @@ from pathlib import Path
 import pytest
 
 from dagster_slurm_components.spec.hosts import SshHost
+from slurm_testcluster.process import descendants
 
 SSHD = shutil.which("sshd", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/local/sbin")
 PRIVILEGE_SEPARATION = Path("/run/sshd")
@@ -48,20 +49,8 @@ def free_port() -> int:
 
 
 def processes_below(parent: int) -> list[int]:
-    """Return all descendants of a process, by /proc."""
-    children: dict[int, list[int]] = {}
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            with contextlib.suppress(OSError):
-                fields = (entry / "stat").read_text().rpartition(")")[2].split()
-                children.setdefault(int(fields[1]), []).append(int(entry.name))
-    found: list[int] = []
-    waiting = [parent]
-    while waiting:
-        below = children.get(waiting.pop(), [])
-        found += below
-        waiting += below
-    return found
+    """Return all descendants of a process."""
+    return sorted(descendants([parent]) - {parent})
 
 
 def is_sshd(pid: int) -> bool:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import yaml
 
-from slurm_testcluster import render
+from slurm_testcluster import Cluster, render
 from slurm_testcluster.isolation import Isolation
 from slurm_testcluster.layout import Layout, Ports
 
@@ -41,7 +42,7 @@ TEXTS = {
     "sshd_config": render.sshd_config(LAYOUT, use_pam=False),
     "hosts": render.hosts("127.0.0.1 localhost\n127.0.1.1 laptop\n"),
     "known_hosts": render.known_hosts(LAYOUT, "ssh-ed25519 AAAAC3Nz host\n"),
-    "profile.yaml": render.profile_yaml(render.profile(LAYOUT)),
+    "profile.yaml": render.profile_yaml(LAYOUT),
 }
 
 
@@ -58,14 +59,22 @@ def test_every_golden_file_is_rendered() -> None:
 
 
 def test_profile_yaml_reads_back_as_the_profile() -> None:
-    assert yaml.safe_load(TEXTS["profile.yaml"]) == render.profile(LAYOUT)
+    profile = Cluster(**vars(LAYOUT)).profile
+    assert yaml.safe_load(TEXTS["profile.yaml"]) == profile
+    assert profile["host"] == {
+        "type": "ssh",
+        "hostname": "127.0.0.1",
+        "port": LAYOUT.ports.of("sshd"),
+        "user": "ada",
+        "key_file": str(LAYOUT.key_file),
+        "known_hosts_file": str(LAYOUT.known_hosts_file),
+    }
+    assert profile["workdir"] == str(LAYOUT.work)
 
 
 @pytest.mark.parametrize("user", ["no", "1e3", "~", "a: b", "o'neil", 'quo"te', "x #y", "žofie", "null"])
 def test_profile_yaml_quotes_what_yaml_would_misread(user: str) -> None:
-    assert yaml.safe_load(render.profile_yaml({"host": {"user": user, "port": 1}})) == {
-        "host": {"user": user, "port": 1}
-    }
+    assert yaml.safe_load(render.profile_yaml(replace(LAYOUT, user=user)))["host"]["user"] == user
 
 
 def test_sshd_asks_pam_only_where_told() -> None:
