@@ -1,57 +1,78 @@
-"""The planners of the shipped launchers; their static files travel to the run directory byte for byte."""
+"""The planners of the launchers: a spec in, one static shell file, its arguments and the files it needs out.
+
+A package adds a launcher by one entry point in the group ``dagster_slurm_components.launchers``: its name is the
+launcher's ``type``, its object a subclass of ``LauncherSpec`` that has a method ``plan(payload, context)``.
+"""
 
 from __future__ import annotations
 
-from functools import cache
+from collections.abc import Sequence
+from functools import cache, partial, singledispatch
 from pathlib import Path
+from typing import Protocol, runtime_checkable
 
+from dagster_slurm_components.errors import DagsterSlurmError
 from dagster_slurm_components.launchers.base import LaunchContext, LaunchPlan
-from dagster_slurm_components.spec.launchers import BashLauncher, RayLauncher, SrunLauncher, TorchrunLauncher
+from dagster_slurm_components.spec.launchers import (
+    BashLauncher,
+    LauncherSpec,
+    RayLauncher,
+    SrunLauncher,
+    TorchrunLauncher,
+)
 from dagster_slurm_components.spec.resources import Resources
 from dagster_slurm_components.spec.slurm_values import memory_megabytes
 
-_HERE = Path(__file__).parent
-_SHARED = ("command_line.py", "processes.py", "records.py", "rank.py")
-"""What every launcher with several processes needs."""
+
+@runtime_checkable
+class PlansItself(Protocol):
+    """A launcher from another package: the model brings its planner along."""
+
+    def plan(self, payload: tuple[str, ...], context: LaunchContext) -> LaunchPlan:
+        """Return how the payload starts inside the job."""
 
 
-@cache
-def _text(path: str) -> str:
-    return (_HERE / path).read_text(encoding="utf-8")
+def plan(launcher: LauncherSpec, payload: tuple[str, ...], context: LaunchContext) -> LaunchPlan:
+    """Return how a payload starts inside the job.
+
+    Args:
+        launcher: The launcher's spec.
+        payload: The payload's argument list (see ``payload_argv``).
+        context: What the job asks for, and who runs it.
+
+    Raises:
+        DagsterSlurmError: The launcher can't be planned for.
+    """
+    plan_it = launcher.plan if isinstance(launcher, PlansItself) else partial(_shipped, launcher)
+    made = plan_it(payload, context)
+    if "--" in made.options:
+        raise DagsterSlurmError(f"an option of the launcher {launcher.type} is exactly `--`")
+    return made
 
 
-def _programs(*names: str) -> dict[str, str]:
-    """Return the Python files that run inside the job, by their path in the run directory."""
-    return {f"launch/{name}": _text(f"job/{name}") for name in (*names, *_SHARED)}
+@singledispatch
+def _shipped(launcher: LauncherSpec, payload: tuple[str, ...], context: LaunchContext) -> LaunchPlan:
+    raise DagsterSlurmError(
+        f"the launcher {launcher.type} has no method `plan`",
+        where=f"{type(launcher).__module__}.{type(launcher).__qualname__}",
+        hint="See docs/how-to/add-a-launcher.md.",
+    )
 
 
-def _options(spec: object, *names: str) -> list[str]:
-    """Return options as programs write them, of those attributes of a spec that are set."""
-    values = {name: getattr(spec, name) for name in names}
-    return [
-        f"--{name.replace('_', '-')}={value}" for name, value in values.items() if value not in (None, "")
-    ]
-
-
-def plan_bash(launcher: BashLauncher, payload: tuple[str, ...], context: LaunchContext) -> LaunchPlan:
+@_shipped.register
+def _bash(launcher: BashLauncher, payload: tuple[str, ...], context: LaunchContext) -> LaunchPlan:
     """Start the payload once, as a plain process on the job's first node."""
     return LaunchPlan(script=_text("shell/launch_bash.sh"), payload=payload)
 
 
-def plan_srun(launcher: SrunLauncher, payload: tuple[str, ...], context: LaunchContext) -> LaunchPlan:
+@_shipped.register
+def _srun(launcher: SrunLauncher, payload: tuple[str, ...], context: LaunchContext) -> LaunchPlan:
     """Start one process for each task, as MPI programs are: by srun, or as plain ones where there is no Slurm."""
-    if context.scheduler == "slurm":
-        program = "launch_srun.py"
-        own = [f"--srun={option}" for option in _srun_options(launcher, context.resources)]
-    else:
-        program = "launch_local_ranks.py"
-        own = [f"--tasks={launcher.local_tasks}"]
-    return LaunchPlan(
-        script=_text("shell/launch_python.sh"),
-        payload=payload,
-        options=(program, *_options(launcher, "output", "grace"), *own),
-        files=_programs(program),
-    )
+    common = _options(launcher, "output", "grace")
+    if context.scheduler == "process":
+        return _by_program("launch_local_ranks.py", [*common, f"--tasks={launcher.local_tasks}"], payload)
+    options = [f"--srun={option}" for option in _srun_options(launcher, context.resources)]
+    return _by_program("launch_srun.py", [*common, *options], payload)
 
 
 def _srun_options(launcher: SrunLauncher, resources: Resources) -> list[str]:
@@ -60,45 +81,30 @@ def _srun_options(launcher: SrunLauncher, resources: Resources) -> list[str]:
     What shapes the step is said again, for srun takes what is not said from the job's variables: SLURM_NTASKS,
     and SLURM_EXPORT_ENV. Since Slurm 22.05 it does not take over --cpus-per-task at all.
     """
+    options = ["--kill-on-bad-exit=1", "--export=ALL"]
     tasks, nodes = resources.ntasks, str(resources.nodes or 1)
     if tasks is None and resources.ntasks_per_node is not None and nodes.isdigit():
         tasks = int(nodes) * resources.ntasks_per_node
-    extra = [
-        f"--{name.replace('_', '-')}" + ("" if value is True else f"={value}")
-        for name, value in launcher.options.items()
-        if value is not False
-    ]
-    return [
-        "--kill-on-bad-exit=1",
-        "--export=ALL",
-        *([f"--ntasks={tasks}"] if tasks is not None else []),
-        *_options(resources, "ntasks_per_node", "cpus_per_task"),
-        *_options(launcher, "mpi", "cpu_bind", "mem_bind", "distribution", "hint"),
-        *extra,
-    ]
+    if tasks is not None:
+        options.append(f"--ntasks={tasks}")
+    options += _options(resources, "ntasks_per_node", "cpus_per_task")
+    options += _options(launcher, "mpi", "cpu_bind", "mem_bind", "distribution", "hint")
+    for name, value in launcher.options.items():
+        if value is not False:
+            options.append(f"--{name.replace('_', '-')}" + ("" if value is True else f"={value}"))
+    return options
 
 
-def plan_torchrun(launcher: TorchrunLauncher, payload: tuple[str, ...], context: LaunchContext) -> LaunchPlan:
+@_shipped.register
+def _torchrun(launcher: TorchrunLauncher, payload: tuple[str, ...], context: LaunchContext) -> LaunchPlan:
     """Start PyTorch's own elastic agent on each node; without Slurm, one on this machine."""
-    names = (
-        "nproc_per_node",
-        "max_restarts",
-        "rendezvous_timeout",
-        "output",
-        "grace",
-        "nnodes",
-        "host_suffix",
-    )
-    return LaunchPlan(
-        script=_text("shell/launch_python.sh"),
-        payload=payload,
-        options=("launch_torchrun.py", *_options(launcher, *names)),
-        sbatch={"ntasks-per-node": "1"},
-        files=_programs("launch_torchrun.py", "nodes.py", "ports.py"),
-    )
+    options = _options(launcher, "nproc_per_node", "max_restarts", "rendezvous_timeout", "output", "grace")
+    options += _options(launcher, "nnodes", "host_suffix")
+    return _by_program("launch_torchrun.py", options, payload, "nodes.py", "ports.py")
 
 
-def plan_ray(launcher: RayLauncher, payload: tuple[str, ...], context: LaunchContext) -> LaunchPlan:
+@_shipped.register
+def _ray(launcher: RayLauncher, payload: tuple[str, ...], context: LaunchContext) -> LaunchPlan:
     """Start the payload once, on the head of a Ray cluster of the job's own, made of what the job was given.
 
     With ``address`` nothing is started: the payload finds that cluster in RAY_ADDRESS.
@@ -114,10 +120,31 @@ def plan_ray(launcher: RayLauncher, payload: tuple[str, ...], context: LaunchCon
     if context.scheduler == "process" and context.resources.cpus_per_task is not None:
         options.append(f"--cpus={context.resources.cpus_per_task}")
     options += [f"--start-arg={argument}" for argument in launcher.ray_start_args]
+    modules = ("ray_node.py", "ray_wait.py", "nodes.py", "ports.py")
+    return _by_program("launch_ray.py", options, payload, *modules)
+
+
+def _options(spec: SrunLauncher | TorchrunLauncher | RayLauncher | Resources, *names: str) -> list[str]:
+    """Return options as programs write them, of those attributes of a spec that are set."""
+    values = {name: getattr(spec, name) for name in names}
+    return [
+        f"--{name.replace('_', '-')}={value}" for name, value in values.items() if value not in (None, "")
+    ]
+
+
+def _by_program(program: str, options: Sequence[str], payload: tuple[str, ...], *modules: str) -> LaunchPlan:
+    """Return the plan of a launcher with several processes: a program of ``job/``, with those it needs beside it."""
+    files = (program, *modules, "command_line.py", "processes.py", "records.py", "rank.py")
     return LaunchPlan(
         script=_text("shell/launch_python.sh"),
         payload=payload,
-        options=("launch_ray.py", *options),
-        sbatch={"ntasks-per-node": "1"},
-        files=_programs("launch_ray.py", "ray_node.py", "ray_wait.py", "nodes.py", "ports.py"),
+        options=(program, *options),
+        # One agent, or one Ray, on each node; it starts what the node has room for.
+        sbatch={"ntasks-per-node": "1"} if modules else {},
+        files={f"launch/{name}": _text(f"job/{name}") for name in files},
     )
+
+
+@cache
+def _text(path: str) -> str:
+    return (Path(__file__).parent / path).read_text(encoding="utf-8")

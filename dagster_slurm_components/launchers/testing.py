@@ -17,9 +17,8 @@ from dataclasses import dataclass
 from importlib.resources import files as resource_files
 from pathlib import Path
 
-from dagster_slurm_components.launchers.base import LaunchContext, LaunchPlan
-from dagster_slurm_components.launchers.payload import payload_argv
-from dagster_slurm_components.launchers.registry import plan
+from dagster_slurm_components.launchers.base import LaunchContext, LaunchPlan, payload_argv
+from dagster_slurm_components.launchers.plans import plan
 from dagster_slurm_components.spec.launchers import LauncherSpec
 from dagster_slurm_components.spec.resources import Resources
 

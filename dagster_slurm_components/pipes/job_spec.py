@@ -8,9 +8,8 @@ from dagster_slurm_components.environments.base import Activation
 from dagster_slurm_components.environments.plan import plan_environment
 from dagster_slurm_components.errors import DagsterSlurmError
 from dagster_slurm_components.jobs.model import JobIdentity, JobSpec, PayloadFile
-from dagster_slurm_components.launchers.base import PYTHON, LaunchContext
-from dagster_slurm_components.launchers.payload import payload_argv
-from dagster_slurm_components.launchers.registry import plan
+from dagster_slurm_components.launchers.base import PYTHON, LaunchContext, payload_argv
+from dagster_slurm_components.launchers.plans import plan
 from dagster_slurm_components.spec.launchers import BashLauncher, LauncherSpec
 from dagster_slurm_components.spec.resolve import ResolvedScript
 from dagster_slurm_components.spec.script import Script

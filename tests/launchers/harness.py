@@ -17,9 +17,8 @@ from pathlib import Path
 from typing import Literal
 
 from dagster_slurm_components.environments.base import Activation, ActivationStep
-from dagster_slurm_components.launchers.base import LaunchContext
-from dagster_slurm_components.launchers.payload import payload_argv
-from dagster_slurm_components.launchers.registry import plan
+from dagster_slurm_components.launchers.base import LaunchContext, payload_argv
+from dagster_slurm_components.launchers.plans import plan
 from dagster_slurm_components.launchers.testing import PAYLOAD, make_run_directory, outside_slurm, read_status
 from dagster_slurm_components.slurm.header import render_header
 from dagster_slurm_components.spec.launchers import LauncherSpec

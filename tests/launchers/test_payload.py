@@ -6,8 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dagster_slurm_components.launchers.base import PYTHON, LaunchPlan
-from dagster_slurm_components.launchers.payload import payload_argv
+from dagster_slurm_components.launchers.base import PYTHON, LaunchPlan, payload_argv
 
 HOSTILE = ["a b", "a'b\"c", "a\nb", "$(touch x)", "; rm -rf .", "ünïcode", "--", "", "-rf"]
 

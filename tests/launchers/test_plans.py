@@ -10,9 +10,8 @@ import pytest
 from pydantic import ValidationError
 
 from dagster_slurm_components.errors import DagsterSlurmError
-from dagster_slurm_components.launchers.base import LaunchContext, LaunchPlan
-from dagster_slurm_components.launchers.payload import payload_argv
-from dagster_slurm_components.launchers.registry import plan
+from dagster_slurm_components.launchers.base import LaunchContext, LaunchPlan, payload_argv
+from dagster_slurm_components.launchers.plans import plan
 from dagster_slurm_components.slurm.header import render_header
 from dagster_slurm_components.spec.launchers import (
     LAUNCHERS,

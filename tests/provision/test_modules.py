@@ -20,7 +20,7 @@ from dagster_slurm_components.jobs.model import JobIdentity, JobSpec
 from dagster_slurm_components.jobs.provision.errors import EnvironmentFailedError
 from dagster_slurm_components.jobs.provision.provide import Provided, Site, provide
 from dagster_slurm_components.launchers.base import PYTHON, LaunchContext
-from dagster_slurm_components.launchers.registry import plan
+from dagster_slurm_components.launchers.plans import plan
 from dagster_slurm_components.spec.environments import EnvironmentSpec, ModulesEnvironment, UvEnvironment
 from dagster_slurm_components.spec.hosts import LocalHost
 from dagster_slurm_components.spec.launchers import BashLauncher
