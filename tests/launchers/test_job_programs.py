@@ -222,6 +222,31 @@ class TestRecords:
         assert program("records").tail(str(tmp_path / "none")) == ""
 
 
+@pytest.mark.parametrize(
+    ("last", "again"),
+    [
+        ("Exception: The current node timed out during startup. This could happen because", True),
+        ("Exception: No node info found for head node in GCS. Did the head node or gcs start", True),
+        ("ValueError: no such option", False),
+    ],
+)
+def test_ray_that_was_slow_to_start_is_started_again_while_there_is_time(
+    program, monkeypatch, tmp_path, last, again
+):
+    ray_node = program("ray_node")
+    node = object.__new__(ray_node.RayNode)
+    node.log = str(tmp_path / "log")
+    Path(node.log).write_text(f"Traceback\n{last}\n")
+    starts = []
+    monkeypatch.setattr(node, "_run", lambda: starts.append(last), raising=False)
+    monkeypatch.setattr(ray_node.time, "sleep", lambda seconds: None)
+    node._give_up_at = ray_node.time.monotonic() + 60
+    assert node.start_again() is again
+    assert len(starts) == again
+    node._give_up_at = ray_node.time.monotonic() - 1
+    assert not node.start_again()
+
+
 def test_a_node_without_srun_is_told(tmp_path):
     env = {
         "PATH": str(tmp_path),

@@ -29,7 +29,8 @@ import records
 LONGEST_FOLDER = 107 - len("/session_2026-01-01_00-00-00_000000_1234567/sockets/plasma_store")
 OURS = "dsr-"
 LOG_BYTES = 2**20
-TOO_BUSY = "The current node timed out during startup"
+# What `ray start` says of a head or of itself that is slow to start; each waits for a fixed time (30 s, 40 s).
+TOO_BUSY = ("The current node timed out during startup", "No node info found for head node in GCS")
 # Ray refuses a smaller object store than 75 MiB.
 SMALLEST_STORE = 80 * 2**20
 OPTIONS: Dict[str, Any] = {
@@ -157,13 +158,13 @@ class RayNode:
             self._family.start("ray", self._argv, env=command_line.without_pipes(), stdout=log, stderr=log)
 
     def start_again(self) -> bool:
-        """Start Ray once more if it gave up waiting for itself, and there is time; whether it was done.
+        """Start Ray once more if it gave up waiting for itself or the head, and there is time; whether it was done.
 
         `ray start` waits 30 s for its own processes, and nothing can change that (2.60): too short on a busy
         machine, or where Ray is read from a slow file system.
         """
         last = records.tail(self.log, 1)
-        if TOO_BUSY not in last or time.monotonic() > self._give_up_at:
+        if not any(words in last for words in TOO_BUSY) or time.monotonic() > self._give_up_at:
             return False
         records.say(f"`ray start` on {records.own_node()} is tried again: {last}")
         time.sleep(1)
