@@ -7,9 +7,8 @@ import os
 import shutil
 import signal
 import socket
-import subprocess
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -38,7 +37,6 @@ from slurm_testcluster.status import (
     look,
     node_states,
     nodes_are_good,
-    run_program,
 )
 
 Report = Callable[[str], None]
@@ -74,22 +72,6 @@ class Cluster(Layout):
         """The profile that logs in here and submits to the default partition."""
         profile: dict[str, Any] = yaml.safe_load(render.profile_yaml(self))
         return profile
-
-    def run(
-        self, argv: Sequence[str], *, check: bool = True, timeout: float = 30
-    ) -> subprocess.CompletedProcess[str]:
-        """Run a Slurm program for this cluster.
-
-        Args:
-            argv: The command line, such as ``["scontrol", "show", "nodes"]``.
-            check: Whether a non-zero exit status is an error.
-            timeout: Seconds.
-
-        Raises:
-            ClusterError: It ended with another exit status than 0, and ``check`` is set.
-            subprocess.TimeoutExpired: It took too long.
-        """
-        return run_program(self, argv, check=check, timeout=timeout)
 
     def stop_daemon(self, name: str, *, number: signal.Signals = signal.SIGTERM) -> None:
         """End one daemon alone; jobs go on, as they do when a real slurmd dies.
@@ -187,11 +169,11 @@ def _make_accounts(layout: Layout, report: Report) -> None:
     if made.exists():
         return
     report("adding accounts and limits")
-    completed = run_program(layout, ["sacctmgr", "-i"], stdin=render.accounting_commands(layout), check=False)
+    completed = layout.run(["sacctmgr", "-i"], stdin=render.accounting_commands(layout), check=False)
     if completed.returncode != 0 or completed.stderr.strip():
         # What an interrupted attempt has added is an error to some versions: what counts is what is there.
         show = ["sacctmgr", "-n", "-P", "show", "assoc", f"user={layout.user}", "format=account"]
-        if not {"lab", "tiny"} <= set(run_program(layout, show).stdout.split()):
+        if not {"lab", "tiny"} <= set(layout.run(show).stdout.split()):
             raise ClusterError(
                 f"sacctmgr could not add the accounts:\n{completed.stdout}{completed.stderr}",
                 where=layout.log_file("slurmdbd"),
@@ -203,7 +185,7 @@ def _wait_nodes(layout: Layout, timeout: float = 30) -> None:
     deadline = time.monotonic() + timeout
     for node in node_states(layout):
         if node.state.startswith("drain"):
-            run_program(layout, ["scontrol", "update", f"NodeName={node.name}", "State=RESUME"], check=False)
+            layout.run(["scontrol", "update", f"NodeName={node.name}", "State=RESUME"], check=False)
     while not nodes_are_good(nodes := node_states(layout)):
         if time.monotonic() > deadline:
             states = ", ".join(f"{node.name}: {node.state}" for node in nodes)
@@ -265,7 +247,7 @@ def _stop_in_order(layout: Layout) -> None:
     """End jobs and daemons so that queue, accounting and database are found again."""
     if daemons.running(daemons.by_name(layout, "slurmctld"), layout):
         for state in ("PENDING", "RUNNING", "SUSPENDED"):
-            run_program(layout, ["scancel", f"--state={state}"], check=False)
+            layout.run(["scancel", f"--state={state}"], check=False)
         deadline = time.monotonic() + 15
         while job_counts(layout) and time.monotonic() < deadline:
             time.sleep(0.1)

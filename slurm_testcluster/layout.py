@@ -7,16 +7,19 @@ import os
 import pwd
 import re
 import socket
+import subprocess
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from slurm_testcluster.errors import ClusterError, ClusterUnavailableError
 from slurm_testcluster.isolation import Isolation
+from slurm_testcluster.packages import find_program
 
 NAME = "cluster.json"
 FORMAT = 1
+_FOREIGN = ("SLURM_", "SBATCH_", "SALLOC_", "SRUN_", "SQUEUE_", "SINFO_", "SACCT_", "SCANCEL_")
 CONTROLLER = "head"
 LOGIN = "login"
 
@@ -171,6 +174,37 @@ class Layout:
     """The known_hosts file that names this cluster's sshd alone."""
     profile_file = Below("profile.yaml")
     """The profile, written."""
+
+    def run(
+        self, argv: Sequence[str], *, check: bool = True, timeout: float = 30, stdin: str = ""
+    ) -> subprocess.CompletedProcess[str]:
+        """Run a Slurm program for this cluster.
+
+        Args:
+            argv: The command line, such as ``["scontrol", "show", "nodes"]``.
+            check: Whether a non-zero exit status is an error.
+            timeout: Seconds.
+            stdin: What the program reads from its input.
+
+        Raises:
+            ClusterError: It ended with another exit status than 0, and ``check`` is set.
+            subprocess.TimeoutExpired: It took too long.
+        """
+        # A caller inside a job, or with settings for another cluster, must not redirect these programs.
+        environment = {name: value for name, value in os.environ.items() if not name.startswith(_FOREIGN)}
+        completed = subprocess.run(
+            [find_program(argv[0]), *argv[1:]],
+            env={**environment, "SLURM_CONF": str(self.slurm_conf)},
+            input=stdin,
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+            check=False,
+        )
+        if check and completed.returncode != 0:
+            status = f"exit status {completed.returncode}: {completed.stderr.strip()}"
+            raise ClusterError(f"{' '.join(argv)} ended with {status}", where=self.folder)
+        return completed
 
     def pid_file(self, daemon: str) -> Path:
         """The file that says which process a daemon is."""

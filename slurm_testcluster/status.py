@@ -1,21 +1,15 @@
-"""What a cluster is doing, as plain data for tables and for ``--json``; and how its Slurm programs are run."""
+"""What a cluster is doing, as plain data for tables and for ``--json``."""
 
 from __future__ import annotations
 
-import os
 import subprocess
 from collections import Counter
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from slurm_testcluster import daemons
-from slurm_testcluster.errors import ClusterError
 from slurm_testcluster.layout import Layout
-from slurm_testcluster.packages import find_program
-
-_FOREIGN = ("SLURM_", "SBATCH_", "SALLOC_", "SRUN_", "SQUEUE_", "SINFO_", "SACCT_", "SCANCEL_")
 
 # A node in a state that begins like this takes no jobs.
 _BAD_NODES = ("down", "drain", "fail", "error", "unknown", "inval")
@@ -94,32 +88,9 @@ def look(layout: Layout) -> ClusterStatus:
     return ClusterStatus(layout.folder, state, rows, nodes, _partition_states(layout), job_counts(layout))
 
 
-def run_program(
-    layout: Layout, argv: Sequence[str], *, check: bool = True, timeout: float = 30, stdin: str = ""
-) -> subprocess.CompletedProcess[str]:
-    """Run a Slurm program for a cluster, with ``stdin`` as its input; see ``Cluster.run``."""
-    # A caller inside a job, or with settings for another cluster, must not redirect these programs.
-    environment = {name: value for name, value in os.environ.items() if not name.startswith(_FOREIGN)}
-    completed = subprocess.run(
-        [find_program(argv[0]), *argv[1:]],
-        env={**environment, "SLURM_CONF": str(layout.slurm_conf)},
-        input=stdin,
-        capture_output=True,
-        text=True,
-        timeout=timeout,
-        check=False,
-    )
-    if check and completed.returncode != 0:
-        message = (
-            f"{' '.join(argv)} ended with exit status {completed.returncode}: {completed.stderr.strip()}"
-        )
-        raise ClusterError(message, where=layout.folder)
-    return completed
-
-
 def _rows(layout: Layout, *argv: str) -> list[list[str]]:
     try:
-        completed = run_program(layout, argv, check=False, timeout=10)
+        completed = layout.run(argv, check=False, timeout=10)
     except subprocess.TimeoutExpired:
         return []
     return [line.split("|") for line in completed.stdout.splitlines() if completed.returncode == 0]
