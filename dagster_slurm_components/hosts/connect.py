@@ -8,12 +8,11 @@ import threading
 from dagster_slurm_components.errors import HostRefusedError
 from dagster_slurm_components.hosts.agent import place
 from dagster_slurm_components.hosts.agent.client import AgentDialer
-from dagster_slurm_components.hosts.answers import Answers
 from dagster_slurm_components.hosts.attempts import Attempts, NotedDialer
 from dagster_slurm_components.hosts.base import Host
-from dagster_slurm_components.hosts.dialers import ssh_dialer
 from dagster_slurm_components.hosts.local import InProcessHost
 from dagster_slurm_components.hosts.remote import RemoteHost
+from dagster_slurm_components.hosts.ssh import SshDialer
 from dagster_slurm_components.spec.hosts import HostSpec, LocalHost, SshHost
 
 _lock = threading.Lock()
@@ -41,7 +40,7 @@ def connect(spec: HostSpec) -> Host:
 def _remote(spec: SshHost) -> RemoteHost:
     if spec.agent and place.wanted():
         return RemoteHost(AgentDialer(spec), interval=AgentDialer.INTERVAL)
-    dialer = ssh_dialer(spec, Answers(spec.secret_command))
+    dialer = SshDialer(spec)
     try:
         attempts = Attempts(place.folder(), dialer.name)
     except HostRefusedError:

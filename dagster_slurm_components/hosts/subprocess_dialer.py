@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from dagster_slurm_components.errors import HostRefusedError
 from dagster_slurm_components.hosts import bootstrap
@@ -71,26 +71,34 @@ class SubprocessDialer:
 
     def dial(self) -> Pipe:
         """Start the subprocess."""
-        pipe = self.start(bootstrap.arguments(self._python))
+        pipe = SubprocessPipe(start(self.arguments(), self.name, self._env))
         bootstrap.boot(pipe, self.name, self._timeout)
         return pipe
+
+    def arguments(self) -> list[str]:
+        """Return the command line."""
+        return bootstrap.arguments(self._python)
 
     def extend(self, pipe: Pipe) -> Pipe | None:
         """Start another one; see ``Dialer``."""
         return self.dial()
 
-    def start(self, argv: list[str]) -> SubprocessPipe:
-        """Return a pipe to a command."""
-        try:
-            process = subprocess.Popen(
-                argv,
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
-                env=self._env,
-                bufsize=0,
-                start_new_session=True,
-            )
-        except OSError as error:
-            raise HostRefusedError(f"can't run {argv[0]}: {error}", where=self.name) from error
-        return SubprocessPipe(process)
+
+def start(argv: Sequence[str], name: str, env: Mapping[str, str] | None = None) -> subprocess.Popen[bytes]:
+    """Start a command with pipes for its standard streams.
+
+    Raises:
+        HostRefusedError: It can't be run; ``name`` is where.
+    """
+    try:
+        return subprocess.Popen(
+            argv,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            env=env,
+            bufsize=0,
+            start_new_session=True,
+        )
+    except OSError as error:
+        raise HostRefusedError(f"can't run {argv[0]}: {error}", where=name) from error

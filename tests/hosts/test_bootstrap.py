@@ -16,12 +16,11 @@ class ShellDialer(SubprocessDialer):
 
     def __init__(self, prelude: str, command: str | None = None, timeout: float = 10) -> None:
         super().__init__(timeout=timeout)
+        self.name = "h"
         self._script = f"{prelude}\n{command or bootstrap.shell_command(shlex.quote(sys.executable))}"
 
-    def dial(self):
-        pipe = self.start(["/bin/sh", "-c", self._script])
-        bootstrap.boot(pipe, "h", self._timeout)
-        return pipe
+    def arguments(self):
+        return ["/bin/sh", "-c", self._script]
 
 
 @pytest.mark.parametrize("shell", ["sh", "bash", "dash", "zsh", "tcsh", "csh", "fish", "ksh"])

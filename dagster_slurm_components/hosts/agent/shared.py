@@ -11,8 +11,8 @@ from typing import Any
 from dagster_slurm_components.hosts.answers import INTERACTIVE, Answers, Prompt
 from dagster_slurm_components.hosts.attempts import Attempts, NotedDialer
 from dagster_slurm_components.hosts.base import Reply
-from dagster_slurm_components.hosts.dialers import ssh_dialer
 from dagster_slurm_components.hosts.remote import RemoteHost
+from dagster_slurm_components.hosts.ssh import SshDialer
 from dagster_slurm_components.spec.hosts import JumpHost, SshHost
 
 _WATCHED = 120.0
@@ -29,7 +29,7 @@ class SharedHost:
 
     def __init__(self, spec: SshHost, folder: Path) -> None:
         self.answers = Answers(spec.secret_command)
-        dialer = ssh_dialer(spec, self.answers, patient=True)
+        dialer = SshDialer(spec, self.answers, pauses=())
         noted = NotedDialer(dialer, Attempts(folder, dialer.name))
         self.host = RemoteHost(noted, interval=spec.reconnect_interval)
         hops: list[SshHost | JumpHost] = [*spec.jump, spec]
