@@ -98,6 +98,7 @@ def start(argv: Sequence[str], name: str, env: Mapping[str, str] | None = None) 
             stderr=subprocess.PIPE,
             env=env,
             bufsize=0,
+            pipesize=256 * 1024,
             start_new_session=True,
         )
     except OSError as error:
