@@ -49,7 +49,7 @@ class NoPythonError(HostRefusedError):
 
 def source() -> bytes:
     """Return the satellite's program."""
-    return program("dagster_slurm_components.hosts.satellite.serving")
+    return program("dagster_slurm_components.hosts.satellite.operations")
 
 
 def arguments(python: str) -> list[str]:

@@ -26,13 +26,8 @@ from dagster_slurm_components.hosts.satellite.locks import locked
 from dagster_slurm_components.hosts.satellite.protocol import Failure, Result, as_text, native
 
 VERSION = 1
-FOLLOWING, CANCEL_WANTED, CANCELLED, ENDED, COLLECTED = (
-    "following",
-    "cancel wanted",
-    "cancelled",
-    "ended",
-    "collected",
-)
+FOLLOWING, CANCEL_WANTED, CANCELLED = "following", "cancel wanted", "cancelled"
+ENDED, COLLECTED = "ended", "collected"
 _NEXT: Dict[str, Tuple[str, ...]] = {
     FOLLOWING: (CANCEL_WANTED, CANCELLED, ENDED),
     CANCEL_WANTED: (CANCELLED, ENDED),
@@ -61,7 +56,7 @@ def read_lease(folder: bytes) -> Optional[Result]:
     except (FileNotFoundError, NotADirectoryError):
         if not os.path.exists(os.path.join(folder, b"ledger")):
             return None
-        return _new(token="", digest="", content="", owner=None, note={}, epoch=0)
+        return _new(token="", epoch=0)
     except ValueError:
         raise Failure(
             "bad_lease",
@@ -83,26 +78,21 @@ def parsed(text: bytes) -> Result:
     return lease
 
 
-def _new(
-    token: str, digest: str, content: str, owner: Optional[Result], note: Result, epoch: int = 1
-) -> Result:
-    return {
-        "version": VERSION,
-        "token": token,
-        "epoch": epoch,
-        "state": FOLLOWING,
-        "digest": digest,
-        "content": content,
-        "owner": owner,
-        "renewed": time.time(),
+def _new(token: str, epoch: int = 1, **claim: Any) -> Result:
+    empty = {
+        "digest": "",
+        "content": "",
+        "owner": None,
+        "note": {},
         "outcome": None,
         "finished": None,
         "shown": {},
-        "note": note,
     }
+    own = {"version": VERSION, "token": token, "epoch": epoch, "state": FOLLOWING, "renewed": time.time()}
+    return dict(empty, **dict(claim, **own))
 
 
-_KEYS = frozenset(_new("", "", "", None, {}))
+_KEYS = frozenset(_new(""))
 
 
 def is_open(lease: Result) -> bool:
@@ -127,14 +117,7 @@ def attempts_in(folder: bytes) -> List[int]:
 
 
 class Claim:
-    """A wish to submit, under the lock of the call's folder.
-
-    Args:
-        folder: The run directory.
-        workdir: The working folder.
-        token: The job's mark.
-        claim: ``digest``, ``content``, ``owner``, ``note``, and ``epoch`` for a job that was taken over.
-    """
+    """A wish to submit, under the lock of the call's folder; ``hosts.calls.LeaseRequest`` says what it holds."""
 
     def __init__(self, folder: bytes, workdir: bytes, token: str, claim: Result) -> None:
         self._folder = folder
@@ -145,28 +128,27 @@ class Claim:
     def refusal(self) -> Optional[Result]:
         """Return why this submission may not be made: somebody else's job is there, or one of other content."""
         lease = read_lease(self._folder)
+        epoch = self._claim.get("epoch")
         if lease is None:
-            return (
-                None if self._claim.get("epoch") is None and not self._others() else _taken("another attempt")
-            )
+            return None if epoch is None and not self._has_rival() else _taken("another attempt")
         if lease["version"] != VERSION:
             return _taken(f"its lease is of version {lease['version']}")
         if lease["digest"] != self._claim["digest"]:
             return _taken("it has other content")
         # The same first submission once more, its reply was lost; or a job that was taken over just now, perhaps after
         # its end: its results are still to be collected.
-        epoch = self._claim.get("epoch")
         mine = lease["epoch"] == (1 if epoch is None else epoch) and lease["owner"] == self._claim["owner"]
         if mine and (lease["state"] == FOLLOWING or (epoch is not None and is_to_collect(lease))):
             return None
         return _taken("somebody else follows it")
 
-    def _others(self) -> bool:
+    def _others(self) -> List[int]:
         call, name = os.path.split(self._folder)
-        others = [
-            os.path.join(call, str(number).encode()) for number in attempts_in(call) if number != int(name)
-        ]
-        leases = [read_lease(other) for other in others]
+        return [number for number in attempts_in(call) if number != int(name)]
+
+    def _has_rival(self) -> bool:
+        call = os.path.dirname(self._folder)
+        leases = [read_lease(os.path.join(call, b"%d" % number)) for number in self._others()]
         return any(lease is not None and is_open(lease) for lease in leases)
 
     def write(self, folder: bytes) -> None:
@@ -174,19 +156,17 @@ class Claim:
         claim = self._claim
         make_folder(self._index)
         write_atomically(os.path.join(self._index, self._token.encode()), self._folder)
-        lease = _new(self._token, claim["digest"], claim["content"], claim["owner"], claim["note"])
-        _write(folder, lease, durable=True)
+        wanted = {key: claim[key] for key in ("digest", "content", "owner", "note")}
+        _write(folder, _new(self._token, **wanted), durable=True)
         self._set_checkpoint_aside()
 
     def _set_checkpoint_aside(self) -> None:
         """A checkpoint is for the next attempt at the same content; after a success the work begins anew."""
         call = os.path.dirname(self._folder)
-        earlier = [
-            number for number in attempts_in(call) if str(number).encode() != os.path.basename(self._folder)
-        ]
+        earlier = self._others()
         if not earlier:
             return
-        before = read_lease(os.path.join(call, str(earlier[-1]).encode())) or {}
+        before = read_lease(os.path.join(call, b"%d" % earlier[-1])) or {}
         goes_on = before.get("content") == self._claim["content"] and before.get("outcome") != SUCCESS
         checkpoint = os.path.join(call, b"checkpoint")
         if not goes_on and os.path.lexists(checkpoint):
@@ -205,7 +185,6 @@ def _write(folder: bytes, lease: Result, durable: bool = False) -> None:
 
 
 def change_lease(
-    blob: bytes,
     run_dir: str,
     workdir: str,
     epoch: int,
@@ -215,19 +194,18 @@ def change_lease(
     finished: Optional[float] = None,
     shown: Optional[Result] = None,
     lock_timeout: float = 60.0,
-) -> Tuple[Result, bytes]:
+) -> Result:
     """Change the lease of a run directory, if its epoch is still the one that the caller knows.
 
     Args:
-        blob: Not used.
         run_dir: The run directory.
         workdir: The working folder.
         epoch: The epoch that the caller knows.
         state: The state to go to, if it is reached from the present one.
         owner: Who takes the job over: the epoch grows by one.
-        outcome: Slurm's word for the job's end.
-        finished: When the caller heard of that, by the caller's clock.
-        shown: What a person has seen of the output.
+        outcome: With ``finished`` and ``shown``: what the lease is to hold.
+        finished: See ``outcome``.
+        shown: See ``outcome``.
         lock_timeout: Seconds to wait for the lock.
 
     Returns:
@@ -238,12 +216,12 @@ def change_lease(
     with locked(lock_of(folder), lock_timeout):
         lease = read_lease(folder)
         if lease is None or lease["version"] != VERSION:
-            return {"changed": False, "lease": lease}, b""
+            return {"changed": False, "lease": lease}
         repeated = owner is not None and lease["owner"] == owner and lease["epoch"] == epoch + 1
         if repeated:
             epoch += 1
         if lease["epoch"] != epoch or state not in (None, lease["state"], *_NEXT[lease["state"]]):
-            return {"changed": False, "lease": lease}, b""
+            return {"changed": False, "lease": lease}
         if owner is not None and not repeated:
             lease.update(owner=owner, epoch=epoch + 1)
         if state is not None:
@@ -257,7 +235,7 @@ def change_lease(
         if not is_open(lease) and lease["token"]:
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(os.path.join(native(workdir), b"open", lease["token"].encode()))
-    return {"changed": True, "lease": lease}, b""
+    return {"changed": True, "lease": lease}
 
 
 def renew(run_dir: str, epoch: int, shown: Optional[Result]) -> List[Any]:
@@ -293,14 +271,14 @@ def _silent(lease: Result) -> float:
     return abs(time.time() - float(lease["renewed"]))
 
 
-def attempts(blob: bytes, folder: str) -> Tuple[Result, bytes]:
+def attempts(folder: str) -> Result:
     """Return ``attempts`` of a call: ``[run directory, lease, ledger's text]`` each, in order."""
     top = os.path.normpath(native(folder))
-    rows = [_row(os.path.join(top, str(number).encode())) for number in attempts_in(top)]
-    return {"attempts": [row for row in rows if row is not None]}, b""
+    rows = [_row(os.path.join(top, b"%d" % number)) for number in attempts_in(top)]
+    return {"attempts": [row for row in rows if row is not None]}
 
 
-def open_leases(blob: bytes, workdir: str) -> Tuple[Result, bytes]:
+def open_leases(workdir: str) -> Result:
     """Return ``attempts`` (as the operation of that name) on which somebody may still have to act, and ``time``."""
     index = os.path.join(native(workdir), b"open")
     try:
@@ -319,7 +297,7 @@ def open_leases(blob: bytes, workdir: str) -> Tuple[Result, bytes]:
             elif time.time() - os.stat(path).st_mtime > _JUST_MADE:
                 # Its folder was removed, or never made. One that is just being made shows here first.
                 os.unlink(path)
-    return {"attempts": rows, "time": time.time()}, b""
+    return {"attempts": rows, "time": time.time()}
 
 
 def _row_if_readable(folder: bytes) -> Optional[List[Any]]:

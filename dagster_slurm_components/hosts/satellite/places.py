@@ -44,7 +44,7 @@ class Places:
             return True
         if self._limit.get("snapshot"):
             with contextlib.suppress(Failure):  # over budget, or nobody answers: what is known has to do
-                snapshot(b"", **self._limit["snapshot"])
+                snapshot(**self._limit["snapshot"])
         return self._take(known=True)
 
     def full(self) -> Result:

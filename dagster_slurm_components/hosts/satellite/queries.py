@@ -69,13 +69,12 @@ def spend(budget: Optional[Result]) -> None:
 
 
 def snapshot(
-    blob: bytes,
     path: str,
     argv: Sequence[str],
     max_age: float,
     query_timeout: float,
     budget: Optional[Result] = None,
-) -> Tuple[Result, bytes]:
+) -> Result:
     """Run a query unless the file at ``path`` holds a younger answer to it; share the answer there.
 
     A query that is run counts against the ``budget`` (``spend``), a shared answer does not.
@@ -93,16 +92,16 @@ def snapshot(
     while True:
         stored = _stored_snapshot(target, argv, max_age)
         if stored is not None:
-            return dict(stored, fresh=False), b""
+            return dict(stored, fresh=False)
         release = acquire(target + b".lock")
         if release is not None:
             try:
                 # Asked again under the lock: the holder before us may have published just now.
                 stored = _stored_snapshot(target, argv, max_age)
                 if stored is not None:
-                    return dict(stored, fresh=False), b""
+                    return dict(stored, fresh=False)
                 spend(budget)
-                return dict(_take_snapshot(target, argv, query_timeout), fresh=True), b""
+                return dict(_take_snapshot(target, argv, query_timeout), fresh=True)
             finally:
                 release()
         if time.monotonic() > deadline:
