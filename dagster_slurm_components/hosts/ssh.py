@@ -15,6 +15,7 @@ from pathlib import Path
 from dagster_slurm_components.errors import HostRefusedError, HostUnreachableError
 from dagster_slurm_components.hosts import bootstrap
 from dagster_slurm_components.hosts.answers import Answers
+from dagster_slurm_components.hosts.base import address
 from dagster_slurm_components.hosts.channel import Pipe
 from dagster_slurm_components.hosts.ssh_errors import DroppedError
 from dagster_slurm_components.hosts.ssh_login import Login
@@ -139,7 +140,7 @@ class SshDialer:
         self._sleep = sleep
         self._jitter = jitter
         self._connection: Connection | None = None
-        self.name = f"{spec.user}@" * bool(spec.user) + f"{spec.hostname}:{spec.port}"
+        self.name = address(spec)
 
     def dial(self) -> Pipe:
         """Log in, unless the last login still stands, and start the satellite; see ``Dialer``."""
@@ -167,6 +168,9 @@ class SshDialer:
         connection = Connection()
         try:
             Login(self._spec, self._answers, connection.folder).run()
+            for path in connection.folder.iterdir():
+                if path.name != "master":
+                    path.unlink()  # the log would grow with each session
         except BaseException:
             connection.close()
             raise

@@ -16,6 +16,7 @@ from pathlib import Path
 from dagster_slurm_components.errors import HostError, HostRefusedError, HostUnreachableError
 from dagster_slurm_components.hosts import ssh_errors
 from dagster_slurm_components.hosts.answers import INTERACTIVE, Answers, Prompt, required
+from dagster_slurm_components.hosts.base import address
 from dagster_slurm_components.hosts.certificate import check_certificate
 from dagster_slurm_components.hosts.ssh_errors import DeniedError
 from dagster_slurm_components.spec.hosts import JumpHost, SshHost
@@ -26,7 +27,7 @@ PERSIST = 20
 _TYPING = 120.0
 """Seconds for a person to answer; sshd's own LoginGraceTime is as long."""
 
-_ASKPASS = Path(__file__).with_name("askpass.sh")
+_HOP = "DAGSTER_SLURM_HOP"
 _HOSTNAME = re.compile(r"[A-Za-z0-9_.:%\[\]][A-Za-z0-9_.:%\[\]-]*")
 _DEFAULT_KEYS = ("id_ed25519", "id_ecdsa", "id_rsa")
 _NOT_OF_THE_HOST = ("Enter passphrase for ", "Enter PIN for ", "Confirm user presence ", "Allow ")
@@ -51,7 +52,7 @@ class Login:
         self._answers = answers
         self._folder = folder
         self._hops: list[SshHost | JumpHost] = [*spec.jump, spec]
-        self._names = [_name(hop, spec) for hop in self._hops]
+        self._names = [address(hop, spec.user) for hop in self._hops]
         self._asked = [[step for step in hop.login if step in INTERACTIVE] for hop in self._hops]
         self._answered = [0] * len(self._hops)
         self._locked: list[str] = []
@@ -67,14 +68,13 @@ class Login:
         """
         for number, hop in enumerate(self._hops):
             self._check(hop, self._names[number])
-            self._path("config", number).write_text(self._config(number))
+            (self._folder / f"config{number}").write_text(self._config(number))
         questions = socket.socket(socket.AF_UNIX)
         questions.bind(str(self._folder / "askpass"))
         questions.listen()
-        process = self._ssh()
+        process = self._start()
         threading.Thread(target=self._serve, args=(questions, process), daemon=True).start()
-        interactive = any(step in INTERACTIVE for hop in self._hops for step in hop.login)
-        patience = _TYPING if interactive else max(self._spec.connect_timeout, 30)
+        patience = _TYPING if any(self._asked) else max(self._spec.connect_timeout, 30)
         try:
             process.wait(self._spec.connect_timeout * len(self._hops) + patience)
         except subprocess.TimeoutExpired:
@@ -86,7 +86,9 @@ class Login:
         if self._error is not None:
             raise self._error
         if process.returncode != 0:
-            raise self._failure()
+            logs = [self._log(number) for number in range(len(self._hops))]
+            number, error = ssh_errors.failure(self._spec, self._names, logs, self._locked)
+            raise self._wrong(number) if self._answered[number] and isinstance(error, DeniedError) else error
         self._answers.accepted()
 
     def _check(self, hop: SshHost | JumpHost, name: str) -> None:
@@ -99,45 +101,39 @@ class Login:
             check_certificate(key_file, name)
         self._answers.check(name, hop.login)
 
-    def _path(self, kind: str, number: int) -> Path:
-        return self._folder / f"{kind}{number}"
-
     def _log(self, number: int) -> str:
-        path = self._path("log", number)
+        path = self._folder / f"log{number}"
         return path.read_text(errors="replace") if path.exists() else ""
 
-    def _ssh(self) -> subprocess.Popen[bytes]:
+    def _ssh(self, number: int) -> list[str]:
+        return ["ssh", f"-F{self._folder}/config{number}", f"-E{self._folder}/log{number}", "-vT"]
+
+    def _start(self) -> subprocess.Popen[bytes]:
         last = len(self._hops) - 1
         environment = {
             **os.environ,
-            "SSH_ASKPASS": str(_ASKPASS),
+            **{f"{_HOP}_{number}": hop.hostname for number, hop in enumerate(self._hops)},
+            _HOP: str(last),
+            "SSH_ASKPASS": str(Path(__file__).with_name("askpass.sh")),
             "SSH_ASKPASS_REQUIRE": "force",
             # OpenSSH before 8.4 asks by askpass only where it believes in a display and has no terminal.
             "DISPLAY": os.environ.get("DISPLAY", "none"),
             "DAGSTER_SLURM_PYTHON": sys.executable,
             "DAGSTER_SLURM_ASKPASS": str(self._folder / "askpass"),
-            "DAGSTER_SLURM_HOP": str(last),
         }
-        for number, hop in enumerate(self._hops):
-            environment[f"DAGSTER_SLURM_HOST_{number}"] = hop.hostname
-        log = self._path("log", last)
-        command = ["ssh", f"-F{self._path('config', last)}", f"-E{log}", "-vfNT", "--", self._spec.hostname]
-        with log.open("ab") as output:
+        with open(self._folder / f"log{last}", "ab") as log:
             try:
                 return subprocess.Popen(
-                    command,
+                    [*self._ssh(last), "-fN", "--", self._spec.hostname],
                     env=environment,
                     stdin=subprocess.DEVNULL,
                     stdout=subprocess.DEVNULL,
-                    stderr=output,
+                    stderr=log,
                     start_new_session=True,
                 )
             except OSError as error:
-                raise HostRefusedError(
-                    f"can't run ssh: {error.strerror}",
-                    where=self._names[-1],
-                    hint="Install OpenSSH's client on this machine.",
-                ) from error
+                why, hint = f"can't run ssh: {error.strerror}", "Install OpenSSH's client on this machine."
+                raise HostRefusedError(why, where=self._names[-1], hint=hint) from error
 
     def _config(self, number: int) -> str:
         """Return a hop's configuration: what the spec says, then the user's and the system's own, then our defaults.
@@ -146,46 +142,39 @@ class Login:
         """
         hop, spec = self._hops[number], self._spec
         key_file, user = hop.key_file or spec.key_file, hop.user or spec.user
-        own = [
-            *(
-                [
-                    "ControlMaster yes",
-                    f"ControlPath {_quoted(self._folder / 'master')}",
-                    f"ControlPersist {PERSIST}",
-                ]
-                if hop is spec
-                else ["ControlMaster no", "ControlPath none"]
-            ),
-            *([f"Port {hop.port}"] if "port" in hop.model_fields_set else []),
-            *([f"User {_quoted(user)}"] if user else []),
-            *([f"IdentityFile {_quoted(key_file)}", "IdentitiesOnly yes"] if key_file else []),
-            f"PreferredAuthentications {','.join(_methods(hop.login))}",
-            *(["GSSAPIAuthentication yes"] if "gssapi" in hop.login else []),
-            *([f"ProxyCommand {self._proxy(number - 1)}"] if number else []),
-        ]
-        ssh = Path.home() / ".ssh"
-        keys = [ssh / name for name in _DEFAULT_KEYS if (ssh / name).is_file()]
-        files = [spec.known_hosts_file] if spec.known_hosts_file else []
-        common = [
+        lines = [f"Host {hop.hostname}", f"PreferredAuthentications {_methods(hop.login)}"]
+        if hop is spec:
+            lines += ["ControlMaster yes", f"ControlPath {_quoted(self._folder / 'master')}"]
+        else:
+            lines += ["ControlMaster no", "ControlPath none"]
+        if "port" in hop.model_fields_set:
+            lines.append(f"Port {hop.port}")
+        if user:
+            lines.append(f"User {_quoted(user)}")
+        if key_file:
+            lines += [f"IdentityFile {_quoted(key_file)}", "IdentitiesOnly yes"]
+        if "gssapi" in hop.login:
+            lines.append("GSSAPIAuthentication yes")
+        if number:
+            # Not ProxyJump: that hands on neither the next file nor its log. The name comes by the environment, as a
+            # shell reads this line.
+            program = " ".join(self._ssh(number - 1))
+            lines.append(
+                f'ProxyCommand env {_HOP}={number - 1} {program} -W "[%h]:%p" -- "${_HOP}_{number - 1}"'
+            )
+        home = Path.home() / ".ssh"
+        lines += [
             *_COMMON,
             f"ConnectTimeout {max(1, round(spec.connect_timeout))}",
             f"ServerAliveInterval {round(spec.keepalive)}",
-            f"PreferredAuthentications {','.join(_methods(['key']))}",
-            *([f"UserKnownHostsFile {_quoted(file)}" for file in files]),
-            *(["GlobalKnownHostsFile none"] if files else []),
-            f"Include {_quoted(ssh / 'config')}",
-            "Include /etc/ssh/ssh_config",
-            f"UserKnownHostsFile {_quoted(ssh / 'known_hosts')} {_quoted(ssh / 'known_hosts2')}",
-            *(f"IdentityFile {_quoted(key)}" for key in keys),
         ]
-        return "\n  ".join([f"Host {hop.hostname}", *own]) + "\n" + "\n  ".join(["Host *", *common]) + "\n"
-
-    def _proxy(self, number: int) -> str:
-        # Not ProxyJump: that hands on neither our configuration's hop nor its log. Names come by the environment, as a
-        # shell reads this line.
-        config, log = self._path("config", number), self._path("log", number)
-        target = f'-W "[%h]:%p" -- "$DAGSTER_SLURM_HOST_{number}"'
-        return f"env DAGSTER_SLURM_HOP={number} ssh -F{config} -E{log} -vT {target}"
+        if spec.known_hosts_file:
+            lines += [f"UserKnownHostsFile {_quoted(spec.known_hosts_file)}", "GlobalKnownHostsFile none"]
+        lines += [f"Include {_quoted(home / 'config')}", "Include /etc/ssh/ssh_config"]
+        lines.append(f"UserKnownHostsFile {_quoted(home / 'known_hosts')} {_quoted(home / 'known_hosts2')}")
+        keys = [home / name for name in _DEFAULT_KEYS if (home / name).is_file()]
+        lines += [f"IdentityFile {_quoted(key)}" for key in keys]
+        return "\n".join(lines) + "\n"
 
     def _serve(self, questions: socket.socket, process: subprocess.Popen[bytes]) -> None:
         """Answer what ``ssh`` asks, until it ends."""
@@ -232,20 +221,17 @@ class Login:
         name, why = self._names[number], "the answers were not accepted"
         return HostRefusedError(why, where=name) if attended else required(name, why)
 
-    def _failure(self) -> HostError:
-        logs = [self._log(number) for number in range(len(self._hops))]
-        number, error = ssh_errors.failure(self._spec, self._names, logs, self._locked)
-        return self._wrong(number) if self._answered[number] and isinstance(error, DeniedError) else error
-
 
 _COMMON = (
+    "Host *",
+    "PreferredAuthentications gssapi-with-mic,hostbased,publickey",
+    f"ControlPersist {PERSIST}",
     "BatchMode no",
     "StrictHostKeyChecking yes",
     "UpdateHostKeys no",
     "VisualHostKey no",
     "NumberOfPasswordPrompts 1",
     "ServerAliveCountMax 2",
-    "TCPKeepAlive yes",
     "ForwardAgent no",
     "ForwardX11 no",
     "ClearAllForwardings yes",
@@ -255,22 +241,20 @@ _COMMON = (
 )
 
 
-def _methods(steps: Sequence[str]) -> list[str]:
+def _methods(steps: Sequence[str]) -> str:
     asked = [step for step in steps if step in INTERACTIVE]
     methods = ["gssapi-with-mic", "hostbased", "publickey"] if len(asked) < len(steps) else []
     # PAM asks for password and one-time password in one conversation, which "password" can't carry.
-    if asked == ["password"]:
-        return [*methods, "password", "keyboard-interactive"]
-    return [*methods, "keyboard-interactive", "password"] if asked else methods
-
-
-def _name(hop: SshHost | JumpHost, spec: SshHost) -> str:
-    user = hop.user or spec.user
-    return f"{user}@" * bool(user) + f"{hop.hostname}:{hop.port}"
+    by_hand = (
+        ["password", "keyboard-interactive"]
+        if asked == ["password"]
+        else ["keyboard-interactive", "password"]
+    )
+    return ",".join([*methods, *by_hand] if asked else methods)
 
 
 def _quoted(value: str | Path) -> str:
-    text = os.path.expanduser(value)
+    text = " ".join(os.path.expanduser(value).splitlines())  # a line is an option
     return '"' + text.replace("\\", "\\\\").replace('"', '\\"').replace("%", "%%") + '"'
 
 

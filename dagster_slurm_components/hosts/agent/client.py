@@ -16,6 +16,7 @@ from dagster_slurm_components.hosts import wire
 from dagster_slurm_components.hosts.agent import place
 from dagster_slurm_components.hosts.agent.pipes import SocketPipe
 from dagster_slurm_components.hosts.answers import Prompt
+from dagster_slurm_components.hosts.base import address
 from dagster_slurm_components.hosts.channel import Pipe
 from dagster_slurm_components.hosts.turns import only_one
 from dagster_slurm_components.spec.hosts import SshHost
@@ -32,7 +33,7 @@ class AgentDialer:
 
     def __init__(self, spec: SshHost) -> None:
         self._spec = spec
-        self.name = f"{spec.user}@" * bool(spec.user) + f"{spec.hostname}:{spec.port}"
+        self.name = address(spec)
 
     def dial(self) -> Pipe:
         """Return a pipe through the agent; see ``Dialer``."""

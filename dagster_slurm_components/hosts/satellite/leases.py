@@ -56,7 +56,7 @@ def read_lease(folder: bytes) -> Optional[Result]:
     except (FileNotFoundError, NotADirectoryError):
         if not os.path.exists(os.path.join(folder, b"ledger")):
             return None
-        return _new(token="", epoch=0)
+        return _new("", 0, {})
     except ValueError:
         raise Failure(
             "bad_lease",
@@ -78,21 +78,24 @@ def parsed(text: bytes) -> Result:
     return lease
 
 
-def _new(token: str, epoch: int = 1, **claim: Any) -> Result:
-    empty = {
-        "digest": "",
-        "content": "",
-        "owner": None,
-        "note": {},
+def _new(token: str, epoch: int, claim: Result) -> Result:
+    return {
+        "version": VERSION,
+        "token": token,
+        "epoch": epoch,
+        "state": FOLLOWING,
+        "digest": claim.get("digest", ""),
+        "content": claim.get("content", ""),
+        "owner": claim.get("owner"),
+        "renewed": time.time(),
         "outcome": None,
         "finished": None,
         "shown": {},
+        "note": claim.get("note", {}),
     }
-    own = {"version": VERSION, "token": token, "epoch": epoch, "state": FOLLOWING, "renewed": time.time()}
-    return dict(empty, **dict(claim, **own))
 
 
-_KEYS = frozenset(_new(""))
+_KEYS = frozenset(_new("", 0, {}))
 
 
 def is_open(lease: Result) -> bool:
@@ -156,8 +159,7 @@ class Claim:
         claim = self._claim
         make_folder(self._index)
         write_atomically(os.path.join(self._index, self._token.encode()), self._folder)
-        wanted = {key: claim[key] for key in ("digest", "content", "owner", "note")}
-        _write(folder, _new(self._token, **wanted), durable=True)
+        _write(folder, _new(self._token, 1, claim), durable=True)
         self._set_checkpoint_aside()
 
     def _set_checkpoint_aside(self) -> None:

@@ -35,7 +35,7 @@ def read(
     if total < len(files):
         raise Failure("bad_request", f"a total of {total} bytes is too little for {len(files)} files")
     paths = [native(path) for path, _, _ in files]
-    rows = [_look(path) for path in paths]
+    rows = [_read(path)[0] for path in paths]
     wishes = [
         max(0, min(int(limit), row[1] - int(offset))) if row[0] == "ok" else 0
         for row, (_, offset, limit) in zip(rows, files)
@@ -44,7 +44,7 @@ def read(
     for number, share in enumerate(fair_shares(wishes, total)):
         data = b""
         if share:
-            rows[number], data = _read_piece(paths[number], int(files[number][1]), share)
+            rows[number], data = _read(paths[number], int(files[number][1]), share)
         rows[number].append(len(data))
         pieces.append(data)
     return {"files": rows, "leases": [renew(*lease) for lease in leases]}, b"".join(pieces)
@@ -61,40 +61,23 @@ def fair_shares(wishes: Sequence[int], total: int) -> List[int]:
     return shares
 
 
-def _open_regular(path: bytes) -> Tuple[int, os.stat_result]:
-    # Opened, not only stat'ed: opening is what makes an NFS client ask the server again. Not waiting for a
-    # writer, should a named pipe lie there.
-    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
-    found = os.fstat(descriptor)
-    if not stat.S_ISREG(found.st_mode):
-        os.close(descriptor)
-        raise OSError(errno.EINVAL, "not a regular file")
-    return descriptor, found
-
-
-def _look(path: bytes) -> List[Any]:
+def _read(path: bytes, offset: int = 0, size: int = 0) -> Tuple[List[Any], bytes]:
+    """Return ``[status, size, inode, mtime]`` of a file, and a piece of it."""
     try:
-        descriptor, found = _open_regular(path)
-    except OSError as error:
-        return [_read_status(error), 0, 0, 0.0]
-    os.close(descriptor)
-    return ["ok", found.st_size, found.st_ino, found.st_mtime]
-
-
-def _read_piece(path: bytes, offset: int, size: int) -> Tuple[List[Any], bytes]:
-    try:
-        descriptor, found = _open_regular(path)
+        # Opened, not only stat'ed: opening is what makes an NFS client ask the server again. Not waiting for a
+        # writer, should a named pipe lie there.
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
         try:
-            data = os.pread(descriptor, size, offset)
+            facts = os.fstat(descriptor)
+            if not stat.S_ISREG(facts.st_mode):
+                raise OSError(errno.EINVAL, "not a regular file")
+            data = os.pread(descriptor, size, offset) if size else b""
         finally:
             os.close(descriptor)
     except OSError as error:
-        return [_read_status(error), 0, 0, 0.0]
-    return ["ok", found.st_size, found.st_ino, found.st_mtime], data
-
-
-def _read_status(error: OSError) -> str:
-    return "missing" if error.errno in (errno.ENOENT, errno.ENOTDIR) else str(error.strerror)
+        absent = error.errno in (errno.ENOENT, errno.ENOTDIR)
+        return ["missing" if absent else str(error.strerror), 0, 0, 0.0], b""
+    return ["ok", facts.st_size, facts.st_ino, facts.st_mtime], data
 
 
 def put(blob: bytes, path: str, mode: int = 0o600, append_at: Optional[int] = None) -> Result:
