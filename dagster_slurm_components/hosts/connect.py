@@ -7,8 +7,8 @@ import threading
 
 from dagster_slurm_components.errors import HostRefusedError
 from dagster_slurm_components.hosts.agent import place
-from dagster_slurm_components.hosts.agent.client import AgentDialer
-from dagster_slurm_components.hosts.attempts import Attempts, NotedDialer
+from dagster_slurm_components.hosts.agent.client import AgentDialer, described
+from dagster_slurm_components.hosts.attempts import NotedDialer
 from dagster_slurm_components.hosts.base import Host
 from dagster_slurm_components.hosts.local import InProcessHost
 from dagster_slurm_components.hosts.remote import RemoteHost
@@ -30,7 +30,7 @@ def connect(spec: HostSpec) -> Host:
     if not isinstance(spec, SshHost):
         raise TypeError(f"no way is known to connect to a host of type {spec.type!r}")
     # By process: a forked child must not talk on its parent's connection.
-    key = (os.getpid(), spec.model_dump_json(exclude_unset=True))
+    key = (os.getpid(), described(spec))
     with _lock:
         if key not in _hosts:
             _hosts[key] = _remote(spec)
@@ -42,9 +42,9 @@ def _remote(spec: SshHost) -> RemoteHost:
         return RemoteHost(AgentDialer(spec), interval=AgentDialer.INTERVAL)
     dialer = SshDialer(spec)
     try:
-        attempts = Attempts(place.folder(), dialer.name)
+        folder = place.folder()
     except HostRefusedError:
         # A container may have no place to write to; with one process a container there is nobody to tell, either.
         return RemoteHost(dialer, interval=spec.reconnect_interval)
-    noted = NotedDialer(dialer, attempts, interval=spec.reconnect_interval)
+    noted = NotedDialer(dialer, folder, interval=spec.reconnect_interval)
     return RemoteHost(noted, interval=spec.reconnect_interval)
