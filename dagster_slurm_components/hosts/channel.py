@@ -64,11 +64,6 @@ class _Waiting:
     blob: bytes = b""
 
 
-def _request(number: int, op: str, params: Mapping[str, Any], timeout: float) -> dict[str, Any]:
-    # The timeout is for an agent in between, which waits for the host in our stead; a satellite passes over it.
-    return {"id": number, "op": op, "params": dict(params), "timeout": timeout}
-
-
 class Channel:
     """One connection to a satellite.
 
@@ -115,8 +110,10 @@ class Channel:
 
     def _send(self, op: str, params: Mapping[str, Any], blob: bytes, timeout: float) -> _Waiting:
         number = next(self._numbers)
+        # The timeout is for an agent in between, which waits for the host in our stead; a satellite passes over it.
+        request = {"id": number, "op": op, "params": dict(params), "timeout": timeout}
         try:
-            frame = encode_frame(_request(number, op, params, timeout), blob)
+            frame = encode_frame(request, blob)
         except FrameError as error:
             raise SatelliteError(str(error), code="too_large", where=self._name) from error
         waiting = _Waiting()
@@ -138,7 +135,7 @@ class Channel:
     def _listen(self) -> None:
         try:
             while True:
-                frame = read_frame(self._read)
+                frame = read_frame(self.pipe.read)
                 if frame is None:
                     reason = "the satellite ended"
                     break
@@ -156,9 +153,6 @@ class Channel:
             reason = str(error) or type(error).__name__
         self._lose(reason)
         self.pipe.close()
-
-    def _read(self, size: int) -> bytes:
-        return self.pipe.read(size)
 
     def _lose(self, reason: str) -> None:
         with self._state:

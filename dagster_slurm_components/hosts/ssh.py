@@ -16,10 +16,10 @@ from dagster_slurm_components.errors import HostRefusedError, HostUnreachableErr
 from dagster_slurm_components.hosts import bootstrap
 from dagster_slurm_components.hosts.answers import Answers
 from dagster_slurm_components.hosts.base import address
+from dagster_slurm_components.hosts.bootstrap import SubprocessPipe
 from dagster_slurm_components.hosts.channel import Pipe
 from dagster_slurm_components.hosts.ssh_errors import DroppedError
 from dagster_slurm_components.hosts.ssh_login import Login
-from dagster_slurm_components.hosts.subprocess_dialer import SubprocessPipe, start
 from dagster_slurm_components.spec.hosts import SshHost
 
 PAUSES = (0.5, 1.0, 2.0, 4.0, 8.0, 12.0)
@@ -70,22 +70,20 @@ class SessionRefusedError(HostRefusedError):
 
 
 class SessionPipe(SubprocessPipe):
-    """A pipe to a command in a session of a connection.
+    """A pipe to a satellite in a session of a connection.
 
     Args:
-        process: The session's ``ssh``.
-        name: The host's name for messages.
+        argv: The session's ``ssh``.
+        where: The host's name for messages.
         hang_up: Ends the connection with the session, unless the session ended by itself: then it is the satellite that
             was killed, and another login might need a person.
     """
 
-    def __init__(
-        self, process: subprocess.Popen[bytes], name: str, hang_up: Callable[[], object] | None
-    ) -> None:
-        super().__init__(process)
-        self._name = name
+    def __init__(self, argv: Sequence[str], where: str, hang_up: Callable[[], object] | None) -> None:
+        super().__init__(argv, where)
+        self._where = where
         self._hang_up = hang_up
-        self._ended = False
+        self._ended = self._hung_up = False
 
     def read(self, size: int) -> bytes:
         """Return at most ``size`` bytes; none at the end."""
@@ -96,6 +94,7 @@ class SessionPipe(SubprocessPipe):
     def close(self) -> None:
         """End the session, and what else belongs to it."""
         if self._hang_up is not None and not self._ended:
+            self._hung_up = True
             self._hang_up()
         super().close()
 
@@ -107,11 +106,13 @@ class SessionPipe(SubprocessPipe):
             HostUnreachableError: The connection was lost.
         """
         ending = super().ending()
-        if ending.returncode != _SSH_FAILED:
+        if ending.returncode != _SSH_FAILED or self._hung_up:
             return ending
         if "open refused by peer" in ending.stderr:
-            raise SessionRefusedError(f"the host opens no session: {ending.stderr.strip()}", where=self._name)
-        raise HostUnreachableError(f"the connection was lost: {ending.stderr.strip()}", where=self._name)
+            raise SessionRefusedError(
+                f"the host opens no session: {ending.stderr.strip()}", where=self._where
+            )
+        raise HostUnreachableError(f"the connection was lost: {ending.stderr.strip()}", where=self._where)
 
 
 class SshDialer:
@@ -191,7 +192,7 @@ class SshDialer:
     def _session(self, connection: Connection, python: str, hang_up: Callable[[], object] | None) -> Pipe:
         argv = [*_through(connection.folder), "-T", "host", bootstrap.shell_command(python)]
         for remaining in reversed(range(_SESSION_TRIES)):
-            pipe = SessionPipe(start(argv, self.name), self.name, hang_up)
+            pipe = SessionPipe(argv, self.name, hang_up)
             try:
                 bootstrap.boot(pipe, self.name, _START_TIMEOUT)
             except SessionRefusedError:

@@ -7,8 +7,8 @@ import pytest
 
 from dagster_slurm_components.errors import HostRefusedError, HostUnreachableError
 from dagster_slurm_components.hosts import bootstrap
+from dagster_slurm_components.hosts.bootstrap import SubprocessDialer
 from dagster_slurm_components.hosts.channel import Channel
-from dagster_slurm_components.hosts.subprocess_dialer import SubprocessDialer
 
 
 class ShellDialer(SubprocessDialer):

@@ -9,11 +9,11 @@ from satellite_fixture import HOSTILE
 
 from dagster_slurm_components.errors import HostRefusedError, HostUnreachableError, SatelliteError
 from dagster_slurm_components.hosts import channel
+from dagster_slurm_components.hosts.bootstrap import SubprocessDialer
 from dagster_slurm_components.hosts.channel import Channel
 from dagster_slurm_components.hosts.client import Satellite
 from dagster_slurm_components.hosts.remote import RemoteHost
 from dagster_slurm_components.hosts.satellite import operations, protocol
-from dagster_slurm_components.hosts.subprocess_dialer import SubprocessDialer
 
 
 class MemoryPipe:

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from satellite_fixture import HOSTILE, FakeSlurm, bundle
 
 from dagster_slurm_components.errors import SatelliteError
+from dagster_slurm_components.hosts.bootstrap import SubprocessDialer
 from dagster_slurm_components.hosts.client import Satellite
 from dagster_slurm_components.hosts.local import InProcessHost
 from dagster_slurm_components.hosts.remote import RemoteHost
@@ -21,7 +22,6 @@ from dagster_slurm_components.hosts.satellite.ledger import Ledger
 from dagster_slurm_components.hosts.satellite.locks import acquire, locked
 from dagster_slurm_components.hosts.satellite.protocol import native
 from dagster_slurm_components.hosts.satellite.queries import JOB_ID_LINE, ids_in
-from dagster_slurm_components.hosts.subprocess_dialer import SubprocessDialer
 
 BUNDLE = bundle({"job.sh": "true", "payload/train.py": "pass"}, executable=("job.sh",))
 
