@@ -24,8 +24,7 @@ class Prompt:
     Attributes:
         host: Who asks, ``user@hostname:port``.
         kind: ``password`` or ``otp``, as the profile's ``login`` says.
-        text: The question in the host's words.
-        instructions: What the host says beside it.
+        text: The question in the host's words, ``instructions`` what it says beside it.
     """
 
     host: str

@@ -43,14 +43,9 @@ class Budget:
 
 @dataclass(frozen=True)
 class QueueQuery:
-    """The queue's answer that all share who name the same file; see ``satellite.queries.snapshot``.
+    """The queue's answer that all share who name the same file on the host; see ``satellite.queries.snapshot``.
 
-    Attributes:
-        path: The file on the host that holds it.
-        argv: The query.
-        max_age: Seconds for which an answer is believed.
-        query_timeout: Seconds for the query.
-        budget: What it counts against.
+    An answer is believed for ``max_age`` seconds, and the query may take ``query_timeout``.
     """
 
     path: str
@@ -193,17 +188,14 @@ class FileRead:
 
 @dataclass(frozen=True)
 class FileData:
-    """What was read of a file.
+    """What was read of a file; ``path`` and ``offset`` are as asked.
 
     Attributes:
-        path: As asked.
-        exists: Whether it is there.
         size: Its size in bytes; below ``offset`` if it was cut.
         inode: Changes when another file has taken its place.
-        offset: As asked.
         data: The bytes at ``offset``; fewer than there are when many files share one call.
         mtime: Epoch of its last change.
-        error: Why it can't be read, if it is there.
+        error: Why it can't be read, if it exists.
     """
 
     path: str

@@ -56,7 +56,7 @@ class Login:
         self._asked = [[step for step in hop.login if step in INTERACTIVE] for hop in self._hops]
         self._answered = [0] * len(self._hops)
         self._locked: list[str] = []
-        self._error: HostError | None = None
+        self._error: Exception | None = None
 
     def run(self) -> None:
         """Log in.
@@ -110,11 +110,14 @@ class Login:
 
     def _start(self) -> subprocess.Popen[bytes]:
         last = len(self._hops) - 1
+        askpass = Path(__file__).with_name("askpass.sh")
+        if not os.access(askpass, os.X_OK):  # ssh would send empty answers
+            raise HostRefusedError(f"{askpass} must be executable", where=self._names[-1])
         environment = {
             **os.environ,
             **{f"{_HOP}_{number}": hop.hostname for number, hop in enumerate(self._hops)},
             _HOP: str(last),
-            "SSH_ASKPASS": str(Path(__file__).with_name("askpass.sh")),
+            "SSH_ASKPASS": str(askpass),
             "SSH_ASKPASS_REQUIRE": "force",
             # OpenSSH before 8.4 asks by askpass only where it believes in a display and has no terminal.
             "DISPLAY": os.environ.get("DISPLAY", "none"),
@@ -185,7 +188,7 @@ class Login:
                     hop, _, text = os.fsdecode(stream.read()).partition("\0")
                     try:
                         answer = self._answer(int(hop), text)
-                    except HostError as error:
+                    except Exception as error:  # noqa: BLE001 - raised by who waits for ssh
                         # Killed, as it would send an empty answer else, and a host counts those, too.
                         self._error = error
                         _kill(process)

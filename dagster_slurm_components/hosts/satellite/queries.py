@@ -9,7 +9,7 @@ from typing import Dict, List, Optional, Sequence, Tuple
 
 from dagster_slurm_components.hosts.satellite.commands import execute, locate
 from dagster_slurm_components.hosts.satellite.files import make_folder, write_atomically
-from dagster_slurm_components.hosts.satellite.locks import acquire, locked
+from dagster_slurm_components.hosts.satellite.locks import locked
 from dagster_slurm_components.hosts.satellite.protocol import Failure, Result, as_text, native
 
 SNAPSHOT_CAP = 128 * 1024 * 1024
@@ -25,9 +25,7 @@ def run(
 ) -> Tuple[Result, bytes]:
     """Run a command with the blob as its input; with a ``budget`` (``spend``) only if that allows it.
 
-    Returns:
-        ``returncode``, ``timed_out``, ``truncated``, and the lengths ``stdout`` and ``stderr`` of what lies
-        one after the other in the blob.
+    Its outputs come one after the other in the blob; their lengths are in the reply.
     """
     spend(budget)
     command, environment = locate([native(word) for word in argv])
@@ -43,13 +41,9 @@ def run(
 
 
 def spend(budget: Optional[Result]) -> None:
-    """Take one query from a budget; fail with ``over_budget`` when it is used up.
+    """Take one query from a budget (``hosts.calls.Budget``), if there is one; fail with ``over_budget`` at its end.
 
-    A token bucket in a file: whoever names the same file, in any process on any machine, shares it.
-
-    Args:
-        budget: ``path``, ``per_minute`` (queries that refill it) and ``burst`` (the most it holds; it begins
-            full), or nothing.
+    A token bucket in a file, full at first: whoever names the same file, in any process on any machine, shares it.
     """
     if budget is None:
         return
@@ -77,36 +71,20 @@ def snapshot(
 ) -> Result:
     """Run a query unless the file at ``path`` holds a younger answer to it; share the answer there.
 
-    A query that is run counts against the ``budget`` (``spend``), a shared answer does not.
-
-    All processes on all machines that name the same file share one answer. Failures are shared as well: a
-    broken controller must not be asked again by everyone in turn.
-
-    Returns:
-        ``returncode``, ``stdout``, ``stderr``, ``timed_out``, ``taken`` (epoch) and ``fresh`` (this call made
-        it).
+    A query that is run counts against the ``budget`` (``spend``), a shared answer does not. One process asks at a time.
+    Failures are shared as well: a broken controller must not be asked again by everyone in turn.
     """
     target = native(path)
     make_folder(os.path.dirname(target))
-    deadline = time.monotonic() + query_timeout
-    while True:
-        stored = _stored_snapshot(target, argv, max_age)
-        if stored is not None:
-            return dict(stored, fresh=False)
-        release = acquire(target + b".lock")
-        if release is not None:
-            try:
-                # Asked again under the lock: the holder before us may have published just now.
-                stored = _stored_snapshot(target, argv, max_age)
-                if stored is not None:
-                    return dict(stored, fresh=False)
+    stored = _stored_snapshot(target, argv, max_age)
+    if stored is None:
+        with locked(target + b".lock", query_timeout, pause=0.02):
+            # Asked again under the lock: the holder before us may have published just now.
+            stored = _stored_snapshot(target, argv, max_age)
+            if stored is None:
                 spend(budget)
                 return dict(_take_snapshot(target, argv, query_timeout), fresh=True)
-            finally:
-                release()
-        if time.monotonic() > deadline:
-            raise Failure("locked", f"somebody else's query for {path} did not end in {query_timeout:g} s")
-        time.sleep(0.02)
+    return dict(stored, fresh=False)
 
 
 def _stored_snapshot(path: bytes, argv: Sequence[str], max_age: float) -> Optional[Result]:
