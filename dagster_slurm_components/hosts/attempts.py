@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import time
 from collections.abc import Callable, Mapping
@@ -24,7 +25,7 @@ from dagster_slurm_components.errors import (
 from dagster_slurm_components.hosts import wire
 from dagster_slurm_components.hosts.channel import Dialer, Pipe
 from dagster_slurm_components.hosts.satellite.files import write_atomically
-from dagster_slurm_components.hosts.turns import only_one
+from dagster_slurm_components.hosts.satellite.locks import locked
 
 FORGOTTEN = 300.0
 """Seconds after the last attempt from which on nobody seems to wait any more: who waits tries every minute or two."""
@@ -91,7 +92,7 @@ class NotedDialer:
         """Return a pipe to the satellite; see ``Dialer``."""
         if not self._interval:
             return self._dial()
-        with only_one(self._path.with_suffix(".lock")):
+        with locked(os.fsencode(self._path.with_suffix(".lock")), math.inf):
             last = _read(self._path)
             # A login that nobody answered was not tried, so that there is nothing to keep off from.
             if last is not None and not isinstance(last.error, LoginRequiredError):

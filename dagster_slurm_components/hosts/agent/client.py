@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import socket
 import subprocess
@@ -17,7 +18,7 @@ from dagster_slurm_components.hosts.agent import place
 from dagster_slurm_components.hosts.answers import Prompt
 from dagster_slurm_components.hosts.base import address
 from dagster_slurm_components.hosts.channel import Pipe
-from dagster_slurm_components.hosts.turns import only_one
+from dagster_slurm_components.hosts.satellite.locks import locked
 from dagster_slurm_components.hosts.wire import SocketPipe
 from dagster_slurm_components.spec.hosts import SshHost
 
@@ -101,7 +102,7 @@ def connected() -> SocketPipe:
     if pipe is not None:
         return pipe
     folder = place.folder()
-    with only_one(folder / "start.lock"):
+    with locked(os.fsencode(folder / "start.lock"), math.inf):
         pipe = _try()  # somebody before us in the queue has started it
         return pipe if pipe is not None else _start(folder)
 
@@ -152,7 +153,12 @@ def _start(folder: Path) -> SocketPipe:
             stdout=output,
             stderr=output,
             cwd="/",
-            env=_environment(folder),
+            # The way this process found the package is the agent's, too.
+            env={
+                **os.environ,
+                place.FOLDER: str(folder),
+                "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
+            },
             start_new_session=True,
         )
     deadline = time.monotonic() + _START
@@ -168,12 +174,3 @@ def _start(folder: Path) -> SocketPipe:
             )
         time.sleep(0.02)
     raise HostUnreachableError(f"the agent did not start within {_START:g} s", where=str(log))
-
-
-def _environment(folder: Path) -> dict[str, str]:
-    # The way this process found the package is the agent's, too.
-    return {
-        **os.environ,
-        place.FOLDER: str(folder),
-        "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),
-    }

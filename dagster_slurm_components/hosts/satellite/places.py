@@ -21,10 +21,8 @@ class Places:
     only where all places seem taken is the queue's shared answer renewed, within the budget.
 
     Args:
-        limit: ``jobs`` (the most there may be), ``path`` (the file), ``window`` (seconds within which a job shows in
-            the queue), and for Slurm ``snapshot`` (the parameters of ``snapshot``) and ``live`` (a regular
-            expression; group 1 is the id in a line about a job that takes a place). Without ``snapshot`` jobs are
-            processes, and looked at themselves. Nothing: there are places without end.
+        limit: ``hosts.calls.JobLimit``. Without ``snapshot`` jobs are processes, and looked at themselves. Nothing:
+            there are places without end.
         token: The mark of the job in question.
     """
 
@@ -38,17 +36,15 @@ class Places:
         self._seen: List[str] = []
         self._noted: Dict[str, Result] = {}
 
-    def take(self) -> bool:
-        """Take a place; return whether there was one."""
+    def take(self) -> Optional[Result]:
+        """Take a place, or return the reply of a submission that has to wait."""
         if not self._limit or self._take(known=False):
-            return True
+            return None
         if self._limit.get("snapshot"):
             with contextlib.suppress(Failure):  # over budget, or nobody answers: what is known has to do
                 snapshot(**self._limit["snapshot"])
-        return self._take(known=True)
-
-    def full(self) -> Result:
-        """Return the reply of a submission that has to wait."""
+        if self._take(known=True):
+            return None
         most = self._limit["jobs"]
         said = f"{len(self._others())} jobs wait or run, and limits.max_submit_jobs is {most}"
         return {"outcome": "full", "detail": said}

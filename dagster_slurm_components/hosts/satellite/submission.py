@@ -62,10 +62,7 @@ def submit(
         how = Command(**command)
     except TypeError as error:
         raise Failure("bad_request", f"submit: {error}") from error
-    folder, top = os.path.normpath(native(run_dir)), os.path.normpath(native(workdir))
-    if not os.path.isabs(top) or not folder.startswith(top + b"/"):
-        raise Failure("outside", f"{as_text(folder)} is not below {workdir}")
-    make_folder(os.path.dirname(folder))
+    folder = _folder_below(run_dir, workdir)
     wish = None if claim is None else Claim(folder, native(workdir), token, claim)
     with locked(lock_of(folder), lock_timeout):
         ledger = Ledger(folder)
@@ -77,41 +74,30 @@ def submit(
         known = _known_process(folder, ledger) if mode == "process" else _known_job(ledger, how)
         if known is None and settle_only:
             return {"outcome": "none"}
-        unpacked = partial(unpack, blob, folder, token, wish)
-        make = partial(_submit_new, unpacked, folder, argv, how if mode == "command" else None)
-        return _placed(Places(limit, token), known or _lacking(needs), make)
+        places = Places(limit, token)
+        reply = known or _lacking(needs) or places.take()
+        if reply is None:
+            try:
+                unpacked = partial(unpack, blob, folder, token, wish)
+                reply = _start(unpacked(), argv) if mode == "process" else _run(unpacked, argv, how)
+            except (OSError, Failure):
+                places.settle({"outcome": "rejected"})
+                raise
+        places.settle(reply)
+        return reply
 
 
-def _placed(places: Places, reply: Optional[Result], make: Callable[[], Result]) -> Result:
-    """Return the reply that there is already, or make the job if there is a place for it."""
-    if reply is None and not places.take():
-        reply = places.full()
-    if reply is None:
-        try:
-            reply = make()
-        except (OSError, Failure):
-            places.settle({"outcome": "rejected"})
-            raise
-    places.settle(reply)
-    return reply
+def _folder_below(run_dir: str, workdir: str) -> bytes:
+    folder, top = os.path.normpath(native(run_dir)), os.path.normpath(native(workdir))
+    if not os.path.isabs(top) or not folder.startswith(top + b"/"):
+        raise Failure("outside", f"{as_text(folder)} is not below {workdir}")
+    make_folder(os.path.dirname(folder))
+    return folder
 
 
 def _lacking(needs: Sequence[str]) -> Optional[Result]:
     missing = [path for path in needs if not os.path.lexists(native(path))]
     return {"outcome": "lacking", "detail": missing[0]} if missing else None
-
-
-def _submit_new(
-    unpacked: Callable[[], Ledger], folder: bytes, argv: Sequence[str], how: Optional[Command]
-) -> Result:
-    if how is None:
-        unpacked()
-        return _start(folder, argv)
-    # Found before anything is written: without the program there is nothing to remember.
-    command, environment = locate([native(word) for word in argv])
-    ledger = unpacked()
-    done = execute(command, environment, folder, timeout=how.command_timeout)
-    return _conclude(ledger, done, how)
 
 
 def _known_job(ledger: Ledger, how: Command) -> Optional[Result]:
@@ -153,7 +139,11 @@ def _wait(ledger: Ledger, window: float) -> Optional[Result]:
     return {"outcome": "uncertain", "retry_after": left, "detail": detail}
 
 
-def _conclude(ledger: Ledger, done: Completed, how: Command) -> Result:
+def _run(unpacked: Callable[[], Ledger], argv: Sequence[str], how: Command) -> Result:
+    # Found before anything is written: without the program there is nothing to remember.
+    program, environment = locate([native(word) for word in argv])
+    ledger = unpacked()
+    done = execute(program, environment, os.path.dirname(ledger.path), timeout=how.command_timeout)
     ids = ids_in(how.id_pattern, done.stdout)
     if done.timed_out:
         return _reply(done, "uncertain", "the command did not end in time")
@@ -257,9 +247,9 @@ exec "$@" </dev/null
 """The started process waits here until its id is in the ledger; without the word it ends and ran nothing."""
 
 
-def _start(folder: bytes, argv: Sequence[str]) -> Result:
+def _start(ledger: Ledger, argv: Sequence[str]) -> Result:
     """Start a job in its run directory; its id is in the ledger before it runs."""
-    ledger = Ledger(folder)
+    folder = os.path.dirname(ledger.path)
     logs = [
         os.open(os.path.join(folder, name), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
         for name in (b"stdout.log", b"stderr.log")
