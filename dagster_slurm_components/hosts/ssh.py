@@ -57,7 +57,11 @@ def _end(folder: Path, owner: int) -> None:
 
 def _tell_master(folder: Path, what: str) -> bool:
     command = [*_through(folder), f"-O{what}", "host"]
-    return subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, check=False).returncode == 0
+    try:
+        done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, check=False, timeout=10)
+    except (OSError, subprocess.TimeoutExpired):
+        return False
+    return done.returncode == 0
 
 
 def _through(folder: Path) -> list[str]:

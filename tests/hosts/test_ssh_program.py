@@ -97,3 +97,24 @@ def test_nothing_is_left_when_the_connection_is_closed(sshd: Sshd) -> None:
     host.close()
     assert not dialer._connection.folder.exists()
     assert not dialer._connection.stands()
+
+
+def test_a_machine_without_ssh_is_told(sshd: Sshd, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(HostRefusedError, match="can't run ssh") as caught:
+        call(sshd.spec())
+    assert "Install" in str(caught.value.hint)
+
+
+def test_a_forked_child_leaves_its_parents_connection_alone(sshd: Sshd) -> None:
+    dialer = SshDialer(sshd.spec())
+    host = RemoteHost(dialer)
+    host.call("ping")
+    assert dialer._connection is not None
+    child = os.fork()
+    if child == 0:
+        dialer._connection.close()
+        os._exit(0)
+    os.waitpid(child, 0)
+    assert dialer._connection.stands()
+    host.close()
