@@ -21,7 +21,13 @@ import os
 import time
 from typing import Any, Dict, List, Optional, Tuple
 
-from dagster_slurm_components.hosts.satellite.files import make_folder, remove_tree, write_atomically
+from dagster_slurm_components.hosts.satellite.files import (
+    make_folder,
+    read_file,
+    remove_tree,
+    write_atomically,
+    write_json,
+)
 from dagster_slurm_components.hosts.satellite.locks import locked
 from dagster_slurm_components.hosts.satellite.protocol import Failure, Result, as_text, native
 
@@ -50,13 +56,11 @@ def lock_of(folder: bytes) -> bytes:
 def read_lease(folder: bytes) -> Optional[Result]:
     """Return the lease of a run directory; of one that an older release made, a lease that fits no content."""
     path = os.path.join(folder, b"lease")
+    text = read_file(path)
+    if text is None:
+        return _new("", 0, {}) if os.path.exists(os.path.join(folder, b"ledger")) else None
     try:
-        with open(path, "rb") as file:
-            return parsed(file.read())
-    except (FileNotFoundError, NotADirectoryError):
-        if not os.path.exists(os.path.join(folder, b"ledger")):
-            return None
-        return _new("", 0, {})
+        return parsed(text)
     except ValueError:
         raise Failure(
             "bad_lease",
@@ -156,10 +160,9 @@ class Claim:
 
     def write(self, folder: bytes) -> None:
         """Write a new lease into a run directory that is being made, and make it known."""
-        claim = self._claim
         make_folder(self._index)
         write_atomically(os.path.join(self._index, self._token.encode()), self._folder)
-        _write(folder, _new(self._token, 1, claim), durable=True)
+        write_json(os.path.join(folder, b"lease"), _new(self._token, 1, self._claim), durable=True)
         self._set_checkpoint_aside()
 
     def _set_checkpoint_aside(self) -> None:
@@ -181,11 +184,6 @@ def _taken(why: str) -> Result:
     return {"outcome": "taken", "detail": why}
 
 
-def _write(folder: bytes, lease: Result, durable: bool = False) -> None:
-    text = json.dumps(lease).encode("ascii")
-    write_atomically(os.path.join(folder, b"lease"), text, durable=durable)
-
-
 def change_lease(
     run_dir: str,
     workdir: str,
@@ -205,9 +203,9 @@ def change_lease(
         epoch: The epoch that the caller knows.
         state: The state to go to, if it is reached from the present one.
         owner: Who takes the job over: the epoch grows by one.
-        outcome: With ``finished`` and ``shown``: what the lease is to hold.
-        finished: See ``outcome``.
-        shown: See ``outcome``.
+        outcome: Slurm's word for the job's end.
+        finished: When the caller heard of that, by the caller's clock.
+        shown: What a person has seen of the output.
         lock_timeout: Seconds to wait for the lock.
 
     Returns:
@@ -233,7 +231,7 @@ def change_lease(
         if shown is not None:
             lease["shown"] = shown
         lease["renewed"] = time.time()
-        _write(folder, lease, durable=True)
+        write_json(os.path.join(folder, b"lease"), lease, durable=True)
         if not is_open(lease) and lease["token"]:
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(os.path.join(native(workdir), b"open", lease["token"].encode()))
@@ -260,7 +258,7 @@ def renew(run_dir: str, epoch: int, shown: Optional[Result]) -> List[Any]:
             if _is_of(lease, epoch):
                 lease["renewed"] = time.time()
                 lease["shown"] = lease["shown"] if shown is None else shown
-                _write(folder, lease)
+                write_json(os.path.join(folder, b"lease"), lease)
     return [lease.get("epoch", 0), lease.get("state", "")]
 
 
@@ -289,11 +287,10 @@ def open_leases(workdir: str) -> Result:
         names = []
     rows = []
     for name in names:
+        path = os.path.join(index, name)
         with contextlib.suppress(FileNotFoundError):  # closed meanwhile
-            path = os.path.join(index, name)
-            with open(path, "rb") as file:
-                folder = file.read()
-            row = _row_if_readable(folder)
+            folder = read_file(path)
+            row = None if folder is None else _row_if_readable(folder)
             if row is not None and is_open(row[1]):
                 rows.append(row)
             elif time.time() - os.stat(path).st_mtime > _JUST_MADE:
@@ -316,9 +313,4 @@ def _row(folder: bytes) -> Optional[List[Any]]:
     lease = read_lease(folder)
     if lease is None:
         return None
-    try:
-        with open(os.path.join(folder, b"ledger"), "rb") as file:
-            ledger = as_text(file.read())
-    except FileNotFoundError:
-        ledger = ""
-    return [as_text(folder), lease, ledger]
+    return [as_text(folder), lease, as_text(read_file(os.path.join(folder, b"ledger")) or b"")]

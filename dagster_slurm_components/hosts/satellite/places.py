@@ -1,12 +1,11 @@
 """The places that a limited number of jobs may take."""
 
 import contextlib
-import json
 import os
 import time
 from typing import Dict, Iterator, List, Optional, Set
 
-from dagster_slurm_components.hosts.satellite.files import make_folder, write_atomically
+from dagster_slurm_components.hosts.satellite.files import make_folder, read_json, write_json
 from dagster_slurm_components.hosts.satellite.locks import locked
 from dagster_slurm_components.hosts.satellite.processes import identify
 from dagster_slurm_components.hosts.satellite.protocol import Failure, Result, native
@@ -78,23 +77,20 @@ class Places:
         path = native(self._limit["path"])
         make_folder(os.path.dirname(path))
         with locked(path + b".lock", 60.0):
-            with contextlib.suppress(FileNotFoundError), open(path, "rb") as file:
-                kept = json.loads(file.read().decode("ascii"))
+            kept = read_json(path)
+            if kept is not None:
                 self._asked, self._seen, self._noted = kept["asked"], kept["seen"], kept["noted"]
             self._learn()
             yield
-            kept = {"asked": self._asked, "seen": self._seen, "noted": self._noted}
-            write_atomically(path, json.dumps(kept).encode("ascii"))
+            write_json(path, {"asked": self._asked, "seen": self._seen, "noted": self._noted})
 
     def _learn(self) -> None:
         query = self._limit.get("snapshot")
         if query is None:
             self._learn_of_processes()
             return
-        try:
-            with open(native(query["path"]), "rb") as file:
-                told = json.loads(file.read().decode("ascii"))
-        except FileNotFoundError:
+        told = read_json(native(query["path"]))
+        if told is None:
             return
         asked = told.get("asked", 0.0)
         failed = told["returncode"] != 0 or told["timed_out"] or "error" in told["stderr"]

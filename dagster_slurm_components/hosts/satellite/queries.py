@@ -1,14 +1,13 @@
 """Commands on request: within a budget of queries, and one answer for all who ask the same."""
 
 import contextlib
-import json
 import os
 import re
 import time
 from typing import Dict, List, Optional, Sequence, Tuple
 
 from dagster_slurm_components.hosts.satellite.commands import execute, locate
-from dagster_slurm_components.hosts.satellite.files import make_folder, write_atomically
+from dagster_slurm_components.hosts.satellite.files import make_folder, read_json, write_json
 from dagster_slurm_components.hosts.satellite.locks import locked
 from dagster_slurm_components.hosts.satellite.protocol import Failure, Result, as_text, native
 
@@ -52,12 +51,12 @@ def spend(budget: Optional[Result]) -> None:
     with locked(path + b".lock", 10.0):
         now = time.time()
         tokens, filled = burst, now
-        with contextlib.suppress(FileNotFoundError, ValueError), open(path, "rb") as file:
-            tokens, filled = json.loads(file.read().decode("ascii"))
+        with contextlib.suppress(ValueError):
+            tokens, filled = read_json(path) or (burst, now)
         # max(): a clock that was set back refills nothing.
         tokens = min(burst, tokens + max(0.0, now - filled) * float(budget["per_minute"]) / 60.0)
         granted = tokens >= 1.0
-        write_atomically(path, json.dumps([tokens - granted, now]).encode("ascii"))
+        write_json(path, [tokens - granted, now])
     if not granted:
         raise Failure("over_budget", f"the budget of Slurm queries in {budget['path']} is used up for now")
 
@@ -88,16 +87,11 @@ def snapshot(
 
 
 def _stored_snapshot(path: bytes, argv: Sequence[str], max_age: float) -> Optional[Result]:
-    try:
-        with open(path, "rb") as file:
-            stored = json.loads(file.read().decode("ascii"))
-    except FileNotFoundError:
-        return None
+    stored = read_json(path)
     # abs(): an answer from the future means that a clock was set back, or that two login nodes differ.
-    if stored.pop("argv") != list(argv) or abs(time.time() - stored["taken"]) > max_age:
+    if stored is None or stored["argv"] != list(argv) or abs(time.time() - stored["taken"]) > max_age:
         return None
-    stored.pop("asked", None)
-    return dict(stored)
+    return {key: value for key, value in stored.items() if key not in ("argv", "asked")}
 
 
 def _take_snapshot(path: bytes, argv: Sequence[str], timeout: float) -> Result:
@@ -115,7 +109,7 @@ def _take_snapshot(path: bytes, argv: Sequence[str], timeout: float) -> Result:
         "taken": time.time(),
     }
     # When it was asked, too: a job submitted while the query ran need not be in it.
-    write_atomically(path, json.dumps(dict(taken, argv=list(argv), asked=asked)).encode("ascii"))
+    write_json(path, dict(taken, argv=list(argv), asked=asked))
     return taken
 
 
