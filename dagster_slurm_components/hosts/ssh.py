@@ -151,11 +151,7 @@ class SshDialer:
         """Log in, unless the last login still stands, and start the satellite; see ``Dialer``."""
         if self._connection is None or not self._connection.stands():
             self._connection = self._log_in()
-        try:
-            return self._start(self._connection, self._connection.close)
-        except BaseException:
-            self._connection.close()
-            raise
+        return self._start(self._connection, self._connection.close)
 
     def extend(self, pipe: Pipe) -> Pipe | None:
         """Open another session on the connection; see ``Dialer``."""
@@ -170,14 +166,18 @@ class SshDialer:
         return self._log_in_once()
 
     def _log_in_once(self) -> Connection:
-        connection = Connection()
+        connection = None
         try:
+            connection = Connection()
             Login(self._spec, self._answers, connection.folder).run()
             for path in connection.folder.iterdir():
                 if path.name != "master":
                     path.unlink()  # the log would grow with each session
-        except BaseException:
-            connection.close()
+        except BaseException as error:
+            if connection is not None:
+                connection.close()
+            if isinstance(error, OSError):  # no disk to write to
+                raise HostRefusedError(f"can't prepare the login: {error}", where=self.name) from error
             raise
         return connection
 

@@ -21,8 +21,9 @@ from dagster_slurm_components.hosts.certificate import check_certificate
 from dagster_slurm_components.hosts.ssh_errors import DeniedError
 from dagster_slurm_components.spec.hosts import JumpHost, SshHost
 
-PERSIST = 20
-"""Seconds for which a connection without sessions is kept."""
+PERSIST = 100
+"""Seconds for which a connection without sessions is kept: longer than the longest pause between two attempts, so that
+a satellite that was killed, or can't start on an overloaded host, costs no login."""
 
 _TYPING = 120.0
 """Seconds for a person to answer; sshd's own LoginGraceTime is as long."""
