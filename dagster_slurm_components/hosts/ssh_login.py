@@ -31,7 +31,7 @@ _TYPING = 120.0
 _HOP = "DAGSTER_SLURM_HOP"
 _HOSTNAME = re.compile(r"[A-Za-z0-9_.:%\[\]][A-Za-z0-9_.:%\[\]-]*")
 _DEFAULT_KEYS = ("id_ed25519", "id_ecdsa", "id_rsa")
-_NOT_OF_THE_HOST = ("Enter passphrase for ", "Enter PIN for ", "Confirm user presence ", "Allow ")
+_NOT_OF_THE_HOST = ("Enter passphrase for ", "Enter PIN for ", "Confirm user presence ")
 _PREFIX = re.compile(r"^\([^()]*@[^()]*\) ")
 """Says since OpenSSH 8.5 which host asks; we know it."""
 

@@ -58,7 +58,9 @@ def read_lease(folder: bytes) -> Optional[Result]:
     path = os.path.join(folder, b"lease")
     text = read_file(path)
     if text is None:
-        return _new("", 0, {}) if os.path.exists(os.path.join(folder, b"ledger")) else None
+        return (
+            _new("", "", "", None, {}, epoch=0) if os.path.exists(os.path.join(folder, b"ledger")) else None
+        )
     try:
         return parsed(text)
     except ValueError:
@@ -82,24 +84,26 @@ def parsed(text: bytes) -> Result:
     return lease
 
 
-def _new(token: str, epoch: int, claim: Result) -> Result:
+def _new(
+    token: str, digest: str, content: str, owner: Optional[Result], note: Result, epoch: int = 1
+) -> Result:
     return {
         "version": VERSION,
         "token": token,
         "epoch": epoch,
         "state": FOLLOWING,
-        "digest": claim.get("digest", ""),
-        "content": claim.get("content", ""),
-        "owner": claim.get("owner"),
+        "digest": digest,
+        "content": content,
+        "owner": owner,
         "renewed": time.time(),
         "outcome": None,
         "finished": None,
         "shown": {},
-        "note": claim.get("note", {}),
+        "note": note,
     }
 
 
-_KEYS = frozenset(_new("", 0, {}))
+_KEYS = frozenset(_new("", "", "", None, {}))
 
 
 def is_open(lease: Result) -> bool:
@@ -162,7 +166,9 @@ class Claim:
         """Write a new lease into a run directory that is being made, and make it known."""
         make_folder(self._index)
         write_atomically(os.path.join(self._index, self._token.encode()), self._folder)
-        write_json(os.path.join(folder, b"lease"), _new(self._token, 1, self._claim), durable=True)
+        claim = self._claim
+        lease = _new(self._token, claim["digest"], claim["content"], claim["owner"], claim["note"])
+        write_json(os.path.join(folder, b"lease"), lease, durable=True)
         self._set_checkpoint_aside()
 
     def _set_checkpoint_aside(self) -> None:
