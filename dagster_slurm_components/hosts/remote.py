@@ -135,11 +135,8 @@ class Lanes:
     """Opens channels while several large calls are under way, and closes them when none is.
 
     OpenSSH gives each channel a window of 2 MiB, so that one alone carries no more than that in a round trip: 59 MB/s
-    at 30 ms, whatever the line could do. Only more channels help, and they need no further login.
-
-    Args:
-        dialer: Who made the main channel.
-        most: Channels beside the main one, at most.
+    at 30 ms, whatever the line could do. Only more channels help, and they need no further login. Beside the main one
+    there are ``most`` at most.
     """
 
     def __init__(self, dialer: Dialer, most: int) -> None:

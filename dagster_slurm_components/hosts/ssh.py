@@ -76,11 +76,8 @@ class SessionRefusedError(HostRefusedError):
 class SessionPipe(SubprocessPipe):
     """A pipe to a satellite in a session of a connection.
 
-    Args:
-        argv: The session's ``ssh``.
-        where: The host's name for messages.
-        hang_up: Ends the connection with the session, unless the session ended by itself: then it is the satellite that
-            was killed, and another login might need a person.
+    Closing it hangs up the connection as well, if ``hang_up`` is given, unless the session ended by itself: then it is
+    the satellite that was killed, and another login might need a person.
     """
 
     def __init__(self, argv: Sequence[str], where: str, hang_up: Callable[[], object] | None) -> None:

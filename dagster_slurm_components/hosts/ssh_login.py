@@ -40,12 +40,8 @@ class Login:
     """A login to a host, through its jump hosts.
 
     ``ssh`` reads a configuration file a hop and writes a log a hop. What it asks comes by ``askpass.sh`` over a
-    socket, so that no secret is ever on a disk or in an argument.
-
-    Args:
-        spec: The host.
-        answers: Who knows the login's secrets.
-        folder: Closed to others; the master's socket will lie in it.
+    socket, so that no secret is ever on a disk or in an argument. All lies in a folder that is closed to others, the
+    master's socket too.
     """
 
     def __init__(self, spec: SshHost, answers: Answers, folder: Path) -> None:

@@ -52,12 +52,7 @@ _WATCHED = 120.0
 
 
 class SharedHost:
-    """One host as the agent holds it: the connection, the login's secrets, and what ``dg-slurm status`` counts.
-
-    Args:
-        spec: The host.
-        folder: Where this machine's processes find out which hosts are waited for.
-    """
+    """One host as the agent holds it: the connection, the login's secrets, and what ``dg-slurm status`` counts."""
 
     def __init__(self, spec: SshHost, folder: Path) -> None:
         self._answers = Answers(spec.secret_command)
