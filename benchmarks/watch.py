@@ -21,10 +21,10 @@ from pathlib import Path
 
 from _queries import measure_on_slurm
 
+from dagster_slurm_components.hosts.bootstrap import SubprocessDialer
 from dagster_slurm_components.hosts.calls import Budget
 from dagster_slurm_components.hosts.client import Satellite
 from dagster_slurm_components.hosts.remote import RemoteHost
-from dagster_slurm_components.hosts.subprocess_dialer import SubprocessDialer
 from dagster_slurm_components.jobs.cadence import TokenBucket
 from dagster_slurm_components.jobs.events import Text, Watch
 from dagster_slurm_components.jobs.model import JobHandle

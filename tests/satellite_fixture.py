@@ -14,11 +14,11 @@ from pathlib import Path
 import pytest
 
 from dagster_slurm_components.hosts.base import Host
+from dagster_slurm_components.hosts.bootstrap import SubprocessDialer
 from dagster_slurm_components.hosts.calls import SubmitRequest
 from dagster_slurm_components.hosts.client import Satellite
 from dagster_slurm_components.hosts.local import InProcessHost
 from dagster_slurm_components.hosts.remote import RemoteHost
-from dagster_slurm_components.hosts.subprocess_dialer import SubprocessDialer
 
 HOSTILE = (
     "a b",

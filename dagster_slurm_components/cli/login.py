@@ -45,7 +45,7 @@ def ask(prompt: Prompt) -> str:
         click.echo(_printable(prompt.instructions), err=True)
     label = _printable(prompt.text).strip().removesuffix(":") or prompt.kind
     shown = f"[{prompt.host}] {label}"
-    answer = click.prompt(shown, hide_input=not prompt.echo, default="", show_default=False, err=True)
+    answer = click.prompt(shown, hide_input=True, default="", show_default=False, err=True)
     return str(answer)
 
 

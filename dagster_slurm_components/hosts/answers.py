@@ -24,15 +24,12 @@ class Prompt:
     Attributes:
         host: Who asks, ``user@hostname:port``.
         kind: ``password`` or ``otp``, as the profile's ``login`` says.
-        text: The question in the host's words.
-        echo: Whether the answer may be shown while it is typed.
-        instructions: What the host says beside it.
+        text: The question in the host's words, ``instructions`` what it says beside it.
     """
 
     host: str
     kind: str
     text: str
-    echo: bool = False
     instructions: str = ""
 
 

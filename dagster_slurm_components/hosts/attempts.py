@@ -6,9 +6,9 @@ just failed to reach, and whoever wants to know which hosts are waited for reads
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
+import math
 import os
 import time
 from collections.abc import Callable, Mapping
@@ -25,7 +25,7 @@ from dagster_slurm_components.errors import (
 from dagster_slurm_components.hosts import wire
 from dagster_slurm_components.hosts.channel import Dialer, Pipe
 from dagster_slurm_components.hosts.satellite.files import write_atomically
-from dagster_slurm_components.hosts.turns import only_one
+from dagster_slurm_components.hosts.satellite.locks import locked
 
 FORGOTTEN = 300.0
 """Seconds after the last attempt from which on nobody seems to wait any more: who waits tries every minute or two."""
@@ -48,44 +48,10 @@ class Failing:
     tried: float
 
 
-class Attempts:
-    """The file of one host.
-
-    Args:
-        folder: Where it lies; closed to others.
-        host: The host's name.
-        clock: An epoch clock.
-    """
-
-    def __init__(self, folder: Path, host: str, *, clock: Callable[[], float] = time.time) -> None:
-        self._path = folder / f"failing-{hashlib.sha256(host.encode()).hexdigest()[:16]}.json"
-        self._host = host
-        self._clock = clock
-
-    def known(self) -> Failing | None:
-        """Return what is known of a failure, or nothing."""
-        return _read(self._path)
-
-    def failed(self, error: HostError) -> None:
-        """Write down that an attempt failed."""
-        now, before = self._clock(), self.known()
-        since = before.since if before is not None and now - before.tried < FORGOTTEN else now
-        content = {"host": self._host, "since": since, "tried": now, "failure": wire.failure(error)}
-        write_atomically(os.fsencode(self._path), json.dumps(content).encode())
-
-    def succeeded(self) -> None:
-        """Write down that the host was reached."""
-        self._path.unlink(missing_ok=True)
-
-    def turn(self) -> contextlib.AbstractContextManager[None]:
-        """Be the only process that tries."""
-        return only_one(self._path.with_suffix(".lock"))
-
-
 def failing(folder: Path, *, clock: Callable[[], float] = time.time) -> list[Failing]:
     """Return the hosts that somebody on this machine waits for."""
-    found = [_read(path) for path in sorted(folder.glob("failing-*.json"))]
-    return [one for one in found if one is not None and clock() - one.tried < FORGOTTEN]
+    hosts = [_read(path) for path in sorted(folder.glob("failing-*.json"))]
+    return [host for host in hosts if host is not None and clock() - host.tried < FORGOTTEN]
 
 
 def _read(path: Path) -> Failing | None:
@@ -102,7 +68,7 @@ class NotedDialer:
 
     Args:
         dialer: What dials.
-        attempts: Where attempts are noted.
+        folder: Where attempts are noted; closed to others.
         interval: Least seconds after a failed attempt of any process; zero where one process alone dials.
         clock: An epoch clock.
     """
@@ -110,48 +76,40 @@ class NotedDialer:
     def __init__(
         self,
         dialer: Dialer,
-        attempts: Attempts,
+        folder: Path,
         *,
         interval: float = 0.0,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._dialer = dialer
-        self._attempts = attempts
+        self.name = dialer.name
+        self.extend = dialer.extend
+        self._path = folder / f"failing-{hashlib.sha256(self.name.encode()).hexdigest()[:16]}.json"
         self._interval = interval
         self._clock = clock
-
-    @property
-    def name(self) -> str:
-        """The host's name for messages."""
-        return self._dialer.name
 
     def dial(self) -> Pipe:
         """Return a pipe to the satellite; see ``Dialer``."""
         if not self._interval:
             return self._dial()
-        with self._attempts.turn():
-            known = self._attempts.known()
+        with locked(os.fsencode(self._path.with_suffix(".lock")), math.inf):
+            last = _read(self._path)
             # A login that nobody answered was not tried, so that there is nothing to keep off from.
-            if known is not None and not isinstance(known.error, LoginRequiredError):
-                left = known.tried + self._interval - self._clock()
+            if last is not None and not isinstance(last.error, LoginRequiredError):
+                left = last.tried + self._interval - self._clock()
                 if 0 < left <= self._interval:  # more than that: the clock was set back
-                    raise _told_again(known, left)
+                    why = f"{last.error.message} (so another process was told; next attempt in {left:.0f} s)"
+                    raise type(last.error)(why, where=last.error.where, hint=last.error.hint)
             return self._dial()
-
-    def extend(self, pipe: Pipe) -> Pipe | None:
-        """Return a further pipe over the same connection; see ``Dialer``."""
-        return self._dialer.extend(pipe)
 
     def _dial(self) -> Pipe:
         try:
             pipe = self._dialer.dial()
         except (HostUnreachableError, HostRefusedError) as error:
-            self._attempts.failed(error)
+            now, before = self._clock(), _read(self._path)
+            since = before.since if before is not None and now - before.tried < FORGOTTEN else now
+            content = {"host": self.name, "since": since, "tried": now, "failure": wire.failure(error)}
+            write_atomically(os.fsencode(self._path), json.dumps(content).encode())
             raise
-        self._attempts.succeeded()
+        self._path.unlink(missing_ok=True)
         return pipe
-
-
-def _told_again(known: Failing, left: float) -> HostError:
-    text = f"{known.error.message} (so another process was told; next attempt in {left:.0f} s)"
-    return type(known.error)(text, where=known.error.where, hint=known.error.hint)

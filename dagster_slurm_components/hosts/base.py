@@ -6,6 +6,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from dagster_slurm_components.spec.hosts import JumpHost, SshHost
+
+
+def address(host: SshHost | JumpHost, user: str | None = None) -> str:
+    """Return ``user@hostname:port`` for messages; ``user`` is who logs in unless the host says so itself."""
+    user = host.user or user
+    return f"{user}@" * bool(user) + f"{host.hostname}:{host.port}"
+
 
 @dataclass(frozen=True)
 class Reply:

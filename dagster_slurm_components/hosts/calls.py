@@ -11,18 +11,9 @@ from dagster_slurm_components.hosts.satellite.queries import JOB_ID_LINE
 
 @dataclass(frozen=True)
 class HostFacts:
-    """What a host is.
+    """What a host is: its user, ``sys.platform``, its Python, and the epoch of its clock.
 
     Attributes:
-        user: Name of the user there.
-        uid: Number of the user there.
-        home: Home folder.
-        hostname: The machine's own name.
-        python: Version of the Python that the satellite runs on.
-        executable: Path of that Python.
-        platform: ``sys.platform`` there.
-        machine: ``x86_64``, ``aarch64``...
-        time: Epoch of the host's clock.
         environment: The variables that were asked for and are set.
     """
 
@@ -40,12 +31,9 @@ class HostFacts:
 
 @dataclass(frozen=True)
 class Budget:
-    """Slurm queries that all processes on all machines may make together.
+    """Slurm queries that all processes on all machines may make together, which name the same file on the host.
 
-    Attributes:
-        path: The file on the host that keeps it; who names the same file shares the budget.
-        per_minute: Queries that refill it.
-        burst: The most it holds.
+    It is refilled by ``per_minute`` queries, and holds ``burst`` at most.
     """
 
     path: str
@@ -55,14 +43,9 @@ class Budget:
 
 @dataclass(frozen=True)
 class QueueQuery:
-    """The queue's answer that all share; see ``satellite.queries.snapshot``.
+    """The queue's answer that all share who name the same file on the host; see ``satellite.queries.snapshot``.
 
-    Attributes:
-        path: The file on the host that holds it.
-        argv: The query.
-        max_age: Seconds for which an answer is believed.
-        query_timeout: Seconds for the query.
-        budget: What it counts against.
+    An answer is believed for ``max_age`` seconds, and the query may take ``query_timeout``.
     """
 
     path: str
@@ -93,12 +76,9 @@ class JobLimit:
 
 @dataclass(frozen=True)
 class LeaseRequest:
-    """Who submits a job, and what it is made of; see ``satellite.leases``.
+    """Who submits a job, and what it is made of; see ``satellite.leases``, which has most of these words.
 
     Attributes:
-        digest: Hash of all that the job is made of.
-        content: The same without what it asks of Slurm: a checkpoint is for the same content.
-        owner: Who follows the job; compared as it is.
         note: What the owner keeps for whoever takes the job over.
         epoch: The lease's epoch, for a job that was taken over; none for a new one.
     """
@@ -112,13 +92,7 @@ class LeaseRequest:
 
 @dataclass(frozen=True)
 class LeaseRenewal:
-    """A sign of life of who follows a job.
-
-    Attributes:
-        run_dir: The run directory.
-        epoch: The lease's epoch.
-        shown: What a person has seen of the output, where that is news.
-    """
+    """A sign of life of who follows a job; ``shown`` is what a person has seen of the output, where that is news."""
 
     run_dir: str
     epoch: int
@@ -127,13 +101,7 @@ class LeaseRenewal:
 
 @dataclass(frozen=True)
 class AttemptFiles:
-    """What a run directory's own files say of its job.
-
-    Attributes:
-        run_dir: The run directory.
-        lease: The lease, as it is written.
-        ledger: The ledger's text.
-    """
+    """What a run directory's own files say of its job: its lease, and its ledger's text."""
 
     run_dir: str
     lease: Mapping[str, Any]
@@ -142,16 +110,17 @@ class AttemptFiles:
 
 @dataclass(frozen=True)
 class SubmitRequest:
-    """One submission; see ``satellite.submission.submit`` for the meaning of each field.
+    """One submission.
 
     Attributes:
-        run_dir: The job's folder, below ``workdir``.
+        run_dir: The job's folder, below ``workdir``; one job for one run directory.
         workdir: Where this project may write on the host.
         token: The job's mark; the same at every try for this run directory.
         mode: ``command``: ``argv`` submits and prints the id; ``process``: ``argv`` is the job.
         argv: The command, run in ``run_dir``.
-        lookups: Commands that list the jobs with this token; needed for ``command``.
-        id_pattern: Regular expression whose group 1 is the id in a line of the command's output.
+        lookups: Commands that list the jobs with this token, asked when an earlier try's end is not known; needed for
+            ``command``. One that fails proves nothing, and nothing is submitted then.
+        id_pattern: Regular expression whose group 1 is the id in a line of the command's output; the last one counts.
         lookup_pattern: The same for a line of the lookups' output.
         ambiguous: Regular expressions of error texts after which the job may exist all the same.
         needs: Paths on the host without which nothing is submitted.
@@ -183,7 +152,7 @@ class SubmitRequest:
 
 @dataclass(frozen=True)
 class SubmitReply:
-    """How a submission went.
+    """How a submission went; ``returncode``, ``stdout`` and ``stderr`` are those of the command that decided.
 
     Attributes:
         outcome: ``submitted`` now, ``known`` from the ledger, ``adopted`` as a lookup found it, ``rejected``
@@ -191,9 +160,6 @@ class SubmitReply:
             ask again, ``taken`` by another owner or for other content, ``none``: no earlier try made one, or
             ``uncertain``: nobody knows yet, ask again.
         job_id: The job, for the first three outcomes.
-        returncode: Of the command that decided.
-        stdout: What it printed.
-        stderr: What it printed as errors.
         retry_after: Seconds after which asking again can decide.
         detail: Why it is uncertain or full, or what is lacking.
         others: Further jobs that carry the token; there should be none.
@@ -222,17 +188,14 @@ class FileRead:
 
 @dataclass(frozen=True)
 class FileData:
-    """What was read of a file.
+    """What was read of a file; ``path`` and ``offset`` are as asked.
 
     Attributes:
-        path: As asked.
-        exists: Whether it is there.
         size: Its size in bytes; below ``offset`` if it was cut.
         inode: Changes when another file has taken its place.
-        offset: As asked.
         data: The bytes at ``offset``; fewer than there are when many files share one call.
         mtime: Epoch of its last change.
-        error: Why it can't be read, if it is there.
+        error: Why it can't be read, if it exists.
     """
 
     path: str
@@ -247,12 +210,9 @@ class FileData:
 
 @dataclass(frozen=True)
 class Snapshot:
-    """A query's answer, shared by everyone who names the same file.
+    """A query's answer, failures included, shared by everyone who names the same file.
 
     Attributes:
-        returncode: Of the query; failures are shared too.
-        stdout: What it printed.
-        stderr: What it printed as errors.
         taken: Epoch, by the host's clock.
         fresh: Whether this very call ran the query.
         timed_out: Whether it was killed.

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import calendar
+import os
+import re
+import subprocess
 import time
 from dataclasses import dataclass
 from pathlib import Path
 
-_FOREVER = 2**64 - 1
+from dagster_slurm_components.errors import LoginRequiredError
 
 
 @dataclass(frozen=True)
@@ -33,21 +37,30 @@ class Validity:
 
 
 def validity(key_file: str) -> Validity | None:
-    """Return how long the certificate beside a private key is good for; nothing when there is none.
-
-    Raises:
-        ValueError: The certificate can't be read.
-    """
+    """Return how long the certificate beside a private key is good for; nothing when there is none."""
     path = Path(f"{key_file}-cert.pub").expanduser()
     if not path.is_file():
         return None
-    from cryptography.hazmat.primitives.serialization import (  # noqa: PLC0415 - heavy
-        SSHCertificate,
-        load_ssh_public_identity,
+    done = subprocess.run(
+        ["ssh-keygen", "-Lf", str(path)],
+        env={**os.environ, "TZ": "UTC0", "LC_ALL": "C"},  # it prints local times, without their zone
+        capture_output=True,
+        text=True,
+        check=False,
     )
-
-    found = load_ssh_public_identity(path.read_bytes())
-    if not isinstance(found, SSHCertificate):
+    valid = re.search("Valid: (.*)", done.stdout)
+    if valid is None:
         return None
-    end = found.valid_before
-    return Validity(None if end >= _FOREVER else float(end))
+    end = re.search(r"(?:to|before) (\S+)", valid[1])
+    return Validity(float(calendar.timegm(time.strptime(end[1], "%Y-%m-%dT%H:%M:%S"))) if end else None)
+
+
+def check_certificate(key_file: str, host: str) -> None:
+    """Raise LoginRequiredError when the certificate of a key has expired: it is not even sent."""
+    ends = validity(key_file)
+    if ends is not None and ends.over:
+        raise LoginRequiredError(
+            f"the host would accept no key:\n  {key_file}: its certificate {ends}",
+            where=host,
+            hint="Renew the certificate.",
+        )

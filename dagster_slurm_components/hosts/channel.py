@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import concurrent.futures
 import itertools
 import threading
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any, Protocol
+from concurrent.futures import Future
+from typing import Any, Protocol, TypeAlias
 
 from dagster_slurm_components.errors import HostUnreachableError, SatelliteError
 from dagster_slurm_components.hosts import wire
@@ -19,6 +20,9 @@ _PROBE = 15.0
 
 _LAST_WORDS = 1.0
 """Seconds to go on reading when nothing can be written any more."""
+
+
+_Answer: TypeAlias = "Future[tuple[Mapping[str, Any], bytes]]"
 
 
 class Pipe(Protocol):
@@ -57,18 +61,6 @@ class Dialer(Protocol):
         """
 
 
-@dataclass
-class _Waiting:
-    answered: threading.Event = field(default_factory=threading.Event)
-    header: Mapping[str, Any] | None = None
-    blob: bytes = b""
-
-
-def _request(number: int, op: str, params: Mapping[str, Any], timeout: float) -> dict[str, Any]:
-    # The timeout is for an agent in between, which waits for the host in our stead; a satellite passes over it.
-    return {"id": number, "op": op, "params": dict(params), "timeout": timeout}
-
-
 class Channel:
     """One connection to a satellite.
 
@@ -80,7 +72,7 @@ class Channel:
         self.pipe = pipe
         self._name = name
         self._numbers = itertools.count(1)
-        self._waiting: dict[int, _Waiting] = {}
+        self._waiting: dict[int, _Answer] = {}
         self._state = threading.Lock()
         self._writing = threading.Lock()
         self._loss: str | None = None
@@ -96,34 +88,35 @@ class Channel:
     def call(self, op: str, params: Mapping[str, Any], blob: bytes, timeout: float) -> Reply:
         """Do one operation; see ``Host.call``."""
         asked = time.monotonic()
-        waiting = self._send(op, params, blob, timeout)
-        if not waiting.answered.wait(timeout - (time.monotonic() - asked)):
+        answer = self._send(op, params, blob, timeout)
+        try:
+            header, data = answer.result(max(0.0, timeout - (time.monotonic() - asked)))
+        except concurrent.futures.TimeoutError:  # an alias of the built-in one since Python 3.11 alone
             if op != "ping" and self._heard < asked:
                 self._probe()
-            raise self._unreachable(f"no answer to {op!r} within {timeout:g} s")
-        header = waiting.header
-        if header is None:
-            raise self._unreachable(f"the connection was lost: {self._loss}")
+            raise self._unreachable(f"no answer to {op!r} within {timeout:g} s") from None
         if not header["ok"]:
             raise wire.error_of(header, self._name)
-        return Reply(header["result"], waiting.blob)
+        return Reply(header["result"], data)
 
     def close(self) -> None:
         """End the connection; waiting calls raise HostUnreachableError."""
         self._lose("closed")
         self.pipe.close()
 
-    def _send(self, op: str, params: Mapping[str, Any], blob: bytes, timeout: float) -> _Waiting:
+    def _send(self, op: str, params: Mapping[str, Any], blob: bytes, timeout: float) -> _Answer:
         number = next(self._numbers)
+        # The timeout is for an agent in between, which waits for the host in our stead; a satellite passes over it.
+        request = {"id": number, "op": op, "params": dict(params), "timeout": timeout}
         try:
-            frame = encode_frame(_request(number, op, params, timeout), blob)
+            frame = encode_frame(request, blob)
         except FrameError as error:
             raise SatelliteError(str(error), code="too_large", where=self._name) from error
-        waiting = _Waiting()
+        answer: _Answer = Future()
         with self._state:
             if self._loss is not None:  # nothing was sent: the call was not done
                 raise HostUnreachableError(f"the connection was lost: {self._loss}", where=self._name)
-            self._waiting[number] = waiting
+            self._waiting[number] = answer
         if not self._writing.acquire(timeout=timeout):
             raise self._unreachable(f"could not send {op!r} within {timeout:g} s")
         try:
@@ -133,12 +126,12 @@ class Channel:
             self._lose(str(error) or type(error).__name__)
         finally:
             self._writing.release()
-        return waiting
+        return answer
 
     def _listen(self) -> None:
         try:
             while True:
-                frame = read_frame(self._read)
+                frame = read_frame(self.pipe.read)
                 if frame is None:
                     reason = "the satellite ended"
                     break
@@ -148,17 +141,13 @@ class Channel:
                     break
                 self._heard = time.monotonic()
                 with self._state:
-                    waiting = self._waiting.pop(header["id"], None)
-                if waiting is not None:  # else its caller no longer waits
-                    waiting.header, waiting.blob = header, blob
-                    waiting.answered.set()
+                    answer = self._waiting.pop(header["id"], None)
+                if answer is not None:  # else the connection was given up meanwhile
+                    answer.set_result((header, blob))
         except (OSError, EOFError, FrameError) as error:
             reason = str(error) or type(error).__name__
         self._lose(reason)
         self.pipe.close()
-
-    def _read(self, size: int) -> bytes:
-        return self.pipe.read(size)
 
     def _lose(self, reason: str) -> None:
         with self._state:
@@ -166,8 +155,8 @@ class Channel:
                 self._loss = reason
             abandoned = list(self._waiting.values())
             self._waiting.clear()
-        for waiting in abandoned:
-            waiting.answered.set()
+        for answer in abandoned:
+            answer.set_exception(self._unreachable(f"the connection was lost: {self._loss}"))
 
     def _probe(self) -> None:
         # Silence has two reasons: a slow operation on a good connection, which must not be given up, as the

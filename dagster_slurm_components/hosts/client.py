@@ -19,6 +19,7 @@ from dagster_slurm_components.hosts.calls import (
     HostFacts,
     LeaseRenewal,
     Process,
+    QueueQuery,
     Snapshot,
     SubmitReply,
     SubmitRequest,
@@ -69,21 +70,15 @@ class Satellite:
 
         A missing or unreadable file is part of the answer, not an error.
         """
-        files = [[request.path, request.offset, request.limit] for request in requests]
-        reply = self._call("read", files=files, total=max(total, len(files)), timeout=timeout)
-        return _pieces(requests, reply)
+        params = {"files": _rows(requests), "total": max(total, len(requests))}
+        return _pieces(requests, self._call("read", timeout=timeout, **params))
 
     def follow(
         self, requests: Sequence[FileRead], renewals: Sequence[LeaseRenewal], *, total: int
     ) -> tuple[list[FileData], list[tuple[int, str]]]:
-        """Read as ``read`` does, and renew the leases of the jobs that are followed, in the same call.
-
-        Returns:
-            What was read, and the epoch and state that each lease has.
-        """
-        files = [[request.path, request.offset, request.limit] for request in requests]
-        leases = [[renewal.run_dir, renewal.epoch, renewal.shown] for renewal in renewals]
-        reply = self._call("read", files=files, total=max(total, len(files)), leases=leases)
+        """Read, and renew the leases of the jobs that are followed; return the epoch and state of each, too."""
+        params: dict[str, Any] = {"files": _rows(requests), "leases": _rows(renewals)}
+        reply = self._call("read", total=max(total, len(requests)), **params)
         return _pieces(requests, reply), [(epoch, state) for epoch, state in reply.result["leases"]]
 
     def attempts(self, folder: str) -> list[AttemptFiles]:
@@ -109,19 +104,10 @@ class Satellite:
         shown: Mapping[str, Any] | None = None,
     ) -> tuple[bool, Mapping[str, Any] | None]:
         """Change a lease if its epoch is the one given; return whether it was, and the lease as it is now."""
-        reply = self._call(
-            "change_lease",
-            run_dir=run_dir,
-            workdir=workdir,
-            epoch=epoch,
-            state=state,
-            owner=owner,
-            outcome=outcome,
-            finished=finished,
-            shown=shown,
-            timeout=60.0 + _MARGIN,
-        )
-        return reply.result["changed"], reply.result["lease"]
+        lease = {"run_dir": run_dir, "workdir": workdir, "epoch": epoch}
+        wanted = {"state": state, "owner": owner, "outcome": outcome, "finished": finished, "shown": shown}
+        result = self._call("change_lease", timeout=60.0 + _MARGIN, **lease, **wanted).result
+        return result["changed"], result["lease"]
 
     def snapshot(
         self,
@@ -134,19 +120,10 @@ class Satellite:
     ) -> Snapshot:
         """Return the answer to a query from the file at ``path``, if younger than ``max_age``, or ask anew.
 
-        At most one process of all that share the file asks at a time. Raises SatelliteError ``over_budget``
-        when it would have to be asked anew and the budget is used up.
+        Raises SatelliteError ``over_budget`` when it would have to be asked anew and the budget is used up.
         """
-        reply = self._call(
-            "snapshot",
-            path=path,
-            argv=list(argv),
-            max_age=max_age,
-            query_timeout=timeout,
-            budget=_asdict(budget),
-            timeout=2 * timeout + _MARGIN,
-        )
-        return Snapshot(**reply.result)
+        query = dataclasses.asdict(QueueQuery(path, list(argv), max_age, timeout, budget))
+        return Snapshot(**self._call("snapshot", timeout=2 * timeout + _MARGIN, **query).result)
 
     def run(
         self,
@@ -162,24 +139,12 @@ class Satellite:
 
         Raises SatelliteError ``over_budget`` instead when a budget is given that is used up.
         """
-        reply = self._call(
-            "run",
-            input,
-            argv=list(argv),
-            cwd=cwd,
-            env=dict(env or {}),
-            command_timeout=timeout,
-            budget=_asdict(budget),
-            timeout=timeout + _MARGIN,
-        )
-        length = reply.result["stdout"]
-        return Completed(
-            returncode=reply.result["returncode"],
-            stdout=reply.blob[:length],
-            stderr=reply.blob[length:],
-            timed_out=reply.result["timed_out"],
-            truncated=reply.result["truncated"],
-        )
+        command = {"argv": list(argv), "cwd": cwd, "env": dict(env or {}), "command_timeout": timeout}
+        allowed = None if budget is None else dataclasses.asdict(budget)
+        reply = self._call("run", input, timeout=timeout + _MARGIN, **command, budget=allowed)
+        ended = dict(reply.result)
+        length = ended.pop("stdout")
+        return Completed(**{**ended, "stdout": reply.blob[:length], "stderr": reply.blob[length:]})
 
     def alive(self, processes: Sequence[Process]) -> list[bool]:
         """Return whether each process still runs."""
@@ -208,25 +173,16 @@ class Satellite:
         return Disk(**self._call("disk", path=path).result)
 
 
-def _asdict(budget: Budget | None) -> dict[str, Any] | None:
-    return None if budget is None else dataclasses.asdict(budget)
+def _rows(values: Sequence[FileRead | LeaseRenewal]) -> list[list[Any]]:
+    return [list(vars(value).values()) for value in values]
 
 
 def _pieces(requests: Sequence[FileRead], reply: Reply) -> list[FileData]:
-    found = []
-    position = 0
+    pieces = []
+    rest = memoryview(reply.blob)
     for request, (status, size, inode, mtime, length) in zip(requests, reply.result["files"], strict=True):
-        found.append(
-            FileData(
-                path=request.path,
-                exists=status != "missing",
-                size=size,
-                inode=inode,
-                offset=request.offset,
-                data=reply.blob[position : position + length],
-                mtime=mtime,
-                error=None if status in ("ok", "missing") else status,
-            )
-        )
-        position += length
-    return found
+        data, rest = bytes(rest[:length]), rest[length:]
+        error = None if status in ("ok", "missing") else status
+        piece = FileData(request.path, status != "missing", size, inode, request.offset, data, mtime, error)
+        pieces.append(piece)
+    return pieces

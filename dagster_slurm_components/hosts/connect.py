@@ -7,13 +7,12 @@ import threading
 
 from dagster_slurm_components.errors import HostRefusedError
 from dagster_slurm_components.hosts.agent import place
-from dagster_slurm_components.hosts.agent.client import AgentDialer
-from dagster_slurm_components.hosts.answers import Answers
-from dagster_slurm_components.hosts.attempts import Attempts, NotedDialer
+from dagster_slurm_components.hosts.agent.client import AgentDialer, described
+from dagster_slurm_components.hosts.attempts import NotedDialer
 from dagster_slurm_components.hosts.base import Host
-from dagster_slurm_components.hosts.dialers import ssh_dialer
 from dagster_slurm_components.hosts.local import InProcessHost
 from dagster_slurm_components.hosts.remote import RemoteHost
+from dagster_slurm_components.hosts.ssh import SshDialer
 from dagster_slurm_components.spec.hosts import HostSpec, LocalHost, SshHost
 
 _lock = threading.Lock()
@@ -31,7 +30,7 @@ def connect(spec: HostSpec) -> Host:
     if not isinstance(spec, SshHost):
         raise TypeError(f"no way is known to connect to a host of type {spec.type!r}")
     # By process: a forked child must not talk on its parent's connection.
-    key = (os.getpid(), spec.model_dump_json(exclude_unset=True))
+    key = (os.getpid(), described(spec))
     with _lock:
         if key not in _hosts:
             _hosts[key] = _remote(spec)
@@ -41,11 +40,11 @@ def connect(spec: HostSpec) -> Host:
 def _remote(spec: SshHost) -> RemoteHost:
     if spec.agent and place.wanted():
         return RemoteHost(AgentDialer(spec), interval=AgentDialer.INTERVAL)
-    dialer = ssh_dialer(spec, Answers(spec.secret_command))
+    dialer = SshDialer(spec)
     try:
-        attempts = Attempts(place.folder(), dialer.name)
+        folder = place.folder()
     except HostRefusedError:
         # A container may have no place to write to; with one process a container there is nobody to tell, either.
         return RemoteHost(dialer, interval=spec.reconnect_interval)
-    noted = NotedDialer(dialer, attempts, interval=spec.reconnect_interval)
+    noted = NotedDialer(dialer, folder, interval=spec.reconnect_interval)
     return RemoteHost(noted, interval=spec.reconnect_interval)

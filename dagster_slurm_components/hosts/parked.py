@@ -38,20 +38,13 @@ class ParkedHost:
 
     A call that was lost on its way may have been done, and is then done twice: all that a step asks of its host may be
     repeated (a submission is known by its ledger, a build by its result).
-
-    Args:
-        host: The host.
-        parking: How to wait.
     """
 
     def __init__(self, host: Host, parking: Parking) -> None:
         self._host = host
         self._parking = parking
-
-    @property
-    def name(self) -> str:
-        """``local`` or ``user@hostname:port``."""
-        return self._host.name
+        self.name = host.name
+        self.close = host.close
 
     def call(
         self, op: str, params: Mapping[str, Any] | None = None, blob: bytes = b"", *, timeout: float = 60.0
@@ -84,10 +77,6 @@ class ParkedHost:
                 if since is not None:
                     parking.tell(f"The host answers again after {parking.clock() - since:.0f} s.")
                 return reply
-
-    def close(self) -> None:
-        """End the connection; a later call makes a new one."""
-        self._host.close()
 
 
 def _since(seconds: float) -> str:

@@ -1,17 +1,20 @@
-"""A host behind a connection: dialed on the first call, and again after a loss."""
+"""A host behind a connection: dialed on the first call, and again after a loss; further channels for large calls."""
 
 from __future__ import annotations
 
+import contextlib
 import random
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from dagster_slurm_components.errors import HostError, HostRefusedError, HostUnreachableError
 from dagster_slurm_components.hosts.base import Reply
 from dagster_slurm_components.hosts.channel import Channel, Dialer
-from dagster_slurm_components.hosts.lanes import LARGE, Lanes
+
+LARGE = 1024 * 1024
+"""Bytes from which a call counts as one that carries much."""
 
 _REFUSED_PAUSE = 30.0
 _LONGEST_PAUSE = 60.0
@@ -51,7 +54,8 @@ class RemoteHost:
         self._channel: Channel | None = None
         self._lanes = Lanes(dialer, channels - 1)
         self._failures = 0
-        self._failure: HostError | None = None
+        self.failure: HostError | None = None
+        """Why the last attempt failed, if it did."""
         self._not_before = 0.0
 
     @property
@@ -63,11 +67,6 @@ class RemoteHost:
     def connected(self) -> bool:
         """Whether a connection stands, as far as is known without asking."""
         return self._channel is not None and not self._channel.lost
-
-    @property
-    def failure(self) -> HostError | None:
-        """Why the last attempt failed, if it did."""
-        return self._failure
 
     def call(
         self, op: str, params: Mapping[str, Any] | None = None, blob: bytes = b"", *, timeout: float = 60.0
@@ -89,7 +88,7 @@ class RemoteHost:
         """End the connection; a later call makes a new one."""
         with self._dialing:
             channel, self._channel = self._channel, None
-            self._not_before = 0.0 if self._failure is None else self._not_before
+            self._not_before = 0.0 if self.failure is None else self._not_before
         self._lanes.close()
         if channel is not None:
             channel.close()
@@ -109,26 +108,103 @@ class RemoteHost:
             return self._channel
 
     def _told_again(self, pause: float) -> HostError:
-        known = self._failure or HostUnreachableError("the connection was lost", where=self.name)
-        return type(known)(
-            f"{known.message} (next attempt in {pause:.0f} s)", where=known.where, hint=known.hint
-        )
+        last = self.failure or HostUnreachableError("the connection was lost", where=self.name)
+        text = f"{last.message} (next attempt in {pause:.0f} s)"
+        return type(last)(text, where=last.where, hint=last.hint)
 
     def _dial(self) -> Channel:
         try:
             pipe = self._dialer.dial()
         except (HostUnreachableError, HostRefusedError) as error:
-            first = (
-                max(_REFUSED_PAUSE, self._interval) if isinstance(error, HostRefusedError) else self._interval
-            )
+            least = _REFUSED_PAUSE if isinstance(error, HostRefusedError) else 0.0
+            first = max(least, self._interval)
             self._pause(min(first * 2**self._failures, max(_LONGEST_PAUSE, first)))
             self._failures += 1
-            self._failure = error
+            self.failure = error
             raise
         self._pause(self._interval)
         self._failures = 0
-        self._failure = None
+        self.failure = None
         return Channel(pipe, self._dialer.name)
 
     def _pause(self, seconds: float) -> None:
         self._not_before = self._clock() + seconds * (1 + 0.5 * self._jitter())
+
+
+class Lanes:
+    """Opens channels while several large calls are under way, and closes them when none is.
+
+    OpenSSH gives each channel a window of 2 MiB, so that one alone carries no more than that in a round trip: 59 MB/s
+    at 30 ms, whatever the line could do. Only more channels help, and they need no further login. Beside the main one
+    there are ``most`` at most.
+    """
+
+    def __init__(self, dialer: Dialer, most: int) -> None:
+        self._dialer = dialer
+        self._most = most
+        self._lock = threading.Lock()
+        self._main: Channel | None = None
+        self._busy: dict[Channel, int] = {}
+        self._barred = False
+        """Whether no channel is to be opened: the host refused one, or one is being opened just now."""
+
+    @contextlib.contextmanager
+    def lane(self, main: Channel) -> Iterator[Channel]:
+        """Yield a channel for one large call: the main one, or another if that is taken already."""
+        with self._lock:
+            stale: list[Channel] = []
+            if self._main is not main:  # the connection is another one by now
+                stale, self._barred = self._forget(), False
+                self._main, self._busy = main, {main: 0}
+            for lost in [channel for channel in self._busy if channel.lost and channel is not main]:
+                del self._busy[lost]
+            channel = min(self._busy, key=self._busy.__getitem__)
+            self._busy[channel] += 1
+            open_one = self._busy[channel] > 1 and len(self._busy) <= self._most and not self._barred
+            self._barred = self._barred or open_one
+        _close(stale)
+        try:
+            if open_one:
+                channel = self._widened(channel, main)
+            yield channel
+        finally:
+            with self._lock:
+                if channel in self._busy:
+                    self._busy[channel] -= 1
+                idle = [] if any(self._busy.values()) else self._forget()
+            _close(idle)
+
+    def close(self) -> None:
+        """Close all channels but the main one."""
+        with self._lock:
+            extra = self._forget()
+        _close(extra)
+
+    def _widened(self, taken: Channel, main: Channel) -> Channel:
+        """Return a new channel instead of one that others use too, if the host allows it."""
+        try:
+            pipe = self._dialer.extend(main.pipe)
+        except HostError:  # a host that allows one session alone, or is lost: the main channel will tell
+            pipe = None
+        if pipe is None:
+            return taken  # and none is opened any more
+        opened = Channel(pipe, self._dialer.name)
+        with self._lock:
+            if self._main is main:
+                self._barred = False
+                if taken in self._busy:  # else it was lost meanwhile
+                    self._busy[taken] -= 1
+                self._busy[opened] = 1
+                return opened
+        opened.close()
+        return taken
+
+    def _forget(self) -> list[Channel]:
+        extra = [channel for channel in self._busy if channel is not self._main]
+        self._main, self._busy = None, {}
+        return extra
+
+
+def _close(channels: list[Channel]) -> None:
+    for channel in channels:
+        channel.close()

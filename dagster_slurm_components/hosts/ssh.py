@@ -1,68 +1,123 @@
-"""The satellite over ssh: one connection, one channel."""
+"""The satellite over ssh: OpenSSH's own program makes one connection, and each satellite is a session on it."""
 
 from __future__ import annotations
 
+import os
 import random
-import threading
+import shutil
+import subprocess
+import tempfile
 import time
+import weakref
 from collections.abc import Callable, Sequence
-from typing import Any
+from pathlib import Path
 
-import paramiko
-
-from dagster_slurm_components.errors import HostError, HostRefusedError, HostUnreachableError
-from dagster_slurm_components.hosts import bootstrap, ssh_route
+from dagster_slurm_components.errors import HostRefusedError, HostUnreachableError
+from dagster_slurm_components.hosts import bootstrap
 from dagster_slurm_components.hosts.answers import Answers
+from dagster_slurm_components.hosts.base import address
+from dagster_slurm_components.hosts.bootstrap import SubprocessPipe
 from dagster_slurm_components.hosts.channel import Pipe
+from dagster_slurm_components.hosts.ssh_errors import DroppedError
+from dagster_slurm_components.hosts.ssh_login import Login
 from dagster_slurm_components.spec.hosts import SshHost
 
 PAUSES = (0.5, 1.0, 2.0, 4.0, 8.0, 12.0)
 """Seconds between attempts when sshd hangs up early: above MaxStartups (10 by default) it drops at random."""
 
-_PIECE = 256 * 1024
 _SESSION_TRIES = 5
+_SSH_FAILED = 255
 _START_TIMEOUT = 60.0
 """Seconds for the login shell's own files and the satellite's start; both may lie on a slow network disk."""
 
 
-class DroppedError(HostUnreachableError):
-    """The host hung up before the login: it has too many newcomers, so trying again soon is right."""
+class Connection:
+    """A login of OpenSSH that sessions share: its master process, found by a socket in a folder closed to others.
+
+    The master belongs to nobody: killed with our process or not, it ends ``ssh_login.PERSIST`` seconds after its
+    last session.
+    """
+
+    def __init__(self) -> None:
+        # The path of a socket holds 107 bytes, and ssh's own temporary name is 17 longer.
+        short = None if len(tempfile.gettempdir()) < 64 else "/tmp"  # noqa: S108 - mkdtemp makes it safe
+        self.folder = Path(tempfile.mkdtemp(prefix="dg-slurm-", dir=short))
+        self.close = weakref.finalize(self, _end, self.folder, os.getpid())
+
+    def stands(self) -> bool:
+        """Whether the master lives."""
+        return _tell_master(self.folder, "check")
 
 
-class ChannelPipe:
-    """A pipe to a command that runs behind an ssh channel."""
+def _end(folder: Path, owner: int) -> None:
+    if os.getpid() == owner:  # a forked child's exit must not end its parent's connection
+        _tell_master(folder, "exit")
+        shutil.rmtree(folder, ignore_errors=True)
 
-    def __init__(self, channel: paramiko.Channel) -> None:
-        self._channel = channel
-        self.transport = channel.get_transport()
-        self.on_close: Callable[[], None] = channel.close
+
+def _tell_master(folder: Path, what: str) -> bool:
+    command = [*_through(folder), f"-O{what}", "host"]
+    try:
+        done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, check=False, timeout=10)
+    except (OSError, subprocess.TimeoutExpired):
+        return False
+    return done.returncode == 0
+
+
+def _through(folder: Path) -> list[str]:
+    """Return the beginning of a command line for the master; without a master it fails instead of logging in anew."""
+    return ["ssh", "-Fnone", f"-oControlPath={folder / 'master'}", "-oProxyCommand=false", "-oBatchMode=yes"]
+
+
+class SessionRefusedError(HostRefusedError):
+    """The host opens no further session on the connection."""
+
+
+class SessionPipe(SubprocessPipe):
+    """A pipe to a satellite in a session of a connection.
+
+    Closing it hangs up the connection as well, if ``hang_up`` is given, unless the session ended by itself: then it is
+    the satellite that was killed, and another login might need a person.
+    """
+
+    def __init__(self, argv: Sequence[str], where: str, hang_up: Callable[[], object] | None) -> None:
+        super().__init__(argv, where)
+        self._where = where
+        self._hang_up = hang_up
+        self._ended = self._hung_up = False
 
     def read(self, size: int) -> bytes:
         """Return at most ``size`` bytes; none at the end."""
-        return self._channel.recv(size)
-
-    def write(self, data: bytes) -> None:
-        """Write all of it, in pieces: paramiko copies what is left after each packet of 32 KB."""
-        for start in range(0, len(data), _PIECE):
-            self._channel.sendall(data[start : start + _PIECE])
+        data = super().read(size)
+        self._ended = self._ended or not data
+        return data
 
     def close(self) -> None:
-        """End the channel, and what else belongs to it."""
-        self.on_close()
+        """End the session, and what else belongs to it."""
+        if self._hang_up is not None and not self._ended:
+            self._hung_up = True
+            self._hang_up()
+        super().close()
 
     def ending(self) -> bootstrap.Ending:
-        """Return how the command ended."""
-        known = self._channel.status_event.wait(5.0) and self._channel.exit_status >= 0
-        stderr = b""
-        while self._channel.recv_stderr_ready():
-            stderr += self._channel.recv_stderr(4096)
-        return bootstrap.Ending(
-            self._channel.exit_status if known else None, stderr.decode("utf-8", "replace")
-        )
+        """Return how the command ended.
+
+        Raises:
+            SessionRefusedError: It never began.
+            HostUnreachableError: The connection was lost.
+        """
+        ending = super().ending()
+        if ending.returncode != _SSH_FAILED or self._hung_up:
+            return ending
+        if "open refused by peer" in ending.stderr:
+            raise SessionRefusedError(
+                f"the host opens no session: {ending.stderr.strip()}", where=self._where
+            )
+        raise HostUnreachableError(f"the connection was lost: {ending.stderr.strip()}", where=self._where)
 
 
 class SshDialer:
-    """Reaches a host with fabric and paramiko.
+    """Reaches a host with OpenSSH's own program.
 
     Args:
         spec: The host.
@@ -86,102 +141,66 @@ class SshDialer:
         self._pauses = pauses
         self._sleep = sleep
         self._jitter = jitter
-        self.name = f"{spec.user}@" * bool(spec.user) + f"{spec.hostname}:{spec.port}"
+        self._connection: Connection | None = None
+        self.name = address(spec)
 
     def dial(self) -> Pipe:
-        """Connect, log in and start the satellite; see ``Dialer``."""
-        for pause in self._pauses:
-            try:
-                return self._dial_once()
-            except DroppedError:
-                self._sleep(pause * (0.5 + self._jitter()))
-        return self._dial_once()
+        """Log in, unless the last login still stands, and start the satellite; see ``Dialer``."""
+        if self._connection is None or not self._connection.stands():
+            self._connection = self._log_in()
+        return self._start(self._connection, self._connection.close)
 
     def extend(self, pipe: Pipe) -> Pipe | None:
         """Open another session on the connection; see ``Dialer``."""
-        return self._start(pipe.transport) if isinstance(pipe, ChannelPipe) else None
+        return None if self._connection is None else self._start(self._connection, None)
 
-    def _dial_once(self) -> Pipe:
-        route = ssh_route.connections(self._spec, self._answers)
-
-        def hang_up() -> None:
-            for connection in reversed(route):
-                connection.client.close()
-
-        try:
-            for connection in route:
-                self._open(connection)
-            pipe = self._start(route[-1].transport)
-        except BaseException:
-            hang_up()
-            raise
-        pipe.on_close = _once(hang_up)
-        return pipe
-
-    def _open(self, connection: Any) -> None:
-        where = ssh_route.connection_name(connection)
-        try:
-            if not connection.gateway:
-                connection.connect_kwargs["sock"] = ssh_route.open_socket(
-                    connection.host, int(connection.port), self._spec.connect_timeout
-                )
-            connection.open()
-            connection.transport.set_keepalive(round(self._spec.keepalive))
-        except (paramiko.SSHException, OSError, EOFError) as error:
-            raise _translated(error, where) from error
-
-    def _start(self, transport: paramiko.Transport) -> ChannelPipe:
-        found = []
-        for python in bootstrap.PYTHONS:
-            pipe = ChannelPipe(self._session(transport, bootstrap.shell_command(python)))
+    def _log_in(self) -> Connection:
+        for pause in self._pauses:
             try:
-                bootstrap.boot(pipe, self.name, _START_TIMEOUT)
+                return self._log_in_once()
+            except DroppedError:
+                self._sleep(pause * (0.5 + self._jitter()))
+        return self._log_in_once()
+
+    def _log_in_once(self) -> Connection:
+        connection = None
+        try:
+            connection = Connection()
+            Login(self._spec, self._answers, connection.folder).run()
+            for path in connection.folder.iterdir():
+                if path.name != "master":
+                    path.unlink()  # the log would grow with each session
+        except BaseException as error:
+            if connection is not None:
+                connection.close()
+            if isinstance(error, OSError):  # no disk to write to
+                raise HostRefusedError(f"can't prepare the login: {error}", where=self.name) from error
+            raise
+        return connection
+
+    def _start(self, connection: Connection, hang_up: Callable[[], object] | None) -> Pipe:
+        absent = []
+        for python in bootstrap.PYTHONS:
+            try:
+                return self._session(connection, python, hang_up)
             except bootstrap.NoPythonError as error:
-                found.append(f"  {python}: {error.message}")
-            else:
-                return pipe
+                absent.append(f"  {python}: {error.message}")
         raise HostRefusedError(
-            "no Python 3.6 or newer was found, which this package needs on the host:\n" + "\n".join(found),
+            "no Python 3.6 or newer was found, which this package needs on the host:\n" + "\n".join(absent),
             where=self.name,
         )
 
-    def _session(self, transport: paramiko.Transport, command: str) -> paramiko.Channel:
+    def _session(self, connection: Connection, python: str, hang_up: Callable[[], object] | None) -> Pipe:
+        argv = [*_through(connection.folder), "-T", "host", bootstrap.shell_command(python)]
         for remaining in reversed(range(_SESSION_TRIES)):
+            pipe = SessionPipe(argv, self.name, hang_up)
             try:
-                channel = transport.open_session(timeout=self._spec.connect_timeout)
-                channel.exec_command(command)
-                return channel
-            except paramiko.ChannelException as error:
+                bootstrap.boot(pipe, self.name, _START_TIMEOUT)
+            except SessionRefusedError:
                 # sshd frees the place of an ended session a little late (MaxSessions).
                 if not remaining:
-                    raise HostRefusedError(
-                        f"the host opens no session: {error.text}", where=self.name
-                    ) from error
+                    raise
                 self._sleep(0.2)
-            except (paramiko.SSHException, OSError, EOFError) as error:
-                raise _translated(error, self.name) from error
+            else:
+                return pipe
         raise AssertionError("the last try returns or raises")
-
-
-def _once(action: Callable[[], None]) -> Callable[[], None]:
-    lock = threading.Lock()
-
-    def act() -> None:
-        if lock.acquire(blocking=False):
-            action()
-
-    return act
-
-
-def _translated(error: Exception, where: str) -> HostError:
-    """Return what an error while connecting means."""
-    text = str(error) or type(error).__name__
-    if isinstance(error, paramiko.ssh_exception.IncompatiblePeer):
-        return HostRefusedError(f"no common algorithm: {text}", where=where)
-    if isinstance(error, paramiko.ChannelException):  # from a jump host that can't reach the next one
-        return HostUnreachableError(f"the jump host before it can't reach it: {text}", where=where)
-    if isinstance(error, paramiko.AuthenticationException):
-        return HostUnreachableError(f"the login did not end in time: {text}", where=where)
-    if isinstance(error, paramiko.SSHException | EOFError | ConnectionResetError | BrokenPipeError):
-        return DroppedError(f"the host hung up: {text}", where=where)
-    return HostUnreachableError(f"can't connect: {text}", where=where)

@@ -1,186 +1,264 @@
-"""Logging in over ssh: with keys from a file, the ssh agent or ``~/.ssh``, then with what else the host asks."""
+"""One login by OpenSSH's own program: configured by files, its questions answered, its log read when it fails."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import contextlib
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Sequence
 from pathlib import Path
 
-import paramiko
-
-from dagster_slurm_components.errors import HostRefusedError, HostUnreachableError, LoginRequiredError
+from dagster_slurm_components.errors import HostError, HostRefusedError, HostUnreachableError
+from dagster_slurm_components.hosts import ssh_errors
 from dagster_slurm_components.hosts.answers import INTERACTIVE, Answers, Prompt, required
-from dagster_slurm_components.hosts.certificate import validity
+from dagster_slurm_components.hosts.base import address
+from dagster_slurm_components.hosts.certificate import check_certificate
+from dagster_slurm_components.hosts.ssh_errors import DeniedError
+from dagster_slurm_components.spec.hosts import JumpHost, SshHost
 
+PERSIST = 100
+"""Seconds for which a connection without sessions is kept: longer than the longest pause between two attempts, so that
+a satellite that was killed, or can't start on an overloaded host, costs no login."""
+
+_TYPING = 120.0
+"""Seconds for a person to answer; sshd's own LoginGraceTime is as long."""
+
+_HOP = "DAGSTER_SLURM_HOP"
+_HOSTNAME = re.compile(r"[A-Za-z0-9_.:%\[\]][A-Za-z0-9_.:%\[\]-]*")
 _DEFAULT_KEYS = ("id_ed25519", "id_ecdsa", "id_rsa")
+_NOT_OF_THE_HOST = ("Enter passphrase for ", "Enter PIN for ", "Confirm user presence ")
+_PREFIX = re.compile(r"^\([^()]*@[^()]*\) ")
+"""Says since OpenSSH 8.5 which host asks; we know it."""
 
 
 class Login:
-    """Goes through the steps of a login. paramiko calls ``authenticate`` when the host key is accepted.
+    """A login to a host, through its jump hosts.
 
-    Not paramiko's own way of trying keys: when a host wants a second factor, that asks for it on standard input.
-
-    Args:
-        name: The host's name for messages.
-        user: The user there.
-        key_file: The one key file to use, if the profile names one.
-        key_files: Further key files, used if they exist.
-        steps: What the host asks for, in order.
-        answers: Who knows the answers.
+    ``ssh`` reads a configuration file a hop and writes a log a hop. What it asks comes by ``askpass.sh`` over a
+    socket, so that no secret is ever on a disk or in an argument. All lies in a folder that is closed to others, the
+    master's socket too.
     """
 
-    def __init__(
-        self,
-        name: str,
-        user: str,
-        key_file: str | None,
-        key_files: Sequence[str],
-        *,
-        steps: Sequence[str] = ("key",),
-        answers: Answers | None = None,
-    ) -> None:
-        self._name = name
-        self._user = user
-        self._key_file = key_file
-        self._key_files = key_files
-        self._steps = steps
-        self._answers = answers or Answers()
-        self._notes: list[str] = []
-        self._expired = False
-        self._asked = [step for step in steps if step in INTERACTIVE]
+    def __init__(self, spec: SshHost, answers: Answers, folder: Path) -> None:
+        self._spec = spec
+        self._answers = answers
+        self._folder = folder
+        self._hops: list[SshHost | JumpHost] = [*spec.jump, spec]
+        self._names = [address(hop, spec.user) for hop in self._hops]
+        self._asked = [[step for step in hop.login if step in INTERACTIVE] for hop in self._hops]
+        self._answered = [0] * len(self._hops)
+        self._locked: list[str] = []
+        self._error: Exception | None = None
 
-    @property
-    def interactive(self) -> bool:
-        """Whether somebody has to answer."""
-        return bool(self._asked)
-
-    def authenticate(self, transport: paramiko.Transport) -> list[str]:
+    def run(self) -> None:
         """Log in.
 
         Raises:
             HostRefusedError: No key or answer was accepted, or the host wants more than the profile says.
             LoginRequiredError: A person has to log in.
-            HostUnreachableError: The connection was lost meanwhile.
+            HostUnreachableError: The host can't be reached, or the connection was lost meanwhile.
         """
-        self._notes = []
-        self._expired = False
-        self._asked = [step for step in self._steps if step in INTERACTIVE]
-        if "gssapi" in self._steps:
-            raise self._refused("is to be reached with gssapi; write `dialer: ssh` for that", [])
-        with_key = len(self._asked) < len(self._steps)
-        wanted = self._with_keys(transport) if with_key else self._offered(transport)
-        while wanted:
-            wanted = self._interactively(transport, wanted)
-        self._answers.accepted()
-        return []
-
-    def _with_keys(self, transport: paramiko.Transport) -> list[str]:
-        """Return what the host wants after a key."""
-        for label, key in self._keys():
-            try:
-                wanted = transport.auth_publickey(self._user, key)
-            except paramiko.BadAuthenticationType as error:
-                raise self._refused("takes no keys", error.allowed_types) from error
-            except paramiko.AuthenticationException as error:
-                self._check_connection(transport, error)
-                self._notes.append(f"{label}: not accepted")
-                continue
-            if wanted and not self._asked:
-                raise self._refused(f"accepted {label} and wants more", wanted)
-            return list(wanted)
-        refused = self._refused("accepted no key", self._offered(transport))
-        if self._expired:  # a new certificate heals it
-            raise LoginRequiredError(refused.message, where=self._name, hint="Renew the certificate.")
-        raise refused
-
-    def _interactively(self, transport: paramiko.Transport, offered: Sequence[str]) -> list[str]:
-        """Do one step that somebody has to answer; return what the host wants after it."""
-        by_password = "password" in offered and self._asked[:1] == ["password"]
+        for number, hop in enumerate(self._hops):
+            self._check(hop, self._names[number])
+            (self._folder / f"config{number}").write_text(self._config(number))
+        questions = socket.socket(socket.AF_UNIX)
+        questions.bind(str(self._folder / "askpass"))
+        questions.listen()
+        process = self._start()
+        threading.Thread(target=self._serve, args=(questions, process), daemon=True).start()
+        patience = _TYPING if any(self._asked) else max(self._spec.connect_timeout, 30)
         try:
-            # PAM asks for password and one-time password in one conversation, which "password" can't carry.
-            if "keyboard-interactive" in offered and not (by_password and "otp" not in self._asked):
-                return list(transport.auth_interactive(self._user, self._converse))
-            if "password" in offered:
-                prompt = Prompt(self._name, self._next_kind(), f"Password of {self._name}: ")
-                secret = self._answers.answer(prompt)
-                return list(transport.auth_password(self._user, secret, fallback=False))
-        except paramiko.BadAuthenticationType as error:
-            raise self._refused("takes no such answers", error.allowed_types) from error
-        except paramiko.AuthenticationException as error:
-            self._answers.refused()
-            attended = self._answers.attended
-            why = "the answers were not accepted"
-            raise (
-                HostRefusedError(why, where=self._name) if attended else required(self._name, why)
-            ) from error
-        raise self._refused("wants what the profile's `login` does not say", offered)
-
-    def _converse(self, title: str, instructions: str, prompts: Sequence[tuple[str, bool]]) -> list[str]:
-        """Answer the host's questions; called by paramiko, with no questions at the conversation's end."""
-        about = " ".join(text.strip() for text in (title, instructions) if text.strip())
-        return [
-            self._answers.answer(Prompt(self._name, self._next_kind(), text, echo, about))
-            for text, echo in prompts
-        ]
-
-    def _next_kind(self) -> str:
-        return self._asked.pop(0) if self._asked else "otp"
-
-    def _keys(self) -> Iterator[tuple[str, paramiko.PKey]]:
-        if self._key_file is not None:
-            if not Path(self._key_file).expanduser().is_file():
-                raise HostRefusedError(f"there is no key file {self._key_file}", where=self._name)
-            yield from self._load(self._key_file)
-        agent = paramiko.Agent()
-        try:
-            for key in agent.get_keys():
-                yield f"agent key {key.comment or key.get_name()}", key
+            process.wait(self._spec.connect_timeout * len(self._hops) + patience)
+        except subprocess.TimeoutExpired:
+            self._error = HostUnreachableError("the login did not end in time", where=self._names[-1])
         finally:
-            agent.close()
-        if self._key_file is None:
-            defaults = [str(Path.home() / ".ssh" / name) for name in _DEFAULT_KEYS]
-            for file in dict.fromkeys([*self._key_files, *defaults]):
-                if Path(file).expanduser().is_file():
-                    yield from self._load(file)
+            _kill(process)
+            with contextlib.suppress(OSError):
+                questions.shutdown(socket.SHUT_RDWR)  # wakes the thread, which closes it
+        if self._error is not None:
+            raise self._error
+        if process.returncode != 0:
+            logs = [self._log(number) for number in range(len(self._hops))]
+            number, error = ssh_errors.failure(self._spec, self._names, logs, self._locked)
+            raise self._wrong(number) if self._answered[number] and isinstance(error, DeniedError) else error
+        self._answers.accepted()
 
-    def _load(self, file: str) -> Iterator[tuple[str, paramiko.PKey]]:
-        try:
-            key = paramiko.PKey.from_path(file)
-            ends = validity(file)
-            if ends is not None and ends.over:
-                self._notes.append(f"{file}: its certificate {ends}")
-                self._expired = True
-                return
-            yield file, key
-        except (paramiko.SSHException, paramiko.pkey.UnknownKeyType, TypeError, ValueError, OSError) as error:
-            # TypeError is what cryptography says of a key with a passphrase: the agent may hold it.
-            encrypted = isinstance(error, paramiko.PasswordRequiredException | TypeError)
-            reason = "has a passphrase: ssh-add it" if encrypted else str(error)
-            self._notes.append(f"{file}: {reason}")
+    def _check(self, hop: SshHost | JumpHost, name: str) -> None:
+        if not _HOSTNAME.fullmatch(hop.hostname):
+            raise HostRefusedError(f"{hop.hostname!r} is no host's name", where=name)
+        key_file = hop.key_file or self._spec.key_file
+        if key_file is not None and not set(hop.login) <= INTERACTIVE:
+            if not Path(key_file).expanduser().is_file():
+                raise HostRefusedError(f"there is no key file {key_file}", where=name)
+            check_certificate(key_file, name)
+        self._answers.check(name, hop.login)
 
-    def _check_connection(self, transport: paramiko.Transport, error: Exception) -> None:
-        if transport.is_active():
-            return
-        if self._notes:  # sshd hangs up after MaxAuthTries keys
-            raise self._refused("hung up after these keys; name the right one as key_file", []) from error
-        raise HostUnreachableError(f"the connection was lost during the login: {error}", where=self._name)
+    def _log(self, number: int) -> str:
+        path = self._folder / f"log{number}"
+        return path.read_text(errors="replace") if path.exists() else ""
 
-    def _offered(self, transport: paramiko.Transport) -> list[str]:
-        try:
-            transport.auth_none(self._user)
-        except paramiko.BadAuthenticationType as error:
-            return list(error.allowed_types)
-        except paramiko.SSHException:
-            pass  # hung up: then its methods stay unknown
-        return []
+    def _ssh(self, number: int) -> list[str]:
+        return ["ssh", f"-F{self._folder}/config{number}", f"-E{self._folder}/log{number}", "-vT"]
 
-    def _refused(self, what: str, methods: Sequence[str]) -> HostRefusedError:
-        tried = "\n".join(f"  {note}" for note in self._notes)
-        offers = f"; it offers: {', '.join(methods)}" if methods else ""
-        interactive = {"keyboard-interactive", "password"} & set(methods)
-        return HostRefusedError(
-            f"the host {what} for user {self._user}{offers}" + (f"\n{tried}" if tried else ""),
-            where=self._name,
-            hint="Write what it asks for as `login:` of the host, such as [key, otp]; then: dg-slurm login PROFILE"
-            if interactive
-            else None,
+    def _start(self) -> subprocess.Popen[bytes]:
+        last = len(self._hops) - 1
+        askpass = Path(__file__).with_name("askpass.sh")
+        if not os.access(askpass, os.X_OK):  # ssh would send empty answers
+            raise HostRefusedError(f"{askpass} must be executable", where=self._names[-1])
+        environment = {
+            **os.environ,
+            **{f"{_HOP}_{number}": hop.hostname for number, hop in enumerate(self._hops)},
+            _HOP: str(last),
+            "SSH_ASKPASS": str(askpass),
+            "SSH_ASKPASS_REQUIRE": "force",
+            # OpenSSH before 8.4 asks by askpass only where it believes in a display and has no terminal.
+            "DISPLAY": os.environ.get("DISPLAY", "none"),
+            "DAGSTER_SLURM_PYTHON": sys.executable,
+            "DAGSTER_SLURM_ASKPASS": str(self._folder / "askpass"),
+        }
+        with open(self._folder / f"log{last}", "ab") as log:
+            try:
+                return subprocess.Popen(
+                    [*self._ssh(last), "-fN", "--", self._spec.hostname],
+                    env=environment,
+                    stdin=subprocess.DEVNULL,
+                    stdout=subprocess.DEVNULL,
+                    stderr=log,
+                    start_new_session=True,
+                )
+            except OSError as error:
+                why, hint = f"can't run ssh: {error.strerror}", "Install OpenSSH's client on this machine."
+                raise HostRefusedError(why, where=self._names[-1], hint=hint) from error
+
+    def _config(self, number: int) -> str:
+        """Return a hop's configuration: what the spec says, then the user's and the system's own, then our defaults.
+
+        A jump host that those name is reached with the same file: all but ``Host *`` is for this hop alone.
+        """
+        hop, spec = self._hops[number], self._spec
+        key_file, user = hop.key_file or spec.key_file, hop.user or spec.user
+        lines = [f"Host {hop.hostname}", f"PreferredAuthentications {_methods(hop.login)}"]
+        if hop is spec:
+            lines += ["ControlMaster yes", f"ControlPath {_quoted(self._folder / 'master')}"]
+        else:
+            lines += ["ControlMaster no", "ControlPath none"]
+        if "port" in hop.model_fields_set:
+            lines.append(f"Port {hop.port}")
+        if user:
+            lines.append(f"User {_quoted(user)}")
+        if key_file:
+            lines += [f"IdentityFile {_quoted(key_file)}", "IdentitiesOnly yes"]
+        if "gssapi" in hop.login:
+            lines.append("GSSAPIAuthentication yes")
+        if number:
+            # Not ProxyJump: that hands on neither the next file nor its log. The name comes by the environment, as a
+            # shell reads this line.
+            program = " ".join(self._ssh(number - 1))
+            lines.append(
+                f'ProxyCommand env {_HOP}={number - 1} {program} -W "[%h]:%p" -- "${_HOP}_{number - 1}"'
+            )
+        home = Path.home() / ".ssh"
+        lines += [
+            *_COMMON,
+            f"ConnectTimeout {max(1, round(spec.connect_timeout))}",
+            f"ServerAliveInterval {round(spec.keepalive)}",
+        ]
+        if spec.known_hosts_file:
+            lines += [f"UserKnownHostsFile {_quoted(spec.known_hosts_file)}", "GlobalKnownHostsFile none"]
+        lines += [f"Include {_quoted(home / 'config')}", "Include /etc/ssh/ssh_config"]
+        lines.append(f"UserKnownHostsFile {_quoted(home / 'known_hosts')} {_quoted(home / 'known_hosts2')}")
+        keys = [home / name for name in _DEFAULT_KEYS if (home / name).is_file()]
+        lines += [f"IdentityFile {_quoted(key)}" for key in keys]
+        return "\n".join(lines) + "\n"
+
+    def _serve(self, questions: socket.socket, process: subprocess.Popen[bytes]) -> None:
+        """Answer what ``ssh`` asks, until it ends."""
+        with questions, contextlib.suppress(OSError):
+            while True:
+                connection, _ = questions.accept()
+                with connection, connection.makefile("rwb") as stream:
+                    hop, _, text = os.fsdecode(stream.read()).partition("\0")
+                    try:
+                        answer = self._answer(int(hop), text)
+                    except Exception as error:  # noqa: BLE001 - raised by who waits for ssh
+                        # Killed, as it would send an empty answer else, and a host counts those, too.
+                        self._error = error
+                        _kill(process)
+                        return
+                    stream.write(answer.encode())
+
+    def _answer(self, number: int, text: str) -> str:
+        log = self._log(number)
+        if text.startswith(_NOT_OF_THE_HOST):
+            self._locked.append(ssh_errors.key_in_question(log))
+            return ""
+        _, partial, rest = log.rpartition("partial success")
+        if not partial and not set(self._hops[number].login) <= INTERACTIVE:
+            raise ssh_errors.denied(self._names[number], log, self._locked)
+        # A further method means that the last answer was wrong; a second attempt may lock the account.
+        begun = len(re.findall("Next authentication method: (?:password|keyboard-interactive)", rest))
+        before, self._answered[number] = self._answered[number], begun
+        if 0 < before < begun:
+            raise self._wrong(number)
+        said = log.rpartition("Next authentication method:")[2].splitlines()[1:]
+        return self._answers.answer(
+            Prompt(
+                self._names[number],
+                self._asked[number].pop(0) if self._asked[number] else "otp",
+                _PREFIX.sub("", text),
+                instructions=" ".join(line.strip() for line in said if not line.startswith("debug1:")),
+            )
         )
+
+    def _wrong(self, number: int) -> HostError:
+        attended = self._answers.attended
+        self._answers.refused()
+        name, why = self._names[number], "the answers were not accepted"
+        return HostRefusedError(why, where=name) if attended else required(name, why)
+
+
+_COMMON = (
+    "Host *",
+    "PreferredAuthentications gssapi-with-mic,hostbased,publickey",
+    f"ControlPersist {PERSIST}",
+    "BatchMode no",
+    "StrictHostKeyChecking yes",
+    "UpdateHostKeys no",
+    "VisualHostKey no",
+    "NumberOfPasswordPrompts 1",
+    "ServerAliveCountMax 2",
+    "ForwardAgent no",
+    "ForwardX11 no",
+    "ClearAllForwardings yes",
+    "PermitLocalCommand no",
+    "RemoteCommand none",
+    "AddKeysToAgent no",
+)
+
+
+def _methods(steps: Sequence[str]) -> str:
+    asked = [step for step in steps if step in INTERACTIVE]
+    methods = ["gssapi-with-mic", "hostbased", "publickey"] if len(asked) < len(steps) else []
+    # PAM asks for password and one-time password in one conversation, which "password" can't carry.
+    by_hand = (
+        ["password", "keyboard-interactive"]
+        if asked == ["password"]
+        else ["keyboard-interactive", "password"]
+    )
+    return ",".join([*methods, *by_hand] if asked else methods)
+
+
+def _quoted(value: str | Path) -> str:
+    text = " ".join(os.path.expanduser(value).splitlines())  # a line is an option
+    return '"' + text.replace("\\", "\\\\").replace('"', '\\"').replace("%", "%%") + '"'
+
+
+def _kill(process: subprocess.Popen[bytes]) -> None:
+    if process.poll() is None:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()

@@ -1,7 +1,9 @@
-"""A host's errors as they travel in frames: what an agent could not do on somebody's behalf keeps its meaning."""
+"""Frames over a Unix socket, and a host's errors in them: what an agent could not do for somebody keeps its meaning."""
 
 from __future__ import annotations
 
+import contextlib
+import socket
 from collections.abc import Mapping
 from typing import Any
 
@@ -12,6 +14,7 @@ from dagster_slurm_components.errors import (
     LoginRequiredError,
     SatelliteError,
 )
+from dagster_slurm_components.hosts.satellite.protocol import FrameError, encode_frame, read_frame
 
 _KINDS: Mapping[str, type[HostError]] = {
     "agent:login": LoginRequiredError,
@@ -23,13 +26,9 @@ _KINDS: Mapping[str, type[HostError]] = {
 
 def failure(error: HostError) -> dict[str, Any]:
     """Return an error as the header of a reply."""
-    base = {"ok": False, "error": error.message, "where": error.where, "hint": error.hint}
-    if isinstance(error, SatelliteError):
-        return {**base, "code": error.code}
-    for code, kind in _KINDS.items():
-        if isinstance(error, kind):
-            return {**base, "code": code}
-    return {**base, "code": "failed"}
+    codes = [code for code, kind in _KINDS.items() if isinstance(error, kind)] or ["failed"]
+    code = error.code if isinstance(error, SatelliteError) else codes[0]
+    return {"ok": False, "error": error.message, "where": error.where, "hint": error.hint, "code": code}
 
 
 def error_of(header: Mapping[str, Any], name: str) -> HostError:
@@ -39,3 +38,36 @@ def error_of(header: Mapping[str, Any], name: str) -> HostError:
     if kind is not None:
         return kind(header["error"], where=where, hint=hint)
     return SatelliteError(header["error"], code=header["code"], where=where, hint=hint)
+
+
+class SocketPipe:
+    """A pipe over a connected socket."""
+
+    def __init__(self, connection: socket.socket) -> None:
+        self._socket = connection
+        self.read = connection.recv
+        self.write = connection.sendall
+
+    def close(self) -> None:
+        """End the connection, waking whoever reads it."""
+        with contextlib.suppress(OSError):  # ended already
+            self._socket.shutdown(socket.SHUT_RDWR)
+        self._socket.close()
+
+    def say(self, header: Mapping[str, Any]) -> None:
+        """Send one frame without a blob."""
+        self.write(encode_frame(dict(header)))
+
+    def hear(self) -> dict[str, Any]:
+        """Return the next frame's header.
+
+        Raises:
+            OSError: The other side has ended.
+        """
+        try:
+            frame = read_frame(self.read)
+        except FrameError as error:
+            raise ConnectionResetError(str(error)) from error
+        if frame is None:
+            raise ConnectionResetError("the other side ended")
+        return frame[0]

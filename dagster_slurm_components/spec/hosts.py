@@ -104,7 +104,8 @@ class SshHost(HostSpec):
     )
     dialer: Literal["fabric", "ssh"] = Field(
         default="fabric",
-        description="`ssh` uses the ssh program, for Kerberos, FIDO keys and what only `~/.ssh/config` can say.",
+        description="`ssh` for logins that other programs renew (Kerberos, FIDO keys): steps wait for the renewal"
+        " when one is not accepted. Both values use OpenSSH's own program and `~/.ssh/config`.",
         examples=["ssh"],
     )
     agent: bool = Field(

@@ -11,12 +11,12 @@ import pytest
 from satellite_fixture import OLD_PYTHON
 
 from dagster_slurm_components.environments.host.build import lock_of
+from dagster_slurm_components.hosts.bootstrap import SubprocessDialer
 from dagster_slurm_components.hosts.client import Satellite
 from dagster_slurm_components.hosts.local import InProcessHost
 from dagster_slurm_components.hosts.program import modules
 from dagster_slurm_components.hosts.remote import RemoteHost
 from dagster_slurm_components.hosts.satellite.locks import acquire
-from dagster_slurm_components.hosts.subprocess_dialer import SubprocessDialer
 from dagster_slurm_components.jobs.provision.builder import PROGRAM, Builder
 from dagster_slurm_components.jobs.provision.errors import EnvironmentFailedError
 

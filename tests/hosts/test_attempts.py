@@ -11,7 +11,7 @@ import pytest
 from dagster_slurm_components import parked_hosts_sensor
 from dagster_slurm_components.errors import HostRefusedError, HostUnreachableError, LoginRequiredError
 from dagster_slurm_components.hosts.agent import place
-from dagster_slurm_components.hosts.attempts import FORGOTTEN, Attempts, NotedDialer, failing
+from dagster_slurm_components.hosts.attempts import FORGOTTEN, NotedDialer, failing
 from dagster_slurm_components.hosts.channel import Pipe
 from dagster_slurm_components.hosts.connect import connect
 from dagster_slurm_components.spec.hosts import SshHost
@@ -47,8 +47,7 @@ class Machine:
         self.now = 1_800_000_000.0
 
     def process(self, dialer: Scripted, interval: float = 15.0) -> NotedDialer:
-        attempts = Attempts(self.folder, dialer.name, clock=self.clock)
-        return NotedDialer(dialer, attempts, interval=interval, clock=self.clock)
+        return NotedDialer(dialer, self.folder, interval=interval, clock=self.clock)
 
     def clock(self) -> float:
         return self.now
@@ -124,14 +123,14 @@ def test_the_sensor_tells_who_is_waited_for_once_and_asks_no_host(
 
     quiet, cursor = tick(None)
     assert quiet == "No step of this machine waits for a host."
-    attempts = Attempts(tmp_path, "me@far:22")
-    attempts.failed(LOGIN)
+    with pytest.raises(LoginRequiredError):
+        NotedDialer(Scripted(LOGIN), tmp_path).dial()
     for _ in range(3):
         told, cursor = tick(cursor)
         assert told.startswith("Steps wait for me@far:22 since 2")
         assert told.endswith(": the login asks for otp. dg-slurm login PROFILE")
     assert notes == [told]
-    attempts.succeeded()
+    NotedDialer(Scripted(), tmp_path).dial()
     assert tick(cursor)[0] == quiet
 
 

@@ -7,8 +7,8 @@ import pytest
 
 from dagster_slurm_components.errors import HostRefusedError, HostUnreachableError
 from dagster_slurm_components.hosts import bootstrap
+from dagster_slurm_components.hosts.bootstrap import SubprocessDialer
 from dagster_slurm_components.hosts.channel import Channel
-from dagster_slurm_components.hosts.subprocess_dialer import SubprocessDialer
 
 
 class ShellDialer(SubprocessDialer):
@@ -16,12 +16,11 @@ class ShellDialer(SubprocessDialer):
 
     def __init__(self, prelude: str, command: str | None = None, timeout: float = 10) -> None:
         super().__init__(timeout=timeout)
+        self.name = "h"
         self._script = f"{prelude}\n{command or bootstrap.shell_command(shlex.quote(sys.executable))}"
 
-    def dial(self):
-        pipe = self.start(["/bin/sh", "-c", self._script])
-        bootstrap.boot(pipe, "h", self._timeout)
-        return pipe
+    def arguments(self):
+        return ["/bin/sh", "-c", self._script]
 
 
 @pytest.mark.parametrize("shell", ["sh", "bash", "dash", "zsh", "tcsh", "csh", "fish", "ksh"])

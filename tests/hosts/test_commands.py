@@ -11,6 +11,7 @@ import pytest
 from satellite_fixture import HOSTILE, bundle
 
 from dagster_slurm_components.errors import SatelliteError
+from dagster_slurm_components.hosts.bootstrap import SubprocessDialer
 from dagster_slurm_components.hosts.calls import Process, SubmitRequest
 from dagster_slurm_components.hosts.client import Satellite
 from dagster_slurm_components.hosts.local import InProcessHost
@@ -20,7 +21,6 @@ from dagster_slurm_components.hosts.satellite.commands import OUTPUT_CAP
 from dagster_slurm_components.hosts.satellite.locks import acquire
 from dagster_slurm_components.hosts.satellite.processes import identify
 from dagster_slurm_components.hosts.satellite.protocol import native
-from dagster_slurm_components.hosts.subprocess_dialer import SubprocessDialer
 
 
 def gone(pid: int) -> bool:

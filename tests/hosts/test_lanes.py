@@ -13,12 +13,11 @@ from sshd_fixture import Sshd
 
 from dagster_slurm_components.errors import HostUnreachableError
 from dagster_slurm_components.hosts.agent.client import AgentDialer
+from dagster_slurm_components.hosts.bootstrap import SubprocessDialer
 from dagster_slurm_components.hosts.channel import Channel
 from dagster_slurm_components.hosts.client import Satellite
-from dagster_slurm_components.hosts.lanes import LARGE, Lanes
-from dagster_slurm_components.hosts.remote import RemoteHost
+from dagster_slurm_components.hosts.remote import LARGE, Lanes, RemoteHost
 from dagster_slurm_components.hosts.ssh import SshDialer
-from dagster_slurm_components.hosts.subprocess_dialer import SubprocessDialer
 
 
 @contextlib.contextmanager

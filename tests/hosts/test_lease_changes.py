@@ -276,9 +276,9 @@ class TestRenew:
         here.submit()
         here.write(renewed=LONG_AGO)
 
-        def full(path: bytes, data: bytes, **how: Any) -> None:
+        def full(path: bytes, value: Any, **how: Any) -> None:
             raise OSError(errno.ENOSPC, "No space left on device")
 
-        monkeypatch.setattr(leases, "write_atomically", full)
+        monkeypatch.setattr(leases, "write_json", full)
         assert here.renew(shown={"offsets": {"stdout.log": 5}}) == (1, "following")
         assert (here.lease()["renewed"], here.lease()["shown"]) == (LONG_AGO, {})

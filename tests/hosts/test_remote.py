@@ -9,11 +9,11 @@ from satellite_fixture import HOSTILE
 
 from dagster_slurm_components.errors import HostRefusedError, HostUnreachableError, SatelliteError
 from dagster_slurm_components.hosts import channel
+from dagster_slurm_components.hosts.bootstrap import SubprocessDialer
 from dagster_slurm_components.hosts.channel import Channel
 from dagster_slurm_components.hosts.client import Satellite
 from dagster_slurm_components.hosts.remote import RemoteHost
-from dagster_slurm_components.hosts.satellite import protocol, serving
-from dagster_slurm_components.hosts.subprocess_dialer import SubprocessDialer
+from dagster_slurm_components.hosts.satellite import operations, protocol
 
 
 class MemoryPipe:
@@ -135,7 +135,7 @@ def test_a_busy_satellite_still_answers_ping(subprocess_host, tmp_path):
         try:
             slow = [pool.submit(remote.run, [*UNTIL_OPEN, str(gate)]) for _ in range(40)]
             begun = tmp_path / "gate.begun"
-            while not begun.exists() or begun.read_text().count("\n") < serving._WORKERS:
+            while not begun.exists() or begun.read_text().count("\n") < operations.WORKERS:
                 assert not any(call.done() for call in slow)
                 time.sleep(0.02)
             subprocess_host.call("ping")

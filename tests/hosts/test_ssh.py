@@ -135,6 +135,7 @@ class TestLogin:
 
     def test_a_key_with_a_passphrase_is_named(self, sshd, reach, tmp_path):
         locked = make_key(tmp_path / "locked", passphrase="secret")
+        (sshd.folder / "authorized_keys").write_text(locked.with_suffix(".pub").read_text())
         with pytest.raises(HostRefusedError, match="locked: has a passphrase: ssh-add it"):
             reach(sshd.spec(key_file=str(locked))).call("ping")
 
@@ -147,6 +148,7 @@ class TestLogin:
         with pytest.raises(HostRefusedError, match="accepted no key"):
             reach(spec).call("ping")
         (own_home / ".ssh" / "id_ed25519").write_bytes(sshd.client_key.read_bytes())
+        (own_home / ".ssh" / "id_ed25519").chmod(0o600)
         reach(spec).call("ping")
 
     def test_the_agent_is_asked(self, sshd, reach, tmp_path, monkeypatch):
@@ -334,9 +336,8 @@ class TestConnect:
             "from dagster_slurm_components.hosts import connect\n"
             "from dagster_slurm_components.spec.hosts import LocalHost, SshHost\n"
             "connect.connect(LocalHost()).call('ping')\n"
-            "assert not {'paramiko', 'fabric', 'invoke'} & set(sys.modules)\n"
             "connect.connect(SshHost(hostname='h.invalid'))\n"
-            "assert 'paramiko' in sys.modules\n"
+            "assert not {'paramiko', 'fabric', 'invoke', 'cryptography'} & set(sys.modules)\n"
         )
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
         subprocess.run([sys.executable, "-c", program], check=True, env=environment)

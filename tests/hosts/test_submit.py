@@ -11,17 +11,17 @@ from hypothesis import strategies as st
 from satellite_fixture import HOSTILE, FakeSlurm, bundle
 
 from dagster_slurm_components.errors import SatelliteError
+from dagster_slurm_components.hosts.bootstrap import SubprocessDialer
 from dagster_slurm_components.hosts.client import Satellite
 from dagster_slurm_components.hosts.local import InProcessHost
 from dagster_slurm_components.hosts.remote import RemoteHost
-from dagster_slurm_components.hosts.satellite import locks, unpacking
+from dagster_slurm_components.hosts.satellite import locks, submission
 from dagster_slurm_components.hosts.satellite.files import make_folder
 from dagster_slurm_components.hosts.satellite.leases import lock_of
 from dagster_slurm_components.hosts.satellite.ledger import Ledger
 from dagster_slurm_components.hosts.satellite.locks import acquire, locked
 from dagster_slurm_components.hosts.satellite.protocol import native
 from dagster_slurm_components.hosts.satellite.queries import JOB_ID_LINE, ids_in
-from dagster_slurm_components.hosts.subprocess_dialer import SubprocessDialer
 
 BUNDLE = bundle({"job.sh": "true", "payload/train.py": "pass"}, executable=("job.sh",))
 
@@ -343,7 +343,7 @@ class TestBundle:
             self.unpack(local, slurm, workdir, self.tar(tarfile.TarInfo("x"), tarfile.TarInfo("x")))
 
     def test_a_bomb_is_refused_before_it_bursts(self, local, slurm, workdir, monkeypatch):
-        monkeypatch.setattr(unpacking, "MAX_UNPACKED", 1000)
+        monkeypatch.setattr(submission, "MAX_UNPACKED", 1000)
         with pytest.raises(SatelliteError, match="more than 1000 bytes"):
             self.unpack(local, slurm, workdir, bundle({"a": b"0" * 600, "b": b"0" * 600}, mode="w:gz"))
 

@@ -11,12 +11,12 @@ import pytest
 from satellite_fixture import bundle
 
 from dagster_slurm_components.errors import HostUnreachableError
+from dagster_slurm_components.hosts.bootstrap import SubprocessDialer, SubprocessPipe
 from dagster_slurm_components.hosts.calls import Process, SubmitRequest
 from dagster_slurm_components.hosts.client import Satellite
 from dagster_slurm_components.hosts.remote import RemoteHost
 from dagster_slurm_components.hosts.satellite.processes import identify
 from dagster_slurm_components.hosts.satellite.protocol import encode_frame
-from dagster_slurm_components.hosts.subprocess_dialer import SubprocessDialer, SubprocessPipe
 
 DRIVER = Path(__file__).with_name("submit_faults_driver.py")
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
@@ -57,8 +57,8 @@ class Recording(SubprocessDialer):
 
     pipe: SubprocessPipe
 
-    def start(self, argv):
-        self.pipe = super().start(argv)
+    def dial(self):
+        self.pipe = super().dial()
         return self.pipe
 
 

@@ -25,7 +25,7 @@ from pathlib import Path
 from package_fixture import uv_request
 from dagster_slurm_components.hosts.client import (Satellite)
 from dagster_slurm_components.hosts.remote import RemoteHost
-from dagster_slurm_components.hosts.subprocess_dialer import SubprocessDialer
+from dagster_slurm_components.hosts.bootstrap import SubprocessDialer
 from dagster_slurm_components.jobs.provision import store
 from dagster_slurm_components.jobs.provision.provide import Site, provide
 

@@ -11,9 +11,9 @@ import pytest
 
 from dagster_slurm_components.environments.content import Artifact
 from dagster_slurm_components.hosts import remote
+from dagster_slurm_components.hosts.bootstrap import SubprocessDialer
 from dagster_slurm_components.hosts.client import Satellite
 from dagster_slurm_components.hosts.remote import RemoteHost
-from dagster_slurm_components.hosts.subprocess_dialer import SubprocessDialer
 from dagster_slurm_components.jobs.provision import store
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import socket
 import subprocess
@@ -14,10 +15,11 @@ from typing import Any
 from dagster_slurm_components.errors import HostRefusedError, HostUnreachableError
 from dagster_slurm_components.hosts import wire
 from dagster_slurm_components.hosts.agent import place
-from dagster_slurm_components.hosts.agent.pipes import SocketPipe
 from dagster_slurm_components.hosts.answers import Prompt
+from dagster_slurm_components.hosts.base import address
 from dagster_slurm_components.hosts.channel import Pipe
-from dagster_slurm_components.hosts.turns import only_one
+from dagster_slurm_components.hosts.satellite.locks import locked
+from dagster_slurm_components.hosts.wire import SocketPipe
 from dagster_slurm_components.spec.hosts import SshHost
 
 _START = 60.0
@@ -32,7 +34,7 @@ class AgentDialer:
 
     def __init__(self, spec: SshHost) -> None:
         self._spec = spec
-        self.name = f"{spec.user}@" * bool(spec.user) + f"{spec.hostname}:{spec.port}"
+        self.name = address(spec)
 
     def dial(self) -> Pipe:
         """Return a pipe through the agent; see ``Dialer``."""
@@ -71,36 +73,20 @@ def stop() -> dict[str, Any] | None:
 
 
 def login(spec: SshHost, person: Callable[[Prompt], str]) -> dict[str, Any]:
-    """Let the agent log in and ask a person what the host asks.
-
-    Returns:
-        ``already``: a connection stood.
-
-    Raises:
-        HostError: The login failed.
-    """
+    """Let the agent log in and ask a person what the host asks; ``already`` says that a connection stood."""
     pipe = connected()
     try:
         said = ask(pipe, "login", host=described(spec))
         while "prompt" in said:
-            pipe.say({"answer": person(Prompt(**said["prompt"]))})
-            said = _heard(pipe)
+            said = _talk(pipe, {"answer": person(Prompt(**said["prompt"]))})
         return said
     finally:
         pipe.close()
 
 
 def ask(pipe: SocketPipe, want: str, **more: Any) -> dict[str, Any]:
-    """Say what the connection is for and return the agent's answer.
-
-    Raises:
-        HostError: The agent, or the host behind it, said no.
-    """
-    try:
-        pipe.say({"want": want, "version": place.version(), **more})
-    except OSError as error:
-        raise HostUnreachableError(f"the agent was lost: {error}") from error
-    return _heard(pipe)
+    """Say what the connection is for and return the agent's answer; raises HostError when that is no."""
+    return _talk(pipe, {"want": want, "version": place.version(), **more})
 
 
 def connected() -> SocketPipe:
@@ -116,7 +102,7 @@ def connected() -> SocketPipe:
     if pipe is not None:
         return pipe
     folder = place.folder()
-    with only_one(folder / "start.lock"):
+    with locked(os.fsencode(folder / "start.lock"), math.inf):
         pipe = _try()  # somebody before us in the queue has started it
         return pipe if pipe is not None else _start(folder)
 
@@ -133,8 +119,9 @@ def _if_running(want: str) -> dict[str, Any] | None:
         pipe.close()
 
 
-def _heard(pipe: SocketPipe) -> dict[str, Any]:
+def _talk(pipe: SocketPipe, header: dict[str, Any]) -> dict[str, Any]:
     try:
+        pipe.say(header)
         said = pipe.hear()
     except OSError as error:
         raise HostUnreachableError(f"the agent was lost: {error}") from error
@@ -161,12 +148,17 @@ def _start(folder: Path) -> SocketPipe:
     # Its own session, no standard streams and no inherited files: it outlives us, whoever waits for our end.
     with open(os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as output:
         process = subprocess.Popen(
-            [sys.executable, "-m", "dagster_slurm_components.hosts.agent"],
+            [sys.executable, "-m", "dagster_slurm_components.hosts.agent.server"],
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=output,
             cwd="/",
-            env=_environment(folder),
+            # The way this process found the package is the agent's, too.
+            env={
+                **os.environ,
+                place.FOLDER: str(folder),
+                "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
+            },
             start_new_session=True,
         )
     deadline = time.monotonic() + _START
@@ -182,12 +174,3 @@ def _start(folder: Path) -> SocketPipe:
             )
         time.sleep(0.02)
     raise HostUnreachableError(f"the agent did not start within {_START:g} s", where=str(log))
-
-
-def _environment(folder: Path) -> dict[str, str]:
-    # The way this process found the package is the agent's, too.
-    return {
-        **os.environ,
-        place.FOLDER: str(folder),
-        "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),
-    }

@@ -1,14 +1,17 @@
-"""The agent's side: accepts the processes of this user and forwards their calls to the hosts."""
+"""The agent: accepts the processes of this user and forwards their calls to the hosts, each by its one connection.
+
+``python -m dagster_slurm_components.hosts.agent.server`` serves until it is idle.
+"""
 
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
-import socket
+import signal
+import socketserver
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -23,20 +26,93 @@ from dagster_slurm_components.errors import (
 )
 from dagster_slurm_components.hosts import wire
 from dagster_slurm_components.hosts.agent import place
-from dagster_slurm_components.hosts.agent.pipes import SocketPipe
-from dagster_slurm_components.hosts.agent.shared import SharedHost
-from dagster_slurm_components.hosts.answers import Prompt
+from dagster_slurm_components.hosts.answers import INTERACTIVE, Answers, Prompt
+from dagster_slurm_components.hosts.attempts import NotedDialer
+from dagster_slurm_components.hosts.base import Reply
+from dagster_slurm_components.hosts.remote import RemoteHost
+from dagster_slurm_components.hosts.satellite.locks import acquire
 from dagster_slurm_components.hosts.satellite.protocol import FrameError, encode_frame, read_frame
+from dagster_slurm_components.hosts.ssh import SshDialer
+from dagster_slurm_components.hosts.wire import SocketPipe
 from dagster_slurm_components.spec.hosts import SshHost
 
 IDLE = 900.0
 """Seconds without clients after which the agent ends, unless it holds a login that a person made."""
+
+_IDLE = "DAGSTER_SLURM_AGENT_IDLE"
+"""Another number of these seconds."""
 
 _LOOK = 1.0
 _TURNS = 16
 """Calls of one client that may be under way at once; its further ones wait, and not those of other clients."""
 
 _WORKERS = 256
+_WATCHED = 120.0
+"""Seconds after which a job whose files nobody reads counts as watched no more."""
+
+
+class SharedHost:
+    """One host as the agent holds it: the connection, the login's secrets, and what ``dg-slurm status`` counts."""
+
+    def __init__(self, spec: SshHost, folder: Path) -> None:
+        self._answers = Answers(spec.secret_command)
+        dialer = SshDialer(spec, self._answers, pauses=())
+        self.host = RemoteHost(NotedDialer(dialer, folder), interval=spec.reconnect_interval)
+        self._interactive = bool(
+            INTERACTIVE & {*spec.login, *(step for hop in spec.jump for step in hop.login)}
+        )
+        self._lock = threading.Lock()
+        self._calls = 0
+        self._queries = 0
+        self._contact: float | None = None
+        self._watched: dict[str, float] = {}
+
+    @property
+    def holds_a_login(self) -> bool:
+        """Whether a connection stands for which a person had to log in."""
+        return self._interactive and self.host.connected
+
+    def call(self, op: str, params: Mapping[str, Any], blob: bytes, timeout: float) -> Reply:
+        """Do one operation on the host; see ``Host.call``."""
+        status_files = [path for path, *_ in params.get("files", []) if path.endswith("/status")]
+        with self._lock:
+            self._watched.update(dict.fromkeys(status_files, time.monotonic()))
+        reply = self.host.call(op, params, blob, timeout=timeout)
+        with self._lock:
+            self._calls += 1
+            self._queries += bool(params.get("budget") and reply.result.get("fresh", True))
+            self._contact = time.time()
+        return reply
+
+    def login(self, person: Callable[[Prompt], str]) -> bool:
+        """Connect, asking a person; return whether a connection stood already."""
+        if self.host.connected:
+            return True
+        with self._answers.asking(person):
+            self.host.connect()
+        return False
+
+    def status(self) -> dict[str, Any]:
+        """Return what is known of the host now."""
+        failure = self.host.failure
+        oldest = time.monotonic() - _WATCHED
+        with self._lock:
+            self._watched = {path: when for path, when in self._watched.items() if when > oldest}
+            return {
+                "host": self.host.name,
+                "connected": self.host.connected,
+                "failure": str(failure) if failure else None,
+                "calls": self._calls,
+                "queries": self._queries,
+                "jobs": len(self._watched),
+                "last_contact": self._contact,
+            }
+
+
+class _Server(socketserver.ThreadingMixIn, socketserver.UnixStreamServer):
+    daemon_threads = True
+    request_queue_size = 256
+    timeout = _LOOK
 
 
 class Agent:
@@ -49,8 +125,6 @@ class Agent:
 
     def __init__(self, folder: Path, *, idle: float = IDLE) -> None:
         self._folder = folder
-        self._path = folder / "socket"
-        self._lock_path = folder / "agent.lock"
         self._idle = idle
         self._began = time.time()
         self._lock = threading.Lock()
@@ -68,64 +142,42 @@ class Agent:
 
     def serve(self) -> bool:
         """Serve; return False at once when another agent does already."""
-        held = os.open(self._lock_path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        try:
-            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            os.close(held)
+        release = acquire(os.fsencode(self._folder / "agent.lock"))
+        if release is None:
             return False
-        try:
-            with self._listening() as server:
-                self._accept(server)
-        finally:
-            for shared in self._hosts.values():
-                shared.host.close()
-            os.close(held)
-        return True
-
-    @contextlib.contextmanager
-    def _listening(self) -> Any:
-        self._path.unlink(missing_ok=True)  # left by one that was killed: we hold the lock
-        server = socket.socket(socket.AF_UNIX)
+        address = self._folder / "socket"
+        address.unlink(missing_ok=True)  # left by one that was killed: we hold the lock
         before = os.umask(0o177)
         try:
-            server.bind(str(self._path))
+            server = _Server(str(address), lambda request, *_: self._client(SocketPipe(request)))  # type: ignore[arg-type]
         finally:
             os.umask(before)
-        server.listen(256)
-        server.settimeout(_LOOK)
         try:
-            yield server
+            while not self._stopping.is_set() and not self._idle_too_long():
+                server.handle_request()
         finally:
             # The path first: who comes now starts a new agent instead of talking to one that leaves.
-            self._path.unlink(missing_ok=True)
-            server.close()
-
-    def _accept(self, server: socket.socket) -> None:
-        while not self._stopping.is_set() and not self._idle_too_long():
-            try:
-                connection, _ = server.accept()
-            except TimeoutError:
-                continue
-            connection.settimeout(None)
-            pipe = SocketPipe(connection)
-            threading.Thread(target=self._client, args=(pipe,), daemon=True).start()
+            address.unlink(missing_ok=True)
+            server.server_close()
+            for shared in self._hosts.values():
+                shared.host.close()
+            release()
+        return True
 
     def _idle_too_long(self) -> bool:
         with self._lock:
-            kept = any(shared.interactive and shared.host.connected for shared in self._hosts.values())
-            if self._clients or kept:
+            if self._clients or any(shared.holds_a_login for shared in self._hosts.values()):
                 self._used = time.monotonic()
             return time.monotonic() - self._used > self._idle
 
     def _client(self, pipe: SocketPipe) -> None:
         try:
             asked = pipe.hear()
-            want = asked.get("want")
+            want = str(asked.get("want"))
             with self._lock:
-                self._clients[pipe] = str(want)
+                self._clients[pipe] = want
             self._check(asked)
-            self._wants[str(want)](pipe, asked)
+            self._wants[want](pipe, asked)
         except DagsterSlurmError as error:
             told = error if isinstance(error, HostError) else HostRefusedError(str(error))
             with contextlib.suppress(OSError):
@@ -153,8 +205,7 @@ class Agent:
         self._stopping.set()
         raise HostUnreachableError(f"{what}; it makes room now")
 
-    def _shared(self, asked: dict[str, Any]) -> SharedHost:
-        text = asked["host"]
+    def _shared(self, text: str) -> SharedHost:
         with self._lock:
             if text not in self._hosts:
                 try:
@@ -165,7 +216,7 @@ class Agent:
 
     def _forward(self, pipe: SocketPipe, asked: dict[str, Any]) -> None:
         """Forward a client's calls until it ends."""
-        shared = self._shared(asked)
+        shared = self._shared(asked["host"])
         writing = threading.Lock()
         turns = threading.BoundedSemaphore(_TURNS)
 
@@ -178,15 +229,10 @@ class Agent:
                 turns.release()
 
         pipe.say({"ok": True})
-        while True:
-            try:
-                frame = read_frame(pipe.read)
-            except FrameError:
-                return  # the client ended within a frame
-            if frame is None:
-                return
-            turns.acquire()
-            self._pool.submit(answer, *frame)
+        with contextlib.suppress(FrameError):  # the client ended within a frame
+            while (frame := read_frame(pipe.read)) is not None:
+                turns.acquire()
+                self._pool.submit(answer, *frame)
 
     def _login(self, pipe: SocketPipe, asked: dict[str, Any]) -> None:
         def person(prompt: Prompt) -> str:
@@ -196,16 +242,15 @@ class Agent:
             except OSError as error:
                 raise HostRefusedError("nobody answered", where=prompt.host) from error
 
-        shared = self._shared(asked)
+        shared = self._shared(asked["host"])
         pipe.say({"ok": True, "already": shared.login(person), "host": shared.host.name})
 
     def _status(self, pipe: SocketPipe, asked: dict[str, Any]) -> None:
         with self._lock:
             hosts = list(self._hosts.values())
             clients = sum(want == "host" for want in self._clients.values())
-        found = [shared.status() for shared in hosts]
         about = {"pid": os.getpid(), "version": place.version(), "since": self._began, "clients": clients}
-        pipe.say({"ok": True, **about, "hosts": found})
+        pipe.say({"ok": True, **about, "hosts": [shared.status() for shared in hosts]})
 
     def _stop(self, pipe: SocketPipe, asked: dict[str, Any]) -> None:
         self._stopping.set()
@@ -223,3 +268,15 @@ def _reply(shared: SharedHost, request: dict[str, Any], blob: bytes) -> bytes:
     except (KeyError, TypeError, ValueError) as error:
         wrong = HostRefusedError(f"the agent can't read the call: {error!r}")
         return encode_frame({**number, **wire.failure(wrong)})
+
+
+def main() -> None:
+    """Run the agent. A terminal that closes, or a Ctrl-C meant for another program, does not end it."""
+    for number in (signal.SIGHUP, signal.SIGINT):
+        signal.signal(number, signal.SIG_IGN)
+    Agent(place.folder(), idle=float(os.environ.get(_IDLE, IDLE))).serve()
+    os._exit(0)  # not waiting for calls that hang
+
+
+if __name__ == "__main__":
+    main()

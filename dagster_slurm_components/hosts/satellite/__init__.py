@@ -1,8 +1,8 @@
 """The satellite: runs on a host and does everything there. Standard library only, Python 3.6 or newer.
 
 Over a connection its modules are sent as one text (``hosts/program.py``), answer requests on standard input and output,
-and end when their input closes (``serving``). For the local host the same functions run in-process (``operations``);
-therefore only ``serving.main`` touches the process's own environment, working folder, umask and standard streams.
+and end when their input closes. For the local host the same functions run in-process (``operations.handle``);
+therefore only ``operations.main`` touches the process's own environment, working folder, umask and standard streams.
 
 Each imports from those above it alone:
 
@@ -14,9 +14,8 @@ Each imports from those above it alone:
 * ``queries``: commands on request, within a budget, and shared answers
 * ``leases``: who follows a job, and whether its results were handed over
 * ``transfer``: files on request
-* ``ledger``, ``unpacking``, ``starting``, ``places``, ``submission``: one job, however often it is sent
-* ``operations``: what can be asked
-* ``serving``: requests and replies over a stream
+* ``ledger``, ``places``, ``submission``: one job, however often it is sent
+* ``operations``: what can be asked, and the serving of it
 
 Paths and arguments come as JSON text and are used as bytes (UTF-8, undecodable bytes as surrogates): the file
 system encoding of an old Python in the C locale must not decide what a file is called.

@@ -3,6 +3,7 @@
 import os
 import re
 import selectors
+import shutil
 import signal
 import subprocess
 import threading
@@ -61,7 +62,7 @@ def locate(argv: Sequence[bytes]) -> Tuple[List[bytes], Environment]:
         raise Failure("bad_request", "an empty command")
     environment = command_environment()
     if b"/" in argv[0]:
-        if os.path.isabs(argv[0]) and not _executable(argv[0]):
+        if os.path.isabs(argv[0]) and _find(argv[0], b"") is None:
             raise Failure("no_such_program", f"{as_text(argv[0])} is not an executable file")
         return list(argv), environment
     program = _find(argv[0], environment.get(b"PATH", os.defpath.encode()))
@@ -69,25 +70,15 @@ def locate(argv: Sequence[bytes]) -> Tuple[List[bytes], Environment]:
         environment.update(login_environment())
         program = _find(argv[0], environment.get(b"PATH", b""))
     if program is None:
-        raise Failure(
-            "no_such_program",
-            "{} is neither on PATH ({}) nor on the login shell's ({})".format(
-                as_text(argv[0]), os.environ.get("PATH", ""), as_text(environment.get(b"PATH", b""))
-            ),
-        )
+        ours, theirs = os.environ.get("PATH", ""), as_text(environment.get(b"PATH", b""))
+        why = f"{as_text(argv[0])} is neither on PATH ({ours}) nor on the login shell's ({theirs})"
+        raise Failure("no_such_program", why)
     return [program, *argv[1:]], environment
 
 
 def _find(name: bytes, path: bytes) -> Optional[bytes]:
-    for folder in path.split(b":"):
-        candidate = os.path.join(folder or b".", name)
-        if _executable(candidate):
-            return candidate
-    return None
-
-
-def _executable(path: bytes) -> bool:
-    return os.path.isfile(path) and os.access(path, os.X_OK)
+    program = shutil.which(os.fsdecode(name), path=os.fsdecode(path))  # takes bytes since Python 3.8 alone
+    return None if program is None else os.fsencode(program)
 
 
 def login_environment() -> Environment:

@@ -2,10 +2,11 @@
 
 import base64
 import contextlib
+import json
 import os
 import shutil
 import stat
-from typing import AnyStr
+from typing import Any, AnyStr, Optional
 
 
 def make_folder(path: bytes) -> None:
@@ -27,6 +28,26 @@ def _make_one_folder(path: bytes) -> None:
     except FileExistsError:
         if not os.path.isdir(path):
             raise
+
+
+def read_file(path: bytes) -> Optional[bytes]:
+    """Return a file's content, or None when there is no file."""
+    try:
+        with open(path, "rb") as file:
+            return file.read()
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+
+
+def read_json(path: bytes) -> Any:
+    """Return what a JSON file holds, or None when there is no file; raises ValueError when it is none."""
+    text = read_file(path)
+    return None if text is None else json.loads(text.decode("ascii"))
+
+
+def write_json(path: bytes, value: Any, durable: bool = False) -> None:
+    """Publish JSON, as ``write_atomically`` does."""
+    write_atomically(path, json.dumps(value).encode("ascii"), durable=durable)
 
 
 def write_all(descriptor: int, data: bytes) -> None:

@@ -21,18 +21,19 @@ import os
 import time
 from typing import Any, Dict, List, Optional, Tuple
 
-from dagster_slurm_components.hosts.satellite.files import make_folder, remove_tree, write_atomically
+from dagster_slurm_components.hosts.satellite.files import (
+    make_folder,
+    read_file,
+    remove_tree,
+    write_atomically,
+    write_json,
+)
 from dagster_slurm_components.hosts.satellite.locks import locked
 from dagster_slurm_components.hosts.satellite.protocol import Failure, Result, as_text, native
 
 VERSION = 1
-FOLLOWING, CANCEL_WANTED, CANCELLED, ENDED, COLLECTED = (
-    "following",
-    "cancel wanted",
-    "cancelled",
-    "ended",
-    "collected",
-)
+FOLLOWING, CANCEL_WANTED, CANCELLED = "following", "cancel wanted", "cancelled"
+ENDED, COLLECTED = "ended", "collected"
 _NEXT: Dict[str, Tuple[str, ...]] = {
     FOLLOWING: (CANCEL_WANTED, CANCELLED, ENDED),
     CANCEL_WANTED: (CANCELLED, ENDED),
@@ -55,13 +56,13 @@ def lock_of(folder: bytes) -> bytes:
 def read_lease(folder: bytes) -> Optional[Result]:
     """Return the lease of a run directory; of one that an older release made, a lease that fits no content."""
     path = os.path.join(folder, b"lease")
+    text = read_file(path)
+    if text is None:
+        return (
+            _new("", "", "", None, {}, epoch=0) if os.path.exists(os.path.join(folder, b"ledger")) else None
+        )
     try:
-        with open(path, "rb") as file:
-            return parsed(file.read())
-    except (FileNotFoundError, NotADirectoryError):
-        if not os.path.exists(os.path.join(folder, b"ledger")):
-            return None
-        return _new(token="", digest="", content="", owner=None, note={}, epoch=0)
+        return parsed(text)
     except ValueError:
         raise Failure(
             "bad_lease",
@@ -127,14 +128,7 @@ def attempts_in(folder: bytes) -> List[int]:
 
 
 class Claim:
-    """A wish to submit, under the lock of the call's folder.
-
-    Args:
-        folder: The run directory.
-        workdir: The working folder.
-        token: The job's mark.
-        claim: ``digest``, ``content``, ``owner``, ``note``, and ``epoch`` for a job that was taken over.
-    """
+    """A wish to submit, under the lock of the call's folder; ``hosts.calls.LeaseRequest`` says what it holds."""
 
     def __init__(self, folder: bytes, workdir: bytes, token: str, claim: Result) -> None:
         self._folder = folder
@@ -145,48 +139,45 @@ class Claim:
     def refusal(self) -> Optional[Result]:
         """Return why this submission may not be made: somebody else's job is there, or one of other content."""
         lease = read_lease(self._folder)
+        epoch = self._claim.get("epoch")
         if lease is None:
-            return (
-                None if self._claim.get("epoch") is None and not self._others() else _taken("another attempt")
-            )
+            return None if epoch is None and not self._has_rival() else _taken("another attempt")
         if lease["version"] != VERSION:
             return _taken(f"its lease is of version {lease['version']}")
         if lease["digest"] != self._claim["digest"]:
             return _taken("it has other content")
         # The same first submission once more, its reply was lost; or a job that was taken over just now, perhaps after
         # its end: its results are still to be collected.
-        epoch = self._claim.get("epoch")
         mine = lease["epoch"] == (1 if epoch is None else epoch) and lease["owner"] == self._claim["owner"]
         if mine and (lease["state"] == FOLLOWING or (epoch is not None and is_to_collect(lease))):
             return None
         return _taken("somebody else follows it")
 
-    def _others(self) -> bool:
+    def _others(self) -> List[int]:
         call, name = os.path.split(self._folder)
-        others = [
-            os.path.join(call, str(number).encode()) for number in attempts_in(call) if number != int(name)
-        ]
-        leases = [read_lease(other) for other in others]
+        return [number for number in attempts_in(call) if number != int(name)]
+
+    def _has_rival(self) -> bool:
+        call = os.path.dirname(self._folder)
+        leases = [read_lease(os.path.join(call, b"%d" % number)) for number in self._others()]
         return any(lease is not None and is_open(lease) for lease in leases)
 
     def write(self, folder: bytes) -> None:
         """Write a new lease into a run directory that is being made, and make it known."""
-        claim = self._claim
         make_folder(self._index)
         write_atomically(os.path.join(self._index, self._token.encode()), self._folder)
+        claim = self._claim
         lease = _new(self._token, claim["digest"], claim["content"], claim["owner"], claim["note"])
-        _write(folder, lease, durable=True)
+        write_json(os.path.join(folder, b"lease"), lease, durable=True)
         self._set_checkpoint_aside()
 
     def _set_checkpoint_aside(self) -> None:
         """A checkpoint is for the next attempt at the same content; after a success the work begins anew."""
         call = os.path.dirname(self._folder)
-        earlier = [
-            number for number in attempts_in(call) if str(number).encode() != os.path.basename(self._folder)
-        ]
+        earlier = self._others()
         if not earlier:
             return
-        before = read_lease(os.path.join(call, str(earlier[-1]).encode())) or {}
+        before = read_lease(os.path.join(call, b"%d" % earlier[-1])) or {}
         goes_on = before.get("content") == self._claim["content"] and before.get("outcome") != SUCCESS
         checkpoint = os.path.join(call, b"checkpoint")
         if not goes_on and os.path.lexists(checkpoint):
@@ -199,13 +190,7 @@ def _taken(why: str) -> Result:
     return {"outcome": "taken", "detail": why}
 
 
-def _write(folder: bytes, lease: Result, durable: bool = False) -> None:
-    text = json.dumps(lease).encode("ascii")
-    write_atomically(os.path.join(folder, b"lease"), text, durable=durable)
-
-
 def change_lease(
-    blob: bytes,
     run_dir: str,
     workdir: str,
     epoch: int,
@@ -215,11 +200,10 @@ def change_lease(
     finished: Optional[float] = None,
     shown: Optional[Result] = None,
     lock_timeout: float = 60.0,
-) -> Tuple[Result, bytes]:
+) -> Result:
     """Change the lease of a run directory, if its epoch is still the one that the caller knows.
 
     Args:
-        blob: Not used.
         run_dir: The run directory.
         workdir: The working folder.
         epoch: The epoch that the caller knows.
@@ -238,12 +222,12 @@ def change_lease(
     with locked(lock_of(folder), lock_timeout):
         lease = read_lease(folder)
         if lease is None or lease["version"] != VERSION:
-            return {"changed": False, "lease": lease}, b""
+            return {"changed": False, "lease": lease}
         repeated = owner is not None and lease["owner"] == owner and lease["epoch"] == epoch + 1
         if repeated:
             epoch += 1
         if lease["epoch"] != epoch or state not in (None, lease["state"], *_NEXT[lease["state"]]):
-            return {"changed": False, "lease": lease}, b""
+            return {"changed": False, "lease": lease}
         if owner is not None and not repeated:
             lease.update(owner=owner, epoch=epoch + 1)
         if state is not None:
@@ -253,11 +237,11 @@ def change_lease(
         if shown is not None:
             lease["shown"] = shown
         lease["renewed"] = time.time()
-        _write(folder, lease, durable=True)
+        write_json(os.path.join(folder, b"lease"), lease, durable=True)
         if not is_open(lease) and lease["token"]:
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(os.path.join(native(workdir), b"open", lease["token"].encode()))
-    return {"changed": True, "lease": lease}, b""
+    return {"changed": True, "lease": lease}
 
 
 def renew(run_dir: str, epoch: int, shown: Optional[Result]) -> List[Any]:
@@ -280,7 +264,7 @@ def renew(run_dir: str, epoch: int, shown: Optional[Result]) -> List[Any]:
             if _is_of(lease, epoch):
                 lease["renewed"] = time.time()
                 lease["shown"] = lease["shown"] if shown is None else shown
-                _write(folder, lease)
+                write_json(os.path.join(folder, b"lease"), lease)
     return [lease.get("epoch", 0), lease.get("state", "")]
 
 
@@ -293,14 +277,14 @@ def _silent(lease: Result) -> float:
     return abs(time.time() - float(lease["renewed"]))
 
 
-def attempts(blob: bytes, folder: str) -> Tuple[Result, bytes]:
+def attempts(folder: str) -> Result:
     """Return ``attempts`` of a call: ``[run directory, lease, ledger's text]`` each, in order."""
     top = os.path.normpath(native(folder))
-    rows = [_row(os.path.join(top, str(number).encode())) for number in attempts_in(top)]
-    return {"attempts": [row for row in rows if row is not None]}, b""
+    rows = [_row(os.path.join(top, b"%d" % number)) for number in attempts_in(top)]
+    return {"attempts": [row for row in rows if row is not None]}
 
 
-def open_leases(blob: bytes, workdir: str) -> Tuple[Result, bytes]:
+def open_leases(workdir: str) -> Result:
     """Return ``attempts`` (as the operation of that name) on which somebody may still have to act, and ``time``."""
     index = os.path.join(native(workdir), b"open")
     try:
@@ -309,17 +293,16 @@ def open_leases(blob: bytes, workdir: str) -> Tuple[Result, bytes]:
         names = []
     rows = []
     for name in names:
+        path = os.path.join(index, name)
         with contextlib.suppress(FileNotFoundError):  # closed meanwhile
-            path = os.path.join(index, name)
-            with open(path, "rb") as file:
-                folder = file.read()
-            row = _row_if_readable(folder)
+            folder = read_file(path)
+            row = None if folder is None else _row_if_readable(folder)
             if row is not None and is_open(row[1]):
                 rows.append(row)
             elif time.time() - os.stat(path).st_mtime > _JUST_MADE:
                 # Its folder was removed, or never made. One that is just being made shows here first.
                 os.unlink(path)
-    return {"attempts": rows, "time": time.time()}, b""
+    return {"attempts": rows, "time": time.time()}
 
 
 def _row_if_readable(folder: bytes) -> Optional[List[Any]]:
@@ -336,9 +319,4 @@ def _row(folder: bytes) -> Optional[List[Any]]:
     lease = read_lease(folder)
     if lease is None:
         return None
-    try:
-        with open(os.path.join(folder, b"ledger"), "rb") as file:
-            ledger = as_text(file.read())
-    except FileNotFoundError:
-        ledger = ""
-    return [as_text(folder), lease, ledger]
+    return [as_text(folder), lease, as_text(read_file(os.path.join(folder, b"ledger")) or b"")]

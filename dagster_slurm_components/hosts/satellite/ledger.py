@@ -3,7 +3,7 @@
 import os
 from typing import Optional, Tuple
 
-from dagster_slurm_components.hosts.satellite.files import write_all
+from dagster_slurm_components.hosts.satellite.files import read_file, write_all
 from dagster_slurm_components.hosts.satellite.protocol import Failure, as_text
 
 
@@ -58,12 +58,7 @@ class Ledger(Entries):
     def __init__(self, folder: bytes) -> None:
         super().__init__()
         self.path = os.path.join(folder, b"ledger")
-        try:
-            with open(self.path, "rb") as file:
-                text = file.read().decode("utf-8", "surrogateescape")
-        except (FileNotFoundError, NotADirectoryError):
-            return
-        self.read(text, as_text(self.path))
+        self.read(as_text(read_file(self.path) or b""), as_text(self.path))
 
     def append(self, *lines: Tuple[str, object]) -> None:
         """Add lines, on disk when this returns."""

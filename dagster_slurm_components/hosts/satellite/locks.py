@@ -4,14 +4,13 @@ import base64
 import contextlib
 import errno
 import fcntl
-import json
 import os
 import shutil
 import threading
 import time
 from typing import Callable, Iterator, Optional
 
-from dagster_slurm_components.hosts.satellite.files import write_atomically
+from dagster_slurm_components.hosts.satellite.files import read_json, write_json
 from dagster_slurm_components.hosts.satellite.processes import identify
 from dagster_slurm_components.hosts.satellite.protocol import Failure, Result, as_text
 
@@ -47,7 +46,7 @@ def _acquire_folder(path: bytes) -> Optional[Callable[[], None]]:
     pid = os.getpid()
     owner = {"token": token, "node": os.uname().nodename, "pid": pid, "start": identify([pid]).get(pid)}
     os.mkdir(prepared, 0o700)
-    write_atomically(os.path.join(prepared, b"owner"), json.dumps(owner).encode())
+    write_json(os.path.join(prepared, b"owner"), owner)
     if not _rename_new(prepared, path):
         _break_abandoned(path)
         if not _rename_new(prepared, path):
@@ -63,12 +62,7 @@ def _acquire_folder(path: bytes) -> Optional[Callable[[], None]]:
 
 
 def _lock_owner(path: bytes) -> Result:
-    try:
-        with open(os.path.join(path, b"owner"), "rb") as file:
-            owner: Result = json.loads(file.read().decode())
-            return owner
-    except FileNotFoundError:
-        return {}
+    return read_json(os.path.join(path, b"owner")) or {}
 
 
 def _rename_new(source: bytes, target: bytes) -> bool:

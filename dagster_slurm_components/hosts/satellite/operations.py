@@ -1,23 +1,40 @@
-"""What a satellite can be asked to do."""
+"""What a satellite can be asked to do, and its serving: requests over a stream are answered until they end."""
 
+import concurrent.futures
+import contextlib
 import errno
 import inspect
 import os
 import platform
 import pwd
 import sys
+import threading
 import time
-from typing import Callable, Dict, Sequence, Tuple
+import traceback
+from typing import Any, BinaryIO, Callable, Dict, Sequence, Set, Tuple
 
 from dagster_slurm_components.hosts.satellite.leases import attempts, change_lease, open_leases
 from dagster_slurm_components.hosts.satellite.processes import alive, kill
-from dagster_slurm_components.hosts.satellite.protocol import VERSION, Failure, Result, as_text
+from dagster_slurm_components.hosts.satellite.protocol import (
+    READY,
+    VERSION,
+    Failure,
+    FrameError,
+    Result,
+    as_text,
+    encode_frame,
+    read_frame,
+)
 from dagster_slurm_components.hosts.satellite.queries import run, snapshot
 from dagster_slurm_components.hosts.satellite.submission import submit
 from dagster_slurm_components.hosts.satellite.transfer import disk, mkdir, put, read, remove
 
+WORKERS = 32
+_FAREWELL = 90.0
+"""Seconds in which a submission under way may still write its job's id when the connection is gone."""
 
-def hello(blob: bytes, names: Sequence[str] = ()) -> Tuple[Result, bytes]:
+
+def hello(names: Sequence[str] = ()) -> Result:
     """Return what this machine is, and the asked environment variables, no others."""
     user = pwd.getpwuid(os.getuid())
     return {
@@ -33,32 +50,22 @@ def hello(blob: bytes, names: Sequence[str] = ()) -> Tuple[Result, bytes]:
         "pid": os.getpid(),
         "time": time.time(),
         "environment": {name: os.environ[name] for name in names if name in os.environ},
-    }, b""
+    }
 
 
-def ping(blob: bytes) -> Tuple[Result, bytes]:
+def ping() -> Result:
     """Answer; not even a busy satellite lets this wait."""
-    return {}, b""
+    return {}
 
 
-OPS: Dict[str, Callable[..., Tuple[Result, bytes]]] = {
-    "hello": hello,
-    "ping": ping,
-    "submit": submit,
-    "attempts": attempts,
-    "open_leases": open_leases,
-    "change_lease": change_lease,
-    "read": read,
-    "put": put,
-    "mkdir": mkdir,
-    "remove": remove,
-    "disk": disk,
-    "run": run,
-    "snapshot": snapshot,
-    "alive": alive,
-    "kill": kill,
-}
-
+OPS: Dict[str, Callable[..., Any]] = {
+    operation.__name__: operation
+    for operation in (
+        hello, ping, submit, attempts, open_leases, change_lease, read, put, mkdir, remove, disk, run, snapshot,
+        alive, kill,
+    )
+}  # fmt: skip
+"""Each takes JSON values, and ``blob`` if it uses one; and returns a result, or a result and bytes."""
 
 _CODES = {
     errno.ENOENT: "not_found",
@@ -75,13 +82,75 @@ def handle(op: str, params: Result, blob: bytes = b"") -> Tuple[Result, bytes]:
     function = OPS.get(op)
     if function is None:
         raise Failure("unknown_op", "there is no operation {!r}; there are {}".format(op, ", ".join(OPS)))
+    signature = inspect.signature(function)
     try:
-        arguments = inspect.signature(function).bind(blob, **params)
+        arguments = signature.bind(**params, **({"blob": blob} if "blob" in signature.parameters else {}))
     except TypeError as error:
         raise Failure("bad_request", f"{op}: {error}") from error
     try:
-        return function(*arguments.args, **arguments.kwargs)
+        reply = function(*arguments.args, **arguments.kwargs)
     except OSError as error:
         code = _CODES.get(error.errno or 0, "failed")
         place = as_text(error.filename) if isinstance(error.filename, bytes) else error.filename
         raise Failure(code, f"{place}: {error.strerror}" if place else str(error)) from error
+    return reply if isinstance(reply, tuple) else (reply, b"")
+
+
+def reply_to(request: Result, blob: bytes) -> bytes:
+    """Return the reply's frame; whatever goes wrong is a reply as well."""
+    try:
+        result, data = handle(request.get("op", ""), request.get("params", {}), blob)
+        return encode_frame({"id": request.get("id"), "ok": True, "result": result}, data)
+    except Failure as failure:
+        code, message = failure.code, failure.message
+    except FrameError as error:
+        code, message = "too_large", str(error)
+    except Exception:  # noqa: BLE001 - a fault of ours must not take the other requests down; it is told
+        code, message = "internal", traceback.format_exc()
+    return encode_frame({"id": request.get("id"), "ok": False, "code": code, "error": message})
+
+
+def serve(requests: BinaryIO, replies: BinaryIO) -> None:
+    """Answer requests, several at a time, until ``requests`` ends; kills nothing then."""
+    writing = threading.Lock()
+    submissions: Set["concurrent.futures.Future[None]"] = set()
+    pool = concurrent.futures.ThreadPoolExecutor(WORKERS)
+
+    def send(frame: bytes) -> None:
+        with writing, contextlib.suppress(OSError):  # the client may be gone
+            replies.write(frame)
+            replies.flush()
+
+    def answer(request: Result, blob: bytes) -> None:
+        send(reply_to(request, blob))
+
+    send(READY)
+    while True:
+        try:
+            frame = read_frame(requests.read)
+        except FrameError as error:
+            send(encode_frame({"id": None, "ok": False, "code": "bad_frame", "error": str(error)}))
+            break
+        if frame is None:
+            break
+        request, blob = frame
+        if request.get("op") == "ping":
+            answer(request, blob)
+            continue
+        future = pool.submit(answer, request, blob)
+        if request.get("op") == "submit":
+            submissions.add(future)
+            future.add_done_callback(submissions.discard)
+    concurrent.futures.wait(list(submissions), timeout=_FAREWELL)
+
+
+def main() -> None:
+    """Serve on standard input and output; nothing else may print there."""
+    os.umask(0o077)
+    os.chdir("/")  # holds no folder busy
+    replies = os.fdopen(os.dup(1), "wb")
+    nothing = os.open(os.devnull, os.O_RDWR)
+    os.dup2(nothing, 1)
+    os.dup2(nothing, 2)  # nobody reads it at the other end, and a full pipe would stop us
+    serve(sys.stdin.buffer, replies)
+    os._exit(0)  # not waiting for hanging commands, as the interpreter's normal end would

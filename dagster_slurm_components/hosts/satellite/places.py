@@ -1,12 +1,11 @@
 """The places that a limited number of jobs may take."""
 
 import contextlib
-import json
 import os
 import time
 from typing import Dict, Iterator, List, Optional, Set
 
-from dagster_slurm_components.hosts.satellite.files import make_folder, write_atomically
+from dagster_slurm_components.hosts.satellite.files import make_folder, read_json, write_json
 from dagster_slurm_components.hosts.satellite.locks import locked
 from dagster_slurm_components.hosts.satellite.processes import identify
 from dagster_slurm_components.hosts.satellite.protocol import Failure, Result, native
@@ -21,10 +20,8 @@ class Places:
     only where all places seem taken is the queue's shared answer renewed, within the budget.
 
     Args:
-        limit: ``jobs`` (the most there may be), ``path`` (the file), ``window`` (seconds within which a job shows in
-            the queue), and for Slurm ``snapshot`` (the parameters of ``snapshot``) and ``live`` (a regular
-            expression; group 1 is the id in a line about a job that takes a place). Without ``snapshot`` jobs are
-            processes, and looked at themselves. Nothing: there are places without end.
+        limit: ``hosts.calls.JobLimit``. Without ``snapshot`` jobs are processes, and looked at themselves. Nothing:
+            there are places without end.
         token: The mark of the job in question.
     """
 
@@ -38,17 +35,15 @@ class Places:
         self._seen: List[str] = []
         self._noted: Dict[str, Result] = {}
 
-    def take(self) -> bool:
-        """Take a place; return whether there was one."""
+    def take(self) -> Optional[Result]:
+        """Take a place, or return the reply of a submission that has to wait."""
         if not self._limit or self._take(known=False):
-            return True
+            return None
         if self._limit.get("snapshot"):
             with contextlib.suppress(Failure):  # over budget, or nobody answers: what is known has to do
-                snapshot(b"", **self._limit["snapshot"])
-        return self._take(known=True)
-
-    def full(self) -> Result:
-        """Return the reply of a submission that has to wait."""
+                snapshot(**self._limit["snapshot"])
+        if self._take(known=True):
+            return None
         most = self._limit["jobs"]
         said = f"{len(self._others())} jobs wait or run, and limits.max_submit_jobs is {most}"
         return {"outcome": "full", "detail": said}
@@ -82,23 +77,20 @@ class Places:
         path = native(self._limit["path"])
         make_folder(os.path.dirname(path))
         with locked(path + b".lock", 60.0):
-            with contextlib.suppress(FileNotFoundError), open(path, "rb") as file:
-                kept = json.loads(file.read().decode("ascii"))
+            kept = read_json(path)
+            if kept is not None:
                 self._asked, self._seen, self._noted = kept["asked"], kept["seen"], kept["noted"]
             self._learn()
             yield
-            kept = {"asked": self._asked, "seen": self._seen, "noted": self._noted}
-            write_atomically(path, json.dumps(kept).encode("ascii"))
+            write_json(path, {"asked": self._asked, "seen": self._seen, "noted": self._noted})
 
     def _learn(self) -> None:
         query = self._limit.get("snapshot")
         if query is None:
             self._learn_of_processes()
             return
-        try:
-            with open(native(query["path"]), "rb") as file:
-                told = json.loads(file.read().decode("ascii"))
-        except FileNotFoundError:
+        told = read_json(native(query["path"]))
+        if told is None:
             return
         asked = told.get("asked", 0.0)
         failed = told["returncode"] != 0 or told["timed_out"] or "error" in told["stderr"]

@@ -48,13 +48,13 @@ def _starts_by_ps(pids: Sequence[int]) -> Dict[int, str]:
     return {int(row[0]): "_".join(row[2:]) for row in rows if len(row) > 2 and not row[1].startswith("Z")}
 
 
-def alive(blob: bytes, processes: Sequence[Tuple[int, str]]) -> Tuple[Result, bytes]:
+def alive(processes: Sequence[Tuple[int, str]]) -> Result:
     """Return ``alive``: whether each process still runs."""
     starts = identify([int(pid) for pid, _ in processes])
-    return {"alive": [starts.get(int(pid)) == start for pid, start in processes]}, b""
+    return {"alive": [starts.get(int(pid)) == start for pid, start in processes]}
 
 
-def kill(blob: bytes, process: Tuple[int, str], name: str) -> Tuple[Result, bytes]:
+def kill(process: Tuple[int, str], name: str) -> Result:
     """Send a signal (``TERM``) to a started process; return whether it was still there as ``sent``.
 
     The process gets it for its group and hands it on as it sees fit. KILL can't be handed on, so it goes to
@@ -65,13 +65,13 @@ def kill(blob: bytes, process: Tuple[int, str], name: str) -> Tuple[Result, byte
         raise Failure("bad_request", f"there is no signal {name!r}")
     pid, start = int(process[0]), process[1]
     if identify([pid]).get(pid) != start:
-        return {"sent": False}, b""
+        return {"sent": False}
     for member in _session(pid) if number == signal.SIGKILL else []:
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.kill(member, number)
     with contextlib.suppress(ProcessLookupError):
         os.killpg(pid, number)
-    return {"sent": True}, b""
+    return {"sent": True}
 
 
 def _session(leader: int) -> List[int]:

@@ -1,15 +1,14 @@
 """Commands on request: within a budget of queries, and one answer for all who ask the same."""
 
 import contextlib
-import json
 import os
 import re
 import time
 from typing import Dict, List, Optional, Sequence, Tuple
 
 from dagster_slurm_components.hosts.satellite.commands import execute, locate
-from dagster_slurm_components.hosts.satellite.files import make_folder, write_atomically
-from dagster_slurm_components.hosts.satellite.locks import acquire, locked
+from dagster_slurm_components.hosts.satellite.files import make_folder, read_json, write_json
+from dagster_slurm_components.hosts.satellite.locks import locked
 from dagster_slurm_components.hosts.satellite.protocol import Failure, Result, as_text, native
 
 SNAPSHOT_CAP = 128 * 1024 * 1024
@@ -25,9 +24,7 @@ def run(
 ) -> Tuple[Result, bytes]:
     """Run a command with the blob as its input; with a ``budget`` (``spend``) only if that allows it.
 
-    Returns:
-        ``returncode``, ``timed_out``, ``truncated``, and the lengths ``stdout`` and ``stderr`` of what lies
-        one after the other in the blob.
+    Its outputs come one after the other in the blob; their lengths are in the reply.
     """
     spend(budget)
     command, environment = locate([native(word) for word in argv])
@@ -43,13 +40,9 @@ def run(
 
 
 def spend(budget: Optional[Result]) -> None:
-    """Take one query from a budget; fail with ``over_budget`` when it is used up.
+    """Take one query from a budget (``hosts.calls.Budget``), if there is one; fail with ``over_budget`` at its end.
 
-    A token bucket in a file: whoever names the same file, in any process on any machine, shares it.
-
-    Args:
-        budget: ``path``, ``per_minute`` (queries that refill it) and ``burst`` (the most it holds; it begins
-            full), or nothing.
+    A token bucket in a file, full at first: whoever names the same file, in any process on any machine, shares it.
     """
     if budget is None:
         return
@@ -58,69 +51,47 @@ def spend(budget: Optional[Result]) -> None:
     with locked(path + b".lock", 10.0):
         now = time.time()
         tokens, filled = burst, now
-        with contextlib.suppress(FileNotFoundError, ValueError), open(path, "rb") as file:
-            tokens, filled = json.loads(file.read().decode("ascii"))
+        with contextlib.suppress(ValueError):
+            tokens, filled = read_json(path) or (burst, now)
         # max(): a clock that was set back refills nothing.
         tokens = min(burst, tokens + max(0.0, now - filled) * float(budget["per_minute"]) / 60.0)
         granted = tokens >= 1.0
-        write_atomically(path, json.dumps([tokens - granted, now]).encode("ascii"))
+        write_json(path, [tokens - granted, now])
     if not granted:
         raise Failure("over_budget", f"the budget of Slurm queries in {budget['path']} is used up for now")
 
 
 def snapshot(
-    blob: bytes,
     path: str,
     argv: Sequence[str],
     max_age: float,
     query_timeout: float,
     budget: Optional[Result] = None,
-) -> Tuple[Result, bytes]:
+) -> Result:
     """Run a query unless the file at ``path`` holds a younger answer to it; share the answer there.
 
-    A query that is run counts against the ``budget`` (``spend``), a shared answer does not.
-
-    All processes on all machines that name the same file share one answer. Failures are shared as well: a
-    broken controller must not be asked again by everyone in turn.
-
-    Returns:
-        ``returncode``, ``stdout``, ``stderr``, ``timed_out``, ``taken`` (epoch) and ``fresh`` (this call made
-        it).
+    A query that is run counts against the ``budget`` (``spend``), a shared answer does not. One process asks at a time.
+    Failures are shared as well: a broken controller must not be asked again by everyone in turn.
     """
     target = native(path)
     make_folder(os.path.dirname(target))
-    deadline = time.monotonic() + query_timeout
-    while True:
-        stored = _stored_snapshot(target, argv, max_age)
-        if stored is not None:
-            return dict(stored, fresh=False), b""
-        release = acquire(target + b".lock")
-        if release is not None:
-            try:
-                # Asked again under the lock: the holder before us may have published just now.
-                stored = _stored_snapshot(target, argv, max_age)
-                if stored is not None:
-                    return dict(stored, fresh=False), b""
+    stored = _stored_snapshot(target, argv, max_age)
+    if stored is None:
+        with locked(target + b".lock", query_timeout, pause=0.02):
+            # Asked again under the lock: the holder before us may have published just now.
+            stored = _stored_snapshot(target, argv, max_age)
+            if stored is None:
                 spend(budget)
-                return dict(_take_snapshot(target, argv, query_timeout), fresh=True), b""
-            finally:
-                release()
-        if time.monotonic() > deadline:
-            raise Failure("locked", f"somebody else's query for {path} did not end in {query_timeout:g} s")
-        time.sleep(0.02)
+                return dict(_take_snapshot(target, argv, query_timeout), fresh=True)
+    return dict(stored, fresh=False)
 
 
 def _stored_snapshot(path: bytes, argv: Sequence[str], max_age: float) -> Optional[Result]:
-    try:
-        with open(path, "rb") as file:
-            stored = json.loads(file.read().decode("ascii"))
-    except FileNotFoundError:
-        return None
+    stored = read_json(path)
     # abs(): an answer from the future means that a clock was set back, or that two login nodes differ.
-    if stored.pop("argv") != list(argv) or abs(time.time() - stored["taken"]) > max_age:
+    if stored is None or stored["argv"] != list(argv) or abs(time.time() - stored["taken"]) > max_age:
         return None
-    stored.pop("asked", None)
-    return dict(stored)
+    return {key: value for key, value in stored.items() if key not in ("argv", "asked")}
 
 
 def _take_snapshot(path: bytes, argv: Sequence[str], timeout: float) -> Result:
@@ -138,7 +109,7 @@ def _take_snapshot(path: bytes, argv: Sequence[str], timeout: float) -> Result:
         "taken": time.time(),
     }
     # When it was asked, too: a job submitted while the query ran need not be in it.
-    write_atomically(path, json.dumps(dict(taken, argv=list(argv), asked=asked)).encode("ascii"))
+    write_json(path, dict(taken, argv=list(argv), asked=asked))
     return taken
 
 

@@ -1,21 +1,40 @@
 """A submission: a bundle and a command make one job, however often they are sent."""
 
+import contextlib
+import io
 import os
 import re
+import shutil
+import signal
+import subprocess
+import tarfile
+import threading
 import time
 from functools import partial
-from typing import Any, Callable, NamedTuple, Optional, Sequence, Tuple
+from typing import Any, Callable, NamedTuple, Optional, Sequence
 
-from dagster_slurm_components.hosts.satellite.commands import Completed, execute, locate
-from dagster_slurm_components.hosts.satellite.files import make_folder
-from dagster_slurm_components.hosts.satellite.leases import Claim, lock_of
+from dagster_slurm_components.hosts.satellite.commands import Completed, execute, job_environment, locate
+from dagster_slurm_components.hosts.satellite.files import make_folder, remove_tree, temporary_name
+from dagster_slurm_components.hosts.satellite.leases import Claim, lock_of, read_lease
 from dagster_slurm_components.hosts.satellite.ledger import Ledger
 from dagster_slurm_components.hosts.satellite.locks import locked
 from dagster_slurm_components.hosts.satellite.places import Places
-from dagster_slurm_components.hosts.satellite.protocol import Failure, Result, as_text, native
+from dagster_slurm_components.hosts.satellite.processes import identify
+from dagster_slurm_components.hosts.satellite.protocol import CHUNK, Failure, Result, as_text, native
 from dagster_slurm_components.hosts.satellite.queries import JOB_ID_LINE, ids_in
-from dagster_slurm_components.hosts.satellite.starting import settle_start, start
-from dagster_slurm_components.hosts.satellite.unpacking import unpack
+
+MAX_UNPACKED = 4 * 1024 * 1024 * 1024
+
+
+class Command(NamedTuple):
+    """How a command that submits is to be understood; ``hosts.calls.SubmitRequest`` says what each field is."""
+
+    lookups: Sequence[Sequence[str]] = ()
+    id_pattern: str = JOB_ID_LINE
+    lookup_pattern: str = r"^(\d+)\|"
+    ambiguous: Sequence[str] = ()
+    window: float = 300.0
+    command_timeout: float = 60.0
 
 
 def submit(
@@ -31,29 +50,11 @@ def submit(
     claim: Optional[Result] = None,
     settle_only: bool = False,
     **command: Any,
-) -> Tuple[Result, bytes]:
+) -> Result:
     """Unpack a bundle and submit it, once, however often this is called and wherever it was cut off before.
 
-    Args:
-        blob: The run directory's files as tar or tar.gz.
-        run_dir: Below ``workdir``; one job for one run directory.
-        workdir: Where this project may write.
-        token: The job's mark; the same at every call for this run directory.
-        mode: ``command``: ``argv`` submits and prints the job's id; ``process``: ``argv`` is the job.
-        argv: Run in ``run_dir``.
-        lock_timeout: How long to wait for another call on the same run directory.
-        needs: Paths without which nothing is submitted.
-        limit: How many jobs there may be (``Places``), if that is limited.
-        claim: Who submits, and what (``leases.Claim``).
-        settle_only: Only find out whether an earlier call made a job; the outcome is ``none`` if it did not.
-        command: How to read what the command says (``Command``), for mode ``command``.
-
-    Returns:
-        ``outcome``: ``submitted``, ``known`` (by the ledger), ``adopted`` (found by a lookup), ``rejected``,
-        ``taken`` (another owner's, or of other content; told in ``detail``), ``lacking`` (one of ``needs``, told in
-        ``detail``), ``full`` (by ``limit``; ask again later) or ``uncertain`` (ask again, after ``retry_after``
-        seconds if given); ``job_id``; ``returncode``, ``stdout`` and ``stderr`` of the command that decided;
-        ``detail``; ``others``: more jobs with this token (there should be none).
+    ``hosts.calls.SubmitRequest`` says what goes in and ``hosts.calls.SubmitReply`` what comes out; ``command`` are the
+    fields of ``Command``.
     """
     if mode not in ("command", "process") or (mode == "command" and not command.get("lookups")):
         raise Failure("bad_request", "mode is 'process', or 'command' with at least one lookup")
@@ -61,9 +62,7 @@ def submit(
         how = Command(**command)
     except TypeError as error:
         raise Failure("bad_request", f"submit: {error}") from error
-    folder = os.path.normpath(native(run_dir))
-    _check_below(folder, native(workdir))
-    make_folder(os.path.dirname(folder))
+    folder = _folder_below(run_dir, workdir)
     wish = None if claim is None else Claim(folder, native(workdir), token, claim)
     with locked(lock_of(folder), lock_timeout):
         ledger = Ledger(folder)
@@ -71,48 +70,34 @@ def submit(
             raise Failure("token_mismatch", f"{run_dir} belongs to {ledger.token}, not {token}")
         refusal = wish.refusal() if wish is not None and not settle_only else None
         if refusal is not None:
-            return refusal, b""
+            return refusal
         known = _known_process(folder, ledger) if mode == "process" else _known_job(ledger, how)
         if known is None and settle_only:
-            return {"outcome": "none"}, b""
-        unpacked = partial(unpack, blob, folder, token, wish)
-        make = partial(_submit_new, unpacked, folder, argv, how if mode == "command" else None)
-        return _placed(Places(limit, token), known or _lacking(needs), make), b""
+            return {"outcome": "none"}
+        places = Places(limit, token)
+        reply = known or _lacking(needs) or places.take()
+        if reply is None:
+            try:
+                unpacked = partial(unpack, blob, folder, token, wish)
+                reply = _start(unpacked(), argv) if mode == "process" else _run(unpacked, argv, how)
+            except (OSError, Failure):
+                places.settle({"outcome": "rejected"})
+                raise
+        places.settle(reply)
+        return reply
 
 
-def _placed(places: Places, reply: Optional[Result], make: Callable[[], Result]) -> Result:
-    """Return the reply that there is already, or make the job if there is a place for it."""
-    if reply is None and not places.take():
-        reply = places.full()
-    if reply is None:
-        try:
-            reply = make()
-        except (OSError, Failure):
-            places.settle({"outcome": "rejected"})
-            raise
-    places.settle(reply)
-    return reply
+def _folder_below(run_dir: str, workdir: str) -> bytes:
+    folder, top = os.path.normpath(native(run_dir)), os.path.normpath(native(workdir))
+    if not os.path.isabs(top) or not folder.startswith(top + b"/"):
+        raise Failure("outside", f"{as_text(folder)} is not below {workdir}")
+    make_folder(os.path.dirname(folder))
+    return folder
 
 
-class Command(NamedTuple):
-    """How a command that submits is to be understood.
-
-    Attributes:
-        lookups: Commands that list jobs that carry the token, asked when an earlier call's end is not known.
-            One that fails proves nothing, and nothing is submitted then.
-        id_pattern: Regular expression; group 1 is the id in a line of the command's output; the last counts.
-        lookup_pattern: The same for the lookups' output.
-        ambiguous: Regular expressions of error texts after which the job may exist all the same.
-        window: How long a job may exist without a lookup showing it.
-        command_timeout: For the command and for each lookup.
-    """
-
-    lookups: Sequence[Sequence[str]] = ()
-    id_pattern: str = JOB_ID_LINE
-    lookup_pattern: str = r"^(\d+)\|"
-    ambiguous: Sequence[str] = ()
-    window: float = 300.0
-    command_timeout: float = 60.0
+def _lacking(needs: Sequence[str]) -> Optional[Result]:
+    missing = [path for path in needs if not os.path.lexists(native(path))]
+    return {"outcome": "lacking", "detail": missing[0]} if missing else None
 
 
 def _known_job(ledger: Ledger, how: Command) -> Optional[Result]:
@@ -124,44 +109,13 @@ def _known_job(ledger: Ledger, how: Command) -> Optional[Result]:
     return None
 
 
-def _known_process(folder: bytes, ledger: Ledger) -> Optional[Result]:
-    """Return the process of an earlier call, if it became the job."""
-    if ledger.job_id is not None and not ledger.released:
-        settle_start(folder, ledger)
-    return None if ledger.job_id is None else {"outcome": "known", "job_id": ledger.job_id}
-
-
-def _lacking(needs: Sequence[str]) -> Optional[Result]:
-    missing = [path for path in needs if not os.path.lexists(native(path))]
-    return {"outcome": "lacking", "detail": missing[0]} if missing else None
-
-
-def _submit_new(
-    unpacked: Callable[[], Ledger], folder: bytes, argv: Sequence[str], how: Optional[Command]
-) -> Result:
-    if how is None:
-        unpacked()
-        return start(folder, argv)
-    # Found before anything is written: without the program there is nothing to remember.
-    command, environment = locate([native(word) for word in argv])
-    ledger = unpacked()
-    done = execute(command, environment, folder, timeout=how.command_timeout)
-    return _conclude(ledger, done, how)
-
-
-def _check_below(folder: bytes, workdir: bytes) -> None:
-    top = os.path.normpath(workdir)
-    if not os.path.isabs(top) or not folder.startswith(top + b"/"):
-        raise Failure("outside", f"{as_text(folder)} is not below {as_text(workdir)}")
-
-
 def _look_up(ledger: Ledger, how: Command) -> Optional[Result]:
     failed = None
     for lookup in how.lookups:
         command, environment = locate([native(word) for word in lookup])
         done = execute(command, environment, timeout=how.command_timeout)
         if done.returncode != 0:
-            failed = dict(_said(done), outcome="uncertain", detail=f"{lookup[0]} failed")
+            failed = _reply(done, "uncertain", f"{lookup[0]} failed")
             continue
         ids = ids_in(how.lookup_pattern, done.stdout)
         if ids:
@@ -181,28 +135,171 @@ def _wait(ledger: Ledger, window: float) -> Optional[Result]:
     left = intent + window + 1 - now if window else 0
     if left <= 0:
         return None
+    detail = "an earlier submission's end is unknown, and no job with its token is seen yet"
+    return {"outcome": "uncertain", "retry_after": left, "detail": detail}
+
+
+def _run(unpacked: Callable[[], Ledger], argv: Sequence[str], how: Command) -> Result:
+    # Found before anything is written: without the program there is nothing to remember.
+    program, environment = locate([native(word) for word in argv])
+    ledger = unpacked()
+    done = execute(program, environment, os.path.dirname(ledger.path), timeout=how.command_timeout)
+    ids = ids_in(how.id_pattern, done.stdout)
+    if done.timed_out:
+        return _reply(done, "uncertain", "the command did not end in time")
+    if done.returncode == 0:
+        if not ids:
+            return _reply(done, "uncertain", "the command printed no job id")
+        ledger.append(("job_id", ids[-1]), ("submitted", int(time.time())))
+        return dict(_reply(done, "submitted"), job_id=ids[-1])
+    # Killed, or an id before a failure (a site's wrapper): a submission got as far as anyone knows.
+    if done.returncode < 0 or ids or any(re.search(text, as_text(done.stderr)) for text in how.ambiguous):
+        return _reply(done, "uncertain", "the job may exist all the same")
+    ledger.append(("rejected", int(time.time())))
+    return _reply(done, "rejected")
+
+
+def _reply(done: Completed, outcome: str, detail: str = "") -> Result:
     return {
-        "outcome": "uncertain",
-        "retry_after": left,
-        "detail": "an earlier submission's end is unknown, and no job with its token is seen yet",
+        "outcome": outcome,
+        "detail": detail,
+        "returncode": done.returncode,
+        "stdout": as_text(done.stdout),
+        "stderr": as_text(done.stderr),
     }
 
 
-def _conclude(ledger: Ledger, done: Completed, how: Command) -> Result:
-    ids = ids_in(how.id_pattern, done.stdout)
-    if ids and done.returncode == 0:
-        ledger.append(("job_id", ids[-1]), ("submitted", int(time.time())))
-        return dict(_said(done), outcome="submitted", job_id=ids[-1])
-    if done.timed_out:
-        return dict(_said(done), outcome="uncertain", detail="the command did not end in time")
-    if done.returncode == 0:
-        return dict(_said(done), outcome="uncertain", detail="the command printed no job id")
-    # Killed, or an id before a failure (a site's wrapper): a submission got as far as anyone knows.
-    if done.returncode < 0 or ids or any(re.search(text, as_text(done.stderr)) for text in how.ambiguous):
-        return dict(_said(done), outcome="uncertain", detail="the job may exist all the same")
-    ledger.append(("rejected", int(time.time())))
-    return dict(_said(done), outcome="rejected")
+def unpack(bundle: bytes, folder: bytes, token: str, claim: Optional[Claim] = None) -> Ledger:
+    """Make the run directory from a bundle, with a lease and an intent in its ledger; older ones are kept."""
+    temporary = temporary_name(folder)
+    try:
+        os.mkdir(temporary, 0o700)
+        _extract(bundle, temporary)
+        if not os.path.isdir(folder):
+            # Renamed with both inside: there is no moment at which the folder lacks its ledger or its lease.
+            ledger = Ledger(temporary)
+            ledger.append(("token", token), ("intent", int(time.time())))
+            if claim is not None:
+                claim.write(temporary)
+            os.rename(temporary, folder)
+        else:
+            for name in os.listdir(temporary):
+                remove_tree(os.path.join(folder, name))
+                os.rename(os.path.join(temporary, name), os.path.join(folder, name))
+            if claim is not None and read_lease(folder) is None:
+                claim.write(folder)  # it had lost its records, as by a removal that was cut off
+            Ledger(folder).append(("token", token), ("intent", int(time.time())))
+    finally:
+        remove_tree(temporary)
+    return Ledger(folder)
 
 
-def _said(done: Completed) -> Result:
-    return {"returncode": done.returncode, "stdout": as_text(done.stdout), "stderr": as_text(done.stderr)}
+def _extract(bundle: bytes, folder: bytes) -> None:
+    # By hand: tarfile's extraction filters came with 3.12, and a bundle is only ever files and folders.
+    mode: Any = "r:gz" if bundle[:2] == b"\x1f\x8b" else "r:"
+    total = 0
+    try:
+        with tarfile.open(
+            fileobj=io.BytesIO(bundle), mode=mode, encoding="utf-8", errors="surrogateescape"
+        ) as tar:
+            for member in tar:
+                path = _safe_path(member, folder)
+                total += member.size
+                if total > MAX_UNPACKED:
+                    raise Failure("unsafe_bundle", f"the bundle unpacks to more than {MAX_UNPACKED} bytes")
+                if member.isdir():
+                    make_folder(path)
+                else:
+                    make_folder(os.path.dirname(path))
+                    _extract_file(tar, member, path)
+    except (tarfile.TarError, EOFError, OSError) as error:
+        if isinstance(error, OSError) and error.errno is not None:
+            raise  # the disk's fault, not the bundle's (gzip says OSError without a number)
+        raise Failure("bad_bundle", f"the bundle can't be read: {error}") from error
+
+
+def _safe_path(member: tarfile.TarInfo, folder: bytes) -> bytes:
+    name = native(member.name)
+    parts = [part for part in name.split(b"/") if part not in (b"", b".")]
+    plain = member.isdir() or (member.isreg() and not member.issparse() and parts)
+    if not plain or name.startswith(b"/") or b".." in parts or parts in ([b"ledger"], [b"lease"]):
+        raise Failure("unsafe_bundle", f"the bundle holds {member.name!r}, which may not be in one")
+    return os.path.join(folder, *parts)
+
+
+def _extract_file(tar: tarfile.TarFile, member: tarfile.TarInfo, path: bytes) -> None:
+    mode = 0o700 if member.mode & 0o111 else 0o600
+    try:
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
+    except FileExistsError:
+        raise Failure("unsafe_bundle", f"the bundle holds {member.name!r} twice") from None
+    source = tar.extractfile(member)
+    with os.fdopen(descriptor, "wb") as target:
+        if source is not None:
+            shutil.copyfileobj(source, target, CHUNK)
+
+
+_GATE = """umask 077
+IFS= read -r word && [ "$word" = go ] || exit 75
+printf 'released=%s\\n' "$$" >>ledger || exit 75
+exec "$@" </dev/null
+"""
+"""The started process waits here until its id is in the ledger; without the word it ends and ran nothing."""
+
+
+def _start(ledger: Ledger, argv: Sequence[str]) -> Result:
+    """Start a job in its run directory; its id is in the ledger before it runs."""
+    folder = os.path.dirname(ledger.path)
+    logs = [
+        os.open(os.path.join(folder, name), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+        for name in (b"stdout.log", b"stderr.log")
+    ]
+    try:
+        process: Any = subprocess.Popen(
+            [b"/bin/sh", b"-c", _GATE.encode(), b"sh", *(native(word) for word in argv)],
+            stdin=subprocess.PIPE,
+            stdout=logs[0],
+            stderr=logs[1],
+            cwd=folder,
+            env=job_environment(),
+            start_new_session=True,
+        )
+    finally:
+        for log in logs:
+            os.close(log)
+    start = identify([process.pid]).get(process.pid)
+    job_id = f"{process.pid}:{start}"
+    ledger.append(("job_id", job_id))
+    with contextlib.suppress(BrokenPipeError):  # killed meanwhile: its watcher will see
+        os.write(process.stdin.fileno(), b"go\n")
+    process.stdin.close()
+    ledger.append(("submitted", int(time.time())))
+    # In a long-lived process somebody has to collect the exit, or a zombie stays.
+    threading.Thread(target=process.wait, name=f"reaper-{process.pid}", daemon=True).start()
+    return {"outcome": "submitted", "job_id": job_id}
+
+
+def _known_process(folder: bytes, ledger: Ledger) -> Optional[Result]:
+    """Return the process of an earlier call, if it became the job."""
+    if ledger.job_id is not None and not ledger.released:
+        _settle_start(folder, ledger)
+    return None if ledger.job_id is None else {"outcome": "known", "job_id": ledger.job_id}
+
+
+def _settle_start(folder: bytes, ledger: Ledger) -> None:
+    """Find out whether a process whose starter was killed became the job; if not, the ledger says so."""
+    number, _, start = (ledger.job_id or "").partition(":")
+    pid = int(number)
+    patience = time.monotonic() + 5.0
+    while True:
+        waiting = identify([pid]).get(pid) == start
+        # Read after looking: a process that has ended since may have been the job.
+        if Ledger(folder).released:
+            ledger.released = True
+            return
+        if not waiting:
+            ledger.append(("void", int(time.time())))
+            return
+        if time.monotonic() > patience:  # a process forked from its starter may hold the gate's pipe open
+            os.kill(pid, signal.SIGKILL)
+        time.sleep(0.02)

@@ -16,7 +16,6 @@ from dagster_slurm_components.hosts.satellite.protocol import Failure, Result, n
 
 
 def read(
-    blob: bytes,
     files: Sequence[Sequence[Any]],
     total: int = 16 * 1024 * 1024,
     leases: Sequence[Sequence[Any]] = (),
@@ -24,10 +23,8 @@ def read(
     """Read many files from offsets; what a file lacks or refuses is its own status, never the call's error.
 
     Args:
-        blob: Not used.
         files: ``[path, offset, limit]`` each.
-        total: Most bytes of the answer. Shared fairly (``fair_shares``): one endless log can't starve another
-            job's messages.
+        total: Most bytes of the answer, shared fairly: one endless log can't starve another job's messages.
         leases: ``[run directory, epoch, shown]`` of each job that the reader follows: reading is a sign of life.
 
     Returns:
@@ -38,7 +35,7 @@ def read(
     if total < len(files):
         raise Failure("bad_request", f"a total of {total} bytes is too little for {len(files)} files")
     paths = [native(path) for path, _, _ in files]
-    rows = [_look(path) for path in paths]
+    rows = [_read(path)[0] for path in paths]
     wishes = [
         max(0, min(int(limit), row[1] - int(offset))) if row[0] == "ok" else 0
         for row, (_, offset, limit) in zip(rows, files)
@@ -47,7 +44,7 @@ def read(
     for number, share in enumerate(fair_shares(wishes, total)):
         data = b""
         if share:
-            rows[number], data = _read_piece(paths[number], int(files[number][1]), share)
+            rows[number], data = _read(paths[number], int(files[number][1]), share)
         rows[number].append(len(data))
         pieces.append(data)
     return {"files": rows, "leases": [renew(*lease) for lease in leases]}, b"".join(pieces)
@@ -64,43 +61,26 @@ def fair_shares(wishes: Sequence[int], total: int) -> List[int]:
     return shares
 
 
-def _open_regular(path: bytes) -> Tuple[int, os.stat_result]:
-    # Opened, not only stat'ed: opening is what makes an NFS client ask the server again. Not waiting for a
-    # writer, should a named pipe lie there.
-    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
-    found = os.fstat(descriptor)
-    if not stat.S_ISREG(found.st_mode):
-        os.close(descriptor)
-        raise OSError(errno.EINVAL, "not a regular file")
-    return descriptor, found
-
-
-def _look(path: bytes) -> List[Any]:
+def _read(path: bytes, offset: int = 0, size: int = 0) -> Tuple[List[Any], bytes]:
+    """Return ``[status, size, inode, mtime]`` of a file, and a piece of it."""
     try:
-        descriptor, found = _open_regular(path)
-    except OSError as error:
-        return [_read_status(error), 0, 0, 0.0]
-    os.close(descriptor)
-    return ["ok", found.st_size, found.st_ino, found.st_mtime]
-
-
-def _read_piece(path: bytes, offset: int, size: int) -> Tuple[List[Any], bytes]:
-    try:
-        descriptor, found = _open_regular(path)
+        # Opened, not only stat'ed: opening is what makes an NFS client ask the server again. Not waiting for a
+        # writer, should a named pipe lie there.
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
         try:
-            data = os.pread(descriptor, size, offset)
+            facts = os.fstat(descriptor)
+            if not stat.S_ISREG(facts.st_mode):
+                raise OSError(errno.EINVAL, "not a regular file")
+            data = os.pread(descriptor, size, offset) if size else b""
         finally:
             os.close(descriptor)
     except OSError as error:
-        return [_read_status(error), 0, 0, 0.0], b""
-    return ["ok", found.st_size, found.st_ino, found.st_mtime], data
+        absent = error.errno in (errno.ENOENT, errno.ENOTDIR)
+        return ["missing" if absent else str(error.strerror), 0, 0, 0.0], b""
+    return ["ok", facts.st_size, facts.st_ino, facts.st_mtime], data
 
 
-def _read_status(error: OSError) -> str:
-    return "missing" if error.errno in (errno.ENOENT, errno.ENOTDIR) else str(error.strerror)
-
-
-def put(blob: bytes, path: str, mode: int = 0o600, append_at: Optional[int] = None) -> Tuple[Result, bytes]:
+def put(blob: bytes, path: str, mode: int = 0o600, append_at: Optional[int] = None) -> Result:
     """Write a file: whole and by rename, or, with ``append_at``, this piece at that length.
 
     Appending cuts the file at ``append_at`` first, so that a piece sent twice is there once. A file shorter
@@ -109,7 +89,7 @@ def put(blob: bytes, path: str, mode: int = 0o600, append_at: Optional[int] = No
     target = native(path)
     if append_at is None:
         write_atomically(target, blob, mode)
-        return {"size": len(blob)}, b""
+        return {"size": len(blob)}
     descriptor = os.open(target, os.O_WRONLY | os.O_CREAT, mode)
     try:
         size = os.fstat(descriptor).st_size
@@ -120,16 +100,16 @@ def put(blob: bytes, path: str, mode: int = 0o600, append_at: Optional[int] = No
         write_all(descriptor, blob)
     finally:
         os.close(descriptor)
-    return {"size": append_at + len(blob)}, b""
+    return {"size": append_at + len(blob)}
 
 
-def mkdir(blob: bytes, path: str) -> Tuple[Result, bytes]:
+def mkdir(path: str) -> Result:
     """Make a folder and its missing parents, 0700."""
     make_folder(native(path))
-    return {}, b""
+    return {}
 
 
-def remove(blob: bytes, root: str, paths: Sequence[str]) -> Tuple[Result, bytes]:
+def remove(root: str, paths: Sequence[str]) -> Result:
     """Remove files and folders strictly below ``root``; one path elsewhere refuses the whole call."""
     top = os.path.realpath(native(root))
     targets = []
@@ -141,10 +121,10 @@ def remove(blob: bytes, root: str, paths: Sequence[str]) -> Tuple[Result, bytes]
         targets.append(target)
     for target in targets:
         remove_tree(target)
-    return {}, b""
+    return {}
 
 
-def disk(blob: bytes, path: str) -> Tuple[Result, bytes]:
+def disk(path: str) -> Result:
     """Return the bytes and inodes of the file system at ``path``."""
     found = os.statvfs(native(path))
     return {
@@ -152,4 +132,4 @@ def disk(blob: bytes, path: str) -> Tuple[Result, bytes]:
         "available": found.f_bavail * found.f_frsize,
         "inodes": found.f_files,
         "inodes_available": found.f_favail,
-    }, b""
+    }

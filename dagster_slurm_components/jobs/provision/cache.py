@@ -5,13 +5,14 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import math
 import os
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from dagster_slurm_components.hosts import turns
+from dagster_slurm_components.hosts.satellite.locks import kept
 
 CACHE_VARIABLE = "DAGSTER_SLURM_CACHE"
 """Environment variable that names the cache, instead of ``dagster-slurm`` in the user's cache folder."""
@@ -71,4 +72,4 @@ def recall(kind: str, name: str) -> Any:
 
 def only_one(name: str) -> contextlib.AbstractContextManager[None]:
     """Let only one process of this machine be inside at a time; a killed one is out."""
-    return turns.only_one(cache_folder("locks") / f"{name}.lock")
+    return kept(os.fsencode(cache_folder("locks") / f"{name}.lock"), math.inf)
