@@ -11,23 +11,23 @@ from dagster_slurm_components.errors import HostError
 from dagster_slurm_components.hosts.calls import LeaseRenewal, LeaseRequest
 from dagster_slurm_components.hosts.parked import Parking
 from dagster_slurm_components.jobs.cancel import cancel
+from dagster_slurm_components.jobs.dashboard import DashboardNotice
 from dagster_slurm_components.jobs.ending import JobEnder, LeaseLostError
 from dagster_slurm_components.jobs.events import MESSAGES, STDERR, STDOUT, Ended, Watch
 from dagster_slurm_components.jobs.lease import CANCEL_WANTED, ENDED, Shown
 from dagster_slurm_components.jobs.lease_store import LeaseStore
 from dagster_slurm_components.jobs.model import JobHandle, JobSpec
 from dagster_slurm_components.jobs.reconcile import Observation
+from dagster_slurm_components.jobs.stuck import StuckTimer
 from dagster_slurm_components.jobs.submit import submit
+from dagster_slurm_components.jobs.target import Target
 from dagster_slurm_components.pipes.advice import keeps_runs, left_job
 from dagster_slurm_components.pipes.claim import Claim
-from dagster_slurm_components.pipes.dashboard import DashboardNotice
 from dagster_slurm_components.pipes.follow import Follower
 from dagster_slurm_components.pipes.guard import Guard, StoppedError, SupervisionLostError
 from dagster_slurm_components.pipes.reader import RunDirectoryMessageReader
 from dagster_slurm_components.pipes.records import tag_job, tell
 from dagster_slurm_components.pipes.step import Step
-from dagster_slurm_components.pipes.stuck import StuckTimer
-from dagster_slurm_components.pipes.target import Target
 from dagster_slurm_components.spec.resolve import ResolvedScript
 
 _LISTEN = 1.0

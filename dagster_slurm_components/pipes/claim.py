@@ -29,8 +29,8 @@ from dagster_slurm_components.jobs.lease import (
 from dagster_slurm_components.jobs.lease_store import LeaseStore
 from dagster_slurm_components.jobs.look import look
 from dagster_slurm_components.jobs.model import JobIdentity, slug
+from dagster_slurm_components.jobs.target import Target
 from dagster_slurm_components.pipes.step import Step, made_by, run_of
-from dagster_slurm_components.pipes.target import Target
 
 _STORED = {
     dg.DagsterEventType.ASSET_MATERIALIZATION,

@@ -14,13 +14,17 @@ import dagster as dg
 from dagster_slurm_components.environments.base import Activation
 from dagster_slurm_components.errors import HostError
 from dagster_slurm_components.hosts.parked import Parking
+from dagster_slurm_components.jobs.dashboard import dashboard
 from dagster_slurm_components.jobs.events import MESSAGES
+from dagster_slurm_components.jobs.job_spec import job_spec
 from dagster_slurm_components.jobs.lease import ENDED
 from dagster_slurm_components.jobs.lease_store import LeaseStore
 from dagster_slurm_components.jobs.model import JobSpec
 from dagster_slurm_components.jobs.outcome import judge
 from dagster_slurm_components.jobs.retry import NextAttempt, next_attempt
+from dagster_slurm_components.jobs.stuck import StuckError
 from dagster_slurm_components.jobs.submit import EnvironmentLackingError, SubmitRejectedError, TakenError
+from dagster_slurm_components.jobs.target import Target, heal, target
 from dagster_slurm_components.pipes.attempt import (
     AttemptRun,
     CancelledByCallerError,
@@ -31,19 +35,15 @@ from dagster_slurm_components.pipes.attempt import (
 from dagster_slurm_components.pipes.call import Call, wait_for
 from dagster_slurm_components.pipes.claim import Claim, Claims, results_stored
 from dagster_slurm_components.pipes.context import RunDirectoryContextInjector
-from dagster_slurm_components.pipes.dashboard import dashboard
 from dagster_slurm_components.pipes.environment import activation_for
 from dagster_slurm_components.pipes.failure import failure, has_retry_policy, rejection, stuck_failure
 from dagster_slurm_components.pipes.guard import Guard
-from dagster_slurm_components.pipes.job_spec import job_spec
 from dagster_slurm_components.pipes.metadata import Value, job_metadata, typed
 from dagster_slurm_components.pipes.reader import RunDirectoryMessageReader
 from dagster_slurm_components.pipes.records import tag_run
 from dagster_slurm_components.pipes.results import CompletedJob, keep_check_results
 from dagster_slurm_components.pipes.session import open_session
 from dagster_slurm_components.pipes.step import CALLS, AnyContext, Step
-from dagster_slurm_components.pipes.stuck import StuckError
-from dagster_slurm_components.pipes.target import Target, heal, target
 from dagster_slurm_components.spec.base import duration_seconds
 from dagster_slurm_components.spec.resolve import ResolvedScript
 

@@ -9,9 +9,9 @@ from dagster_pipes import PipesException
 
 from dagster_slurm_components.jobs.model import JobHandle
 from dagster_slurm_components.jobs.outcome import JobOutcome
+from dagster_slurm_components.jobs.stuck import StuckError
 from dagster_slurm_components.jobs.submit import SubmitRejectedError
 from dagster_slurm_components.pipes.metadata import Value, typed
-from dagster_slurm_components.pipes.stuck import StuckError
 from dagster_slurm_components.spec.resolve import ResolvedScript
 
 _LONGEST = 16 * 1024

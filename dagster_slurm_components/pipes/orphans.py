@@ -21,10 +21,10 @@ from dagster_slurm_components.jobs.lease import CANCEL_WANTED, CANCELLED, COLLEC
 from dagster_slurm_components.jobs.lease_store import LeaseStore
 from dagster_slurm_components.jobs.look import Seen, look_at
 from dagster_slurm_components.jobs.model import slug
+from dagster_slurm_components.jobs.target import Target
 from dagster_slurm_components.pipes.records import PROFILE, report, worker
 from dagster_slurm_components.pipes.retries import will_be_retried
 from dagster_slurm_components.pipes.step import executed
-from dagster_slurm_components.pipes.target import Target
 
 _UNDER_WAY = [dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.CANCELING]
 _NOT_OVER = [

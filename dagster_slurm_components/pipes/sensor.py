@@ -13,9 +13,9 @@ import dagster as dg
 from dagster_slurm_components.errors import DagsterSlurmError
 from dagster_slurm_components.hosts.agent import place
 from dagster_slurm_components.hosts.attempts import Failing, failing
+from dagster_slurm_components.jobs.target import target
 from dagster_slurm_components.pipes.orphans import Finding, Orphans, end_dead_runs, remind_of_retries
 from dagster_slurm_components.pipes.records import PROFILE
-from dagster_slurm_components.pipes.target import target
 from dagster_slurm_components.spec.problems import SpecError
 from dagster_slurm_components.spec.profiles import load_profile, profile_names
 
