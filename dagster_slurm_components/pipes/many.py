@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import dagster as dg
@@ -12,7 +12,7 @@ from dagster_slurm_components.errors import DagsterSlurmError
 from dagster_slurm_components.pipes.call import wait_for
 from dagster_slurm_components.pipes.client import ComputeJob
 from dagster_slurm_components.pipes.results import CompletedJob
-from dagster_slurm_components.pipes.step import CALLS, AnyContext
+from dagster_slurm_components.pipes.step import AnyContext, next_calls
 from dagster_slurm_components.spec.resolve import ResolvedScript
 
 ITEM = "DAGSTER_SLURM_ITEM"
@@ -34,18 +34,13 @@ def map_script(
     if max_parallel is not None and max_parallel < 1:
         raise DagsterSlurmError(f"max_parallel is {max_parallel}", hint="Let at least one job run at a time.")
     # Numbered before any of them runs: a retry finds each item's job whatever order they ended in.
-    step, numbers = CALLS.next(context, count=len(items))
-
-    def submitted() -> Iterator[ComputeJob]:
-        for index, number in enumerate(numbers):
-            more = {**(extras or {}), "item": items[index], "index": index}
-            yield ComputeJob(step, resolved, number, more, {ITEM: texts[index]})
-
+    step, numbers = next_calls(context, count=len(items))
     jobs: list[ComputeJob] = []
-    for job in submitted():
-        jobs.append(job)
-        while max_parallel is not None and sum(not each.done for each in jobs) >= max_parallel:
-            wait_for([each.call for each in jobs if not each.done], list(step.calls))
+    for index, number in enumerate(numbers):
+        more = {**(extras or {}), "item": items[index], "index": index}
+        jobs.append(ComputeJob(step, resolved, number, more, {ITEM: texts[index]}))
+        while len(busy := [job.call for job in jobs if not job.done]) >= (max_parallel or len(items) + 1):
+            wait_for(busy, list(step.calls))
     for job in jobs:
         wait_for([job.call], list(step.calls))
     return _results(jobs, texts)
@@ -63,18 +58,18 @@ def _json(item: Any, index: int) -> str:
 def _results(jobs: Sequence[ComputeJob], texts: Sequence[str]) -> list[CompletedJob]:
     """Return the results in order, or raise one failure that names each item that failed."""
     results: list[CompletedJob] = []
-    failed: list[str] = []
+    failures: list[str] = []
     for index, (job, text) in enumerate(zip(jobs, texts, strict=True)):
         try:
             results.append(job.result())
         except (dg.Failure, DagsterSlurmError) as error:
-            said = error.description if isinstance(error, dg.Failure) else str(error)
+            why = error.description if isinstance(error, dg.Failure) else str(error)
             short = text if len(text) <= _LONGEST_ITEM else f"{text[:_LONGEST_ITEM]}..."
-            failed.append(f"Item {index} ({short}): {said}")
-    if failed:
-        more = f"\n\n... and {len(failed) - _MOST_TOLD} more" if len(failed) > _MOST_TOLD else ""
-        head = (
-            f"{len(failed)} of {len(jobs)} items failed; a retry of this step runs these again, and no other."
-        )
-        raise dg.Failure("\n\n".join([head, *failed[:_MOST_TOLD]]) + more)
-    return results
+            failures.append(f"Item {index} ({short}): {why}")
+    if not failures:
+        return results
+    more = f"\n\n... and {len(failures) - _MOST_TOLD} more" if len(failures) > _MOST_TOLD else ""
+    head = (
+        f"{len(failures)} of {len(jobs)} items failed; a retry of this step runs these again, and no other."
+    )
+    raise dg.Failure("\n\n".join([head, *failures[:_MOST_TOLD]]) + more)
