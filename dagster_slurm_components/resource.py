@@ -10,8 +10,7 @@ from typing import Any, TypedDict
 import dagster as dg
 from typing_extensions import Unpack
 
-from dagster_slurm_components.pipes.client import ComputeJob, run_script, submit_script
-from dagster_slurm_components.pipes.many import map_script
+from dagster_slurm_components.pipes.client import ComputeJob, map_script, run_script, submit_script
 from dagster_slurm_components.pipes.results import CompletedJob
 from dagster_slurm_components.pipes.step import AnyContext
 from dagster_slurm_components.spec.environments import EnvironmentSpec

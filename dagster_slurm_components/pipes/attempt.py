@@ -28,7 +28,7 @@ from dagster_slurm_components.jobs.target import Target, heal
 from dagster_slurm_components.pipes.claim import Claim, JobCall, results_stored
 from dagster_slurm_components.pipes.context import open_session, selection
 from dagster_slurm_components.pipes.environment import activation_for
-from dagster_slurm_components.pipes.failure import failure, has_retry_policy, no_start
+from dagster_slurm_components.pipes.failure import failure, no_start
 from dagster_slurm_components.pipes.follow import Follower
 from dagster_slurm_components.pipes.guard import Guard, StoppedError, SupervisionLostError
 from dagster_slurm_components.pipes.reader import RunDirectoryMessageReader
@@ -99,7 +99,7 @@ class AttemptRun:
             exception=reader.exception,
             stderr=follower.stderr_tail,
             figures=figures,
-            allow_retries=outcome.retryable or has_retry_policy(context),
+            context=context,
         )
 
     @property

@@ -18,12 +18,7 @@ _LISTEN = 0.5
 
 
 class Call(Generic[Result]):
-    """A piece of work in a thread.
-
-    Args:
-        work: What is done; it gets the event that tells it to stop.
-        name: The thread's name.
-    """
+    """A piece of work in a thread; it gets the event that tells it to stop."""
 
     def __init__(self, work: Callable[[threading.Event], Result], *, name: str) -> None:
         self._stop = threading.Event()
@@ -72,12 +67,8 @@ class Calls:
 def wait_for(calls: Sequence[Call[Any]], others: Sequence[Call[Any]] = ()) -> None:
     """Wait until one of these calls has ended.
 
-    Signals reach the main thread alone. An interrupt there asks all calls to stop, and is raised once they have: by
-    then their jobs are cancelled, or left alone in good order.
-
-    Args:
-        calls: The calls; at least one.
-        others: Calls of the same step that an interrupt is meant for, too.
+    Signals reach the main thread alone. An interrupt there asks all calls, and the others of the step, to stop, and is
+    raised once they have: by then their jobs are cancelled, or left alone in good order.
     """
     try:
         while not any(call.done for call in calls):

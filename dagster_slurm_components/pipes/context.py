@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -33,13 +33,7 @@ def is_skippable(context: StepContext, key: dg.AssetKey) -> bool:
 
 @dataclass(frozen=True)
 class Selection:
-    """What a step of assets makes in this run.
-
-    Attributes:
-        assets: The assets that are selected.
-        checks: The checks that are selected.
-        others: The assets and checks that the step declares and this run does not ask for.
-    """
+    """The assets and checks that a step makes in this run, and those that it declares and is not asked for."""
 
     assets: frozenset[dg.AssetKey]
     checks: frozenset[dg.AssetCheckKey]
@@ -57,11 +51,6 @@ class Selection:
         if isinstance(key, dg.AssetCheckKey) and key.asset_key in self.assets:
             return None
         return "it is not selected in this run"
-
-    @property
-    def subjects(self) -> Sequence[dg.AssetKey]:
-        """The assets that the payload deals with: those it makes, and those it only checks."""
-        return sorted({*self.assets, *(check.asset_key for check in self.checks)})
 
 
 def selection(context: StepContext) -> Selection | None:
@@ -110,7 +99,8 @@ def context_data(
     names their assets, so that ``report_asset_check`` works in the payload, and the extra ``asset_checks``; a run over
     a range of partitions names the range and, as the extra ``partition_keys``, all keys. Extras of the user's win.
     """
-    keys = chosen.subjects if chosen else ()
+    # Those that the payload makes, and those that it only checks.
+    keys = sorted({*chosen.assets, *(check.asset_key for check in chosen.checks)}) if chosen else []
     span, window = _partitions(context)
     data = PipesContextData(
         asset_keys=[_text(key) for key in keys],

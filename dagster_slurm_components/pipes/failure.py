@@ -24,18 +24,9 @@ def failure(
     exception: PipesException | None,
     stderr: str,
     figures: Mapping[str, Figure],
-    allow_retries: bool,
+    context: StepContext,
 ) -> dg.Failure:
-    """Return the failure of a job that ran.
-
-    Args:
-        outcome: How it ended.
-        resolved: The script, to name the line to change.
-        exception: The payload's exception as Pipes reported it, or nothing.
-        stderr: The last lines of the job's stderr.
-        figures: The job's figures.
-        allow_retries: Whether Dagster may run the step again, where a retry policy says so.
-    """
+    """Return the failure of a job that ran."""
     parts = [
         f"Job {figures['job/id']}: {outcome.message}",
         outcome.advice,
@@ -45,16 +36,11 @@ def failure(
         f"Run directory: {figures['job/run_directory']}",
     ]
     text = "\n\n".join(part for part in parts if part)
-    return dg.Failure(description=text, metadata=typed(figures), allow_retries=allow_retries)
-
-
-def has_retry_policy(context: StepContext) -> bool:
-    """Return whether the op itself has a retry policy.
-
-    Its author knows that the payload may be run again. One of the job or of the whole deployment was written for any
-    op: there a payload's own failure, which would most likely come again after hours, ends the step.
-    """
-    return context.op_def.retry_policy is not None
+    # The author of an op with a retry policy knows that the payload may be run again. A policy of the job or of the
+    # whole deployment was written for any op: there a payload's own failure, which would most likely come again after
+    # hours, ends the step.
+    retry = outcome.retryable or context.op_def.retry_policy is not None
+    return dg.Failure(description=text, metadata=typed(figures), allow_retries=retry)
 
 
 def no_start(text: str, option: str | None, resolved: ResolvedScript) -> dg.Failure:

@@ -20,16 +20,12 @@ _LOOK_EVERY = 30.0
 
 
 class SupervisionLostError(dg.DagsterExecutionInterruptedError):
-    """This process has no say about its job any more; like an interrupt, it is no failure of the payload.
-
-    Args:
-        message: Why.
-        cancelled: Whether the run was cancelled, so that the job is to be cancelled too.
-    """
+    """This process has no say about its job any more; like an interrupt, it is no failure of the payload."""
 
     def __init__(self, message: str, *, cancelled: bool = False) -> None:
         super().__init__(message)
         self.cancelled = cancelled
+        """Whether the run was cancelled, so that the job is to be cancelled too."""
 
 
 class StoppedError(dg.DagsterExecutionInterruptedError):
@@ -37,12 +33,7 @@ class StoppedError(dg.DagsterExecutionInterruptedError):
 
 
 class Guard:
-    """Watches whether this process still speaks for its run.
-
-    Args:
-        step: The step.
-        stop: Set when the step was interrupted.
-    """
+    """Watches whether this process still speaks for its run; ``stop`` is set when the step was interrupted."""
 
     def __init__(self, step: Step, stop: threading.Event) -> None:
         self._step = step
@@ -50,10 +41,7 @@ class Guard:
         self._looked_at = time.monotonic()
 
     def check(self, *, thoroughly: bool = False) -> None:
-        """Return if this process still speaks for its run.
-
-        Args:
-            thoroughly: Ask Dagster now, and not only from time to time; before results are handed on.
+        """Return if this process still speaks for its run; Dagster is asked from time to time, or ``thoroughly`` now.
 
         Raises:
             StoppedError: The step was interrupted.

@@ -94,23 +94,14 @@ def judge(attempt: Attempt, run: dg.DagsterRun | None, *, owner_gone: bool, agai
 
 @dataclass(frozen=True)
 class Orphans:
-    """Looks after the open leases of one profile.
-
-    Attributes:
-        instance: Dagster's instance.
-        place: Where the profile's jobs run.
-        profile: Its name.
-    """
+    """Looks after the open leases of one profile."""
 
     instance: dg.DagsterInstance
     place: Target
     profile: str
 
     def look_after(self, told: frozenset[str]) -> Iterator[Finding]:
-        """Act on what needs it, and tell of it. Costs one call to the host where all is well.
-
-        Args:
-            told: Keys of what was told before.
+        """Act on what needs it, and tell of it but not again. Costs one call to the host where all is well.
 
         Raises:
             HostError: The host gives no answer.

@@ -56,14 +56,7 @@ def tell(step: Step, text: str, metadata: Mapping[str, str] | None = None) -> No
 
 
 def left_job(job_id: str, run_id: str, profile: str, *, kept: bool = True) -> str:
-    """Return what a step says as it leaves a job that goes on.
-
-    Args:
-        job_id: The job.
-        run_id: The step's run.
-        profile: Name of the profile.
-        kept: Whether Dagster remembers the run when this command is over; see ``keeps_runs``.
-    """
+    """Return what a step says as it leaves a job that goes on, and whose run Dagster keeps; see ``keeps_runs``."""
     left = f"This step ends; job {job_id} goes on."
     cancel = "To cancel it: " + shlex.join(["dg-slurm", "jobs", "cancel", job_id, "--profile", profile])
     if not kept:

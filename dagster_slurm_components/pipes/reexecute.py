@@ -38,7 +38,6 @@ FORGOTTEN = (
 _SHORTEST = 4
 """Characters of a run's id that name it, here as in `dg-slurm jobs`."""
 _MOST_NAMED = 10
-_MOST_ANCESTORS = 64
 
 _FROM_FAILURE = "dagster/is_resume_retry"
 """Dagster's own tag of a run that went on where another failed, also of the daemon's retries (1.13)."""
@@ -59,8 +58,7 @@ _OURS, _HIDDEN = "slurm/", ".dagster/"
 def opened_instance(like: dg.DagsterInstance | None = None) -> Iterator[dg.DagsterInstance]:
     """Open Dagster's instance as `dg launch` does, with the variables of the `.env` of this folder.
 
-    Args:
-        like: An instance that is open already: the same is opened then, whatever DAGSTER_HOME says here.
+    With an instance that is open already the same is opened, whatever DAGSTER_HOME says here.
 
     Raises:
         DagsterSlurmError: DAGSTER_HOME is not set, or is no folder.
@@ -88,12 +86,12 @@ def find_run(instance: dg.DagsterInstance, name: str) -> dg.DagsterRun:
     if run is not None:
         return run
     # Dagster's storage knows no search by a beginning (1.13); ids alone are one quick query.
-    known = instance.get_run_ids() if len(name) >= _SHORTEST else []
-    found = [run_id for run_id in known if run_id.startswith(name)]
-    if len(found) > 1:
-        first = ", ".join(sorted(found)[:_MOST_NAMED]) + ("..." if len(found) > _MOST_NAMED else "")
-        raise DagsterSlurmError(f"{name!r} names {len(found)} runs: {first}", hint="Write more of the id.")
-    run = instance.get_run_by_id(found[0]) if found else None
+    run_ids = instance.get_run_ids() if len(name) >= _SHORTEST else []
+    matches = sorted(run_id for run_id in run_ids if run_id.startswith(name))
+    if len(matches) > 1:
+        first = ", ".join(matches[:_MOST_NAMED]) + ("..." if len(matches) > _MOST_NAMED else "")
+        raise DagsterSlurmError(f"{name!r} names {len(matches)} runs: {first}", hint="Write more of the id.")
+    run = instance.get_run_by_id(matches[0]) if matches else None
     if run is None:
         raise DagsterSlurmError(
             f"there is no run {name!r} in {instance.root_directory}",
@@ -136,13 +134,12 @@ def run_to_take_up(instance: dg.DagsterInstance, run: dg.DagsterRun) -> dg.Dagst
 
 def _heir(instance: dg.DagsterInstance, run: dg.DagsterRun) -> dg.DagsterRun | None:
     """Return the last of the runs that went on from a run's failure, one for another."""
-    last = None
-    for _ in range(_MOST_ANCESTORS):
-        found = [each for each in children(instance, last or run) if each.tags.get(_FROM_FAILURE) == "true"]
-        if not found:
-            break
-        last = found[0]
-    return last
+    heir = None
+    while after := [
+        each for each in children(instance, heir or run) if each.tags.get(_FROM_FAILURE) == "true"
+    ]:
+        heir = after[0]
+    return heir
 
 
 def _all_succeeded(instance: dg.DagsterInstance, run: dg.DagsterRun) -> bool:
@@ -158,14 +155,9 @@ def _all_succeeded(instance: dg.DagsterInstance, run: dg.DagsterRun) -> bool:
 def reexecute_here(
     instance: dg.DagsterInstance, run: dg.DagsterRun, *, tell: Callable[[str], None]
 ) -> dg.DagsterRun:
-    """Re-execute a run from its failure, and wait for its end; return the new run.
+    """Re-execute a run that failed or was cancelled from its failure, and wait for its end; return the new run.
 
     Its log goes to the terminal, as that of `dg launch` does. A run that fails is no error here.
-
-    Args:
-        instance: Dagster's instance.
-        run: A run that failed or was cancelled.
-        tell: Called with a sentence about what is done.
 
     Raises:
         DagsterSlurmError: The run's code can't be found or loaded.

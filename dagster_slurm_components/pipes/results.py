@@ -34,7 +34,7 @@ class CompletedJob(dg.PipesClientCompletedInvocation):
     def __init__(
         self,
         session: dg.PipesSession,
-        metadata: Mapping[str, dg.MetadataValue] | None = None,
+        metadata: Mapping[str, Figure | dg.MetadataValue] | None = None,
         *,
         stored: Callable[[], None] | None = None,
     ) -> None:
@@ -110,7 +110,7 @@ def in_order(context: StepContext, keys: Iterable[dg.AssetKey]) -> Sequence[dg.A
     return list(TopologicalSorter(graph).static_order())
 
 
-def keep_check_results(session: dg.PipesSession, metadata: Mapping[str, dg.MetadataValue]) -> None:
+def keep_check_results(session: dg.PipesSession, metadata: Mapping[str, Figure | dg.MetadataValue]) -> None:
     """Store the check results of a job that failed: what its payload had found out by then stays true.
 
     The step is about to fail, so they can't be yielded; ``log_event`` stores at once. What such a job made of an asset
@@ -126,16 +126,13 @@ def keep_check_results(session: dg.PipesSession, metadata: Mapping[str, dg.Metad
         context.log_event(evaluation)  # type: ignore[arg-type]  # dagster 1.13 takes it, its annotation is older
 
 
-def typed(figures: Mapping[str, Figure]) -> dict[str, dg.MetadataValue]:
-    """Return a job's figures as metadata values that Dagster plots and links."""
-    return {name: _typed(name, value) for name, value in figures.items()}
+def typed(figures: Mapping[str, Figure]) -> dict[str, Figure | dg.MetadataValue]:
+    """Return a job's figures as metadata that Dagster plots and links; numbers and text it knows by itself."""
 
+    def value(name: str, figure: Figure) -> Figure | dg.MetadataValue:
+        if name == "job/run_directory":
+            return dg.MetadataValue.path(str(figure))
+        is_address = isinstance(figure, str) and figure.startswith("http://")
+        return dg.MetadataValue.url(str(figure)) if is_address else figure
 
-def _typed(name: str, value: Figure) -> dg.MetadataValue:
-    if isinstance(value, float):
-        return dg.MetadataValue.float(value)
-    if isinstance(value, int):
-        return dg.MetadataValue.int(value)
-    if name == "job/run_directory":
-        return dg.MetadataValue.path(value)
-    return dg.MetadataValue.url(value) if value.startswith("http://") else dg.MetadataValue.text(value)
+    return {name: value(name, figure) for name, figure in figures.items()}

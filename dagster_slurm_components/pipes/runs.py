@@ -82,13 +82,8 @@ def remind_of_retries(
     A run's failure is written to the event log first and to the run a moment later. A daemon that looks in between
     takes the run for one that still runs, and its cursor passes the event for ever (dagster 1.13.27). A second
     event of the same failure makes it look again. Each event is news for every sensor of failures, so it is made once,
-    and only where Dagster can retry at all.
-
-    Args:
-        instance: Dagster's instance.
-        updated_after: Runs that changed last before this moment are not looked at.
-        updated_before: Nor are runs that changed after it: the daemon needs its time.
-        reminded: Keys of what was told before.
+    and only where Dagster can retry at all. Runs that changed after ``updated_before`` are left alone: the daemon needs
+    its time.
     """
     wanted = dg.RunsFilter(
         statuses=[dg.DagsterRunStatus.FAILURE],

@@ -158,8 +158,6 @@ def next_calls(context: AnyContext, count: int = 1) -> tuple[Step, range]:
 
     They count from 0, in the order in which the calls are made: the same on each try of the step.
     """
-    if isinstance(context, dg.AssetCheckExecutionContext):
-        context = context.op_execution_context
     with _COUNTING:
         tried = _try_of(context)
         # Kept there, as a step knows its context: in a table of ours neither would ever be forgotten.
@@ -168,8 +166,10 @@ def next_calls(context: AnyContext, count: int = 1) -> tuple[Step, range]:
     return step, range(begin, begin + count)
 
 
-def _try_of(context: StepContext) -> object:
+def _try_of(context: AnyContext) -> object:
     """Return what lives as long as one try of a step: contexts are wrapped anew for assets, ops and checks."""
+    if isinstance(context, dg.AssetCheckExecutionContext):
+        context = context.op_execution_context
     if is_direct(context):
         return context.op_execution_context if isinstance(context, dg.AssetExecutionContext) else context
     return context.get_step_execution_context()
