@@ -25,13 +25,11 @@ _DAEMON = timedelta(minutes=1)
 """Within this time Dagster's daemon, which looks each five seconds, retries a failed run."""
 _MOST_TOLD = 2_000
 
-Notify = Callable[[str], None] | None
-
 
 def slurm_jobs_sensor(
     *,
     project: str | Path,
-    notify: Notify = None,
+    notify: Callable[[str], None] | None = None,
     name: str = "slurm_jobs",
     minimum_interval_seconds: int = 60,
     default_status: dg.DefaultSensorStatus = dg.DefaultSensorStatus.RUNNING,
@@ -113,7 +111,7 @@ def _profiles(instance: dg.DagsterInstance, project: Path, since: datetime) -> l
 
 def parked_hosts_sensor(
     *,
-    notify: Notify = None,
+    notify: Callable[[str], None] | None = None,
     name: str = "parked_hosts",
     minimum_interval_seconds: int = 60,
     default_status: dg.DefaultSensorStatus = dg.DefaultSensorStatus.RUNNING,
@@ -155,7 +153,10 @@ def _told(context: dg.SensorEvaluationContext) -> list[str]:
 
 
 def _tell(
-    context: dg.SensorEvaluationContext, texts: Mapping[str, str], told: list[str], notify: Notify
+    context: dg.SensorEvaluationContext,
+    texts: Mapping[str, str],
+    told: list[str],
+    notify: Callable[[str], None] | None,
 ) -> None:
     """Log what was found, and tell whoever wants to know what is new of it.
 
