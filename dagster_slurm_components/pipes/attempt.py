@@ -77,19 +77,15 @@ class AttemptRun:
         ended, follower = self._follow(handle, reader)
         outcome = judge(ended, follower.stderr_tail)
         figures = self._figures(handle, ended)
-        word = ended.observation.state
-        ended_at = self._close(
-            SUCCESS if outcome.success else word if word != SUCCESS else "FAILED", follower
-        )
+        state = ended.observation.state
+        failed = (
+            state if state != SUCCESS else "FAILED"
+        )  # ended as Slurm sees it, with an exit code of its own
+        ended_at = self._close(SUCCESS if outcome.success else failed, follower)
         if outcome.success:
             return CompletedJob(session, typed(figures), stored=lambda: self._collect(ended_at))
-        again = next_attempt(
-            resolved.script.retry,
-            outcome,
-            ended,
-            options=dict(spec.sbatch),
-            retries=self.claim.note.retries,
-        )
+        options, retries = dict(spec.sbatch), self.claim.note.retries
+        again = next_attempt(resolved.script.retry, outcome, ended, options=options, retries=retries)
         if again is not None:
             return again
         keep_check_results(session, typed(figures))
@@ -117,9 +113,8 @@ class AttemptRun:
             return self._submit_with(session, activation_for(resolved, self.place, checked=True, tell=info))
         except SubmitRejectedError as error:
             self._direct.change(self._run_dir, self.claim.epoch, ENDED, outcome="REFUSED")
-            raise no_start(
-                f"The scheduler refused the job: {error}", error.rejection.option, resolved
-            ) from error
+            text = f"The scheduler refused the job: {error}"
+            raise no_start(text, error.rejection.option, resolved) from error
 
     def _submit_with(self, session: dg.PipesSession, activation: Activation) -> tuple[JobHandle, JobSpec]:
         call, place = self.call, self.place
@@ -188,8 +183,8 @@ class AttemptRun:
                 raise no_start(str(stuck), stuck.reason.option, resolved) from stuck
             if call.cancel.is_set():
                 self._cancel(handle, follower)
-                said = f"Job {handle.job_id} was cancelled by the code that submitted it."
-                raise dg.Failure(said, allow_retries=False)
+                text = f"Job {handle.job_id} was cancelled by the code that submitted it."
+                raise dg.Failure(text, allow_retries=False)
             if follower.lease_state == CANCEL_WANTED and not asked:
                 asked = True  # whoever wrote that may be gone before it was done
                 cancel(self.place.direct, self.place.scheduler, handle, patience=_CANCEL_ANSWER)

@@ -115,14 +115,7 @@ class Claim:
 
 
 class Claims:
-    """Claims attempts at one call.
-
-    Args:
-        call: The call.
-        place: Where its jobs run; its calls wait for a lost host.
-        activation: How the job's environment is activated.
-        pause: Waits so many seconds; what it raises ends the waiting.
-    """
+    """Claims attempts at one call; what ``pause`` raises ends any waiting."""
 
     def __init__(
         self, call: JobCall, place: Target, activation: Activation, pause: Callable[[float], None]

@@ -39,11 +39,6 @@ def run_script(
     The job of an earlier try of the same call is taken up if it lives, or did its work and nobody collected that. What
     the script's retry policy answers is tried again with a job of its own.
 
-    Args:
-        context: Dagster's context of the step.
-        resolved: The script in its profile.
-        extras: What the payload receives as Pipes extras.
-
     Raises:
         Failure: The payload failed, the job was stopped, or the scheduler refused it.
         DagsterSlurmError: The host refuses us, or a file of the script is missing.
@@ -54,7 +49,7 @@ def run_script(
 def submit_script(
     context: AnyContext, resolved: ResolvedScript, *, extras: Mapping[str, Any] | None = None
 ) -> ComputeJob:
-    """Begin to run a script as one job, and return at once; arguments as for ``run_script``."""
+    """Begin to run a script as one job, and return at once."""
     step, (number,) = next_calls(context)
     return ComputeJob(step, resolved, number, extras)
 

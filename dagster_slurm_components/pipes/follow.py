@@ -32,12 +32,8 @@ _LISTEN = 0.5
 class Follower:
     """Turns a watch's events into what a person sees in Dagster.
 
-    Args:
-        watch: The job.
-        reader: Where the payload's messages go.
-        log: Dagster's logger of the step.
-        heal: What to type when the host asks for a new login.
-        shown: What a person saw before; the watch of stdout and stderr begins a little earlier.
+    Of what was ``shown`` before, the last of stdout and stderr is watched once more, for the tail of a failure. With
+    ``heal`` a person is told what to type when the host asks for a new login.
     """
 
     def __init__(

@@ -24,8 +24,7 @@ class SupervisionLostError(dg.DagsterExecutionInterruptedError):
 
     def __init__(self, message: str, *, cancelled: bool = False) -> None:
         super().__init__(message)
-        self.cancelled = cancelled
-        """Whether the run was cancelled, so that the job is to be cancelled too."""
+        self.cancelled = cancelled  # the run was, so that the job is to be cancelled too
 
 
 class StoppedError(dg.DagsterExecutionInterruptedError):

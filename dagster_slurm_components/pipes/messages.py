@@ -128,8 +128,8 @@ def _materialization(params: Mapping[str, Any]) -> Message:
     if version is not None and not isinstance(version, str):
         version = shortened(version)
         notes = (*notes, f"The data version of asset `{key}` is no text; it was written {version}.")
-    found = {"asset_key": key, "metadata": metadata, "data_version": version and well_formed(version)}
-    return Message(MATERIALIZATION, found, notes)
+    version = version and well_formed(version)
+    return Message(MATERIALIZATION, {"asset_key": key, "metadata": metadata, "data_version": version}, notes)
 
 
 def _check(params: Mapping[str, Any]) -> Message:
@@ -142,8 +142,8 @@ def _check(params: Mapping[str, Any]) -> Message:
     if severity not in _SEVERITIES:
         notes = (*notes, f"The severity of check `{name}` is neither ERROR nor WARN; it counts as ERROR.")
         severity = "ERROR"
-    found = {"asset_key": key, "check_name": name, "passed": passed, "severity": severity}
-    return Message(CHECK, {**found, "metadata": metadata}, notes)
+    result = {"asset_key": key, "check_name": name, "passed": passed, "severity": severity}
+    return Message(CHECK, {**result, "metadata": metadata}, notes)
 
 
 _SHAPES: Mapping[str, Callable[[Mapping[str, Any]], Message]] = {

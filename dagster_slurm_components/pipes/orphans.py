@@ -100,7 +100,7 @@ class Orphans:
     place: Target
     profile: str
 
-    def look_after(self, told: frozenset[str]) -> Iterator[Finding]:
+    def look_after(self, reported: frozenset[str]) -> Iterator[Finding]:
         """Act on what needs it, and tell of it but not again. Costs one call to the host where all is well.
 
         Raises:
@@ -119,12 +119,12 @@ class Orphans:
             )
         for attempt in acts[Act.NEWER]:
             text = f"The lease in {attempt.run_dir} is damaged, or of a newer release; its job is left alone."
-            if (key := f"newer {attempt.run_dir}") not in told:
+            if (key := f"newer {attempt.run_dir}") not in reported:
                 yield Finding(key, "", text)
         yield from self._cancel(acts[Act.CANCEL], now)
         for attempt in acts[Act.COLLECTED]:
             self._leases.change(attempt.run_dir, attempt.lease.epoch, COLLECTED)
-        yield from self._tell([each for each in acts[Act.TELL] if _key(each) not in told], records, now)
+        yield from self._tell([each for each in acts[Act.TELL] if _key(each) not in reported], records, now)
 
     @property
     def _leases(self) -> LeaseStore:

@@ -142,11 +142,9 @@ class RunDirectoryMessageReader(dg.PipesMessageReader):
             self._hand_on(message)
 
     def _keep(self, message: Message) -> None:
-        key = _key(message)
-        objection = self._selection.objection(key) if self._selection else None
-        if objection:
-            expected = self._selection is not None and key in self._selection.others
-            remarks = self._notes if expected else self._complaints
+        key, selection = _key(message), self._selection
+        if selection and (objection := selection.objection(key)):
+            remarks = self._notes if key in selection.others else self._complaints
             remarks.add(f"The payload's report of {subject(message)} was left out: {objection}.")
             return
         self._reports[key] += 1
@@ -169,9 +167,9 @@ class RunDirectoryMessageReader(dg.PipesMessageReader):
         """Give Dagster a message, and return why it does not take it."""
         if self._handler is None:
             raise RuntimeError("messages are read inside an open Pipes session only")
-        params = dict(message.params)
+        whole = PipesMessage(method=message.method, params=dict(message.params))  # type: ignore[typeddict-item]
         try:
-            self._handler.handle_message(PipesMessage(method=message.method, params=params))  # type: ignore[typeddict-item]
+            self._handler.handle_message(whole)
         except _REFUSALS as error:
             return " ".join(f"{type(error).__name__}: {error}".split())[:500]
         return ""

@@ -68,9 +68,9 @@ def opened_instance(like: dg.DagsterInstance | None = None) -> Iterator[dg.Dagst
             ref = like.get_ref() if like is not None else None
             instance = stack.enter_context(get_instance_for_cli(ref))
         except dg.DagsterError as error:
-            said = str(error).strip() or "The environment variable DAGSTER_HOME is not set."
+            why = str(error).strip() or "The environment variable DAGSTER_HOME is not set."
             raise DagsterSlurmError(
-                f"Dagster's records can't be opened. {said.splitlines()[0]}",
+                f"Dagster's records can't be opened. {why.splitlines()[0]}",
                 hint=f"Set DAGSTER_HOME to the folder with which the run was launched. {FORGOTTEN}",
             ) from error
         yield instance
@@ -248,5 +248,5 @@ def _refused(run: dg.DagsterRun, error: Exception, executable: str) -> DagsterSl
     hint = "Its definitions must load here as they did when it was launched: `dg check defs` tells."
     if executable != sys.executable:
         hint += f" It ran in {executable}; this is {sys.executable}."
-    said = str(error).strip().splitlines() or [type(error).__name__]
-    return DagsterSlurmError(f"run {run.run_id} ({run.job_name}) can't be re-executed: {said[0]}", hint=hint)
+    why = str(error).strip().splitlines() or [type(error).__name__]
+    return DagsterSlurmError(f"run {run.run_id} ({run.job_name}) can't be re-executed: {why[0]}", hint=hint)

@@ -25,13 +25,7 @@ _OVER = frozenset({"COMPLETED", "COMPLETED_SUCCESS", "COMPLETED_FAILED", "CANCEL
 
 @dataclass(frozen=True)
 class Finding:
-    """Something that a person should know.
-
-    Attributes:
-        key: Tells it from other findings; what was told once is not told again.
-        run_id: The run.
-        text: What was found and done.
-    """
+    """What was found about a run, and done; what was told once is not told again, by its key."""
 
     key: str
     run_id: str

@@ -23,7 +23,7 @@ from dagster_slurm_components.spec.profiles import load_profile, profile_names
 _LOOK_BACK = timedelta(days=2)
 _DAEMON = timedelta(minutes=1)
 """Within this time Dagster's daemon, which looks each five seconds, retries a failed run."""
-_MOST_TOLD = 2_000
+_MOST_REPORTED = 2_000
 
 
 def slurm_jobs_sensor(
@@ -65,28 +65,30 @@ def slurm_jobs_sensor(
         description="Finds runs whose process died and jobs that nobody follows.",
     )
     def watch_jobs(context: dg.SensorEvaluationContext) -> dg.SkipReason:
-        told = _told(context)
-        findings = list(_pass(context, Path(project), frozenset(told)))
+        reported = _reported(context)
+        findings = list(_pass(context, Path(project), frozenset(reported)))
         texts = {
             each.key: f"Run {each.run_id}: {each.text}" if each.run_id else each.text for each in findings
         }
-        _tell(context, texts, told, notify)
-        context.update_cursor(json.dumps(list(dict.fromkeys((*told, *texts)))[-_MOST_TOLD:]))
+        _tell(context, texts, reported, notify)
+        context.update_cursor(json.dumps(list(dict.fromkeys((*reported, *texts)))[-_MOST_REPORTED:]))
         lines = "\n".join(f"{each.run_id}: {each.text}" for each in findings)
         return dg.SkipReason(lines or "All runs that follow a job are alive, for all that is known here.")
 
     return watch_jobs
 
 
-def _pass(context: dg.SensorEvaluationContext, project: Path, told: frozenset[str]) -> Iterator[Finding]:
+def _pass(context: dg.SensorEvaluationContext, project: Path, reported: frozenset[str]) -> Iterator[Finding]:
     instance, now = context.instance, datetime.now(timezone.utc)
     since = now - _LOOK_BACK
     yield from end_dead_runs(instance)
-    yield from remind_of_retries(instance, updated_after=since, updated_before=now - _DAEMON, reminded=told)
+    yield from remind_of_retries(
+        instance, updated_after=since, updated_before=now - _DAEMON, reminded=reported
+    )
     for profile in _profiles(instance, project, since):
         try:
             host = target(load_profile(profile, start=project))
-            yield from Orphans(instance, host, profile).look_after(told)
+            yield from Orphans(instance, host, profile).look_after(reported)
         except (DagsterSlurmError, SpecError) as error:
             # Nothing is lost: what there is to do stands in the leases there.
             context.log.info(f"The jobs of the profile {profile} can't be looked at: {error}")
@@ -141,30 +143,30 @@ def parked_hosts_sensor(
     )
     def watch_hosts(context: dg.SensorEvaluationContext) -> dg.SkipReason:
         texts = {f"{one.host} {one.since:.0f}": _waiting(one) for one in failing(place.folder())}
-        _tell(context, texts, _told(context), notify)
+        _tell(context, texts, _reported(context), notify)
         context.update_cursor(json.dumps(sorted(texts)))
         return dg.SkipReason("\n".join(texts.values()) or "No step of this machine waits for a host.")
 
     return watch_hosts
 
 
-def _told(context: dg.SensorEvaluationContext) -> list[str]:
+def _reported(context: dg.SensorEvaluationContext) -> list[str]:
     return list(json.loads(context.cursor or "[]"))
 
 
 def _tell(
     context: dg.SensorEvaluationContext,
     texts: Mapping[str, str],
-    told: list[str],
+    reported: list[str],
     notify: Callable[[str], None] | None,
 ) -> None:
     """Log what was found, and tell whoever wants to know what is new of it.
 
-    It stays told where that fails, as in a run's log, where it stands then.
+    It stays reported where that fails, as in a run's log, where it stands then.
     """
     for key, text in texts.items():
         context.log.warning(text)
-        if notify is None or key in told:
+        if notify is None or key in reported:
             continue
         try:
             notify(text)
