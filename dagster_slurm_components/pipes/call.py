@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from typing import Any, Generic, TypeVar
 from weakref import WeakSet
@@ -64,7 +64,7 @@ class Calls:
             return iter(list(self._calls))
 
 
-def wait_for(calls: Sequence[Call[Any]], others: Sequence[Call[Any]] = ()) -> None:
+def wait_for(calls: Sequence[Call[Any]], others: Iterable[Call[Any]] = ()) -> None:
     """Wait until one of these calls has ended.
 
     Signals reach the main thread alone. An interrupt there asks all calls, and the others of the step, to stop, and is

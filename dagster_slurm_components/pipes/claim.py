@@ -70,7 +70,7 @@ class JobCall:
     resolved: ResolvedScript
     number: int
     extras: Mapping[str, Any]
-    env: Mapping[str, str]
+    env: Mapping[str, str] = field(default_factory=dict)
     cancel: threading.Event = field(default_factory=threading.Event)
     handle: JobHandle | None = None
     observation: Observation = field(default_factory=Observation)

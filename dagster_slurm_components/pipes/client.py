@@ -20,7 +20,7 @@ from dagster_slurm_components.pipes.environment import activation_for
 from dagster_slurm_components.pipes.guard import Guard
 from dagster_slurm_components.pipes.records import tag_run
 from dagster_slurm_components.pipes.results import CompletedJob
-from dagster_slurm_components.pipes.step import AnyContext, Step, next_calls
+from dagster_slurm_components.pipes.step import AnyContext, next_calls
 from dagster_slurm_components.spec.base import duration_seconds
 from dagster_slurm_components.spec.resolve import ResolvedScript
 
@@ -51,7 +51,7 @@ def submit_script(
 ) -> ComputeJob:
     """Begin to run a script as one job, and return at once."""
     step, (number,) = next_calls(context)
-    return ComputeJob(step, resolved, number, extras)
+    return ComputeJob(JobCall(step, resolved, number, extras or {}))
 
 
 def map_script(
@@ -71,29 +71,24 @@ def map_script(
     jobs: list[ComputeJob] = []
     for index, number in enumerate(numbers):
         more = {**(extras or {}), "item": items[index], "index": index}
-        jobs.append(ComputeJob(step, resolved, number, more, {ITEM: texts[index]}))
+        jobs.append(ComputeJob(JobCall(step, resolved, number, more, {ITEM: texts[index]})))
         while len(busy := [job.call for job in jobs if not job.done]) >= (max_parallel or len(items) + 1):
-            wait_for(busy, list(step.calls))
+            wait_for(busy, step.calls)
     for job in jobs:
-        wait_for([job.call], list(step.calls))
+        wait_for([job.call], step.calls)
     return _results(jobs, texts)
 
 
 class ComputeJob:
     """A job that was submitted and is followed in the background; ``ComputeResource.submit`` makes it."""
 
-    def __init__(
-        self,
-        step: Step,
-        resolved: ResolvedScript,
-        number: int,
-        extras: Mapping[str, Any] | None = None,
-        env: Mapping[str, str] | None = None,
-    ) -> None:
-        self._asked = asked = JobCall(step, resolved, number, extras or {}, env or {})
-        self.call = Call(lambda stop: _run(asked, stop), name=f"dagster-slurm-{step.key}-{number}")
+    def __init__(self, asked: JobCall) -> None:
+        self._asked = asked
+        self.call = Call(
+            lambda stop: _run(asked, stop), name=f"dagster-slurm-{asked.step.key}-{asked.number}"
+        )
         """The thread that submits and follows it."""
-        step.calls.add(self.call)
+        asked.step.calls.add(self.call)
 
     def result(self) -> CompletedJob:
         """Wait for the job's end; return its results: ``yield from job.result().get_results()``.
@@ -102,7 +97,7 @@ class ComputeJob:
             Failure: The payload failed, the job was stopped or cancelled, or the scheduler refused it.
             DagsterSlurmError: The host refuses us, or a file of the script is missing.
         """
-        wait_for([self.call], list(self._asked.step.calls))
+        wait_for([self.call], self._asked.step.calls)
         return self.call.outcome()
 
     @property
