@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
@@ -37,6 +37,7 @@ from dagster_slurm_components.jobs.model import JobHandle, JobIdentity, slug
 from dagster_slurm_components.jobs.reconcile import Observation
 from dagster_slurm_components.jobs.target import Target
 from dagster_slurm_components.pipes.context import range_keys
+from dagster_slurm_components.pipes.guard import Guard
 from dagster_slurm_components.pipes.step import Step, made_by, run_of
 from dagster_slurm_components.spec.resolve import ResolvedScript
 
@@ -53,7 +54,7 @@ _SLACK = 1.0
 
 @dataclass
 class JobCall:
-    """What a step asked for by one call, and what is known of its job outside the call's own thread.
+    """What a step asks for by one call, and what all that work on it share.
 
     Attributes:
         step: The step.
@@ -64,6 +65,9 @@ class JobCall:
         cancel: Set when its caller wants the job cancelled.
         handle: The newest job; none before the first submission.
         observation: What was last heard of it.
+        guard: Whether this process still speaks for its run. The call's own thread sets it, as what follows.
+        place: Where its jobs run; calls of its ``satellite`` wait for a lost host.
+        activation: How their environment is activated.
     """
 
     step: Step
@@ -74,9 +78,13 @@ class JobCall:
     cancel: threading.Event = field(default_factory=threading.Event)
     handle: JobHandle | None = None
     observation: Observation = field(default_factory=Observation)
+    guard: Guard = field(init=False)
+    place: Target = field(init=False)
+    activation: Activation = field(init=False)
 
-    def digest(self, content: str, activation: Activation) -> str:
+    def digest(self, content: str) -> str:
         """Return the hash of all that its job is made of; secrets count as they are written, not as they are."""
+        activation = self.activation
         raw = {
             "content": content,
             "profile": self.resolved.profile.name,
@@ -115,19 +123,16 @@ class Claim:
 
 
 class Claims:
-    """Claims attempts at one call; what ``pause`` raises ends any waiting."""
+    """Claims attempts at one call."""
 
-    def __init__(
-        self, call: JobCall, place: Target, activation: Activation, pause: Callable[[float], None]
-    ) -> None:
+    def __init__(self, call: JobCall) -> None:
         self._call = call
         self._step = call.step
-        self._place = place
-        self._pause = pause
+        self._place = call.place
         self._identity = self._step.identity(call.number)
         self._content = call.resolved.content_digest()
-        self._digest = call.digest(self._content, activation)
-        self._leases = LeaseStore(place.satellite, place.workdir)
+        self._digest = call.digest(self._content)
+        self._leases = LeaseStore(call.place.satellite, call.place.workdir)
 
     def request(self, claim: Claim) -> LeaseRequest:
         """Return what the satellite is told of who submits, and what."""
@@ -189,7 +194,7 @@ class Claims:
         log(f"The attempt in {attempt.run_dir} is not taken up: {why}. What is left of it ends first.")
         ender = JobEnder(place.satellite, place.scheduler, place.watcher, place.workdir)
         name = f"{slug(self._step.key)}-{attempt.ledger.token}"
-        ender.end_attempt(attempt, self._step.owner, name, tell=log, sleep=self._pause)
+        ender.end_attempt(attempt, self._step.owner, name, tell=log, sleep=self._call.guard.pause)
 
     def _adopt(self, attempt: Attempt) -> Claim | None:
         """Take a job over; return nothing where its work is over: then the next look decides anew."""

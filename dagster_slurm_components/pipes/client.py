@@ -128,16 +128,16 @@ def _run(call: JobCall, stop: threading.Event) -> CompletedJob:
         Failure: As ``run_script``.
     """
     step, profile, log = call.step, call.resolved.profile, call.step.context.log
-    guard = Guard(step, stop)
+    call.guard = guard = Guard(step, stop)
     limit = duration_seconds(profile.profile.park_timeout)
-    place = target(profile, Parking(limit, log.warning, heal(profile), guard.pause))
-    activation = activation_for(call.resolved, place, tell=log.info)
+    call.place = target(profile, Parking(limit, log.warning, heal(profile), guard.pause))
+    call.activation = activation_for(call.resolved, call.place, tell=log.info)
     tag_run(step, profile.name)
-    claims = Claims(call, place, activation, guard.pause)
+    claims = Claims(call)
     claim = claims.claim() if step.may_have_been_tried else claims.first()
     while True:
         try:
-            outcome = AttemptRun(call, place, guard, activation, claim, claims.request(claim)).run()
+            outcome = AttemptRun(call, claim, claims.request(claim)).run()
         except TakenError as error:
             log.info(f"Not submitted: {error} The host is asked what there is.")
             guard.pause(_LOOK_AGAIN)  # never a busy loop, whatever two processes think of one lease

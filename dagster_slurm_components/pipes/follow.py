@@ -1,12 +1,20 @@
-"""Follows one job: output to the step's streams, messages to Pipes, news to the log."""
+"""Follows one job to its end: output to the step's streams, messages to Pipes, news to the log.
+
+A step that has to leave its job before that cancels it, or leaves it in good order to whoever takes it up.
+"""
 
 from __future__ import annotations
 
-import math
 import sys
 import time
-from logging import Logger
 
+import dagster as dg
+
+from dagster_slurm_components.errors import HostError
+from dagster_slurm_components.hosts.calls import LeaseRenewal
+from dagster_slurm_components.jobs.cancel import cancel
+from dagster_slurm_components.jobs.dashboard import DashboardNotice
+from dagster_slurm_components.jobs.ending import JobEnder, LeaseLostError
 from dagster_slurm_components.jobs.events import (
     MESSAGES,
     STDERR,
@@ -19,78 +27,78 @@ from dagster_slurm_components.jobs.events import (
     Silent,
     Skipped,
     Text,
-    Watch,
 )
-from dagster_slurm_components.jobs.lease import Shown
+from dagster_slurm_components.jobs.lease import CANCEL_WANTED, Shown
+from dagster_slurm_components.jobs.model import JobHandle
 from dagster_slurm_components.jobs.output import Stream, describe
-from dagster_slurm_components.pipes.guard import SupervisionLostError
+from dagster_slurm_components.jobs.stuck import StuckTimer
+from dagster_slurm_components.jobs.target import heal
+from dagster_slurm_components.pipes.claim import Claim, JobCall
+from dagster_slurm_components.pipes.failure import no_start
+from dagster_slurm_components.pipes.guard import StoppedError, SupervisionLostError
 from dagster_slurm_components.pipes.reader import RunDirectoryMessageReader
+from dagster_slurm_components.pipes.records import keeps_runs, left_job
 
 _LISTEN = 0.5
+_LOOK = 1.0
+_TAIL = 8 * 1024
+"""Bytes of a stream that are read again for the last lines of a failure."""
+_CANCEL_ANSWER = 120.0
 
 
 class Follower:
-    """Turns a watch's events into what a person sees in Dagster.
-
-    Of what was ``shown`` before, the last of stdout and stderr is watched once more, for the tail of a failure. With
-    ``heal`` a person is told what to type when the host asks for a new login.
-    """
+    """Follows a job that is this process's by its claim, for as long as the guard lets it."""
 
     def __init__(
-        self, watch: Watch, reader: RunDirectoryMessageReader, log: Logger, *, heal: str, shown: Shown
+        self, call: JobCall, claim: Claim, handle: JobHandle, reader: RunDirectoryMessageReader
     ) -> None:
-        self._watch = watch
+        self._call = call
+        self._place = call.place
+        self._guard = call.guard
+        self._epoch = claim.epoch
+        self._handle = handle
         self._reader = reader
-        self._log = log
-        self._heal = heal
-        seen, begin = shown.offsets, watch.offsets
+        self._log = call.step.context.log
+        self._profile = call.resolved.profile
+        seen = claim.shown.offsets
+        begin = {name: max(0, seen.get(name, 0) - _TAIL) for name in (STDOUT, STDERR)}
         reader.skip(seen.get(MESSAGES, 0))
         self._streams = {
-            STDOUT: Stream(lambda: sys.stdout, begin.get(STDOUT, 0), seen.get(STDOUT, 0)),
-            STDERR: Stream(lambda: sys.stderr, begin.get(STDERR, 0), seen.get(STDERR, 0)),
+            STDOUT: Stream(lambda: sys.stdout, begin[STDOUT], seen.get(STDOUT, 0)),
+            STDERR: Stream(lambda: sys.stderr, begin[STDERR], seen.get(STDERR, 0)),
         }
         self._news = ""
-        self.observation = watch.observation
-        """The newest that was heard of the job."""
-        self.lease_state = watch.lease_state
-        """The state of its lease."""
+        inodes = claim.shown.inodes
+        self._watch = call.place.watcher.watch(handle, offsets=begin, inodes=inodes, epoch=claim.epoch)
+        self._lease_state = self._watch.lease_state
+        call.observation = self._watch.observation
 
-    def follow(self, seconds: float = math.inf) -> Ended | None:
-        """Return when the job has ended and all its output was shown, or nothing after so many seconds.
+    def run(self) -> Ended:
+        """Return when the job has ended and all its output was shown.
 
         Raises:
-            SupervisionLostError: Somebody else has taken the job over.
-            HostError: The job can't be watched any more, for a reason that waiting won't heal.
+            Failure: It was stuck, or its caller has cancelled it.
+            SupervisionLostError: This process has no say about it any more.
+            StoppedError: The step was interrupted.
+            HostError: It can't be watched any more, for a reason that waiting won't heal.
         """
-        deadline = time.monotonic() + seconds
-        while time.monotonic() < deadline:
-            # A bounded wait, so that signals reach a main thread that follows a job.
-            event = self._watch.next(timeout=_LISTEN)
-            match event:
-                case Text(name=name, data=data, rewound=rewound):
-                    self._show(name, data, rewound)
-                case Skipped(name=name, size=size):
-                    self._streams[name].skip(size, self._watch.handle.file(name))
-                case Changed(observation=observation, status=status):
-                    self.observation = observation
-                    news = describe(self._watch.handle.job_id, observation, status)
-                    if news and news != self._news:  # each thing once
-                        self._news = news
-                        self._log.info(news)
-                case Silent(error=error):
-                    self._log.warning(f"{error}\nThe job goes on; this step waits for the host. {self._heal}")
-                case Back(seconds=silence):
-                    self._log.info(f"The host answers again after {silence:.0f} s.")
-                case LeaseChanged(epoch=epoch, state=lease_state):
-                    if epoch != self._watch.epoch:
-                        raise SupervisionLostError("The job is followed by somebody else by now.")
-                    self.lease_state = lease_state
-                case Broken(error=broken):
-                    raise broken
-                case Ended():
-                    self._finish()
-                    return event
-        return None
+        cancelled = self._call.cancel
+        try:
+            return self._to_its_end()
+        except SupervisionLostError as lost:
+            self._log.warning(f"{lost} This process leaves job {self._handle.job_id}.")
+            if lost.cancelled or cancelled.is_set():
+                self._cancel()
+            raise
+        except StoppedError:
+            wanted = cancelled.is_set() or self._guard.terminated
+            if wanted or self._profile.profile.on_shutdown == "cancel":
+                self._cancel()
+            else:
+                self._leave()
+            raise
+        finally:
+            self._watch.close()
 
     @property
     def shown(self) -> Shown:
@@ -104,6 +112,63 @@ class Follower:
     def stderr_tail(self) -> str:
         """The last lines that the job wrote to stderr."""
         return self._streams[STDERR].tail
+
+    def _to_its_end(self) -> Ended:
+        call, handle, watch = self._call, self._handle, self._watch
+        timer = StuckTimer(call.resolved.script.stuck)
+        notice = DashboardNotice(self._profile.profile, handle.run_dir, self._log.info)
+        asked = False
+        while (ended := self._listen(_LOOK)) is None:
+            self._guard.check()
+            watch.shown = self.shown
+            notice.look(watch.evidence.status)
+            stuck = timer.check(call.observation)
+            if stuck is not None:
+                self._cancel()
+                raise no_start(str(stuck), stuck.reason.option, call.resolved) from stuck
+            if call.cancel.is_set():
+                self._cancel()
+                text = f"Job {handle.job_id} was cancelled by the code that submitted it."
+                raise dg.Failure(text, allow_retries=False)
+            if self._lease_state == CANCEL_WANTED and not asked:
+                asked = True  # whoever wrote that may be gone before it was done
+                cancel(self._place.direct, self._place.scheduler, handle, patience=_CANCEL_ANSWER)
+        call.observation = ended.observation
+        self._guard.check(thoroughly=True)
+        return ended
+
+    def _listen(self, seconds: float) -> Ended | None:
+        """Show what happens within so many seconds; return the job's end, once it is there."""
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline:
+            # A bounded wait, so that signals reach a main thread that follows a job.
+            event = self._watch.next(timeout=_LISTEN)
+            match event:
+                case Text(name=name, data=data, rewound=rewound):
+                    self._show(name, data, rewound)
+                case Skipped(name=name, size=size):
+                    self._streams[name].skip(size, self._handle.file(name))
+                case Changed(observation=observation, status=status):
+                    self._call.observation = observation
+                    news = describe(self._handle.job_id, observation, status)
+                    if news and news != self._news:  # each thing once
+                        self._news = news
+                        self._log.info(news)
+                case Silent(error=error):
+                    advice = heal(self._profile)
+                    self._log.warning(f"{error}\nThe job goes on; this step waits for the host. {advice}")
+                case Back(seconds=silence):
+                    self._log.info(f"The host answers again after {silence:.0f} s.")
+                case LeaseChanged(epoch=epoch, state=lease_state):
+                    if epoch != self._epoch:
+                        raise SupervisionLostError("The job is followed by somebody else by now.")
+                    self._lease_state = lease_state
+                case Broken(error=broken):
+                    raise broken
+                case Ended():
+                    self._finish()
+                    return event
+        return None
 
     def _show(self, name: str, data: bytes, rewound: bool) -> None:
         if name == MESSAGES:
@@ -123,3 +188,34 @@ class Follower:
             self._log.warning(complaint)
         for note in self._reader.notes:
             self._log.info(note)
+
+    def _cancel(self) -> None:
+        """Cancel the job. Where its host can't be reached, the sensor does once it can: the lease tells of it."""
+        log, place, job_id = self._log, self._place, self._handle.job_id
+        ender = JobEnder(place.direct, place.scheduler, place.watcher, place.workdir)
+        try:
+            ended = ender.end(self._handle, self._epoch, self._listen)
+        except LeaseLostError as error:
+            log.warning(f"{error} It is left to them.")
+        except HostError as error:
+            log.error(
+                f"Job {job_id} could not be cancelled, and may run on: {error} Once the host answers, the sensor"
+                f" `slurm_jobs` ends the jobs of cancelled runs; `dg-slurm jobs cancel {job_id}` ends this one."
+            )
+        else:
+            if ended is None:
+                log.warning(f"Job {job_id} was cancelled, but its end is not confirmed yet.")
+            else:
+                self._call.observation = ended.observation
+                log.info(f"Job {job_id} was cancelled and has ended: {ended.observation.state}.")
+
+    def _leave(self) -> None:
+        """Leave the job to whoever takes it up; what was shown of it is written down."""
+        step, handle = self._call.step, self._handle
+        renewal = LeaseRenewal(handle.run_dir, self._epoch, self.shown.written())
+        try:
+            self._place.direct.follow([], [renewal], total=0)
+        except HostError as error:
+            self._log.info(f"What was shown of job {handle.job_id} could not be written down: {error}")
+        kept = step.run is not None and keeps_runs(step.instance)
+        self._log.info(left_job(handle.job_id, step.run_id, self._profile.name, kept=kept))
