@@ -9,7 +9,6 @@ from dataclasses import dataclass
 import dagster as dg
 
 from dagster_slurm_components.errors import HostError
-from dagster_slurm_components.hosts.calls import LeaseRequest
 from dagster_slurm_components.jobs.dashboard import dashboard
 from dagster_slurm_components.jobs.events import MESSAGES, Ended
 from dagster_slurm_components.jobs.figures import Figure, job_figures
@@ -35,17 +34,10 @@ SUCCESS = "COMPLETED"
 
 @dataclass(frozen=True)
 class AttemptRun:
-    """One attempt.
-
-    Attributes:
-        call: What was asked for; its caller sees there how it goes.
-        claim: Which attempt it is, and since when it is ours.
-        request: What the host is told of who submits.
-    """
+    """One attempt at a call, which is this process's by its claim."""
 
     call: JobCall
     claim: Claim
-    request: LeaseRequest
 
     def run(self) -> CompletedJob | NextAttempt:
         """Run one job; return its results, or what the retry policy answers its end with.
@@ -114,9 +106,9 @@ class AttemptRun:
             env={**call.env, **session.get_bootstrap_env_vars(), **messages},
             changed=self.claim.note.changed,
         )
-        info, pause = call.step.context.log.info, call.guard.pause
+        request, info, pause = self.claim.request(call), call.step.context.log.info, call.guard.pause
         handle = submit(
-            place.satellite, place.scheduler, spec, place.workdir, claim=self.request, tell=info, sleep=pause
+            place.satellite, place.scheduler, spec, place.workdir, claim=request, tell=info, sleep=pause
         )
         how = "taken up again" if self.claim.adopted and handle.outcome != "submitted" else handle.outcome
         call.handle = handle

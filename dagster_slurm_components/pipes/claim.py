@@ -10,6 +10,7 @@ import json
 import threading
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
+from functools import cached_property
 from typing import Any
 
 import dagster as dg
@@ -82,11 +83,17 @@ class JobCall:
     place: Target = field(init=False)
     activation: Activation = field(init=False)
 
-    def digest(self, content: str) -> str:
-        """Return the hash of all that its job is made of; secrets count as they are written, not as they are."""
+    @cached_property
+    def content(self) -> str:
+        """Hash of the payload and its files."""
+        return self.resolved.content_digest()
+
+    @cached_property
+    def digest(self) -> str:
+        """Hash of all that its job is made of; secrets count as they are written, not as they are."""
         activation = self.activation
         raw = {
-            "content": content,
+            "content": self.content,
             "profile": self.resolved.profile.name,
             "resources": self.resolved.script.resources.model_dump(mode="json"),
             "environment": [activation.arguments().hex(), activation.wrapper, activation.files],
@@ -114,6 +121,11 @@ class Claim:
     adopted: bool = False
     shown: Shown = field(default_factory=Shown)
 
+    def request(self, call: JobCall) -> LeaseRequest:
+        """Return what the host is told of who submits, and what."""
+        epoch = self.epoch if self.adopted else None
+        return LeaseRequest(call.digest, call.content, asdict(call.step.owner), self.note.written(), epoch)
+
     def next(self, kind: str, changed: Mapping[str, str]) -> Claim:
         """Return the claim to the attempt that a retry policy answers an end with."""
         note = self.note
@@ -130,16 +142,7 @@ class Claims:
         self._step = call.step
         self._place = call.place
         self._identity = self._step.identity(call.number)
-        self._content = call.resolved.content_digest()
-        self._digest = call.digest(self._content)
         self._leases = LeaseStore(call.place.satellite, call.place.workdir)
-
-    def request(self, claim: Claim) -> LeaseRequest:
-        """Return what the satellite is told of who submits, and what."""
-        epoch = claim.epoch if claim.adopted else None
-        return LeaseRequest(
-            self._digest, self._content, asdict(self._step.owner), claim.note.written(), epoch
-        )
 
     def first(self) -> Claim:
         """Return the claim to the first attempt; the host says if it was made before."""
@@ -173,7 +176,7 @@ class Claims:
 
     def _not_wanted(self, lease: Lease) -> str | None:
         """Return why a job is not the one that is to be run now."""
-        if lease.digest != self._digest:
+        if lease.digest != self._call.digest:
             return "it has other content"
         upstream, run = lease.note.upstream, self._step.run
         if run is None:

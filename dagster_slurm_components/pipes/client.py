@@ -137,7 +137,7 @@ def _run(call: JobCall, stop: threading.Event) -> CompletedJob:
     claim = claims.claim() if step.may_have_been_tried else claims.first()
     while True:
         try:
-            outcome = AttemptRun(call, claim, claims.request(claim)).run()
+            outcome = AttemptRun(call, claim).run()
         except TakenError as error:
             log.info(f"Not submitted: {error} The host is asked what there is.")
             guard.pause(_LOOK_AGAIN)  # never a busy loop, whatever two processes think of one lease
