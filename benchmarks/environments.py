@@ -26,7 +26,7 @@ from dagster_slurm_components.jobs.provision.progress import Stage
 from dagster_slurm_components.jobs.provision.provide import Provided, Site, provide
 from dagster_slurm_components.jobs.provision.request import Request
 from dagster_slurm_components.jobs.provision.uv import find_uv
-from dagster_slurm_components.pipes.target import target
+from dagster_slurm_components.jobs.target import target
 from dagster_slurm_components.resource import ComputeResource
 from dagster_slurm_components.spec.environments import UvEnvironment
 from dagster_slurm_components.spec.profiles import load_profile

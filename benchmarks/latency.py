@@ -16,7 +16,7 @@ import dagster as dg
 from _lab import Lab, lab
 
 from dagster_slurm_components.hosts.client import Satellite
-from dagster_slurm_components.pipes.target import target
+from dagster_slurm_components.jobs.target import target
 from dagster_slurm_components.resource import ComputeResource
 from dagster_slurm_components.spec.profiles import load_profile
 

@@ -21,7 +21,7 @@ from dagster_slurm_components.hosts.local import InProcessHost
 from dagster_slurm_components.hosts.satellite.leases import VERSION
 from dagster_slurm_components.jobs.lease import Note, Owner
 from dagster_slurm_components.jobs.model import JobIdentity
-from dagster_slurm_components.pipes.target import target
+from dagster_slurm_components.jobs.target import target
 from dagster_slurm_components.spec.profiles import load_profile
 
 RUNS, STEPS, UNDER_WAY = 500, 20, 20

@@ -10,15 +10,12 @@ from typing import Any, TypedDict
 import dagster as dg
 from typing_extensions import Unpack
 
-from dagster_slurm_components.pipes.client import ComputeJob, run_script, submit_script
-from dagster_slurm_components.pipes.many import map_script
+from dagster_slurm_components.pipes.client import ComputeJob, map_script, run_script, submit_script
 from dagster_slurm_components.pipes.results import CompletedJob
 from dagster_slurm_components.pipes.step import AnyContext
 from dagster_slurm_components.spec.environments import EnvironmentSpec
 from dagster_slurm_components.spec.launchers import LauncherSpec
 from dagster_slurm_components.spec.merge import Layer
-from dagster_slurm_components.spec.place import Path as KeyPath
-from dagster_slurm_components.spec.place import Position
 from dagster_slurm_components.spec.profiles import load_profile
 from dagster_slurm_components.spec.resolve import ResolvedScript, resolve_script
 from dagster_slurm_components.spec.resources import Resources
@@ -162,7 +159,9 @@ class ComputeResource(dg.ConfigurableResource):  # type: ignore[type-arg]
         """Return a script, as a mapping, merged with the profile; relative paths start at ``folder``."""
         profile = load_profile(self.profile, start=Path(self.project) if self.project else folder)
         given = {name: value for name, value in script.items() if value is not None}
-        layer = Layer("ComputeResource.run", given, _nowhere)
+        layer = Layer(
+            "ComputeResource.run", given, lambda path: None
+        )  # arguments have no line in a YAML file
         return resolve_script(profile=profile, defaults=None, script=layer, folder=folder)
 
 
@@ -181,15 +180,10 @@ def _script(payload: PayloadArguments) -> dict[str, Any]:
     }
 
 
-def _nowhere(path: KeyPath) -> Position | None:
-    """Arguments of a call have no line in a YAML file."""
-    return None
-
-
 def _tree(
     value: LauncherSpec | Resources | EnvironmentSpec | Mapping[str, Any] | None,
 ) -> dict[str, Any] | None:
-    """Return what was said, without a model's defaults: those must not win over the profile."""
+    """Return what was written, without a model's defaults: those must not win over the profile."""
     if value is None:
         return None
     return dict(value) if isinstance(value, Mapping) else value.explicit()

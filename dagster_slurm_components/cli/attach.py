@@ -44,9 +44,13 @@ def attach(run: str, url: str | None, as_json: bool) -> None:
     With --url a webserver launches the retry. That works for runs that Dagster's UI, daemon or API launched, not for
     those of `dg launch`.
     """
-    from dagster_slurm_components.pipes.reexecute import opened_instance, reexecute_here  # noqa: PLC0415 -- a second
-    from dagster_slurm_components.pipes.retries import call_off_retry  # noqa: PLC0415
-    from dagster_slurm_components.pipes.runs import find_run, run_to_take_up  # noqa: PLC0415
+    from dagster_slurm_components.pipes.reexecute import (  # noqa: PLC0415 -- a second
+        find_run,
+        opened_instance,
+        reexecute_here,
+        run_to_take_up,
+    )
+    from dagster_slurm_components.pipes.runs import call_off_retry  # noqa: PLC0415
 
     with errors_told(), opened_instance() as instance:
         parent = run_to_take_up(instance, find_run(instance, run))

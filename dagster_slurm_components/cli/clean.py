@@ -10,7 +10,7 @@ from dagster_slurm_components.cli.terminal import errors_told, json_option, prin
 from dagster_slurm_components.hosts.calls import FileRead
 from dagster_slurm_components.jobs.records import observed, run_directories
 from dagster_slurm_components.jobs.retention import Keep, judge_folders, paths_to_remove
-from dagster_slurm_components.pipes.target import target
+from dagster_slurm_components.jobs.target import target
 from dagster_slurm_components.spec.base import duration_seconds
 from dagster_slurm_components.spec.profiles import load_profile
 

@@ -22,8 +22,8 @@ from dagster_slurm_components.jobs.provision.progress import Progress, Stage, si
 from dagster_slurm_components.jobs.provision.provide import Site, plan_for, provide, published
 from dagster_slurm_components.jobs.provision.request import Request
 from dagster_slurm_components.jobs.provision.store import lacking
+from dagster_slurm_components.jobs.target import target
 from dagster_slurm_components.pipes.environment import request_for
-from dagster_slurm_components.pipes.target import target
 from dagster_slurm_components.spec.base import duration_seconds
 from dagster_slurm_components.spec.profiles import load_profile
 from dagster_slurm_components.spec.project_scripts import project_scripts

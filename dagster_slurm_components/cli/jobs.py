@@ -28,7 +28,7 @@ from dagster_slurm_components.jobs.lease_store import LeaseStore
 from dagster_slurm_components.jobs.look import Seen
 from dagster_slurm_components.jobs.records import RunDirectory, observed, run_directories
 from dagster_slurm_components.jobs.status import StatusRecord, parse_starts
-from dagster_slurm_components.pipes.target import Target, target
+from dagster_slurm_components.jobs.target import Target, target
 from dagster_slurm_components.slurm.reasons import explain
 from dagster_slurm_components.slurm.states import state
 from dagster_slurm_components.spec.profiles import load_profile

@@ -140,7 +140,7 @@ def _ask_sbatch(resolved: ResolvedScript, op: str) -> tuple[bool, str]:
     Raises:
         DagsterSlurmError: The profile has no Slurm, or the host gives no answer.
     """
-    from dagster_slurm_components.pipes.target import target  # noqa: PLC0415 -- needs the connection's libraries
+    from dagster_slurm_components.jobs.target import target  # noqa: PLC0415 -- needs the connection's libraries
     from dagster_slurm_components.slurm.rejections import classify_rejection  # noqa: PLC0415
 
     if resolved.profile.profile.scheduler != "slurm":

@@ -10,7 +10,7 @@ from dagster_slurm_components.doctor.findings import Finding, failed, ok, warnin
 from dagster_slurm_components.errors import DagsterSlurmError, SatelliteError
 from dagster_slurm_components.hosts.calls import Disk, FileRead, HostFacts
 from dagster_slurm_components.hosts.client import Satellite
-from dagster_slurm_components.pipes.target import absolute_workdir
+from dagster_slurm_components.jobs.target import absolute_workdir
 from dagster_slurm_components.spec.profile import Profile
 from dagster_slurm_components.units import format_size
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from typing import Any, Generic, TypeVar
 from weakref import WeakSet
@@ -18,12 +18,7 @@ _LISTEN = 0.5
 
 
 class Call(Generic[Result]):
-    """A piece of work in a thread.
-
-    Args:
-        work: What is done; it gets the event that tells it to stop.
-        name: The thread's name.
-    """
+    """A piece of work in a thread; it gets the event that tells it to stop."""
 
     def __init__(self, work: Callable[[threading.Event], Result], *, name: str) -> None:
         self._stop = threading.Event()
@@ -69,15 +64,11 @@ class Calls:
             return iter(list(self._calls))
 
 
-def wait_for(calls: Sequence[Call[Any]], others: Sequence[Call[Any]] = ()) -> None:
+def wait_for(calls: Sequence[Call[Any]], others: Iterable[Call[Any]] = ()) -> None:
     """Wait until one of these calls has ended.
 
-    Signals reach the main thread alone. An interrupt there asks all calls to stop, and is raised once they have: by
-    then their jobs are cancelled, or left alone in good order.
-
-    Args:
-        calls: The calls; at least one.
-        others: Calls of the same step that an interrupt is meant for, too.
+    Signals reach the main thread alone. An interrupt there asks all calls, and the others of the step, to stop, and is
+    raised once they have: by then their jobs are cancelled, or left alone in good order.
     """
     try:
         while not any(call.done for call in calls):

@@ -5,11 +5,17 @@ The decision is ``jobs.lease.decide``; here its questions are answered from Dags
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import hashlib
+import json
+import threading
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
+from functools import cached_property
+from typing import Any
 
 import dagster as dg
 
+from dagster_slurm_components.environments.base import Activation
 from dagster_slurm_components.hosts.calls import LeaseRequest
 from dagster_slurm_components.jobs.ending import JobEnder
 from dagster_slurm_components.jobs.lease import (
@@ -28,9 +34,13 @@ from dagster_slurm_components.jobs.lease import (
 )
 from dagster_slurm_components.jobs.lease_store import LeaseStore
 from dagster_slurm_components.jobs.look import look
-from dagster_slurm_components.jobs.model import JobIdentity, slug
+from dagster_slurm_components.jobs.model import JobHandle, JobIdentity, slug
+from dagster_slurm_components.jobs.reconcile import Observation
+from dagster_slurm_components.jobs.target import Target
+from dagster_slurm_components.pipes.context import range_keys
+from dagster_slurm_components.pipes.guard import Guard
 from dagster_slurm_components.pipes.step import Step, made_by, run_of
-from dagster_slurm_components.pipes.target import Target
+from dagster_slurm_components.spec.resolve import ResolvedScript
 
 _STORED = {
     dg.DagsterEventType.ASSET_MATERIALIZATION,
@@ -41,6 +51,56 @@ _STORED = {
 _PAGE = 100
 _SLACK = 1.0
 """Seconds by which the clocks of two of Dagster's machines may differ."""
+
+
+@dataclass
+class JobCall:
+    """What a step asks for by one call, and what all that work on it share.
+
+    Attributes:
+        step: The step.
+        resolved: The script in its profile.
+        number: The number of the call in the step.
+        extras: What the payload receives as Pipes extras.
+        env: Variables for this call alone.
+        cancel: Set when its caller wants the job cancelled.
+        handle: The newest job; none before the first submission.
+        observation: What was last heard of it.
+        guard: Whether this process still speaks for its run. The call's own thread sets it, as what follows.
+        place: Where its jobs run; calls of its ``satellite`` wait for a lost host.
+        activation: How their environment is activated.
+    """
+
+    step: Step
+    resolved: ResolvedScript
+    number: int
+    extras: Mapping[str, Any]
+    env: Mapping[str, str] = field(default_factory=dict)
+    cancel: threading.Event = field(default_factory=threading.Event)
+    handle: JobHandle | None = None
+    observation: Observation = field(default_factory=Observation)
+    guard: Guard = field(init=False)
+    place: Target = field(init=False)
+    activation: Activation = field(init=False)
+
+    @cached_property
+    def content(self) -> str:
+        """Hash of the payload and its files."""
+        return self.resolved.content_digest()
+
+    @cached_property
+    def digest(self) -> str:
+        """Hash of all that its job is made of; secrets count as they are written, not as they are."""
+        activation = self.activation
+        raw = {
+            "content": self.content,
+            "profile": self.resolved.profile.name,
+            "resources": self.resolved.script.resources.model_dump(mode="json"),
+            "environment": [activation.arguments().hex(), activation.wrapper, activation.files],
+            "extras": {**self.extras, "partition_keys": range_keys(self.step.context)},
+            "env": self.env,
+        }
+        return hashlib.sha256(json.dumps(raw, sort_keys=True, default=repr).encode()).hexdigest()
 
 
 @dataclass(frozen=True)
@@ -61,6 +121,11 @@ class Claim:
     adopted: bool = False
     shown: Shown = field(default_factory=Shown)
 
+    def request(self, call: JobCall) -> LeaseRequest:
+        """Return what the host is told of who submits, and what."""
+        epoch = self.epoch if self.adopted else None
+        return LeaseRequest(call.digest, call.content, asdict(call.step.owner), self.note.written(), epoch)
+
     def next(self, kind: str, changed: Mapping[str, str]) -> Claim:
         """Return the claim to the attempt that a retry policy answers an end with."""
         note = self.note
@@ -68,37 +133,21 @@ class Claim:
         note = replace(note, retries=retries, changed={**note.changed, **changed})
         return Claim(self.identity.next(), note)
 
-    def request(self, digest: str, content: str, owner: Owner) -> LeaseRequest:
-        """Return what the satellite is told of who submits, and what."""
-        epoch = self.epoch if self.adopted else None
-        return LeaseRequest(digest, content, asdict(owner), self.note.written(), epoch)
 
-
-@dataclass(frozen=True)
 class Claims:
-    """Claims attempts at one call.
+    """Claims attempts at one call."""
 
-    Attributes:
-        step: The step.
-        place: Where its jobs run.
-        profile: The profile's name.
-        identity: The first attempt at the call.
-        digest: Hash of all that its job is made of.
-        pause: Waits so many seconds; what it raises ends the waiting.
-    """
-
-    step: Step
-    place: Target
-    profile: str
-    identity: JobIdentity
-    digest: str
-    pause: Callable[[float], None]
+    def __init__(self, call: JobCall) -> None:
+        self._call = call
+        self._step = call.step
+        self._place = call.place
+        self._identity = self._step.identity(call.number)
+        self._leases = LeaseStore(call.place.satellite, call.place.workdir)
 
     def first(self) -> Claim:
         """Return the claim to the first attempt; the host says if it was made before."""
-        return Claim(
-            self.identity, Note(upstream=self.step.upstream, profile=self.profile, step=self.step.key)
-        )
+        profile = self._call.resolved.profile.name
+        return Claim(self._identity, Note(upstream=self._step.upstream, profile=profile, step=self._step.key))
 
     def claim(self) -> Claim:
         """Return the attempt that is to be made, after the host was asked for those before it.
@@ -108,104 +157,90 @@ class Claims:
             NotEndedError: A job that has to end first does not.
             HostError: The host refuses.
         """
-        leases = LeaseStore(self.place.satellite, self.place.workdir)
-        folder = f"{self.place.workdir}/{self.identity.call_folder}"
+        folder = f"{self._place.workdir}/{self._identity.call_folder}"
         while True:
-            attempts = leases.attempts(folder)
+            attempts = self._leases.attempts(folder)
             try:
                 decision = decide(attempts, wanted=self._not_wanted, released=self._released)
             except HeldError as error:
                 raise dg.Failure(str(error), allow_retries=False) from error
             match decision:
                 case Fresh(number=number):
-                    first = self.first()
-                    return replace(first, identity=replace(self.identity, attempt=number))
+                    return replace(self.first(), identity=replace(self._identity, attempt=number))
                 case EndFirst(attempt=attempt, why=why):
                     self._end(attempt, why)
                 case Adopt(attempt=attempt):
-                    claim = self._adopt(leases, attempt)
+                    claim = self._adopt(attempt)
                     if claim is not None:
                         return claim
 
     def _not_wanted(self, lease: Lease) -> str | None:
         """Return why a job is not the one that is to be run now."""
-        if lease.digest != self.digest:
+        if lease.digest != self._call.digest:
             return "it has other content"
-        upstream, run = lease.note.upstream, self.step.run
+        upstream, run = lease.note.upstream, self._step.run
         if run is None:
             return None
-        now = made_by(self.step.instance, run, frozenset(upstream))
+        now = made_by(self._step.instance, run, frozenset(upstream))
         newer = [key for key, run_id in upstream.items() if now.get(key, run_id) != run_id]
         return f"{', '.join(newer)} was run anew since" if newer else None
 
     def _released(self, owner: Owner) -> bool:
         """Whether an owner has no say any more: of this run, of one that is over, or proven dead."""
-        if owner.run_id == self.step.run_id:
+        if owner.run_id == self._step.run_id:
             return True
-        run = run_of(self.step.instance, owner.run_id)
+        run = run_of(self._step.instance, owner.run_id)
         return run is None or run.is_finished or owner.known_dead()
 
     def _end(self, attempt: Attempt, why: str) -> None:
-        log = self.step.context.log.warning
+        log, place = self._step.context.log.warning, self._place
         log(f"The attempt in {attempt.run_dir} is not taken up: {why}. What is left of it ends first.")
-        place = self.place
         ender = JobEnder(place.satellite, place.scheduler, place.watcher, place.workdir)
-        name = f"{slug(self.step.key)}-{attempt.ledger.token}"
-        ender.end_attempt(attempt, self.step.owner, name, tell=log, sleep=self.pause)
+        name = f"{slug(self._step.key)}-{attempt.ledger.token}"
+        ender.end_attempt(attempt, self._step.owner, name, tell=log, sleep=self._call.guard.pause)
 
-    def _adopt(self, leases: LeaseStore, attempt: Attempt) -> Claim | None:
+    def _adopt(self, attempt: Attempt) -> Claim | None:
         """Take a job over; return nothing where its work is over: then the next look decides anew."""
-        lease, owner = attempt.lease, attempt.lease.owner
-        if lease.state == ENDED and owner is not None and self._stored(owner.run_id, lease.finished):
-            leases.change(attempt.run_dir, lease.epoch, COLLECTED)
+        step, lease = self._step, attempt.lease
+        ended_by = lease.owner.run_id if lease.owner and lease.state == ENDED else None
+        if ended_by and results_stored(step.instance, ended_by, step.key, lease.finished or 0.0):
+            self._leases.change(attempt.run_dir, lease.epoch, COLLECTED)
             return None
-        taken = leases.take(attempt, self.step.owner)
-        if taken is None:
+        taken = self._leases.take(attempt, step.owner)
+        if taken is None or (taken.state != ENDED and self._ended_badly(attempt, taken.epoch)):
             return None
-        if taken.state != ENDED and self._ended_badly(leases, attempt, taken.epoch):
-            return None
-        identity = replace(self.identity, attempt=attempt.number)
+        identity = replace(self._identity, attempt=attempt.number)
         return Claim(identity, taken.note, taken.epoch, True, taken.shown)
 
-    def _stored(self, run_id: str, since: float | None) -> bool:
-        return results_stored(self.step.instance, run_id, self.step.key, since or 0.0)
-
-    def _ended_badly(self, leases: LeaseStore, attempt: Attempt, epoch: int) -> bool:
+    def _ended_badly(self, attempt: Attempt, epoch: int) -> bool:
         """Whether a job that nobody followed has ended meanwhile, without success."""
-        found = look(self.place.satellite, self.place.scheduler, attempt)
-        if found is None or not found.ended_badly:
+        seen = look(self._place.satellite, self._place.scheduler, attempt)
+        if seen is None or not seen.ended_badly:
             return False
-        word = found.observation.state
-        self.step.context.log.warning(
-            f"Job {found.handle.job_id} of an earlier try ended meanwhile: {word}. "
+        word = seen.observation.state
+        self._step.context.log.warning(
+            f"Job {seen.handle.job_id} of an earlier try ended meanwhile: {word}. "
             f"Its output is in {attempt.run_dir}."
         )
-        leases.change(attempt.run_dir, epoch, ENDED, outcome=word)
+        self._leases.change(attempt.run_dir, epoch, ENDED, outcome=word)
         return True
 
 
 def results_stored(instance: dg.DagsterInstance, run_id: str, step: str, since: float) -> bool:
-    """Return whether Dagster has stored results of a step since a moment.
-
-    Args:
-        instance: Dagster's instance.
-        run_id: The run.
-        step: The step's key.
-        since: Seconds since the epoch.
-    """
+    """Return whether Dagster has stored results of a run's step since a moment, in seconds since the epoch."""
     # The newest first: mostly what is asked for was stored a moment ago, or is the last thing that its run did. Other
     # steps of a large run may have stored hundreds of events since.
     cursor = None
     while True:
-        found = instance.get_records_for_run(
+        page = instance.get_records_for_run(
             run_id, of_type=_STORED, limit=_PAGE, ascending=False, cursor=cursor
         )
-        for record in found.records:
+        for record in page.records:
             event = record.event_log_entry.dagster_event
             if record.timestamp < since - _SLACK:
                 return False
             if event is not None and event.step_key == step:
                 return True
-        if not found.has_more:
+        if not page.has_more:
             return False
-        cursor = found.cursor
+        cursor = page.cursor

@@ -1,30 +1,24 @@
-"""What the payload is told of its step, and the file in the run directory by which it is told."""
+"""What the payload is told of its step: the Pipes session of one job, and the context that it finds beside it."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import dagster as dg
-from dagster_pipes import (
-    PipesContextData,
-    PipesDataProvenance,
-    PipesParams,
-    PipesPartitionKeyRange,
-    PipesTimeWindow,
-)
+from dagster_pipes import PipesContextData, PipesDataProvenance, PipesPartitionKeyRange, PipesTimeWindow
 
 StepContext = dg.OpExecutionContext | dg.AssetExecutionContext
 
 ASSET_CHECKS = "asset_checks"
 """The Pipes extra that names the checks of this run, in the words of ``report_asset_check``."""
-
-
 _DIRECT = "EPHEMERAL"
 """The run's id in the context of a function that is called directly, as in a unit test (dagster 1.13)."""
+_NOT_HANDED_ON = (
+    "Hand on what the payload reported: `yield from completed.get_results()`. A declared check is reported by the "
+    "payload, with `report_asset_check`, or yielded beside those results."
+)
 
 
 def is_direct(context: StepContext) -> bool:
@@ -32,15 +26,14 @@ def is_direct(context: StepContext) -> bool:
     return context.run_id == _DIRECT
 
 
+def is_skippable(context: StepContext, key: dg.AssetKey) -> bool:
+    """Return whether a step may leave an asset out."""
+    return context.assets_def.specs_by_key[key].skippable
+
+
 @dataclass(frozen=True)
 class Selection:
-    """What a step of assets makes in this run.
-
-    Attributes:
-        assets: The assets that are selected.
-        checks: The checks that are selected.
-        others: The assets and checks that the step declares and this run does not ask for.
-    """
+    """The assets and checks that a step makes in this run, and those that it declares and is not asked for."""
 
     assets: frozenset[dg.AssetKey]
     checks: frozenset[dg.AssetCheckKey]
@@ -59,11 +52,6 @@ class Selection:
             return None
         return "it is not selected in this run"
 
-    @property
-    def subjects(self) -> Sequence[dg.AssetKey]:
-        """The assets that the payload deals with: those it makes, and those it only checks."""
-        return sorted({*self.assets, *(check.asset_key for check in self.checks)})
-
 
 def selection(context: StepContext) -> Selection | None:
     """Return what a step of assets makes; an op without assets makes none."""
@@ -78,6 +66,30 @@ def selection(context: StepContext) -> Selection | None:
     return Selection(assets, checks, frozenset(others))
 
 
+def open_session(
+    context: StepContext, reader: dg.PipesMessageReader, run_dir: str, extras: Mapping[str, Any]
+) -> dg.PipesSession:
+    """Open a session, as ``dagster.open_pipes_session`` does (dagster 1.13), but for three things.
+
+    Silence is no warning: the exit status decides, and no message is ever lost in a buffer. A step with skippable
+    assets may leave them out: Dagster's own session makes a missing one an error. A run of checks alone tells the
+    payload which. The context travels with the bundle, and who follows the job feeds the reader: nothing is to be
+    closed.
+    """
+    chosen = selection(context)
+    if chosen is not None and not any(is_skippable(context, key) for key in chosen.assets):
+        context.set_requires_typed_event_stream(error_message=_NOT_HANDED_ON)
+    handler = dg.PipesMessageHandler(context, reader)
+    with handler.handle_messages() as messages:
+        return dg.PipesSession(
+            context_data=context_data(context, chosen, extras),
+            message_handler=handler,
+            context_injector_params={"path": f"{run_dir}/context.json"},
+            message_reader_params=messages,
+            context=context,
+        )
+
+
 def context_data(
     context: StepContext, chosen: Selection | None, extras: Mapping[str, Any] | None
 ) -> PipesContextData:
@@ -85,21 +97,18 @@ def context_data(
 
     It is what ``dagster.open_pipes_session`` makes (dagster 1.13), and what that leaves out: a run of checks alone
     names their assets, so that ``report_asset_check`` works in the payload, and the extra ``asset_checks``; a run over
-    a range of partitions names the range and, as the extra ``partition_keys``, all keys.
-
-    Args:
-        context: Dagster's context of the step.
-        chosen: What the step makes.
-        extras: Extras of the user's, which win.
+    a range of partitions names the range and, as the extra ``partition_keys``, all keys. Extras of the user's win.
     """
-    keys = chosen.subjects if chosen else ()
+    # Those that the payload makes, and those that it only checks.
+    keys = sorted({*chosen.assets, *(check.asset_key for check in chosen.checks)}) if chosen else []
+    span, window = _partitions(context)
     data = PipesContextData(
         asset_keys=[_text(key) for key in keys],
         code_version_by_asset_key={_text(key): _version(context, key) for key in keys},
         provenance_by_asset_key={_text(key): _provenance(context, key) for key in keys},
         partition_key=context.partition_key if context.has_partition_key else None,
-        partition_key_range=_key_range(context),
-        partition_time_window=_time_window(context),
+        partition_key_range=span,
+        partition_time_window=window,
         run_id=context.run_id,
         job_name=None if is_direct(context) else context.job_name,
         retry_number=0 if is_direct(context) else context.retry_number,
@@ -110,18 +119,20 @@ def context_data(
     return data
 
 
+def range_keys(context: StepContext) -> list[str]:
+    """Return the keys of a range of partitions, whose ends alone don't tell what lies between; else none."""
+    is_range = context.has_partition_key_range and not context.has_partition_key
+    return list(context.partition_keys) if is_range else []
+
+
 def _own_extras(context: StepContext, chosen: Selection | None) -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    if chosen is not None and any(
-        isinstance(key, dg.AssetCheckKey) for key in (*chosen.checks, *chosen.others)
-    ):
+    own: dict[str, Any] = {}
+    if chosen and any(isinstance(key, dg.AssetCheckKey) for key in (*chosen.checks, *chosen.others)):
         checks = sorted(chosen.checks, key=lambda check: (check.asset_key, check.name))
-        found[ASSET_CHECKS] = [
-            {"asset_key": _text(check.asset_key), "check_name": check.name} for check in checks
-        ]
-    if context.has_partition_key_range and not context.has_partition_key:
-        found["partition_keys"] = list(context.partition_keys)
-    return found
+        own[ASSET_CHECKS] = [{"asset_key": _text(each.asset_key), "check_name": each.name} for each in checks]
+    if keys := range_keys(context):
+        own["partition_keys"] = keys
+    return own
 
 
 def _text(key: dg.AssetKey) -> str:
@@ -134,57 +145,25 @@ def _version(context: StepContext, key: dg.AssetKey) -> str | None:
 
 
 def _provenance(context: StepContext, key: dg.AssetKey) -> PipesDataProvenance | None:
-    found = context.get_asset_provenance(key)
-    if found is None:
+    provenance = context.get_asset_provenance(key)
+    if provenance is None:
         return None
+    versions = provenance.input_data_versions.items()
     return PipesDataProvenance(
-        code_version=found.code_version,
-        input_data_versions={
-            _text(each): version.value for each, version in found.input_data_versions.items()
-        },
-        is_user_provided=found.is_user_provided,
+        code_version=provenance.code_version,
+        input_data_versions={_text(each): version.value for each, version in versions},
+        is_user_provided=provenance.is_user_provided,
     )
 
 
-def _is_partitioned(context: StepContext) -> bool:
-    return context.has_partition_key or context.has_partition_key_range
-
-
-def _key_range(context: StepContext) -> PipesPartitionKeyRange | None:
-    if not _is_partitioned(context):
-        return None
-    found = context.partition_key_range
-    return PipesPartitionKeyRange(start=found.start, end=found.end)
-
-
-def _time_window(context: StepContext) -> PipesTimeWindow | None:
-    if not _is_partitioned(context):
-        return None
+def _partitions(context: StepContext) -> tuple[PipesPartitionKeyRange | None, PipesTimeWindow | None]:
+    """Return the range of a step's partitions, and the time that they span."""
+    if not (context.has_partition_key or context.has_partition_key_range):
+        return None, None
+    keys = context.partition_key_range
+    span = PipesPartitionKeyRange(start=keys.start, end=keys.end)
     try:
         window = context.partition_time_window
     except dg.DagsterInvariantViolationError:
-        return None  # its partitions are no windows of time
-    return PipesTimeWindow(start=window.start.isoformat(), end=window.end.isoformat())
-
-
-class RunDirectoryContextInjector(dg.PipesContextInjector):
-    """Keeps the context for the bundle and tells the payload where it will find it.
-
-    Args:
-        path: The path of ``context.json`` on the host.
-    """
-
-    def __init__(self, path: str) -> None:
-        self._path = path
-        self.content = b"{}"
-        """The file's content, once the session is open."""
-
-    @contextmanager
-    def inject_context(self, context_data: PipesContextData) -> Iterator[PipesParams]:
-        """Serialize the context; the file itself travels with the bundle."""
-        self.content = json.dumps(context_data).encode()
-        yield {"path": self._path}
-
-    def no_messages_debug_text(self) -> str:
-        """Say where the payload was to find its context."""
-        return f"The payload was given its Pipes context in {self._path}."
+        return span, None  # its partitions are no windows of time
+    return span, PipesTimeWindow(start=window.start.isoformat(), end=window.end.isoformat())

@@ -10,7 +10,7 @@ from dagster_slurm_components.environments.plan import Place, groundwork, plan_e
 from dagster_slurm_components.jobs.provision.packers import is_content
 from dagster_slurm_components.jobs.provision.provide import Site, provide, remembered
 from dagster_slurm_components.jobs.provision.request import Request
-from dagster_slurm_components.pipes.target import Target
+from dagster_slurm_components.jobs.target import Target
 from dagster_slurm_components.spec.resolve import ResolvedScript
 
 

@@ -7,11 +7,10 @@ from collections.abc import Mapping
 import dagster as dg
 from dagster_pipes import PipesException
 
-from dagster_slurm_components.jobs.model import JobHandle
+from dagster_slurm_components.jobs.figures import Figure
 from dagster_slurm_components.jobs.outcome import JobOutcome
-from dagster_slurm_components.jobs.submit import SubmitRejectedError
-from dagster_slurm_components.pipes.metadata import Value, typed
-from dagster_slurm_components.pipes.stuck import StuckError
+from dagster_slurm_components.pipes.context import StepContext
+from dagster_slurm_components.pipes.results import typed
 from dagster_slurm_components.spec.resolve import ResolvedScript
 
 _LONGEST = 16 * 1024
@@ -19,64 +18,41 @@ _LONGEST = 16 * 1024
 
 
 def failure(
-    handle: JobHandle,
     outcome: JobOutcome,
     resolved: ResolvedScript,
     *,
     exception: PipesException | None,
     stderr: str,
-    figures: Mapping[str, Value],
-    allow_retries: bool,
+    figures: Mapping[str, Figure],
+    context: StepContext,
 ) -> dg.Failure:
-    """Return the failure of a job that ran.
-
-    Args:
-        handle: The job.
-        outcome: How it ended.
-        resolved: The script, to name the line to change.
-        exception: The payload's exception as Pipes reported it, or nothing.
-        stderr: The last lines of the job's stderr.
-        figures: The job's metadata.
-        allow_retries: Whether Dagster may run the step again, where a retry policy says so.
-    """
-    parts = [f"Job {handle.job_id}: {outcome.message}"]
-    advice = [outcome.advice, _where(outcome.options, resolved)]
-    parts += [text for text in advice if text]
-    if exception:
-        parts.append(_traceback(exception))
-    if stderr.strip():
-        parts.append(f"Last lines of stderr:\n{stderr}")
-    parts.append(f"Run directory: {handle.run_dir}")
-    return dg.Failure(description="\n\n".join(parts), metadata=typed(figures), allow_retries=allow_retries)
+    """Return the failure of a job that ran."""
+    parts = [
+        f"Job {figures['job/id']}: {outcome.message}",
+        outcome.advice,
+        _where(outcome.options, resolved),
+        _traceback(exception) if exception else "",
+        f"Last lines of stderr:\n{stderr}" if stderr.strip() else "",
+        f"Run directory: {figures['job/run_directory']}",
+    ]
+    text = "\n\n".join(part for part in parts if part)
+    # The author of an op with a retry policy knows that the payload may be run again. A policy of the job or of the
+    # whole deployment was written for any op: there a payload's own failure, which would most likely come again after
+    # hours, ends the step.
+    retry = outcome.retryable or context.op_def.retry_policy is not None
+    return dg.Failure(description=text, metadata=typed(figures), allow_retries=retry)
 
 
-def has_retry_policy(context: dg.OpExecutionContext | dg.AssetExecutionContext) -> bool:
-    """Return whether the op itself has a retry policy.
-
-    Its author knows that the payload may be run again. One of the job or of the whole deployment was written for any
-    op: there a payload's own failure, which would most likely come again after hours, ends the step.
-    """
-    return context.op_def.retry_policy is not None
-
-
-def rejection(error: SubmitRejectedError, resolved: ResolvedScript) -> dg.Failure:
-    """Return the failure of a job that the scheduler refused."""
-    option = error.rejection.option
-    parts = [f"The scheduler refused the job: {error}", _where((option,) if option else (), resolved)]
-    return dg.Failure(description="\n\n".join(part for part in parts if part), allow_retries=False)
-
-
-def stuck_failure(error: StuckError, resolved: ResolvedScript) -> dg.Failure:
-    """Return the failure of a job that waited for something that would not come."""
-    option = error.reason.option
-    parts = [str(error), _where((option,) if option else (), resolved)]
-    return dg.Failure(description="\n\n".join(part for part in parts if part), allow_retries=False)
+def no_start(text: str, option: str | None, resolved: ResolvedScript) -> dg.Failure:
+    """Return the failure of a job that never started: which resource keeps it from that, and where it is written."""
+    where = _where((option,) if option else (), resolved)
+    return dg.Failure(description=f"{text}\n\n{where}" if where else text, allow_retries=False)
 
 
 def _where(options: tuple[str, ...], resolved: ResolvedScript) -> str:
     """Name the line to change: the first of these resources that somebody wrote down."""
+    asked = resolved.merged.data.get("resources") or {}
     for option in options:
-        asked = resolved.merged.data.get("resources") or {}
         position = resolved.position("resources", option) if asked.get(option) is not None else None
         if position:
             return f"`{option}: {asked[option]}` is written at {position}."
@@ -88,8 +64,5 @@ def _traceback(exception: PipesException) -> str:
     name, message = exception["name"] or "", exception["message"].strip()[:_LONGEST]
     # Python's own message begins with the name already.
     text = message if message.startswith(name) else f"{name}: {message}"
-    return f"The payload raised {text or 'an exception'}\n{_last(stack)}".strip()
-
-
-def _last(text: str) -> str:
-    return text if len(text) <= _LONGEST else f"...\n{text[-_LONGEST:]}"
+    end = stack if len(stack) <= _LONGEST else f"...\n{stack[-_LONGEST:]}"
+    return f"The payload raised {text or 'an exception'}\n{end}".strip()

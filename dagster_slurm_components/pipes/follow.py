@@ -1,16 +1,20 @@
-"""Follows one job in the step's own thread: output to the step's streams, messages to Pipes, news to the log."""
+"""Follows one job to its end: output to the step's streams, messages to Pipes, news to the log.
+
+A step that has to leave its job before that cancels it, or leaves it in good order to whoever takes it up.
+"""
 
 from __future__ import annotations
 
-import codecs
-import math
 import sys
 import time
-from collections import deque
-from collections.abc import Callable, Mapping
-from logging import Logger
-from typing import TextIO
 
+import dagster as dg
+
+from dagster_slurm_components.errors import HostError
+from dagster_slurm_components.hosts.calls import LeaseRenewal
+from dagster_slurm_components.jobs.cancel import cancel
+from dagster_slurm_components.jobs.dashboard import DashboardNotice
+from dagster_slurm_components.jobs.ending import JobEnder, LeaseLostError
 from dagster_slurm_components.jobs.events import (
     MESSAGES,
     STDERR,
@@ -23,62 +27,118 @@ from dagster_slurm_components.jobs.events import (
     Silent,
     Skipped,
     Text,
-    Watch,
 )
-from dagster_slurm_components.jobs.reconcile import SUBMITTED, Observation
-from dagster_slurm_components.jobs.status import StatusRecord
-from dagster_slurm_components.pipes.guard import SupervisionLostError
+from dagster_slurm_components.jobs.lease import CANCEL_WANTED, Shown
+from dagster_slurm_components.jobs.model import JobHandle
+from dagster_slurm_components.jobs.output import Stream, describe
+from dagster_slurm_components.jobs.stuck import StuckTimer
+from dagster_slurm_components.jobs.target import heal
+from dagster_slurm_components.pipes.claim import Claim, JobCall
+from dagster_slurm_components.pipes.failure import no_start
+from dagster_slurm_components.pipes.guard import StoppedError, SupervisionLostError
 from dagster_slurm_components.pipes.reader import RunDirectoryMessageReader
-from dagster_slurm_components.slurm.reasons import explain
-from dagster_slurm_components.slurm.states import Phase, state
+from dagster_slurm_components.pipes.records import keeps_runs, left_job
 
 _LISTEN = 0.5
-_TAIL_LINES = 20
-_TAIL_BYTES = 8 * 1024
+_LOOK = 1.0
+_TAIL = 8 * 1024
+"""Bytes of a stream that are read again for the last lines of a failure."""
+_CANCEL_ANSWER = 120.0
 
 
 class Follower:
-    """Turns a watch's events into what a person sees in Dagster.
-
-    Args:
-        watch: The job.
-        reader: Where the payload's messages go.
-        log: Dagster's logger of the step.
-        heal: What to type when the host asks for a new login.
-        seen: Bytes of stdout and stderr that were shown before; the watch begins a little earlier.
-    """
+    """Follows a job that is this process's by its claim, for as long as the guard lets it."""
 
     def __init__(
-        self,
-        watch: Watch,
-        reader: RunDirectoryMessageReader,
-        log: Logger,
-        *,
-        heal: str,
-        seen: Mapping[str, int] | None = None,
+        self, call: JobCall, claim: Claim, handle: JobHandle, reader: RunDirectoryMessageReader
     ) -> None:
-        self._watch = watch
+        self._call = call
+        self._place = call.place
+        self._guard = call.guard
+        self._epoch = claim.epoch
+        self._handle = handle
         self._reader = reader
-        self._log = log
-        self._heal = heal
-        seen = seen or {}
+        self._log = call.step.context.log
+        self._profile = call.resolved.profile
+        seen = claim.shown.offsets
+        begin = {name: max(0, seen.get(name, 0) - _TAIL) for name in (STDOUT, STDERR)}
+        reader.skip(seen.get(MESSAGES, 0))
         self._streams = {
-            STDOUT: _Stream(lambda: sys.stdout, watch.offsets.get(STDOUT, 0), seen.get(STDOUT, 0)),
-            STDERR: _Stream(lambda: sys.stderr, watch.offsets.get(STDERR, 0), seen.get(STDERR, 0)),
+            STDOUT: Stream(lambda: sys.stdout, begin[STDOUT], seen.get(STDOUT, 0)),
+            STDERR: Stream(lambda: sys.stderr, begin[STDERR], seen.get(STDERR, 0)),
         }
-        self._said = ""
-        self.observation = watch.observation
-        """The newest that was heard of the job."""
-        self.lease_state = watch.lease_state
-        """The state of its lease."""
+        self._news = ""
+        inodes = claim.shown.inodes
+        self._watch = call.place.watcher.watch(handle, offsets=begin, inodes=inodes, epoch=claim.epoch)
+        self._lease_state = self._watch.lease_state
+        call.observation = self._watch.observation
 
-    def follow(self, seconds: float = math.inf) -> Ended | None:
-        """Return when the job has ended and all its output was shown, or nothing after so many seconds.
+    def run(self) -> Ended:
+        """Return when the job has ended and all its output was shown.
 
         Raises:
-            SupervisionLostError: Somebody else has taken the job over.
-            HostError: The job can't be watched any more, for a reason that waiting won't heal.
+            Failure: It was stuck, or its caller has cancelled it.
+            SupervisionLostError: This process has no say about it any more.
+            StoppedError: The step was interrupted.
+            HostError: It can't be watched any more, for a reason that waiting won't heal.
         """
+        cancelled = self._call.cancel
+        try:
+            return self._to_its_end()
+        except SupervisionLostError as lost:
+            self._log.warning(f"{lost} This process leaves job {self._handle.job_id}.")
+            if lost.cancelled or cancelled.is_set():
+                self._cancel()
+            raise
+        except StoppedError:
+            wanted = cancelled.is_set() or self._guard.terminated
+            if wanted or self._profile.profile.on_shutdown == "cancel":
+                self._cancel()
+            else:
+                self._leave()
+            raise
+        finally:
+            self._watch.close()
+
+    @property
+    def shown(self) -> Shown:
+        """What a person has seen by now."""
+        streams = {name: stream.position for name, stream in self._streams.items()}
+        offsets = {MESSAGES: self._reader.position, **streams}
+        inodes = self._watch.inodes
+        return Shown(offsets, {name: inodes[name] for name in offsets if name in inodes})
+
+    @property
+    def stderr_tail(self) -> str:
+        """The last lines that the job wrote to stderr."""
+        return self._streams[STDERR].tail
+
+    def _to_its_end(self) -> Ended:
+        call, handle, watch = self._call, self._handle, self._watch
+        timer = StuckTimer(call.resolved.script.stuck)
+        notice = DashboardNotice(self._profile.profile, handle.run_dir, self._log.info)
+        asked = False
+        while (ended := self._listen(_LOOK)) is None:
+            self._guard.check()
+            watch.shown = self.shown
+            notice.look(watch.evidence.status)
+            stuck = timer.check(call.observation)
+            if stuck is not None:
+                self._cancel()
+                raise no_start(str(stuck), stuck.reason.option, call.resolved) from stuck
+            if call.cancel.is_set():
+                self._cancel()
+                text = f"Job {handle.job_id} was cancelled by the code that submitted it."
+                raise dg.Failure(text, allow_retries=False)
+            if self._lease_state == CANCEL_WANTED and not asked:
+                asked = True  # whoever wrote that may be gone before it was done
+                cancel(self._place.direct, self._place.scheduler, handle, patience=_CANCEL_ANSWER)
+        call.observation = ended.observation
+        self._guard.check(thoroughly=True)
+        return ended
+
+    def _listen(self, seconds: float) -> Ended | None:
+        """Show what happens within so many seconds; return the job's end, once it is there."""
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline:
             # A bounded wait, so that signals reach a main thread that follows a job.
@@ -87,35 +147,28 @@ class Follower:
                 case Text(name=name, data=data, rewound=rewound):
                     self._show(name, data, rewound)
                 case Skipped(name=name, size=size):
-                    self._streams[name].skip(size, self._watch.handle.file(name))
+                    self._streams[name].skip(size, self._handle.file(name))
                 case Changed(observation=observation, status=status):
-                    self.observation = observation
-                    self._tell(observation, status)
+                    self._call.observation = observation
+                    news = describe(self._handle.job_id, observation, status)
+                    if news and news != self._news:  # each thing once
+                        self._news = news
+                        self._log.info(news)
                 case Silent(error=error):
-                    self._log.warning(f"{error}\nThe job goes on; this step waits for the host. {self._heal}")
-                case Back(seconds=seconds):
-                    self._log.info(f"The host answers again after {seconds:.0f} s.")
+                    advice = heal(self._profile)
+                    self._log.warning(f"{error}\nThe job goes on; this step waits for the host. {advice}")
+                case Back(seconds=silence):
+                    self._log.info(f"The host answers again after {silence:.0f} s.")
                 case LeaseChanged(epoch=epoch, state=lease_state):
-                    if epoch != self._watch.epoch:
+                    if epoch != self._epoch:
                         raise SupervisionLostError("The job is followed by somebody else by now.")
-                    self.lease_state = lease_state
+                    self._lease_state = lease_state
                 case Broken(error=broken):
                     raise broken
                 case Ended():
                     self._finish()
                     return event
         return None
-
-    @property
-    def shown(self) -> Mapping[str, int]:
-        """Bytes of each streamed file that a person has seen by now."""
-        streams = {name: stream.position for name, stream in self._streams.items()}
-        return {MESSAGES: self._reader.position, **streams}
-
-    @property
-    def stderr_tail(self) -> str:
-        """The last lines that the job wrote to stderr."""
-        return self._streams[STDERR].tail
 
     def _show(self, name: str, data: bytes, rewound: bool) -> None:
         if name == MESSAGES:
@@ -127,13 +180,6 @@ class Follower:
                 self._streams[name].rewind()
             self._streams[name].write(data)
 
-    def _tell(self, observation: Observation, status: StatusRecord | None) -> None:
-        """Log what changed, each thing once."""
-        text = describe(self._watch.handle.job_id, observation, status)
-        if text and text != self._said:
-            self._said = text
-            self._log.info(text)
-
     def _finish(self) -> None:
         for stream in self._streams.values():
             stream.finish()
@@ -143,85 +189,33 @@ class Follower:
         for note in self._reader.notes:
             self._log.info(note)
 
-
-def describe(job_id: str, observation: Observation, status: StatusRecord | None) -> str:
-    """Return what a person wants to read about a change in a job's life."""
-    again = f" (started anew, {observation.restarts}. time)" if observation.restarts else ""
-    if observation.state == SUBMITTED:
-        return ""
-    if observation.phase is Phase.RUNNING:
-        where = f" on {status.get('nodes') or status.host}" if status else ""
-        return f"Job {job_id} runs{where}{again}."
-    if observation.phase is Phase.WAITING:
-        why = ""
-        if observation.reason:
-            reason = explain(observation.reason)
-            why = f", reason {observation.reason}: {reason.text}"
-        expected = ""
-        if observation.starts_at:
-            expected = " Expected start: " + time.strftime(
-                "%Y-%m-%d %H:%M:%S %Z", time.localtime(observation.starts_at)
+    def _cancel(self) -> None:
+        """Cancel the job. Where its host can't be reached, the sensor does once it can: the lease tells of it."""
+        log, place, job_id = self._log, self._place, self._handle.job_id
+        ender = JobEnder(place.direct, place.scheduler, place.watcher, place.workdir)
+        try:
+            ended = ender.end(self._handle, self._epoch, self._listen)
+        except LeaseLostError as error:
+            log.warning(f"{error} It is left to them.")
+        except HostError as error:
+            log.error(
+                f"Job {job_id} could not be cancelled, and may run on: {error} Once the host answers, the sensor"
+                f" `slurm_jobs` ends the jobs of cancelled runs; `dg-slurm jobs cancel {job_id}` ends this one."
             )
-        return f"Job {job_id} is {observation.state}{again}{why}{expected}"
-    if observation.phase is Phase.ENDING:
-        return f"Job {job_id} is {observation.state}: {state(observation.state).explanation}"
-    return f"Job {job_id} ended: {observation.state}{again}."
+        else:
+            if ended is None:
+                log.warning(f"Job {job_id} was cancelled, but its end is not confirmed yet.")
+            else:
+                self._call.observation = ended.observation
+                log.info(f"Job {job_id} was cancelled and has ended: {ended.observation.state}.")
 
-
-class _Stream:
-    """One output stream of the job: decoded wherever it is cut, with its last lines kept.
-
-    Args:
-        target: Where it is shown.
-        begin: The offset of the first bytes that will come.
-        seen: The offset up to which it was shown before; what comes below it is kept only.
-    """
-
-    def __init__(self, target: Callable[[], TextIO], begin: int = 0, seen: int = 0) -> None:
-        self._target = target
-        self.position = begin
-        self._silent = max(0, seen - begin)
-        self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
-        self._tail: deque[str] = deque(maxlen=_TAIL_LINES)
-        self._rest = ""
-
-    def write(self, data: bytes) -> None:
-        """Show bytes of the stream."""
-        self.position += len(data)
-        old, new = data[: self._silent], data[self._silent :]
-        self._silent -= len(old)
-        self._keep(self._decoder.decode(old))
-        self._put(self._decoder.decode(new))
-
-    def rewind(self) -> None:
-        """Another file has taken the place of this one."""
-        self.position = self._silent = 0
-
-    def skip(self, size: int, path: str) -> None:
-        """Say that bytes were left out."""
-        self.finish()
-        self._decoder.reset()
-        self.position += size
-        self._put(f"\n[{size} bytes were left out here; all of it is in {path}]\n")
-
-    def finish(self) -> None:
-        """Show what was held back of a character that never came whole."""
-        self._put(self._decoder.decode(b"", final=True))
-
-    @property
-    def tail(self) -> str:
-        """The last lines, at most some kilobytes."""
-        return "\n".join([*self._tail, *([self._rest] if self._rest else [])])[-_TAIL_BYTES:]
-
-    def _put(self, text: str) -> None:
-        if not text:
-            return
-        target = self._target()  # looked up each time: Dagster replaces the streams for a step
-        target.write(text)
-        target.flush()
-        self._keep(text)
-
-    def _keep(self, text: str) -> None:
-        *lines, self._rest = (self._rest + text).split("\n")
-        self._rest = self._rest[-_TAIL_BYTES:]
-        self._tail.extend(line[-_TAIL_BYTES:] for line in lines)
+    def _leave(self) -> None:
+        """Leave the job to whoever takes it up; what was shown of it is written down."""
+        step, handle = self._call.step, self._handle
+        renewal = LeaseRenewal(handle.run_dir, self._epoch, self.shown.written())
+        try:
+            self._place.direct.follow([], [renewal], total=0)
+        except HostError as error:
+            self._log.info(f"What was shown of job {handle.job_id} could not be written down: {error}")
+        kept = step.run is not None and keeps_runs(step.instance)
+        self._log.info(left_job(handle.job_id, step.run_id, self._profile.name, kept=kept))

@@ -10,26 +10,21 @@ from __future__ import annotations
 import multiprocessing
 import threading
 import time
-from collections.abc import Callable
 
 import dagster as dg
 
 from dagster_slurm_components.pipes.step import Step, run_of
 
+STATUS = dg.DagsterRunStatus
 _LOOK_EVERY = 30.0
 
 
 class SupervisionLostError(dg.DagsterExecutionInterruptedError):
-    """This process has no say about its job any more; like an interrupt, it is no failure of the payload.
-
-    Args:
-        message: Why.
-        cancelled: Whether the run was cancelled, so that the job is to be cancelled too.
-    """
+    """This process has no say about its job any more; like an interrupt, it is no failure of the payload."""
 
     def __init__(self, message: str, *, cancelled: bool = False) -> None:
         super().__init__(message)
-        self.cancelled = cancelled
+        self.cancelled = cancelled  # the run was, so that the job is to be cancelled too
 
 
 class StoppedError(dg.DagsterExecutionInterruptedError):
@@ -37,27 +32,15 @@ class StoppedError(dg.DagsterExecutionInterruptedError):
 
 
 class Guard:
-    """Watches whether this process still speaks for its run.
+    """Watches whether this process still speaks for its run; ``stop`` is set when the step was interrupted."""
 
-    Args:
-        step: The step.
-        stop: Set when the step was interrupted.
-        clock: A monotonic clock, in seconds.
-    """
-
-    def __init__(
-        self, step: Step, stop: threading.Event, *, clock: Callable[[], float] = time.monotonic
-    ) -> None:
+    def __init__(self, step: Step, stop: threading.Event) -> None:
         self._step = step
         self._stop = stop
-        self._clock = clock
-        self._looked_at = clock()
+        self._looked_at = time.monotonic()
 
     def check(self, *, thoroughly: bool = False) -> None:
-        """Return if this process still speaks for its run.
-
-        Args:
-            thoroughly: Ask Dagster now, and not only from time to time; before results are handed on.
+        """Return if this process still speaks for its run; Dagster is asked from time to time, or ``thoroughly`` now.
 
         Raises:
             StoppedError: The step was interrupted.
@@ -68,15 +51,15 @@ class Guard:
         parent = multiprocessing.parent_process()
         if self._step.step_worker and parent is not None and not parent.is_alive():
             raise SupervisionLostError("The run worker of this step is gone.")
-        now = self._clock()
+        now = time.monotonic()
         if self._step.run is None or (not thoroughly and now - self._looked_at < _LOOK_EVERY):
             return
         self._looked_at = now
-        run = run_of(self._step.instance, self._step.run_id)
+        run = self._run
         if run is not None and run.is_finished:
             raise SupervisionLostError(
                 f"The run has ended meanwhile, as {run.status.value}.",
-                cancelled=run.status is dg.DagsterRunStatus.CANCELED,
+                cancelled=run.status is STATUS.CANCELED,
             )
 
     def pause(self, seconds: float) -> None:
@@ -86,14 +69,17 @@ class Guard:
             StoppedError: The step was interrupted.
             SupervisionLostError: The process has no say any more.
         """
-        until = self._clock() + seconds
-        while (left := until - self._clock()) > 0:
+        until = time.monotonic() + seconds
+        while (left := until - time.monotonic()) > 0:
             self.check()
             self._stop.wait(min(left, 1.0))
 
     @property
     def terminated(self) -> bool:
         """Whether a person terminates the run; any other end of the process leaves its jobs alone."""
-        run = run_of(self._step.instance, self._step.run_id) if self._step.run else None
-        canceled = (dg.DagsterRunStatus.CANCELING, dg.DagsterRunStatus.CANCELED)
-        return run is not None and run.status in canceled
+        run = self._run
+        return run is not None and run.status in (STATUS.CANCELING, STATUS.CANCELED)
+
+    @property
+    def _run(self) -> dg.DagsterRun | None:
+        return run_of(self._step.instance, self._step.run_id) if self._step.run else None

@@ -23,29 +23,25 @@ COMPLEX = frozenset({"table", "table_schema", "table_column_lineage"})
 
 
 def metadata_from(raw: object, owner: str) -> tuple[dict[str, Any] | None, tuple[str, ...]]:
-    """Return metadata in the protocol's shape, and a sentence for each kind of change.
+    """Return what a payload wrote in the protocol's shape, and a sentence for each kind of change.
 
     >>> metadata_from({"rows": 3}, "asset `a`")[0]
     {'rows': {'raw_value': 3, 'type': '__infer__'}}
-
-    Args:
-        raw: What the payload wrote.
-        owner: What it is about, in words.
     """
     if raw is None:
         return None, ()
     if not isinstance(raw, Mapping):
         return None, (f"Metadata of {owner}: {shortened(raw)} is no object with names; it was left out.",)
-    found: dict[str, Any] = {}
+    metadata: dict[str, Any] = {}
     changes: dict[str, list[str]] = {}
     for key, value in raw.items():
         name = _name(key)
-        typed, change = _value(value)
-        found[name], change_of_content = _showable(typed)
-        for text in (change, change_of_content):
-            if text:
-                changes.setdefault(text, []).append(name)
-    return found, tuple(f"Metadata of {owner}: {text}: {_names(names)}." for text, names in changes.items())
+        metadata[name], texts = _value(value)
+        for text in filter(None, texts):
+            changes.setdefault(text, []).append(name)
+    return metadata, tuple(
+        f"Metadata of {owner}: {text}: {_names(names)}." for text, names in changes.items()
+    )
 
 
 def without_complex(metadata: Mapping[str, Any]) -> dict[str, Any]:
@@ -77,14 +73,19 @@ def _names(names: list[str]) -> str:
     return f"{shown}{more}"
 
 
-def _value(value: Any) -> tuple[dict[str, Any], str]:
-    """Return a value with its type, and what was wrong with how it was written."""
-    if not (isinstance(value, Mapping) and "raw_value" in value and isinstance(value.get("type"), str)):
-        return {"raw_value": value, "type": _INFER}, "bare values, whose type was inferred"
-    raw, kind = value["raw_value"], value["type"]
-    if _matches(raw, kind):
-        return {"raw_value": float(raw) if kind in _NUMBERS else raw, "type": kind}, ""
-    return {"raw_value": raw, "type": _INFER}, f"no {shortened(kind)}, so that the type was inferred"
+def _value(value: Any) -> tuple[dict[str, Any], tuple[str, str]]:
+    """Return a value with its type, and what was wrong with how it was written and with its content."""
+    raw, kind, change = value, _INFER, "bare values, whose type was inferred"
+    if isinstance(value, Mapping) and "raw_value" in value and isinstance(value.get("type"), str):
+        raw, kind, change = value["raw_value"], value["type"], ""
+        if not _matches(raw, kind):
+            kind, change = _INFER, f"no {shortened(kind)}, so that the type was inferred"
+        elif kind in _NUMBERS:
+            raw = float(raw)
+    content, change_of_content = _cleaned(raw, _DEEPEST)
+    if isinstance(raw, float) and isinstance(content, str):
+        kind = "text"
+    return {"raw_value": content, "type": kind}, (change, change_of_content)
 
 
 def _matches(raw: object, kind: str) -> bool:
@@ -98,14 +99,6 @@ def _matches(raw: object, kind: str) -> bool:
     if kind == "json":
         return isinstance(raw, (dict, list))
     return kind in {_INFER, *COMPLEX} or (isinstance(raw, bool) if kind == "bool" else kind == "null")
-
-
-def _showable(value: dict[str, Any]) -> tuple[dict[str, Any], str]:
-    """Return a typed value without what can't be shown, and what was changed."""
-    raw = value["raw_value"]
-    content, change = _cleaned(raw, _DEEPEST)
-    kind = "text" if isinstance(raw, float) and isinstance(content, str) else value["type"]
-    return {"raw_value": content, "type": kind}, change
 
 
 def _cleaned(value: Any, depth: int) -> tuple[Any, str]:

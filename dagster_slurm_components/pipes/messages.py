@@ -98,7 +98,7 @@ def _opened(params: Mapping[str, Any]) -> Message:
 
 def _closed(params: Mapping[str, Any]) -> Message:
     raw = params.get("exception")
-    return Message(CLOSED, {} if raw is None else {"exception": _exception(raw, _MOST_CAUSES)})
+    return Message(CLOSED, {} if raw is None else {"exception": _exception(raw)})
 
 
 def _log(params: Mapping[str, Any]) -> Message:
@@ -128,8 +128,8 @@ def _materialization(params: Mapping[str, Any]) -> Message:
     if version is not None and not isinstance(version, str):
         version = shortened(version)
         notes = (*notes, f"The data version of asset `{key}` is no text; it was written {version}.")
-    found = {"asset_key": key, "metadata": metadata, "data_version": version and well_formed(version)}
-    return Message(MATERIALIZATION, found, notes)
+    version = version and well_formed(version)
+    return Message(MATERIALIZATION, {"asset_key": key, "metadata": metadata, "data_version": version}, notes)
 
 
 def _check(params: Mapping[str, Any]) -> Message:
@@ -142,8 +142,8 @@ def _check(params: Mapping[str, Any]) -> Message:
     if severity not in _SEVERITIES:
         notes = (*notes, f"The severity of check `{name}` is neither ERROR nor WARN; it counts as ERROR.")
         severity = "ERROR"
-    found = {"asset_key": key, "check_name": name, "passed": passed, "severity": severity}
-    return Message(CHECK, {**found, "metadata": metadata}, notes)
+    result = {"asset_key": key, "check_name": name, "passed": passed, "severity": severity}
+    return Message(CHECK, {**result, "metadata": metadata}, notes)
 
 
 _SHAPES: Mapping[str, Callable[[Mapping[str, Any]], Message]] = {
@@ -175,18 +175,19 @@ def _name(params: Mapping[str, Any], name: str) -> str:
     return value
 
 
-def _exception(raw: object, depth: int) -> PipesException:
+def _exception(raw: object, depth: int = _MOST_CAUSES) -> PipesException:
     """Return an exception in the protocol's shape, whatever a payload wrote for one."""
     if not isinstance(raw, Mapping):
-        text = raw if isinstance(raw, str) else shortened(raw)
-        return PipesException(message=well_formed(text), stack=[], name=None, cause=None, context=None)
+        raw = {"message": raw}
     message, stack, name = raw.get("message"), raw.get("stack"), raw.get("name")
     lines: list[Any] = [stack] if isinstance(stack, str) else stack if isinstance(stack, list) else []
-    causes = {each: raw.get(each) if depth > 0 else None for each in ("cause", "context")}
+    cause, context = (raw.get(each) if depth > 0 else None for each in ("cause", "context"))
     return PipesException(
-        message=well_formed(message) if isinstance(message, str) else shortened(message or ""),
+        message=well_formed(message)
+        if isinstance(message, str)
+        else shortened("" if message is None else message),
         stack=[well_formed(each) for each in lines if isinstance(each, str)],
         name=well_formed(name) if isinstance(name, str) else None,
-        cause=_exception(causes["cause"], depth - 1) if causes["cause"] else None,
-        context=_exception(causes["context"], depth - 1) if causes["context"] else None,
+        cause=_exception(cause, depth - 1) if cause else None,
+        context=_exception(context, depth - 1) if context else None,
     )

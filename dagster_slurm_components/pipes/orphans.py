@@ -1,14 +1,13 @@
-"""Runs whose process died, and jobs that no living run follows: found by proof, not by silence.
+"""Jobs that no living run follows: found by proof, not by silence.
 
 What there is to act on stands in the leases on the hosts; whose it is, in Dagster's runs. ``judge`` decides, without
-any I/O; the rest reads and acts. A run is given up only if its worker ran on this machine, in this PID namespace, and
-is gone, and the run is still not finished when it is read again after that.
+any I/O; the rest reads and acts.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence, Set
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from enum import Enum
@@ -21,19 +20,16 @@ from dagster_slurm_components.jobs.lease import CANCEL_WANTED, CANCELLED, COLLEC
 from dagster_slurm_components.jobs.lease_store import LeaseStore
 from dagster_slurm_components.jobs.look import Seen, look_at
 from dagster_slurm_components.jobs.model import slug
-from dagster_slurm_components.pipes.records import PROFILE, report, worker
-from dagster_slurm_components.pipes.retries import will_be_retried
+from dagster_slurm_components.jobs.target import Target
+from dagster_slurm_components.pipes.runs import MOST_RUNS, UNDER_WAY, Finding, will_be_retried
 from dagster_slurm_components.pipes.step import executed
-from dagster_slurm_components.pipes.target import Target
 
-_UNDER_WAY = [dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.CANCELING]
 _NOT_OVER = [
     dg.DagsterRunStatus.NOT_STARTED,
     dg.DagsterRunStatus.QUEUED,
     dg.DagsterRunStatus.STARTING,
-    *_UNDER_WAY,
+    *UNDER_WAY,
 ]
-_MOST_RUNS = 500
 _SILENCE = 180.0
 """Seconds without a sign of life after which whoever followed the job of a finished run is taken to be gone: a process
 notices within 30 s that its run is over, and needs a while to cancel."""
@@ -44,87 +40,7 @@ _PROMISE = 900.0
 _TRACE = 900.0
 """Seconds for which a job may live of which Slurm shows no trace; see ``jobs.reconcile.Patience.trace``."""
 
-
-@dataclass(frozen=True)
-class Finding:
-    """Something that a person should know.
-
-    Attributes:
-        key: Tells it from other findings; what was told once is not told again.
-        run_id: The run.
-        text: What was found and done.
-    """
-
-    key: str
-    run_id: str
-    text: str
-
-
-def end_dead_runs(instance: dg.DagsterInstance) -> Iterator[Finding]:
-    """Fail (or finish cancelling) the runs whose worker died, so that a retry can take up their jobs.
-
-    Costs one query of Dagster's runs, and asks no host.
-    """
-    wanted = dg.RunsFilter(statuses=_UNDER_WAY)
-    for run in instance.get_runs(wanted, limit=_MOST_RUNS):
-        found = end_if_dead(instance, run)
-        if found is not None:
-            yield found
-
-
-def end_if_dead(instance: dg.DagsterInstance, run: dg.DagsterRun) -> Finding | None:
-    """End a run whose worker is proven dead; one of which that is not known is left alone."""
-    owner = worker(run)
-    if owner is None or not owner.known_dead():
-        return None
-    now = instance.get_run_by_id(run.run_id)  # read after the look at the process
-    if now is None or now.status not in _UNDER_WAY or worker(now) != owner:
-        return None
-    text = f"The run worker (process {owner.pid} on {owner.node}) is gone."
-    if now.status is dg.DagsterRunStatus.CANCELING:
-        instance.report_run_canceled(now, f"{text} The run was being cancelled.")
-        return Finding(f"dead {run.run_id}", run.run_id, f"{text} The run is marked as cancelled.")
-    instance.report_run_failed(now, f"{text} Its jobs live on: a retry takes them up.")
-    said = f"{text} The run is marked as failed, so that a retry takes up its jobs."
-    return Finding(f"dead {run.run_id}", run.run_id, said)
-
-
-def remind_of_retries(
-    instance: dg.DagsterInstance,
-    *,
-    updated_after: datetime,
-    updated_before: datetime,
-    reminded: frozenset[str],
-) -> Iterator[Finding]:
-    """Tell Dagster's daemon once more of failed runs that it was to retry and did not.
-
-    A run's failure is written to the event log first and to the run a moment later. A daemon that looks in between
-    takes the run for one that still runs, and its cursor passes the event for ever (dagster 1.13.27). A second
-    event of the same failure makes it look again. Each event is news for every sensor of failures, so it is made once,
-    and only where Dagster can retry at all.
-
-    Args:
-        instance: Dagster's instance.
-        updated_after: Runs that changed last before this moment are not looked at.
-        updated_before: Nor are runs that changed after it: the daemon needs its time.
-        reminded: Keys of what was told before.
-    """
-    wanted = dg.RunsFilter(
-        statuses=[dg.DagsterRunStatus.FAILURE],
-        tags={"dagster/will_retry": "true"},
-        updated_after=updated_after,
-        updated_before=updated_before,
-    )
-    for run in instance.get_runs(wanted, limit=_MOST_RUNS):
-        key = f"retry {run.run_id}"
-        if key in reminded or PROFILE not in run.tags or not will_be_retried(instance, run):
-            continue
-        instance.report_run_failed(
-            run, "Run retries were to retry this run, and have not. They are told again."
-        )
-        yield Finding(
-            key, run.run_id, "Dagster's daemon missed this failure; it is told again to retry the run."
-        )
+Records = Mapping[str, dg.RunRecord]
 
 
 class Act(Enum):
@@ -178,81 +94,67 @@ def judge(attempt: Attempt, run: dg.DagsterRun | None, *, owner_gone: bool, agai
 
 @dataclass(frozen=True)
 class Orphans:
-    """Looks after the open leases of one profile.
-
-    Attributes:
-        instance: Dagster's instance.
-        place: Where the profile's jobs run.
-        profile: Its name.
-    """
+    """Looks after the open leases of one profile."""
 
     instance: dg.DagsterInstance
     place: Target
     profile: str
 
-    def look_after(self, told: frozenset[str]) -> Iterator[Finding]:
-        """Act on what needs it, and tell of it. Costs one call to the host where all is well.
-
-        Args:
-            told: Keys of what was told before.
+    def look_after(self, reported: frozenset[str]) -> Iterator[Finding]:
+        """Act on what needs it, and tell of it but not again. Costs one call to the host where all is well.
 
         Raises:
             HostError: The host gives no answer.
         """
         attempts, now = self._leases.open()
         records = self._records(attempts)
-        runs = {run_id: record.dagster_run for run_id, record in records.items()}
-        again = self._run_again(attempts, runs)
+        again = self._run_again(attempts, records)
         acts: dict[Act, list[Attempt]] = {act: [] for act in Act}
         for attempt in attempts:
-            owner = attempt.lease.owner
-            run = runs.get(owner.run_id) if owner else None
+            owner, record = attempt.lease.owner, records.get(_run_of(attempt))
             gone = owner is not None and (owner.known_dead() or _is_ours(attempt, owner))
-            act = judge(attempt, run, owner_gone=gone, again=attempt.run_dir in again, now=now)
-            acts[act].append(attempt)
+            run = record.dagster_run if record else None
+            acts[judge(attempt, run, owner_gone=gone, again=attempt.run_dir in again, now=now)].append(
+                attempt
+            )
         for attempt in acts[Act.NEWER]:
             text = f"The lease in {attempt.run_dir} is damaged, or of a newer release; its job is left alone."
-            if (key := f"newer {attempt.run_dir}") not in told:
+            if (key := f"newer {attempt.run_dir}") not in reported:
                 yield Finding(key, "", text)
         yield from self._cancel(acts[Act.CANCEL], now)
         for attempt in acts[Act.COLLECTED]:
             self._leases.change(attempt.run_dir, attempt.lease.epoch, COLLECTED)
-        left = [
-            attempt
-            for attempt in acts[Act.TELL]
-            if _key(attempt) not in told and _age(records[_run_of(attempt)]) > _DAEMON
-        ]
-        yield from self._tell(left, records, now)
+        yield from self._tell([each for each in acts[Act.TELL] if _key(each) not in reported], records, now)
 
     @property
     def _leases(self) -> LeaseStore:
         return LeaseStore(self.place.direct, self.place.workdir)
 
-    def _records(self, attempts: Sequence[Attempt]) -> Mapping[str, dg.RunRecord]:
+    def _records(self, attempts: Sequence[Attempt]) -> Records:
         """Return the runs of the owners: one query."""
         ids = {attempt.lease.owner.run_id for attempt in attempts if attempt.lease.owner}
-        found = self.instance.get_run_records(dg.RunsFilter(run_ids=sorted(ids))) if ids else []
-        return {record.dagster_run.run_id: record for record in found}
+        records = self.instance.get_run_records(dg.RunsFilter(run_ids=sorted(ids))) if ids else []
+        return {record.dagster_run.run_id: record for record in records}
 
-    def _run_again(self, attempts: Sequence[Attempt], runs: Mapping[str, dg.DagsterRun]) -> frozenset[str]:
+    def _run_again(self, attempts: Sequence[Attempt], records: Records) -> frozenset[str]:
         """Return the run directories of runs that are over whose step another run of the family, under way, executes.
 
         It may not have claimed the job yet: it waits in Dagster's queue, or has just begun.
         """
-        over = [attempt for attempt in attempts if (run := runs.get(_run_of(attempt))) and run.is_finished]
-        if not over:
-            return frozenset()
+        over = []
+        for attempt in attempts:
+            record = records.get(_run_of(attempt))
+            if record is not None and record.dagster_run.is_finished:
+                over.append((attempt, _root(record.dagster_run)))
         # By their fields: the tag of the first run is not set by `dg.execute_job` (dagster 1.13, D3).
-        under_way = self.instance.get_runs(dg.RunsFilter(statuses=_NOT_OVER), limit=_MOST_RUNS)
-        families: dict[str, list[dg.DagsterRun]] = {}
-        for run in under_way:
-            families.setdefault(_root(run), []).append(run)
-
-        def run_again(attempt: Attempt) -> bool:
-            family, step = families.get(_root(runs[_run_of(attempt)]), []), frozenset({attempt.step})
-            return any(executed(self.instance, run, step) for run in family)
-
-        return frozenset(attempt.run_dir for attempt in over if run_again(attempt))
+        wanted = dg.RunsFilter(statuses=_NOT_OVER)
+        under_way = self.instance.get_runs(wanted, limit=MOST_RUNS) if over else []
+        return frozenset(
+            attempt.run_dir
+            for attempt, root in over
+            for run in under_way
+            if _root(run) == root and executed(self.instance, run, frozenset({attempt.step}))
+        )
 
     def _cancel(self, attempts: Sequence[Attempt], now: float) -> Iterator[Finding]:
         """Cancel jobs that nobody follows; each lease says so before, and its end is confirmed, now or next time."""
@@ -285,34 +187,31 @@ class Orphans:
         """Take a job over and mark it as one to be cancelled: whoever still follows it is refused from now on."""
         if attempt.lease.state == CANCEL_WANTED:
             return attempt
-        owner = Owner.of(_run_of(attempt), os.getpid())
         try:
-            lease = self._leases.take(attempt, owner, state=CANCEL_WANTED)
+            lease = self._leases.take(attempt, Owner.of(_run_of(attempt), os.getpid()), state=CANCEL_WANTED)
         except SatelliteError:
             return attempt  # a full disk, which what fills it must not outlive: nobody follows the job in any case
         return None if lease is None else replace(attempt, lease=lease)
 
     def _made_no_job(self, attempt: Attempt) -> bool:
         """Whether a submission whose end is unknown surely made no job; one that may show later is looked for again."""
-        name = f"{slug(attempt.step)}-{attempt.ledger.token}"
-        asked = self.place.scheduler.settlement(
-            attempt.run_dir, self.place.workdir, attempt.ledger.token, name
-        )
-        return self.place.direct.submit(asked, b"").outcome == "none"
+        place, token = self.place, attempt.ledger.token
+        name = f"{slug(attempt.step)}-{token}"
+        asked = place.scheduler.settlement(attempt.run_dir, place.workdir, token, name)
+        return place.direct.submit(asked, b"").outcome == "none"
 
     def _may_show_yet(self, seen: Seen, attempt: Attempt, now: float) -> bool:
         """Whether a job without a trace may live all the same: Slurm's answers are late, a process's are not."""
         return seen.lost and self.place.scheduler.metered and now - attempt.lease.renewed < _TRACE
 
-    def _tell(
-        self, attempts: Sequence[Attempt], records: Mapping[str, dg.RunRecord], now: float
-    ) -> Iterator[Finding]:
+    def _tell(self, attempts: Sequence[Attempt], records: Records, now: float) -> Iterator[Finding]:
         """Tell, here and in the run's own log, of jobs that failed runs left behind.
 
         Whether their work is still wanted is for a person to say, so nothing is done to them.
         """
-        promised = self._promised({_run_of(attempt) for attempt in attempts}, records)
-        for attempt, seen in self._seen([each for each in attempts if _run_of(each) not in promised]):
+        failed = {_run_of(attempt) for attempt in attempts}
+        left = {run_id for run_id in failed if not self._may_be_retried(records[run_id])}
+        for attempt, seen in self._seen([each for each in attempts if _run_of(each) in left]):
             if seen is None or self._may_show_yet(seen, attempt, now):
                 continue
             if seen.ended_badly or seen.lost:
@@ -321,16 +220,16 @@ class Orphans:
                 continue
             run = records[_run_of(attempt)].dagster_run
             text = self._left(seen, run.run_id)
-            report(self.instance, run, attempt.step or None, text)
+            self.instance.report_engine_event(text, run, step_key=attempt.step or None)
             yield Finding(_key(attempt), run.run_id, text)
 
-    def _promised(self, failed: Set[str], records: Mapping[str, dg.RunRecord]) -> frozenset[str]:
-        """Return the failed runs that Dagster is about to retry."""
-
-        def promised(record: dg.RunRecord) -> bool:
-            return _age(record) < _PROMISE and will_be_retried(self.instance, record.dagster_run)
-
-        return frozenset(run_id for run_id in failed if promised(records[run_id]))
+    def _may_be_retried(self, record: dg.RunRecord) -> bool:
+        """Whether Dagster is about to retry a failed run, or had no time yet to begin with that."""
+        changed = record.update_timestamp
+        if changed.tzinfo is None:  # Dagster's storages keep UTC
+            changed = changed.replace(tzinfo=timezone.utc)
+        age = (datetime.now(timezone.utc) - changed).total_seconds()
+        return age <= _DAEMON or (age < _PROMISE and will_be_retried(self.instance, record.dagster_run))
 
     def _seen(self, attempts: Sequence[Attempt]) -> list[tuple[Attempt, Seen | None]]:
         seen = look_at(self.place.direct, self.place.scheduler, attempts)
@@ -352,14 +251,6 @@ def _is_ours(attempt: Attempt, owner: Owner) -> bool:
 
 def _run_of(attempt: Attempt) -> str:
     return attempt.lease.owner.run_id if attempt.lease.owner else ""
-
-
-def _age(record: dg.RunRecord) -> float:
-    """Return the seconds since a run last changed."""
-    changed = record.update_timestamp
-    if changed.tzinfo is None:  # Dagster's storages keep UTC
-        changed = changed.replace(tzinfo=timezone.utc)
-    return (datetime.now(timezone.utc) - changed).total_seconds()
 
 
 def _root(run: dg.DagsterRun) -> str:

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 
 import dagster as dg
-from dagster_pipes import PipesException, PipesMessage, PipesOpenedData, PipesParams
+from dagster_pipes import PipesException, PipesMessage, PipesParams
 from dagster_shared.check import CheckError
 
+from dagster_slurm_components.jobs.lines import Lines
 from dagster_slurm_components.pipes.context import Selection
-from dagster_slurm_components.pipes.lines import Lines
 from dagster_slurm_components.pipes.message_metadata import without_complex
 from dagster_slurm_components.pipes.messages import (
     CHECK,
@@ -42,19 +43,24 @@ class RunDirectoryMessageReader(dg.PipesMessageReader):
 
     Args:
         path: The path of ``messages.jsonl`` on the host.
+        selection: Results of these assets and checks only are taken; of any, without a selection.
     """
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, selection: Selection | None = None) -> None:
         self._path = path
         self._handler: dg.PipesMessageHandler | None = None
-        self._selection: Selection | None = None
+        self._selection = selection
+        self._complaints = _Remarks()
+        self._notes = _Remarks()
+        self.rewind()
+
+    def rewind(self) -> None:
+        """Forget what an earlier start of the job reported: it began anew."""
         self._lines = Lines()
         self._seen = 0
         self._results: dict[Key, Message] = {}
-        self._repeats: dict[Key, int] = {}
+        self._reports = Counter[Key]()
         self._closed: Message | None = None
-        self._complaints = _Remarks()
-        self._notes = _Remarks()
 
     @property
     def position(self) -> int:
@@ -69,16 +75,12 @@ class RunDirectoryMessageReader(dg.PipesMessageReader):
     @property
     def complaints(self) -> Sequence[str]:
         """What was left out, in sentences; the first twenty, and how many more there are."""
-        return self._complaints.told
+        return self._complaints.sentences
 
     @property
     def notes(self) -> Sequence[str]:
         """What was taken, but not as it was written, in sentences; as many."""
-        return self._notes.told
-
-    def expect(self, selection: Selection | None) -> None:
-        """Take results of these assets and checks only; of any, without a selection."""
-        self._selection = selection
+        return self._notes.sentences
 
     @contextmanager
     def read_messages(self, handler: dg.PipesMessageHandler) -> Iterator[PipesParams]:
@@ -90,9 +92,6 @@ class RunDirectoryMessageReader(dg.PipesMessageReader):
     def expected_writer_count(self) -> int:
         """One payload writes; Dagster's own answer is the same, and warns of being a preview (1.13)."""
         return 1
-
-    def on_opened(self, opened_payload: PipesOpenedData) -> None:
-        """Do nothing: the payload's greeting needs no answer."""
 
     def no_messages_debug_text(self) -> str:
         """Say that silence is no failure."""
@@ -109,35 +108,26 @@ class RunDirectoryMessageReader(dg.PipesMessageReader):
         """Take bytes of the messages file, cut anywhere."""
         for begin, line in self._lines.feed(data):
             if isinstance(line, bytes):
-                self._take(line, told=begin < self._seen)
+                self._take(line, shown=begin < self._seen)
             else:
                 self._complain(f"longer than any message may be: {line.size} bytes, {excerpt(line.begin)}")
 
-    def rewind(self) -> None:
-        """Forget what an earlier start of the job reported: it began anew."""
-        self._lines = Lines()
-        self._seen = 0
-        self._results.clear()
-        self._repeats.clear()
-        self._closed = None
-
     def finish(self) -> None:
         """Hand on the results; the job has ended."""
-        rest = self._lines.rest()
-        if rest.strip():  # whole, if only its line's end is missing
-            self._take(rest, told=False)
-        for key, times in self._repeats.items():
-            self._complaints.add(
-                f"The payload reported {subject(self._results[key])} {times} times; the last one counts."
-            )
+        self._take(self._lines.rest())  # a whole message, if only its line's end is missing
+        for key, times in self._reports.items():
+            if times > 1:
+                self._complaints.add(
+                    f"The payload reported {subject(self._results[key])} {times} times; the last one counts."
+                )
         for message in self._results.values():
             self._hand_on(message)
         if self._closed:  # Dagster warns of each message that comes after it
             self._hand_on(self._closed)
         self._results.clear()
-        self._repeats.clear()
+        self._reports.clear()
 
-    def _take(self, line: bytes, *, told: bool) -> None:
+    def _take(self, line: bytes, *, shown: bool = False) -> None:
         if not line.strip():
             return
         message = parse(line)
@@ -148,19 +138,16 @@ class RunDirectoryMessageReader(dg.PipesMessageReader):
         elif message.method == CLOSED:
             # Of several processes that close, the one that failed has more to say.
             self._closed = message if message.params or self._closed is None else self._closed
-        elif not (told and message.method in _SHOWN_ONCE):
+        elif not (shown and message.method in _SHOWN_ONCE):
             self._hand_on(message)
 
     def _keep(self, message: Message) -> None:
-        key = _key(message)
-        objection = self._selection.objection(key) if self._selection else None
-        if objection:
-            expected = self._selection is not None and key in self._selection.others
-            remarks = self._notes if expected else self._complaints
+        key, selection = _key(message), self._selection
+        if selection and (objection := selection.objection(key)):
+            remarks = self._notes if key in selection.others else self._complaints
             remarks.add(f"The payload's report of {subject(message)} was left out: {objection}.")
             return
-        if key in self._results:
-            self._repeats[key] = self._repeats.get(key, 1) + 1
+        self._reports[key] += 1
         self._results[key] = message
         for note in message.notes:
             self._notes.add(note)
@@ -170,10 +157,8 @@ class RunDirectoryMessageReader(dg.PipesMessageReader):
         if error and message.params.get("metadata"):
             # One table that Dagster does not take must not cost the result; it is shown as JSON.
             self._notes.add(f"Metadata of {subject(message)}: tables are shown as JSON, for {error}")
-            message = replace(
-                message,
-                params={**message.params, "metadata": without_complex(message.params["metadata"])},
-            )
+            plain = without_complex(message.params["metadata"])
+            message = replace(message, params={**message.params, "metadata": plain})
             error = self._refusal(message)
         if error:
             self._complain(f"{error} in a message of the method {message.method}")
@@ -182,9 +167,9 @@ class RunDirectoryMessageReader(dg.PipesMessageReader):
         """Give Dagster a message, and return why it does not take it."""
         if self._handler is None:
             raise RuntimeError("messages are read inside an open Pipes session only")
-        params = dict(message.params)
+        whole = PipesMessage(method=message.method, params=dict(message.params))  # type: ignore[typeddict-item]
         try:
-            self._handler.handle_message(PipesMessage(method=message.method, params=params))  # type: ignore[typeddict-item]
+            self._handler.handle_message(whole)
         except _REFUSALS as error:
             return " ".join(f"{type(error).__name__}: {error}".split())[:500]
         return ""
@@ -207,7 +192,7 @@ class _Remarks:
             self._more += 1
 
     @property
-    def told(self) -> Sequence[str]:
+    def sentences(self) -> Sequence[str]:
         return [*self._kept, *([f"And {self._more} more of this kind."] if self._more else [])]
 
 

@@ -1,4 +1,4 @@
-"""What a run says of its jobs while they wait and run: tags that can be searched for, and a line in its log.
+"""What a run says of its jobs: tags that can be searched for, and lines in its log.
 
 Nothing here is read to decide anything: who owns a job stands in the job's lease.
 """
@@ -6,7 +6,9 @@ Nothing here is read to decide anything: who owns a job stands in the job's leas
 from __future__ import annotations
 
 import logging
+import shlex
 from collections.abc import Mapping
+from pathlib import PurePath
 
 import dagster as dg
 
@@ -32,6 +34,8 @@ WORKER = ".dagster/slurm_worker"
 """Tag of a run: the process whose end is the run's. Dagster's UI leaves out tags that begin so (dagster 1.13)."""
 _MOST_JOBS = 20
 """Tags of jobs that one run gets: they are all shown on its page."""
+_TEMPORARY = ".tmp_dagster_home_"
+"""How the folder begins in which `dg` keeps runs where DAGSTER_HOME is not set; it is removed at the end (1.13)."""
 
 
 def tell(step: Step, text: str, metadata: Mapping[str, str] | None = None) -> None:
@@ -39,30 +43,35 @@ def tell(step: Step, text: str, metadata: Mapping[str, str] | None = None) -> No
     if step.run is None:
         step.context.log.info(text)
         return
+    values = {key: dg.MetadataValue.text(value) for key, value in (metadata or {}).items()}
     event = dg.DagsterEvent(
         dg.DagsterEventType.ENGINE_EVENT.value,
         step.run.job_name,
         step_key=step.key,
         message=text,
-        event_specific_data=_event_data(metadata),
+        event_specific_data=EngineEventData(values),
     )
     # Not `report_engine_event`: that one is not seen in the terminal of `dg launch`.
     step.context.log.log_dagster_event(logging.INFO, text, event)
 
 
-def report(
-    instance: dg.DagsterInstance,
-    run: dg.DagsterRun,
-    step: str | None,
-    text: str,
-    metadata: Mapping[str, str] | None = None,
-) -> None:
-    """Write a line into the log of any run."""
-    instance.report_engine_event(text, run, _event_data(metadata), step_key=step)
+def left_job(job_id: str, run_id: str, profile: str, *, kept: bool = True) -> str:
+    """Return what a step says as it leaves a job that goes on, and whose run Dagster keeps; see ``keeps_runs``."""
+    left = f"This step ends; job {job_id} goes on."
+    cancel = "To cancel it: " + shlex.join(["dg-slurm", "jobs", "cancel", job_id, "--profile", profile])
+    if not kept:
+        lost = (
+            "Dagster keeps no record of this run, as without DAGSTER_HOME, so no run can collect its results."
+        )
+        return f"{left} {lost}\n{cancel}"
+    return f"{left}\nTo collect its results: dg-slurm attach {run_id}\n{cancel}"
 
 
-def _event_data(metadata: Mapping[str, str] | None) -> EngineEventData:
-    return EngineEventData({key: dg.MetadataValue.text(value) for key, value in (metadata or {}).items()})
+def keeps_runs(instance: dg.DagsterInstance) -> bool:
+    """Whether an instance is still there when the command that opened it is over."""
+    if not instance.is_persistent:
+        return False
+    return not PurePath(instance.root_directory).name.startswith(_TEMPORARY)
 
 
 def tag_run(step: Step, profile: str) -> None:

@@ -1,4 +1,4 @@
-"""Re-executes a run from its failure in this process, as `dg launch` made it: no webserver, no daemon.
+"""Goes on with a run that stopped: finds it, and re-executes it in this process, without webserver and daemon.
 
 A job is taken up only if the content is the same, so all that counts for that is made as it was: the folder, its
 `.env`, and the profile.
@@ -15,9 +15,8 @@ from pathlib import Path
 import dagster as dg
 
 from dagster_slurm_components.errors import DagsterSlurmError
-from dagster_slurm_components.pipes.advice import FORGOTTEN
 from dagster_slurm_components.pipes.records import PROFILE
-from dagster_slurm_components.pipes.retries import call_off_retry
+from dagster_slurm_components.pipes.runs import call_off_retry, children, end_if_dead
 from dagster_slurm_components.spec.profiles import PROFILE_VARIABLE
 
 try:
@@ -31,6 +30,17 @@ except ImportError as error:
         hint='Install a version that this one was made for: pip install "dagster>=1.13,<2".',
     ) from error
 
+FORGOTTEN = (
+    "Without DAGSTER_HOME `dg launch` keeps its run in a temporary folder, which it removes at its end: such a run "
+    "can't be taken up. `dg-slurm jobs list --all` shows its jobs, `dg-slurm jobs cancel` ends one."
+)
+"""Where a run may be that isn't found."""
+_SHORTEST = 4
+"""Characters of a run's id that name it, here as in `dg-slurm jobs`."""
+_MOST_NAMED = 10
+
+_FROM_FAILURE = "dagster/is_resume_retry"
+"""Dagster's own tag of a run that went on where another failed, also of the daemon's retries (1.13)."""
 _BACKFILL = "dagster/backfill"
 _OF_BACKFILLS = {_BACKFILL, "dagster/parent_backfill_id", "dagster/root_backfill_id"}
 _OF_ONE_RUN = {
@@ -48,8 +58,7 @@ _OURS, _HIDDEN = "slurm/", ".dagster/"
 def opened_instance(like: dg.DagsterInstance | None = None) -> Iterator[dg.DagsterInstance]:
     """Open Dagster's instance as `dg launch` does, with the variables of the `.env` of this folder.
 
-    Args:
-        like: An instance that is open already: the same is opened then, whatever DAGSTER_HOME says here.
+    With an instance that is open already the same is opened, whatever DAGSTER_HOME says here.
 
     Raises:
         DagsterSlurmError: DAGSTER_HOME is not set, or is no folder.
@@ -59,25 +68,96 @@ def opened_instance(like: dg.DagsterInstance | None = None) -> Iterator[dg.Dagst
             ref = like.get_ref() if like is not None else None
             instance = stack.enter_context(get_instance_for_cli(ref))
         except dg.DagsterError as error:
-            said = str(error).strip() or "The environment variable DAGSTER_HOME is not set."
+            why = str(error).strip() or "The environment variable DAGSTER_HOME is not set."
             raise DagsterSlurmError(
-                f"Dagster's records can't be opened. {said.splitlines()[0]}",
+                f"Dagster's records can't be opened. {why.splitlines()[0]}",
                 hint=f"Set DAGSTER_HOME to the folder with which the run was launched. {FORGOTTEN}",
             ) from error
         yield instance
 
 
+def find_run(instance: dg.DagsterInstance, name: str) -> dg.DagsterRun:
+    """Return the run that a person names, by its id or the beginning of that.
+
+    Raises:
+        DagsterSlurmError: There is none, or there are several.
+    """
+    run = instance.get_run_by_id(name)
+    if run is not None:
+        return run
+    # Dagster's storage knows no search by a beginning (1.13); ids alone are one quick query.
+    run_ids = instance.get_run_ids() if len(name) >= _SHORTEST else []
+    matches = sorted(run_id for run_id in run_ids if run_id.startswith(name))
+    if len(matches) > 1:
+        first = ", ".join(matches[:_MOST_NAMED]) + ("..." if len(matches) > _MOST_NAMED else "")
+        raise DagsterSlurmError(f"{name!r} names {len(matches)} runs: {first}", hint="Write more of the id.")
+    run = instance.get_run_by_id(matches[0]) if matches else None
+    if run is None:
+        raise DagsterSlurmError(
+            f"there is no run {name!r} in {instance.root_directory}",
+            hint=f"Is DAGSTER_HOME the folder with which it was launched? {FORGOTTEN} "
+            f"Of an id, {_SHORTEST} characters are enough.",
+        )
+    return run
+
+
+def run_to_take_up(instance: dg.DagsterInstance, run: dg.DagsterRun) -> dg.DagsterRun:
+    """Make sure that a run is over and left something behind; return it as it is then.
+
+    A run whose worker is proven dead is ended here.
+
+    Raises:
+        DagsterSlurmError: It is not over, it succeeded, or another run went on for it.
+    """
+    if run.is_success:
+        raise DagsterSlurmError(f"run {run.run_id} has succeeded: there is nothing to take up")
+    if not run.is_finished:
+        end_if_dead(instance, run)
+        run = instance.get_run_by_id(run.run_id) or run  # somebody else may have found it dead meanwhile
+    if not run.is_finished:
+        raise DagsterSlurmError(
+            f"run {run.run_id} is {run.status.value}, and its process is not known to be dead",
+            hint="End it first: Ctrl-C where `dg launch` runs, or terminate it in Dagster. Of a process on another "
+            "machine nothing is known here: mark its run as failed or cancelled in Dagster's UI.",
+        )
+    heir = _heir(instance, run)
+    if heir is not None:
+        stopped = heir.is_finished and not heir.is_success
+        raise DagsterSlurmError(
+            f"run {heir.run_id} went on for run {run.run_id}, and is {heir.status.value}",
+            hint=f"To go on from there: dg-slurm attach {heir.run_id}" if stopped else None,
+        )
+    if _all_succeeded(instance, run):
+        raise DagsterSlurmError(f"each step of run {run.run_id} has succeeded: there is nothing to take up")
+    return run
+
+
+def _heir(instance: dg.DagsterInstance, run: dg.DagsterRun) -> dg.DagsterRun | None:
+    """Return the last of the runs that went on from a run's failure, one for another."""
+    heir = None
+    while after := [
+        each for each in children(instance, heir or run) if each.tags.get(_FROM_FAILURE) == "true"
+    ]:
+        heir = after[0]
+    return heir
+
+
+def _all_succeeded(instance: dg.DagsterInstance, run: dg.DagsterRun) -> bool:
+    """Whether nothing is left to do, as after a process that died between its last step and its run's end."""
+    steps = run.step_keys_to_execute
+    if not steps:
+        return False
+    success = dg.DagsterEventType.STEP_SUCCESS
+    done = {entry.step_key for entry in instance.all_logs(run.run_id, of_type=success)}
+    return set(steps) <= done
+
+
 def reexecute_here(
     instance: dg.DagsterInstance, run: dg.DagsterRun, *, tell: Callable[[str], None]
 ) -> dg.DagsterRun:
-    """Re-execute a run from its failure, and wait for its end; return the new run.
+    """Re-execute a run that failed or was cancelled from its failure, and wait for its end; return the new run.
 
     Its log goes to the terminal, as that of `dg launch` does. A run that fails is no error here.
-
-    Args:
-        instance: Dagster's instance.
-        run: A run that failed or was cancelled.
-        tell: Called with a sentence about what is done.
 
     Raises:
         DagsterSlurmError: The run's code can't be found or loaded.
@@ -160,7 +240,7 @@ def tags_of_retry(instance: dg.DagsterInstance, run: dg.DagsterRun) -> dict[str,
         **kept,
         "dagster/parent_run_id": run.run_id,
         "dagster/root_run_id": run.root_run_id or run.run_id,
-        "dagster/is_resume_retry": "true",
+        _FROM_FAILURE: "true",
     }
 
 
@@ -168,5 +248,5 @@ def _refused(run: dg.DagsterRun, error: Exception, executable: str) -> DagsterSl
     hint = "Its definitions must load here as they did when it was launched: `dg check defs` tells."
     if executable != sys.executable:
         hint += f" It ran in {executable}; this is {sys.executable}."
-    said = str(error).strip().splitlines() or [type(error).__name__]
-    return DagsterSlurmError(f"run {run.run_id} ({run.job_name}) can't be re-executed: {said[0]}", hint=hint)
+    why = str(error).strip().splitlines() or [type(error).__name__]
+    return DagsterSlurmError(f"run {run.run_id} ({run.job_name}) can't be re-executed: {why[0]}", hint=hint)

@@ -4,46 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from graphlib import TopologicalSorter
-from typing import Any, overload
+from itertools import chain
+from typing import Any
 
 import dagster as dg
 from dagster_shared.record import replace
 
-from dagster_slurm_components.pipes.context import StepContext, is_direct
-from dagster_slurm_components.pipes.session import is_skippable
+from dagster_slurm_components.jobs.figures import Figure
+from dagster_slurm_components.pipes.context import StepContext, is_direct, is_skippable
 
 
-class _Ordered(dg.PipesClientCompletedInvocation):
-    """The results of a job in the order that Dagster needs."""
-
-    @property
-    def check_results(self) -> Sequence[dg.AssetCheckResult]:
-        """The check results that the payload reported, with the job's figures."""
-        reported = super().get_results(implicit_materializations=False)
-        return [result for result in reported if isinstance(result, dg.AssetCheckResult)]
-
-    def get_results(self, *, implicit_materializations: bool = True) -> Sequence[dg.PipesExecutionResult]:
-        """Return the results: materializations, an asset after those that it depends on, then checks.
-
-        Dagster wants the materializations of a step in this order, and judges a check against the newest
-        materialization that there is (dagster 1.13).
-
-        Args:
-            implicit_materializations: Add one for each asset that the payload did not report. An asset that is
-                skippable gets none: the payload left it out.
-        """
-        context = self._session.context
-        reported = super().get_results(implicit_materializations=False)
-        made = {result.asset_key: result for result in reported if isinstance(result, dg.MaterializeResult)}
-        expected = context.selected_asset_keys if implicit_materializations else ()
-        for key in expected:
-            if key not in made and not is_skippable(context, key):
-                made[key] = dg.MaterializeResult(asset_key=key, metadata=self.metadata)
-        keys = (key for key in made if key is not None)  # Pipes names all of them
-        return [*(made[key] for key in in_order(context, keys)), *self.check_results]
-
-
-class CompletedJob(_Ordered):
+class CompletedJob(dg.PipesClientCompletedInvocation):
     """The results of a job that did its work.
 
     Args:
@@ -63,33 +34,53 @@ class CompletedJob(_Ordered):
     def __init__(
         self,
         session: dg.PipesSession,
-        metadata: Mapping[str, dg.MetadataValue] | None = None,
+        metadata: Mapping[str, Figure | dg.MetadataValue] | None = None,
         *,
         stored: Callable[[], None] | None = None,
     ) -> None:
         super().__init__(session, metadata)
         self._stored = stored
 
+    @property
+    def check_results(self) -> Sequence[dg.AssetCheckResult]:
+        """The check results that the payload reported, with the job's figures."""
+        reported = super().get_results(implicit_materializations=False)
+        return [result for result in reported if isinstance(result, dg.AssetCheckResult)]
+
     def get_results(self, *, implicit_materializations: bool = True) -> Sequence[dg.PipesExecutionResult]:
-        """Return the results for ``yield from``, in the order that Dagster needs.
+        """Return the results for ``yield from``: materializations, an asset after those it depends on, then checks.
+
+        Dagster wants the materializations of a step in this order, and judges a check against the newest
+        materialization that there is (dagster 1.13).
 
         Args:
-            implicit_materializations: Add one for each asset that the payload did not report and that is not
-                skippable.
+            implicit_materializations: Add one for each asset that the payload did not report. An asset that is
+                skippable gets none: the payload left it out.
         """
-        found = super().get_results(implicit_materializations=implicit_materializations)
-        return _Results(found, self._tell)
+        context = self._session.context
+        reported = super().get_results(implicit_materializations=False)
+        made = {result.asset_key: result for result in reported if isinstance(result, dg.MaterializeResult)}
+        for key in context.selected_asset_keys if implicit_materializations else ():
+            if key not in made and not is_skippable(context, key):
+                made[key] = dg.MaterializeResult(asset_key=key, metadata=self.metadata)
+        keys = (key for key in made if key is not None)  # Pipes names all of them
+        ordered = (made[key] for key in in_order(context, keys))
+        return _Results(chain(ordered, self.check_results), self._tell)
 
     def get_materialize_result(self, *, implicit_materialization: bool = True) -> dg.MaterializeResult[Any]:
         """Return the one materialization with its check results. When Dagster stores it is not known."""
-        return self._gathered().get_materialize_result(implicit_materialization=implicit_materialization)
+        return super(CompletedJob, self._untold).get_materialize_result(
+            implicit_materialization=implicit_materialization
+        )
 
     def get_asset_check_result(self) -> dg.AssetCheckResult:
         """Return the one check result. When Dagster stores it is not known."""
-        return self._gathered().get_asset_check_result()
+        return super(CompletedJob, self._untold).get_asset_check_result()
 
-    def _gathered(self) -> _Ordered:
-        return _Ordered(self._session, self.metadata)
+    @property
+    def _untold(self) -> CompletedJob:
+        # Dagster's methods for one result look through all of them, and hand it on after that (1.13).
+        return CompletedJob(self._session, self.metadata)
 
     def _tell(self) -> None:
         stored, self._stored = self._stored, None
@@ -97,53 +88,51 @@ class CompletedJob(_Ordered):
             stored()
 
 
-class _Results(Sequence[dg.PipesExecutionResult]):
+class _Results(list[dg.PipesExecutionResult]):
     """Results that tell when their consumer has come back from the last one."""
 
-    def __init__(self, items: Sequence[dg.PipesExecutionResult], exhausted: Callable[[], None]) -> None:
-        self._items = items
+    def __init__(self, items: Iterable[dg.PipesExecutionResult], exhausted: Callable[[], None]) -> None:
+        super().__init__(items)
         self._exhausted = exhausted
 
     def __iter__(self) -> Iterator[dg.PipesExecutionResult]:
-        yield from self._items
+        yield from super().__iter__()
         self._exhausted()
-
-    def __len__(self) -> int:
-        return len(self._items)
-
-    @overload
-    def __getitem__(self, index: int) -> dg.PipesExecutionResult: ...
-    @overload
-    def __getitem__(self, index: slice) -> Sequence[dg.PipesExecutionResult]: ...
-    def __getitem__(self, index: int | slice) -> dg.PipesExecutionResult | Sequence[dg.PipesExecutionResult]:
-        return self._items[index]
 
 
 def in_order(context: StepContext, keys: Iterable[dg.AssetKey]) -> Sequence[dg.AssetKey]:
     """Return the keys of assets so that each stands after those of them that it depends on."""
-    found = list(keys)
+    given = list(keys)
     if not context.has_assets_def:
-        return found
+        return given
     specs = context.assets_def.specs_by_key
-    graph = {key: {dep.asset_key for dep in specs[key].deps} & {*found} - {key} for key in found}
+    graph = {key: {dep.asset_key for dep in specs[key].deps} & {*given} - {key} for key in given}
     return list(TopologicalSorter(graph).static_order())
 
 
-def keep_check_results(session: dg.PipesSession, metadata: Mapping[str, dg.MetadataValue]) -> None:
+def keep_check_results(session: dg.PipesSession, metadata: Mapping[str, Figure | dg.MetadataValue]) -> None:
     """Store the check results of a job that failed: what its payload had found out by then stays true.
 
     The step is about to fail, so they can't be yielded; ``log_event`` stores at once. What such a job made of an asset
     is no materialization, so that a check of it is bound to none.
-
-    Args:
-        session: The Pipes session in which it ran.
-        metadata: The job's figures; they are added to each result.
     """
     context = session.context
     if not context.has_assets_def or is_direct(context):
         return
-    for result in _Ordered(session, metadata).check_results:
+    for result in CompletedJob(session, metadata).check_results:
         evaluation = result.to_asset_check_evaluation(context.get_step_execution_context())
         if evaluation.asset_key in context.selected_asset_keys:
             evaluation = replace(evaluation, target_materialization_data=None)
         context.log_event(evaluation)  # type: ignore[arg-type]  # dagster 1.13 takes it, its annotation is older
+
+
+def typed(figures: Mapping[str, Figure]) -> dict[str, Figure | dg.MetadataValue]:
+    """Return a job's figures as metadata that Dagster plots and links; numbers and text it knows by itself."""
+
+    def value(name: str, figure: Figure) -> Figure | dg.MetadataValue:
+        if name == "job/run_directory":
+            return dg.MetadataValue.path(str(figure))
+        is_address = isinstance(figure, str) and figure.startswith("http://")
+        return dg.MetadataValue.url(str(figure)) if is_address else figure
+
+    return {name: value(name, figure) for name, figure in figures.items()}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
@@ -13,17 +13,17 @@ import dagster as dg
 from dagster_slurm_components.errors import DagsterSlurmError
 from dagster_slurm_components.hosts.agent import place
 from dagster_slurm_components.hosts.attempts import Failing, failing
-from dagster_slurm_components.pipes.orphans import Finding, Orphans, end_dead_runs, remind_of_retries
+from dagster_slurm_components.jobs.target import target
+from dagster_slurm_components.pipes.orphans import Orphans
 from dagster_slurm_components.pipes.records import PROFILE
-from dagster_slurm_components.pipes.target import target
+from dagster_slurm_components.pipes.runs import UNDER_WAY, Finding, end_dead_runs, remind_of_retries
 from dagster_slurm_components.spec.problems import SpecError
 from dagster_slurm_components.spec.profiles import load_profile, profile_names
 
 _LOOK_BACK = timedelta(days=2)
 _DAEMON = timedelta(minutes=1)
 """Within this time Dagster's daemon, which looks each five seconds, retries a failed run."""
-_MOST_TOLD = 2_000
-_UNDER_WAY = [dg.DagsterRunStatus.STARTING, dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.CANCELING]
+_MOST_REPORTED = 2_000
 
 
 def slurm_jobs_sensor(
@@ -65,30 +65,30 @@ def slurm_jobs_sensor(
         description="Finds runs whose process died and jobs that nobody follows.",
     )
     def watch_jobs(context: dg.SensorEvaluationContext) -> dg.SkipReason:
-        told = tuple(json.loads(context.cursor or "[]"))
-        found = list(_pass(context, Path(project), frozenset(told)))
-        for finding in found:
-            text = f"Run {finding.run_id}: {finding.text}" if finding.run_id else finding.text
-            context.log.warning(text)
-            if notify is not None and finding.key not in told:
-                _notify(context, notify, text)
-        keys = dict.fromkeys((*told, *(finding.key for finding in found)))
-        context.update_cursor(json.dumps(list(keys)[-_MOST_TOLD:]))
-        said = "\n".join(f"{finding.run_id}: {finding.text}" for finding in found)
-        return dg.SkipReason(said or "All runs that follow a job are alive, for all that is known here.")
+        reported = _reported(context)
+        findings = list(_pass(context, Path(project), frozenset(reported)))
+        texts = {
+            each.key: f"Run {each.run_id}: {each.text}" if each.run_id else each.text for each in findings
+        }
+        _tell(context, texts, reported, notify)
+        context.update_cursor(json.dumps(list(dict.fromkeys((*reported, *texts)))[-_MOST_REPORTED:]))
+        lines = "\n".join(f"{each.run_id}: {each.text}" for each in findings)
+        return dg.SkipReason(lines or "All runs that follow a job are alive, for all that is known here.")
 
     return watch_jobs
 
 
-def _pass(context: dg.SensorEvaluationContext, project: Path, told: frozenset[str]) -> Iterator[Finding]:
+def _pass(context: dg.SensorEvaluationContext, project: Path, reported: frozenset[str]) -> Iterator[Finding]:
     instance, now = context.instance, datetime.now(timezone.utc)
     since = now - _LOOK_BACK
     yield from end_dead_runs(instance)
-    yield from remind_of_retries(instance, updated_after=since, updated_before=now - _DAEMON, reminded=told)
+    yield from remind_of_retries(
+        instance, updated_after=since, updated_before=now - _DAEMON, reminded=reported
+    )
     for profile in _profiles(instance, project, since):
         try:
-            place = target(load_profile(profile, start=project))
-            yield from Orphans(instance, place, profile).look_after(told)
+            host = target(load_profile(profile, start=project))
+            yield from Orphans(instance, host, profile).look_after(reported)
         except (DagsterSlurmError, SpecError) as error:
             # Nothing is lost: what there is to do stands in the leases there.
             context.log.info(f"The jobs of the profile {profile} can't be looked at: {error}")
@@ -99,14 +99,16 @@ def _profiles(instance: dg.DagsterInstance, project: Path, since: datetime) -> l
 
     A host of which no run knows is never connected to: it might ask for a password.
     """
-    found = []
-    for name in profile_names(project):
-        tags = {PROFILE: name}
-        lately = dg.RunsFilter(tags=tags, updated_after=since)
-        under_way = dg.RunsFilter(tags=tags, statuses=_UNDER_WAY)
-        if any(instance.get_run_records(wanted, limit=1) for wanted in (lately, under_way)):
-            found.append(name)
-    return found
+    statuses = [dg.DagsterRunStatus.STARTING, *UNDER_WAY]
+
+    def has_jobs(tags: Mapping[str, str]) -> bool:
+        lately, under_way = (
+            dg.RunsFilter(tags=tags, updated_after=since),
+            dg.RunsFilter(tags=tags, statuses=statuses),
+        )
+        return any(instance.get_run_records(wanted, limit=1) for wanted in (lately, under_way))
+
+    return [name for name in profile_names(project) if has_jobs({PROFILE: name})]
 
 
 def parked_hosts_sensor(
@@ -140,27 +142,39 @@ def parked_hosts_sensor(
         description="Tells for which hosts steps wait.",
     )
     def watch_hosts(context: dg.SensorEvaluationContext) -> dg.SkipReason:
-        told = set(json.loads(context.cursor or "[]"))
-        found = {f"{one.host} {one.since:.0f}": _told(one) for one in failing(place.folder())}
-        for key, text in found.items():
-            context.log.warning(text)
-            if notify is not None and key not in told:
-                _notify(context, notify, text)
-        context.update_cursor(json.dumps(sorted(found)))
-        return dg.SkipReason("\n".join(found.values()) or "No step of this machine waits for a host.")
+        texts = {f"{one.host} {one.since:.0f}": _waiting(one) for one in failing(place.folder())}
+        _tell(context, texts, _reported(context), notify)
+        context.update_cursor(json.dumps(sorted(texts)))
+        return dg.SkipReason("\n".join(texts.values()) or "No step of this machine waits for a host.")
 
     return watch_hosts
 
 
-def _notify(context: dg.SensorEvaluationContext, notify: Callable[[str], None], text: str) -> None:
-    """Tell whoever wants to know; what was found stays told if that fails, as in a run's log, where it stands then."""
-    try:
-        notify(text)
-    except Exception:  # the user's code: a mail server that is down
-        # A tick that fails keeps no cursor (dagster 1.13): the next one would find, and tell, all of it again.
-        context.log.exception("The function that the sensor was given as `notify` failed")
+def _reported(context: dg.SensorEvaluationContext) -> list[str]:
+    return list(json.loads(context.cursor or "[]"))
 
 
-def _told(one: Failing) -> str:
+def _tell(
+    context: dg.SensorEvaluationContext,
+    texts: Mapping[str, str],
+    reported: list[str],
+    notify: Callable[[str], None] | None,
+) -> None:
+    """Log what was found, and tell whoever wants to know what is new of it.
+
+    It stays reported where that fails, as in a run's log, where it stands then.
+    """
+    for key, text in texts.items():
+        context.log.warning(text)
+        if notify is None or key in reported:
+            continue
+        try:
+            notify(text)
+        except Exception:  # the user's code: a mail server that is down
+            # A tick that fails keeps no cursor (dagster 1.13): the next one would find, and tell, all of it again.
+            context.log.exception("The function that the sensor was given as `notify` failed")
+
+
+def _waiting(one: Failing) -> str:
     since = time.strftime("%Y-%m-%d %H:%M:%S %Z", time.localtime(one.since))
     return f"Steps wait for {one.host} since {since}: {one.error.message}. {one.error.hint or ''}".rstrip()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import re
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 from uuid import uuid4
@@ -22,6 +22,7 @@ AnyContext = StepContext | dg.AssetCheckExecutionContext
 RUNS = threading.RLock()
 """Held by calls, which are threads, while they read or tag Dagster's runs: an instance in memory, as of
 ``dg.materialize``, refuses two threads at once (dagster 1.13), and tags are read, changed and written."""
+_COUNTING, _COUNTED = threading.Lock(), "_dagster_slurm_calls"
 _MOST_ANCESTORS = 64
 _MAPPED = re.compile(r"\[[^\[\]]*\]$")
 """Ends the key of a step that is made for one of several dynamic outputs."""
@@ -60,13 +61,6 @@ class Step:
         """Dagster's instance."""
         return self.context.instance
 
-    @property
-    def partition_keys(self) -> Sequence[str]:
-        """The keys of a range of partitions, whose ends alone don't tell what lies between; else none."""
-        context = self.context
-        is_range = context.has_partition_key_range and not context.has_partition_key
-        return list(context.partition_keys) if is_range else []
-
     def identity(self, call: int) -> JobIdentity:
         """Return the identity of the first attempt at a call."""
         return JobIdentity(self.root_run_id, self.key, self.partition, call=call)
@@ -88,13 +82,12 @@ def step_of(context: AnyContext) -> Step:
         run_id = f"direct-{uuid4()}"
         owner = this_owner(run_id, step_worker=False)
         return Step(context, None, run_id, run_id, context.op_def.name, partition, owner, False, {})
-    run = context.run
-    key = context.get_step_execution_context().step.key
+    run, step = context.run, context.get_step_execution_context().step
     worker = _is_step_worker(context)
     owner = this_owner(run.run_id, step_worker=worker)
-    upstream = made_by(context.instance, run, _upstream(context))
+    upstream = made_by(context.instance, run, frozenset(step.get_execution_dependency_keys()))
     root = run.root_run_id or run.run_id
-    return Step(context, run, run.run_id, root, key, partition, owner, worker, upstream)
+    return Step(context, run, run.run_id, root, step.key, partition, owner, worker, upstream)
 
 
 def _partition(context: StepContext) -> str | None:
@@ -121,41 +114,31 @@ def _is_step_worker(context: StepContext) -> bool:
     return not in_process
 
 
-def _upstream(context: StepContext) -> frozenset[str]:
-    """Return the keys of the steps whose results this step reads, or is run after."""
-    return frozenset(context.get_step_execution_context().step.get_execution_dependency_keys())
-
-
 def made_by(instance: dg.DagsterInstance, run: dg.DagsterRun, steps: frozenset[str]) -> dict[str, str]:
     """Return which run executed each step last: this one, or the nearest of those that it re-executes.
 
     So a re-execution of all steps is told from one that begins at the step that failed: what is run anew upstream makes
     the job of an earlier run out of date.
     """
-    found: dict[str, str] = {}
-    for each in _lineage(instance, run):
-        left = steps - found.keys()
+    makers: dict[str, str] = {}
+    left, each = steps, run
+    for _ in range(_MOST_ANCESTORS):
         if not left:
             break
-        found.update(dict.fromkeys(left & executed(instance, each, left), each.run_id))
-    return found
+        here = executed(instance, each, left)
+        makers.update(dict.fromkeys(here, each.run_id))
+        left = left - here
+        parent = run_of(instance, each.parent_run_id) if left and each.parent_run_id else None
+        if parent is None:
+            break
+        each = parent
+    return makers
 
 
 def run_of(instance: dg.DagsterInstance, run_id: str) -> dg.DagsterRun | None:
     """Return a run as it stands now, if it is there."""
     with RUNS:
         return instance.get_run_by_id(run_id)
-
-
-def _lineage(instance: dg.DagsterInstance, run: dg.DagsterRun) -> Iterator[dg.DagsterRun]:
-    """Yield a run and those that it re-executes, the newest first."""
-    current: dg.DagsterRun | None = run
-    for _ in range(_MOST_ANCESTORS):
-        if current is None:
-            return
-        yield current
-        parent = current.parent_run_id
-        current = run_of(instance, parent) if parent else None
 
 
 def executed(instance: dg.DagsterInstance, run: dg.DagsterRun, steps: frozenset[str]) -> frozenset[str]:
@@ -170,32 +153,23 @@ def executed(instance: dg.DagsterInstance, run: dg.DagsterRun, steps: frozenset[
     return frozenset(step for step in steps if step in planned or _MAPPED.sub("[?]", step) in planned)
 
 
-class CallNumbers:
-    """Numbers the calls of each step, from 0, in the order in which they are made: the same on each try."""
+def next_calls(context: AnyContext, count: int = 1) -> tuple[Step, range]:
+    """Return the step of a context, and the numbers of its next calls.
 
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-
-    def next(self, context: AnyContext, count: int = 1) -> tuple[Step, range]:
-        """Return the step of a context, and the numbers of its next calls."""
-        if isinstance(context, dg.AssetCheckExecutionContext):
-            context = context.op_execution_context
-        with self._lock:
-            tried = _try_of(context)
-            # Kept there, as a step knows its context: in a table of ours neither would ever be forgotten.
-            step, begin = getattr(tried, _COUNTED, None) or (step_of(context), 0)
-            setattr(tried, _COUNTED, (step, begin + count))
-        return step, range(begin, begin + count)
+    They count from 0, in the order in which the calls are made: the same on each try of the step.
+    """
+    with _COUNTING:
+        tried = _try_of(context)
+        # Kept there, as a step knows its context: in a table of ours neither would ever be forgotten.
+        step, begin = getattr(tried, _COUNTED, None) or (step_of(context), 0)
+        setattr(tried, _COUNTED, (step, begin + count))
+    return step, range(begin, begin + count)
 
 
-_COUNTED = "_dagster_slurm_calls"
-
-
-def _try_of(context: StepContext) -> object:
+def _try_of(context: AnyContext) -> object:
     """Return what lives as long as one try of a step: contexts are wrapped anew for assets, ops and checks."""
+    if isinstance(context, dg.AssetCheckExecutionContext):
+        context = context.op_execution_context
     if is_direct(context):
         return context.op_execution_context if isinstance(context, dg.AssetExecutionContext) else context
     return context.get_step_execution_context()
-
-
-CALLS = CallNumbers()

@@ -16,9 +16,9 @@ from dagster_slurm_components.hosts.client import Satellite
 from dagster_slurm_components.jobs.cadence import TokenBucket
 from dagster_slurm_components.jobs.events import STDOUT, Skipped, Text
 from dagster_slurm_components.jobs.model import JobHandle
+from dagster_slurm_components.jobs.output import Stream
 from dagster_slurm_components.jobs.schedulers import ProcessScheduler
 from dagster_slurm_components.jobs.watch import Watcher
-from dagster_slurm_components.pipes.follow import _Stream
 
 
 @given(
@@ -30,7 +30,7 @@ from dagster_slurm_components.pipes.follow import _Stream
 def test_f32_output_may_hold_any_bytes_and_be_cut_anywhere(pieces: list[bytes], cuts: list[int]) -> None:
     data = b"".join(pieces)
     shown = io.StringIO()
-    stream = _Stream(lambda: shown)
+    stream = Stream(lambda: shown)
     position, turn = 0, 0
     while position < len(data):
         size = cuts[turn % len(cuts)]

@@ -16,7 +16,7 @@ from sshd_fixture import Sshd
 from dagster_slurm_components.errors import HostUnreachableError, ParkedTooLongError
 from dagster_slurm_components.hosts import ssh
 from dagster_slurm_components.hosts.parked import Parking
-from dagster_slurm_components.pipes.target import target
+from dagster_slurm_components.jobs.target import target
 from dagster_slurm_components.spec.profile import Profile
 from dagster_slurm_components.spec.profiles import LoadedProfile
 

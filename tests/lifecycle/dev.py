@@ -23,7 +23,7 @@ from waiting import PATIENCE, eventually
 from dagster_slurm_components.cli.attach import reexecute
 from dagster_slurm_components.jobs.lease import read_lease
 from dagster_slurm_components.jobs.ledger import parse_ledger
-from dagster_slurm_components.pipes.runs import find_run, run_to_take_up
+from dagster_slurm_components.pipes.reexecute import find_run, run_to_take_up
 
 DAGSTER_YAML = """
 run_monitoring: {enabled: true, poll_interval_seconds: 5}

@@ -7,7 +7,7 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
-from dagster_slurm_components.pipes.advice import keeps_runs, left_job
+from dagster_slurm_components.pipes.records import keeps_runs, left_job
 
 
 def test_it_names_the_two_commands() -> None:

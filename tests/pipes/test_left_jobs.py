@@ -32,12 +32,10 @@ from dagster_slurm_components.jobs.lease import (
 )
 from dagster_slurm_components.jobs.lease_store import LeaseStore
 from dagster_slurm_components.jobs.schedulers import ProcessScheduler
+from dagster_slurm_components.jobs.target import Target
 from dagster_slurm_components.pipes import orphans
-from dagster_slurm_components.pipes.orphans import (
-    Finding,
-    Orphans,
-)
-from dagster_slurm_components.pipes.target import Target
+from dagster_slurm_components.pipes.orphans import Orphans
+from dagster_slurm_components.pipes.runs import Finding
 
 STATUS = dg.DagsterRunStatus
 

@@ -18,16 +18,10 @@ from dagster_slurm_components.jobs.lease import (
     Owner,
 )
 from dagster_slurm_components.jobs.ledger import LedgerRecord
-from dagster_slurm_components.pipes import orphans
-from dagster_slurm_components.pipes.orphans import (
-    Act,
-    Finding,
-    end_dead_runs,
-    end_if_dead,
-    judge,
-    remind_of_retries,
-)
+from dagster_slurm_components.pipes import runs as runs_module
+from dagster_slurm_components.pipes.orphans import Act, judge
 from dagster_slurm_components.pipes.records import WORKER, written
+from dagster_slurm_components.pipes.runs import Finding, end_dead_runs, end_if_dead, remind_of_retries
 
 STATUS = dg.DagsterRunStatus
 NOW = 1_000_000.0
@@ -185,7 +179,7 @@ class TestReminder:
     def retried(self, monkeypatch: pytest.MonkeyPatch) -> set[str]:
         """The runs that Dagster will not retry, or has retried."""
         known: set[str] = set()
-        monkeypatch.setattr(orphans, "will_be_retried", lambda instance, run: run.run_id not in known)
+        monkeypatch.setattr(runs_module, "will_be_retried", lambda instance, run: run.run_id not in known)
         return known
 
     def told(

@@ -15,7 +15,7 @@ from dagster._core.remote_origin import (
 from dagster._core.test_utils import create_run_for_test
 from dagster._daemon.auto_run_reexecution.auto_run_reexecution import should_retry
 
-from dagster_slurm_components.pipes.retries import call_off_retry, can_be_retried, will_be_retried
+from dagster_slurm_components.pipes.runs import call_off_retry, can_be_retried, will_be_retried
 
 STATUS = dg.DagsterRunStatus
 PROMISED = {"dagster/will_retry": "true"}

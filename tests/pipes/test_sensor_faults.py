@@ -16,7 +16,8 @@ from dagster_slurm_components.jobs.look import Seen
 from dagster_slurm_components.jobs.model import JobHandle
 from dagster_slurm_components.jobs.reconcile import Evidence, Observation
 from dagster_slurm_components.pipes import orphans, sensor
-from dagster_slurm_components.pipes.orphans import Finding, Orphans
+from dagster_slurm_components.pipes.orphans import Orphans
+from dagster_slurm_components.pipes.runs import Finding
 from dagster_slurm_components.pipes.sensor import slurm_jobs_sensor
 from dagster_slurm_components.slurm.states import Phase
 

@@ -14,7 +14,7 @@ from dagster._core.execution.api import create_execution_plan, execute_run
 
 from dagster_slurm_components.jobs.lease import Owner
 from dagster_slurm_components.jobs.model import JobIdentity
-from dagster_slurm_components.pipes.step import CALLS, AnyContext, Step, made_by, step_of
+from dagster_slurm_components.pipes.step import AnyContext, Step, made_by, next_calls, step_of
 
 RAW, MODEL, REPORT = "raw", "model", "report"
 
@@ -256,13 +256,13 @@ class TestCallNumbers:
 
         @dg.asset
         def sweep(context: dg.AssetExecutionContext) -> None:
-            found.extend(CALLS.next(context) for _ in range(2))
-            found.append(CALLS.next(context, count=3))
-            found.append(CALLS.next(context.op_execution_context))
+            found.extend(next_calls(context) for _ in range(2))
+            found.append(next_calls(context, count=3))
+            found.append(next_calls(context.op_execution_context))
 
         @dg.asset
         def another(context: dg.AssetExecutionContext) -> None:
-            found.append(CALLS.next(context))
+            found.append(next_calls(context))
 
         assert dg.materialize([sweep, another], instance=instance).success
         steps = [step for step, _ in found if step.key == "sweep"]
@@ -275,7 +275,7 @@ class TestCallNumbers:
 
         @dg.asset(retry_policy=dg.RetryPolicy(max_retries=1))
         def sweep(context: dg.AssetExecutionContext) -> None:
-            found.extend(list(CALLS.next(context)[1]) for _ in range(2))
+            found.extend(list(next_calls(context)[1]) for _ in range(2))
             if len(found) < 4:
                 raise ValueError("again")
 
@@ -288,7 +288,7 @@ class TestCallNumbers:
         @dg.asset
         def sweep(context: dg.AssetExecutionContext) -> None:
             with ThreadPoolExecutor(8) as pool:
-                found.extend(number for _, (number,) in pool.map(lambda _: CALLS.next(context), range(50)))
+                found.extend(number for _, (number,) in pool.map(lambda _: next_calls(context), range(50)))
 
         assert dg.materialize([sweep], instance=instance).success
         assert sorted(found) == list(range(50))
@@ -298,7 +298,7 @@ class TestCallNumbers:
         found: list[tuple[str, list[int]]] = []
 
         def note(context: AnyContext) -> None:
-            step, numbers = CALLS.next(context)
+            step, numbers = next_calls(context)
             found.append((step.key, list(numbers)))
 
         @dg.asset
@@ -331,11 +331,11 @@ class TestCallNumbers:
 
             @dg.asset
             def asset(context: dg.AssetExecutionContext) -> None:
-                found.extend(CALLS.next(context) for _ in range(2))
+                found.extend(next_calls(context) for _ in range(2))
 
             @dg.op
             def op(context: dg.OpExecutionContext) -> None:
-                found.extend(CALLS.next(context) for _ in range(2))
+                found.extend(next_calls(context) for _ in range(2))
 
             function = asset if build is dg.build_asset_context else op
             for _ in range(2):
@@ -352,7 +352,7 @@ class TestCallNumbers:
 
         @dg.asset
         def sweep(context: dg.AssetExecutionContext) -> None:
-            found.append(weakref.ref(CALLS.next(context)[0]))
+            found.append(weakref.ref(next_calls(context)[0]))
 
         for _ in range(3):
             assert dg.materialize([sweep], instance=instance).success

@@ -18,12 +18,12 @@ from dagster_slurm_components.errors import DagsterSlurmError
 from dagster_slurm_components.hosts.client import Satellite
 from dagster_slurm_components.hosts.local import InProcessHost
 from dagster_slurm_components.jobs.bundle import bundle
+from dagster_slurm_components.jobs.job_spec import job_spec
 from dagster_slurm_components.jobs.model import JobIdentity
 from dagster_slurm_components.jobs.provision import manage
 from dagster_slurm_components.jobs.provision.errors import EnvironmentFailedError
 from dagster_slurm_components.jobs.provision.packers import is_content
 from dagster_slurm_components.jobs.provision.provide import Provided, Site, provide
-from dagster_slurm_components.pipes.job_spec import job_spec
 from dagster_slurm_components.spec.environments import ContainerEnvironment
 from dagster_slurm_components.spec.hosts import LocalHost
 from dagster_slurm_components.spec.merge import Layer

@@ -8,7 +8,7 @@ from itertools import pairwise
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dagster_slurm_components.pipes.lines import Lines, TooLong
+from dagster_slurm_components.jobs.lines import Lines, TooLong
 
 
 @given(st.binary().map(lambda raw: raw.replace(b"x", b"\n")), st.lists(st.integers(0, 200), max_size=9))

@@ -66,14 +66,14 @@ class DashboardNotice:
         self._profile = profile
         self._run_dir = run_dir
         self._tell = tell
-        self._said: Dashboard | None = None
+        self._last: Dashboard | None = None
 
     def look(self, status: StatusRecord | None) -> None:
         """Look at the job's newest status."""
-        found = dashboard(status, self._profile)
-        if found is not None and found != self._said:
-            self._tell(found.in_words(self._run_dir))
-            self._said = found
+        way = dashboard(status, self._profile)
+        if way is not None and way != self._last:
+            self._tell(way.in_words(self._run_dir))
+            self._last = way
 
 
 def _way(host: object, scheduler: str, node: str) -> list[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from dagster_slurm_components.jobs.reconcile import Observation
-from dagster_slurm_components.pipes.stuck import StuckTimer
+from dagster_slurm_components.jobs.stuck import StuckTimer
 from dagster_slurm_components.slurm.states import Phase
 from dagster_slurm_components.spec.retry import Stuck
 

@@ -1,11 +1,9 @@
-"""What Dagster shows of a job beside each materialization."""
+"""The figures of a job that has ended: where it ran, what it used, how long it waited."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-
-import dagster as dg
 
 from dagster_slurm_components.jobs.events import Ended
 from dagster_slurm_components.jobs.model import JobHandle
@@ -14,12 +12,10 @@ from dagster_slurm_components.slurm.metrics import metrics
 
 _CPUS = re.compile(r"(\d+)(?:\(x(\d+)\))?")
 
-Value = str | int | float
+Figure = str | int | float
 
 
-def job_metadata(
-    handle: JobHandle, ended: Ended, *, profile: str, host: str, submitted: float | None
-) -> Mapping[str, Value]:
+def job_figures(handle: JobHandle, ended: Ended, *, profile: str, host: str) -> Mapping[str, Figure]:
     """Return the figures of one ended job, each only where it is known.
 
     Figures that the job measured itself stand until the accounting knows better.
@@ -29,10 +25,9 @@ def job_metadata(
         ended: Its last observation and evidence.
         profile: The profile's name.
         host: The host's name.
-        submitted: When it was submitted, in seconds since the epoch, by the clock of its host.
     """
     observation, status = ended.observation, ended.evidence.status
-    found: dict[str, Value | None] = {
+    figures: dict[str, Figure | None] = {
         "job/id": handle.job_id,
         "job/state": observation.state,
         "job/exit_code": observation.exit_code,
@@ -42,27 +37,27 @@ def job_metadata(
         "job/run_directory": handle.run_dir,
     }
     if status:
-        found |= _own_figures(status, submitted)
+        figures |= _own_figures(status, handle.submitted)
     accounting = ended.evidence.accounting.row if ended.evidence.accounting else None
     if accounting:
-        known = metrics(accounting)
-        found |= {
-            "job/partition": accounting.partition or found.get("job/partition"),
-            "job/nodes": accounting.nodes or found.get("job/nodes"),
-            "job/memory_asked_mib": _mib(known.asked_memory_bytes),
-            "job/node_hours": known.node_hours,
+        used = metrics(accounting)
+        figures |= {
+            "job/partition": accounting.partition or figures.get("job/partition"),
+            "job/nodes": accounting.nodes or figures.get("job/nodes"),
+            "job/memory_asked_mib": _mib(used.asked_memory_bytes),
+            "job/node_hours": used.node_hours,
         }
-        if known.max_memory_bytes is not None:
-            found["job/memory_max_mib"] = _mib(known.max_memory_bytes)
-        if known.cpu_efficiency is not None and known.elapsed_s:
-            found["job/cpu_efficiency"] = known.cpu_efficiency
-    return {name: round(v, 4) if isinstance(v, float) else v for name, v in found.items() if v is not None}
+        if used.max_memory_bytes is not None:
+            figures["job/memory_max_mib"] = _mib(used.max_memory_bytes)
+        if used.cpu_efficiency is not None and used.elapsed_s:
+            figures["job/cpu_efficiency"] = used.cpu_efficiency
+    return {name: round(v, 4) if isinstance(v, float) else v for name, v in figures.items() if v is not None}
 
 
-def _own_figures(status: StatusRecord, submitted: float | None) -> dict[str, Value | None]:
+def _own_figures(status: StatusRecord, submitted: float | None) -> dict[str, Figure | None]:
     nodes = int(status.get("num_nodes") or 1)
     cpus = _cpus(status.get("cpus_per_node") or "1")
-    figures: dict[str, Value | None] = {
+    figures: dict[str, Figure | None] = {
         "job/partition": status.get("partition"),
         "job/nodes": status.get("nodes") or status.host,
         "job/memory_max_mib": _mib(status.memory_peak),
@@ -94,19 +89,3 @@ def _cpus(text: str) -> int:
 
 def _mib(size: int | None) -> float | None:
     return size / 2**20 if size is not None else None
-
-
-def typed(figures: Mapping[str, Value]) -> dict[str, dg.MetadataValue]:
-    """Return metadata values that Dagster plots and links."""
-    return {
-        name: dg.MetadataValue.path(str(value))
-        if name == "job/run_directory"
-        else dg.MetadataValue.url(value)
-        if isinstance(value, str) and value.startswith("http://")
-        else dg.MetadataValue.float(value)
-        if isinstance(value, float)
-        else dg.MetadataValue.int(value)
-        if isinstance(value, int)
-        else dg.MetadataValue.text(value)
-        for name, value in figures.items()
-    }

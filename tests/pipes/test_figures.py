@@ -5,13 +5,14 @@ from __future__ import annotations
 import dagster as dg
 
 from dagster_slurm_components.jobs.events import Ended
+from dagster_slurm_components.jobs.figures import job_figures
 from dagster_slurm_components.jobs.model import JobHandle
 from dagster_slurm_components.jobs.reconcile import Answer, Evidence, Observation
 from dagster_slurm_components.jobs.status import parse_status
-from dagster_slurm_components.pipes.metadata import job_metadata, typed
+from dagster_slurm_components.pipes.results import typed
 from dagster_slurm_components.slurm.accounting import AccountingRow
 
-HANDLE = JobHandle("7", "/w/runs/r/s/0", "t")
+HANDLE = JobHandle("7", "/w/runs/r/s/0", "t", submitted=100.0)
 STATUS = (
     b"restart=0\nstarted=110\nhost=node1\npartition=gpu\nnodes=node[1-2]\nnum_nodes=2\ncpus_per_node=4(x2)\n"
     b"mem_per_node_mb=1000\ncpu=0m8.000s 0m2.000s\nended=210\nexit=0\n"
@@ -21,7 +22,7 @@ STATUS = (
 def figures(status: bytes, row: AccountingRow | None = None) -> dict[str, object]:
     evidence = Evidence(status=parse_status(status), accounting=Answer(row, 0.0) if row else None)
     ended = Ended(Observation(state="COMPLETED", exit_code=0), evidence)
-    return dict(job_metadata(HANDLE, ended, profile="staging", host="login", submitted=100.0))
+    return dict(job_figures(HANDLE, ended, profile="staging", host="login"))
 
 
 def test_the_jobs_own_record_gives_most_of_it() -> None:

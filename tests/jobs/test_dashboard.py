@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
+from dagster_slurm_components.jobs.dashboard import Dashboard, DashboardNotice, dashboard
 from dagster_slurm_components.jobs.status import parse_status
-from dagster_slurm_components.pipes.dashboard import Dashboard, DashboardNotice, dashboard
 from dagster_slurm_components.spec.profile import Profile
 
 LOGIN = {"type": "ssh", "hostname": "login.example.org", "user": "ada"}

@@ -61,14 +61,14 @@ def target(loaded: LoadedProfile, parking: Parking | None = None) -> Target:
     profile = loaded.profile
     key = profile.model_dump_json(include={"host", "scheduler", "workdir", "limits", "park_timeout"})
     with _lock:
-        found = _targets.get(key)
-    if found is None:
+        shared = _targets.get(key)
+    if shared is None:
         made = _make(
             profile, parking
-        )  # not under the lock: it may wait for its host, and others have other hosts
+        )  # without the lock: it may wait for its host, and others have other hosts
         with _lock:
-            found = _targets.setdefault(key, made)
-    return found if parking is None else found.patient(parking)
+            shared = _targets.setdefault(key, made)
+    return shared if parking is None else shared.patient(parking)
 
 
 def _make(profile: Profile, parking: Parking | None) -> Target:

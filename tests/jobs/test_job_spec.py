@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from dagster_slurm_components.environments.base import Activation
+from dagster_slurm_components.jobs.job_spec import job_spec
 from dagster_slurm_components.jobs.model import JobIdentity
-from dagster_slurm_components.pipes.job_spec import job_spec
 from dagster_slurm_components.resource import ComputeResource
 
 
