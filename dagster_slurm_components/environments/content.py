@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -14,6 +14,9 @@ KEY_FORMAT = 1
 """Part of every key: raised when environments are built differently from the same content."""
 
 _KEY_DIGITS = 32
+
+SQUASHED = "environment.squashfs"
+"""File name of an environment that is an image."""
 
 
 @dataclass(frozen=True)
@@ -124,8 +127,8 @@ class EnvironmentPlan:
     Attributes:
         kind: The environment's type: ``uv``, ``pixi``, ``conda``, ``container``.
         name: What people call it; no part of the key.
-        packer: The program that makes it, with its version: ``uv 0.13.9``.
         platform: What it is made for.
+        packer: The program that makes it, with its version: ``uv 0.13.9``.
         packages: Version of each Python package that the lock names, by normalised name.
         brought: The same of those that conda packages bring along; they follow from ``inputs``. The environment's own
             interpreter must report exactly both.
@@ -141,10 +144,10 @@ class EnvironmentPlan:
 
     kind: str
     name: str
-    packer: str
     platform: Platform
-    packages: Mapping[str, str]
-    artifacts: tuple[Artifact, ...]
+    packer: str = ""
+    packages: Mapping[str, str] = field(default_factory=dict)
+    artifacts: tuple[Artifact, ...] = ()
     brought: Mapping[str, str] = field(default_factory=dict)
     interpreter: Interpreter | None = None
     commands: tuple[Command, ...] = ()
@@ -177,11 +180,6 @@ class EnvironmentPlan:
         text = json.dumps(parts, sort_keys=True, ensure_ascii=True)
         return hashlib.sha256(text.encode()).hexdigest()[:_KEY_DIGITS]
 
-    @property
-    def size(self) -> int:
-        """Bytes of all artifacts whose size is known."""
-        return sum(artifact.size or 0 for artifact in self.artifacts)
-
     def manifest(self) -> dict[str, Any]:
         """Return what the builder publishes with the environment, and what a job compares it with."""
         return {
@@ -201,23 +199,24 @@ class EnvironmentPlan:
         }
 
 
-def build_order(plan: EnvironmentPlan, workdir: str, pieces: Mapping[str, int]) -> dict[str, Any]:
+def build_order(plan: EnvironmentPlan, pieces: Mapping[str, int]) -> dict[str, Any]:
     """Return what the builder is told: JSON values.
 
     Args:
         plan: The environment.
-        workdir: The profile's working folder on the host.
         pieces: Number of uploaded pieces by the hash of each artifact that travelled; it is put together from them.
     """
+
+    def plain(word: Word) -> Any:
+        return {"at": word.place, "path": word.path} if isinstance(word, At) else word
+
     return {
-        "workdir": workdir,
         "key": plan.key,
         "manifest": plan.manifest(),
         "artifacts": [
             {
                 "name": item.name,
                 "sha256": item.sha256,
-                "size": item.size,
                 "pieces": pieces.get(item.sha256, 0),
                 "tool": item.kind == "tool",
             }
@@ -226,8 +225,8 @@ def build_order(plan: EnvironmentPlan, workdir: str, pieces: Mapping[str, int]) 
         "files": dict(plan.files),
         "commands": [
             {
-                "argv": [_word(word) for word in command.argv],
-                "env": {name: _word(word) for name, word in command.env.items()},
+                "argv": [plain(word) for word in command.argv],
+                "env": {name: plain(word) for name, word in command.env.items()},
             }
             for command in plan.commands
         ],
@@ -237,73 +236,27 @@ def build_order(plan: EnvironmentPlan, workdir: str, pieces: Mapping[str, int]) 
     }
 
 
-def _word(word: Word) -> Any:
-    return {"at": word.place, "path": word.path} if isinstance(word, At) else word
-
-
-@dataclass(frozen=True)
-class Difference:
-    """What an environment lacks or has beyond another.
-
-    Attributes:
-        missing: ``name version`` of packages that are not there.
-        extra: ``name version`` of packages that should not be there.
-        changed: ``name: has X, wanted Y``.
-    """
-
-    missing: tuple[str, ...] = ()
-    extra: tuple[str, ...] = ()
-    changed: tuple[str, ...] = ()
-
-    def lines(self, limit: int = 20) -> list[str]:
-        """Return one line a difference, at most ``limit``."""
-        lines = [f"missing: {text}" for text in self.missing]
-        lines += [f"not wanted: {text}" for text in self.extra]
-        lines += [f"different: {text}" for text in self.changed]
-        return lines if len(lines) <= limit else [*lines[:limit], f"... and {len(lines) - limit} more"]
-
-
-def compare(there: Mapping[str, Any], wanted: Mapping[str, Any]) -> Difference:
-    """Return in what two manifests differ.
+def compare(published: Mapping[str, Any], wanted: Mapping[str, Any], limit: int = 20) -> list[str]:
+    """Return in what two manifests differ, one line each.
 
     Args:
-        there: The manifest of what exists.
+        published: The manifest of what exists.
         wanted: The manifest of what is asked for.
+        limit: How many lines are told; one more says how many are left out.
     """
-    have, want = _all_packages(there), _all_packages(wanted)
-    changed = [
-        f"{name}: has {have[name]}, wanted {want[name]}"
-        for name in want
-        if name in have and have[name] != want[name]
+    # Python's and conda's packages; conda's win, for they tell the build too.
+    have, want = ({**each["packages"], **each["inputs"].get("conda", {})} for each in (published, wanted))
+    lines = [f"missing: {name} {want[name]}" for name in want if name not in have]
+    lines += [f"not wanted: {name} {have[name]}" for name in have if name not in want]
+    pairs = [(name, have[name], want[name]) for name in want if name in have]
+    pairs += [(n, published.get(n), wanted.get(n)) for n in ("kind", "form", "packer", "platform", "python")]
+    pairs += [(n, published["inputs"].get(n), wanted["inputs"].get(n)) for n in ("modules", "setup")]
+    lines += [f"different: {name}: has {old}, wanted {new}" for name, old, new in pairs if old != new]
+    # Files whose content differs though their package's version does not.
+    identities = {name: identity for name, _, identity in published["artifacts"]}
+    lines += [
+        f"different: {name}: other content under the same name"
+        for name, _, identity in wanted["artifacts"]
+        if identities.get(name, identity) != identity
     ]
-    changed += [
-        f"{name}: has {there.get(name)}, wanted {wanted.get(name)}"
-        for name in ("kind", "form", "packer", "platform", "python")
-        if there.get(name) != wanted.get(name)
-    ]
-    changed += [
-        f"{name}: has {there['inputs'].get(name)}, wanted {wanted['inputs'].get(name)}"
-        for name in ("modules", "setup")
-        if there["inputs"].get(name) != wanted["inputs"].get(name)
-    ]
-    changed += _rebuilt(there["artifacts"], wanted["artifacts"])
-    return Difference(
-        missing=tuple(f"{name} {want[name]}" for name in want if name not in have),
-        extra=tuple(f"{name} {have[name]}" for name in have if name not in want),
-        changed=tuple(changed),
-    )
-
-
-def _all_packages(manifest: Mapping[str, Any]) -> dict[str, str]:
-    """Return Python's and conda's packages; conda's win, for they tell the build too."""
-    return {**manifest["packages"], **manifest["inputs"].get("conda", {})}
-
-
-def _rebuilt(there: Sequence[Sequence[str]], wanted: Sequence[Sequence[str]]) -> list[str]:
-    """Return the files whose content differs though their package's version does not."""
-    have = {name: identity for name, _, identity in there}
-    return [
-        f"{name}: other content under the same name"
-        for name, _, identity in wanted
-        if name in have and have[name] != identity
-    ]
+    return lines if len(lines) <= limit else [*lines[:limit], f"... and {len(lines) - limit} more"]

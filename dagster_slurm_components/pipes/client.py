@@ -12,6 +12,7 @@ from typing import Any
 import dagster as dg
 
 from dagster_slurm_components.environments.base import Activation
+from dagster_slurm_components.environments.provide import activation_for
 from dagster_slurm_components.errors import HostError
 from dagster_slurm_components.hosts.parked import Parking
 from dagster_slurm_components.jobs.events import MESSAGES
@@ -32,7 +33,6 @@ from dagster_slurm_components.pipes.call import Call, wait_for
 from dagster_slurm_components.pipes.claim import Claim, Claims, results_stored
 from dagster_slurm_components.pipes.context import RunDirectoryContextInjector
 from dagster_slurm_components.pipes.dashboard import dashboard
-from dagster_slurm_components.pipes.environment import activation_for
 from dagster_slurm_components.pipes.failure import failure, has_retry_policy, rejection, stuck_failure
 from dagster_slurm_components.pipes.guard import Guard
 from dagster_slurm_components.pipes.job_spec import job_spec
@@ -162,7 +162,7 @@ class _ScriptRun:
             sleep=guard.pause,
         )
         place = target(profile, parking)
-        activation = activation_for(self.resolved, place, tell=context.log.info)
+        activation = activation_for(self.resolved, place.satellite, place.workdir, tell=context.log.info)
         tag_run(self.step, profile.name)
         content = self.resolved.content_digest()
         extras = {**self.extras, "partition_keys": self.step.partition_keys}
@@ -268,7 +268,9 @@ class _Call:
                 return attempt.run(spec, request, reader)
             except EnvironmentLackingError as error:
                 info(f"Not submitted yet: {error.message}")
-                activation = activation_for(resolved, self.place, checked=True, tell=info)
+                activation = activation_for(
+                    resolved, self.place.satellite, self.place.workdir, checked=True, tell=info
+                )
             return attempt.run(spec_with(activation), request, reader)
         except SubmitRejectedError as error:
             self._leases.change(

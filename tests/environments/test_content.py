@@ -78,7 +78,7 @@ def test_the_key_stays_the_same_from_release_to_release():
 
 
 def test_words_that_are_places_can_t_be_mistaken_for_text():
-    order = build_order(PLAN, "/work", {NUMPY.sha256: 3})
+    order = build_order(PLAN, {NUMPY.sha256: 3})
     assert order["commands"] == [{"argv": ["x", {"at": "prefix", "path": ""}], "env": {}}]
     assert [(item["name"], item["pieces"], item["tool"]) for item in order["artifacts"]] == [
         (NUMPY.name, 3, False),
@@ -94,13 +94,12 @@ def test_differences_are_named():
         packages={"numpy": "2.5.0", "six": "1.17.0"},
         artifacts=(dataclasses.replace(NUMPY, sha256="f" * 64),),
     )
-    found = compare(PLAN.manifest(), newer.manifest())
-    assert found.lines() == [
+    assert compare(PLAN.manifest(), newer.manifest()) == [
         "missing: six 1.17.0",
         "not wanted: own 1",
         "different: numpy: has 2.4.6, wanted 2.5.0",
         "different: packer: has uv 0.13.9, wanted uv 0.14.0",
         f"different: {NUMPY.name}: other content under the same name",
     ]
-    assert found.lines(limit=2)[2:] == ["... and 3 more"]
-    assert compare(PLAN.manifest(), PLAN.manifest()).lines() == []
+    assert compare(PLAN.manifest(), newer.manifest(), limit=2)[2:] == ["... and 3 more"]
+    assert compare(PLAN.manifest(), PLAN.manifest()) == []

@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from dagster_slurm_components.environments.content import Interpreter, Platform
-from dagster_slurm_components.environments.pylock import locked_files, requirements
+from dagster_slurm_components.environments.pylock import locked_files
+from dagster_slurm_components.environments.uv_install import requirements
 from dagster_slurm_components.errors import DagsterSlurmError
 
 PYTHON = Interpreter("/usr/bin/python3", "3.11.7")
@@ -111,8 +112,10 @@ def test_what_is_lacking_is_listed_all_at_once():
 
 
 def test_local_versions_are_unquoted():
-    wheel = "torch-2.5.0%2Bcpu-cp311-cp311-linux_x86_64.whl"
-    assert chosen(NEW, package(wheel)) == ["torch-2.5.0+cpu-cp311-cp311-linux_x86_64.whl"]
+    wheel = "num_py-2.5.0%2Bcpu-cp311-cp311-linux_x86_64.whl"
+    assert chosen(NEW, package(wheel, version="2.5.0+cpu")) == [
+        "num_py-2.5.0+cpu-cp311-cp311-linux_x86_64.whl"
+    ]
 
 
 def test_requirements_accept_exactly_these_files():

@@ -5,7 +5,6 @@ import json
 import os
 import shutil
 import stat
-import subprocess
 import tarfile
 import tempfile
 import time
@@ -16,17 +15,11 @@ from dagster_slurm_components.environments.host.commands import (
     activated,
     execute,
     plain_environment,
+    run,
     tail,
 )
-from dagster_slurm_components.environments.host.files import (
-    Json,
-    Problem,
-    hash_of,
-    size_of,
-    write,
-)
-from dagster_slurm_components.environments.host.squash import squash
-from dagster_slurm_components.environments.host.store import admit, stored_path
+from dagster_slurm_components.environments.host.files import Json, Problem, hash_of, size_of, write
+from dagster_slurm_components.environments.host.store import admit
 from dagster_slurm_components.hosts.satellite.files import remove_tree
 
 
@@ -40,7 +33,7 @@ def make(order: Json, folder: str) -> Json:
         if order["entry"] != "prefix":
             os.rename(os.path.join(folder, "content", order["entry"]), os.path.join(folder, order["entry"]))
         remove_tree(os.path.join(folder, "content"))
-        if order.get("check"):
+        if order["check"]:
             manifest["installed"] = check(order["check"], folder, manifest, published=False)
     manifest["bytes"], manifest["inodes"] = size_of(folder)
     write(os.path.join(folder, ".used"), "")
@@ -58,22 +51,35 @@ def make_image(order: Json, folder: str) -> Json:
     aside = tempfile.mkdtemp(prefix="dagster-slurm-build-")
     try:
         env = install(order, aside, os.path.join(aside, "cache"))
-        installed = (
-            check(order["check"], aside, order["manifest"], published=False) if order.get("check") else None
-        )
+        asked = order["check"]
+        installed = check(asked, aside, order["manifest"], published=False) if asked else None
         squash(os.path.join(aside, "prefix"), image, env)
     finally:
         remove_tree(aside)
     return {"installed": installed, "image": hash_of(image)}
 
 
+def squash(prefix: str, image: str, env: Env) -> None:
+    """Write the image of a prefix, by ``mksquashfs`` as it is found under these variables."""
+    path = env.get("PATH", os.defpath)
+    program = shutil.which("mksquashfs", path=path + ":/usr/sbin:/sbin")
+    if program is None:
+        raise Problem(
+            "no_squashfs", "`form: squashfs` needs the program mksquashfs, which is not on PATH (%s)" % path
+        )
+    # zstd at level 3 takes a seventh of gzip's time and unpacks faster; old squashfs-tools are built without it.
+    usage = run([program, "-help"], env)
+    packed = ["gzip"]
+    if b"zstd" in usage.stdout + usage.stderr:
+        packed = ["zstd", "-Xcompression-level", "3"]
+    options = ["-noappend", "-quiet", "-no-progress", "-no-xattrs", "-comp"]
+    execute([program, prefix, image, *options, *packed], env)
+
+
 def install(order: Json, folder: str, cache: str) -> Env:
     """Make the prefix of an environment in a folder, beside its ``content``; return the variables it was made under."""
-    places = {
-        "prefix": os.path.join(folder, "prefix"),
-        "content": os.path.join(folder, "content"),
-        "cache": cache,
-    }
+    places = {name: os.path.join(folder, name) for name in ("prefix", "content")}
+    places["cache"] = cache
     lay_out(order, places)
     for archive in order["unpack"]:
         unpack(os.path.join(places["content"], archive), places["prefix"])
@@ -90,8 +96,7 @@ def lay_out(order: Json, places: Env) -> None:
     os.mkdir(places["content"], 0o700)
     os.makedirs(places["cache"], 0o700, exist_ok=True)
     for artifact in order["artifacts"]:
-        admit(order["workdir"], artifact)
-        source = stored_path(order["workdir"], artifact["sha256"])
+        source = admit(order["workdir"], artifact)
         target = os.path.join(places["content"], artifact["name"])
         if artifact["tool"]:
             shutil.copyfile(source, target)
@@ -130,12 +135,8 @@ def unpack(archive: str, prefix: str) -> None:
     """Unpack a tar of a prefix; nothing of it may lie or point outside."""
     with tarfile.open(archive) as tar:
         for member in tar:
-            name = os.path.normpath(member.name)
-            if (
-                os.path.isabs(member.name)
-                or name.startswith("..")
-                or not (member.isreg() or member.isdir() or member.issym() or member.islnk())
-            ):
+            outside = os.path.isabs(member.name) or os.path.normpath(member.name).startswith("..")
+            if outside or not (member.isreg() or member.isdir() or member.issym() or member.islnk()):
                 raise Problem("tampered", "the archive holds %r, which may not be in one" % member.name)
             member.mode = (member.mode or 0o600) & 0o700
             tar.extract(member, prefix, set_attrs=not member.isdir())
@@ -149,13 +150,7 @@ def check(order: Json, folder: str, manifest: Json, *, published: bool) -> Optio
         write(wanted, json.dumps(manifest))
         python = os.path.join(folder, "prefix", "bin", "python")
         argv = [python, "-I", program, order["mode"], wanted] + ([folder] if published else [])
-        done = subprocess.run(
-            argv,
-            env=plain_environment(),
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-        )
+        done = run(argv, plain_environment())
     if done.returncode == 0:
         return None if published else json.loads(done.stdout.decode("utf-8"))
     if done.returncode == 3:

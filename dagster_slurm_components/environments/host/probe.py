@@ -4,11 +4,10 @@ import contextlib
 import glob
 import os
 import shutil
-import subprocess
 import sys
 from typing import List, Tuple
 
-from dagster_slurm_components.environments.host.commands import activated, execute
+from dagster_slurm_components.environments.host.commands import activated, execute, run
 from dagster_slurm_components.environments.host.files import Json, Problem
 
 _ASK = (
@@ -36,13 +35,8 @@ def probe(order: Json) -> Json:
             if python not in found:
                 found.append(python)
     libc, version = c_library()
-    return {
-        "system": sys.platform,
-        "machine": os.uname().machine,
-        "libc": libc,
-        "libc_version": version,
-        "interpreters": found,
-    }
+    here = {"system": sys.platform, "machine": os.uname().machine, "libc": libc, "libc_version": version}
+    return dict(here, interpreters=found)
 
 
 def c_library() -> Tuple[str, List[int]]:
@@ -56,8 +50,7 @@ def c_library() -> Tuple[str, List[int]]:
         if name == "glibc":
             return name, [int(part) for part in version.split(".")[:2]]
     for loader in glob.glob("/lib/ld-musl-*.so.1"):
-        done = subprocess.run([loader], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-        for line in done.stderr.decode("ascii", "replace").splitlines():
+        for line in run([loader], dict(os.environ)).stderr.decode("ascii", "replace").splitlines():
             if line.startswith("Version "):
                 return "musl", [int(part) for part in line.split()[1].split(".")[:2]]
     return "", [0, 0]

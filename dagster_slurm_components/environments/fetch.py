@@ -6,19 +6,21 @@ import base64
 import concurrent.futures
 import dataclasses
 import netrc
+import shutil
 import subprocess
 import sys
+import tempfile
 import urllib.error
 import urllib.request
 from collections.abc import Sequence
 from pathlib import Path
-from typing import BinaryIO
 from urllib.parse import unquote, urlsplit, urlunsplit
 
+from dagster_slurm_components.environments.cache import cache_folder
 from dagster_slurm_components.environments.content import Artifact
-from dagster_slurm_components.jobs.provision.cache import cache_folder, file_digest, new_file
-from dagster_slurm_components.jobs.provision.errors import EnvironmentFailedError
-from dagster_slurm_components.jobs.provision.progress import Counter, Progress, silent
+from dagster_slurm_components.environments.host.files import hash_of, new_file
+from dagster_slurm_components.environments.request import Progress, silent
+from dagster_slurm_components.errors import EnvironmentFailedError
 
 _TRIES = 3
 _TIMEOUT = 60.0
@@ -31,9 +33,14 @@ def fetch(artifacts: Sequence[Artifact], progress: Progress = silent) -> list[Ar
     Raises:
         EnvironmentFailedError: A file can't be fetched, or has another content than its lock names.
     """
-    counter = Counter(progress, "fetch", sum(item.size or 0 for item in artifacts))
+    total, done, files = sum(item.size or 0 for item in artifacts), 0, []
+    progress("fetch", 0, total)
     with concurrent.futures.ThreadPoolExecutor(_AT_ONCE) as pool:
-        return list(pool.map(lambda item: _fetch(item, counter), artifacts))
+        for file in pool.map(_fetch, artifacts):
+            files.append(file)
+            done += file.size or 0
+            progress("fetch", done, total)
+    return files
 
 
 def cached_file(artifact: Artifact) -> Path:
@@ -41,28 +48,24 @@ def cached_file(artifact: Artifact) -> Path:
     return cache_folder("files", artifact.sha256[:2]) / f"{artifact.sha256}-{artifact.name}"
 
 
-def _fetch(artifact: Artifact, counter: Counter) -> Artifact:
+def _fetch(artifact: Artifact) -> Artifact:
+    path = Path(artifact.path or cached_file(artifact))
     if artifact.path is not None:
-        path = Path(artifact.path)
         _check(artifact, path, "has")
-    else:
-        path = cached_file(artifact)
-        if path.exists() and file_digest(path) != artifact.sha256:
-            path.unlink()  # a broken disk or a curious hand: fetched anew
-        if not path.exists():
-            with new_file(path) as target:
-                _download(artifact, target)
-                _check(artifact, target, "arrived with")
-    size = path.stat().st_size
-    counter.add(size)
-    return dataclasses.replace(artifact, path=str(path), size=size)
+    elif (
+        not path.exists() or hash_of(path) != artifact.sha256
+    ):  # a broken disk or a curious hand: fetched anew
+        with new_file(path) as target:
+            _download(artifact, Path(target))
+            _check(artifact, Path(target), "arrived with")
+    return dataclasses.replace(artifact, path=str(path), size=path.stat().st_size)
 
 
 def _check(artifact: Artifact, path: Path, verb: str) -> None:
-    found = file_digest(path)
-    if found != artifact.sha256:
+    digest = hash_of(path)
+    if digest != artifact.sha256:
         raise EnvironmentFailedError(
-            f"{artifact.name} {verb} another content than the lock names: sha256 {found}, wanted {artifact.sha256}",
+            f"{artifact.name} {verb} another content than the lock names: sha256 {digest}, wanted {artifact.sha256}",
             code="tampered",
             detail=[artifact.name],
             where=_without_login(artifact.url) if artifact.url else artifact.path,
@@ -71,24 +74,23 @@ def _check(artifact: Artifact, path: Path, verb: str) -> None:
 
 
 def _download(artifact: Artifact, target: Path) -> None:
-    url = artifact.url or ""
-    failures = []
+    url, failure = artifact.url or "", ""
     for _ in range(_TRIES):
         try:
             answer = urllib.request.urlopen(_request(url), timeout=_TIMEOUT)  # noqa: S310 - _request checks
             with answer, target.open("wb") as file:
-                _copy(answer, file)
+                shutil.copyfileobj(answer, file, 1024 * 1024)
                 return
         except urllib.error.HTTPError as error:
-            failures.append(f"{error.code} {error.reason}")
+            failure = f"{error.code} {error.reason}"
             if error.code < 500:
                 break
-        except (urllib.error.URLError, OSError) as error:
-            failures.append(str(getattr(error, "reason", error)))
+        except OSError as error:  # URLError is one
+            failure = str(getattr(error, "reason", error))
     if artifact.kind == "wheel" and _download_by_pip(artifact, target):
         return
     raise EnvironmentFailedError(
-        f"{artifact.name} can't be fetched: {failures[-1]}",
+        f"{artifact.name} can't be fetched: {failure}",
         where=_without_login(url),
         hint="Is the package index reachable from this machine? Lock anew if the file is gone from it.",
     )
@@ -100,11 +102,6 @@ def _without_login(url: str) -> str:
     return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
 
 
-def _copy(source: BinaryIO, target: BinaryIO) -> None:
-    while chunk := source.read(1024 * 1024):
-        target.write(chunk)
-
-
 def _request(url: str) -> urllib.request.Request:
     """Return the request, with the user and password of the URL or of ``~/.netrc``."""
     if not url.startswith(("https://", "http://", "file://")):
@@ -113,11 +110,10 @@ def _request(url: str) -> urllib.request.Request:
     user, password = unquote(parts.username or ""), unquote(parts.password or "")
     if not user and parts.hostname:
         try:
-            known = netrc.netrc().authenticators(parts.hostname)
+            login = netrc.netrc().authenticators(parts.hostname)
         except (FileNotFoundError, netrc.NetrcParseError):
-            known = None
-        if known:
-            user, password = known[0], known[2] or ""
+            login = None
+        user, password = (login[0], login[2] or "") if login else ("", "")
     request = urllib.request.Request(_without_login(url))  # noqa: S310 - the schemes are checked above
     if user:
         token = base64.b64encode(f"{user}:{password}".encode()).decode()
@@ -132,32 +128,19 @@ def _download_by_pip(artifact: Artifact, target: Path) -> bool:
     the hash decides.
     """
     name, version = artifact.name.split("-")[:2]
-    folder = target.with_name(target.name + ".d")
-    folder.mkdir(mode=0o700)
-    wanted = folder / "requirements.txt"
-    wanted.write_text(f"{name}=={version} --hash=sha256:{artifact.sha256}\n")
-    tags = artifact.name.removesuffix(".whl").split("-")[-3:]
-    fit = [
-        f"--{option}={tag}" for option, tag in zip(("abi", "platform"), tags[1:], strict=True) if tag != "any"
-    ]
-    fit = [word for joined in fit for word in _each_tag(joined)]
-    python = "".join(character for character in tags[0].split(".")[-1] if character.isdigit())
-    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:"]
-    command += [f"--python-version={python}", *fit, f"--dest={folder}", f"--requirement={wanted}"]
-    try:
+    python, abi, platform = artifact.name.removesuffix(".whl").split("-")[-3:]
+    # A wheel's name joins several tags by dots; pip wants each on its own.
+    fit = [f"--abi={tag}" for tag in abi.split(".") if tag != "any"]
+    fit += [f"--platform={tag}" for tag in platform.split(".") if tag != "any"]
+    fit.append("--python-version=" + "".join(filter(str.isdigit, python.split(".")[-1])))
+    with tempfile.TemporaryDirectory(dir=target.parent) as folder:
+        wanted = Path(folder, "requirements.txt")
+        wanted.write_text(f"{name}=={version} --hash=sha256:{artifact.sha256}\n")
+        command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:"]
+        command += [*fit, f"--dest={folder}", f"--requirement={wanted}"]
         done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, check=False)
-        found = [path for path in folder.iterdir() if file_digest(path) == artifact.sha256]
-        if done.returncode == 0 and found:
-            found[0].replace(target)
+        files = [path for path in Path(folder).iterdir() if hash_of(path) == artifact.sha256]
+        if done.returncode == 0 and files:
+            files[0].replace(target)
             return True
-        return False
-    finally:
-        for path in folder.iterdir():
-            path.unlink()
-        folder.rmdir()
-
-
-def _each_tag(option: str) -> list[str]:
-    """Return one option for each of the tags that a wheel's name joins by dots."""
-    name, _, tags = option.partition("=")
-    return [f"{name}={tag}" for tag in tags.split(".")]
+    return False

@@ -1,4 +1,4 @@
-"""This machine's own cache: fetched wheels by hash, built wheels by their source, what was planned before."""
+"""This machine's own cache: fetched files by hash, built wheels by their source, what was planned before."""
 
 from __future__ import annotations
 
@@ -6,11 +6,10 @@ import contextlib
 import hashlib
 import json
 import os
-import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from dagster_slurm_components.environments.host.files import new_file
 from dagster_slurm_components.hosts import turns
 
 CACHE_VARIABLE = "DAGSTER_SLURM_CACHE"
@@ -32,32 +31,10 @@ def digest_of(*parts: object) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def file_digest(path: Path) -> str:
-    """Return the SHA-256 of a file."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        for chunk in iter(lambda: file.read(1024 * 1024), b""):
-            digest.update(chunk)
-    return digest.hexdigest()
-
-
-@contextlib.contextmanager
-def new_file(target: Path) -> Iterator[Path]:
-    """Yield a path beside ``target`` to write to, which takes its place when the block succeeds."""
-    descriptor, name = tempfile.mkstemp(prefix=".", dir=target.parent)
-    os.close(descriptor)
-    temporary = Path(name)
-    try:
-        yield temporary
-        temporary.replace(target)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
 def remember(kind: str, name: str, value: Any) -> None:
     """Keep a JSON value."""
     with new_file(cache_folder(kind) / f"{name}.json") as file:
-        file.write_text(json.dumps(value), encoding="utf-8")
+        Path(file).write_text(json.dumps(value), encoding="utf-8")
 
 
 def recall(kind: str, name: str) -> Any:
