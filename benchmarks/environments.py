@@ -19,10 +19,10 @@ from typing import Any, Literal
 import dagster as dg
 from _lab import Lab, lab
 
+from dagster_slurm_components.environments.content import Request
+from dagster_slurm_components.environments.machine import find_uv
 from dagster_slurm_components.environments.plan import Provided, static_file
-from dagster_slurm_components.environments.programs import find_uv
 from dagster_slurm_components.environments.provide import provide
-from dagster_slurm_components.environments.request import Request
 from dagster_slurm_components.environments.store import Store
 from dagster_slurm_components.hosts.base import Host, Reply
 from dagster_slurm_components.hosts.client import Satellite

@@ -16,8 +16,8 @@ from pathlib import Path
 
 import pytest
 
-from dagster_slurm_components.environments.programs import find_uv
-from dagster_slurm_components.environments.request import HostPlatform, Request
+from dagster_slurm_components.environments.content import HostPlatform, Request
+from dagster_slurm_components.environments.machine import find_uv
 from dagster_slurm_components.environments.store import Store
 from dagster_slurm_components.hosts.client import Satellite
 from dagster_slurm_components.hosts.local import InProcessHost

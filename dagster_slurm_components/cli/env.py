@@ -15,10 +15,9 @@ import click
 
 from dagster_slurm_components.cli.options import json_option, profile_option
 from dagster_slurm_components.cli.terminal import errors_told, seconds, table
-from dagster_slurm_components.environments.content import EnvironmentPlan
+from dagster_slurm_components.environments.content import EnvironmentPlan, Progress, Request, silent
 from dagster_slurm_components.environments.fetch import fetch
 from dagster_slurm_components.environments.provide import is_content, plan_for, provide, request_for
-from dagster_slurm_components.environments.request import Progress, Request, silent
 from dagster_slurm_components.environments.store import Store
 from dagster_slurm_components.pipes.target import target
 from dagster_slurm_components.spec.base import duration_seconds

@@ -4,9 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from dagster_slurm_components.environments.content import Artifact, EnvironmentPlan
+from dagster_slurm_components.environments.content import (
+    Artifact,
+    EnvironmentPlan,
+    HostPlatform,
+    Progress,
+    Request,
+)
 from dagster_slurm_components.environments.host.files import hash_of
-from dagster_slurm_components.environments.request import HostPlatform, Progress, Request
 from dagster_slurm_components.errors import EnvironmentFailedError
 from dagster_slurm_components.spec.environments import ContainerEnvironment
 

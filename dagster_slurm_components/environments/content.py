@@ -1,14 +1,27 @@
-"""Environments as content: what one consists of, and the key that this content has. Pure."""
+"""What an environment is: what is asked for, what it consists of, and the key that this content has. Pure."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from pathlib import Path
+from typing import Any, Generic, Literal, TypeVar
 
-ArtifactKind = Literal["wheel", "conda", "archive", "image", "tool"]
+from dagster_slurm_components.spec.environments import EnvironmentSpec
+
+Spec = TypeVar("Spec", bound=EnvironmentSpec)
+
+Progress = Callable[[str, int, int], None]
+"""Called with a stage (``fetch``, ``upload``, ``build``), the bytes done and all bytes; a build has neither."""
+
+
+def silent(stage: str, done: int, total: int) -> None:
+    """Show no progress."""
+
+
+ArtifactKind = Literal["wheel", "conda", "archive", "folder", "image", "tool"]
 
 KEY_FORMAT = 1
 """Part of every key: raised when environments are built differently from the same content."""
@@ -47,31 +60,6 @@ class Artifact:
     def stored(self) -> str:
         """Where it lies below the host's store."""
         return f"{self.sha256[:2]}/{self.sha256}"
-
-
-@dataclass(frozen=True)
-class At:
-    """A path below one of the builder's folders, as a word of a command.
-
-    Attributes:
-        place: ``prefix`` (the environment that is being built), ``content`` (the artifacts by name, and the
-            plan's ``files``) or ``cache`` (kept between builds).
-        path: Relative to it; empty for the folder itself.
-    """
-
-    place: Literal["prefix", "content", "cache"]
-    path: str = ""
-
-
-Word = str | At
-
-
-@dataclass(frozen=True)
-class Command:
-    """A command of a recipe: run without a shell, in a fresh environment with ``env``."""
-
-    argv: tuple[Word, ...]
-    env: Mapping[str, Word] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -121,6 +109,44 @@ class Platform:
 
 
 @dataclass(frozen=True)
+class Request(Generic[Spec]):
+    """An environment that a script needs.
+
+    Attributes:
+        spec: As the user wrote it.
+        base: Returns where the relative path in a field of the spec starts.
+    """
+
+    spec: Spec
+    base: Callable[[str], Path]
+
+    @property
+    def groundwork(self) -> Mapping[str, object]:
+        """The modules and setup commands that the environment is made under, as part of what it is."""
+        return {name: value for name in ("modules", "setup") if (value := getattr(self.spec, name))}
+
+    def path(self, name: str) -> Path:
+        """Return the absolute path that a field of the spec names."""
+        return (self.base(name) / Path(getattr(self.spec, name)).expanduser()).absolute()
+
+
+@dataclass(frozen=True)
+class HostPlatform:
+    """What the host answered: its platform and its Pythons, the preferred one first; and the working folder there."""
+
+    platform: Platform
+    interpreters: tuple[Interpreter, ...]
+    workdir: str
+
+    @classmethod
+    def read(cls, answer: Mapping[str, Any], workdir: str) -> HostPlatform:
+        """Read the builder's answer."""
+        major, minor = answer["libc_version"]
+        platform = Platform(answer["system"], answer["machine"], answer["libc"], (int(major), int(minor)))
+        return cls(platform, tuple(Interpreter(**row) for row in answer["interpreters"]), workdir)
+
+
+@dataclass(frozen=True)
 class EnvironmentPlan:
     """An environment before it exists: all that defines it, and how it is made.
 
@@ -134,10 +160,9 @@ class EnvironmentPlan:
             interpreter must report exactly both.
         artifacts: All files it is built from.
         interpreter: The host's Python that it uses, if it brings none.
-        commands: How the builder makes it from ``content``, in order.
-        files: Texts that the builder writes into ``content``, by name.
+        requirements: What uv installs from the wheels among the artifacts, each pinned by its hash; empty for nothing.
         inputs: Whatever else shapes it, such as the modules that are loaded for its build.
-        unpack: Names of the artifacts that are archives of the prefix, before any command.
+        unpack: Names of the artifacts that are archives of the prefix.
         entry: Where the environment lies below its folder: ``prefix``, or an image's file name.
         form: ``folder``, or ``squashfs``: the prefix is made aside and becomes an image, named by ``entry``.
     """
@@ -150,8 +175,7 @@ class EnvironmentPlan:
     artifacts: tuple[Artifact, ...] = ()
     brought: Mapping[str, str] = field(default_factory=dict)
     interpreter: Interpreter | None = None
-    commands: tuple[Command, ...] = ()
-    files: Mapping[str, str] = field(default_factory=dict)
+    requirements: str = ""
     inputs: Mapping[str, Any] = field(default_factory=dict)
     unpack: tuple[str, ...] = ()
     entry: str = "prefix"
@@ -196,20 +220,12 @@ class EnvironmentPlan:
             ),
             "inputs": dict(self.inputs),
             "form": self.form,
+            "entry": self.entry,
         }
 
 
 def build_order(plan: EnvironmentPlan, pieces: Mapping[str, int]) -> dict[str, Any]:
-    """Return what the builder is told: JSON values.
-
-    Args:
-        plan: The environment.
-        pieces: Number of uploaded pieces by the hash of each artifact that travelled; it is put together from them.
-    """
-
-    def plain(word: Word) -> Any:
-        return {"at": word.place, "path": word.path} if isinstance(word, At) else word
-
+    """Return what the builder is told; ``pieces`` counts those that an artifact, by its hash, was uploaded in."""
     return {
         "key": plan.key,
         "manifest": plan.manifest(),
@@ -222,28 +238,14 @@ def build_order(plan: EnvironmentPlan, pieces: Mapping[str, int]) -> dict[str, A
             }
             for item in plan.artifacts
         ],
-        "files": dict(plan.files),
-        "commands": [
-            {
-                "argv": [plain(word) for word in command.argv],
-                "env": {name: plain(word) for name, word in command.env.items()},
-            }
-            for command in plan.commands
-        ],
         "unpack": list(plan.unpack),
-        "entry": plan.entry,
-        "form": plan.form,
+        "python": plan.interpreter.path if plan.interpreter and not plan.unpack else None,
+        "requirements": plan.requirements,
     }
 
 
 def compare(published: Mapping[str, Any], wanted: Mapping[str, Any], limit: int = 20) -> list[str]:
-    """Return in what two manifests differ, one line each.
-
-    Args:
-        published: The manifest of what exists.
-        wanted: The manifest of what is asked for.
-        limit: How many lines are told; one more says how many are left out.
-    """
+    """Return in what two manifests differ, ``limit`` lines at most; one more says how many are left out."""
     # Python's and conda's packages; conda's win, for they tell the build too.
     have, want = ({**each["packages"], **each["inputs"].get("conda", {})} for each in (published, wanted))
     lines = [f"missing: {name} {want[name]}" for name in want if name not in have]

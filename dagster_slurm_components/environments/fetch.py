@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
-import base64
 import concurrent.futures
 import dataclasses
-import netrc
-import shutil
+import http.client
 import subprocess
 import sys
 import tempfile
 import urllib.error
-import urllib.request
 from collections.abc import Sequence
 from pathlib import Path
-from urllib.parse import unquote, urlsplit, urlunsplit
 
-from dagster_slurm_components.environments.cache import cache_folder
-from dagster_slurm_components.environments.content import Artifact
+from dagster_slurm_components.environments.content import Artifact, Progress, silent
 from dagster_slurm_components.environments.host.files import hash_of, new_file
-from dagster_slurm_components.environments.request import Progress, silent
+from dagster_slurm_components.environments.host.store import download, without_login
+from dagster_slurm_components.environments.machine import cache_folder
 from dagster_slurm_components.errors import EnvironmentFailedError
 
 _TRIES = 3
@@ -68,57 +64,32 @@ def _check(artifact: Artifact, path: Path, verb: str) -> None:
             f"{artifact.name} {verb} another content than the lock names: sha256 {digest}, wanted {artifact.sha256}",
             code="tampered",
             detail=[artifact.name],
-            where=_without_login(artifact.url) if artifact.url else artifact.path,
+            where=without_login(artifact.url) if artifact.url else artifact.path,
             hint="Whoever serves or changed this file must be asked why; nothing was sent to the host.",
         )
 
 
 def _download(artifact: Artifact, target: Path) -> None:
     url, failure = artifact.url or "", ""
+    if not url.startswith(("https://", "http://", "file://")):
+        raise EnvironmentFailedError(f"no way is known to fetch {url!r}")
     for _ in range(_TRIES):
         try:
-            answer = urllib.request.urlopen(_request(url), timeout=_TIMEOUT)  # noqa: S310 - _request checks
-            with answer, target.open("wb") as file:
-                shutil.copyfileobj(answer, file, 1024 * 1024)
-                return
+            download(url, str(target), _TIMEOUT)
+            return
         except urllib.error.HTTPError as error:
             failure = f"{error.code} {error.reason}"
             if error.code < 500:
                 break
-        except OSError as error:  # URLError is one
+        except (OSError, http.client.HTTPException) as error:  # URLError is an OSError
             failure = str(getattr(error, "reason", error))
     if artifact.kind == "wheel" and _download_by_pip(artifact, target):
         return
     raise EnvironmentFailedError(
         f"{artifact.name} can't be fetched: {failure}",
-        where=_without_login(url),
+        where=without_login(url),
         hint="Is the package index reachable from this machine? Lock anew if the file is gone from it.",
     )
-
-
-def _without_login(url: str) -> str:
-    """Return a URL that may be shown: without the password that an index's address may hold."""
-    parts = urlsplit(url)
-    return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
-
-
-def _request(url: str) -> urllib.request.Request:
-    """Return the request, with the user and password of the URL or of ``~/.netrc``."""
-    if not url.startswith(("https://", "http://", "file://")):
-        raise EnvironmentFailedError(f"no way is known to fetch {url!r}")
-    parts = urlsplit(url)
-    user, password = unquote(parts.username or ""), unquote(parts.password or "")
-    if not user and parts.hostname:
-        try:
-            login = netrc.netrc().authenticators(parts.hostname)
-        except (FileNotFoundError, netrc.NetrcParseError):
-            login = None
-        user, password = (login[0], login[2] or "") if login else ("", "")
-    request = urllib.request.Request(_without_login(url))  # noqa: S310 - the schemes are checked above
-    if user:
-        token = base64.b64encode(f"{user}:{password}".encode()).decode()
-        request.add_unredirected_header("Authorization", f"Basic {token}")
-    return request
 
 
 def _download_by_pip(artifact: Artifact, target: Path) -> bool:

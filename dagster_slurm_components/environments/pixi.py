@@ -6,6 +6,9 @@ import asyncio
 import contextlib
 import importlib.metadata
 import re
+import shutil
+import tarfile
+import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,14 +16,21 @@ from typing import TYPE_CHECKING, Any
 
 from packaging.utils import canonicalize_name
 
-from dagster_slurm_components.environments.cache import cache_folder, digest_of
-from dagster_slurm_components.environments.content import Artifact, EnvironmentPlan, Platform
-from dagster_slurm_components.environments.pixi_program import fetch_packages
-from dagster_slurm_components.environments.prefix import conda_plan, packed, subdir_of
-from dagster_slurm_components.environments.pylock import LockedFile, file_name
-from dagster_slurm_components.environments.request import HostPlatform, Progress, Request
-from dagster_slurm_components.environments.uv_install import with_wheels
-from dagster_slurm_components.environments.wheels import tree_digest
+from dagster_slurm_components.environments.conda import conda_plan, packed, subdir_of
+from dagster_slurm_components.environments.content import (
+    Artifact,
+    EnvironmentPlan,
+    HostPlatform,
+    Platform,
+    Progress,
+    Request,
+    silent,
+)
+from dagster_slurm_components.environments.fetch import cached_file, fetch
+from dagster_slurm_components.environments.host.files import new_file
+from dagster_slurm_components.environments.machine import cache_folder, digest_of, run_program
+from dagster_slurm_components.environments.pylock import LockedPackage, locked_file
+from dagster_slurm_components.environments.wheels import tree_digest, with_wheels
 from dagster_slurm_components.errors import EnvironmentFailedError
 from dagster_slurm_components.spec.environments import PixiEnvironment
 
@@ -28,6 +38,12 @@ if TYPE_CHECKING:
     from rattler import RepoDataRecord
 
 _LOCAL = re.compile(r"^\s*- pypi: (\..*?)\s*$", re.MULTILINE)
+
+_PIXI_PACK = "pixi-pack"
+_HINT = (
+    f"`{_PIXI_PACK} --version` must be 0.7 or newer. Without {_PIXI_PACK} on PATH the packages are fetched from"
+    " where the lock says, with the logins of ~/.netrc."
+)
 
 
 @dataclass(frozen=True)
@@ -42,7 +58,7 @@ class Locked:
 
     records: Sequence[RepoDataRecord]
     conda: tuple[Artifact, ...]
-    pypi: tuple[LockedFile, ...]
+    pypi: tuple[LockedPackage, ...]
 
 
 def inputs(request: Request[PixiEnvironment]) -> list[object]:
@@ -73,7 +89,7 @@ def plan(request: Request[PixiEnvironment], host: HostPlatform, progress: Progre
         packer=f"py-rattler {_rattler().__version__}",
     )
     if locked.pypi:
-        bare = with_wheels(bare, locked.pypi, folder, progress)
+        bare = with_wheels(bare, locked.pypi, progress)
 
     def make(place: Path, destination: str) -> None:
         subdir = subdir_of(host.platform)
@@ -104,13 +120,7 @@ def _rattler() -> Any:
 
 
 def read_lock(file: Path, environment: str, platform: Platform, name: str | None = None) -> Locked:
-    """Read a ``pixi.lock`` (format 1 to 7).
-
-    Args:
-        file: The lock.
-        environment: Which of its environments.
-        platform: The host's.
-        name: Of the platform in the lock, where several are of the host's kind.
+    """Read an environment of a ``pixi.lock`` (format 1 to 7); ``name`` chooses among platforms of the host's kind.
 
     Raises:
         EnvironmentFailedError: It can't be read, has no such environment, lacks the platform or a hash.
@@ -137,7 +147,7 @@ def read_lock(file: Path, environment: str, platform: Platform, name: str | None
         )
     records = content.conda_repodata_records_for_platform(locked_for) or []
     pypi = [_pypi(package, file) for package in content.pypi_packages_for_platform(locked_for) or []]
-    pypi.sort(key=lambda package: package.package)
+    pypi.sort(key=lambda package: package.name)
     return Locked(records, tuple(_artifact(record, file) for record in records), tuple(pypi))
 
 
@@ -167,15 +177,51 @@ def _artifact(record: RepoDataRecord, file: Path) -> Artifact:
     return Artifact(name, record.sha256.hex(), record.size, "conda", url=record.url)
 
 
-def _pypi(package: Any, file: Path) -> LockedFile:
+def _pypi(package: Any, file: Path) -> LockedPackage:
     name, location, digest = canonicalize_name(package.name), str(package.location), None
-    with contextlib.suppress(
-        AttributeError
-    ):  # py-rattler 0.28 wraps a missing hash, and fails on its first use
+    # py-rattler 0.28 wraps a missing hash, and fails on its first use.
+    with contextlib.suppress(AttributeError):
         digest = package.hashes.sha256.hex()
     if digest is None and "://" in location:
         raise EnvironmentFailedError(f"{name} has no sha256 in the lock", where=str(file))
-    return LockedFile(name, package.version, file_name(location), location, digest)
+    return LockedPackage(name, package.version, locked_file(file.parent, location, digest))
+
+
+def pack_arguments(program: str, manifest: Path, environment: str, subdir: str, target: Path) -> list[str]:
+    """Return the command that packs an environment's packages for a platform into a tar."""
+    options = ["--environment", environment, "--platform", subdir, "--output-file", str(target)]
+    options += ["--use-cache", str(cache_folder("pixi-pack"))]
+    # PyPI packages are our own affair: source archives are built here.
+    return [program, *options, "--ignore-pypi-non-wheel", str(manifest)]
+
+
+def fetch_packages(
+    folder: Path, environment: str, subdir: str, wanted: Sequence[Artifact], progress: Progress = silent
+) -> list[Artifact]:
+    """Return the conda packages of an environment with their files here.
+
+    The program pixi-pack, where it is installed, has pixi's own mirrors and logins. What it brings is taken only if
+    its hash is the lock's: pixi-pack itself checks packages when it downloads them, not those of its cache. The rest is
+    fetched without it. Read from pixi-pack 0.7.10.
+
+    Raises:
+        EnvironmentFailedError: One can't be fetched, or has another content than the lock names.
+    """
+    program = shutil.which(_PIXI_PACK)
+    lacking = {item.name: item for item in wanted if not cached_file(item).exists()}
+    if program and not all((item.url or "").startswith("file:") for item in lacking.values()):
+        with tempfile.TemporaryDirectory(dir=cache_folder("packed")) as aside:
+            archive = Path(aside) / "environment.tar"
+            argv = pack_arguments(program, folder, environment, subdir, archive)
+            run_program(argv, cwd=folder, where=str(folder), hint=_HINT)
+            with tarfile.open(archive) as packed:
+                for member in packed:
+                    item = lacking.get(Path(member.name).name)
+                    source = packed.extractfile(member) if member.name.startswith("channel/") else None
+                    if item is not None and source is not None:  # `fetch` checks its hash
+                        with new_file(cached_file(item)) as target, open(target, "wb") as file:
+                            shutil.copyfileobj(source, file)
+    return fetch(wanted, progress)
 
 
 def _install(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -11,27 +10,29 @@ from typing import Any
 
 from dagster_slurm_components.environments import conda, container, pixi, uv
 from dagster_slurm_components.environments.base import Activation
-from dagster_slurm_components.environments.cache import digest_of, only_one, recall, remember
-from dagster_slurm_components.environments.content import Artifact, EnvironmentPlan, build_order, compare
+from dagster_slurm_components.environments.content import (
+    Artifact,
+    EnvironmentPlan,
+    HostPlatform,
+    Progress,
+    Request,
+    build_order,
+    compare,
+    silent,
+)
 from dagster_slurm_components.environments.fetch import fetch
+from dagster_slurm_components.environments.machine import digest_of, only_one, recall, remember
 from dagster_slurm_components.environments.plan import Provided, groundwork, plan_environment, static_file
-from dagster_slurm_components.environments.request import HostPlatform, Progress, Request, silent
 from dagster_slurm_components.environments.store import Store, check_order, pieces_of
 from dagster_slurm_components.errors import EnvironmentFailedError, HostUnreachableError
 from dagster_slurm_components.hosts.client import Satellite
-from dagster_slurm_components.spec.environments import (
-    CondaEnvironment,
-    ContainerEnvironment,
-    EnvironmentSpec,
-    PixiEnvironment,
-    UvEnvironment,
-)
+from dagster_slurm_components.spec.environments import EnvironmentSpec
 from dagster_slurm_components.spec.resolve import ResolvedScript
 
 _BELIEVED = 3600.0
 """Seconds for which a plan is believed without asking the host for its platform and Pythons again."""
 
-_MEMO = 2
+_MEMO = 3
 """Part of every memo's name: raised when what is remembered changes its form."""
 
 _LONGEST_WAIT = 60.0
@@ -39,12 +40,7 @@ _FETCH_TIMEOUT = 3600.0
 _LONGEST_BUILD = 4 * 3600.0
 """Seconds that a build, and the wait for somebody else's build, may take."""
 
-_PLANNERS: Mapping[type[EnvironmentSpec], Any] = {
-    UvEnvironment: uv,
-    PixiEnvironment: pixi,
-    CondaEnvironment: conda,
-    ContainerEnvironment: container,
-}
+_PLANNERS: Mapping[str, Any] = {"uv": uv, "pixi": pixi, "conda": conda, "container": container}
 """By type the module whose ``plan`` makes the plan. Its ``inputs`` are JSON values that change whenever the plan would;
 nothing is run or fetched for them. None where that can't be told so quickly: the plan is made each time."""
 
@@ -57,7 +53,7 @@ def _unheard(text: str) -> None:
 
 def is_content(spec: EnvironmentSpec) -> bool:
     """Return whether an environment is made by us; others are only activated."""
-    return type(spec) in _PLANNERS and (not isinstance(spec, ContainerEnvironment) or spec.is_sent)
+    return spec.type in _PLANNERS and getattr(spec, "is_sent", True)
 
 
 def request_for(resolved: ResolvedScript) -> Request[EnvironmentSpec]:
@@ -160,18 +156,17 @@ def plan_for(request: Request[Any], store: Store, progress: Progress = silent) -
     program = python if python and not python[0].isdigit() else None
     answer = store.call("probe", {"python": program, "activation": _activation_order(request)})
     host = HostPlatform.read(answer, store.workdir)
-    plan: EnvironmentPlan = _PLANNERS[type(request.spec)].plan(request, host, progress)
+    plan: EnvironmentPlan = _PLANNERS[request.spec.type].plan(request, host, progress)
     return plan
 
 
 def _memo(request: Request[Any], store: Store) -> str | None:
     """Return the name under which the plan of these very inputs is remembered."""
-    inputs = _PLANNERS[type(request.spec)].inputs(request)
+    inputs = _PLANNERS[request.spec.type].inputs(request)
     if inputs is None:
         return None
-    under = groundwork(request.spec)
-    under_words = [under.arguments().decode("utf-8", "surrogateescape"), dict(under.files)]
-    return digest_of(_MEMO, store.satellite.host.name, store.workdir, request.spec.type, under_words, inputs)
+    kind, under = request.spec.type, _activation_order(request)
+    return digest_of(_MEMO, store.satellite.host.name, store.workdir, kind, under, inputs)
 
 
 def _activation_order(request: Request[Any]) -> dict[str, Any] | None:
@@ -195,27 +190,25 @@ class _Work:
     def provide(self) -> Provided:
         began, store = time.monotonic(), self.store
         believed = None if self.rebuild else remembered(self.request, store)
-        if believed is not None:
-            manifest = store.published(believed.manifest["key"])
-            if manifest is not None:
-                seconds = time.monotonic() - began
-                return dataclasses.replace(believed, manifest=manifest, state="ready", seconds=seconds)
-        plan = plan_for(self.request, store, self.progress)
-        manifest, state, sent = self._published(plan), "ready", 0
-        if manifest is None and store.deployed:
-            raise self._not_deployed(plan)
+        manifest = store.published(believed.manifest["key"]) if believed else None
+        state, sent = "ready", 0
         if manifest is None:
-            # One process of this machine sends and builds; the others come in when it is there.
-            name = digest_of(store.satellite.host.name, store.workdir, plan.key)[:32]
-            with only_one(f"environment-{name}"):
-                manifest = self._published(plan)
-                if manifest is None:
-                    state, manifest, sent = self._make(plan)
-        memo = _memo(self.request, store)
-        if memo:
-            # What a job needs of it; the state of each file stays on the host.
-            remember("plans", memo, {name: manifest[name] for name in manifest if name != "installed"})
-        return Provided(store.folder(plan.key), manifest, state, sent, time.monotonic() - began)
+            plan = plan_for(self.request, store, self.progress)
+            manifest = self._published(plan)
+            if manifest is None and store.deployed:
+                raise self._not_deployed(plan)
+            if manifest is None:
+                # One process of this machine sends and builds; the others come in when it is there.
+                name = digest_of(store.satellite.host.name, store.workdir, plan.key)[:32]
+                with only_one(f"environment-{name}"):
+                    manifest = self._published(plan)
+                    if manifest is None:
+                        state, manifest, sent = self._make(plan)
+            memo = _memo(self.request, store)
+            if memo:
+                # What a job needs of it; the state of each file stays on the host.
+                remember("plans", memo, {name: manifest[name] for name in manifest if name != "installed"})
+        return Provided(store.folder(manifest["key"]), manifest, state, sent, time.monotonic() - began)
 
     def _published(self, plan: EnvironmentPlan) -> Mapping[str, Any] | None:
         return None if self.rebuild else self.store.published(plan.key)
@@ -269,16 +262,15 @@ class _Work:
 
     def _not_deployed(self, plan: EnvironmentPlan) -> EnvironmentFailedError:
         """Return the error of a profile that builds nothing; it names what differs from what was deployed last."""
-        rows = self.store.call("list", {})["environments"]
+        store, detail = self.store, list[str]()
+        rows = store.call("list", {})["environments"]
         same = [row for row in rows if row["name"] == plan.name and row["kind"] == plan.kind]
-        detail: list[str] = []
         text = f"the environment {plan.name} ({plan.key[:12]}) is not deployed"
         if same:
             last = max(same, key=lambda row: float(row["created"]))
             text += f"; the lock differs from the deployed one ({last['key'][:12]}):"
             detail = compare(last, plan.manifest())
-        profile = self.store.profile
-        hint = f"The profile {profile} builds nothing by itself. Run: dg-slurm env deploy --profile {profile}"
-        return EnvironmentFailedError(
-            text, code="not_deployed", detail=detail, where=self.store.satellite.host.name, hint=hint
-        )
+        hint = f"The profile {store.profile} builds nothing by itself. "
+        hint += f"Run: dg-slurm env deploy --profile {store.profile}"
+        where = store.satellite.host.name
+        return EnvironmentFailedError(text, code="not_deployed", detail=detail, where=where, hint=hint)

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Literal, cast
+from pathlib import Path
+from typing import Any, NamedTuple, cast
 
 from packaging import tags
 from packaging.markers import Environment, Marker
-from packaging.pylock import PackageVcs, Pylock, PylockSelectError, PylockValidationError
+from packaging.pylock import Pylock, PylockSelectError, PylockValidationError
 from packaging.utils import canonicalize_name
 
-from dagster_slurm_components.environments.content import Interpreter, Platform
+from dagster_slurm_components.environments.content import Artifact, ArtifactKind, Interpreter, Platform
 from dagster_slurm_components.errors import DagsterSlurmError
 
 # The oldest glibc that a wheel's tag may name: 2.5 came with manylinux1, and other machines than x86 joined
@@ -20,56 +20,48 @@ _OLDEST_GLIBC = {"x86_64": 5, "i686": 5}
 _LEGACY = {17: "manylinux2014", 12: "manylinux2010", 5: "manylinux1"}
 
 
-@dataclass(frozen=True)
-class LockedFile:
+class LockedPackage(NamedTuple):
     """What a lock says of one Python package on one platform.
 
     Attributes:
-        package: Its normalised name.
+        name: Its normalised name.
         version: Its version; a local project may have none in the lock.
-        name: The file's name.
-        location: URL, or a path as written in the lock.
-        sha256: The file's hash; none for a local project.
-        size: Bytes, where the lock says it.
+        file: Its wheel, else its source archive, or the folder of a local project, which has no hash.
     """
 
-    package: str
-    version: str | None
     name: str
-    location: str
-    sha256: str | None = None
-    size: int | None = None
-
-    @property
-    def source(self) -> Literal["wheel", "sdist", "folder"]:
-        """What it is: a ready wheel, a source archive, or a local project."""
-        if self.sha256 is None:
-            return "folder"
-        return "wheel" if self.name.endswith(".whl") else "sdist"
+    version: str | None
+    file: Artifact
 
 
-def locked_files(
+def locked_file(
+    folder: Path, location: str, sha256: str | None, size: int | None = None, name: str | None = None
+) -> Artifact:
+    """Return the file that a lock in a folder names by a URL or a path, and perhaps by a name."""
+    # Of what a URL quotes only the `+` of local versions is part of a file's name.
+    own = location.partition("#")[0].rpartition("/")[2].replace("%2B", "+").replace("%2b", "+")
+    name, url = name or own, location if "://" in location else None
+    path = None if url else str((folder / location).resolve())
+    kind: ArtifactKind = "folder" if sha256 is None else "wheel" if name.endswith(".whl") else "archive"
+    return Artifact(name, sha256 or "", size, kind, url=url, path=path)
+
+
+def locked_packages(
     lock: Mapping[str, Any],
     interpreter: Interpreter,
     platform: Platform,
-    *,
-    file: str,
+    where: Path,
     allowed: Mapping[str, frozenset[str]] | None = None,
-) -> tuple[LockedFile, ...]:
-    """Return the best file of each package that the platform needs.
+) -> list[LockedPackage]:
+    """Return the packages that a Python on a platform needs, each with its best file.
 
-    Args:
-        lock: A ``pylock.toml``, read.
-        interpreter: The Python it is for.
-        platform: The platform it is for.
-        file: What the lock was made from, for messages.
-        allowed: Hashes by package that alone may be used; from a requirements file with hashes.
+    Of the file ``where`` the lock was made; ``allowed`` are the hashes by package that alone may be used.
 
     Raises:
         DagsterSlurmError: A package has no file that fits, or one without a hash.
     """
     environment, fitting = _marker_environment(interpreter, platform), _tags(interpreter, platform)
-    chosen: list[LockedFile] = []
+    chosen: list[LockedPackage] = []
     lacking: list[str] = []
     for package in lock.get("packages", []):
         if "marker" in package and not Marker(package["marker"]).evaluate(
@@ -77,33 +69,23 @@ def locked_files(
         ):
             continue
         # A lock of each package alone: all that lack a file are named, not just the first.
-        alone = {"lock-version": "1.0", "created-by": "", "packages": [_usable(package, allowed)]}
+        usable = _usable(package, allowed)
+        alone = {"lock-version": "1.0", "created-by": "", "packages": [usable]}
         try:
-            ((_, found),) = Pylock.from_dict(alone).select(environment=environment, tags=fitting)
+            ((_, source),) = Pylock.from_dict(alone).select(environment=environment, tags=fitting)
         except (PylockValidationError, PylockSelectError):
             lacking.append(_lack(package))
             continue
-        assert not isinstance(found, PackageVcs)  # noqa: S101 - no such source is usable
-        location = getattr(found, "url", None) or found.path or ""
-        hashes = getattr(found, "hashes", {})
-        name = file_name(getattr(found, "name", None) or location)
-        chosen.append(
-            LockedFile(
-                canonicalize_name(package["name"]),
-                package.get("version"),
-                name,
-                location,
-                hashes.get("sha256"),
-                getattr(found, "size", None),
-            )
-        )
+        entry = {name: getattr(source, name, None) for name in ("name", "url", "path", "size", "hashes")}
+        file = _file(entry, where.parent)
+        chosen.append(LockedPackage(usable["name"], package.get("version"), file))
     if lacking:
         raise DagsterSlurmError(
             f"no usable file for Python {interpreter.version} on {platform}:\n" + "\n".join(lacking),
-            where=file,
+            where=str(where),
             hint="Choose another version of the package, another `python`, or give the package as a wheel.",
         )
-    return tuple(chosen)
+    return chosen
 
 
 def _usable(package: Mapping[str, Any], allowed: Mapping[str, frozenset[str]] | None) -> dict[str, Any]:
@@ -126,13 +108,13 @@ def _usable(package: Mapping[str, Any], allowed: Mapping[str, frozenset[str]] | 
     return {**usable, "name": name, "wheels": sorted(filter(fits, wheels), key=_name_of)}
 
 
+def _file(entry: Mapping[str, Any], folder: Path = Path()) -> Artifact:
+    location, digest = entry.get("url") or entry["path"], (entry.get("hashes") or {}).get("sha256")
+    return locked_file(folder, location, digest, entry.get("size"), entry.get("name"))
+
+
 def _name_of(entry: Mapping[str, Any]) -> str:
-    return file_name(str(entry.get("name") or entry.get("url") or entry.get("path") or ""))
-
-
-def file_name(location: str) -> str:
-    """Return the file's name in a URL or path; only the ``+`` of local versions is unquoted."""
-    return location.partition("#")[0].rpartition("/")[2].replace("%2B", "+").replace("%2b", "+")
+    return _file(entry).name
 
 
 def _lack(package: Mapping[str, Any]) -> str:
@@ -141,9 +123,8 @@ def _lack(package: Mapping[str, Any]) -> str:
         return f"{name} comes from version control ({package['vcs'].get('url')}), which has no hash to verify"
     names = [_name_of(wheel) for wheel in package.get("wheels", [])]
     more = f" and {len(names) - 4} more" if len(names) > 4 else ""
-    return f"{name}: " + (
-        f"the lock has {', '.join(names[:4])}{more}" if names else "the lock names no file with a sha256"
-    )
+    has = f"the lock has {', '.join(names[:4])}{more}" if names else "the lock names no file with a sha256"
+    return f"{name}: {has}"
 
 
 def _tags(interpreter: Interpreter, platform: Platform) -> Sequence[tags.Tag]:

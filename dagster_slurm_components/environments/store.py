@@ -9,9 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from dagster_slurm_components.environments.content import Artifact
+from dagster_slurm_components.environments.content import Artifact, Progress, silent
 from dagster_slurm_components.environments.plan import static_file
-from dagster_slurm_components.environments.request import Progress, silent
 from dagster_slurm_components.errors import EnvironmentFailedError, SatelliteError
 from dagster_slurm_components.hosts.calls import FileRead
 from dagster_slurm_components.hosts.client import Satellite
@@ -123,13 +122,13 @@ class Store:
 
     def lacking(self, artifacts: Sequence[Artifact]) -> list[Artifact]:
         """Return the artifacts that are not here yet. One call."""
-        paths = [f"{self.workdir}/store/{artifact.stored}" for artifact in artifacts]
-        files = self.satellite.read([FileRead(path, 0, 0) for path in paths])
-        return [
-            artifact
-            for artifact, file in zip(artifacts, files, strict=True)
-            if not file.exists or (artifact.size is not None and file.size != artifact.size)
-        ]
+        sizes = self._sizes([artifact.stored for artifact in artifacts])
+        pairs = zip(artifacts, sizes, strict=True)
+        return [item for item, size in pairs if size is None or item.size not in (None, size)]
+
+    def _sizes(self, paths: Sequence[str]) -> list[int | None]:
+        files = self.satellite.read([FileRead(f"{self.workdir}/store/{path}", 0, 0) for path in paths])
+        return [file.size if file.exists else None for file in files]
 
     def upload(self, artifacts: Sequence[Artifact], progress: Progress = silent) -> int:
         """Send fetched artifacts; what an earlier try sent is not sent again.
@@ -146,8 +145,8 @@ class Store:
             HostError: The host was lost, or refuses.
         """
         pieces = [piece for artifact in artifacts for piece in pieces_of(artifact)]
-        files = self.satellite.read([FileRead(f"{self.workdir}/store/{p.path}", 0, 0) for p in pieces])
-        waiting = [p for p, file in zip(pieces, files, strict=True) if not file.exists or file.size != p.size]
+        sizes = self._sizes([piece.path for piece in pieces])
+        waiting = [piece for piece, size in zip(pieces, sizes, strict=True) if size != piece.size]
         total, done = sum(piece.size for piece in waiting), 0
         for digest in dict.fromkeys(piece.artifact.sha256 for piece in waiting):
             self.satellite.mkdir(f"{self.workdir}/store/incoming/{digest}")
@@ -182,14 +181,13 @@ class Store:
         """Return the error that says how full the host's disk is, and what to do."""
         disk = self.satellite.disk(self.workdir)
         room = f"{disk.available / 1e6:.0f} MB and {disk.inodes_available} inodes are free at {self.workdir}"
-        return EnvironmentFailedError(
-            f"no room for the environment: {message}",
-            code="disk_full",
-            where=self.satellite.host.name,
-            hint=f"{room}, {wanted / 1e6:.0f} MB are to be sent, and an environment takes about four times as much. "
+        hint = (
+            f"{room}, {wanted / 1e6:.0f} MB are to be sent, and an environment takes about four times as much. "
             "`dg-slurm env prune` removes unused environments; a quota may be smaller than what is free. "
-            "Nothing half-made was left.",
+            "Nothing half-made was left."
         )
+        text, where = f"no room for the environment: {message}", self.satellite.host.name
+        return EnvironmentFailedError(text, code="disk_full", where=where, hint=hint)
 
     def inventory(self) -> dict[str, Any]:
         """Return what is here, as JSON values.
@@ -208,12 +206,9 @@ class Store:
             "store_inodes": answer["store"]["inodes"],
         }
 
-    def verify(
-        self, keys: Sequence[str] = (), mode: Literal["names", "full"] = "full"
-    ) -> Mapping[str, tuple[str, ...]]:
-        """Return in what environments differ from what they were published with, by key; of all without ``keys``."""
-        order = {"keys": list(keys), "check": check_order(mode)}
-        answer = self.call("verify", order, timeout=_CARE_TIMEOUT)
+    def verify(self, mode: Literal["names", "full"] = "full") -> Mapping[str, tuple[str, ...]]:
+        """Return in what each environment differs from what it was published with, by key."""
+        answer = self.call("verify", {"check": check_order(mode)}, timeout=_CARE_TIMEOUT)
         return {key: tuple(lines) for key, lines in answer["differences"].items()}
 
     def prune(self, keep: Sequence[str], *, unused_for: float, dry_run: bool = False) -> Mapping[str, Any]:

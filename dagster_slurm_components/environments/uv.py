@@ -12,19 +12,17 @@ from packaging.requirements import InvalidRequirement, Requirement
 from packaging.specifiers import InvalidSpecifier, SpecifierSet
 from packaging.utils import canonicalize_name
 
-from dagster_slurm_components.environments.cache import digest_of, recall, remember
 from dagster_slurm_components.environments.content import (
     SQUASHED,
-    At,
-    Command,
     EnvironmentPlan,
+    HostPlatform,
     Interpreter,
+    Progress,
+    Request,
 )
-from dagster_slurm_components.environments.programs import find_uv, run_program
-from dagster_slurm_components.environments.pylock import locked_files
-from dagster_slurm_components.environments.request import HostPlatform, Progress, Request
-from dagster_slurm_components.environments.uv_install import COMPILE, UV_ENVIRONMENT, with_wheels
-from dagster_slurm_components.environments.wheels import tree_digest
+from dagster_slurm_components.environments.machine import digest_of, find_uv, recall, remember, run_program
+from dagster_slurm_components.environments.pylock import locked_packages
+from dagster_slurm_components.environments.wheels import compiled, tree_digest, with_wheels
 from dagster_slurm_components.errors import EnvironmentFailedError
 from dagster_slurm_components.spec.environments import UvEnvironment
 
@@ -60,19 +58,17 @@ def plan(request: Request[UvEnvironment], host: HostPlatform, progress: Progress
     read_lock = _project_lock if spec.requirements is None else _requirements
     lock, allowed, where, name = read_lock(request)
     interpreter = _interpreter(request, lock.get("requires-python", ""), host)
-    files = locked_files(lock, interpreter, host.platform, file=str(where), allowed=allowed)
-    options = ("--quiet", "--relocatable", "--no-project", "--python", interpreter.path)
+    packages = locked_packages(lock, interpreter, host.platform, where, allowed)
     bare = EnvironmentPlan(
         kind="uv",
         name=name,
         platform=host.platform,
         interpreter=interpreter,
         inputs=request.groundwork,
-        commands=(Command((At("content", "uv"), "venv", *options, At("prefix")), UV_ENVIRONMENT),),
         entry=SQUASHED if spec.form == "squashfs" else "prefix",
         form=spec.form,
     )
-    return with_wheels(bare, files, where.parent, progress)
+    return with_wheels(bare, packages, progress)
 
 
 def _text(path: Path) -> str:
@@ -113,10 +109,10 @@ def _project_lock(request: Request[UvEnvironment]) -> _Lock:
 
 def _requirements(request: Request[UvEnvironment]) -> _Lock:
     where = request.path("requirements")
-    text, (uv, version) = _text(where), find_uv()
-    allowed, memo = _pinned(text, where), digest_of("requirements", text, version)
-    compiled = recall("pylock", memo)
-    lock = compiled[0] if compiled else run_program([uv, *COMPILE, str(where)], where=str(where))
+    text = _text(where)
+    allowed, memo = _pinned(text, where), digest_of("requirements", text, find_uv()[1])
+    memory = recall("pylock", memo)
+    lock = memory[0] if memory else compiled(where)
     remember("pylock", memo, lock)
     return tomllib.loads(lock), allowed, where, where.parent.name
 

@@ -1,4 +1,7 @@
-"""Local projects and source archives as wheels: built here once for each content, whatever the file times say."""
+"""Python packages as wheels, and uv, which installs them on the host.
+
+Local projects and source archives are built here, once for each content, whatever the file times say.
+"""
 
 from __future__ import annotations
 
@@ -7,50 +10,80 @@ import hashlib
 import os
 import shutil
 import subprocess
+import sys
 import tempfile
+import zipfile
+from collections.abc import Sequence
 from pathlib import Path
 
 from packaging.utils import parse_wheel_filename
 
-from dagster_slurm_components.environments.cache import cache_folder, digest_of, only_one
-from dagster_slurm_components.environments.content import Artifact
+from dagster_slurm_components.environments.content import (
+    Artifact,
+    EnvironmentPlan,
+    Interpreter,
+    Platform,
+    Progress,
+)
 from dagster_slurm_components.environments.fetch import fetch
-from dagster_slurm_components.environments.host.files import hash_of
-from dagster_slurm_components.environments.programs import find_uv, run_program
-from dagster_slurm_components.environments.pylock import LockedFile
-from dagster_slurm_components.environments.request import Progress
+from dagster_slurm_components.environments.host.files import hash_of, new_file
+from dagster_slurm_components.environments.machine import (
+    cache_folder,
+    digest_of,
+    find_uv,
+    only_one,
+    run_program,
+)
+from dagster_slurm_components.environments.pylock import LockedPackage, locked_packages
 from dagster_slurm_components.errors import EnvironmentFailedError
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
 
 _TOOLS = frozenset({".git", ".hg", ".venv", "venv", "build", "dist", "node_modules", ".pixi"})
 _LEFT_OUT = _TOOLS | {".tox", "__pycache__", ".mypy_cache", ".ruff_cache", ".pytest_cache", ".dagster-slurm"}
 _FIXED_TIME = "315532800"  # 1980, the first year that a zip file can name
 
 
-def wheel_of(file: LockedFile, folder: Path, progress: Progress) -> Artifact:
-    """Return the wheel of a locked file. What it is built from is its identity: two builds differ in their bytes.
-
-    Args:
-        file: What the lock says.
-        folder: Where its relative paths start.
-        progress: Hears of the bytes of a source archive.
+def with_wheels(
+    plan: EnvironmentPlan, packages: Sequence[LockedPackage], progress: Progress
+) -> EnvironmentPlan:
+    """Return a plan in which uv, on the host, also installs these Python packages.
 
     Raises:
         EnvironmentFailedError: A source archive can't be fetched, or no wheel can be built.
     """
-    path = (folder / file.location).resolve()
-    if file.sha256 is None:
-        return _built(path, tree_digest(path))
-    url = file.location if "://" in file.location else None
-    wheel = Artifact(file.name, file.sha256, file.size, "wheel", url=url, path=None if url else str(path))
-    if file.source == "wheel":
-        return wheel
-    (archive,) = fetch([dataclasses.replace(wheel, kind="archive")], progress)
+    uv, uv_version = find_uv()
+    wheels = [_wheel(package.file, progress) for package in packages]
+    names = [package.name for package in packages]
+    built = [str(parse_wheel_filename(wheel.name)[1]) for wheel in wheels]
+    versions = [package.version or version for package, version in zip(packages, built, strict=True)]
+    pins = list(zip(names, versions, [wheel.sha256 for wheel in wheels], strict=True))
+    return dataclasses.replace(
+        plan,
+        packer=f"{plan.packer}, uv {uv_version}" if plan.packer else f"uv {uv_version}",
+        packages=dict(zip(names, versions, strict=True)),
+        artifacts=(*wheels, _uv_for(uv, uv_version, plan.platform)),
+        requirements=requirements(pins),
+    )
+
+
+def requirements(pins: Sequence[tuple[str, str, str]]) -> str:
+    """Return a requirements file that accepts exactly these files: package, version and sha256 of each."""
+    return "".join(f"{name}=={version} --hash=sha256:{digest}\n" for name, version, digest in sorted(pins))
+
+
+def _wheel(file: Artifact, progress: Progress) -> Artifact:
+    """Return the wheel of a package. What it is built from is its identity: two builds differ in their bytes."""
+    if file.kind == "folder":
+        folder = Path(file.path or "")
+        return _built(folder, tree_digest(folder))
+    if file.kind == "wheel":
+        return file
+    (archive,) = fetch([file], progress)
     return _built(Path(archive.path or ""), archive.sha256)
-
-
-def version_of(wheel: Artifact) -> str:
-    """Return the version in a wheel's name."""
-    return str(parse_wheel_filename(wheel.name)[1])
 
 
 def tree_digest(folder: Path) -> str:
@@ -130,3 +163,34 @@ def _needs_history(folder: Path) -> bool:
     file = folder / "pyproject.toml"
     text = file.read_text(encoding="utf-8") if file.exists() else ""
     return any(name in text for name in ("setuptools_scm", "setuptools-scm", "hatch-vcs", "versioningit"))
+
+
+def compiled(file: Path) -> str:
+    """Return the ``pylock.toml`` of a requirements file, for any platform."""
+    argv = "pip compile --quiet --no-deps --universal --no-header --format=pylock.toml"
+    return run_program([find_uv()[0], *argv.split(), str(file)], where=str(file))
+
+
+def _uv_for(uv: str, version: str, platform: Platform) -> Artifact:
+    """Return uv itself for a platform: taken out of its wheel from the package index, or this machine's own."""
+    path = cache_folder("tools") / f"uv-{version}-{platform.system}-{platform.machine}-{platform.libc}"
+    if not path.exists():
+        try:
+            _extract_uv(version, platform, path)
+        except EnvironmentFailedError:  # the index can't be reached
+            if (sys.platform, os.uname().machine) != (platform.system, platform.machine):
+                raise
+            with new_file(path) as target:
+                shutil.copyfile(uv, target)
+    return Artifact("uv", hash_of(path), path.stat().st_size, "tool", path=str(path))
+
+
+def _extract_uv(version: str, platform: Platform, path: Path) -> None:
+    wanted = cache_folder("tools", f"lock-{version}") / "requirements.in"
+    wanted.write_text(f"uv=={version}\n")
+    lock = tomllib.loads(compiled(wanted))
+    # Its wheels fit any Python; the tag only needs one to be named.
+    (uv,) = locked_packages(lock, Interpreter("", "3.12.0"), platform, Path(f"uv {version}"))
+    (wheel,) = fetch([uv.file])
+    with zipfile.ZipFile(wheel.path or "") as archive, new_file(path) as target:
+        Path(target).write_bytes(archive.read(f"uv-{version}.data/scripts/uv"))

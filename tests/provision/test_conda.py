@@ -76,7 +76,7 @@ def test_each_format_that_pixi_wrote_over_time_is_read(file: str, version: int, 
     }
     wheel = "https://files.invalid/ab/cd/six-1.16.0-py2.py3-none-any.whl"
     six = ("six", "1.16.0", wheel, f"{4:064x}")
-    pypi = [(file.package, file.version, file.location, file.sha256) for file in locked.pypi]
+    pypi = [(each.name, each.version, each.file.url, each.file.sha256) for each in locked.pypi]
     assert pypi == ([six] if version >= 4 else [])
     other = read_lock(tmp_path / "pixi.lock", "default", Platform("darwin", "arm64"))
     assert [item.name for item in other.conda] == ["zlib-1.3-h2_0.conda"]
@@ -110,7 +110,7 @@ def test_a_lock_of_a_handmade_channel_is_read_in_each_format(
     project = write_lock(tmp_path / "study", channel, version=version, wheels=(wheel,))
     locked = read_lock(project / "pixi.lock", "default", LINUX)
     assert sorted(item.name for item in locked.conda) == sorted(path.name for path in channel.values())
-    assert [(file.package, file.version) for file in locked.pypi] == [("alpha", "1.0")]
+    assert [(each.name, each.version) for each in locked.pypi] == [("alpha", "1.0")]
 
 
 def test_a_pixi_environment_has_its_place_s_paths_and_its_wheels(

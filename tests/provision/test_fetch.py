@@ -144,6 +144,20 @@ def test_the_host_fetches_by_itself_what_it_can(server: Server, tmp_path: Path, 
     assert any("can't fetch 2 of 2 files" in text for text in told) is not reachable
 
 
+@pytest.mark.parametrize("password", ["pass%20word", "wrong"])
+def test_the_host_takes_a_login_from_the_url_and_tells_nobody(server: Server, tmp_path: Path, password: str):
+    server.login = "ada:pass word"
+    wanted = artifact(server, tmp_path, user=f"ada:{password}@")
+    store = Store(Satellite(InProcessHost()), str(tmp_path / "work"))
+    row = {"name": wanted.name, "sha256": wanted.sha256, "url": wanted.url}
+    failed = store.call("fetch", {"artifacts": [row]})["failed"]
+    if password == "wrong":
+        assert failed == {wanted.name: "HTTP Error 401: Unauthorized"}
+    else:
+        assert failed == {}
+        assert store.lacking([wanted]) == []
+
+
 def test_pip_s_own_settings_help_where_the_lock_s_address_does_not(
     server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):

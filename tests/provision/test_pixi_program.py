@@ -10,8 +10,7 @@ import pytest
 from conda_fixture import SUBDIR, make_channel, write_lock
 
 from dagster_slurm_components.environments.content import Platform
-from dagster_slurm_components.environments.pixi import read_lock
-from dagster_slurm_components.environments.pixi_program import fetch_packages, pack_arguments
+from dagster_slurm_components.environments.pixi import fetch_packages, pack_arguments, read_lock
 from dagster_slurm_components.errors import EnvironmentFailedError
 
 pytestmark = pytest.mark.usefixtures("own_cache")

@@ -4,11 +4,10 @@ import contextlib
 import glob
 import os
 import time
-from typing import Dict, Iterator, List, Tuple
+from typing import Dict, Iterator, List, Set, Tuple
 
-from dagster_slurm_components.environments.host.build import lock_of, put_away, ready
+from dagster_slurm_components.environments.host.build import check, lock_of, put_away, ready
 from dagster_slurm_components.environments.host.files import Json, Problem, hash_of, size_of
-from dagster_slurm_components.environments.host.make import check
 from dagster_slurm_components.hosts.satellite.files import remove_tree
 from dagster_slurm_components.hosts.satellite.locks import locked
 from dagster_slurm_components.hosts.satellite.protocol import Failure
@@ -47,8 +46,6 @@ def verify(order: Json) -> Json:
     """Return what each environment differs in from its manifest."""
     results: Dict[str, List[str]] = {}
     for key, folder, manifest in environments(order["workdir"]):
-        if order["keys"] and key not in order["keys"]:
-            continue
         try:
             if not os.path.exists(os.path.join(folder, manifest["entry"])):
                 raise Problem("differs", "%s is missing" % manifest["entry"])
@@ -67,15 +64,12 @@ def verify(order: Json) -> Json:
 
 def in_use(workdir: str, keys: List[str]) -> List[str]:
     """Return the keys that a job which has not ended refers to: submitted, and no exit in its status."""
-    used = set()
+    used: Set[str] = set()
     for args in glob.glob(os.path.join(glob.escape(workdir), "runs", "**", "activate.args"), recursive=True):
-        folder = os.path.dirname(args)
-        with contextlib.suppress(OSError):
-            with open(args, "rb") as file:
-                named = file.read()
-            mine = [key for key in keys if key.encode() in named]
-            if mine and not ended(folder):
-                used.update(mine)
+        with contextlib.suppress(OSError), open(args, "rb") as file:
+            content = file.read()
+            if not ended(os.path.dirname(args)):
+                used.update(key for key in keys if key.encode() in content)
     return sorted(used)
 
 

@@ -2,7 +2,9 @@
 
 import base64
 import concurrent.futures
+import contextlib
 import http.client
+import netrc
 import os
 import shutil
 import urllib.request
@@ -74,16 +76,28 @@ def fetch(order: Json) -> Json:
 
 def fetch_one(workdir: str, artifact: Json) -> None:
     """Fetch one artifact into the store."""
-    parts = urlsplit(artifact["url"])
-    login, _, host = parts.netloc.rpartition("@")
-    # urllib takes a login for a part of the host's name, and names it in its error.
-    request = urllib.request.Request(urlunsplit(parts._replace(netloc=host)))
-    if login:
-        token = base64.b64encode(unquote(login).encode()).decode()
-        request.add_unredirected_header("Authorization", "Basic " + token)
     with new_file(stored_path(workdir, artifact["sha256"])) as temporary:
-        with urllib.request.urlopen(request, timeout=_FETCH_TIMEOUT) as answer:
-            with open(temporary, "wb") as file:
-                shutil.copyfileobj(answer, file, CHUNK)
+        download(artifact["url"], temporary, _FETCH_TIMEOUT)
         if hash_of(temporary) != artifact["sha256"]:
             raise Problem("tampered", "another content than the lock names")
+
+
+def download(url: str, target: str, timeout: float) -> None:
+    """Fetch a URL into a file, with the user and password that it names, else those of ``~/.netrc``."""
+    parts = urlsplit(url)
+    user, password = unquote(parts.username or ""), unquote(parts.password or "")
+    with contextlib.suppress(FileNotFoundError, netrc.NetrcParseError):
+        entry = None if user else netrc.netrc().authenticators(parts.hostname or "")
+        user, password = (entry[0], entry[2] or "") if entry else (user, password)
+    request = urllib.request.Request(without_login(url))
+    if user:  # not for whom a redirect leads to
+        token = base64.b64encode((user + ":" + password).encode()).decode()
+        request.add_unredirected_header("Authorization", "Basic " + token)
+    with urllib.request.urlopen(request, timeout=timeout) as answer, open(target, "wb") as file:
+        shutil.copyfileobj(answer, file, CHUNK)
+
+
+def without_login(url: str) -> str:
+    """Return a URL without the password that an index's address may hold; urllib takes it for a port and prints it."""
+    parts = urlsplit(url)
+    return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
