@@ -48,9 +48,8 @@ def _fetch(artifact: Artifact) -> Artifact:
     path = Path(artifact.path or cached_file(artifact))
     if artifact.path is not None:
         _check(artifact, path, "has")
-    elif (
-        not path.exists() or hash_of(path) != artifact.sha256
-    ):  # a broken disk or a curious hand: fetched anew
+    # Spoilt by a broken disk or a curious hand, it is fetched anew.
+    elif not path.exists() or hash_of(path) != artifact.sha256:
         with new_file(path) as target:
             _download(artifact, Path(target))
             _check(artifact, Path(target), "arrived with")

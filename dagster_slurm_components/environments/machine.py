@@ -6,11 +6,13 @@ import contextlib
 import functools
 import hashlib
 import json
+import math
 import os
 import shutil
 import subprocess
 import sys
 import sysconfig
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -44,11 +46,12 @@ def remember(kind: str, name: str, value: Any) -> None:
         Path(file).write_text(json.dumps(value), encoding="utf-8")
 
 
-def recall(kind: str, name: str) -> Any:
-    """Return a kept value and its age's epoch as ``(value, mtime)``, or None. A broken file counts as none."""
+def recall(kind: str, name: str, max_age: float = math.inf) -> Any:
+    """Return a kept value, at most so many seconds old, or None. A broken file counts as none."""
     path = cache_folder(kind) / f"{name}.json"
     try:
-        return json.loads(path.read_text(encoding="utf-8")), path.stat().st_mtime
+        value = json.loads(path.read_text(encoding="utf-8"))
+        return value if abs(time.time() - path.stat().st_mtime) < max_age else None
     except (FileNotFoundError, ValueError):
         return None
 

@@ -21,12 +21,6 @@ from dagster_slurm_components.spec.environments import (
 )
 from dagster_slurm_components.spec.hosts import HostSpec, LocalHost
 
-_MANIFEST = "environment/manifest.json"
-_VERIFY = "environment/verify_environment.py"
-_MOUNT = "environment/mount_squashfs.sh"
-_LEAVE = "environment/leave.sh"
-_IN_CONTAINER = "environment/in_container.sh"
-
 
 @dataclass(frozen=True)
 class Provided:
@@ -106,12 +100,12 @@ def _packed(environment: PackedEnvironment, provided: Provided) -> Activation:
     steps = [ActivationStep("prefix" if entry == "prefix" else "squashfs", (f"{provided.folder}/{entry}",))]
     files = {}
     if entry != "prefix":
-        files[_MOUNT] = static_file("shell/mount_squashfs.sh")
-        files[_LEAVE] = static_file("shell/leave_squashfs.sh")
+        files["environment/mount_squashfs.sh"] = static_file("shell/mount_squashfs.sh")
+        files["environment/leave.sh"] = static_file("shell/leave_squashfs.sh")
     if environment.verify != "off" and provided.manifest["python"] is not None:
         steps.append(ActivationStep("verify", (environment.verify, provided.folder)))
-        files[_MANIFEST] = json.dumps(dict(provided.manifest), sort_keys=True)
-        files[_VERIFY] = static_file("job/verify_environment.py")
+        files["environment/manifest.json"] = json.dumps(dict(provided.manifest), sort_keys=True)
+        files["environment/verify_environment.py"] = static_file("job/verify_environment.py")
     return Activation(tuple(steps), files=files)
 
 
@@ -130,8 +124,16 @@ def _container(environment: ContainerEnvironment, provided: Provided | None) -> 
     runtime, checked = environment.runtime, ([digest] if digest else [])
     return Activation(
         steps=(ActivationStep("image", (runtime, image, *checked)),),
-        files={_IN_CONTAINER: static_file("shell/in_container.sh")},
-        wrapper=("bash", f"../{_IN_CONTAINER}", runtime, image, *options, *environment.options, "--"),
+        files={"environment/in_container.sh": static_file("shell/in_container.sh")},
+        wrapper=(
+            "bash",
+            "../environment/in_container.sh",
+            runtime,
+            image,
+            *options,
+            *environment.options,
+            "--",
+        ),
         python=environment.python,
     )
 

@@ -99,10 +99,8 @@ def remembered(request: Request[Any], store: Store) -> Provided | None:
     Whoever believes it lets the submission check it: its folder holds ``.ready``, or nothing is submitted.
     """
     memo = _memo(request, store)
-    value = recall("plans", memo) if memo else None
-    if value is None or abs(time.time() - value[1]) >= _BELIEVED:
-        return None
-    return Provided(store.folder(value[0]["key"]), value[0], "believed")
+    manifest = recall("plans", memo, _BELIEVED) if memo else None
+    return Provided(store.folder(manifest["key"]), manifest, "believed") if manifest else None
 
 
 def provide(

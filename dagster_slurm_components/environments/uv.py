@@ -111,8 +111,7 @@ def _requirements(request: Request[UvEnvironment]) -> _Lock:
     where = request.path("requirements")
     text = _text(where)
     allowed, memo = _pinned(text, where), digest_of("requirements", text, find_uv()[1])
-    memory = recall("pylock", memo)
-    lock = memory[0] if memory else compiled(where)
+    lock = recall("pylock", memo) or compiled(where)
     remember("pylock", memo, lock)
     return tomllib.loads(lock), allowed, where, where.parent.name
 
