@@ -133,7 +133,7 @@ def conda_plan(
         platform=host.platform,
         packer=packer,
         interpreter=Interpreter("prefix/bin/python", pythons[0]) if pythons else None,
-        inputs={**request.groundwork, "conda": conda, "content": content},
+        inputs={**request.prerequisites, "conda": conda, "content": content},
     )
 
 
@@ -155,15 +155,11 @@ def packed(plan: EnvironmentPlan, workdir: str, make: Callable[[Path, str], None
             with new_file(done) as file:
                 Path(file).write_text(json.dumps(state))
     state = json.loads(done.read_text())
-    archives = tuple(_artifact(folder / name) for name in state["names"])
-    return dataclasses.replace(
-        plan, artifacts=(*plan.artifacts, *archives), unpack=tuple(state["names"]), brought=state["brought"]
-    )
-
-
-def _artifact(path: Path) -> Artifact:
-    size = path.stat().st_size
-    return Artifact(path.name, hash_of(path), size, "archive", path=str(path), identity=path.name)
+    names, artifacts = tuple(state["names"]), list(plan.artifacts)
+    for path in (folder / name for name in names):
+        size = path.stat().st_size
+        artifacts.append(Artifact(path.name, hash_of(path), size, "archive", None, str(path), path.name))
+    return dataclasses.replace(plan, artifacts=tuple(artifacts), unpack=names, brought=state["brought"])
 
 
 def _archives(prefix: Path, destination: str, folder: Path) -> list[str]:

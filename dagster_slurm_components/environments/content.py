@@ -56,11 +56,6 @@ class Artifact:
     path: str | None = None
     identity: str | None = None
 
-    @property
-    def stored(self) -> str:
-        """Where it lies below the host's store."""
-        return f"{self.sha256[:2]}/{self.sha256}"
-
 
 @dataclass(frozen=True)
 class Interpreter:
@@ -121,7 +116,7 @@ class Request(Generic[Spec]):
     base: Callable[[str], Path]
 
     @property
-    def groundwork(self) -> Mapping[str, object]:
+    def prerequisites(self) -> Mapping[str, object]:
         """The modules and setup commands that the environment is made under, as part of what it is."""
         return {name: value for name in ("modules", "setup") if (value := getattr(self.spec, name))}
 

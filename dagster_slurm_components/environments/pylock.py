@@ -101,11 +101,15 @@ def _usable(package: Mapping[str, Any], allowed: Mapping[str, frozenset[str]] | 
     wheels = list(package.get("wheels", []))
     for key in ("archive", "sdist"):
         entry = package.get(key)
-        if entry and _name_of(entry).endswith(".whl"):  # named by its URL: its tags count like any wheel's
+        if entry and _file(entry).name.endswith(".whl"):  # named by its URL: its tags count like any wheel's
             wheels.append(entry)
         elif entry and fits(entry):
             usable[key] = entry
-    return {**usable, "name": name, "wheels": sorted(filter(fits, wheels), key=_name_of)}
+    return {
+        **usable,
+        "name": name,
+        "wheels": sorted(filter(fits, wheels), key=lambda entry: _file(entry).name),
+    }
 
 
 def _file(entry: Mapping[str, Any], folder: Path = Path()) -> Artifact:
@@ -113,15 +117,11 @@ def _file(entry: Mapping[str, Any], folder: Path = Path()) -> Artifact:
     return locked_file(folder, location, digest, entry.get("size"), entry.get("name"))
 
 
-def _name_of(entry: Mapping[str, Any]) -> str:
-    return _file(entry).name
-
-
 def _lack(package: Mapping[str, Any]) -> str:
     name = f"  {package['name']} {package.get('version', '')}".rstrip()
     if "vcs" in package:
         return f"{name} comes from version control ({package['vcs'].get('url')}), which has no hash to verify"
-    names = [_name_of(wheel) for wheel in package.get("wheels", [])]
+    names = [_file(wheel).name for wheel in package.get("wheels", [])]
     more = f" and {len(names) - 4} more" if len(names) > 4 else ""
     has = f"the lock has {', '.join(names[:4])}{more}" if names else "the lock names no file with a sha256"
     return f"{name}: {has}"

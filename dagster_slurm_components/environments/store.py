@@ -122,7 +122,7 @@ class Store:
 
     def lacking(self, artifacts: Sequence[Artifact]) -> list[Artifact]:
         """Return the artifacts that are not here yet. One call."""
-        sizes = self._sizes([artifact.stored for artifact in artifacts])
+        sizes = self._sizes([f"{item.sha256[:2]}/{item.sha256}" for item in artifacts])
         pairs = zip(artifacts, sizes, strict=True)
         return [item for item, size in pairs if size is None or item.size not in (None, size)]
 

@@ -64,7 +64,7 @@ def plan(request: Request[UvEnvironment], host: HostPlatform, progress: Progress
         name=name,
         platform=host.platform,
         interpreter=interpreter,
-        inputs=request.groundwork,
+        inputs=request.prerequisites,
         entry=SQUASHED if spec.form == "squashfs" else "prefix",
         form=spec.form,
     )

@@ -105,27 +105,23 @@ def _source_files(folder: Path) -> list[str]:
         names = {os.fsdecode(name) for name in listed.stdout.split(b"\0") if name}
         if listed.returncode == 0 and names:
             return sorted(name for name in names if (folder / name).is_file())
-    found = []
+    paths = []
     for where, folders, files in os.walk(folder):
         folders[:] = sorted(n for n in folders if n not in _LEFT_OUT and not n.endswith(".egg-info"))
-        found += [os.path.relpath(os.path.join(where, name), folder) for name in files]
-    return sorted(found)
+        paths += [os.path.relpath(os.path.join(where, name), folder) for name in files]
+    return sorted(paths)
 
 
 def _built(source: Path, identity: str) -> Artifact:
     folder = cache_folder("built", digest_of("wheel", identity)[:40])
     with only_one(f"built-{identity[:40]}"):
-        found = sorted(folder.glob("*.whl"))
-        if not found:
+        if not any(folder.glob("*.whl")):
             _build(source, folder)
-            found = sorted(folder.glob("*.whl"))
-    if len(found) != 1:
-        raise EnvironmentFailedError(
-            f"building {source} gave {len(found)} wheels instead of one",
-            code="build_failed",
-            where=str(source),
-        )
-    (wheel,) = found
+    wheels = list(folder.glob("*.whl"))
+    if len(wheels) != 1:
+        text = f"building {source} gave {len(wheels)} wheels instead of one"
+        raise EnvironmentFailedError(text, code="build_failed", where=str(source))
+    (wheel,) = wheels
     size = wheel.stat().st_size
     return Artifact(wheel.name, hash_of(wheel), size, "wheel", path=str(wheel), identity=identity)
 

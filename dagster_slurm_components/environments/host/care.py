@@ -33,13 +33,13 @@ def last_use(folder: str, manifest: Json) -> float:
 
 def show(order: Json) -> Json:
     """Return all environments, with when they were last used, and the store's size."""
-    found = []
+    rows = []
     for _, folder, manifest in environments(order["workdir"]):
         manifest.pop("installed", None)
-        found.append(dict(manifest, used=last_use(folder, manifest)))
+        rows.append(dict(manifest, used=last_use(folder, manifest)))
     store = os.path.join(order["workdir"], "store")
     total, count = size_of(store) if os.path.isdir(store) else (0, 0)
-    return {"environments": found, "store": {"bytes": total, "inodes": count}}
+    return {"environments": rows, "store": {"bytes": total, "inodes": count}}
 
 
 def verify(order: Json) -> Json:
@@ -66,18 +66,15 @@ def in_use(workdir: str, keys: List[str]) -> List[str]:
     """Return the keys that a job which has not ended refers to: submitted, and no exit in its status."""
     used: Set[str] = set()
     for args in glob.glob(os.path.join(glob.escape(workdir), "runs", "**", "activate.args"), recursive=True):
+        status = b""
+        with contextlib.suppress(OSError), open(os.path.join(os.path.dirname(args), "status"), "rb") as file:
+            status = file.read().rpartition(b"restart=")[2]
+        if any(line.startswith(b"exit=") for line in status.splitlines()):
+            continue
         with contextlib.suppress(OSError), open(args, "rb") as file:
             content = file.read()
-            if not ended(os.path.dirname(args)):
-                used.update(key for key in keys if key.encode() in content)
+            used.update(key for key in keys if key.encode() in content)
     return sorted(used)
-
-
-def ended(folder: str) -> bool:
-    """Return whether the job of a run directory has ended."""
-    with contextlib.suppress(OSError), open(os.path.join(folder, "status"), "rb") as file:
-        return any(line.startswith(b"exit=") for line in file.read().rpartition(b"restart=")[2].splitlines())
-    return False
 
 
 def prune(order: Json) -> Json:

@@ -24,19 +24,20 @@ def probe(order: Json) -> Json:
     """Return the platform and the Pythons that are here, under the given modules and setup files."""
     env = activated(order.get("activation"))
     path = env.get("PATH", os.defpath)
-    asked = order.get("python")
-    names = [asked] if asked else ["python3"] + ["python3.%d" % minor for minor in range(16, 7, -1)]
+    names = ["python3"] + ["python3.%d" % minor for minor in range(16, 7, -1)]
+    if order.get("python"):
+        names = [order["python"]]
     programs = [shutil.which(os.path.expanduser(name), path=path) for name in names]
-    found: List[Json] = []
+    interpreters: List[Json] = []
     for program in dict.fromkeys(filter(None, programs)):
         with contextlib.suppress(Problem):
             lines = execute([program, "-I", "-c", _ASK], env).decode("utf-8", "surrogateescape").split("\n")
             python = dict(zip(("path", "version", "implementation", "abi_flags"), lines))
-            if python not in found:
-                found.append(python)
+            if python not in interpreters:
+                interpreters.append(python)
     libc, version = c_library()
     here = {"system": sys.platform, "machine": os.uname().machine, "libc": libc, "libc_version": version}
-    return dict(here, interpreters=found)
+    return dict(here, interpreters=interpreters)
 
 
 def c_library() -> Tuple[str, List[int]]:

@@ -41,5 +41,5 @@ def answer(action: str, order: Json) -> Json:
 def main() -> None:
     """Read one JSON object, ``action`` and ``order``, from standard input, and print one."""
     os.umask(0o077)
-    asked = json.loads(sys.stdin.buffer.read().decode("utf-8"))
-    print(json.dumps(answer(asked["action"], asked["order"])))  # noqa: T201
+    request = json.loads(sys.stdin.buffer.read().decode("utf-8"))
+    print(json.dumps(answer(request["action"], request["order"])))  # noqa: T201

@@ -60,10 +60,10 @@ def fetch(order: Json) -> Json:
     """Fetch artifacts from where their lock says, those that this host can reach; tell why others are left."""
     failed = {}
     with concurrent.futures.ThreadPoolExecutor(_FETCHES) as pool:
-        tried = [(item, pool.submit(fetch_one, order["workdir"], item)) for item in order["artifacts"]]
-        for item, future in tried:
+        calls = [(item, pool.submit(fetch_one, order["workdir"], item)) for item in order["artifacts"]]
+        for item, call in calls:
             try:
-                future.result()
+                call.result()
             except (
                 Problem,
                 OSError,
