@@ -19,13 +19,13 @@ from typing import Any, Literal
 import dagster as dg
 from _lab import Lab, lab
 
-from dagster_slurm_components.environments.plan import groundwork, verify_program
+from dagster_slurm_components.environments.content import Request
+from dagster_slurm_components.environments.machine import find_uv
+from dagster_slurm_components.environments.plan import Provided, static_file
+from dagster_slurm_components.environments.provide import provide
+from dagster_slurm_components.environments.store import Store
 from dagster_slurm_components.hosts.base import Host, Reply
 from dagster_slurm_components.hosts.client import Satellite
-from dagster_slurm_components.jobs.provision.progress import Stage
-from dagster_slurm_components.jobs.provision.provide import Provided, Site, provide
-from dagster_slurm_components.jobs.provision.request import Request
-from dagster_slurm_components.jobs.provision.uv import find_uv
 from dagster_slurm_components.jobs.target import target
 from dagster_slurm_components.resource import ComputeResource
 from dagster_slurm_components.spec.environments import UvEnvironment
@@ -71,9 +71,9 @@ class Stages:
     """When each stage began."""
 
     def __init__(self) -> None:
-        self.began: dict[Stage, float] = {}
+        self.began: dict[str, float] = {}
 
-    def __call__(self, stage: Stage, done: int, total: int) -> None:
+    def __call__(self, stage: str, done: int, total: int) -> None:
         """Note it."""
         self.began.setdefault(stage, time.perf_counter())
 
@@ -89,12 +89,12 @@ def lock(project: Path, *packages: str) -> None:
 
 
 def timed(
-    project: Path, site: Site, form: Literal["folder", "squashfs"] = "folder"
+    project: Path, store: Store, form: Literal["folder", "squashfs"] = "folder"
 ) -> tuple[Provided, dict[str, float]]:
     """Provide the project's environment; return it and the seconds of each stage."""
     stages = Stages()
     spec = UvEnvironment(project=str(project), form=form)
-    provided = provide(Request(spec, lambda field: project, groundwork(spec)), site, progress=stages)
+    provided = provide(Request(spec, lambda field: project), store, progress=stages)
     end = time.perf_counter()
     starts = [*stages.began.values(), end]
     seconds: dict[str, float] = {
@@ -133,11 +133,11 @@ def calls_to_submit(setting: Lab, project: Path) -> int:
     return calls.index("submit") + 1
 
 
-def as_image(project: Path, site: Site) -> dict[str, Any] | None:
+def as_image(project: Path, store: Store) -> dict[str, Any] | None:
     """Provide the same environment as one file, where mksquashfs is at hand; return seconds, bytes and inodes."""
     if shutil.which("mksquashfs") is None:
         return None
-    made, seconds = timed(project, site, "squashfs")
+    made, seconds = timed(project, store, "squashfs")
     return {**seconds, "bytes": made.manifest["bytes"], "inodes": made.manifest["inodes"]}
 
 
@@ -164,7 +164,7 @@ def plain_copy(setting: Lab, prefix: Path, folder: Path) -> dict[str, float]:
 def verification_ms(provided: Provided, folder: Path, mode: str) -> float:
     """Return the milliseconds that the comparison before the payload takes, the interpreter's start included."""
     program = folder / "verify_environment.py"
-    program.write_text(verify_program())
+    program.write_text(static_file("job/verify_environment.py"))
     argv = [f"{provided.folder}/prefix/bin/python", "-I", str(program), mode, f"{provided.folder}/.ready"]
     return statistics.median(_milliseconds([*argv, provided.folder]) for _ in range(5))
 
@@ -181,23 +181,23 @@ def main() -> None:
         os.environ["DAGSTER_SLURM_CACHE"] = str(root / "cache")
         place = target(load_profile("staging", start=setting.project))
         host = Counted(place.satellite.host)
-        site = Site(Satellite(host), place.workdir, "staging")
+        store = Store(Satellite(host), place.workdir, "staging")
         project = root / "science"
 
         lock(project, *PACKAGES)
-        cold, cold_seconds = timed(project, site)
-        elsewhere = Site(site.satellite, f"{place.workdir}/elsewhere", "staging")
+        cold, cold_seconds = timed(project, store)
+        elsewhere = Store(store.satellite, f"{place.workdir}/elsewhere", "staging")
         _, warm_seconds = timed(project, elsewhere)
 
         host.calls.clear()
-        warm = [timed(project, site)[0] for _ in range(ROUNDS)]
+        warm = [timed(project, store)[0] for _ in range(ROUNDS)]
         assert all(each.state == "ready" for each in warm)
         unchanged_calls = len(host.calls) / ROUNDS
         on_host = statistics.median(seconds for _, seconds in host.calls) * 1000
 
         lock(project, *PACKAGES, "six<1.17")
         host.files.clear()
-        changed, changed_seconds = timed(project, site)
+        changed, changed_seconds = timed(project, store)
         python = f"{changed.folder}/prefix/bin/python"
         subprocess.run([python, "-I", "-c", "import numpy, scipy.stats, pandas, pyarrow"], check=True)
         copy = plain_copy(setting, Path(cold.folder, "prefix"), root / "copy")
@@ -215,7 +215,7 @@ def main() -> None:
             "changed_s": changed_seconds,
             "changed_bytes_sent": changed.sent,
             "changed_files_sent": len(host.files),
-            "squashfs": as_image(project, site),
+            "squashfs": as_image(project, store),
             "calls_to_submit": calls_to_submit(setting, project),
             "verify_names_ms": round(verification_ms(cold, root, "names"), 1),
             "verify_full_ms": round(verification_ms(cold, root, "full"), 1),

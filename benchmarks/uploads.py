@@ -20,10 +20,10 @@ from pathlib import Path
 from _lab import Lab, lab
 
 from dagster_slurm_components.environments.content import Artifact
+from dagster_slurm_components.environments.store import Store
 from dagster_slurm_components.hosts.client import Satellite
 from dagster_slurm_components.hosts.remote import RemoteHost
 from dagster_slurm_components.hosts.ssh import SshDialer
-from dagster_slurm_components.jobs.provision.store import upload
 from dagster_slurm_components.spec.hosts import SshHost
 
 SIZE = 300_000_000
@@ -73,7 +73,7 @@ def seconds(setting: Lab, port: int, channels: int, artifact: Artifact) -> float
         satellite = Satellite(there)
         satellite.hello()
         began = time.perf_counter()
-        sent = upload(satellite, str(workdir), [artifact])
+        sent = Store(satellite, str(workdir)).upload([artifact])
         taken = time.perf_counter() - began
         assert sent == SIZE
         return taken

@@ -16,12 +16,11 @@ from pathlib import Path
 
 import pytest
 
-from dagster_slurm_components.environments.plan import groundwork
+from dagster_slurm_components.environments.content import HostPlatform, Request
+from dagster_slurm_components.environments.machine import find_uv
+from dagster_slurm_components.environments.store import Store
 from dagster_slurm_components.hosts.client import Satellite
 from dagster_slurm_components.hosts.local import InProcessHost
-from dagster_slurm_components.jobs.provision.builder import Builder
-from dagster_slurm_components.jobs.provision.request import HostPlatform, Request
-from dagster_slurm_components.jobs.provision.uv import find_uv
 from dagster_slurm_components.spec.environments import EnvironmentSpec, UvEnvironment
 
 
@@ -70,11 +69,11 @@ def make_project(folder: Path, index: Path, *dependencies: str, name: str = "stu
     return folder
 
 
-def request_for(spec: EnvironmentSpec, base: Path = Path("/")) -> Request:
-    return Request(spec, lambda field: base, groundwork(spec))
+def request_for(spec: EnvironmentSpec, base: Path = Path("/")) -> Request[EnvironmentSpec]:
+    return Request(spec, lambda field: base)
 
 
-def uv_request(project: Path, **options: object) -> Request:
+def uv_request(project: Path, **options: object) -> Request[EnvironmentSpec]:
     # The interpreter of the tests: what `python3` on PATH is, is this machine's own affair.
     options.setdefault("python", sys.executable)
     return request_for(UvEnvironment.model_validate({"project": str(project), **options}))
@@ -113,7 +112,7 @@ def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def put_uv_into(cache: Path, workdir: Path) -> None:
     program, version = find_uv()
-    answer = Builder(Satellite(InProcessHost()), str(workdir)).call("probe", {"python": sys.executable})
+    answer = Store(Satellite(InProcessHost()), str(workdir)).call("probe", {"python": sys.executable})
     platform = HostPlatform.read(answer, str(workdir)).platform
     tools = cache / "tools"
     tools.mkdir(parents=True)

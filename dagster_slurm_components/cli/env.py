@@ -7,23 +7,18 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import click
 
 from dagster_slurm_components.cli.terminal import errors_told, json_option, profile_option, seconds, table
-from dagster_slurm_components.environments.content import EnvironmentPlan
-from dagster_slurm_components.jobs.provision import manage
-from dagster_slurm_components.jobs.provision.fetch import fetch
-from dagster_slurm_components.jobs.provision.packers import is_content
-from dagster_slurm_components.jobs.provision.progress import Progress, Stage, silent
-from dagster_slurm_components.jobs.provision.provide import Site, plan_for, provide, published
-from dagster_slurm_components.jobs.provision.request import Request
-from dagster_slurm_components.jobs.provision.store import lacking
+from dagster_slurm_components.environments.content import EnvironmentPlan, Progress, Request, silent
+from dagster_slurm_components.environments.fetch import fetch
+from dagster_slurm_components.environments.provide import is_content, plan_for, provide, request_for
+from dagster_slurm_components.environments.store import Store
 from dagster_slurm_components.jobs.target import target
-from dagster_slurm_components.pipes.environment import request_for
 from dagster_slurm_components.spec.base import duration_seconds
 from dagster_slurm_components.spec.profiles import load_profile
 from dagster_slurm_components.spec.project_scripts import project_scripts
@@ -38,7 +33,7 @@ class Need:
         scripts: Names of the scripts.
     """
 
-    request: Request
+    request: Request[Any]
     scripts: tuple[str, ...]
 
 
@@ -46,7 +41,7 @@ class Need:
 class Context:
     """What every command works with."""
 
-    site: Site
+    store: Store
     folder: Path
     profile: str
     unused_for: float
@@ -90,9 +85,9 @@ def _context(profile_name: str | None, folder: Path) -> Iterator[Context]:
     with errors_told():
         loaded = load_profile(profile_name, start=folder)
         place = target(loaded)
-        site = Site(place.satellite, place.workdir, loaded.name)
+        store = Store(place.satellite, place.workdir, loaded.name)
         unused = duration_seconds(loaded.profile.retention.environments)
-        yield Context(site, folder, loaded.name, unused, duration_seconds(loaded.profile.park_timeout))
+        yield Context(store, folder, loaded.name, unused, duration_seconds(loaded.profile.park_timeout))
 
 
 @click.group()
@@ -105,7 +100,7 @@ def env() -> None:
 def plan(profile_name: str | None, folder: Path, as_json: bool) -> None:
     """Show what the scripts need, what is there, and what would be sent. Changes nothing."""
     with _context(profile_name, folder) as context:
-        rows = [_planned(context, need, plan_for(need.request, context.site)) for need in context.needs()]
+        rows = [_planned(context, need, plan_for(need.request, context.store)) for need in context.needs()]
     if as_json:
         click.echo(json.dumps(rows, indent=2))
         return
@@ -127,8 +122,8 @@ def plan(profile_name: str | None, folder: Path, as_json: bool) -> None:
 
 
 def _planned(context: Context, need: Need, planned: EnvironmentPlan) -> Mapping[str, Any]:
-    there = published(context.site, planned.key) is not None
-    missing = [] if there else lacking(context.site.satellite, context.site.workdir, planned.artifacts)
+    there = context.store.published(planned.key) is not None
+    missing = [] if there else context.store.lacking(planned.artifacts)
     return {
         "name": planned.name,
         "key": planned.key,
@@ -151,7 +146,7 @@ def build(profile_name: str | None, folder: Path, as_json: bool) -> None:
     rows: list[dict[str, Any]] = []
     with _context(profile_name, folder) as context, _progress(as_json) as progress:
         for need in context.needs():
-            planned = plan_for(need.request, context.site, progress)
+            planned = plan_for(need.request, context.store, progress)
             files = fetch(planned.artifacts, progress)
             rows.append(
                 {"name": planned.name, "key": planned.key, "bytes": sum(file.size or 0 for file in files)}
@@ -185,7 +180,7 @@ def deploy(profile_name: str | None, folder: Path, as_json: bool, rebuild: bool,
         patience = context.park_timeout if wait is None else wait
         for need in context.needs():
             made = provide(
-                need.request, context.site, progress=progress, tell=tell, rebuild=rebuild, patience=patience
+                need.request, context.store, progress=progress, tell=tell, rebuild=rebuild, patience=patience
             )
             rows.append(
                 {
@@ -220,25 +215,25 @@ def deploy(profile_name: str | None, folder: Path, as_json: bool, rebuild: bool,
 def list_(profile_name: str | None, folder: Path, as_json: bool) -> None:
     """List the environments on the host, with sizes and last use."""
     with _context(profile_name, folder) as context:
-        found = manage.inventory(context.site)
+        found = context.store.inventory()
     if as_json:
-        click.echo(json.dumps(asdict(found), indent=2))
+        click.echo(json.dumps(found, indent=2))
         return
     rows = [
         [
-            each.name,
-            each.key[:12],
-            each.kind,
-            str(each.packages),
-            _megabytes(each.bytes),
-            str(each.inodes),
-            _day(each.created),
-            _day(each.used),
+            each["name"],
+            each["key"][:12],
+            each["kind"],
+            str(each["packages"]),
+            _megabytes(each["bytes"]),
+            str(each["inodes"]),
+            _day(each["created"]),
+            _day(each["used"]),
         ]
-        for each in sorted(found.environments, key=lambda each: each.used, reverse=True)
+        for each in sorted(found["environments"], key=lambda each: float(each["used"]), reverse=True)
     ]
     table(["environment", "key", "type", "packages", "MB", "files", "made", "last used"], rows)
-    click.echo(f"store: {_megabytes(found.store_bytes)} MB, {found.store_inodes} files")
+    click.echo(f"store: {_megabytes(found['store_bytes'])} MB, {found['store_inodes']} files")
 
 
 @env.command()
@@ -253,7 +248,7 @@ def list_(profile_name: str | None, folder: Path, as_json: bool) -> None:
 def verify(profile_name: str | None, folder: Path, as_json: bool, mode: Any) -> None:
     """Compare every environment on the host with what it was published with. Exits with 1 if one differs."""
     with _context(profile_name, folder) as context:
-        found = manage.verify(context.site, mode=mode)
+        found = context.store.verify(mode=mode)
     if as_json:
         click.echo(json.dumps(found, indent=2))
     else:
@@ -277,16 +272,16 @@ def prune(
     """Remove environments that no script of the profile needs, no job uses, and nobody used lately."""
     with _context(profile_name, folder) as context:
         unused = context.unused_for if unused_for is None else unused_for
-        keep = [plan_for(need.request, context.site).key for need in context.needs()]
-        found = manage.prune(context.site, keep, unused_for=unused, dry_run=dry_run)
+        keep = [plan_for(need.request, context.store).key for need in context.needs()]
+        found = context.store.prune(keep, unused_for=unused, dry_run=dry_run)
     if as_json:
-        click.echo(json.dumps(asdict(found), indent=2))
+        click.echo(json.dumps(found, indent=2))
         return
     verb = "would go" if dry_run else "removed"
-    rows = [[name, key[:12], verb, _megabytes(size)] for key, name, size in found.removed]
-    rows += [["", key[:12], f"kept: {why}", ""] for key, why in found.kept.items()]
+    rows = [[name, key[:12], verb, _megabytes(size)] for key, name, size in found["removed"]]
+    rows += [["", key[:12], f"kept: {why}", ""] for key, why in found["kept"].items()]
     table(["environment", "key", "what", "MB"], rows)
-    click.echo(f"store: {_megabytes(found.freed)} MB freed")
+    click.echo(f"store: {_megabytes(found['freed'])} MB freed")
 
 
 @contextmanager
@@ -301,9 +296,9 @@ def _progress(quiet: bool) -> Iterator[Progress]:
 
     columns = (TextColumn("{task.description:>8}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
     with Bar(*columns, console=Console(stderr=True), transient=True) as bar:
-        tasks: dict[Stage, Any] = {}
+        tasks: dict[str, Any] = {}
 
-        def show(stage: Stage, done: int, total: int) -> None:
+        def show(stage: str, done: int, total: int) -> None:
             if stage not in tasks:
                 tasks[stage] = bar.add_task(stage, total=total or None)
             bar.update(tasks[stage], completed=done, total=total or None)

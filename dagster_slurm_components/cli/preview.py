@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from dagster_slurm_components.environments.plan import groundwork, plan_environment
+from dagster_slurm_components.environments.provide import is_content
 from dagster_slurm_components.jobs.bundle import static_file
 from dagster_slurm_components.jobs.job_spec import job_spec
 from dagster_slurm_components.jobs.model import JobIdentity, JobSpec
-from dagster_slurm_components.jobs.provision.packers import is_content
 from dagster_slurm_components.jobs.schedulers import ProcessScheduler, Scheduler, SlurmScheduler
 from dagster_slurm_components.launchers.base import PYTHON
 from dagster_slurm_components.spec.resolve import ResolvedScript

@@ -1,19 +1,35 @@
-"""Environments as content: what one consists of, and the key that this content has. Pure."""
+"""What an environment is: what is asked for, what it consists of, and the key that this content has. Pure."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from pathlib import Path
+from typing import Any, Generic, Literal, TypeVar
 
-ArtifactKind = Literal["wheel", "conda", "archive", "image", "tool"]
+from dagster_slurm_components.spec.environments import EnvironmentSpec
+
+Spec = TypeVar("Spec", bound=EnvironmentSpec)
+
+Progress = Callable[[str, int, int], None]
+"""Called with a stage (``fetch``, ``upload``, ``build``), the bytes done and all bytes; a build has neither."""
+
+
+def silent(stage: str, done: int, total: int) -> None:
+    """Show no progress."""
+
+
+ArtifactKind = Literal["wheel", "conda", "archive", "folder", "image", "tool"]
 
 KEY_FORMAT = 1
 """Part of every key: raised when environments are built differently from the same content."""
 
 _KEY_DIGITS = 32
+
+SQUASHED = "environment.squashfs"
+"""File name of an environment that is an image."""
 
 
 @dataclass(frozen=True)
@@ -39,36 +55,6 @@ class Artifact:
     url: str | None = None
     path: str | None = None
     identity: str | None = None
-
-    @property
-    def stored(self) -> str:
-        """Where it lies below the host's store."""
-        return f"{self.sha256[:2]}/{self.sha256}"
-
-
-@dataclass(frozen=True)
-class At:
-    """A path below one of the builder's folders, as a word of a command.
-
-    Attributes:
-        place: ``prefix`` (the environment that is being built), ``content`` (the artifacts by name, and the
-            plan's ``files``) or ``cache`` (kept between builds).
-        path: Relative to it; empty for the folder itself.
-    """
-
-    place: Literal["prefix", "content", "cache"]
-    path: str = ""
-
-
-Word = str | At
-
-
-@dataclass(frozen=True)
-class Command:
-    """A command of a recipe: run without a shell, in a fresh environment with ``env``."""
-
-    argv: tuple[Word, ...]
-    env: Mapping[str, Word] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -118,37 +104,73 @@ class Platform:
 
 
 @dataclass(frozen=True)
+class Request(Generic[Spec]):
+    """An environment that a script needs.
+
+    Attributes:
+        spec: As the user wrote it.
+        base: Returns where the relative path in a field of the spec starts.
+    """
+
+    spec: Spec
+    base: Callable[[str], Path]
+
+    @property
+    def prerequisites(self) -> Mapping[str, object]:
+        """The modules and setup commands that the environment is made under, as part of what it is."""
+        return {name: value for name in ("modules", "setup") if (value := getattr(self.spec, name))}
+
+    def path(self, name: str) -> Path:
+        """Return the absolute path that a field of the spec names."""
+        return (self.base(name) / Path(getattr(self.spec, name)).expanduser()).absolute()
+
+
+@dataclass(frozen=True)
+class HostPlatform:
+    """What the host answered: its platform and its Pythons, the preferred one first; and the working folder there."""
+
+    platform: Platform
+    interpreters: tuple[Interpreter, ...]
+    workdir: str
+
+    @classmethod
+    def read(cls, answer: Mapping[str, Any], workdir: str) -> HostPlatform:
+        """Read the builder's answer."""
+        major, minor = answer["libc_version"]
+        platform = Platform(answer["system"], answer["machine"], answer["libc"], (int(major), int(minor)))
+        return cls(platform, tuple(Interpreter(**row) for row in answer["interpreters"]), workdir)
+
+
+@dataclass(frozen=True)
 class EnvironmentPlan:
     """An environment before it exists: all that defines it, and how it is made.
 
     Attributes:
         kind: The environment's type: ``uv``, ``pixi``, ``conda``, ``container``.
         name: What people call it; no part of the key.
-        packer: The program that makes it, with its version: ``uv 0.13.9``.
         platform: What it is made for.
+        packer: The program that makes it, with its version: ``uv 0.13.9``.
         packages: Version of each Python package that the lock names, by normalised name.
         brought: The same of those that conda packages bring along; they follow from ``inputs``. The environment's own
             interpreter must report exactly both.
         artifacts: All files it is built from.
         interpreter: The host's Python that it uses, if it brings none.
-        commands: How the builder makes it from ``content``, in order.
-        files: Texts that the builder writes into ``content``, by name.
+        requirements: What uv installs from the wheels among the artifacts, each pinned by its hash; empty for nothing.
         inputs: Whatever else shapes it, such as the modules that are loaded for its build.
-        unpack: Names of the artifacts that are archives of the prefix, before any command.
+        unpack: Names of the artifacts that are archives of the prefix.
         entry: Where the environment lies below its folder: ``prefix``, or an image's file name.
         form: ``folder``, or ``squashfs``: the prefix is made aside and becomes an image, named by ``entry``.
     """
 
     kind: str
     name: str
-    packer: str
     platform: Platform
-    packages: Mapping[str, str]
-    artifacts: tuple[Artifact, ...]
+    packer: str = ""
+    packages: Mapping[str, str] = field(default_factory=dict)
+    artifacts: tuple[Artifact, ...] = ()
     brought: Mapping[str, str] = field(default_factory=dict)
     interpreter: Interpreter | None = None
-    commands: tuple[Command, ...] = ()
-    files: Mapping[str, str] = field(default_factory=dict)
+    requirements: str = ""
     inputs: Mapping[str, Any] = field(default_factory=dict)
     unpack: tuple[str, ...] = ()
     entry: str = "prefix"
@@ -177,11 +199,6 @@ class EnvironmentPlan:
         text = json.dumps(parts, sort_keys=True, ensure_ascii=True)
         return hashlib.sha256(text.encode()).hexdigest()[:_KEY_DIGITS]
 
-    @property
-    def size(self) -> int:
-        """Bytes of all artifacts whose size is known."""
-        return sum(artifact.size or 0 for artifact in self.artifacts)
-
     def manifest(self) -> dict[str, Any]:
         """Return what the builder publishes with the environment, and what a job compares it with."""
         return {
@@ -198,112 +215,45 @@ class EnvironmentPlan:
             ),
             "inputs": dict(self.inputs),
             "form": self.form,
+            "entry": self.entry,
         }
 
 
-def build_order(plan: EnvironmentPlan, workdir: str, pieces: Mapping[str, int]) -> dict[str, Any]:
-    """Return what the builder is told: JSON values.
-
-    Args:
-        plan: The environment.
-        workdir: The profile's working folder on the host.
-        pieces: Number of uploaded pieces by the hash of each artifact that travelled; it is put together from them.
-    """
+def build_order(plan: EnvironmentPlan, pieces: Mapping[str, int]) -> dict[str, Any]:
+    """Return what the builder is told; ``pieces`` counts those that an artifact, by its hash, was uploaded in."""
     return {
-        "workdir": workdir,
         "key": plan.key,
         "manifest": plan.manifest(),
         "artifacts": [
             {
                 "name": item.name,
                 "sha256": item.sha256,
-                "size": item.size,
                 "pieces": pieces.get(item.sha256, 0),
                 "tool": item.kind == "tool",
             }
             for item in plan.artifacts
         ],
-        "files": dict(plan.files),
-        "commands": [
-            {
-                "argv": [_word(word) for word in command.argv],
-                "env": {name: _word(word) for name, word in command.env.items()},
-            }
-            for command in plan.commands
-        ],
         "unpack": list(plan.unpack),
-        "entry": plan.entry,
-        "form": plan.form,
+        "python": plan.interpreter.path if plan.interpreter and not plan.unpack else None,
+        "requirements": plan.requirements,
     }
 
 
-def _word(word: Word) -> Any:
-    return {"at": word.place, "path": word.path} if isinstance(word, At) else word
-
-
-@dataclass(frozen=True)
-class Difference:
-    """What an environment lacks or has beyond another.
-
-    Attributes:
-        missing: ``name version`` of packages that are not there.
-        extra: ``name version`` of packages that should not be there.
-        changed: ``name: has X, wanted Y``.
-    """
-
-    missing: tuple[str, ...] = ()
-    extra: tuple[str, ...] = ()
-    changed: tuple[str, ...] = ()
-
-    def lines(self, limit: int = 20) -> list[str]:
-        """Return one line a difference, at most ``limit``."""
-        lines = [f"missing: {text}" for text in self.missing]
-        lines += [f"not wanted: {text}" for text in self.extra]
-        lines += [f"different: {text}" for text in self.changed]
-        return lines if len(lines) <= limit else [*lines[:limit], f"... and {len(lines) - limit} more"]
-
-
-def compare(there: Mapping[str, Any], wanted: Mapping[str, Any]) -> Difference:
-    """Return in what two manifests differ.
-
-    Args:
-        there: The manifest of what exists.
-        wanted: The manifest of what is asked for.
-    """
-    have, want = _all_packages(there), _all_packages(wanted)
-    changed = [
-        f"{name}: has {have[name]}, wanted {want[name]}"
-        for name in want
-        if name in have and have[name] != want[name]
+def compare(published: Mapping[str, Any], wanted: Mapping[str, Any], limit: int = 20) -> list[str]:
+    """Return in what two manifests differ, ``limit`` lines at most; one more says how many are left out."""
+    # Python's and conda's packages; conda's win, for they tell the build too.
+    have, want = ({**each["packages"], **each["inputs"].get("conda", {})} for each in (published, wanted))
+    lines = [f"missing: {name} {want[name]}" for name in want if name not in have]
+    lines += [f"not wanted: {name} {have[name]}" for name in have if name not in want]
+    pairs = [(name, have[name], want[name]) for name in want if name in have]
+    pairs += [(n, published.get(n), wanted.get(n)) for n in ("kind", "form", "packer", "platform", "python")]
+    pairs += [(n, published["inputs"].get(n), wanted["inputs"].get(n)) for n in ("modules", "setup")]
+    lines += [f"different: {name}: has {old}, wanted {new}" for name, old, new in pairs if old != new]
+    # Files whose content differs though their package's version does not.
+    identities = {name: identity for name, _, identity in published["artifacts"]}
+    lines += [
+        f"different: {name}: other content under the same name"
+        for name, _, identity in wanted["artifacts"]
+        if identities.get(name, identity) != identity
     ]
-    changed += [
-        f"{name}: has {there.get(name)}, wanted {wanted.get(name)}"
-        for name in ("kind", "form", "packer", "platform", "python")
-        if there.get(name) != wanted.get(name)
-    ]
-    changed += [
-        f"{name}: has {there['inputs'].get(name)}, wanted {wanted['inputs'].get(name)}"
-        for name in ("modules", "setup")
-        if there["inputs"].get(name) != wanted["inputs"].get(name)
-    ]
-    changed += _rebuilt(there["artifacts"], wanted["artifacts"])
-    return Difference(
-        missing=tuple(f"{name} {want[name]}" for name in want if name not in have),
-        extra=tuple(f"{name} {have[name]}" for name in have if name not in want),
-        changed=tuple(changed),
-    )
-
-
-def _all_packages(manifest: Mapping[str, Any]) -> dict[str, str]:
-    """Return Python's and conda's packages; conda's win, for they tell the build too."""
-    return {**manifest["packages"], **manifest["inputs"].get("conda", {})}
-
-
-def _rebuilt(there: Sequence[Sequence[str]], wanted: Sequence[Sequence[str]]) -> list[str]:
-    """Return the files whose content differs though their package's version does not."""
-    have = {name: identity for name, _, identity in there}
-    return [
-        f"{name}: other content under the same name"
-        for name, _, identity in wanted
-        if name in have and have[name] != identity
-    ]
+    return lines if len(lines) <= limit else [*lines[:limit], f"... and {len(lines) - limit} more"]

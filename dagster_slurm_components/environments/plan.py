@@ -21,27 +21,29 @@ from dagster_slurm_components.spec.environments import (
 )
 from dagster_slurm_components.spec.hosts import HostSpec, LocalHost
 
-_MANIFEST = "environment/manifest.json"
-_VERIFY = "environment/verify_environment.py"
-_MOUNT = "environment/mount_squashfs.sh"
-_LEAVE = "environment/leave.sh"
-_IN_CONTAINER = "environment/in_container.sh"
-
 
 @dataclass(frozen=True)
-class Place:
-    """An environment that was put on the host.
+class Provided:
+    """An environment that is on the host.
 
     Attributes:
         folder: Where it lies there.
-        manifest: What it consists of, as the lock says.
+        manifest: What it was published with.
+        state: ``ready``: it was there; ``built``: it was made now; ``believed``: it was there lately.
+        sent: Bytes that travelled for it.
+        seconds: How long it took.
     """
 
     folder: str
     manifest: Mapping[str, Any]
+    state: str
+    sent: int = 0
+    seconds: float = 0.0
 
 
-def plan_environment(environment: EnvironmentSpec, host: HostSpec, place: Place | None = None) -> Activation:
+def plan_environment(
+    environment: EnvironmentSpec, host: HostSpec, provided: Provided | None = None
+) -> Activation:
     """Return how an environment is activated on a host.
 
     Modules come first, then the setup commands, then the environment itself.
@@ -49,73 +51,69 @@ def plan_environment(environment: EnvironmentSpec, host: HostSpec, place: Place 
     Args:
         environment: The environment.
         host: The host.
-        place: Where it lies, if it is one that is put there.
+        provided: What was made there, if it is one that is made by us.
 
     Raises:
         DagsterSlurmError: An environment that this host can't have.
     """
     below = groundwork(environment)
-    own = _own(environment, host, place)
-    needs = () if place is None else (f"{place.folder}/.ready",)
+    own = _own(environment, host, provided)
+    needs = () if provided is None else (f"{provided.folder}/.ready",)
     files = {**below.files, **own.files}
     return replace(own, steps=(*below.steps, *own.steps), files=files, needs=needs)
 
 
 def groundwork(environment: EnvironmentSpec) -> Activation:
     """Return what lies under any environment: its modules and setup commands."""
-    steps = []
-    if environment.modules:
-        steps.append(ActivationStep("modules", tuple(environment.modules)))
+    steps = [ActivationStep("modules", tuple(environment.modules))] if environment.modules else []
     if isinstance(environment, ModulesEnvironment):
         steps.append(ActivationStep("modules", tuple(environment.load)))
     # Each command is a file of its own: the first that fails is told by its text, and no text is spliced.
-    files = {
-        f"environment/setup-{number}.sh": f"{line}\n" for number, line in enumerate(environment.setup, 1)
-    }
-    steps += [
-        ActivationStep("setup", (path, line)) for path, line in zip(files, environment.setup, strict=True)
-    ]
+    files = {}
+    for number, line in enumerate(environment.setup, 1):
+        path = f"environment/setup-{number}.sh"
+        files[path] = f"{line}\n"
+        steps.append(ActivationStep("setup", (path, line)))
     return Activation(steps=tuple(steps), files=files)
 
 
-def _own(environment: EnvironmentSpec, host: HostSpec, place: Place | None) -> Activation:
+def _own(environment: EnvironmentSpec, host: HostSpec, provided: Provided | None) -> Activation:
     if isinstance(environment, PathEnvironment):
         return Activation((ActivationStep("prefix", (environment.path,)),))
     if isinstance(environment, ModulesEnvironment):
         return Activation()
     if isinstance(environment, CurrentEnvironment):
-        return Activation(
-            (ActivationStep("python", (sys.executable,)),) if isinstance(host, LocalHost) else ()
-        )
-    if isinstance(environment, ContainerEnvironment) and (place is not None or not environment.is_sent):
-        return _container(environment, place)
-    if isinstance(environment, PackedEnvironment) and place is not None:
-        return _packed(environment, place)
+        python = ActivationStep("python", (sys.executable,))
+        return Activation((python,) if isinstance(host, LocalHost) else ())
+    if isinstance(environment, ContainerEnvironment) and (provided is not None or not environment.is_sent):
+        return _container(environment, provided)
+    if isinstance(environment, PackedEnvironment) and provided is not None:
+        return _packed(environment, provided)
     raise DagsterSlurmError(
         f"environments of type `{environment.type}` can't be activated before they are on the host",
         hint="`dg-slurm env plan` shows what they consist of.",
     )
 
 
-def _packed(environment: PackedEnvironment, place: Place) -> Activation:
-    entry = place.manifest.get("entry", "prefix")
-    steps = [ActivationStep("prefix" if entry == "prefix" else "squashfs", (f"{place.folder}/{entry}",))]
+def _packed(environment: PackedEnvironment, provided: Provided) -> Activation:
+    entry = provided.manifest.get("entry", "prefix")
+    steps = [ActivationStep("prefix" if entry == "prefix" else "squashfs", (f"{provided.folder}/{entry}",))]
     files = {}
     if entry != "prefix":
-        files[_MOUNT] = _static("shell", "mount_squashfs.sh")
-        files[_LEAVE] = _static("shell", "leave_squashfs.sh")
-    if environment.verify != "off" and place.manifest["python"] is not None:
-        steps.append(ActivationStep("verify", (environment.verify, place.folder)))
-        files[_MANIFEST] = json.dumps(dict(place.manifest), sort_keys=True)
-        files[_VERIFY] = verify_program()
+        files["environment/mount_squashfs.sh"] = static_file("shell/mount_squashfs.sh")
+        files["environment/leave.sh"] = static_file("shell/leave_squashfs.sh")
+    if environment.verify != "off" and provided.manifest["python"] is not None:
+        steps.append(ActivationStep("verify", (environment.verify, provided.folder)))
+        files["environment/manifest.json"] = json.dumps(dict(provided.manifest), sort_keys=True)
+        files["environment/verify_environment.py"] = static_file("job/verify_environment.py")
     return Activation(tuple(steps), files=files)
 
 
-def _container(environment: ContainerEnvironment, place: Place | None) -> Activation:
+def _container(environment: ContainerEnvironment, provided: Provided | None) -> Activation:
     image, digest = environment.image, ""
-    if place is not None:
-        image = f"{place.folder}/{place.manifest['entry']}"
-        digest = place.manifest["artifacts"][0][1] if environment.verify == "full" else ""
+    if provided is not None:
+        image = f"{provided.folder}/{provided.manifest['entry']}"
+        digest = provided.manifest["artifacts"][0][1] if environment.verify == "full" else ""
     mounts = environment.bind
     if environment.runtime == "pyxis":
         # pyxis wants both sides of each mount.
@@ -123,27 +121,23 @@ def _container(environment: ContainerEnvironment, place: Place | None) -> Activa
     else:
         gpu = {"nvidia": ("--nv",), "amd": ("--rocm",)}.get(environment.gpu or "", ())
         options = (*gpu, *(word for mount in mounts for word in ("--bind", mount)))
-    wrapper = (
-        "bash",
-        f"../{_IN_CONTAINER}",
-        environment.runtime,
-        image,
-        *options,
-        *environment.options,
-        "--",
-    )
+    runtime, checked = environment.runtime, ([digest] if digest else [])
     return Activation(
-        steps=(ActivationStep("image", (environment.runtime, image, *([digest] if digest else []))),),
-        files={_IN_CONTAINER: _static("shell", "in_container.sh")},
-        wrapper=wrapper,
+        steps=(ActivationStep("image", (runtime, image, *checked)),),
+        files={"environment/in_container.sh": static_file("shell/in_container.sh")},
+        wrapper=(
+            "bash",
+            "../environment/in_container.sh",
+            runtime,
+            image,
+            *options,
+            *environment.options,
+            "--",
+        ),
         python=environment.python,
     )
 
 
-def _static(folder: str, name: str) -> str:
-    return (resource_files(__package__) / folder / name).read_text("utf-8")
-
-
-def verify_program() -> str:
-    """Return the static file that compares an environment with its manifest, in the job."""
-    return _static("job", "verify_environment.py")
+def static_file(path: str) -> str:
+    """Return the text of a file of this folder that goes to hosts."""
+    return resource_files(__package__).joinpath(path).read_text("utf-8")

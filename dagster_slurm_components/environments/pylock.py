@@ -2,152 +2,170 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Literal
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple, cast
 
-from packaging.markers import Marker
-from packaging.tags import Tag
-from packaging.utils import InvalidWheelFilename, canonicalize_name, parse_wheel_filename
+from packaging import tags
+from packaging.markers import Environment, Marker
+from packaging.pylock import Pylock, PylockSelectError, PylockValidationError
+from packaging.utils import canonicalize_name
 
-from dagster_slurm_components.environments.content import Interpreter, Platform
-from dagster_slurm_components.environments.python_tags import marker_environment, supported_tags
+from dagster_slurm_components.environments.content import Artifact, ArtifactKind, Interpreter, Platform
 from dagster_slurm_components.errors import DagsterSlurmError
 
+# The oldest glibc that a wheel's tag may name: 2.5 came with manylinux1, and other machines than x86 joined
+# with manylinux2014.
+_OLDEST_GLIBC = {"x86_64": 5, "i686": 5}
+_LEGACY = {17: "manylinux2014", 12: "manylinux2010", 5: "manylinux1"}
 
-@dataclass(frozen=True)
-class LockedFile:
-    """What a lock says of one package on one platform.
+
+class LockedPackage(NamedTuple):
+    """What a lock says of one Python package on one platform.
 
     Attributes:
-        package: Its normalised name.
+        name: Its normalised name.
         version: Its version; a local project may have none in the lock.
-        source: ``wheel``: a ready wheel; ``sdist``: a source archive; ``folder``: a local project.
-        name: The file's name; of a folder its path, as written in the lock.
-        location: URL, or a path as written in the lock.
-        sha256: The file's hash; none for a folder.
-        size: Bytes, where the lock says it.
+        file: Its wheel, else its source archive, or the folder of a local project, which has no hash.
     """
 
-    package: str
-    version: str | None
-    source: Literal["wheel", "sdist", "folder"]
     name: str
-    location: str
-    sha256: str | None = None
-    size: int | None = None
+    version: str | None
+    file: Artifact
 
 
-def locked_files(
+def locked_file(
+    folder: Path, location: str, sha256: str | None, size: int | None = None, name: str | None = None
+) -> Artifact:
+    """Return the file that a lock in a folder names by a URL or a path, and perhaps by a name."""
+    # Of what a URL quotes only the `+` of local versions is part of a file's name.
+    own = location.partition("#")[0].rpartition("/")[2].replace("%2B", "+").replace("%2b", "+")
+    name, url = name or own, location if "://" in location else None
+    path = None if url else str((folder / location).resolve())
+    kind: ArtifactKind = "folder" if sha256 is None else "wheel" if name.endswith(".whl") else "archive"
+    return Artifact(name, sha256 or "", size, kind, url=url, path=path)
+
+
+def locked_packages(
     lock: Mapping[str, Any],
     interpreter: Interpreter,
     platform: Platform,
-    *,
-    file: str,
+    where: Path,
     allowed: Mapping[str, frozenset[str]] | None = None,
-) -> tuple[LockedFile, ...]:
-    """Return the best file of each package that the platform needs.
+) -> list[LockedPackage]:
+    """Return the packages that a Python on a platform needs, each with its best file.
 
-    Args:
-        lock: A ``pylock.toml``, read.
-        interpreter: The Python it is for.
-        platform: The platform it is for.
-        file: What the lock was made from, for messages.
-        allowed: Hashes by package that alone may be used; from a requirements file with hashes.
+    Of the file ``where`` the lock was made; ``allowed`` are the hashes by package that alone may be used.
 
     Raises:
         DagsterSlurmError: A package has no file that fits, or one without a hash.
     """
-    environment = marker_environment(interpreter, platform)
-    ranks = supported_tags(interpreter, platform)
-    chosen: list[LockedFile] = []
+    environment, fitting = _marker_environment(interpreter, platform), _tags(interpreter, platform)
+    chosen: list[LockedPackage] = []
     lacking: list[str] = []
     for package in lock.get("packages", []):
-        marker = package.get("marker")
-        if marker and not Marker(marker).evaluate(environment):
+        if "marker" in package and not Marker(package["marker"]).evaluate(
+            cast("dict[str, str]", environment)
+        ):
             continue
-        name = canonicalize_name(package["name"])
-        found = _best(package, name, ranks, None if allowed is None else allowed.get(name, frozenset()))
-        if found is None:
+        # A lock of each package alone: all that lack a file are named, not just the first.
+        usable = _usable(package, allowed)
+        alone = {"lock-version": "1.0", "created-by": "", "packages": [usable]}
+        try:
+            ((_, source),) = Pylock.from_dict(alone).select(environment=environment, tags=fitting)
+        except (PylockValidationError, PylockSelectError):
             lacking.append(_lack(package))
-        else:
-            chosen.append(found)
+            continue
+        entry = {name: getattr(source, name, None) for name in ("name", "url", "path", "size", "hashes")}
+        file = _file(entry, where.parent)
+        chosen.append(LockedPackage(usable["name"], package.get("version"), file))
     if lacking:
         raise DagsterSlurmError(
             f"no usable file for Python {interpreter.version} on {platform}:\n" + "\n".join(lacking),
-            where=file,
+            where=str(where),
             hint="Choose another version of the package, another `python`, or give the package as a wheel.",
         )
-    return tuple(chosen)
+    return chosen
 
 
-def _best(
-    package: Mapping[str, Any], name: str, ranks: Mapping[Tag, int], allowed: frozenset[str] | None
-) -> LockedFile | None:
-    version = package.get("version")
-    if "directory" in package:
-        path = package["directory"]["path"]
-        return LockedFile(name, version, "folder", path, path)
-    files = [*package.get("wheels", [])]
-    if "archive" in package:
-        files.append(package["archive"])
-    usable = []
-    for wheel in files:
-        rank = _rank(_file_name(wheel), ranks)
-        if rank is not None and _is_allowed(wheel, allowed):
-            usable.append((rank, _file_name(wheel), wheel))
-    if usable:
-        return _locked(name, version, "wheel", min(usable, key=lambda item: item[:2])[2])
-    for sdist in [package.get("sdist"), package.get("archive")]:
-        if sdist and _is_allowed(sdist, allowed) and not _file_name(sdist).endswith(".whl"):
-            return _locked(name, version, "sdist", sdist)
-    return None
+def _usable(package: Mapping[str, Any], allowed: Mapping[str, frozenset[str]] | None) -> dict[str, Any]:
+    """Return a package with those files alone whose sha256 is in the lock, and is allowed."""
+    name = canonicalize_name(package["name"])
+    hashes = None if allowed is None else allowed.get(name, frozenset())
+
+    def fits(entry: Mapping[str, Any]) -> bool:
+        digest = entry.get("hashes", {}).get("sha256")
+        return digest is not None and (hashes is None or digest in hashes)
+
+    usable = {key: package[key] for key in ("version", "directory") if key in package}
+    wheels = list(package.get("wheels", []))
+    for key in ("archive", "sdist"):
+        entry = package.get(key)
+        if entry and _file(entry).name.endswith(".whl"):  # named by its URL: its tags count like any wheel's
+            wheels.append(entry)
+        elif entry and fits(entry):
+            usable[key] = entry
+    return {
+        **usable,
+        "name": name,
+        "wheels": sorted(filter(fits, wheels), key=lambda entry: _file(entry).name),
+    }
 
 
-def _locked(
-    name: str, version: str | None, source: Literal["wheel", "sdist"], entry: Mapping[str, Any]
-) -> LockedFile:
-    location = entry.get("url") or entry["path"]
-    return LockedFile(
-        name, version, source, _file_name(entry), location, entry["hashes"]["sha256"], entry.get("size")
-    )
-
-
-def _file_name(entry: Mapping[str, Any]) -> str:
-    location = str(entry.get("name") or entry.get("url") or entry.get("path") or "")
-    return location.partition("#")[0].rpartition("/")[2].replace("%2B", "+").replace("%2b", "+")
-
-
-def _is_allowed(entry: Mapping[str, Any], allowed: frozenset[str] | None) -> bool:
-    digest = entry.get("hashes", {}).get("sha256")
-    return digest is not None and (allowed is None or digest in allowed)
-
-
-def _rank(name: str, ranks: Mapping[Tag, int]) -> int | None:
-    try:
-        wheel_tags = parse_wheel_filename(name)[3]
-    except InvalidWheelFilename:
-        return None
-    return min((ranks[tag] for tag in wheel_tags if tag in ranks), default=None)
+def _file(entry: Mapping[str, Any], folder: Path = Path()) -> Artifact:
+    location, digest = entry.get("url") or entry["path"], (entry.get("hashes") or {}).get("sha256")
+    return locked_file(folder, location, digest, entry.get("size"), entry.get("name"))
 
 
 def _lack(package: Mapping[str, Any]) -> str:
     name = f"  {package['name']} {package.get('version', '')}".rstrip()
     if "vcs" in package:
         return f"{name} comes from version control ({package['vcs'].get('url')}), which has no hash to verify"
-    names = [_file_name(wheel) for wheel in package.get("wheels", [])]
-    return f"{name}: " + (f"the lock has {_some(names)}" if names else "the lock names no file with a sha256")
+    names = [_file(wheel).name for wheel in package.get("wheels", [])]
+    more = f" and {len(names) - 4} more" if len(names) > 4 else ""
+    has = f"the lock has {', '.join(names[:4])}{more}" if names else "the lock names no file with a sha256"
+    return f"{name}: {has}"
 
 
-def _some(names: Sequence[str]) -> str:
-    listed = ", ".join(names[:4])
-    return listed if len(names) <= 4 else f"{listed} and {len(names) - 4} more"
+def _tags(interpreter: Interpreter, platform: Platform) -> Sequence[tags.Tag]:
+    """Return the wheel tags that fit, the best first."""
+    version = interpreter.minor
+    name = f"cp{version[0]}{version[1]}"
+    platforms = list(_platform_tags(platform))
+    return [
+        *tags.cpython_tags(version, abis=[f"{name}{interpreter.abi_flags}"], platforms=platforms),
+        *tags.compatible_tags(version, interpreter=name, platforms=platforms),
+    ]
 
 
-def requirements(files: Sequence[tuple[str, str, str]]) -> str:
-    """Return a requirements file that accepts exactly these files.
+def _platform_tags(platform: Platform) -> Iterator[str]:
+    # packaging.tags knows the platform that it runs on, and macOS's for any version; not another Linux's.
+    machine = platform.machine
+    if platform.system == "darwin":
+        yield from tags.mac_platforms(platform.libc_version, machine)
+        return
+    major, minor = platform.libc_version
+    if platform.libc == "glibc" and major == 2:
+        for number in range(minor, _OLDEST_GLIBC.get(machine, 17) - 1, -1):
+            yield f"manylinux_2_{number}_{machine}"
+            if number in _LEGACY:
+                yield f"{_LEGACY[number]}_{machine}"
+    if platform.libc == "musl":
+        yield from (f"musllinux_{major}_{number}_{machine}" for number in range(minor, -1, -1))
+    yield f"{platform.system}_{machine}"
 
-    Args:
-        files: Package, version and sha256 of each.
-    """
-    return "".join(f"{name}=={version} --hash=sha256:{digest}\n" for name, version, digest in sorted(files))
+
+def _marker_environment(interpreter: Interpreter, platform: Platform) -> Environment:
+    return {
+        "implementation_name": interpreter.implementation,
+        "implementation_version": interpreter.version,
+        "os_name": "posix",
+        "platform_machine": platform.machine,
+        "platform_python_implementation": "CPython",
+        "platform_release": "",
+        "platform_system": platform.system.capitalize(),
+        "platform_version": "",
+        "python_full_version": interpreter.version,
+        "python_version": "{}.{}".format(*interpreter.minor),
+        "sys_platform": platform.system,
+    }

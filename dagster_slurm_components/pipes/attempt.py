@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import dagster as dg
 
+from dagster_slurm_components.environments.provide import activation_for
 from dagster_slurm_components.errors import HostError
 from dagster_slurm_components.jobs.dashboard import dashboard
 from dagster_slurm_components.jobs.events import MESSAGES, Ended
@@ -21,7 +22,6 @@ from dagster_slurm_components.jobs.retry import NextAttempt, next_attempt
 from dagster_slurm_components.jobs.submit import EnvironmentLackingError, SubmitRejectedError, submit
 from dagster_slurm_components.pipes.claim import Claim, JobCall, results_stored
 from dagster_slurm_components.pipes.context import open_session, selection
-from dagster_slurm_components.pipes.environment import activation_for
 from dagster_slurm_components.pipes.failure import failure, no_start
 from dagster_slurm_components.pipes.follow import Follower
 from dagster_slurm_components.pipes.guard import SupervisionLostError
@@ -88,7 +88,9 @@ class AttemptRun:
                 return self._submit_once(session)
             except EnvironmentLackingError as error:
                 info(f"Not submitted yet: {error.message}")
-            call.activation = activation_for(call.resolved, call.place, checked=True, tell=info)
+            call.activation = activation_for(
+                call.resolved, call.place.direct, call.place.workdir, checked=True, tell=info
+            )
             return self._submit_once(session)
         except SubmitRejectedError as error:
             self._direct.change(self._run_dir, self.claim.epoch, ENDED, outcome="REFUSED")

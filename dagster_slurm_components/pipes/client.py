@@ -9,6 +9,7 @@ from typing import Any
 
 import dagster as dg
 
+from dagster_slurm_components.environments.provide import activation_for
 from dagster_slurm_components.errors import DagsterSlurmError
 from dagster_slurm_components.hosts.parked import Parking
 from dagster_slurm_components.jobs.submit import TakenError
@@ -16,7 +17,6 @@ from dagster_slurm_components.jobs.target import heal, target
 from dagster_slurm_components.pipes.attempt import AttemptRun
 from dagster_slurm_components.pipes.call import Call, wait_for
 from dagster_slurm_components.pipes.claim import Claims, JobCall
-from dagster_slurm_components.pipes.environment import activation_for
 from dagster_slurm_components.pipes.guard import Guard
 from dagster_slurm_components.pipes.records import tag_run
 from dagster_slurm_components.pipes.results import CompletedJob
@@ -131,7 +131,7 @@ def _run(call: JobCall, stop: threading.Event) -> CompletedJob:
     call.guard = guard = Guard(step, stop)
     limit = duration_seconds(profile.profile.park_timeout)
     call.place = target(profile, Parking(limit, log.warning, heal(profile), guard.pause))
-    call.activation = activation_for(call.resolved, call.place, tell=log.info)
+    call.activation = activation_for(call.resolved, call.place.satellite, call.place.workdir, tell=log.info)
     tag_run(step, profile.name)
     claims = Claims(call)
     claim = claims.claim() if step.may_have_been_tried else claims.first()

@@ -9,8 +9,6 @@ import pytest
 
 from dagster_slurm_components.environments.content import (
     Artifact,
-    At,
-    Command,
     EnvironmentPlan,
     Interpreter,
     Platform,
@@ -31,7 +29,6 @@ PLAN = EnvironmentPlan(
     packages={"numpy": "2.4.6", "own": "1"},
     artifacts=(NUMPY, OWN, UV),
     interpreter=Interpreter("/usr/bin/python3.11", "3.11.7"),
-    commands=(Command(("x", At("prefix"))),),
 )
 
 
@@ -77,9 +74,12 @@ def test_the_key_stays_the_same_from_release_to_release():
     assert PLAN.key == "1cf97aac46ac684bcecc415f31bb9eae"
 
 
-def test_words_that_are_places_can_t_be_mistaken_for_text():
-    order = build_order(PLAN, "/work", {NUMPY.sha256: 3})
-    assert order["commands"] == [{"argv": ["x", {"at": "prefix", "path": ""}], "env": {}}]
+def test_the_builder_is_told_what_travelled_and_which_python_the_environment_uses():
+    order = build_order(PLAN, {NUMPY.sha256: 3})
+    assert order["python"] == "/usr/bin/python3.11"
+    assert (
+        build_order(dataclasses.replace(PLAN, unpack=("python.tar",)), {})["python"] is None
+    )  # it brings its own
     assert [(item["name"], item["pieces"], item["tool"]) for item in order["artifacts"]] == [
         (NUMPY.name, 3, False),
         (OWN.name, 0, False),
@@ -94,13 +94,12 @@ def test_differences_are_named():
         packages={"numpy": "2.5.0", "six": "1.17.0"},
         artifacts=(dataclasses.replace(NUMPY, sha256="f" * 64),),
     )
-    found = compare(PLAN.manifest(), newer.manifest())
-    assert found.lines() == [
+    assert compare(PLAN.manifest(), newer.manifest()) == [
         "missing: six 1.17.0",
         "not wanted: own 1",
         "different: numpy: has 2.4.6, wanted 2.5.0",
         "different: packer: has uv 0.13.9, wanted uv 0.14.0",
         f"different: {NUMPY.name}: other content under the same name",
     ]
-    assert found.lines(limit=2)[2:] == ["... and 3 more"]
-    assert compare(PLAN.manifest(), PLAN.manifest()).lines() == []
+    assert compare(PLAN.manifest(), newer.manifest(), limit=2)[2:] == ["... and 3 more"]
+    assert compare(PLAN.manifest(), PLAN.manifest()) == []

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from dagster_slurm_components.environments.content import Interpreter, Platform
-from dagster_slurm_components.environments.pylock import locked_files, requirements
+from dagster_slurm_components.environments.pylock import locked_packages
+from dagster_slurm_components.environments.wheels import requirements
 from dagster_slurm_components.errors import DagsterSlurmError
 
 PYTHON = Interpreter("/usr/bin/python3", "3.11.7")
@@ -29,8 +31,8 @@ def package(*names: str, **more: Any) -> dict[str, Any]:
 def chosen(
     platform: Platform, *packages: dict[str, Any], python: Interpreter = PYTHON, **more: Any
 ) -> list[str]:
-    found = locked_files({"packages": list(packages)}, python, platform, file="uv.lock", **more)
-    return [file.name for file in found]
+    found = locked_packages({"packages": list(packages)}, python, platform, Path("uv.lock"), **more)
+    return [package.file.name for package in found]
 
 
 WHEELS = [
@@ -76,10 +78,10 @@ def test_markers_are_those_of_the_host_not_of_this_machine():
 def test_a_source_archive_and_a_folder_stand_in_where_there_is_no_wheel():
     sdist = package("num_py-1.0-cp311-cp311-win_amd64.whl", sdist=entry("num_py-1.0.tar.gz"))
     folder = {"name": "own", "directory": {"path": "lib/own", "editable": True}}
-    found = locked_files({"packages": [sdist, folder]}, PYTHON, NEW, file="uv.lock")
-    assert [(file.source, file.location, file.package) for file in found] == [
-        ("sdist", "https://x.invalid/num_py-1.0.tar.gz", "num-py"),
-        ("folder", "lib/own", "own"),
+    found = locked_packages({"packages": [sdist, folder]}, PYTHON, NEW, Path("/study/uv.lock"))
+    assert [(each.file.kind, each.file.url, each.file.path, each.name) for each in found] == [
+        ("archive", "https://x.invalid/num_py-1.0.tar.gz", None, "num-py"),
+        ("folder", None, "/study/lib/own", "own"),
     ]
 
 
@@ -111,8 +113,10 @@ def test_what_is_lacking_is_listed_all_at_once():
 
 
 def test_local_versions_are_unquoted():
-    wheel = "torch-2.5.0%2Bcpu-cp311-cp311-linux_x86_64.whl"
-    assert chosen(NEW, package(wheel)) == ["torch-2.5.0+cpu-cp311-cp311-linux_x86_64.whl"]
+    wheel = "num_py-2.5.0%2Bcpu-cp311-cp311-linux_x86_64.whl"
+    assert chosen(NEW, package(wheel, version="2.5.0+cpu")) == [
+        "num_py-2.5.0+cpu-cp311-cp311-linux_x86_64.whl"
+    ]
 
 
 def test_requirements_accept_exactly_these_files():

@@ -11,14 +11,14 @@ import pytest
 from satellite_fixture import OLD_PYTHON
 
 from dagster_slurm_components.environments.host.build import lock_of
+from dagster_slurm_components.environments.store import PROGRAM, Store
+from dagster_slurm_components.errors import EnvironmentFailedError
 from dagster_slurm_components.hosts.bootstrap import SubprocessDialer
 from dagster_slurm_components.hosts.client import Satellite
 from dagster_slurm_components.hosts.local import InProcessHost
 from dagster_slurm_components.hosts.program import modules
 from dagster_slurm_components.hosts.remote import RemoteHost
 from dagster_slurm_components.hosts.satellite.locks import acquire
-from dagster_slurm_components.jobs.provision.builder import PROGRAM, Builder
-from dagster_slurm_components.jobs.provision.errors import EnvironmentFailedError
 
 PACKAGE = Path(__file__).parents[2] / "dagster_slurm_components" / "environments"
 
@@ -51,7 +51,7 @@ def test_a_build_that_waits_in_vain_for_another_says_so(tmp_path: Path):
     release = acquire(lock_of(str(tmp_path / "envs"), "abc"))
     assert release is not None
     with pytest.raises(EnvironmentFailedError) as caught:
-        Builder(Satellite(InProcessHost()), str(tmp_path)).call("build", {"key": "abc", "patience": 0.1})
+        Store(Satellite(InProcessHost()), str(tmp_path)).call("build", {"key": "abc", "patience": 0.1})
     assert (caught.value.code, caught.value.hint is not None) == ("locked", True)
     release()
 
@@ -59,8 +59,8 @@ def test_a_build_that_waits_in_vain_for_another_says_so(tmp_path: Path):
 @pytest.mark.skipif(OLD_PYTHON is None, reason="no Python 3.6 on this machine (DAGSTER_SLURM_OLD_PYTHON)")
 def test_the_builder_works_on_the_oldest_python(tmp_path: Path):
     host = RemoteHost(SubprocessDialer(str(OLD_PYTHON)))
-    found = Builder(Satellite(host), str(tmp_path)).call("probe", {"python": sys.executable})
-    listed = Builder(Satellite(host), str(tmp_path)).call("list", {})
+    found = Store(Satellite(host), str(tmp_path)).call("probe", {"python": sys.executable})
+    listed = Store(Satellite(host), str(tmp_path)).call("list", {})
     host.close()
     assert found["interpreters"][0]["version"] == ".".join(str(part) for part in sys.version_info[:3])
     assert listed == {"environments": [], "store": {"bytes": 0, "inodes": 0}}

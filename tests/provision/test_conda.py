@@ -13,12 +13,13 @@ from conda_fixture import SITE, SUBDIR, dist_info, install_prefix, make_channel,
 from package_fixture import make_wheel, request_for
 
 from dagster_slurm_components.environments.content import Platform
+from dagster_slurm_components.environments.pixi import read_lock
+from dagster_slurm_components.environments.plan import Provided
+from dagster_slurm_components.environments.provide import provide
+from dagster_slurm_components.environments.store import Store
+from dagster_slurm_components.errors import EnvironmentFailedError
 from dagster_slurm_components.hosts.client import Satellite
 from dagster_slurm_components.hosts.local import InProcessHost
-from dagster_slurm_components.jobs.provision import manage
-from dagster_slurm_components.jobs.provision.errors import EnvironmentFailedError
-from dagster_slurm_components.jobs.provision.pixi import read_lock
-from dagster_slurm_components.jobs.provision.provide import Provided, Site, provide
 from dagster_slurm_components.spec.environments import CondaEnvironment, PixiEnvironment
 
 pytestmark = pytest.mark.usefixtures("own_cache")
@@ -31,8 +32,8 @@ def channel(tmp_path: Path) -> dict[str, Path]:
 
 
 @pytest.fixture
-def site(tmp_path: Path) -> Site:
-    return Site(Satellite(InProcessHost()), str(tmp_path / "work"), "staging")
+def store(tmp_path: Path) -> Store:
+    return Store(Satellite(InProcessHost()), str(tmp_path / "work"), "staging")
 
 
 def pixi(project: Path, **options: Any) -> Any:
@@ -48,8 +49,8 @@ def packages_of(provided: Provided) -> str:
     return says(f"{provided.folder}/prefix/bin/python", "-I", "-c", code)
 
 
-def assert_whole(site: Site) -> None:
-    assert set(manage.verify(site, mode="full").values()) == {()}
+def assert_whole(store: Store) -> None:
+    assert set(store.verify(mode="full").values()) == {()}
 
 
 LOCKS = Path(__file__).with_name("locks")
@@ -75,7 +76,8 @@ def test_each_format_that_pixi_wrote_over_time_is_read(file: str, version: int, 
     }
     wheel = "https://files.invalid/ab/cd/six-1.16.0-py2.py3-none-any.whl"
     six = ("six", "1.16.0", wheel, f"{4:064x}")
-    assert list(locked.pypi) == ([six] if version >= 4 else [])
+    pypi = [(each.name, each.version, each.file.url, each.file.sha256) for each in locked.pypi]
+    assert pypi == ([six] if version >= 4 else [])
     other = read_lock(tmp_path / "pixi.lock", "default", Platform("darwin", "arm64"))
     assert [item.name for item in other.conda] == ["zlib-1.3-h2_0.conda"]
 
@@ -108,51 +110,53 @@ def test_a_lock_of_a_handmade_channel_is_read_in_each_format(
     project = write_lock(tmp_path / "study", channel, version=version, wheels=(wheel,))
     locked = read_lock(project / "pixi.lock", "default", LINUX)
     assert sorted(item.name for item in locked.conda) == sorted(path.name for path in channel.values())
-    assert [(name, known) for name, known, _, _ in locked.pypi] == [("alpha", "1.0")]
+    assert [(each.name, each.version) for each in locked.pypi] == [("alpha", "1.0")]
 
 
 def test_a_pixi_environment_has_its_place_s_paths_and_its_wheels(
-    site: Site, tmp_path: Path, channel: dict[str, Path]
+    store: Store, tmp_path: Path, channel: dict[str, Path]
 ):
     wheel = make_wheel(tmp_path, "alpha", "1.0")
     project = write_lock(tmp_path / "study", channel, wheels=(wheel,))
-    provided = provide(pixi(project), site)
+    provided = provide(pixi(project), store)
     assert packages_of(provided) == "[('alpha', '1.0'), ('native', '2.0'), ('pure', '3.0')]"
     assert says(f"{provided.folder}/prefix/bin/tool") == f"tool at {provided.folder}/prefix"
     assert says(f"{provided.folder}/prefix/bin/alpha-says") == "alpha 1.0"
     assert provided.manifest["packages"] == {"alpha": "1.0", "native": "2.0", "pure": "3.0"}
-    assert provide(pixi(project), site).state == "ready"
-    assert_whole(site)
+    assert provide(pixi(project), store).state == "ready"
+    assert_whole(store)
 
 
-def test_of_a_changed_conda_package_only_that_travels(site: Site, tmp_path: Path, channel: dict[str, Path]):
+def test_of_a_changed_conda_package_only_that_travels(store: Store, tmp_path: Path, channel: dict[str, Path]):
     big = {"share/big.bin": bytes(range(256)) * 40_000}
     channel["big"] = make_conda(tmp_path / "channel", "big", "1.0", big)
     project = write_lock(tmp_path / "study", channel)
-    first = provide(pixi(project), site)
+    first = provide(pixi(project), store)
     assert first.sent > 10_000_000
     files = {f"{SITE}/{path}": data for path, data in dist_info("native", "2.1").items()}
     channel["native"] = make_conda(tmp_path / "channel", "native", "2.1", files)
     write_lock(project, channel)
-    second = provide(pixi(project), site)
+    second = provide(pixi(project), store)
     assert packages_of(second) == "[('native', '2.1'), ('pure', '3.0')]"
     assert second.sent < 200_000  # its archive, and the one of files that hold the place's path
     assert says(f"{second.folder}/prefix/bin/tool") == f"tool at {second.folder}/prefix"
 
 
-def test_a_spoilt_conda_environment_is_noticed(site: Site, tmp_path: Path, channel: dict[str, Path]):
-    provided = provide(pixi(write_lock(tmp_path / "study", channel)), site)
+def test_a_spoilt_conda_environment_is_noticed(store: Store, tmp_path: Path, channel: dict[str, Path]):
+    provided = provide(pixi(write_lock(tmp_path / "study", channel)), store)
     data = Path(provided.folder, "prefix/share/tool/data.txt")
     data.write_text("changed")
-    (found,) = manage.verify(site, mode="full").values()
+    (found,) = store.verify(mode="full").values()
     assert found == ("different: share/tool/data.txt of tool",)
 
 
-def test_a_conda_package_with_another_content_is_named(site: Site, tmp_path: Path, channel: dict[str, Path]):
+def test_a_conda_package_with_another_content_is_named(
+    store: Store, tmp_path: Path, channel: dict[str, Path]
+):
     project = write_lock(tmp_path / "study", channel)
     channel["tool"].write_bytes(channel["tool"].read_bytes() + b"x")
     with pytest.raises(EnvironmentFailedError) as caught:
-        provide(pixi(project), site)
+        provide(pixi(project), store)
     assert caught.value.code == "tampered"
     assert caught.value.detail == ("tool-1.0-h1_0.tar.bz2",)
 
@@ -178,24 +182,24 @@ def test_a_lock_of_nonsense_is_told_with_its_file(tmp_path: Path):
         read_lock(tmp_path / "pixi.lock", "default", LINUX)
 
 
-def test_a_conda_prefix_is_packed_by_conda_pack(site: Site, tmp_path: Path, channel: dict[str, Path]):
+def test_a_conda_prefix_is_packed_by_conda_pack(store: Store, tmp_path: Path, channel: dict[str, Path]):
     prefix = install_prefix(channel, tmp_path / "envs" / "training", tmp_path / "rattler")
     request = request_for(CondaEnvironment(prefix=str(prefix)))
-    provided = provide(request, site)
+    provided = provide(request, store)
     assert provided.manifest["name"] == "training"
     assert packages_of(provided) == "[('native', '2.0'), ('pure', '3.0')]"
     assert says(f"{provided.folder}/prefix/bin/tool") == f"tool at {provided.folder}/prefix"
-    assert_whole(site)
-    assert provide(request, site).state == "ready"
+    assert_whole(store)
+    assert provide(request, store).state == "ready"
 
 
 def test_a_prefix_that_is_none_and_one_for_another_platform_are_refused(
-    site: Site, tmp_path: Path, channel: dict[str, Path]
+    store: Store, tmp_path: Path, channel: dict[str, Path]
 ):
     with pytest.raises(EnvironmentFailedError, match="no conda environment lies there"):
-        provide(request_for(CondaEnvironment(prefix=str(tmp_path))), site)
+        provide(request_for(CondaEnvironment(prefix=str(tmp_path))), store)
     prefix = install_prefix(channel, tmp_path / "env", tmp_path / "rattler")
     record = next((prefix / "conda-meta").glob("tool-*.json"))
     record.write_text(json.dumps({**json.loads(record.read_text()), "subdir": "osx-arm64"}))
     with pytest.raises(EnvironmentFailedError, match="it is made for osx-arm64, and the host is linux-"):
-        provide(request_for(CondaEnvironment(prefix=str(prefix))), site)
+        provide(request_for(CondaEnvironment(prefix=str(prefix))), store)

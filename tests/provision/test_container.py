@@ -13,17 +13,15 @@ from typing import Any
 import pytest
 from package_fixture import request_for
 
-from dagster_slurm_components.environments.plan import Place, plan_environment
-from dagster_slurm_components.errors import DagsterSlurmError
+from dagster_slurm_components.environments.plan import Provided, plan_environment
+from dagster_slurm_components.environments.provide import is_content, provide
+from dagster_slurm_components.environments.store import Store
+from dagster_slurm_components.errors import DagsterSlurmError, EnvironmentFailedError
 from dagster_slurm_components.hosts.client import Satellite
 from dagster_slurm_components.hosts.local import InProcessHost
 from dagster_slurm_components.jobs.bundle import bundle
 from dagster_slurm_components.jobs.job_spec import job_spec
 from dagster_slurm_components.jobs.model import JobIdentity
-from dagster_slurm_components.jobs.provision import manage
-from dagster_slurm_components.jobs.provision.errors import EnvironmentFailedError
-from dagster_slurm_components.jobs.provision.packers import is_content
-from dagster_slurm_components.jobs.provision.provide import Provided, Site, provide
 from dagster_slurm_components.spec.environments import ContainerEnvironment
 from dagster_slurm_components.spec.hosts import LocalHost
 from dagster_slurm_components.spec.merge import Layer
@@ -41,14 +39,14 @@ exec "$@"
 
 
 @pytest.fixture
-def site(tmp_path: Path) -> Site:
-    return Site(Satellite(InProcessHost()), str(tmp_path / "work dir"), "staging")
+def store(tmp_path: Path) -> Store:
+    return Store(Satellite(InProcessHost()), str(tmp_path / "work dir"), "staging")
 
 
-def sent(tmp_path: Path, site: Site, **options: Any) -> tuple[ContainerEnvironment, Provided]:
+def sent(tmp_path: Path, store: Store, **options: Any) -> tuple[ContainerEnvironment, Provided]:
     (tmp_path / "image.sif").write_bytes(b"not really an image")
     environment = ContainerEnvironment(image="image.sif", **options)
-    return environment, provide(request_for(environment, tmp_path), site)
+    return environment, provide(request_for(environment, tmp_path), store)
 
 
 def run(
@@ -72,8 +70,7 @@ def run(
     resolved = resolve_script(
         profile=profile, defaults=None, script=Layer("test", layer, lambda path: None), folder=tmp_path
     )
-    place = Place(provided.folder, provided.manifest) if provided else None
-    activation = plan_environment(environment, LocalHost(), place)
+    activation = plan_environment(environment, LocalHost(), provided)
     spec = job_spec(resolved, JobIdentity("run", "step"), activation=activation)
     folder = tmp_path / "run"
     folder.mkdir()
@@ -86,14 +83,14 @@ def run(
     return done, called.read_text().splitlines() if called.exists() else None
 
 
-def test_an_image_of_this_machine_is_sent_once_and_run(tmp_path: Path, site: Site):
+def test_an_image_of_this_machine_is_sent_once_and_run(tmp_path: Path, store: Store):
     environment, provided = sent(
-        tmp_path, site, bind=["/data:/data:ro", "/scratch"], gpu="nvidia", verify="full"
+        tmp_path, store, bind=["/data:/data:ro", "/scratch"], gpu="nvidia", verify="full"
     )
     image = f"{provided.folder}/image.sif"
     assert Path(image).read_bytes() == b"not really an image"
     assert provided.sent == len(b"not really an image")
-    assert provide(request_for(environment, tmp_path), site).state == "ready"
+    assert provide(request_for(environment, tmp_path), store).state == "ready"
     done, called = run(tmp_path, environment, provided, image)
     payload = f"{tmp_path}/run/payload"
     assert (done.returncode, done.stdout) == (0, f"payload ['a b', '$(c)'] {payload}\n"), done.stderr
@@ -102,12 +99,12 @@ def test_an_image_of_this_machine_is_sent_once_and_run(tmp_path: Path, site: Sit
     assert called == ["apptainer", "exec", "--bind", f"{tmp_path}/run", "--pwd", payload, *options, *inside]
 
 
-def test_a_spoilt_image_stops_the_job(tmp_path: Path, site: Site):
-    environment, provided = sent(tmp_path, site, verify="full")
+def test_a_spoilt_image_stops_the_job(tmp_path: Path, store: Store):
+    environment, provided = sent(tmp_path, store, verify="full")
     image = Path(provided.folder, "image.sif")
     image.unlink()
     image.write_bytes(b"another image")
-    assert list(manage.verify(site).values()) == [("image.sif has another content than was published",)]
+    assert list(store.verify().values()) == [("image.sif has another content than was published",)]
     done, called = run(tmp_path, environment, provided, str(image))
     assert (done.returncode, called) == (96, None)
     assert "has another content than the one that was sent" in done.stderr
@@ -141,9 +138,9 @@ def test_pyxis_is_srun_with_both_sides_of_each_mount():
     )
 
 
-def test_a_missing_image_and_launchers_that_can_t_are_told(tmp_path: Path, site: Site):
+def test_a_missing_image_and_launchers_that_can_t_are_told(tmp_path: Path, store: Store):
     with pytest.raises(EnvironmentFailedError, match="there is no such image"):
-        provide(request_for(ContainerEnvironment(image="none.sif"), tmp_path), site)
+        provide(request_for(ContainerEnvironment(image="none.sif"), tmp_path), store)
     missing = ContainerEnvironment(image="/no/such.sif")
     done, _ = run(tmp_path, missing, None, "/no/such.sif")
     assert done.returncode == 96

@@ -14,11 +14,12 @@ import pytest
 from package_fixture import make_wheel, request_for, sys_executable, uv
 
 from dagster_slurm_components.environments.content import Artifact
+from dagster_slurm_components.environments.fetch import fetch
+from dagster_slurm_components.environments.provide import provide
+from dagster_slurm_components.environments.store import Store
+from dagster_slurm_components.errors import EnvironmentFailedError
 from dagster_slurm_components.hosts.client import Satellite
 from dagster_slurm_components.hosts.local import InProcessHost
-from dagster_slurm_components.jobs.provision.errors import EnvironmentFailedError
-from dagster_slurm_components.jobs.provision.fetch import fetch
-from dagster_slurm_components.jobs.provision.provide import Site, provide
 from dagster_slurm_components.spec.environments import UvEnvironment
 
 pytestmark = pytest.mark.usefixtures("own_cache")
@@ -127,20 +128,34 @@ def test_the_host_fetches_by_itself_what_it_can(server: Server, tmp_path: Path, 
         f'[[tool.uv.index]]\nurl = "{server.url}/simple"\ndefault = true\n'
     )
     uv("lock", "--quiet", cwd=project)
-    site = Site(Satellite(InProcessHost()), str(tmp_path / "work"), "staging")
+    store = Store(Satellite(InProcessHost()), str(tmp_path / "work"), "staging")
     environment = UvEnvironment(project=str(project), build_on="host", python=sys_executable())
     if not reachable:
         # The host gets nothing, as behind a firewall; this machine has fetched before.
         here = UvEnvironment(project=str(project), python=sys_executable())
-        provide(request_for(here), Site(site.satellite, str(tmp_path / "other"), "staging"))
+        provide(request_for(here), Store(store.satellite, str(tmp_path / "other"), "staging"))
         server.login = "nobody:knows"
     told: list[str] = []
-    provided = provide(request_for(environment), site, tell=told.append)
+    provided = provide(request_for(environment), store, tell=told.append)
     assert provided.manifest["packages"] == {"alpha": "1.0", "beta": "2.0"}
     wheel_bytes = sum(wheel.stat().st_size for wheel in wheels)
     uv_bytes = provided.sent - (0 if reachable else wheel_bytes)
     assert uv_bytes > 10_000_000
     assert any("can't fetch 2 of 2 files" in text for text in told) is not reachable
+
+
+@pytest.mark.parametrize("password", ["pass%20word", "wrong"])
+def test_the_host_takes_a_login_from_the_url_and_tells_nobody(server: Server, tmp_path: Path, password: str):
+    server.login = "ada:pass word"
+    wanted = artifact(server, tmp_path, user=f"ada:{password}@")
+    store = Store(Satellite(InProcessHost()), str(tmp_path / "work"))
+    row = {"name": wanted.name, "sha256": wanted.sha256, "url": wanted.url}
+    failed = store.call("fetch", {"artifacts": [row]})["failed"]
+    if password == "wrong":
+        assert failed == {wanted.name: "HTTP Error 401: Unauthorized"}
+    else:
+        assert failed == {}
+        assert store.lacking([wanted]) == []
 
 
 def test_pip_s_own_settings_help_where_the_lock_s_address_does_not(

@@ -15,12 +15,13 @@ from pathlib import Path
 import pytest
 from package_fixture import make_index, make_project, use_own_cache, uv_request
 
-from dagster_slurm_components.environments.plan import Place, plan_environment
+from dagster_slurm_components.environments.plan import Provided, plan_environment
+from dagster_slurm_components.environments.provide import provide
+from dagster_slurm_components.environments.store import Store
 from dagster_slurm_components.hosts.client import Satellite
 from dagster_slurm_components.hosts.local import InProcessHost
 from dagster_slurm_components.jobs.bundle import bundle
 from dagster_slurm_components.jobs.model import JobIdentity, JobSpec
-from dagster_slurm_components.jobs.provision.provide import Provided, Site, provide
 from dagster_slurm_components.launchers.base import PYTHON, LaunchContext
 from dagster_slurm_components.launchers.plans import plan
 from dagster_slurm_components.spec.environments import UvEnvironment
@@ -48,7 +49,7 @@ def original(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Provided]:
     with pytest.MonkeyPatch.context() as monkeypatch:
         use_own_cache(folder, monkeypatch)
         project = make_project(folder / "study", make_index(folder / "index"), "alpha==1.0", "beta")
-        yield provide(uv_request(project), Site(Satellite(InProcessHost()), str(folder / "work"), "local"))
+        yield provide(uv_request(project), Store(Satellite(InProcessHost()), str(folder / "work"), "local"))
 
 
 @pytest.fixture
@@ -61,7 +62,7 @@ def made(original: Provided, tmp_path: Path) -> Provided:
 
 def run(made: Provided, tmp_path: Path, verify: str = "names", **options: object) -> Job:
     environment = UvEnvironment.model_validate({"project": "unused", "verify": verify, **options})
-    activation = plan_environment(environment, LocalHost(), Place(made.folder, made.manifest))
+    activation = plan_environment(environment, LocalHost(), made)
     context = LaunchContext(Resources(), "process")
     launch = plan(BashLauncher(), (PYTHON, "-c", PAYLOAD), context)
     spec = JobSpec(JobIdentity("run", "step"), launch, activation)

@@ -26,8 +26,9 @@ from package_fixture import uv_request
 from dagster_slurm_components.hosts.client import (Satellite)
 from dagster_slurm_components.hosts.remote import RemoteHost
 from dagster_slurm_components.hosts.bootstrap import SubprocessDialer
-from dagster_slurm_components.jobs.provision import store
-from dagster_slurm_components.jobs.provision.provide import Site, provide
+from dagster_slurm_components.environments import store
+from dagster_slurm_components.environments.provide import provide
+from dagster_slurm_components.environments.store import Store
 
 store.PIECE = int(os.environ.get("PIECE", "1000000"))
 store._AT_ONCE = int(os.environ.get("AT_ONCE", "8"))
@@ -45,7 +46,7 @@ class Deadly(RemoteHost):
         return super().call(op, params, blob, timeout=timeout)
 
 host = Deadly(SubprocessDialer())
-provided = provide(uv_request(Path(project)), Site(Satellite(host), workdir, "staging"))
+provided = provide(uv_request(Path(project)), Store(Satellite(host), workdir, "staging"))
 print(json.dumps({"state": provided.state, "sent": provided.sent, "folder": provided.folder, "calls": calls}))
 host.close()
 """

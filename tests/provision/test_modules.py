@@ -12,13 +12,14 @@ from pathlib import Path
 import pytest
 from package_fixture import make_index, make_project, use_own_cache, uv_request
 
-from dagster_slurm_components.environments.plan import Place, plan_environment
+from dagster_slurm_components.environments.plan import Provided, plan_environment
+from dagster_slurm_components.environments.provide import provide
+from dagster_slurm_components.environments.store import Store
+from dagster_slurm_components.errors import EnvironmentFailedError
 from dagster_slurm_components.hosts.client import Satellite
 from dagster_slurm_components.hosts.local import InProcessHost
 from dagster_slurm_components.jobs.bundle import bundle
 from dagster_slurm_components.jobs.model import JobIdentity, JobSpec
-from dagster_slurm_components.jobs.provision.errors import EnvironmentFailedError
-from dagster_slurm_components.jobs.provision.provide import Provided, Site, provide
 from dagster_slurm_components.launchers.base import PYTHON, LaunchContext
 from dagster_slurm_components.launchers.plans import plan
 from dagster_slurm_components.spec.environments import EnvironmentSpec, ModulesEnvironment, UvEnvironment
@@ -77,16 +78,15 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture
-def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Site:
+def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Store:
     use_own_cache(tmp_path, monkeypatch)
-    return Site(Satellite(InProcessHost()), str(tmp_path / "work"), "staging")
+    return Store(Satellite(InProcessHost()), str(tmp_path / "work"), "staging")
 
 
 def run(
     folder: Path, environment: EnvironmentSpec, made: Provided | None = None, payload: str = PAYLOAD
 ) -> subprocess.CompletedProcess[str]:
-    place = Place(made.folder, made.manifest) if made else None
-    activation = plan_environment(environment, LocalHost(), place)
+    activation = plan_environment(environment, LocalHost(), made)
     launch = plan(BashLauncher(), (PYTHON, "-c", payload), LaunchContext(Resources(), "process"))
     spec = JobSpec(JobIdentity("run", "step"), launch, activation)
     with tarfile.open(fileobj=io.BytesIO(bundle(spec, "#!/bin/bash\n"))) as archive:
@@ -106,11 +106,11 @@ def test_modules_are_loaded_in_their_order(folder: Path, tmp_path: Path):
     assert done.stdout.startswith(f"payload {folder}/2.1 {folder}/bin/tool ")
 
 
-def test_an_environment_comes_before_what_its_modules_bring(folder: Path, tmp_path: Path, site: Site):
+def test_an_environment_comes_before_what_its_modules_bring(folder: Path, tmp_path: Path, store: Store):
     project = make_project(tmp_path / "study", make_index(tmp_path / "index"), "alpha==1.0")
     modules = ["base/2.1", "tool", "python"]
     request = uv_request(project, modules=modules, python="python3")
-    made = provide(request, site)
+    made = provide(request, store)
     assert made.manifest["inputs"]["modules"] == modules
     environment = UvEnvironment(project=str(project), modules=modules)
     payload = f"import alpha; {PAYLOAD}"
@@ -136,9 +136,9 @@ def test_a_module_that_does_not_load_stops_the_job_before_the_payload(
     assert message in done.stderr
 
 
-def test_a_module_that_does_not_load_stops_the_build(folder: Path, tmp_path: Path, site: Site):
+def test_a_module_that_does_not_load_stops_the_build(folder: Path, tmp_path: Path, store: Store):
     project = make_project(tmp_path / "study", make_index(tmp_path / "index"), "alpha==1.0")
     with pytest.raises(EnvironmentFailedError, match="absent") as caught:
-        provide(uv_request(project, modules=["absent/3"]), site)
+        provide(uv_request(project, modules=["absent/3"]), store)
     assert caught.value.code == "activation_failed"
-    assert not Path(site.workdir, "envs").exists()
+    assert not Path(store.workdir, "envs").exists()

@@ -10,9 +10,8 @@ import pytest
 from conda_fixture import SUBDIR, make_channel, write_lock
 
 from dagster_slurm_components.environments.content import Platform
-from dagster_slurm_components.jobs.provision.errors import EnvironmentFailedError
-from dagster_slurm_components.jobs.provision.pixi import read_lock
-from dagster_slurm_components.jobs.provision.pixi_program import fetch_packages, pack_arguments
+from dagster_slurm_components.environments.pixi import fetch_packages, pack_arguments, read_lock
+from dagster_slurm_components.errors import EnvironmentFailedError
 
 pytestmark = pytest.mark.usefixtures("own_cache")
 LINUX = Platform("linux", "x86_64" if SUBDIR == "linux-64" else SUBDIR.partition("-")[2], "glibc", (2, 31))

@@ -14,12 +14,13 @@ from typing import Any
 import pytest
 from package_fixture import make_project, make_wheel, request_for, uv_request
 
-from dagster_slurm_components.errors import HostUnreachableError
+from dagster_slurm_components.environments.plan import Provided
+from dagster_slurm_components.environments.provide import provide
+from dagster_slurm_components.environments.store import Store
+from dagster_slurm_components.errors import EnvironmentFailedError, HostUnreachableError
 from dagster_slurm_components.hosts.base import Reply
 from dagster_slurm_components.hosts.client import Satellite
 from dagster_slurm_components.hosts.local import InProcessHost
-from dagster_slurm_components.jobs.provision.errors import EnvironmentFailedError
-from dagster_slurm_components.jobs.provision.provide import Provided, Site, provide
 from dagster_slurm_components.spec.environments import UvEnvironment
 
 pytestmark = pytest.mark.usefixtures("own_cache")
@@ -54,8 +55,8 @@ def host() -> WatchedHost:
 
 
 @pytest.fixture
-def site(host: WatchedHost, tmp_path: Path) -> Site:
-    return Site(Satellite(host), str(tmp_path / "work dir"), "staging")
+def store(host: WatchedHost, tmp_path: Path) -> Store:
+    return Store(Satellite(host), str(tmp_path / "work dir"), "staging")
 
 
 def says(provided: Provided, code: str) -> str:
@@ -65,14 +66,14 @@ def says(provided: Provided, code: str) -> str:
     ).stdout.strip()
 
 
-def leftovers(site: Site) -> list[str]:
-    envs = Path(site.workdir, "envs")
+def leftovers(store: Store) -> list[str]:
+    envs = Path(store.workdir, "envs")
     return [entry.name for entry in envs.glob(".*") if not entry.name.startswith(".lock-")]
 
 
-def test_an_environment_is_exactly_the_lock(site: Site, tmp_path: Path, index: Path):
+def test_an_environment_is_exactly_the_lock(store: Store, tmp_path: Path, index: Path):
     project = make_project(tmp_path / "study", index, "alpha==1.0", "beta")
-    provided = provide(uv_request(project), site)
+    provided = provide(uv_request(project), store)
     assert provided.state == "built"
     assert provided.manifest["packages"] == {"alpha": "1.0", "beta": "2.0"}
     names = "import importlib.metadata as m; print(sorted((d.name, d.version) for d in m.distributions()))"
@@ -83,14 +84,14 @@ def test_an_environment_is_exactly_the_lock(site: Site, tmp_path: Path, index: P
     assert script.stdout == "alpha 1.0\n"
     compiled = Path(provided.folder).glob("prefix/lib/python*/site-packages/alpha/__pycache__/*.pyc")
     assert len(list(compiled)) == 2
-    assert leftovers(site) == []
-    assert not list(Path(site.workdir, "store", "incoming").iterdir())
+    assert leftovers(store) == []
+    assert not list(Path(store.workdir, "store", "incoming").iterdir())
     modes = {path.stat().st_mode & 0o077 for path in [Path(provided.folder), Path(provided.folder, ".ready")]}
     assert modes == {0}
 
 
 def test_an_unchanged_environment_costs_one_call_and_no_byte(
-    site: Site, host: WatchedHost, tmp_path: Path, index: Path, monkeypatch: pytest.MonkeyPatch
+    store: Store, host: WatchedHost, tmp_path: Path, index: Path, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setenv("UV_FIND_LINKS", str(index))
     monkeypatch.setenv("UV_NO_INDEX", "1")
@@ -99,20 +100,20 @@ def test_an_unchanged_environment_costs_one_call_and_no_byte(
     request = request_for(
         UvEnvironment(requirements=str(tmp_path / "requirements.txt"), python=sys.executable)
     )
-    assert provide(request, site).state == "built"
+    assert provide(request, store).state == "built"
     host.ops.clear()
     host.sent.clear()
-    provided = provide(request, site)
+    provided = provide(request, store)
     assert (provided.state, provided.sent, host.ops, host.sent) == ("ready", 0, ["read"], {})
 
 
-def test_one_changed_package_travels_alone(site: Site, host: WatchedHost, tmp_path: Path, index: Path):
+def test_one_changed_package_travels_alone(store: Store, host: WatchedHost, tmp_path: Path, index: Path):
     project = make_project(tmp_path / "study", index, "alpha==1.0", "beta", "gamma")
-    first = provide(uv_request(project), site)
+    first = provide(uv_request(project), store)
     assert len(host.sent) == 4 + first.sent // (16 * 1024 * 1024)  # three wheels, and uv in pieces
     host.sent.clear()
     make_project(project, index, "alpha==1.1", "beta", "gamma")
-    second = provide(uv_request(project), site)
+    second = provide(uv_request(project), store)
     wheel = index / "alpha-1.1-py3-none-any.whl"
     assert list(host.sent.values()) == [wheel.stat().st_size] == [second.sent]
     assert second.folder != first.folder
@@ -120,7 +121,7 @@ def test_one_changed_package_travels_alone(site: Site, host: WatchedHost, tmp_pa
     assert says(second, "import alpha; print(alpha.VERSION)") == "1.1"
 
 
-def test_a_change_of_a_local_package_makes_another_environment(site: Site, tmp_path: Path, index: Path):
+def test_a_change_of_a_local_package_makes_another_environment(store: Store, tmp_path: Path, index: Path):
     package = tmp_path / "study" / "mine"
     (package / "mine").mkdir(parents=True)
     (package / "pyproject.toml").write_text('[project]\nname = "mine"\nversion = "1"\n' + BACKEND)
@@ -128,12 +129,12 @@ def test_a_change_of_a_local_package_makes_another_environment(site: Site, tmp_p
     (package / "mine" / "__init__.py").write_text("VALUE = 1\n")
     more = '[tool.uv.sources]\nmine = {path = "mine"}\n'
     project = make_project(tmp_path / "study", index, "mine", more=more)
-    first = provide(uv_request(project), site)
+    first = provide(uv_request(project), store)
     assert says(first, "import mine; print(mine.VALUE)") == "1"
     os.utime(package / "mine" / "__init__.py")
-    assert provide(uv_request(project), site).folder == first.folder
+    assert provide(uv_request(project), store).folder == first.folder
     (package / "mine" / "__init__.py").write_text("VALUE = 2\n")
-    second = provide(uv_request(project), site)
+    second = provide(uv_request(project), store)
     assert second.folder != first.folder
     assert says(second, "import mine; print(mine.VALUE)") == "2"
 
@@ -155,7 +156,7 @@ def build_wheel(folder, config_settings=None, metadata_directory=None):
 
 @pytest.mark.parametrize("where", ["on the way", "in the index", "in the store"])
 def test_a_tampered_wheel_is_named_and_nothing_is_published(
-    where: str, site: Site, host: WatchedHost, tmp_path: Path, index: Path, own_cache: Path
+    where: str, store: Store, host: WatchedHost, tmp_path: Path, index: Path, own_cache: Path
 ):
     project = make_project(tmp_path / "study", index, "alpha==1.0")
     wheel = index / "alpha-1.0-py3-none-any.whl"
@@ -171,32 +172,32 @@ def test_a_tampered_wheel_is_named_and_nothing_is_published(
         cached = own_cache / "files" / digest[:2] / f"{digest}-{wheel.name}"
         cached.parent.mkdir(parents=True)
         cached.write_bytes(b"spoilt")
-        provide(uv_request(project), site)  # the broken copy is noticed, and fetched anew
+        provide(uv_request(project), store)  # the broken copy is noticed, and fetched anew
         assert sha256_of(cached) == digest
         return
     else:
-        provide(uv_request(project), site)
-        stored = Path(site.workdir, "store", digest[:2], digest)
+        provide(uv_request(project), store)
+        stored = Path(store.workdir, "store", digest[:2], digest)
         stored.chmod(0o600)
         size = stored.stat().st_size
         stored.write_bytes(b"x" * size)  # as large as before: only its hash tells
         make_project(project, index, "alpha==1.0", "beta")
     with pytest.raises(EnvironmentFailedError) as caught:
-        provide(uv_request(project), site)
+        provide(uv_request(project), store)
     assert caught.value.code == "tampered"
     assert caught.value.detail == (wheel.name,)
-    assert leftovers(site) == []
+    assert leftovers(store) == []
     host.change = lambda op, params, blob: blob
-    assert provide(uv_request(project), site).state == "built"
+    assert provide(uv_request(project), store).state == "built"
 
 
-def test_only_deployed_environments_are_accepted(site: Site, tmp_path: Path, index: Path):
+def test_only_deployed_environments_are_accepted(store: Store, tmp_path: Path, index: Path):
     project = make_project(tmp_path / "study", index, "alpha==1.0", "beta")
-    deployed = Site(site.satellite, site.workdir, "production", deployed=True)
+    deployed = Store(store.satellite, store.workdir, "production", deployed=True)
     with pytest.raises(EnvironmentFailedError, match="dg-slurm env deploy --profile production"):
         provide(uv_request(project), deployed)
-    assert not Path(site.workdir, "envs").exists()
-    provide(uv_request(project), site)
+    assert not Path(store.workdir, "envs").exists()
+    provide(uv_request(project), store)
     assert provide(uv_request(project), deployed).state == "ready"
     make_project(project, index, "alpha==1.1", "gamma")
     with pytest.raises(EnvironmentFailedError) as caught:
@@ -206,7 +207,7 @@ def test_only_deployed_environments_are_accepted(site: Site, tmp_path: Path, ind
     assert caught.value.detail == expected
 
 
-def test_a_lost_connection_is_waited_out(site: Site, host: WatchedHost, tmp_path: Path, index: Path):
+def test_a_lost_connection_is_waited_out(store: Store, host: WatchedHost, tmp_path: Path, index: Path):
     project = make_project(tmp_path / "study", index, "alpha==1.0")
     told: list[str] = []
     seen: list[str] = []
@@ -220,14 +221,14 @@ def test_a_lost_connection_is_waited_out(site: Site, host: WatchedHost, tmp_path
         return blob
 
     host.change = lose
-    provided = provide(uv_request(project), site, tell=told.append, sleep=lambda seconds: None)
+    provided = provide(uv_request(project), store, tell=told.append, sleep=lambda seconds: None)
     assert says(provided, "import alpha; print(alpha.VERSION)") == "1.0"
     assert {"read", "mkdir", "put", "run", "hello"} == set(seen)
     assert any("as soon as the host answers" in text for text in told)
 
 
 def test_a_host_that_stays_lost_is_waited_for_as_long_as_that_is_wanted(
-    site: Site, host: WatchedHost, tmp_path: Path, index: Path
+    store: Store, host: WatchedHost, tmp_path: Path, index: Path
 ):
     project = make_project(tmp_path / "study", index, "alpha==1.0")
 
@@ -237,23 +238,23 @@ def test_a_host_that_stays_lost_is_waited_for_as_long_as_that_is_wanted(
     host.change = lose
     waits: list[float] = []
     with pytest.raises(HostUnreachableError, match="no route to the host"):
-        provide(uv_request(project), site, patience=60, sleep=waits.append)
+        provide(uv_request(project), store, patience=60, sleep=waits.append)
     assert 30 < sum(waits) <= 60
 
 
-def test_a_setup_command_that_fails_ends_the_build(site: Site, tmp_path: Path, index: Path):
+def test_a_setup_command_that_fails_ends_the_build(store: Store, tmp_path: Path, index: Path):
     project = make_project(tmp_path / "study", index, "alpha==1.0")
     with pytest.raises(EnvironmentFailedError, match="setup failed: test -e '/no such'") as caught:
-        provide(uv_request(project, setup=["true", "test -e '/no such'"]), site)
+        provide(uv_request(project, setup=["true", "test -e '/no such'"]), store)
     assert caught.value.code == "activation_failed"
 
 
-def test_setup_and_modules_are_part_of_the_environment(site: Site, tmp_path: Path, index: Path):
+def test_setup_and_modules_are_part_of_the_environment(store: Store, tmp_path: Path, index: Path):
     project = make_project(tmp_path / "study", index, "alpha==1.0")
     folder = tmp_path / "bin $(x)"
     folder.mkdir()
-    first = provide(uv_request(project, setup=[f"export PATH='{folder}':$PATH"]), site)
-    assert provide(uv_request(project), site).folder != first.folder
+    first = provide(uv_request(project, setup=[f"export PATH='{folder}':$PATH"]), store)
+    assert provide(uv_request(project), store).folder != first.folder
 
 
 @pytest.mark.parametrize(
@@ -265,27 +266,27 @@ def test_setup_and_modules_are_part_of_the_environment(site: Site, tmp_path: Pat
     ],
 )
 def test_what_can_t_be_had_is_said(
-    options: dict[str, Any], message: str, site: Site, tmp_path: Path, index: Path
+    options: dict[str, Any], message: str, store: Store, tmp_path: Path, index: Path
 ):
     project = make_project(tmp_path / "study", index, "alpha==1.0")
     with pytest.raises(EnvironmentFailedError, match=message):
-        provide(uv_request(project, **options), site)
+        provide(uv_request(project, **options), store)
 
 
-def test_an_outdated_lock_is_refused(site: Site, tmp_path: Path, index: Path):
+def test_an_outdated_lock_is_refused(store: Store, tmp_path: Path, index: Path):
     project = make_project(tmp_path / "study", index, "alpha==1.0")
     text = (project / "pyproject.toml").read_text()
     (project / "pyproject.toml").write_text(text.replace("alpha==1.0", "alpha==1.1"))
     with pytest.raises(EnvironmentFailedError, match="Run `uv lock`"):
-        provide(uv_request(project), site)
+        provide(uv_request(project), store)
     (project / "uv.lock").unlink()
     with pytest.raises(EnvironmentFailedError, match="Run `uv lock`"):
-        provide(uv_request(project), site)
+        provide(uv_request(project), store)
 
 
-def test_the_manifest_tells_sizes(site: Site, tmp_path: Path, index: Path):
+def test_the_manifest_tells_sizes(store: Store, tmp_path: Path, index: Path):
     make_wheel(index, "delta", "1.0", {"big.bin": bytes(1_000_000)})
-    provided = provide(uv_request(make_project(tmp_path / "study", index, "delta")), site)
+    provided = provide(uv_request(make_project(tmp_path / "study", index, "delta")), store)
     found = json.loads(Path(provided.folder, ".ready").read_text())
     assert found["bytes"] > 1_000_000
     assert (

@@ -17,14 +17,14 @@ import pytest
 from package_fixture import make_index, make_project, sys_executable, use_own_cache, uv_request
 from project_fixture import Project
 
-from dagster_slurm_components.environments.plan import Place, plan_environment
+from dagster_slurm_components.environments.plan import Provided, plan_environment
+from dagster_slurm_components.environments.provide import provide
+from dagster_slurm_components.environments.store import Store
+from dagster_slurm_components.errors import EnvironmentFailedError
 from dagster_slurm_components.hosts.client import Satellite
 from dagster_slurm_components.hosts.local import InProcessHost
 from dagster_slurm_components.jobs.bundle import bundle
 from dagster_slurm_components.jobs.model import JobIdentity, JobSpec
-from dagster_slurm_components.jobs.provision import manage
-from dagster_slurm_components.jobs.provision.errors import EnvironmentFailedError
-from dagster_slurm_components.jobs.provision.provide import Provided, Site, provide
 from dagster_slurm_components.launchers.base import PYTHON, LaunchContext
 from dagster_slurm_components.launchers.plans import plan
 from dagster_slurm_components.spec.environments import UvEnvironment
@@ -67,14 +67,14 @@ while True:
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Site, Provided, Path]]:
+def made(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Store, Provided, Path]]:
     """An environment with alpha 1.0, as an image."""
     folder = tmp_path_factory.mktemp("made")
     with pytest.MonkeyPatch.context() as monkeypatch:
         use_own_cache(folder, monkeypatch)
         project = make_project(folder / "study", make_index(folder / "index"), "alpha==1.0")
-        site = Site(Satellite(InProcessHost()), str(folder / "work dir"), "local")
-        yield site, provide(uv_request(project, form="squashfs"), site), project
+        store = Store(Satellite(InProcessHost()), str(folder / "work dir"), "local")
+        yield store, provide(uv_request(project, form="squashfs"), store), project
 
 
 @pytest.fixture(autouse=True)
@@ -91,7 +91,7 @@ def unmounted(tmp_path: Path) -> Iterator[None]:
 def begin(provided: Provided, folder: Path, code: str = PAYLOAD, **env: str) -> subprocess.Popen[str]:
     """Start a job whose environment this is."""
     environment = UvEnvironment(project="unused", form="squashfs", verify="full")
-    activation = plan_environment(environment, LocalHost(), Place(provided.folder, provided.manifest))
+    activation = plan_environment(environment, LocalHost(), provided)
     launch = plan(BashLauncher(), (PYTHON, "-c", code), LaunchContext(Resources(), "process"))
     spec = JobSpec(JobIdentity("run", "step"), launch, activation)
     with tarfile.open(fileobj=io.BytesIO(bundle(spec, "#!/bin/bash\n"))) as archive:
@@ -124,19 +124,19 @@ def wait_for(found: Callable[[], bool], process: subprocess.Popen[str]) -> None:
         time.sleep(0.02)
 
 
-def test_the_host_has_one_file_instead_of_all(made: tuple[Site, Provided, Path]):
-    site, provided, project = made
+def test_the_host_has_one_file_instead_of_all(made: tuple[Store, Provided, Path]):
+    store, provided, project = made
     assert sorted(path.name for path in Path(provided.folder).iterdir()) == [
         ".ready",
         ".used",
         "environment.squashfs",
     ]
-    assert not (Path(site.workdir) / "store" / "cache").exists()
+    assert not (Path(store.workdir) / "store" / "cache").exists()
     assert provided.manifest["inodes"] == 2
-    assert provide(uv_request(project, form="squashfs"), site).state == "ready"
+    assert provide(uv_request(project, form="squashfs"), store).state == "ready"
 
 
-def test_the_payload_runs_in_it_and_nothing_stays_mounted(made: tuple[Site, Provided, Path], tmp_path: Path):
+def test_the_payload_runs_in_it_and_nothing_stays_mounted(made: tuple[Store, Provided, Path], tmp_path: Path):
     job = begin(made[1], tmp_path / "run dir")
     out, err = job.communicate(timeout=120)
     folder = mounted(tmp_path / "run dir")
@@ -146,7 +146,7 @@ def test_the_payload_runs_in_it_and_nothing_stays_mounted(made: tuple[Site, Prov
 
 
 def test_a_payload_that_is_asked_to_end_still_has_its_software(
-    made: tuple[Site, Provided, Path], tmp_path: Path
+    made: tuple[Store, Provided, Path], tmp_path: Path
 ):
     job = begin(made[1], tmp_path / "run", PATIENT)
     wait_for((tmp_path / "run" / "payload" / "begun").exists, job)
@@ -159,7 +159,7 @@ def test_a_payload_that_is_asked_to_end_still_has_its_software(
 
 
 def test_what_a_killed_job_left_mounted_goes_with_the_next_one(
-    made: tuple[Site, Provided, Path], tmp_path: Path
+    made: tuple[Store, Provided, Path], tmp_path: Path
 ):
     job = begin(made[1], tmp_path / "killed", PATIENT)
     wait_for((tmp_path / "killed" / "payload" / "begun").exists, job)
@@ -191,8 +191,8 @@ def processes_of(leader: int, folder: str) -> list[int]:
     return found
 
 
-def test_an_image_with_other_content_is_noticed(made: tuple[Site, Provided, Path], tmp_path: Path):
-    site, provided, _ = made
+def test_an_image_with_other_content_is_noticed(made: tuple[Store, Provided, Path], tmp_path: Path):
+    store, provided, _ = made
     copied = tmp_path / "envs" / Path(provided.folder).name
     shutil.copytree(provided.folder, copied)
     image = copied / "environment.squashfs"
@@ -207,11 +207,11 @@ def test_an_image_with_other_content_is_noticed(made: tuple[Site, Provided, Path
     assert (job.returncode, out) == (96, "")
     assert "not wanted: extra 9" in err
     assert not is_mount(mounted(tmp_path / "run"))
-    spoilt = Site(site.satellite, str(tmp_path), "local")
-    assert list(manage.verify(spoilt).values()) == [
+    spoilt = Store(store.satellite, str(tmp_path), "local")
+    assert list(spoilt.verify().values()) == [
         ("environment.squashfs has another content than was published",)
     ]
-    assert list(manage.verify(site).values()) == [()]
+    assert list(store.verify().values()) == [()]
 
 
 def bare_path(tmp_path: Path, *without: str) -> str:
@@ -225,7 +225,7 @@ def bare_path(tmp_path: Path, *without: str) -> str:
     return str(folder)
 
 
-def test_a_node_without_squashfuse_says_so(made: tuple[Site, Provided, Path], tmp_path: Path):
+def test_a_node_without_squashfuse_says_so(made: tuple[Store, Provided, Path], tmp_path: Path):
     path = bare_path(tmp_path, "squashfuse", "squashfuse_ll")
     job = begin(made[1], tmp_path / "run", PATH=path)
     out, err = job.communicate(timeout=120)
@@ -235,11 +235,11 @@ def test_a_node_without_squashfuse_says_so(made: tuple[Site, Provided, Path], tm
 
 
 def test_a_host_without_mksquashfs_says_so(
-    made: tuple[Site, Provided, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    made: tuple[Store, Provided, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setenv("PATH", bare_path(tmp_path, "mksquashfs"))
-    site, _, project = made
-    lacking = Site(site.satellite, str(tmp_path / "elsewhere"), "local")
+    store, _, project = made
+    lacking = Store(store.satellite, str(tmp_path / "elsewhere"), "local")
     with pytest.raises(EnvironmentFailedError, match="needs the program mksquashfs") as caught:
         provide(uv_request(project, form="squashfs"), lacking)
     assert caught.value.code == "no_squashfs"

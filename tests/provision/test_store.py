@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 
+from dagster_slurm_components.environments import store
 from dagster_slurm_components.environments.content import Artifact
 from dagster_slurm_components.hosts import remote
 from dagster_slurm_components.hosts.bootstrap import SubprocessDialer
 from dagster_slurm_components.hosts.client import Satellite
 from dagster_slurm_components.hosts.remote import RemoteHost
-from dagster_slurm_components.jobs.provision import store
 
 
 @pytest.fixture
@@ -45,20 +45,21 @@ def test_pieces_travel_together_and_none_is_sent_twice(
     monkeypatch.setattr(store, "PIECE", 100_000)
     monkeypatch.setattr(remote, "LARGE", 100_000)  # a large call, so that further channels open
     whole, workdir = artifact(tmp_path, 2_050_000), str(tmp_path / "work")
+    whole_store = store.Store(satellite, workdir)
     seen: list[tuple[str, int, int]] = []
 
     def progress(stage: str, done: int, total: int) -> None:
         seen.append((stage, done, total))
 
-    assert store.upload(satellite, workdir, [whole], progress) == 2_050_000
+    assert whole_store.upload([whole], progress) == 2_050_000
     incoming = Path(workdir, "store", "incoming", whole.sha256)
     sent = b"".join((incoming / str(number)).read_bytes() for number in range(21))
     assert hashlib.sha256(sent).hexdigest() == whole.sha256
     assert seen[0] == ("upload", 0, 2_050_000)
     assert max(done for _, done, _ in seen) == 2_050_000
-    assert store.upload(satellite, workdir, [whole]) == 0
+    assert whole_store.upload([whole]) == 0
     (incoming / "7").unlink()
     (incoming / "9").write_bytes(b"cut off")
-    assert store.upload(satellite, workdir, [whole]) == 200_000
+    assert whole_store.upload([whole]) == 200_000
     # It is in the store only once the builder has seen that it is what it should be.
-    assert store.lacking(satellite, workdir, [whole]) == [whole]
+    assert whole_store.lacking([whole]) == [whole]

@@ -4,13 +4,13 @@ import contextlib
 import glob
 import os
 import time
-from typing import Dict, Iterator, List, Tuple
+from typing import Dict, Iterator, List, Set, Tuple
 
-from dagster_slurm_components.environments.host.build import lock_of, put_away, ready
+from dagster_slurm_components.environments.host.build import check, lock_of, put_away, ready
 from dagster_slurm_components.environments.host.files import Json, Problem, hash_of, size_of
-from dagster_slurm_components.environments.host.make import check
 from dagster_slurm_components.hosts.satellite.files import remove_tree
-from dagster_slurm_components.hosts.satellite.locks import acquire
+from dagster_slurm_components.hosts.satellite.locks import locked
+from dagster_slurm_components.hosts.satellite.protocol import Failure
 
 _DAY = 86400.0
 
@@ -23,37 +23,39 @@ def environments(workdir: str) -> Iterator[Tuple[str, str, Json]]:
             yield os.path.basename(folder), folder, manifest
 
 
+def last_use(folder: str, manifest: Json) -> float:
+    """Return when a job last began in an environment; when it was made, if none has."""
+    try:
+        return os.stat(os.path.join(folder, ".used")).st_mtime
+    except FileNotFoundError:
+        return float(manifest["created"])
+
+
 def show(order: Json) -> Json:
     """Return all environments, with when they were last used, and the store's size."""
-    found = []
+    rows = []
     for _, folder, manifest in environments(order["workdir"]):
-        with contextlib.suppress(FileNotFoundError):
-            manifest["used"] = os.stat(os.path.join(folder, ".used")).st_mtime
         manifest.pop("installed", None)
-        found.append(manifest)
+        rows.append(dict(manifest, used=last_use(folder, manifest)))
     store = os.path.join(order["workdir"], "store")
     total, count = size_of(store) if os.path.isdir(store) else (0, 0)
-    return {"environments": found, "store": {"bytes": total, "inodes": count}}
+    return {"environments": rows, "store": {"bytes": total, "inodes": count}}
 
 
 def verify(order: Json) -> Json:
     """Return what each environment differs in from its manifest."""
     results: Dict[str, List[str]] = {}
     for key, folder, manifest in environments(order["workdir"]):
-        if order["keys"] and key not in order["keys"]:
-            continue
         try:
             if not os.path.exists(os.path.join(folder, manifest["entry"])):
-                raise Problem("differs", "", ["%s is missing" % manifest["entry"]])
+                raise Problem("differs", "%s is missing" % manifest["entry"])
             if manifest["entry"] == "prefix":
                 if manifest.get("installed") is not None:
                     check(order["check"], folder, manifest, published=True)
             elif order["check"]["mode"] == "full":
                 digest = manifest.get("image") or manifest["artifacts"][0][1]
                 if hash_of(os.path.join(folder, manifest["entry"])) != digest:
-                    raise Problem(
-                        "differs", "", ["%s has another content than was published" % manifest["entry"]]
-                    )
+                    raise Problem("differs", "%s has another content than was published" % manifest["entry"])
             results[key] = []
         except Problem as problem:
             results[key] = problem.detail or [problem.message]
@@ -62,23 +64,17 @@ def verify(order: Json) -> Json:
 
 def in_use(workdir: str, keys: List[str]) -> List[str]:
     """Return the keys that a job which has not ended refers to: submitted, and no exit in its status."""
-    used = set()
+    used: Set[str] = set()
     for args in glob.glob(os.path.join(glob.escape(workdir), "runs", "**", "activate.args"), recursive=True):
-        folder = os.path.dirname(args)
-        with contextlib.suppress(OSError):
-            with open(args, "rb") as file:
-                named = file.read()
-            mine = [key for key in keys if key.encode() in named]
-            if mine and not ended(folder):
-                used.update(mine)
+        status = b""
+        with contextlib.suppress(OSError), open(os.path.join(os.path.dirname(args), "status"), "rb") as file:
+            status = file.read().rpartition(b"restart=")[2]
+        if any(line.startswith(b"exit=") for line in status.splitlines()):
+            continue
+        with contextlib.suppress(OSError), open(args, "rb") as file:
+            content = file.read()
+            used.update(key for key in keys if key.encode() in content)
     return sorted(used)
-
-
-def ended(folder: str) -> bool:
-    """Return whether the job of a run directory has ended."""
-    with contextlib.suppress(OSError), open(os.path.join(folder, "status"), "rb") as file:
-        return any(line.startswith(b"exit=") for line in file.read().rpartition(b"restart=")[2].splitlines())
-    return False
 
 
 def prune(order: Json) -> Json:
@@ -88,10 +84,7 @@ def prune(order: Json) -> Json:
     running = in_use(workdir, [key for key, _, _ in rows])
     removed, kept = [], {}
     for key, folder, manifest in rows:
-        try:
-            used = os.stat(os.path.join(folder, ".used")).st_mtime
-        except FileNotFoundError:
-            used = manifest["created"]
+        used = last_use(folder, manifest)
         if key in order["keep"]:
             kept[key] = "a script of this profile needs it"
         elif key in running:
@@ -99,25 +92,21 @@ def prune(order: Json) -> Json:
         elif now - used < order["unused_for"]:
             kept[key] = "used %.1f days ago" % ((now - used) / _DAY)
         elif order["dry_run"] or take_away(workdir, key):
-            removed.append({"key": key, "name": manifest["name"], "bytes": manifest["bytes"], "used": used})
+            removed.append((key, manifest["name"], manifest["bytes"]))
         else:
             kept[key] = "it is being built"
-    freed = 0
-    if not order["dry_run"]:
-        freed = sweep(workdir, removed != [])
+    freed = 0 if order["dry_run"] else sweep(workdir, removed != [])
     return {"removed": removed, "kept": kept, "freed": freed}
 
 
 def take_away(workdir: str, key: str) -> bool:
     """Remove an environment in two steps: out of sight at once, then its files."""
     envs = os.path.join(workdir, "envs")
-    release = acquire(lock_of(envs, key))
-    if release is None:
-        return False
     try:
-        aside = put_away(os.path.join(envs, key))
-    finally:
-        release()
+        with locked(lock_of(envs, key), 0):
+            aside = put_away(os.path.join(envs, key))
+    except Failure:
+        return False
     if aside is not None:
         remove_tree(aside)
     return True
@@ -135,11 +124,7 @@ def sweep(workdir: str, shared: bool) -> int:
     if shared:  # hard links: what living environments share with the cache stays theirs
         left.append(os.path.join(workdir, "store", "cache"))
     freed = 0
-    for path in left:
-        if os.path.isdir(path):
-            freed += size_of(path)[0]
-            remove_tree(path)
-        elif os.path.exists(path):
-            freed += os.stat(path).st_size
-            os.unlink(path)
+    for path in filter(os.path.exists, left):
+        freed += size_of(path)[0] if os.path.isdir(path) else os.stat(path).st_size
+        remove_tree(path)
     return freed

@@ -3,12 +3,13 @@
 import os
 import subprocess
 import tempfile
-from typing import Dict, List, Optional
+from typing import Any, Dict, List, Optional
 
 from dagster_slurm_components.environments.host.files import Json, Problem, write
 
 Env = Dict[str, str]
 _TAIL = 4000
+_SHOW = '. "$DAGSTER_SLURM_RUN_DIR/activate.sh" >&2 </dev/null; exec env -0'
 
 
 def plain_environment() -> Env:
@@ -17,50 +18,44 @@ def plain_environment() -> Env:
     return {name: value for name, value in os.environ.items() if not name.startswith(bending)}
 
 
-def activated(activation: Optional[Json]) -> Env:
-    """Return the variables after the modules and shell files that the environment is made under."""
-    env = plain_environment()
-    if not activation:
-        return env
-    with tempfile.TemporaryDirectory() as folder:
-        write(os.path.join(folder, "activate.sh"), activation["script"])
-        write(os.path.join(folder, "activate.args"), activation["args"])
-        for name, text in activation["files"].items():
-            os.makedirs(os.path.dirname(os.path.join(folder, name)), exist_ok=True)
-            write(os.path.join(folder, name), text)
-        env["DAGSTER_SLURM_RUN_DIR"] = folder
-        show = '. "$DAGSTER_SLURM_RUN_DIR/activate.sh" >&2 </dev/null; exec env -0'
-        done = subprocess.run(
-            ["bash", "-c", show],
-            env=env,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-        )
-    if done.returncode != 0:
-        raise Problem("activation_failed", tail(done.stderr) or "the modules or setup files failed")
-    found = {}
-    for entry in done.stdout.split(b"\0"):
-        name, _, value = os.fsdecode(entry).partition("=")
-        if name and name != "DAGSTER_SLURM_RUN_DIR":
-            found[name] = value
-    return found
+def run(argv: List[str], env: Env, cwd: Optional[str] = None) -> Any:
+    """Run a command that reads nothing, and return the process, which has ended."""
+    pipe = subprocess.PIPE
+    return subprocess.run(argv, env=env, cwd=cwd, stdin=subprocess.DEVNULL, stdout=pipe, stderr=pipe)
 
 
 def execute(argv: List[str], env: Env, cwd: Optional[str] = None) -> bytes:
     """Run a command and return what it printed; what it printed as errors is the message of its failure."""
     try:
-        done = subprocess.run(
-            argv, env=env, cwd=cwd, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE
-        )
+        done = run(argv, env, cwd)
     except OSError as error:
         raise Problem("build_failed", "%s can't be run: %s" % (argv[0], error.strerror))
     if done.returncode != 0:
-        said = tail(done.stderr) or tail(done.stdout) or "it said nothing"
-        full = "No space left on device" in said or "quota exceeded" in said.lower()
-        text = "%s ended with %d: %s" % (os.path.basename(argv[0]), done.returncode, said)
+        words = tail(done.stderr) or tail(done.stdout) or "it said nothing"
+        full = "No space left on device" in words or "quota exceeded" in words.lower()
+        text = "%s ended with %d: %s" % (os.path.basename(argv[0]), done.returncode, words)
         raise Problem("disk_full" if full else "build_failed", text)
-    return done.stdout
+    output: bytes = done.stdout
+    return output
+
+
+def activated(activation: Optional[Json]) -> Env:
+    """Return the variables after the modules and shell files that the environment is made under."""
+    env = plain_environment()
+    if not activation:
+        return env
+    files = dict(
+        activation["files"], **{"activate.sh": activation["script"], "activate.args": activation["args"]}
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        for name, text in files.items():
+            os.makedirs(os.path.dirname(os.path.join(folder, name)), exist_ok=True)
+            write(os.path.join(folder, name), text)
+        done = run(["bash", "-c", _SHOW], dict(env, DAGSTER_SLURM_RUN_DIR=folder))
+    if done.returncode != 0:
+        raise Problem("activation_failed", tail(done.stderr) or "the modules or setup files failed")
+    entries = [os.fsdecode(entry).partition("=") for entry in done.stdout.split(b"\0")]
+    return {name: value for name, _, value in entries if name not in ("", "DAGSTER_SLURM_RUN_DIR")}
 
 
 def tail(output: bytes) -> str:

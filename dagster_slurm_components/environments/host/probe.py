@@ -4,11 +4,10 @@ import contextlib
 import glob
 import os
 import shutil
-import subprocess
 import sys
 from typing import List, Tuple
 
-from dagster_slurm_components.environments.host.commands import activated, execute
+from dagster_slurm_components.environments.host.commands import activated, execute, run
 from dagster_slurm_components.environments.host.files import Json, Problem
 
 _ASK = (
@@ -25,24 +24,20 @@ def probe(order: Json) -> Json:
     """Return the platform and the Pythons that are here, under the given modules and setup files."""
     env = activated(order.get("activation"))
     path = env.get("PATH", os.defpath)
-    asked = order.get("python")
-    names = [asked] if asked else ["python3"] + ["python3.%d" % minor for minor in range(16, 7, -1)]
+    names = ["python3"] + ["python3.%d" % minor for minor in range(16, 7, -1)]
+    if order.get("python"):
+        names = [order["python"]]
     programs = [shutil.which(os.path.expanduser(name), path=path) for name in names]
-    found: List[Json] = []
+    interpreters: List[Json] = []
     for program in dict.fromkeys(filter(None, programs)):
         with contextlib.suppress(Problem):
             lines = execute([program, "-I", "-c", _ASK], env).decode("utf-8", "surrogateescape").split("\n")
             python = dict(zip(("path", "version", "implementation", "abi_flags"), lines))
-            if python not in found:
-                found.append(python)
+            if python not in interpreters:
+                interpreters.append(python)
     libc, version = c_library()
-    return {
-        "system": sys.platform,
-        "machine": os.uname().machine,
-        "libc": libc,
-        "libc_version": version,
-        "interpreters": found,
-    }
+    here = {"system": sys.platform, "machine": os.uname().machine, "libc": libc, "libc_version": version}
+    return dict(here, interpreters=interpreters)
 
 
 def c_library() -> Tuple[str, List[int]]:
@@ -56,8 +51,7 @@ def c_library() -> Tuple[str, List[int]]:
         if name == "glibc":
             return name, [int(part) for part in version.split(".")[:2]]
     for loader in glob.glob("/lib/ld-musl-*.so.1"):
-        done = subprocess.run([loader], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-        for line in done.stderr.decode("ascii", "replace").splitlines():
+        for line in run([loader], dict(os.environ)).stderr.decode("ascii", "replace").splitlines():
             if line.startswith("Version "):
                 return "musl", [int(part) for part in line.split()[1].split(".")[:2]]
     return "", [0, 0]

@@ -29,10 +29,9 @@ def answer(action: str, order: Json) -> Json:
     """Do one action; whatever goes wrong is an answer as well."""
     try:
         return {"ok": True, "result": ACTIONS[action](order)}
-    except Problem as problem:
-        return {"ok": False, "code": problem.code, "message": problem.message, "detail": problem.detail}
-    except Failure as failure:  # of a lock
-        return {"ok": False, "code": failure.code, "message": failure.message, "detail": []}
+    except (Problem, Failure) as error:  # the satellite's: of a lock
+        detail = getattr(error, "detail", [])
+        return {"ok": False, "code": error.code, "message": error.message, "detail": detail}
     except OSError as error:
         code = "disk_full" if error.errno in _FULL else "failed"
         message = "%s: %s" % (error.filename, error.strerror)
@@ -42,5 +41,5 @@ def answer(action: str, order: Json) -> Json:
 def main() -> None:
     """Read one JSON object, ``action`` and ``order``, from standard input, and print one."""
     os.umask(0o077)
-    asked = json.loads(sys.stdin.buffer.read().decode("utf-8"))
-    print(json.dumps(answer(asked["action"], asked["order"])))  # noqa: T201
+    request = json.loads(sys.stdin.buffer.read().decode("utf-8"))
+    print(json.dumps(answer(request["action"], request["order"])))  # noqa: T201

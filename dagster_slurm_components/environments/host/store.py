@@ -1,84 +1,103 @@
 """The content store: what arrived in pieces or is fetched here is let in if its hash is its name."""
 
+import base64
 import concurrent.futures
 import contextlib
+import http.client
+import netrc
 import os
 import shutil
 import urllib.request
+from urllib.parse import unquote, urlsplit, urlunsplit
 
-from dagster_slurm_components.environments.host.files import CHUNK, Json, Problem, hash_of
+from dagster_slurm_components.environments.host.files import CHUNK, Json, Problem, hash_of, new_file
 
 _FETCHES = 8
 _FETCH_TIMEOUT = 15.0
 
 
 def stored_path(workdir: str, digest: str) -> str:
-    """Return where an artifact lies."""
-    return os.path.join(workdir, "store", digest[:2], digest)
+    """Return where an artifact lies; its folder is made."""
+    folder = os.path.join(workdir, "store", digest[:2])
+    os.makedirs(folder, 0o700, exist_ok=True)
+    return os.path.join(folder, digest)
 
 
-def admit(workdir: str, artifact: Json) -> None:
-    """Let an artifact into the store if its content is what its name says; check one that is there already."""
+def admit(workdir: str, artifact: Json) -> str:
+    """Return where an artifact lies in the store, let in if its content is what its name says."""
     digest, name = artifact["sha256"], artifact["name"]
     target = stored_path(workdir, digest)
+    incoming = os.path.join(workdir, "store", "incoming", digest)
     if os.path.exists(target):
         if hash_of(target) != digest:
             os.unlink(target)
             raise Problem(
                 "tampered", "%s in the store is not what was put there; it is removed" % name, [name]
             )
-        return
-    incoming = os.path.join(workdir, "store", "incoming", digest)
-    os.makedirs(os.path.dirname(target), 0o700, exist_ok=True)
-    temporary = "%s.tmp-%s-%d" % (target, os.uname().nodename, os.getpid())
+        return target
+    if not artifact["pieces"]:
+        raise Problem("missing", "%s is not in the store" % name, [name])
     try:
-        with open(temporary, "wb") as whole:
-            for number in range(artifact["pieces"]):
-                with open(os.path.join(incoming, str(number)), "rb") as piece:
-                    shutil.copyfileobj(piece, whole, CHUNK)
-        if not artifact["pieces"]:
-            raise Problem("missing", "%s is not in the store" % name, [name])
-        if hash_of(temporary) != digest:
-            shutil.rmtree(incoming, ignore_errors=True)
-            raise Problem("tampered", "%s arrived with another content than the lock names" % name, [name])
-        os.rename(temporary, target)
+        with new_file(target) as temporary:
+            with open(temporary, "wb") as whole:
+                for number in range(artifact["pieces"]):
+                    with open(os.path.join(incoming, str(number)), "rb") as piece:
+                        shutil.copyfileobj(piece, whole, CHUNK)
+            if hash_of(temporary) != digest:
+                shutil.rmtree(incoming, ignore_errors=True)
+                raise Problem(
+                    "tampered", "%s arrived with another content than the lock names" % name, [name]
+                )
     except FileNotFoundError as error:
-        if os.path.exists(target):  # another build admitted it meanwhile
-            return
-        raise Problem("missing", "%s did not arrive whole (%s)" % (name, error.filename), [name])
-    finally:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(temporary)
+        if not os.path.exists(target):  # else another build admitted it meanwhile
+            raise Problem("missing", "%s did not arrive whole (%s)" % (name, error.filename), [name])
+        return target
     shutil.rmtree(incoming, ignore_errors=True)
+    return target
 
 
 def fetch(order: Json) -> Json:
     """Fetch artifacts from where their lock says, those that this host can reach; tell why others are left."""
     failed = {}
     with concurrent.futures.ThreadPoolExecutor(_FETCHES) as pool:
-        tried = [
-            (artifact, pool.submit(fetch_one, order["workdir"], artifact)) for artifact in order["artifacts"]
-        ]
-        for artifact, future in tried:
+        calls = [(item, pool.submit(fetch_one, order["workdir"], item)) for item in order["artifacts"]]
+        for item, call in calls:
             try:
-                future.result()
-            except (Problem, OSError, ValueError) as error:  # URLError is an OSError
-                failed[artifact["name"]] = str(error)
+                call.result()
+            except (
+                Problem,
+                OSError,
+                ValueError,
+                http.client.HTTPException,
+            ) as error:  # URLError is an OSError
+                failed[item["name"]] = str(error)
     return {"failed": failed}
 
 
 def fetch_one(workdir: str, artifact: Json) -> None:
     """Fetch one artifact into the store."""
-    target = stored_path(workdir, artifact["sha256"])
-    os.makedirs(os.path.dirname(target), 0o700, exist_ok=True)
-    temporary = "%s.tmp-%s-%d" % (target, os.uname().nodename, os.getpid())
-    try:
-        with urllib.request.urlopen(artifact["url"], timeout=_FETCH_TIMEOUT) as answer:
-            with open(temporary, "wb") as file:
-                shutil.copyfileobj(answer, file, CHUNK)
+    with new_file(stored_path(workdir, artifact["sha256"])) as temporary:
+        download(artifact["url"], temporary, _FETCH_TIMEOUT)
         if hash_of(temporary) != artifact["sha256"]:
             raise Problem("tampered", "another content than the lock names")
-        os.rename(temporary, target)
-    finally:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(temporary)
+
+
+def download(url: str, target: str, timeout: float) -> None:
+    """Fetch a URL into a file, with the user and password that it names, else those of ``~/.netrc``."""
+    parts = urlsplit(url)
+    user, password = unquote(parts.username or ""), unquote(parts.password or "")
+    with contextlib.suppress(FileNotFoundError, netrc.NetrcParseError):
+        entry = None if user else netrc.netrc().authenticators(parts.hostname or "")
+        user, password = (entry[0], entry[2] or "") if entry else (user, password)
+    request = urllib.request.Request(without_login(url))
+    if user:  # not for whom a redirect leads to
+        token = base64.b64encode((user + ":" + password).encode()).decode()
+        request.add_unredirected_header("Authorization", "Basic " + token)
+    with urllib.request.urlopen(request, timeout=timeout) as answer, open(target, "wb") as file:
+        shutil.copyfileobj(answer, file, CHUNK)
+
+
+def without_login(url: str) -> str:
+    """Return a URL without the password that an index's address may hold; urllib takes it for a port and prints it."""
+    parts = urlsplit(url)
+    return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))

@@ -20,12 +20,10 @@ import sys
 
 TYPE_CHECKING = False  # importing typing would cost as much as the comparison itself
 if TYPE_CHECKING:
-    from typing import Any, Dict, Iterator, List, Optional, Tuple
+    from typing import Any, Dict, Iterator, List, Optional, Set, Tuple
 
     Json = Dict[str, Any]
     Packages = Dict[str, List[Tuple[str, str, str]]]
-
-_NOT_CONTENT = {"__pycache__"}
 
 
 def normal(name: str) -> str:
@@ -43,49 +41,72 @@ def package_folders() -> List[str]:
     return [path for path in sys.path if os.path.basename(path) in ("site-packages", "dist-packages")]
 
 
-def installed(folders: List[str]) -> Packages:
+def installed() -> Packages:
     """Return folder, entry and version of each distribution, by normalised name; two of one name are both there."""
-    found: Packages = {}
-    for folder in folders:
+    packages: Packages = {}
+    for folder in package_folders():
         for entry in os.listdir(folder):
-            stem, dot, end = entry.rpartition(".")
-            if dot and end == "dist-info":
+            stem, _, end = entry.rpartition(".")
+            if end == "dist-info":
                 name, _, version = stem.partition("-")
-                found.setdefault(normal(name), []).append((folder, entry, version))
-    return found
+                packages.setdefault(normal(name), []).append((folder, entry, version))
+    return packages
 
 
-def compare_names(found: Packages, wanted: Dict[str, str]) -> Iterator[str]:
+def top_entries() -> List[str]:
+    """Return what lies at the top of the folders of packages."""
+    return sorted({entry for folder in package_folders() for entry in os.listdir(folder)} - {"__pycache__"})
+
+
+def differences(mode: str, packages: Packages, manifest: Json, published: Optional[Json]) -> Iterator[str]:
+    """Yield everything in which this environment is not what it should be."""
+    yield from compare_names(packages, manifest["packages"])
+    wanted = manifest.get("python")
+    if wanted and wanted.split(".")[:2] != [str(part) for part in sys.version_info[:2]]:
+        yield "different: Python is %s, wanted %s" % (sys.version.split()[0], wanted)
+    if published is not None:
+        yield from compare_tops(set(top_entries()), set(published["tops"]))
+        if mode == "full":
+            yield from compare_files(packages, published)
+
+
+def compare_names(packages: Packages, wanted: Dict[str, str]) -> Iterator[str]:
     """Yield what differs between the installed and the wanted packages."""
     for name, version in sorted(wanted.items()):
-        versions = [each[2] for each in found.get(name, [])]
+        versions = [each[2] for each in packages.get(name, [])]
         if not versions:
             yield "missing: %s %s" % (name, version)
         elif [normal_version(each) for each in versions] != [normal_version(version)]:
             yield "different: %s: has %s, wanted %s" % (name, " and ".join(versions), version)
-    for name in sorted(set(found) - set(wanted)):
-        yield "not wanted: %s %s" % (name, found[name][0][2])
+    for name in sorted(set(packages) - set(wanted)):
+        yield "not wanted: %s %s" % (name, packages[name][0][2])
 
 
-def top_entries(folders: List[str]) -> List[str]:
-    """Return what lies at the top of the folders of packages."""
-    return sorted({entry for folder in folders for entry in os.listdir(folder)} - _NOT_CONTENT)
-
-
-def compare_tops(there: List[str], wanted: List[str]) -> Iterator[str]:
+def compare_tops(has: Set[str], wanted: Set[str]) -> Iterator[str]:
     """Yield entries that are gone, and those that no package brought."""
-    for entry in sorted(set(wanted) - set(there)):
+    for entry in sorted(wanted - has):
         yield "missing: %s" % entry
-    for entry in sorted(set(there) - set(wanted)):
+    for entry in sorted(has - wanted):
         if not entry.endswith(".dist-info"):
             yield "not wanted: %s, which no package of the lock brought" % entry
 
 
-def records(found: Packages) -> Dict[str, str]:
+def compare_files(packages: Packages, published: Json) -> Iterator[str]:
+    """Yield files whose content is not what was installed."""
+    for name, digest in records(packages).items():
+        if published["records"].get(name) != digest:
+            yield "different: the list of files of %s" % name
+    for word, path, owner in deviations(packages):
+        if path not in published["deviating"]:
+            yield "%s: %s of %s" % (word, path, owner)
+
+
+def records(packages: Packages) -> Dict[str, str]:
     """Return the hash of each distribution's list of files."""
     from hashlib import sha256
 
-    return {name: sha256(record(*group[0][:2]).encode("utf-8")).hexdigest() for name, group in found.items()}
+    texts = {name: record(*group[0][:2]) for name, group in packages.items()}
+    return {name: sha256(text.encode("utf-8")).hexdigest() for name, text in texts.items()}
 
 
 def record(folder: str, entry: str) -> str:
@@ -97,67 +118,48 @@ def record(folder: str, entry: str) -> str:
         return ""
 
 
-def compare_files(found: Packages, published: Json) -> Iterator[str]:
-    """Yield files whose content is not what was installed."""
-    for name, digest in records(found).items():
-        if published["records"].get(name) != digest:
-            yield "different: the list of files of %s" % name
-    known = set(published["deviating"])
-    for said, path, owner in deviations(found):
-        if path not in known:
-            yield "%s: %s of %s" % (said, path, owner)
-
-
-def deviations(found: Packages) -> Iterator[Tuple[str, str, str]]:
+def deviations(packages: Packages) -> Iterator[Tuple[str, str, str]]:
     """Yield how, where and of whom files are not what their packages list."""
-    for name, group in sorted(found.items()):
-        folder, entry, _ = group[0]
-        for path, digest in python_files(folder, entry):
-            said = difference(os.path.join(folder, path), digest)
-            if said:
-                yield said, path, name
-    for path, digest, owner in conda_files():
-        said = difference(os.path.join(sys.prefix, path), digest)
-        if said:
-            yield said, path, owner
+    from hashlib import sha256
+
+    for root, path, expected, owner in [*python_files(packages), *conda_files()]:
+        place = os.path.join(root, path)
+        try:
+            if not expected:  # then it need only be there
+                os.lstat(place)
+                continue
+            with open(place, "rb") as file:
+                if sha256(file.read()).hexdigest() != expected:
+                    yield "different", path, owner
+        except OSError:
+            yield "missing", path, owner
 
 
-def python_files(folder: str, entry: str) -> Iterator[Tuple[str, str]]:
-    """Yield the files that a Python package lists, with their SHA-256 or nothing."""
+def python_files(packages: Packages) -> Iterator[Tuple[str, str, str, str]]:
+    """Yield folder and path of the files that Python packages list, their SHA-256 or nothing, and their package."""
     import csv
     from base64 import urlsafe_b64decode
 
-    for row in csv.reader(record(folder, entry).splitlines()):
-        if row and not row[0].endswith(".pyc"):
-            kind, _, digest = (row[1] if len(row) > 1 else "").partition("=")
-            yield row[0], urlsafe_b64decode(digest + "==").hex() if kind == "sha256" else ""
+    for name, group in sorted(packages.items()):
+        folder, entry, _ = group[0]
+        for row in csv.reader(record(folder, entry).splitlines()):
+            if row and not row[0].endswith(".pyc"):
+                kind, _, digest = (row[1] if len(row) > 1 else "").partition("=")
+                yield folder, row[0], urlsafe_b64decode(digest + "==").hex() if kind == "sha256" else "", name
 
 
-def conda_files() -> Iterator[Tuple[str, str, str]]:
-    """Yield the files that conda packages list, with their SHA-256 or nothing, and their package."""
+def conda_files() -> Iterator[Tuple[str, str, str, str]]:
+    """Yield the same of the files that conda packages list."""
     folder = os.path.join(sys.prefix, "conda-meta")
-    names = sorted(os.listdir(folder)) if os.path.isdir(folder) else []
-    for name in names:
-        if name.endswith(".json"):
-            package = load(os.path.join(folder, name))
-            for entry in (package.get("paths_data") or {}).get("paths", ()):
-                if not entry["_path"].endswith(".pyc"):
-                    digest = entry.get("sha256_in_prefix") or entry.get("sha256") or ""
-                    linked = entry.get("path_type") == "softlink"
-                    yield entry["_path"], "" if linked else digest, package["name"]
-
-
-def difference(path: str, expected: str) -> Optional[str]:
-    """Return what is wrong with a file; without an expected hash it need only be there."""
-    from hashlib import sha256
-
-    if not expected:
-        return None if os.path.lexists(path) else "missing"
-    try:
-        with open(path, "rb") as file:
-            return None if sha256(file.read()).hexdigest() == expected else "different"
-    except OSError:
-        return "missing"
+    for name in sorted(os.listdir(folder)) if os.path.isdir(folder) else []:
+        if not name.endswith(".json"):
+            continue
+        package = load(os.path.join(folder, name))
+        for entry in (package.get("paths_data") or {}).get("paths", ()):
+            if not entry["_path"].endswith(".pyc"):
+                digest = entry.get("sha256_in_prefix") or entry.get("sha256") or ""
+                linked = entry.get("path_type") == "softlink"
+                yield sys.prefix, entry["_path"], "" if linked else digest, package["name"]
 
 
 def load(path: str) -> Json:
@@ -167,41 +169,26 @@ def load(path: str) -> Json:
         return value
 
 
-def differences(mode: str, manifest: Json, published: Optional[Json]) -> Iterator[str]:
-    """Yield everything in which this environment is not what it should be."""
-    folders = package_folders()
-    found = installed(folders)
-    yield from compare_names(found, manifest["packages"])
-    wanted = manifest.get("python")
-    if wanted and wanted.split(".")[:2] != [str(part) for part in sys.version_info[:2]]:
-        yield "different: Python is %s, wanted %s" % (sys.version.split()[0], wanted)
-    if published is not None:
-        yield from compare_tops(top_entries(folders), published["installed"]["tops"])
-        if mode == "full":
-            yield from compare_files(found, published["installed"])
-
-
-def state() -> Json:
+def state(packages: Packages) -> Json:
     """Return what is published with an environment: what lies where, and what is not as its packages list it.
 
     Of conda packages a few files never are: those that hold the prefix's path, and the scripts made for it.
     """
-    folders = package_folders()
-    found = installed(folders)
     conda = os.path.isdir(os.path.join(sys.prefix, "conda-meta"))
-    deviating = sorted({path for _, path, _ in deviations(found)}) if conda else []
-    return {"tops": top_entries(folders), "records": records(found), "deviating": deviating}
+    deviating = sorted({path for _, path, _ in deviations(packages)}) if conda else []
+    return {"tops": top_entries(), "records": records(packages), "deviating": deviating}
 
 
 def main(mode: str, manifest: str, folder: Optional[str] = None) -> int:
     """Compare and return the exit status."""
-    published = None if folder is None else load(os.path.join(folder, ".ready"))
-    found = list(differences(mode, load(manifest), published))
-    if found:
-        sys.stderr.write("\n".join(found) + "\n")
+    published = None if folder is None else load(os.path.join(folder, ".ready"))["installed"]
+    packages = installed()
+    lines = list(differences(mode, packages, load(manifest), published))
+    if lines:
+        sys.stderr.write("\n".join(lines) + "\n")
         return 3
     if folder is None:
-        print(json.dumps(state()))
+        print(json.dumps(state(packages)))
         return 0
     try:
         os.utime(os.path.join(folder, ".used"))

@@ -23,10 +23,11 @@ activate_modules() { # NAME...: Lmod or Environment Modules
     for name in "$@"; do module load "$name" || activation_failed "module load $name failed"; done
     # The exit status of `module load` can't be trusted: older Lmod and Tcl modules return 0 on failure, and Lmod
     # replaces a module silently by another version or one of its family. So what counts is what is there in the end.
+    # Environment Modules 5 (extended_default) and Lmod also load gcc/12.3.0 for gcc/12.
     loaded=":${LOADEDMODULES-}:"
     for name in "$@"; do
         case $loaded in
-        *":$name:"* | *":$name/"*) ;;
+        *":$name:"* | *":$name/"* | *":$name."*) ;;
         *) activation_failed "module $name is not loaded, or a later one replaced it; loaded are: ${LOADEDMODULES:-none}" ;;
         esac
     done
@@ -35,7 +36,8 @@ activate_modules() { # NAME...: Lmod or Environment Modules
 activate_prefix() { # PATH: a virtual environment or a conda-style prefix
     local prefix=$1 script
     [ -d "$prefix" ] || activation_failed "the environment $prefix does not exist"
-    [ -x "$prefix/bin/python" ] || [ ! -e "$prefix/bin/python" ] ||
+    # A link may lead to a Python that login nodes have, and this node has not: `python3` of the system is no stand-in.
+    [ -x "$prefix/bin/python" ] || { [ ! -e "$prefix/bin/python" ] && [ ! -L "$prefix/bin/python" ]; } ||
         activation_failed "$prefix/bin/python can't be executed"
     unset PYTHONHOME
     export PATH=$prefix/bin${PATH:+:$PATH}

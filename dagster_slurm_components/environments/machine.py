@@ -1,0 +1,108 @@
+"""This machine: its cache of what was fetched, built and planned before, and the programs that make environments."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import hashlib
+import json
+import math
+import os
+import shutil
+import subprocess
+import sys
+import sysconfig
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from dagster_slurm_components.environments.host.files import new_file
+from dagster_slurm_components.errors import EnvironmentFailedError
+from dagster_slurm_components.hosts import turns
+
+CACHE_VARIABLE = "DAGSTER_SLURM_CACHE"
+"""Environment variable that names the cache, instead of ``dagster-slurm`` in the user's cache folder."""
+
+
+def cache_folder(*parts: str) -> Path:
+    """Return a folder of the cache, made 0700 where it is missing."""
+    named = os.environ.get(CACHE_VARIABLE)
+    base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "dagster-slurm"
+    folder = (Path(named).expanduser().absolute() if named else base).joinpath(*parts)
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    return folder
+
+
+def digest_of(*parts: object) -> str:
+    """Return a hash of JSON values."""
+    text = json.dumps(parts, sort_keys=True, ensure_ascii=True)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def remember(kind: str, name: str, value: Any) -> None:
+    """Keep a JSON value."""
+    with new_file(cache_folder(kind) / f"{name}.json") as file:
+        Path(file).write_text(json.dumps(value), encoding="utf-8")
+
+
+def recall(kind: str, name: str, max_age: float = math.inf) -> Any:
+    """Return a kept value, at most so many seconds old, or None. A broken file counts as none."""
+    path = cache_folder(kind) / f"{name}.json"
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+        return value if abs(time.time() - path.stat().st_mtime) < max_age else None
+    except (FileNotFoundError, ValueError):
+        return None
+
+
+def only_one(name: str) -> contextlib.AbstractContextManager[None]:
+    """Let only one process of this machine be inside at a time; a killed one is out."""
+    return turns.only_one(cache_folder("locks") / f"{name}.lock")
+
+
+@functools.cache
+def find_program(name: str, kind: str) -> tuple[str, str]:
+    """Return path and version of a program that a type of environment needs: beside this Python, else on PATH.
+
+    Raises:
+        EnvironmentFailedError: There is none; the package of its name comes with the extra of the type's name.
+    """
+    scripts = [str(Path(sys.executable).parent), sysconfig.get_path("scripts")]
+    scripts.append(sysconfig.get_path("scripts", sysconfig.get_preferred_scheme("user")))
+    program = shutil.which(name, path=os.pathsep.join(scripts)) or shutil.which(name)
+    if program is None:
+        raise EnvironmentFailedError(
+            f"environments of type `{kind}` need the program {name}, which is not on this machine",
+            hint=f"pip install 'dagster-slurm-components[{kind}]'",
+        )
+    return program, run_program([program, "--version"], where=program).split()[1]
+
+
+def find_uv() -> tuple[str, str]:
+    """Return path and version of uv."""
+    return find_program("uv", "uv")
+
+
+def run_program(
+    argv: Sequence[str],
+    *,
+    where: str,
+    says: str = "",
+    hint: str | None = None,
+    code: str = "failed",
+    cwd: Path | None = None,
+    env: Mapping[str, str] | None = None,
+) -> str:
+    """Run a program of this machine and return what it printed.
+
+    Raises:
+        EnvironmentFailedError: It failed. ``says``, by default ``PROGRAM says``, stands before the program's own words;
+            ``where`` is the file or folder that it worked on.
+    """
+    done = subprocess.run(argv, cwd=cwd, env=env, stdin=subprocess.DEVNULL, capture_output=True, check=False)
+    if done.returncode != 0:
+        words = done.stderr.decode("utf-8", "replace").strip()[-2000:]
+        says = says or f"{Path(argv[0]).name} says"
+        raise EnvironmentFailedError(f"{says}: {words}", code=code, where=where, hint=hint)
+    return done.stdout.decode("utf-8", "replace")
