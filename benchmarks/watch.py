@@ -52,7 +52,7 @@ def prepare(folder: Path) -> list[JobHandle]:
         for name in ("messages.jsonl", "stdout.log", "stderr.log"):
             (run_dir / name).touch()
         handles.append(JobHandle(str(1000 + number), str(run_dir), f"t{number}"))
-        rows.append(f"{1000 + number}|RUNNING|debug|1|1795367857|1795367857|1795999999|0|node1|None|")
+        rows.append(f"{1000 + number}|RUNNING|1795367857|0|None|")
     (folder / "queue.txt").write_text("\n".join(rows) + "\n")
     squeue = folder / "bin" / "squeue"
     squeue.parent.mkdir()

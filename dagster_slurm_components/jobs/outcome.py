@@ -9,29 +9,7 @@ from dagster_slurm_components.jobs.events import Ended
 from dagster_slurm_components.jobs.reconcile import LOST
 from dagster_slurm_components.jobs.status import StatusRecord
 from dagster_slurm_components.slurm.outcome import outcome as slurm_outcome
-from dagster_slurm_components.slurm.states import Outcome, state
-
-NODE_FAIL, PREEMPTED, OUT_OF_MEMORY, TIMEOUT, LOSS = (
-    "node_fail",
-    "preempted",
-    "out_of_memory",
-    "timeout",
-    "lost",
-)
-"""The ends that a retry policy can answer."""
-
-_KINDS = {
-    Outcome.NODE_FAILURE: NODE_FAIL,
-    Outcome.BOOT_FAILURE: NODE_FAIL,
-    Outcome.PREEMPTED: PREEMPTED,
-    Outcome.OUT_OF_MEMORY: OUT_OF_MEMORY,
-    Outcome.TIMEOUT: TIMEOUT,
-}
-_OPTIONS = {
-    Outcome.OUT_OF_MEMORY: ("mem", "mem_per_cpu", "mem_per_gpu"),
-    Outcome.TIMEOUT: ("time",),
-    Outcome.DEADLINE: ("deadline", "time"),
-}
+from dagster_slurm_components.slurm.states import Phase, state
 
 
 @dataclass(frozen=True)
@@ -60,7 +38,7 @@ _LOST = JobOutcome(
     "The job left no trace: it is neither running nor in the accounting, and it wrote no exit code.",
     "Was the node rebooted, or the process killed with SIGKILL?",
     retryable=True,
-    kind=LOSS,
+    kind="lost",
 )
 
 
@@ -76,18 +54,15 @@ def judge(ended: Ended, stderr_tail: str) -> JobOutcome:
         return JobOutcome(True, "The payload ended with exit code 0.")
     if observation.state == LOST:
         return _LOST
-    accounting = ended.evidence.accounting.row if ended.evidence.accounting else None
-    said = slurm_outcome(accounting, stderr_tail) if accounting else None
     row = state(observation.state)
-    stopped = (said.outcome if said else row.outcome) not in (None, Outcome.FAILED, Outcome.SUCCESS)
-    if not stopped and observation.exit_code:
+    accounting = ended.evidence.accounting.row if ended.evidence.accounting else None
+    if accounting is not None:
+        by_accounting = slurm_outcome(accounting, stderr_tail)
+        # An accounting that lags behind says less than what ended the watching.
+        row = by_accounting if by_accounting.phase is Phase.TERMINAL else row
+    if row.name in ("FAILED", "COMPLETED") and observation.exit_code:
         return _payload_failed(observation.exit_code, ended.evidence.status)
-    if said and said.outcome:
-        options, kind = _OPTIONS.get(said.outcome, ()), _KINDS.get(said.outcome)
-        return JobOutcome(False, said.message, said.advice, options, said.retryable, kind)
-    options = _OPTIONS.get(row.outcome, ()) if row.outcome else ()
-    kind = _KINDS.get(row.outcome) if row.outcome else None
-    return JobOutcome(False, row.explanation, row.advice, options, row.retryable, kind)
+    return JobOutcome(False, row.explanation, row.advice, row.options, row.retryable, row.kind or None)
 
 
 def _payload_failed(code: int, status: StatusRecord | None) -> JobOutcome:

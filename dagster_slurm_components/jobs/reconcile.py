@@ -184,7 +184,7 @@ def _queued(
     said = state(row.state)
     if said.phase is Phase.TERMINAL:
         known = replace(known, ended_since=_first(known.ended_since, now), phase=Phase.ENDING)
-        patient = patience.absence if said.requeues else _settling(said.name, known, patience)
+        patient = patience.absence if said.retryable else _settling(said.name, known, patience)
         if now - _first(known.ended_since, now) < patient:
             return known
         return _terminal(known, said.name, "queue")
@@ -214,7 +214,7 @@ def _final_word(
         if said.phase is not Phase.TERMINAL:
             continue  # an old answer, or accounting that lags behind
         since = known.absent_since if known.absent_since is not None else known.ended_since
-        if said.requeues and now - _first(since, now) < patience.absence:
+        if said.retryable and now - _first(since, now) < patience.absence:
             continue  # Slurm may start the job again; believed only when it stays away
         return said.name, source
     return None

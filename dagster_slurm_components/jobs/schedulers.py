@@ -29,12 +29,11 @@ from dagster_slurm_components.slurm.accounting import (
     sacct,
     sacct_by_name,
 )
-from dagster_slurm_components.slurm.cancel import parse_scancel, scancel
+from dagster_slurm_components.slurm.commands import sbatch, scancel, scancel_failure
 from dagster_slurm_components.slurm.header import escape_pattern, render_header
 from dagster_slurm_components.slurm.queue import LIVE, QueueRow, parse_squeue, squeue, squeue_by_name
 from dagster_slurm_components.slurm.rejections import AMBIGUOUS
 from dagster_slurm_components.slurm.replies import query_failure
-from dagster_slurm_components.slurm.submit import sbatch
 
 _TIMEOUT = 60.0
 _VISIBLE = 120.0
@@ -155,7 +154,9 @@ class ProcessScheduler:
         alive = satellite.alive([Process.parse(handle.job_id) for handle in handles])
         gone = [handle for handle, lives in zip(handles, alive, strict=True) if not lives]
         here = {handle.job_id for handle, lives in zip(handles, alive, strict=True) if lives}
-        return {job_id: _running(job_id) for job_id in here | _elsewhere(satellite, gone)}
+        return {
+            job_id: QueueRow(job_id, "RUNNING", restarts=0) for job_id in here | _elsewhere(satellite, gone)
+        }
 
     def accounting(
         self, satellite: Satellite, handles: Sequence[JobHandle]
@@ -181,21 +182,6 @@ class ProcessScheduler:
     def query_interval(self, asked: int, *, waiting: bool) -> float:
         """Look again soon: it costs the host next to nothing."""
         return 2.0
-
-
-def _running(job_id: str) -> QueueRow:
-    return QueueRow(
-        job_id=job_id,
-        state="RUNNING",
-        reason=None,
-        partition="",
-        nodes="",
-        num_nodes=1,
-        submit=None,
-        start=None,
-        end_limit=None,
-        restarts=0,
-    )
 
 
 def _elsewhere(satellite: Satellite, handles: Sequence[JobHandle]) -> set[str]:
@@ -311,12 +297,10 @@ class SlurmScheduler:
     def cancel(self, satellite: Satellite, handle: JobHandle, *, force: bool = False) -> None:
         """Run ``scancel``; Slurm itself follows with KILL after its KillWait."""
         done = satellite.run(scancel([handle.job_id]), timeout=_TIMEOUT)
-        out, err = done.stdout.decode("utf-8", "replace"), done.stderr.decode("utf-8", "replace")
-        reply = parse_scancel(None if done.timed_out else done.returncode, out, err)
-        if not reply.ok:
-            raise HostUnreachableError(
-                f"scancel failed: {reply.message or reply.failed}", where=satellite.host.name
-            )
+        err = done.stderr.decode("utf-8", "replace")
+        failure = scancel_failure(None if done.timed_out else done.returncode, err)
+        if failure is not None:
+            raise HostUnreachableError(f"scancel failed: {failure}", where=satellite.host.name)
 
     def query_interval(self, asked: int, *, waiting: bool) -> float:
         """Ask soon after a change, then ever more slowly."""

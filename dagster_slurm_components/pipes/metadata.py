@@ -10,7 +10,6 @@ import dagster as dg
 from dagster_slurm_components.jobs.events import Ended
 from dagster_slurm_components.jobs.model import JobHandle
 from dagster_slurm_components.jobs.status import StatusRecord
-from dagster_slurm_components.slurm.metrics import metrics
 
 _CPUS = re.compile(r"(\d+)(?:\(x(\d+)\))?")
 
@@ -45,17 +44,16 @@ def job_metadata(
         found |= _own_figures(status, submitted)
     accounting = ended.evidence.accounting.row if ended.evidence.accounting else None
     if accounting:
-        known = metrics(accounting)
         found |= {
             "job/partition": accounting.partition or found.get("job/partition"),
             "job/nodes": accounting.nodes or found.get("job/nodes"),
-            "job/memory_asked_mib": _mib(known.asked_memory_bytes),
-            "job/node_hours": known.node_hours,
+            "job/memory_asked_mib": _mib(accounting.req_mem_bytes),
+            "job/node_hours": accounting.node_hours,
         }
-        if known.max_memory_bytes is not None:
-            found["job/memory_max_mib"] = _mib(known.max_memory_bytes)
-        if known.cpu_efficiency is not None and known.elapsed_s:
-            found["job/cpu_efficiency"] = known.cpu_efficiency
+        if accounting.used_memory_bytes is not None:
+            found["job/memory_max_mib"] = _mib(accounting.used_memory_bytes)
+        if accounting.cpu_efficiency is not None:
+            found["job/cpu_efficiency"] = accounting.cpu_efficiency
     return {name: round(v, 4) if isinstance(v, float) else v for name, v in found.items() if v is not None}
 
 

@@ -18,12 +18,7 @@ RUNNING = QueueRow(
     job_id="7",
     state="RUNNING",
     reason=None,
-    partition="debug",
-    nodes="n1",
-    num_nodes=1,
-    submit=None,
     start=None,
-    end_limit=None,
     restarts=0,
 )
 
@@ -72,9 +67,7 @@ def test_f29_reasons_to_wait_say_whether_time_heals_them(reason: str, permanence
 
 
 def test_f38_ids_of_arrays_are_read_in_every_form() -> None:
-    rows = "".join(
-        f"{name}|PENDING|debug|1|1795367857|||0||Resources|\n" for name in ("7_1", "7_[3-9%4]", "8+0", "9")
-    )
+    rows = "".join(f"{name}|PENDING||0|Resources|\n" for name in ("7_1", "7_[3-9%4]", "8+0", "9"))
     assert set(parse_squeue(rows)) == {"7_1", "7_[3-9%4]", "8+0", "9"}
 
 

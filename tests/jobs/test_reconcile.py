@@ -29,12 +29,7 @@ def queue(word: str, *, restarts: int = 0, at: float = 0.0, reason: str | None =
         job_id="7",
         state=word,
         reason=reason,
-        partition="debug",
-        nodes="",
-        num_nodes=1,
-        submit=None,
         start=None,
-        end_limit=None,
         restarts=restarts,
     )
     return Answer(row, at)

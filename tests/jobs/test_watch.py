@@ -241,7 +241,7 @@ def test_f20_an_accounting_that_never_answers_leaves_the_queue_its_turn(world: W
     world.watcher.watch(handle(1))
     world.watcher.watch(handle(2))
     world.watcher._patience = Patience(trace=1e6)
-    world.queue.rows = parse_squeue("2|PENDING|debug|1|1|1|1|0||None|\n")
+    world.queue.rows = parse_squeue("2|PENDING|1|0|None|\n")
     world.run(240, every=1)  # the burst is used up
     world.queue.questions.clear()
     world.run(240, every=1)

@@ -54,7 +54,6 @@ def test_the_accounting_knows_better() -> None:
         elapsed_s=100,
         total_cpu_s=400.0,
         start=110,
-        submit=100,
         used_memory_bytes=2**30,
         req_mem_bytes=2**31,
         nodes="node[1-2]",
