@@ -11,13 +11,13 @@ from dagster_slurm_components.errors import DagsterSlurmError, SatelliteError
 from dagster_slurm_components.hosts.calls import LeaseRenewal
 from dagster_slurm_components.hosts.client import Satellite
 from dagster_slurm_components.jobs.cancel import cancel, patiently
-from dagster_slurm_components.jobs.events import Broken, Ended
+from dagster_slurm_components.jobs.events import Ended, WatchFailed
 from dagster_slurm_components.jobs.lease import CANCEL_WANTED, CANCELLED, Attempt, Owner
 from dagster_slurm_components.jobs.lease_store import LeaseStore
 from dagster_slurm_components.jobs.model import JobHandle
 from dagster_slurm_components.jobs.schedulers import Scheduler
 from dagster_slurm_components.jobs.submit import find_job
-from dagster_slurm_components.jobs.watch import WatcherThread
+from dagster_slurm_components.jobs.watch import Watcher
 
 _ANSWER = 120.0
 """Seconds to go on asking while the host or the scheduler does not answer."""
@@ -54,7 +54,7 @@ class JobEnder:
 
     satellite: Satellite
     scheduler: Scheduler
-    watcher: WatcherThread
+    watcher: Watcher
     workdir: str
 
     @property
@@ -159,7 +159,7 @@ class JobEnder:
             while (left := deadline - time.monotonic()) > 0:
                 sleep(_SHORT)  # an interrupt of the step ends the waiting, too
                 match watch.next(timeout=min(left, _LISTEN)):
-                    case Broken(error=error):
+                    case WatchFailed(error=error):
                         raise error
                     case Ended() as ended:
                         return ended

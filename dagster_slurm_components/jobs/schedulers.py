@@ -18,7 +18,6 @@ from dagster_slurm_components.hosts.calls import (
     SubmitRequest,
 )
 from dagster_slurm_components.hosts.client import Satellite
-from dagster_slurm_components.jobs.cadence import query_interval
 from dagster_slurm_components.jobs.events import STATUS
 from dagster_slurm_components.jobs.model import JobHandle, JobSpec
 from dagster_slurm_components.jobs.reconcile import Patience
@@ -43,6 +42,7 @@ _STARTS = 30.0
 """Seconds within which a process is started."""
 _YESTERDAY = 2 * 86400
 _MOST_STATUS = 256 * 1024
+_BACKOFF = 4.0
 
 
 class Scheduler(Protocol):
@@ -50,14 +50,12 @@ class Scheduler(Protocol):
 
     Attributes:
         name: As in a profile.
-        metered: Whether its queries count against the host's budget.
         has_accounting: Whether ended jobs can be looked up.
         first_query: Seconds after a change until the queue is first asked.
         patience: How long silences are waited out.
     """
 
     name: str
-    metered: bool
     has_accounting: bool
     first_query: float
     patience: Patience
@@ -101,7 +99,12 @@ class Scheduler(Protocol):
         ...
 
     def query_interval(self, asked: int, *, waiting: bool) -> float:
-        """Return the seconds until the queue is asked again."""
+        """Return the seconds until the queue is asked again.
+
+        Args:
+            asked: How many times it has been asked since the last change.
+            waiting: Whether a job still waits in the queue, or all have started.
+        """
         ...
 
 
@@ -114,7 +117,6 @@ class ProcessScheduler:
     """
 
     name = "process"
-    metered = False
     has_accounting = False
     first_query = 1.0
     patience = Patience(settle=2.0, explanation=0.0, absence=2.0, trace=2.0)
@@ -213,7 +215,6 @@ class SlurmScheduler:
     """
 
     name = "slurm"
-    metered = True
     has_accounting = True
     first_query = 3.0
     patience = Patience()
@@ -303,5 +304,9 @@ class SlurmScheduler:
             raise HostUnreachableError(f"scancel failed: {failure}", where=satellite.host.name)
 
     def query_interval(self, asked: int, *, waiting: bool) -> float:
-        """Ask soon after a change, then ever more slowly."""
-        return query_interval(asked, waiting=waiting)
+        """Ask soon after a change, then ever more slowly.
+
+        A refused or held job should be told at once; later a job's own files tell its start and its end. While one
+        waits, its reason may change.
+        """
+        return min(self.first_query * _BACKOFF**asked, 30.0 if waiting else 60.0)

@@ -15,15 +15,15 @@ from dagster_slurm_components.jobs.events import (
     MESSAGES,
     STDERR,
     STDOUT,
-    Back,
-    Broken,
     Changed,
     Ended,
+    HostBack,
+    HostLost,
     LeaseChanged,
-    Silent,
-    Skipped,
-    Text,
+    Output,
+    OutputSkipped,
     Watch,
+    WatchFailed,
 )
 from dagster_slurm_components.jobs.reconcile import SUBMITTED, Observation
 from dagster_slurm_components.jobs.status import StatusRecord
@@ -84,22 +84,22 @@ class Follower:
             # A bounded wait, so that signals reach a main thread that follows a job.
             event = self._watch.next(timeout=_LISTEN)
             match event:
-                case Text(name=name, data=data, rewound=rewound):
+                case Output(name=name, data=data, rewound=rewound):
                     self._show(name, data, rewound)
-                case Skipped(name=name, size=size):
+                case OutputSkipped(name=name, size=size):
                     self._streams[name].skip(size, self._watch.handle.file(name))
                 case Changed(observation=observation, status=status):
                     self.observation = observation
                     self._tell(observation, status)
-                case Silent(error=error):
+                case HostLost(error=error):
                     self._log.warning(f"{error}\nThe job goes on; this step waits for the host. {self._heal}")
-                case Back(seconds=seconds):
+                case HostBack(seconds=seconds):
                     self._log.info(f"The host answers again after {seconds:.0f} s.")
                 case LeaseChanged(epoch=epoch, state=lease_state):
                     if epoch != self._watch.epoch:
                         raise SupervisionLostError("The job is followed by somebody else by now.")
                     self.lease_state = lease_state
-                case Broken(error=broken):
+                case WatchFailed(error=broken):
                     raise broken
                 case Ended():
                     self._finish()

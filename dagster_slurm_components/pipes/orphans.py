@@ -302,7 +302,7 @@ class Orphans:
 
     def _may_show_yet(self, seen: Seen, attempt: Attempt, now: float) -> bool:
         """Whether a job without a trace may live all the same: Slurm's answers are late, a process's are not."""
-        return seen.lost and self.place.scheduler.metered and now - attempt.lease.renewed < _TRACE
+        return seen.lost and self.place.scheduler.has_accounting and now - attempt.lease.renewed < _TRACE
 
     def _tell(
         self, attempts: Sequence[Attempt], records: Mapping[str, dg.RunRecord], now: float

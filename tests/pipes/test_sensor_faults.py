@@ -53,7 +53,7 @@ class Place:
         self.cancelled: list[str] = []
         self.workdir = "/w"
         self.direct = SimpleNamespace(host=SimpleNamespace(name="login"))
-        self.scheduler = SimpleNamespace(metered=False, cancel=self.cancel)
+        self.scheduler = SimpleNamespace(has_accounting=False, cancel=self.cancel)
 
     def cancel(self, satellite: object, handle: JobHandle, *, force: bool = False) -> None:
         if handle.job_id == "1" and self.refusal is not None:
