@@ -6,11 +6,11 @@ import contextlib
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TypeVar
 
-from dagster_slurm_components.errors import DagsterSlurmError, SatelliteError
+from dagster_slurm_components.errors import DagsterSlurmError, HostUnreachableError, SatelliteError
 from dagster_slurm_components.hosts.calls import LeaseRenewal
 from dagster_slurm_components.hosts.client import Satellite
-from dagster_slurm_components.jobs.cancel import cancel, patiently
 from dagster_slurm_components.jobs.events import Ended, WatchFailed
 from dagster_slurm_components.jobs.lease import CANCEL_WANTED, CANCELLED, Attempt, Owner
 from dagster_slurm_components.jobs.lease_store import LeaseStore
@@ -19,6 +19,7 @@ from dagster_slurm_components.jobs.schedulers import Scheduler
 from dagster_slurm_components.jobs.submit import find_job
 from dagster_slurm_components.jobs.watch import Watcher
 
+_PAUSE = 1.0
 _ANSWER = 120.0
 """Seconds to go on asking while the host or the scheduler does not answer."""
 _TERM_GRACE = 10.0
@@ -29,6 +30,7 @@ alone tells, which may lag, and which many processes ask within one budget."""
 _SHORT = 0.01
 _LISTEN = 0.5
 
+Result = TypeVar("Result")
 Follow = Callable[[float], Ended | None]
 """Follows a job for at most so many seconds; returns its end, once it is there."""
 
@@ -39,6 +41,36 @@ class NotEndedError(DagsterSlurmError):
 
 class LeaseLostError(DagsterSlurmError):
     """Somebody else has taken the job over: it is theirs to end."""
+
+
+def cancel(
+    satellite: Satellite, scheduler: Scheduler, handle: JobHandle, *, patience: float, force: bool = False
+) -> None:
+    """Ask for the end of exactly one job, until host and scheduler have heard it; whoever watches the job sees its end.
+
+    Args:
+        satellite: The host.
+        scheduler: Who runs the job.
+        handle: The job.
+        patience: Seconds to go on trying while the host or the scheduler does not answer.
+        force: It was asked before and did not end.
+
+    Raises:
+        HostUnreachableError: No answer in all that time; the job may go on.
+    """
+    _patiently(lambda: scheduler.cancel(satellite, handle, force=force), patience)
+
+
+def _patiently(ask: Callable[[], Result], patience: float) -> Result:
+    """Ask a host for something that may be asked twice, until it answers."""
+    deadline = time.monotonic() + patience
+    while True:
+        try:
+            return ask()
+        except HostUnreachableError:
+            if time.monotonic() + _PAUSE > deadline:
+                raise
+            time.sleep(_PAUSE)
 
 
 @dataclass(frozen=True)
@@ -77,18 +109,16 @@ class JobEnder:
             HostRefusedError: Nobody there can end it.
         """
         leases = self.leases
-        if not patiently(lambda: self._marked(handle, epoch), patience=_ANSWER):
+        if not _patiently(lambda: self._mark(handle, epoch), _ANSWER):
             raise LeaseLostError(f"job {handle.job_id} is followed by somebody else by now")
         ended = self._end(handle, follow, patience)
         if ended is not None:
             word = ended.observation.state
             with contextlib.suppress(SatelliteError):  # the job is over: the sensor closes its lease
-                patiently(
-                    lambda: leases.change(handle.run_dir, epoch, CANCELLED, outcome=word), patience=_ANSWER
-                )
+                _patiently(lambda: leases.change(handle.run_dir, epoch, CANCELLED, outcome=word), _ANSWER)
         return ended
 
-    def _marked(self, handle: JobHandle, epoch: int) -> bool:
+    def _mark(self, handle: JobHandle, epoch: int) -> bool:
         """Write down that a job is to be cancelled; return whether it is ours."""
         try:
             return self.leases.change(handle.run_dir, epoch, CANCEL_WANTED) is not None

@@ -9,7 +9,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -23,10 +23,15 @@ from dagster_slurm_components.hosts.satellite.leases import (
     ENDED,
     FOLLOWING,
 )
+from dagster_slurm_components.hosts.satellite.ledger import Entries
 from dagster_slurm_components.hosts.satellite.processes import identify
-from dagster_slurm_components.jobs.ledger import LedgerRecord, parse_ledger
+from dagster_slurm_components.hosts.satellite.protocol import Failure
+from dagster_slurm_components.jobs.model import JobHandle
 
 __all__ = ["CANCELLED", "CANCEL_WANTED", "COLLECTED", "ENDED", "FOLLOWING"]
+
+LEASE, LEDGER = "lease", "ledger"
+"""Their files in a run directory."""
 
 
 @dataclass(frozen=True)
@@ -85,10 +90,6 @@ class Shown:
     offsets: Mapping[str, int] = field(default_factory=dict)
     inodes: Mapping[str, int] = field(default_factory=dict)
 
-    def written(self) -> dict[str, Any]:
-        """Return it as a lease keeps it."""
-        return {"offsets": dict(self.offsets), "inodes": dict(self.inodes)}
-
 
 @dataclass(frozen=True)
 class Note:
@@ -107,10 +108,6 @@ class Note:
     upstream: Mapping[str, str] = field(default_factory=dict)
     profile: str = ""
     step: str = ""
-
-    def written(self) -> dict[str, Any]:
-        """Return it as a lease keeps it."""
-        return asdict(self)
 
 
 @dataclass(frozen=True)
@@ -181,15 +178,42 @@ def parse_lease(raw: Mapping[str, Any] | None) -> Lease:
 
 
 @dataclass(frozen=True)
-class Attempt:
-    """One attempt at a call, as its run directory tells of it.
+class LedgerRecord:
+    """What a ledger says: the mark of the job, its id where it is known to exist, and when it was submitted.
 
-    Attributes:
-        number: From 0.
-        run_dir: The run directory.
-        lease: Its lease.
-        ledger: What its ledger says.
+    That moment is in seconds since the epoch by the host's clock.
     """
+
+    token: str
+    job_id: str | None
+    submitted: float | None
+
+    def handle(self, run_dir: str) -> JobHandle | None:
+        """Return the job, if there is one."""
+        return JobHandle(self.job_id, run_dir, self.token, "known", self.submitted) if self.job_id else None
+
+
+def parse_ledger(data: bytes) -> LedgerRecord:
+    r"""Read a ledger; see ``satellite.ledger.Entries`` for its lines.
+
+    One that can't be read names no job: the satellite refuses to submit or settle it, and says why.
+
+    Example:
+        >>> parse_ledger(b"token=ab\nintent=5\njob_id=12\nsubmitted=6\n").job_id
+        '12'
+    """
+    entries = Entries()
+    try:
+        entries.read(data.decode("utf-8", "replace"))
+    except Failure:
+        return LedgerRecord("", None, None)
+    submitted = None if entries.submitted is None else float(entries.submitted)
+    return LedgerRecord(entries.token or "", entries.job_id, submitted)
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """One attempt at a call, from 0, as the lease and the ledger in its run directory tell of it."""
 
     number: int
     run_dir: str
@@ -200,6 +224,11 @@ class Attempt:
     def step(self) -> str:
         """Dagster's step."""
         return self.lease.note.step
+
+    @property
+    def handle(self) -> JobHandle | None:
+        """Its job, if there is one."""
+        return self.ledger.handle(self.run_dir)
 
 
 def parse_attempt(files: AttemptFiles) -> Attempt:

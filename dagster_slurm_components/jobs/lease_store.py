@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import asdict, dataclass
+from typing import Any
 
 from dagster_slurm_components.hosts.client import Satellite
 from dagster_slurm_components.jobs.lease import Attempt, Lease, Owner, Shown, parse_attempt, parse_lease
@@ -41,24 +42,17 @@ class LeaseStore:
         Returns:
             The lease, or nothing where somebody else has changed it meanwhile.
         """
-        changed, raw = self.satellite.change_lease(
-            attempt.run_dir, self.workdir, attempt.lease.epoch, owner=asdict(owner), state=state
-        )
-        return parse_lease(raw) if changed else None
+        owned = asdict(owner)
+        return self._change(attempt.run_dir, attempt.lease.epoch, state=state, owner=owned)
 
     def change(
-        self,
-        run_dir: str,
-        epoch: int,
-        state: str,
-        *,
-        outcome: str | None = None,
-        shown: Shown | None = None,
+        self, run_dir: str, epoch: int, state: str, *, outcome: str | None = None, shown: Shown | None = None
     ) -> Lease | None:
         """Go to another state; return the lease, or nothing where the epoch is another's by now."""
-        written = None if shown is None else shown.written()
+        written = None if shown is None else asdict(shown)
         finished = None if outcome is None else time.time()
-        changed, raw = self.satellite.change_lease(
-            run_dir, self.workdir, epoch, state=state, outcome=outcome, finished=finished, shown=written
-        )
+        return self._change(run_dir, epoch, state=state, outcome=outcome, finished=finished, shown=written)
+
+    def _change(self, run_dir: str, epoch: int, **changes: Any) -> Lease | None:
+        changed, raw = self.satellite.change_lease(run_dir, self.workdir, epoch, **changes)
         return parse_lease(raw) if changed else None

@@ -12,6 +12,7 @@ import math
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
 
 from dagster_slurm_components.errors import HostUnreachableError, SatelliteError
 from dagster_slurm_components.hosts.calls import FileData, FileRead, LeaseRenewal
@@ -208,7 +209,7 @@ class Watcher:
             LeaseRenewal(
                 watch.handle.run_dir,
                 watch.epoch or 0,
-                shown.written() if shown and shown != watch.shown_written else None,
+                asdict(shown) if shown and shown != watch.shown_written else None,
             )
             for watch, shown in renewing
         ]

@@ -5,13 +5,12 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 
 from dagster_slurm_components.errors import HostError
 from dagster_slurm_components.hosts.calls import LeaseRenewal, LeaseRequest
 from dagster_slurm_components.hosts.parked import Parking
-from dagster_slurm_components.jobs.cancel import cancel
-from dagster_slurm_components.jobs.ending import JobEnder, LeaseLostError
+from dagster_slurm_components.jobs.ending import JobEnder, LeaseLostError, cancel
 from dagster_slurm_components.jobs.events import MESSAGES, STDERR, STDOUT, Ended, Watch
 from dagster_slurm_components.jobs.lease import CANCEL_WANTED, ENDED, Shown
 from dagster_slurm_components.jobs.lease_store import LeaseStore
@@ -202,7 +201,7 @@ class AttemptRun:
 
     def _leave(self, handle: JobHandle, watch: Watch, follower: Follower) -> None:
         """Leave the job to whoever takes it up; what was shown of it is written down."""
-        shown = self._shown(watch, follower).written()
+        shown = asdict(self._shown(watch, follower))
         renewal = LeaseRenewal(handle.run_dir, self.claim.epoch, shown)
         try:
             self.place.direct.follow([], [renewal], total=0)

@@ -71,7 +71,7 @@ class Claim:
     def request(self, digest: str, content: str, owner: Owner) -> LeaseRequest:
         """Return what the satellite is told of who submits, and what."""
         epoch = self.epoch if self.adopted else None
-        return LeaseRequest(digest, content, asdict(owner), self.note.written(), epoch)
+        return LeaseRequest(digest, content, asdict(owner), asdict(self.note), epoch)
 
 
 @dataclass(frozen=True)

@@ -16,10 +16,10 @@ from enum import Enum
 import dagster as dg
 
 from dagster_slurm_components.errors import HostRefusedError, SatelliteError
-from dagster_slurm_components.jobs.cancel import cancel
+from dagster_slurm_components.jobs.ending import cancel
 from dagster_slurm_components.jobs.lease import CANCEL_WANTED, CANCELLED, COLLECTED, ENDED, Attempt, Owner
 from dagster_slurm_components.jobs.lease_store import LeaseStore
-from dagster_slurm_components.jobs.look import Seen, look_at
+from dagster_slurm_components.jobs.look import JobInfo, look_at
 from dagster_slurm_components.jobs.model import slug
 from dagster_slurm_components.pipes.records import PROFILE, report, worker
 from dagster_slurm_components.pipes.retries import will_be_retried
@@ -268,7 +268,7 @@ class Orphans:
                 text = f"Could not cancel {what}: {error}"
                 yield Finding(f"alive {attempt.run_dir}", run_id, text)
 
-    def _cancel_one(self, attempt: Attempt, seen: Seen | None, now: float) -> bool:
+    def _cancel_one(self, attempt: Attempt, seen: JobInfo | None, now: float) -> bool:
         """Cancel a job, or close its lease where it is over; return whether it was cancelled."""
         epoch = attempt.lease.epoch
         if seen is None:
@@ -300,7 +300,7 @@ class Orphans:
         )
         return self.place.direct.submit(asked, b"").outcome == "none"
 
-    def _may_show_yet(self, seen: Seen, attempt: Attempt, now: float) -> bool:
+    def _may_show_yet(self, seen: JobInfo, attempt: Attempt, now: float) -> bool:
         """Whether a job without a trace may live all the same: Slurm's answers are late, a process's are not."""
         return seen.lost and self.place.scheduler.has_accounting and now - attempt.lease.renewed < _TRACE
 
@@ -332,11 +332,11 @@ class Orphans:
 
         return frozenset(run_id for run_id in failed if promised(records[run_id]))
 
-    def _seen(self, attempts: Sequence[Attempt]) -> list[tuple[Attempt, Seen | None]]:
+    def _seen(self, attempts: Sequence[Attempt]) -> list[tuple[Attempt, JobInfo | None]]:
         seen = look_at(self.place.direct, self.place.scheduler, attempts)
         return list(zip(attempts, seen, strict=True))
 
-    def _left(self, seen: Seen, run_id: str) -> str:
+    def _left(self, seen: JobInfo, run_id: str) -> str:
         job, where = seen.handle.job_id, f"on {self.place.direct.host.name} (profile {self.profile})"
         collect = f"`dg-slurm attach {run_id}`, or a retry of this run in Dagster,"
         if seen.alive:

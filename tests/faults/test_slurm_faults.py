@@ -14,7 +14,7 @@ from satellite_fixture import bundle
 from dagster_slurm_components.errors import HostUnreachableError, SatelliteError
 from dagster_slurm_components.hosts.client import Satellite
 from dagster_slurm_components.jobs import schedulers
-from dagster_slurm_components.jobs.cancel import cancel
+from dagster_slurm_components.jobs.ending import cancel
 from dagster_slurm_components.jobs.model import JobHandle
 from dagster_slurm_components.jobs.schedulers import SlurmScheduler
 from dagster_slurm_components.slurm.accounting import MAX_IDS

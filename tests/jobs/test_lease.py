@@ -30,6 +30,7 @@ from dagster_slurm_components.jobs.lease import (
     Fresh,
     HeldError,
     Lease,
+    LedgerRecord,
     Note,
     Owner,
     Shown,
@@ -39,7 +40,6 @@ from dagster_slurm_components.jobs.lease import (
     read_lease,
     this_owner,
 )
-from dagster_slurm_components.jobs.ledger import LedgerRecord
 
 OURS = Owner("r1", "n1", "pid:[1]", 7, "7-boot")
 THEIRS = replace(OURS, run_id="r2", pid=8)
@@ -126,8 +126,8 @@ class TestText:
 
     def written(self) -> dict[str, object]:
         note = Note({"lost": 1}, {"mem": "1M"}, {"raw": "r0"}, "staging", "train")
-        lease = leases._new("t0", "d1", "c1", asdict(OURS), note.written())
-        return {**lease, "shown": Shown({"stdout.log": 5}, {"stdout.log": 9}).written(), "renewed": 17.5}
+        lease = leases._new("t0", "d1", "c1", asdict(OURS), asdict(note))
+        return {**lease, "shown": asdict(Shown({"stdout.log": 5}, {"stdout.log": 9})), "renewed": 17.5}
 
     def test_a_lease_is_read_back_as_it_was(self) -> None:
         written = {**self.written(), "state": "ended", "outcome": "COMPLETED", "finished": 18.5}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
+
 import pytest
 from watch_fixture import STARTED, World, events, handle
 
@@ -52,7 +54,7 @@ class TestLease:
         watch.shown = seen
         world.run(10)
         shown = [each.shown for each in world.files.renewals]
-        assert shown[0] == seen.written()
+        assert shown[0] == asdict(seen)
         assert shown[1:] == [None] * (len(shown) - 1)
         watch.shown = Shown({STDOUT: 9}, {STDOUT: 1})
         world.run(4)
