@@ -26,8 +26,7 @@ from dagster_slurm_components.slurm.accounting import AccountingRow, parse_sacct
 from dagster_slurm_components.slurm.commands import sbatch, scancel, scancel_failure
 from dagster_slurm_components.slurm.header import escape_pattern, render_header
 from dagster_slurm_components.slurm.queue import LIVE, QueueRow, parse_squeue, squeue, squeue_by_name
-from dagster_slurm_components.slurm.rejections import AMBIGUOUS
-from dagster_slurm_components.slurm.replies import query_failure
+from dagster_slurm_components.slurm.replies import AMBIGUOUS, query_failure
 
 _TIMEOUT = 60.0
 _VISIBLE = 120.0

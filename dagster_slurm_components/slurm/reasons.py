@@ -32,43 +32,14 @@ class Reason:
 
 
 _TABLE = {row["name"]: row for row in read_table("reasons")}
-
-# Slurm writes some reasons as sentences (job_ptr->state_desc in slurmctld), with underscores for spaces in
-# some versions.
-_PHRASES = {
-    "nodes required for job": "NodesUnavailable",
-    "launch failed requeued held": "LaunchFailedRequeuedHeld",
-    "user env retrieval failed": "UserEnvRetrievalFailed",
-    "job requeued in held state": "RequeuedInHeldState",
-    "job's account not permitted": "AccountNotAllowed",
-    "job's qos not permitted": "QOSNotAllowed",
-    "job's group not permitted": "PartitionConfig",
-    "job is at or exceeds qos": "QOSResourceLimit",
-    "job is at or exceeds association": "AssociationResourceLimit",
-}
+_SENTENCES = {row["sentence"]: name for name, row in _TABLE.items() if row["sentence"]}
 
 # The rest, about 130, are limits named by a scheme: whose, which kind, of what, counted how.
+_LIMITED = {row["name"]: row for row in read_table("limited")}
 _LIMIT = re.compile(
-    r"(?P<whose>Assoc|QOS|)(?P<kind>Grp|Max|Min)"
-    r"(?P<what>Billing|BB|Cpu|CPU|Energy|GRES|Jobs|License|Memory|Mem|Node|SubmitJobs?|Unknown|Wall(?:Duration)?)"
+    rf"(?P<whose>Assoc|QOS|)(?P<kind>Grp|Max|Min)(?P<what>{'|'.join(_LIMITED)})"
     r"(?P<minutes>Minutes|RunMinutes|RunMins|)(?P<per>PerJob|PerNode|PerUser|PerAccount|)(?:Limit)?"
 )
-_RESOURCES = {  # in words, and the option that asks for it
-    **{"Cpu": ("CPUs", "ntasks"), "CPU": ("CPUs", "ntasks"), "Node": ("nodes", "nodes")},
-    **{
-        "Memory": ("memory", "mem"),
-        "Mem": ("memory", "mem"),
-        "GRES": ("GPUs or other generic resources", "gres"),
-    },
-    **{"Wall": ("time", "time"), "WallDuration": ("time", "time"), "License": ("licenses", "licenses")},
-    **{
-        "Jobs": ("running jobs", None),
-        "SubmitJob": ("queued jobs", None),
-        "SubmitJobs": ("queued jobs", None),
-    },
-    **{"Billing": ("billed resources", None), "Energy": ("energy", None), "BB": ("burst buffer space", "bb")},
-    "Unknown": ("a resource of the site's own", None),
-}
 _OWNERS = {"Assoc": ("account", "account"), "QOS": ("QOS", "qos"), "": ("account or QOS", None)}
 
 
@@ -82,10 +53,10 @@ def explain(reason: str) -> Reason:
     if written.startswith("(") and written.endswith(")"):
         written = written[1:-1]
     spaced = written.replace("_", " ").strip()
-    for phrase, meaning in _PHRASES.items():
-        if spaced.lower().startswith(phrase):
-            details = spaced if "exceeds" in phrase else spaced.partition("(")[2].removesuffix(")")
-            return _of_table(meaning, details)
+    for sentence, name in _SENTENCES.items():
+        if spaced.lower().startswith(sentence):
+            details = spaced if "exceeds" in sentence else spaced.partition("(")[2].removesuffix(")")
+            return _of_table(name, details)
     match = re.match(r"[A-Za-z]+(?=$|[,:(])", written)
     name = match[0] if match else ""
     details = written[len(name) :].strip(" ,:_")
@@ -112,7 +83,7 @@ def _of_limit(name: str, limit: re.Match[str], details: str) -> Reason:
     administrator, changes that. A limit that other jobs share is ``wait``.
     """
     owner, owner_option = _OWNERS[limit["whose"]]
-    resource, option = _RESOURCES[limit["what"]]
+    resource, option = _LIMITED[limit["what"]]["words"], _LIMITED[limit["what"]]["option"] or None
     counted = {"": resource, "Minutes": f"{resource} times minutes"}.get(
         limit["minutes"], f"{resource} times minutes still to run"
     )

@@ -7,18 +7,8 @@ from dataclasses import dataclass
 from typing import Literal, cast
 
 from dagster_slurm_components.slurm.reasons import explain
-from dagster_slurm_components.slurm.replies import UNREACHABLE, messages
+from dagster_slurm_components.slurm.replies import messages
 from dagster_slurm_components.slurm.tables import read_table
-
-# A request may have gone out though its answer didn't come in (nextflow issue 970 and many others). Some of
-# these surely mean "not accepted", such as a refused connection or an exceeded rate; they are here because
-# the same call may be accepted a moment later, and looking for the job first costs nothing.
-AMBIGUOUS: tuple[str, ...] = (
-    *UNREACHABLE,
-    r"unable to create job record, try again",
-    r"slurm internal error",
-)
-"""Patterns, case ignored, of what sbatch writes to stderr when the job may exist nevertheless."""
 
 
 @dataclass(frozen=True)

@@ -4,40 +4,14 @@ from __future__ import annotations
 
 import re
 
-UNREACHABLE: tuple[str, ...] = (
-    r"unable to contact slurm controller",
-    r"socket timed out",
-    r"timed out (?:establishing|reading|writing)",
-    r"connection (?:refused|reset|failure|timed out|forced closed|rejected)",
-    r"communication (?:connection|shutdown) failure",
-    r"message (?:send|receive) failure",
-    r"zero bytes were transmitted",
-    r"unexpected message received",
-    r"header lengths are longer",
-    r"insane message length",
-    r"transport endpoint",
-    r"broken pipe",
-    r"no route to host",
-    r"network is unreachable",
-    r"temporarily (?:unable|unavailable|disabled)",
-    r"interrupted system call",
-    r"rate limit exceeded",
-    r"standby mode",
-    r"could not establish a configuration source",
-    r"failed to (?:fetch|load) config",
-    r"protocol authentication error",
-    r"authentication (?:credential|agent|does not apply)",
-    r"munge",
-)
-"""Patterns, case ignored, of messages about reaching Slurm's daemons rather than about the request."""
+from dagster_slurm_components.slurm.tables import read_table
 
-_DATABASE = (
-    r"problem talking to the database",
-    r"unable to connect to database",
-    r"failed to open persistent connection",
-    r"slurm accounting storage is disabled",
+_TROUBLES = read_table("troubles")
+AMBIGUOUS = tuple(row["pattern"] for row in _TROUBLES if row["about"] != "database")
+"""Patterns, case ignored, of what sbatch writes to stderr when the job may exist nevertheless."""
+_NO_ANSWER = re.compile(
+    "|".join(row["pattern"] for row in _TROUBLES if row["about"] != "submission"), re.IGNORECASE
 )
-_TROUBLE = re.compile("|".join((*UNREACHABLE, *_DATABASE)), re.IGNORECASE)
 
 
 def query_failure(returncode: int | None, out: str, err: str) -> str | None:
@@ -52,7 +26,7 @@ def query_failure(returncode: int | None, out: str, err: str) -> str | None:
         out: Its standard output.
         err: Its standard error.
     """
-    if returncode == 0 and (out.strip() or not _TROUBLE.search(err)):
+    if returncode == 0 and (out.strip() or not _NO_ANSWER.search(err)):
         return None
     said = last_line(err) or last_line(out)
     if returncode is None:

@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 
 from dagster_slurm_components.errors import DagsterSlurmError
 from dagster_slurm_components.slurm.commands import sbatch
-from dagster_slurm_components.slurm.rejections import AMBIGUOUS, classify_rejection
+from dagster_slurm_components.slurm.rejections import classify_rejection
+from dagster_slurm_components.slurm.replies import AMBIGUOUS
 
 FAILED = "sbatch: error: Batch job submission failed: "
 UNAVAILABLE = FAILED + "Requested node configuration is not available\n"
