@@ -91,13 +91,9 @@ def _members(spec: JobSpec, header: str) -> Iterator[PayloadFile]:
 
 
 def bundle(spec: JobSpec, header: str) -> bytes:
-    """Return the run directory of a job as a gzipped tar.
+    """Return the run directory of a job as a gzipped tar; the same spec always gives the same bytes.
 
-    The same spec always gives the same bytes.
-
-    Args:
-        spec: The job.
-        header: What stands above the body of ``job.sh``: the interpreter line and the ``#SBATCH`` lines.
+    The header stands above the body of ``job.sh``: the interpreter line and the ``#SBATCH`` lines.
 
     Raises:
         DagsterSlurmError: A file that can't be read, or more than ``LARGEST_BUNDLE`` bytes in all.

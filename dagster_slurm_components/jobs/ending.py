@@ -46,17 +46,11 @@ class LeaseLostError(DagsterSlurmError):
 def cancel(
     satellite: Satellite, scheduler: Scheduler, handle: JobHandle, *, patience: float, force: bool = False
 ) -> None:
-    """Ask for the end of exactly one job, until host and scheduler have heard it; whoever watches the job sees its end.
-
-    Args:
-        satellite: The host.
-        scheduler: Who runs the job.
-        handle: The job.
-        patience: Seconds to go on trying while the host or the scheduler does not answer.
-        force: It was asked before and did not end.
+    """Ask for the end of exactly one job, for at most ``patience`` seconds; whoever watches the job sees its end.
 
     Raises:
-        HostUnreachableError: No answer in all that time; the job may go on.
+        HostUnreachableError: Host or scheduler gave no answer in all that time; the job may go on.
+        HostRefusedError: Nobody there can end it.
     """
     _patiently(lambda: scheduler.cancel(satellite, handle, force=force), patience)
 
@@ -75,14 +69,7 @@ def _patiently(ask: Callable[[], Result], patience: float) -> Result:
 
 @dataclass(frozen=True)
 class JobEnder:
-    """Ends jobs of one host.
-
-    Attributes:
-        satellite: The host.
-        scheduler: Who runs the jobs.
-        watcher: Looks after this process's jobs there.
-        workdir: The working folder.
-    """
+    """Ends jobs of one host."""
 
     satellite: Satellite
     scheduler: Scheduler
@@ -96,12 +83,6 @@ class JobEnder:
 
     def end(self, handle: JobHandle, epoch: int, follow: Follow, *, patience: float = _END) -> Ended | None:
         """Cancel a job whose lease is ours; return its end, or nothing where that stays out: it is marked then.
-
-        Args:
-            handle: The job.
-            epoch: The epoch of its lease.
-            follow: Follows it.
-            patience: Seconds to wait for its end.
 
         Raises:
             LeaseLostError: Its lease is another's.
@@ -124,8 +105,8 @@ class JobEnder:
             return self.leases.change(handle.run_dir, epoch, CANCEL_WANTED) is not None
         except SatelliteError:
             # A full disk, which a person ends by cancelling what fills it. Reading needs no room there.
-            _, ((seen, _),) = self.satellite.follow([], [LeaseRenewal(handle.run_dir, epoch)], total=0)
-            return seen == epoch
+            _, ((newest, _),) = self.satellite.follow([], [LeaseRenewal(handle.run_dir, epoch)], total=0)
+            return newest == epoch
 
     def _end(self, handle: JobHandle, follow: Follow, patience: float) -> Ended | None:
         cancel(self.satellite, self.scheduler, handle, patience=_ANSWER)
@@ -147,15 +128,8 @@ class JobEnder:
     ) -> bool:
         """Take an attempt over, end its job if there is one, and close its lease.
 
-        Args:
-            attempt: The attempt.
-            owner: Who takes it over.
-            job_name: The job's name, by which it is found where its id is not known.
-            tell: Receives a sentence for each thing that a person should know.
-            sleep: Waits; what it raises ends the waiting.
-
-        Returns:
-            Whether this was done; if not, somebody else has changed the lease meanwhile.
+        By its name the job is found where its id is not known. Returns whether this was done; if not, somebody else
+        has changed the lease meanwhile. What ``sleep`` raises ends the waiting.
 
         Raises:
             NotEndedError: The job was cancelled, and its end is not confirmed.

@@ -39,10 +39,8 @@ class Owner:
     """The process whose end is the end of a run.
 
     Attributes:
-        run_id: Dagster's run.
         node: Name of its machine.
         pid_namespace: Where its number means something: containers share a machine's name and boot, not its processes.
-        pid: Its number there.
         start: Tells it from a later process of that number, and from one before the machine's last boot.
     """
 
@@ -99,8 +97,6 @@ class Note:
         retries: How often each outcome has been answered by another attempt.
         changed: Slurm options that a retry policy changed.
         upstream: Which run made what the job reads, by upstream step.
-        profile: Name of the profile.
-        step: Dagster's step.
     """
 
     retries: Mapping[str, int] = field(default_factory=dict)
@@ -118,12 +114,9 @@ class Lease:
         epoch: How often somebody took the job over, from 1; 0 where an older release made none.
         state: ``following``, ``cancel wanted``, ``cancelled``, ``ended`` or ``collected``.
         digest: Hash of all that the job is made of.
-        owner: Who took it last.
         renewed: When who follows gave the last sign of life, in seconds since the epoch by the host's clock.
         outcome: Slurm's word for its end.
         finished: When its owner heard of that, in seconds since the epoch by the owner's clock.
-        shown: What a person has seen.
-        note: What its owner keeps.
         newer: Whether a newer release of this package wrote it, or it is damaged: it is left alone then.
     """
 
@@ -268,7 +261,7 @@ class HeldError(DagsterSlurmError):
 
 
 def decide(
-    attempts: Sequence[Attempt], *, wanted: Callable[[Lease], str | None], released: Callable[[Owner], bool]
+    attempts: Sequence[Attempt], *, unwanted: Callable[[Lease], str | None], released: Callable[[Owner], bool]
 ) -> Decision:
     """Return what somebody who wants to run a call does next.
 
@@ -276,7 +269,7 @@ def decide(
 
     Args:
         attempts: The attempts so far, in order.
-        wanted: Why an attempt is not what is to be run now (other content, older inputs); nothing where it is.
+        unwanted: Why an attempt is not what is to be run now (other content, older inputs); nothing where it is.
         released: Whether an owner has no say any more.
 
     Raises:
@@ -299,6 +292,6 @@ def decide(
             )
         if lease.state == CANCEL_WANTED:
             return EndFirst(attempt, "it was to be cancelled")
-        other = wanted(lease)
-        return Adopt(attempt) if other is None else EndFirst(attempt, other)
+        why = unwanted(lease)
+        return Adopt(attempt) if why is None else EndFirst(attempt, why)
     return Fresh(attempts[-1].number + 1 if attempts else 0)

@@ -12,12 +12,7 @@ from dagster_slurm_components.jobs.lease import Attempt, Lease, Owner, Shown, pa
 
 @dataclass(frozen=True)
 class LeaseStore:
-    """The leases below a working folder. Each call may raise what ``Host.call`` raises.
-
-    Attributes:
-        satellite: The host.
-        workdir: The profile's working folder there.
-    """
+    """The leases below a profile's working folder. Each call may raise what ``Host.call`` raises."""
 
     satellite: Satellite
     workdir: str
@@ -34,13 +29,8 @@ class LeaseStore:
     def take(self, attempt: Attempt, owner: Owner, *, state: str | None = None) -> Lease | None:
         """Take a job over: its epoch grows, and who followed it is refused from now on.
 
-        Args:
-            attempt: The attempt as it was read.
-            owner: Who follows it now.
-            state: The state that it goes to in the same moment.
-
-        Returns:
-            The lease, or nothing where somebody else has changed it meanwhile.
+        With a ``state`` it goes to that in the same moment. Returns the lease, or nothing where somebody else has
+        changed it since the attempt was read.
         """
         owned = asdict(owner)
         return self._change(attempt.run_dir, attempt.lease.epoch, state=state, owner=owned)

@@ -18,8 +18,6 @@ class JobOutcome:
 
     Attributes:
         success: Whether the payload did its work: exit status 0, whatever it reported.
-        message: What happened.
-        advice: What to do; may be empty.
         options: The resources that could be changed, the likeliest first.
         retryable: Whether the same job may well succeed when it is submitted again, unchanged.
         kind: Its name in a retry policy, if it has one.
@@ -43,12 +41,7 @@ _LOST = JobOutcome(
 
 
 def judge(ended: Ended, stderr_tail: str) -> JobOutcome:
-    """Return how a job ended.
-
-    Args:
-        ended: The last observation and its evidence.
-        stderr_tail: The last lines of its stderr: Slurm's daemons write there what killed it.
-    """
+    """Return how a job ended; Slurm's daemons write into its stderr what killed it."""
     observation = ended.observation
     if observation.state == "COMPLETED" and not observation.exit_code:
         return JobOutcome(True, "The payload ended with exit code 0.")

@@ -35,12 +35,7 @@ Row = TypeVar("Row")
 
 @dataclass(frozen=True)
 class Answer(Generic[Row]):
-    """What a source said about a job: a row, or that it does not know the job.
-
-    Attributes:
-        row: The row; none when the source answered and had none.
-        taken: When the answer was made, by this process's monotonic clock, in seconds.
-    """
+    """A row, or that the source does not know the job; ``taken`` in seconds of this process's monotonic clock."""
 
     row: Row | None
     taken: float
@@ -48,13 +43,7 @@ class Answer(Generic[Row]):
 
 @dataclass(frozen=True)
 class Evidence:
-    """The newest answer of each source; none where it never answered.
-
-    Attributes:
-        status: The newest block of the status file.
-        queue: The scheduler's queue.
-        accounting: Slurm's accounting.
-    """
+    """The newest answer of each source, and the newest block of the status file; none where it never answered."""
 
     status: StatusRecord | None = None
     queue: Answer[QueueRow] | None = None
@@ -117,14 +106,7 @@ class Observation:
 
 
 def reconcile(previous: Observation, evidence: Evidence, now: float, patience: Patience) -> Observation:
-    """Return what is known of a job after hearing its sources.
-
-    Args:
-        previous: What was known before.
-        evidence: The newest answer of each source.
-        now: This process's monotonic clock, in seconds.
-        patience: How long silences are waited out.
-    """
+    """Return what is known of a job after hearing its sources; ``now`` is this process's monotonic clock."""
     if previous.terminal:
         return previous
     queue_row = evidence.queue.row if evidence.queue else None

@@ -40,15 +40,9 @@ class RunDirectory:
     """One run directory, by its path and the records in it.
 
     Attributes:
-        path: Where it is.
-        run_id: Dagster's first run, as it stands in the path.
-        step: Dagster's step, as it stands in the path.
-        partition: The partition, as it stands in the path.
+        run_id: Dagster's first run; as step and partition it is written as it stands in the path.
         call: The number of the call in the step.
-        attempt: The attempt's number.
-        ledger: Which job it has.
         status: The newest block of its status file.
-        lease: Who follows it, and whether its results were collected.
         touched: When one of its records was last written, in seconds since the epoch by the host's clock.
     """
 

@@ -14,12 +14,7 @@ _SETTLE = 3600.0
 
 @dataclass(frozen=True)
 class Keep:
-    """How long run directories are kept, in seconds after their last change.
-
-    Attributes:
-        success: Of jobs whose results Dagster has.
-        failure: Of all others that have ended.
-    """
+    """Seconds for which run directories are kept after their last change: where Dagster has the results, and else."""
 
     success: float
     failure: float
@@ -27,13 +22,7 @@ class Keep:
 
 @dataclass(frozen=True)
 class Verdict:
-    """What is to be done with a run directory.
-
-    Attributes:
-        folder: The run directory.
-        remove: Whether it goes.
-        why: What a person reads.
-    """
+    """Whether a run directory goes, and why, for a person to read."""
 
     folder: RunDirectory
     remove: bool
@@ -43,13 +32,7 @@ class Verdict:
 def judge_folders(
     folders: Iterable[tuple[RunDirectory, JobInfo | None]], keep: Keep, now: float
 ) -> list[Verdict]:
-    """Return what is to be done with each run directory.
-
-    Args:
-        folders: Run directories with what is known of their jobs.
-        keep: How long they are kept.
-        now: Seconds since the epoch, by the host's clock.
-    """
+    """Return what is to be done with each run directory; ``now`` is in seconds since the epoch by the host's clock."""
     return [_judge(folder, info, keep, now) for folder, info in folders]
 
 

@@ -25,7 +25,6 @@ class NextAttempt:
         kind: The end that it answers, by its name in the policy.
         delay: Seconds to wait before it.
         changed: Slurm options that are different in it.
-        why: What a person reads.
     """
 
     kind: str
@@ -44,12 +43,7 @@ def next_attempt(
 ) -> NextAttempt | None:
     """Return the next attempt, or nothing when the policy has none (left).
 
-    Args:
-        policy: The script's ``retry``.
-        outcome: How the job ended.
-        ended: Its last observation and evidence.
-        options: The Slurm options it was submitted with.
-        retries: How often each end has been answered.
+    ``options`` are the Slurm options that the job was submitted with, ``retries`` how often each end has been answered.
     """
     if outcome.success or outcome.kind is None:
         return None

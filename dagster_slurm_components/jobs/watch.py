@@ -49,11 +49,7 @@ _STEP_PER_JOB = 0.0002
 
 
 def read_interval(age: float) -> float:
-    """Return the seconds between two looks at a job's files.
-
-    Args:
-        age: Seconds since something last changed in its life (submitted, started).
-    """
+    """Return the seconds between two looks at a job's files, so long after something changed in its life."""
     shortest, longest = _READ_INTERVALS
     return min(longest, shortest * max(1.0, age / _YOUNG))
 

@@ -113,7 +113,7 @@ class Claims:
         while True:
             attempts = leases.attempts(folder)
             try:
-                decision = decide(attempts, wanted=self._not_wanted, released=self._released)
+                decision = decide(attempts, unwanted=self._not_wanted, released=self._released)
             except HeldError as error:
                 raise dg.Failure(str(error), allow_retries=False) from error
             match decision:

@@ -52,7 +52,6 @@ class AccountingRow:
         exit_code: Exit code of the batch script.
         signal: The signal that ended it, if one did; 125 stands for the memory killer, 53 for an output file
             that could not be opened.
-        partition: The partition it ran in.
         nodes: Its node list in Slurm's compact form, empty if it never had one.
         num_nodes: How many nodes it had, or asked for.
         alloc_cpus: How many CPUs it had, or asks for.

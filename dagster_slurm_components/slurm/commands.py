@@ -78,11 +78,9 @@ def scancel(job_ids: Sequence[str]) -> list[str]:
 
 
 def scancel_failure(returncode: int | None, err: str) -> str | None:
-    """Say what scancel could not do; a job that had ended already is no failure, though it ends with 1 then.
+    """Say what scancel could not do, by its standard error; ``None`` is the code of one that was given up on.
 
-    Args:
-        returncode: How it ended; ``None`` when it was given up on.
-        err: Its standard error.
+    A job that had ended already is no failure, though scancel ends with 1 then.
     """
     lines = messages(err)
     errors = [match for line in lines if (match := _CANCEL_ERROR.search(line))]

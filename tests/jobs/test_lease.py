@@ -55,7 +55,7 @@ def attempt(number: int, state: str = FOLLOWING, outcome: str | None = None, **c
 def decision(attempts: Sequence[Attempt]) -> Decision:
     return decide(
         attempts,
-        wanted=lambda lease: None if lease.digest == "d1" else "it has other content",
+        unwanted=lambda lease: None if lease.digest == "d1" else "it has other content",
         released=lambda owner: owner == GONE,
     )
 
