@@ -23,8 +23,8 @@ class LeaseStore:
 
     def open(self) -> tuple[list[Attempt], float]:
         """Return the attempts on which somebody may still have to act, and the host's clock: one call."""
-        found, now = self.satellite.open_leases(self.workdir)
-        return [parse_attempt(files) for files in found], now
+        attempts, now = self.satellite.open_leases(self.workdir)
+        return [parse_attempt(files) for files in attempts], now
 
     def take(self, attempt: Attempt, owner: Owner, *, state: str | None = None) -> Lease | None:
         """Take a job over: its epoch grows, and who followed it is refused from now on.

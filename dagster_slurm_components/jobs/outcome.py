@@ -74,8 +74,8 @@ def _failed_rank(text: str) -> str | None:
     if len(words) != 3:
         return None
     who, node, _ = words
-    known = {"agent": "torchrun's agent", "head": "Ray's head", "worker": "Ray's worker"}
-    return f"{known.get(who, f'Rank {who}')} on {node}"
+    names = {"agent": "torchrun's agent", "head": "Ray's head", "worker": "Ray's worker"}
+    return f"{names.get(who, f'Rank {who}')} on {node}"
 
 
 def _exit(code: int) -> str:

@@ -85,8 +85,8 @@ def run_directories(satellite: Satellite, workdir: str) -> list[RunDirectory]:
     done = satellite.run(find, timeout=120.0)
     listed = done.stdout.decode("utf-8", "surrogateescape").split("\0")[:-1]
     if done.timed_out or done.truncated or (done.returncode and not _absent(satellite, str(top))):
-        said = done.stderr.decode("utf-8", "replace").strip()
-        raise DagsterSlurmError(f"{top} can't be listed: {said}", where=satellite.host.name)
+        error = done.stderr.decode("utf-8", "replace").strip()
+        raise DagsterSlurmError(f"{top} can't be listed: {error}", where=satellite.host.name)
     folders = [str(PurePosixPath(path).parent.relative_to(top)) for path in listed]
     places = [place for folder in folders if (place := _PLACE.fullmatch(folder))]
     directories = []

@@ -60,10 +60,10 @@ def next_attempt(
         changed = _without_bad_node(ended, options)
     if changed is None:
         return None
-    told = "".join(f", with {name} {value}" for name, value in changed.items())
+    changes = "".join(f", with {name} {value}" for name, value in changed.items())
     delay = duration_seconds(rule.delay)
     wait = f" after {format_duration(delay)}" if delay else ""
-    why = f"{outcome.message} `retry.{outcome.kind}` answers with attempt {done + 1} of {rule.attempts}{wait}{told}."
+    why = f"{outcome.message} `retry.{outcome.kind}` answers with attempt {done + 1} of {rule.attempts}{wait}{changes}."
     return NextAttempt(outcome.kind, delay, changed, why)
 
 

@@ -100,5 +100,5 @@ def _integer(text: str | None) -> int | None:
 
 def _cpu(text: str | None) -> float | None:
     """Return the seconds in bash's ``times`` format, ``0m0.229s 0m0.044s``: user and system together."""
-    found = _MINUTES.findall(text or "")
-    return sum(60 * int(minutes) + (_number(seconds) or 0.0) for minutes, seconds in found) if found else None
+    times = _MINUTES.findall(text or "")
+    return sum(60 * int(minutes) + (_number(seconds) or 0.0) for minutes, seconds in times) if times else None
