@@ -9,8 +9,8 @@ from __future__ import annotations
 import threading
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass, field, replace
-from typing import Literal
+from dataclasses import replace
+from typing import Literal, NamedTuple
 
 from dagster_slurm_components.errors import SatelliteError
 from dagster_slurm_components.hosts.client import Satellite
@@ -48,13 +48,13 @@ def next_query(*, queue_due: bool, accounting_due: bool, last: Query) -> Query |
     return "queue" if queue_due else "accounting" if accounting_due else None
 
 
-@dataclass(frozen=True)
-class _Pending:
+class _Pending(NamedTuple):
     """A query whose answer is awaited."""
 
+    query: Query
     watches: Sequence[Watch]
     began: float
-    answer: Future[Mapping[str, QueueRow | AccountingRow] | None] = field(default_factory=Future)
+    answer: Future[Mapping[str, QueueRow | AccountingRow] | None]
 
 
 class Poller:
@@ -67,28 +67,24 @@ class Poller:
         self._last: Query = "queue"
         self._count = 0
         """How often the queue was asked since something changed."""
-        self._queue_at = 0.0
-        self._accounting_at = 0.0
+        self._due: dict[Query, float] = {"queue": 0.0, "accounting": 0.0}
 
     def soon(self, now: float) -> None:
         """Something changed: ask again as after a submission."""
         self._count = 0
-        self._queue_at = now + self._scheduler.first_query
-        if self._accounting_at < now:
-            self._accounting_at = now + _ACCOUNTING_LAG
+        self._due["queue"] = now + self._scheduler.first_query
+        if self._due["accounting"] < now:
+            self._due["accounting"] = now + _ACCOUNTING_LAG
 
     def due(self, watches: Sequence[Watch]) -> float:
         """Return the monotonic time of the next query or look for its answer."""
         if self._pending:
             return self._pending.began
-        return min(self._accounting_at, self._queue_at) if self._unexplained(watches) else self._queue_at
+        return min(self._due.values()) if self._unexplained(watches) else self._due["queue"]
 
     def _unexplained(self, watches: Sequence[Watch]) -> list[Watch]:
-        """Return the jobs of which the accounting is to tell; those asked about longest ago come first."""
-        if not self._scheduler.has_accounting:
-            return []
-        wanting = [watch for watch in watches if watch.wants_accounting]
-        return sorted(wanting, key=lambda watch: watch.accounting_asked_at)
+        """Return the jobs of which the accounting is to tell."""
+        return [watch for watch in watches if self._scheduler.has_accounting and watch.wants_accounting]
 
     def poll(self, watches: Sequence[Watch], now: float) -> None:
         """Begin the next query, if one is due and none is under way; hand out an answer that has come.
@@ -103,11 +99,14 @@ class Poller:
             self._deliver(pending, now)
 
     def _ask(self, watches: Sequence[Watch], now: float) -> None:
-        unexplained = self._unexplained(watches)[:MAX_IDS]
+        # sacct takes so many ids at a time: those that were asked about longest ago come first.
+        unexplained = sorted(self._unexplained(watches), key=lambda watch: watch.accounting_asked_at)[
+            :MAX_IDS
+        ]
         live = [watch for watch in watches if not watch.observation.terminal]
         query = next_query(
-            queue_due=bool(live) and now >= self._queue_at,
-            accounting_due=bool(unexplained) and now >= self._accounting_at,
+            queue_due=bool(live) and now >= self._due["queue"],
+            accounting_due=bool(unexplained) and now >= self._due["accounting"],
             last=self._last,
         )
         if query is None:
@@ -116,26 +115,23 @@ class Poller:
         if query == "accounting":
             for watch in unexplained:
                 watch.accounting_asked_at = now
-            self._accounting_at = now + _ACCOUNTING_PAUSE
-            self._pending = _Pending(unexplained, now)
+            self._due[query] = now + _ACCOUNTING_PAUSE
         else:
             waiting = any(watch.observation.phase is Phase.WAITING for watch in live)
-            self._queue_at = now + self._scheduler.query_interval(self._count, waiting=waiting)
+            self._due[query] = now + self._scheduler.query_interval(self._count, waiting=waiting)
             self._count += 1
-            self._pending = _Pending(live, now)
+        self._pending = _Pending(query, live if query == "queue" else unexplained, now, Future())
+        asking = threading.Thread(target=self._answer, args=(self._pending,), daemon=True)
         try:
-            threading.Thread(
-                target=self._answer, args=(query, self._pending), name="dagster-slurm-query", daemon=True
-            ).start()
+            asking.start()
         except RuntimeError:
             # The interpreter is ending, and starts no more threads: jobs are followed until they are cancelled or left.
-            self._answer(query, self._pending)
+            self._answer(self._pending)
 
-    def _answer(self, query: Query, pending: _Pending) -> None:
-        ask = self._scheduler.queue if query == "queue" else self._scheduler.accounting
+    def _answer(self, pending: _Pending) -> None:
+        ask = self._scheduler.queue if pending.query == "queue" else self._scheduler.accounting
         try:
-            rows = ask(self._satellite, [watch.handle for watch in pending.watches])
-            pending.answer.set_result(rows)
+            pending.answer.set_result(ask(self._satellite, [watch.handle for watch in pending.watches]))
         except Exception as error:  # noqa: BLE001 - raised in the watcher's thread, where the answer is taken
             pending.answer.set_exception(error)
 
@@ -145,8 +141,7 @@ class Poller:
         except SatelliteError:
             # The budget that all share is used up, or somebody else's query hangs: no answer, and no reason to end
             # anybody's watching.
-            self._queue_at = max(self._queue_at, now + _REFUSAL_PAUSE)
-            self._accounting_at = max(self._accounting_at, now + _REFUSAL_PAUSE)
+            self._due = {query: max(due, now + _REFUSAL_PAUSE) for query, due in self._due.items()}
             return
         if rows is None:
             return  # a failed query is no observation
@@ -154,5 +149,5 @@ class Poller:
             row = rows.get(watch.handle.job_id)
             if isinstance(row, AccountingRow):
                 watch.evidence = replace(watch.evidence, accounting=Answer(row, pending.began))
-            elif self._last == "queue":
+            elif pending.query == "queue":
                 watch.evidence = replace(watch.evidence, queue=Answer(row, pending.began))
