@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import signal
 from dataclasses import dataclass
 
 from dagster_slurm_components.jobs.events import Ended
 from dagster_slurm_components.jobs.reconcile import LOST
 from dagster_slurm_components.jobs.status import StatusRecord
 from dagster_slurm_components.slurm.outcome import outcome as slurm_outcome
+from dagster_slurm_components.slurm.outcome import signal_name
 from dagster_slurm_components.slurm.states import Phase, state
 
 
@@ -39,6 +39,12 @@ _LOST = JobOutcome(
     kind="lost",
 )
 
+_EXIT_ADVICE = {
+    126: "The payload, or the program of `command`, can't be executed.",
+    127: "The program was not found in the environment.",
+    137: "Something killed it; most often it used more memory than the node had to give.",
+}
+
 
 def judge(ended: Ended, stderr_tail: str) -> JobOutcome:
     """Return how a job ended; Slurm's daemons write into its stderr what killed it."""
@@ -62,10 +68,12 @@ def _payload_failed(code: int, status: StatusRecord | None) -> JobOutcome:
     where = f" on {status.host}" if status and status.host else ""
     if status and status.phase == "environment":
         return JobOutcome(False, f"The environment could not be activated{where} (exit code {code}).")
+    # A shell reports death by a signal as 128 plus its number.
+    name = signal_name(code - 128)
+    ended = f"ended with exit code {code}{f' (signal {name})' if name else ''}"
     rank = _failed_rank(status.get("failed_rank") or "") if status else None
-    if rank:
-        return JobOutcome(False, f"{rank} ended with {_exit(code)}, which ended the job.", _exit_advice(code))
-    return JobOutcome(False, f"The payload ended with {_exit(code)}{where}.", _exit_advice(code))
+    message = f"{rank} {ended}, which ended the job." if rank else f"The payload {ended}{where}."
+    return JobOutcome(False, message, _EXIT_ADVICE.get(code, ""))
 
 
 def _failed_rank(text: str) -> str | None:
@@ -76,22 +84,3 @@ def _failed_rank(text: str) -> str | None:
     who, node, _ = words
     names = {"agent": "torchrun's agent", "head": "Ray's head", "worker": "Ray's worker"}
     return f"{names.get(who, f'Rank {who}')} on {node}"
-
-
-def _exit(code: int) -> str:
-    """Name an exit code; a shell reports death by a signal as 128 plus its number."""
-    if code > 128:
-        try:
-            return f"exit code {code} (signal {signal.Signals(code - 128).name})"
-        except ValueError:
-            pass
-    return f"exit code {code}"
-
-
-def _exit_advice(code: int) -> str:
-    return {
-        126: "The payload, or the program of `command`, can't be executed.",
-        127: "The program was not found in the environment.",
-        128
-        + signal.SIGKILL: "Something killed it; most often it used more memory than the node had to give.",
-    }.get(code, "")

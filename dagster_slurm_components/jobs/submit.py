@@ -48,16 +48,7 @@ def submit(
 
     An sbatch that gave no answer, and a limit on the number of jobs, are waited out; a connection that is lost is
     the host's own affair (``hosts.parked``). The satellite knows by the ledger and the job's token whether the job
-    exists.
-
-    Args:
-        satellite: The host.
-        scheduler: Who runs the job.
-        spec: The job.
-        workdir: The profile's working folder on the host, absolute.
-        claim: Who submits, and what.
-        tell: Receives a sentence each time there is something to wait for.
-        sleep: Waits; the tests' clock.
+    exists. ``tell`` receives a sentence each time there is something to wait for.
 
     Raises:
         TakenError: Somebody else's job is there, or one of other content.

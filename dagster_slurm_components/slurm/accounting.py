@@ -8,7 +8,7 @@ and not by whatever order the database answers in.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from dagster_slurm_components.slurm import states
@@ -141,22 +141,17 @@ def parse_sacct(out: str) -> dict[str, AccountingRow]:
     query must have been good: ask ``replies.query_failure`` first.
     """
     starts: dict[str, list[list[_Fields]]] = {}  # the row of each start and the rows of its steps
-    for fields in _rows(out):
+    for line in out.split("\n"):
+        words = [word.strip() for word in line.split("|")]
+        fields = dict(zip(_COLUMNS, words, strict=False))
         job_id, _, step = fields["JobID"].partition(".")
-        if not is_job_id(job_id):
+        if len(words) != len(_COLUMNS) or not is_job_id(job_id):
             continue
         if not step:
             starts.setdefault(job_id, []).append([fields])
         elif job_id in starts:
             starts[job_id][-1].append(fields)
     return {job_id: _job(job_id, of_job) for job_id, of_job in starts.items()}
-
-
-def _rows(out: str) -> Iterator[_Fields]:
-    for line in out.split("\n"):
-        fields = [field.strip() for field in line.split("|")]
-        if len(fields) == len(_COLUMNS):
-            yield dict(zip(_COLUMNS, fields, strict=True))
 
 
 def _job(job_id: str, starts: Sequence[Sequence[_Fields]]) -> AccountingRow:

@@ -85,15 +85,16 @@ def _failed(accounting: AccountingRow) -> str:
         # A job that sbatch refuses with "Requested node configuration is not available" leaves such a record.
         return "The job never started: no node can fulfil what it asks for, and Slurm refused it."
     if accounting.signal is not None:
-        return f"The job was ended by signal {_signal_name(accounting.signal)}."
+        name = signal_name(accounting.signal)
+        return f"The job was ended by signal {accounting.signal}{f' ({name})' if name else ''}."
     if accounting.exit_code:
         return f"The job ended with exit code {accounting.exit_code}."
     return "The job failed."
 
 
-def _signal_name(number: int) -> str:
-    """Write a signal with its name, ``9 (SIGKILL)``; the numbers are Linux's."""
+def signal_name(number: int) -> str:
+    """Return ``SIGKILL`` for 9, by Linux's numbers, or an empty text for what is no signal."""
     try:
-        return f"{number} ({signals.Signals(number).name})"
+        return signals.Signals(number).name
     except ValueError:
-        return str(number)
+        return ""
