@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 
 from dagster_slurm_components.errors import HostUnreachableError
 from dagster_slurm_components.hosts.calls import FileData
-from dagster_slurm_components.jobs.lease import FOLLOWING, Shown
+from dagster_slurm_components.jobs.lease import FOLLOWING, OutputPosition
 from dagster_slurm_components.jobs.model import JobHandle
 from dagster_slurm_components.jobs.reconcile import Evidence, Observation
 from dagster_slurm_components.jobs.status import StatusRecord, parse_status
@@ -97,8 +97,8 @@ class Watch:
     epoch: int | None = None
     offsets: dict[str, int] = field(default_factory=dict)
     inodes: dict[str, int] = field(default_factory=dict)
-    shown: Shown | None = None
-    shown_written: Shown | None = None
+    shown: OutputPosition | None = None
+    shown_written: OutputPosition | None = None
     renew_at: float = 0.0
     lease_state: str = FOLLOWING
     observation: Observation = field(default_factory=Observation)

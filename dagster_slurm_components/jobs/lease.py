@@ -77,8 +77,8 @@ def this_owner(run_id: str, *, step_worker: bool) -> Owner:
 
 
 @dataclass(frozen=True)
-class Shown:
-    """What a person has seen of a job's output, so that whoever takes it over goes on from there.
+class OutputPosition:
+    """How much of a job's output a person has been shown, so that whoever takes the job over goes on from there.
 
     Attributes:
         offsets: Bytes of each streamed file.
@@ -127,7 +127,7 @@ class Lease:
     renewed: float = 0.0
     outcome: str | None = None
     finished: float | None = None
-    shown: Shown = field(default_factory=Shown)
+    shown: OutputPosition = field(default_factory=OutputPosition)
     note: Note = field(default_factory=Note)
     newer: bool = False
 
@@ -165,7 +165,7 @@ def parse_lease(raw: Mapping[str, Any] | None) -> Lease:
         renewed=raw["renewed"],
         outcome=raw["outcome"],
         finished=raw["finished"],
-        shown=Shown(**raw["shown"]) if raw["shown"] else Shown(),
+        shown=OutputPosition(**raw["shown"]) if raw["shown"] else OutputPosition(),
         note=Note(**note) if note else Note(),
     )
 

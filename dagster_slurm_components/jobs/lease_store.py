@@ -7,7 +7,14 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from dagster_slurm_components.hosts.client import Satellite
-from dagster_slurm_components.jobs.lease import Attempt, Lease, Owner, Shown, parse_attempt, parse_lease
+from dagster_slurm_components.jobs.lease import (
+    Attempt,
+    Lease,
+    OutputPosition,
+    Owner,
+    parse_attempt,
+    parse_lease,
+)
 
 
 @dataclass(frozen=True)
@@ -36,7 +43,13 @@ class LeaseStore:
         return self._change(attempt.run_dir, attempt.lease.epoch, state=state, owner=owned)
 
     def change(
-        self, run_dir: str, epoch: int, state: str, *, outcome: str | None = None, shown: Shown | None = None
+        self,
+        run_dir: str,
+        epoch: int,
+        state: str,
+        *,
+        outcome: str | None = None,
+        shown: OutputPosition | None = None,
     ) -> Lease | None:
         """Go to another state; return the lease, or nothing where the epoch is another's by now."""
         written = None if shown is None else asdict(shown)

@@ -12,7 +12,7 @@ from dagster_slurm_components.hosts.calls import LeaseRenewal, LeaseRequest
 from dagster_slurm_components.hosts.parked import Parking
 from dagster_slurm_components.jobs.ending import JobEnder, LeaseLostError, cancel
 from dagster_slurm_components.jobs.events import MESSAGES, STDERR, STDOUT, Ended, Watch
-from dagster_slurm_components.jobs.lease import CANCEL_WANTED, ENDED, Shown
+from dagster_slurm_components.jobs.lease import CANCEL_WANTED, ENDED, OutputPosition
 from dagster_slurm_components.jobs.lease_store import LeaseStore
 from dagster_slurm_components.jobs.model import JobHandle, JobSpec
 from dagster_slurm_components.jobs.reconcile import Observation
@@ -68,7 +68,7 @@ class Followed:
     handle: JobHandle
     ended: Ended
     stderr: str
-    shown: Shown
+    shown: OutputPosition
 
 
 @dataclass(frozen=True)
@@ -172,9 +172,9 @@ class AttemptRun:
         self.guard.check(thoroughly=True)
         return ended
 
-    def _shown(self, watch: Watch, follower: Follower) -> Shown:
+    def _shown(self, watch: Watch, follower: Follower) -> OutputPosition:
         names = (MESSAGES, STDOUT, STDERR)
-        return Shown(
+        return OutputPosition(
             dict(follower.shown), {name: watch.inodes[name] for name in names if name in watch.inodes}
         )
 
@@ -213,7 +213,7 @@ class AttemptRun:
         profile = self.resolved.profile.name
         self.step.context.log.info(left_job(handle.job_id, self.step.run_id, profile, kept=kept))
 
-    def close(self, outcome: str, shown: Shown) -> float:
+    def close(self, outcome: str, shown: OutputPosition) -> float:
         """Write down how the job ended, before anything of it is handed on; return when.
 
         Raises:

@@ -22,8 +22,8 @@ from dagster_slurm_components.jobs.lease import (
     HeldError,
     Lease,
     Note,
+    OutputPosition,
     Owner,
-    Shown,
     decide,
 )
 from dagster_slurm_components.jobs.lease_store import LeaseStore
@@ -59,7 +59,7 @@ class Claim:
     note: Note
     epoch: int = 1
     adopted: bool = False
-    shown: Shown = field(default_factory=Shown)
+    shown: OutputPosition = field(default_factory=OutputPosition)
 
     def next(self, kind: str, changed: Mapping[str, str]) -> Claim:
         """Return the claim to the attempt that a retry policy answers an end with."""

@@ -32,8 +32,8 @@ from dagster_slurm_components.jobs.lease import (
     Lease,
     LedgerRecord,
     Note,
+    OutputPosition,
     Owner,
-    Shown,
     decide,
     parse_attempt,
     parse_lease,
@@ -127,7 +127,11 @@ class TestText:
     def written(self) -> dict[str, object]:
         note = Note({"lost": 1}, {"mem": "1M"}, {"raw": "r0"}, "staging", "train")
         lease = leases._new("t0", "d1", "c1", asdict(OURS), asdict(note))
-        return {**lease, "shown": asdict(Shown({"stdout.log": 5}, {"stdout.log": 9})), "renewed": 17.5}
+        return {
+            **lease,
+            "shown": asdict(OutputPosition({"stdout.log": 5}, {"stdout.log": 9})),
+            "renewed": 17.5,
+        }
 
     def test_a_lease_is_read_back_as_it_was(self) -> None:
         written = {**self.written(), "state": "ended", "outcome": "COMPLETED", "finished": 18.5}
@@ -139,7 +143,7 @@ class TestText:
             renewed=17.5,
             outcome="COMPLETED",
             finished=18.5,
-            shown=Shown({"stdout.log": 5}, {"stdout.log": 9}),
+            shown=OutputPosition({"stdout.log": 5}, {"stdout.log": 9}),
             note=Note({"lost": 1}, {"mem": "1M"}, {"raw": "r0"}, "staging", "train"),
         )
         assert parse_lease(json.loads(json.dumps(written))) == expected
