@@ -92,10 +92,7 @@ class Scheduler(ABC):
     def cancel(self, satellite: Satellite, handle: JobHandle, *, force: bool = False) -> None:
         """Ask for the end of exactly this job; one that has ended already does no harm.
 
-        Args:
-            satellite: The host.
-            handle: The job.
-            force: It was asked before and did not end: leave it no choice.
+        With ``force`` it was asked before and did not end: leave it no choice.
 
         Raises:
             HostUnreachableError: Nobody answered, so that it has to be asked again.
@@ -104,12 +101,7 @@ class Scheduler(ABC):
 
     @abstractmethod
     def query_interval(self, asked: int, *, waiting: bool) -> float:
-        """Return the seconds until the queue is asked again.
-
-        Args:
-            asked: How many times it has been asked since the last change.
-            waiting: Whether a job still waits in the queue, or all have started.
-        """
+        """Return the seconds until the queue, asked so often since the last change, is asked again."""
 
 
 class ProcessScheduler(Scheduler):

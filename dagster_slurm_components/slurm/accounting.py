@@ -104,13 +104,10 @@ class AccountingRow:
 
 
 def sacct(job_ids: Sequence[str], *, since: int) -> list[str]:
-    """Return the command that asks the accounting for these jobs.
+    """Return the command that asks the accounting for these jobs, at most ``MAX_IDS``.
 
-    Args:
-        job_ids: At most ``MAX_IDS``.
-        since: A time before the first of them was submitted, in seconds since 1970. Without one, sacct
-            searches from midnight and would miss yesterday's jobs. It also keeps an old job of the same id
-            out, where a cluster's ids began anew.
+    ``since`` is before the first of them was submitted, in seconds since 1970. Without it sacct searches from midnight
+    and would miss yesterday's jobs; it also keeps an old job of the same id out, where a cluster's ids began anew.
 
     Raises:
         DagsterSlurmError: An id is no job id, or there is none.

@@ -31,11 +31,7 @@ def outcome(accounting: AccountingRow, stderr_tail: str = "") -> SlurmState:
 
     Slurm's state is the first word but not the last: without cgroups a job over its memory limit is a plain
     ``FAILED`` by signal 9, and a step killed for memory leaves the job ``FAILED`` with ``0:125``. The end of
-    the job's stderr tells these apart.
-
-    Args:
-        accounting: What sacct knows.
-        stderr_tail: The last lines of the job's stderr; only lines of Slurm's daemons are looked at.
+    the job's stderr tells these apart; only lines of Slurm's daemons are looked at there.
     """
     row = state(accounting.state)
     if row.phase is not Phase.TERMINAL:
