@@ -13,7 +13,14 @@ from dagster_slurm_components.hosts.client import Satellite
 from dagster_slurm_components.jobs.events import STATUS
 from dagster_slurm_components.jobs.lease import Attempt
 from dagster_slurm_components.jobs.model import JobHandle
-from dagster_slurm_components.jobs.reconcile import LOST, Answer, Evidence, Observation, Patience, reconcile
+from dagster_slurm_components.jobs.reconcile import (
+    LOST,
+    Evidence,
+    Observation,
+    Patience,
+    QueueAnswer,
+    reconcile,
+)
 from dagster_slurm_components.jobs.schedulers import Scheduler
 from dagster_slurm_components.jobs.status import StatusRecord, parse_status
 from dagster_slurm_components.slurm.accounting import MAX_IDS
@@ -97,16 +104,17 @@ def _ask(
     if queue is None:
         return {}
     waiting_or_running = [handle for handle in handles if handle.job_id in queue]
-    evidence = {handle: Evidence(queue=Answer(queue[handle.job_id], now)) for handle in waiting_or_running}
+    evidence = {
+        handle: Evidence(queue=QueueAnswer(queue[handle.job_id], now)) for handle in waiting_or_running
+    }
     gone = [handle for handle in handles if handle not in evidence]
     for begin in range(0, len(gone), MAX_IDS):
         some = gone[begin : begin + MAX_IDS]
         accounting = _answer(scheduler.accounting, satellite, some) if scheduler.has_accounting else {}
         if accounting is not None:
-            rows = [(handle, accounting.get(handle.job_id)) for handle in some]
+            absent = QueueAnswer(None, now)
             evidence |= {
-                handle: Evidence(None, Answer(None, now), Answer(row, now) if row else None)
-                for handle, row in rows
+                handle: Evidence(queue=absent, accounting=accounting.get(handle.job_id)) for handle in some
             }
     return evidence
 

@@ -54,7 +54,7 @@ def judge(ended: Ended, stderr_tail: str) -> JobOutcome:
     if observation.state == LOST:
         return _LOST
     row = state(observation.state)
-    accounting = ended.evidence.accounting.row if ended.evidence.accounting else None
+    accounting = ended.evidence.accounting
     if accounting is not None:
         by_accounting = slurm_outcome(accounting, stderr_tail)
         # An accounting that lags behind says less than what ended the watching.

@@ -15,7 +15,7 @@ from typing import Literal, NamedTuple
 from dagster_slurm_components.errors import SatelliteError
 from dagster_slurm_components.hosts.client import Satellite
 from dagster_slurm_components.jobs.events import Watch
-from dagster_slurm_components.jobs.reconcile import Answer
+from dagster_slurm_components.jobs.reconcile import QueueAnswer
 from dagster_slurm_components.jobs.schedulers import Scheduler
 from dagster_slurm_components.slurm.accounting import MAX_IDS, AccountingRow
 from dagster_slurm_components.slurm.queue import QueueRow
@@ -148,6 +148,6 @@ class Poller:
         for watch in pending.watches:
             row = rows.get(watch.handle.job_id)
             if isinstance(row, AccountingRow):
-                watch.evidence = replace(watch.evidence, accounting=Answer(row, pending.began))
+                watch.evidence = replace(watch.evidence, accounting=row)
             elif pending.query == "queue":
-                watch.evidence = replace(watch.evidence, queue=Answer(row, pending.began))
+                watch.evidence = replace(watch.evidence, queue=QueueAnswer(row, pending.began))

@@ -14,7 +14,6 @@ date; none is believed alone where another could contradict it:
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Generic, TypeVar
 
 from dagster_slurm_components.jobs.status import StatusRecord
 from dagster_slurm_components.slurm.accounting import AccountingRow
@@ -30,14 +29,12 @@ _STOPPING = frozenset({"TERM", "INT", "HUP"})
 """Signals that mean somebody is stopping the job; USR1 and USR2 only ask it to write a checkpoint."""
 _FIRST_SIGNAL_CODE = 129
 
-Row = TypeVar("Row")
-
 
 @dataclass(frozen=True)
-class Answer(Generic[Row]):
-    """A row, or that the source does not know the job; ``taken`` in seconds of this process's monotonic clock."""
+class QueueAnswer:
+    """A row, or that the queue does not know the job; ``taken`` in seconds of this process's monotonic clock."""
 
-    row: Row | None
+    row: QueueRow | None
     taken: float
 
 
@@ -46,8 +43,8 @@ class Evidence:
     """The newest answer of each source, and the newest block of the status file; none where it never answered."""
 
     status: StatusRecord | None = None
-    queue: Answer[QueueRow] | None = None
-    accounting: Answer[AccountingRow] | None = None
+    queue: QueueAnswer | None = None
+    accounting: AccountingRow | None = None
 
 
 @dataclass(frozen=True)
@@ -183,8 +180,9 @@ class _Sources:
 
     def _final_state(self, job: Observation) -> tuple[str, str] | None:
         """Return in which state Slurm says the job ended, and by which source, once it can be believed."""
-        for source, answer in (("queue", self.evidence.queue), ("accounting", self.evidence.accounting)):
-            final = state(answer.row.state) if answer and answer.row else None
+        queue = self.evidence.queue.row if self.evidence.queue else None
+        for source, row in (("queue", queue), ("accounting", self.evidence.accounting)):
+            final = state(row.state) if row else None
             if final is None or final.phase is not Phase.TERMINAL:
                 continue  # no row, an old answer, or accounting that lags behind
             since = job.absent_since if job.absent_since is not None else job.ended_since

@@ -82,7 +82,7 @@ def _more_memory(rule: AgainWithMemory, options: Mapping[str, str], ended: Ended
 
 
 def _more_time(rule: AgainWithTime, options: Mapping[str, str], ended: Ended) -> dict[str, str] | None:
-    accounting = ended.evidence.accounting.row if ended.evidence.accounting else None
+    accounting = ended.evidence.accounting
     asked = parse_time_limit(options.get("time", "")) or (accounting.time_limit_s if accounting else None)
     if not asked:
         return None
@@ -98,7 +98,7 @@ def _without_bad_node(ended: Ended, options: Mapping[str, str]) -> dict[str, str
     Of a job on several nodes nobody says which one failed. Slurm itself keeps what it found down out of the next
     job, and leaving out the sound ones as well could leave too few.
     """
-    accounting = ended.evidence.accounting.row if ended.evidence.accounting else None
+    accounting = ended.evidence.accounting
     status = ended.evidence.status
     nodes = (accounting.nodes if accounting else "") or (status.get("nodes") if status else "") or ""
     if not _NODE.fullmatch(nodes):

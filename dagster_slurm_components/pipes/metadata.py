@@ -42,7 +42,7 @@ def job_metadata(
     }
     if status:
         found |= _own_figures(status, submitted)
-    accounting = ended.evidence.accounting.row if ended.evidence.accounting else None
+    accounting = ended.evidence.accounting
     if accounting:
         found |= {
             "job/partition": accounting.partition or found.get("job/partition"),

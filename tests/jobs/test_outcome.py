@@ -6,7 +6,7 @@ import pytest
 
 from dagster_slurm_components.jobs.events import Ended
 from dagster_slurm_components.jobs.outcome import judge
-from dagster_slurm_components.jobs.reconcile import Answer, Evidence, Observation
+from dagster_slurm_components.jobs.reconcile import Evidence, Observation
 from dagster_slurm_components.slurm.accounting import AccountingRow
 from dagster_slurm_components.slurm.states import Phase
 
@@ -28,7 +28,7 @@ def test_the_source_that_knows_most_has_the_word(
     accounting: str | None, state: str, code: int | None, kind: str | None, words: str
 ) -> None:
     row = AccountingRow("7", accounting, nodes="n1") if accounting else None
-    evidence = Evidence(accounting=Answer(row, 0.0) if row else None)
+    evidence = Evidence(accounting=row)
     outcome = judge(Ended(Observation(state=state, phase=Phase.TERMINAL, exit_code=code), evidence), "")
     assert (outcome.success, outcome.kind) == (False, kind)
     assert words in outcome.message

@@ -6,7 +6,7 @@ import dagster as dg
 
 from dagster_slurm_components.jobs.events import Ended
 from dagster_slurm_components.jobs.model import JobHandle
-from dagster_slurm_components.jobs.reconcile import Answer, Evidence, Observation
+from dagster_slurm_components.jobs.reconcile import Evidence, Observation
 from dagster_slurm_components.jobs.status import parse_status
 from dagster_slurm_components.pipes.metadata import job_metadata, typed
 from dagster_slurm_components.slurm.accounting import AccountingRow
@@ -19,7 +19,7 @@ STATUS = (
 
 
 def figures(status: bytes, row: AccountingRow | None = None) -> dict[str, object]:
-    evidence = Evidence(status=parse_status(status), accounting=Answer(row, 0.0) if row else None)
+    evidence = Evidence(status=parse_status(status), accounting=row)
     ended = Ended(Observation(state="COMPLETED", exit_code=0), evidence)
     return dict(job_metadata(HANDLE, ended, profile="staging", host="login", submitted=100.0))
 
