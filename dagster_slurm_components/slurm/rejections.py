@@ -52,15 +52,15 @@ def classify_rejection(err: str) -> Rejection:
     """
     lines = [line for line in messages(err) if not _NOISE.search(line)]
     final = next((_FAILED.sub("", line) for line in lines if _FAILED.search(line)), "")
-    said = [line for line in lines if not _FAILED.search(line)]
+    others = [line for line in lines if not _FAILED.search(line)]
     named = _named_limit(lines)
     if named is not None:
         return named
     if final and not _GENERIC.search(final):
-        return _by_rules([final, *said], "\n".join([*said, final]))
-    if said:
+        return _by_rules([final, *others], "\n".join([*others, final]))
+    if others:
         # With a "submission failed" line these are the site's plugin's words, without it sbatch's own.
-        return _by_rules(said, "\n".join(said))
+        return _by_rules(others, "\n".join(others))
     if "job submit limit" in final:
         hint = "Slurm does not say which: too many jobs, or one too large or too long for its account or QOS."
         return Rejection("unknown", None, final, hint)
@@ -80,10 +80,9 @@ def _named_limit(lines: list[str]) -> Rejection | None:
 
 def _by_rules(texts: list[str], message: str) -> Rejection:
     """Find the first line that names an option, or else the first that is known at all."""
-    found = [rejection for text in texts if (rejection := _by_rule(text, message)) is not None]
-    naming = [rejection for rejection in found if rejection.option is not None]
-    if naming or found:
-        return (naming or found)[0]
+    rejections = [rejection for text in texts if (rejection := _by_rule(text, message)) is not None]
+    if rejections:
+        return next((each for each in rejections if each.option is not None), rejections[0])
     words = [word for word in _WORDS if re.search(rf"\b{word}", " ".join(texts), re.IGNORECASE)]
     return Rejection("permanent", words[0] if len(words) == 1 else None, message)
 

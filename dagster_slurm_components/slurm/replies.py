@@ -24,18 +24,12 @@ def query_failure(returncode: int | None, out: str, err: str) -> str | None:
     """
     if returncode == 0 and (out.strip() or not _NO_ANSWER.search(err)):
         return None
-    said = last_line(err) or last_line(out)
+    lines = messages(err) or messages(out)
+    if lines:
+        return lines[-1]
     if returncode is None:
-        return said or "no answer in time"
-    if returncode < 0:
-        return said or f"ended by signal {-returncode}"
-    return said or f"exit code {returncode} without a message"
-
-
-def last_line(text: str) -> str:
-    """Return the last line that is not blank, without Slurm's ``program: error:`` before it."""
-    lines = messages(text)
-    return lines[-1] if lines else ""
+        return "no answer in time"
+    return f"ended by signal {-returncode}" if returncode < 0 else f"exit code {returncode} without a message"
 
 
 def messages(text: str) -> list[str]:
