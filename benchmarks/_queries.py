@@ -18,12 +18,11 @@ from dagster_slurm_components.hosts.bootstrap import SubprocessDialer
 from dagster_slurm_components.hosts.calls import Budget
 from dagster_slurm_components.hosts.client import Satellite
 from dagster_slurm_components.hosts.remote import RemoteHost
-from dagster_slurm_components.jobs.cadence import TokenBucket
 from dagster_slurm_components.jobs.events import Ended, Watch
 from dagster_slurm_components.jobs.model import JobHandle, JobIdentity, JobSpec
 from dagster_slurm_components.jobs.schedulers import SlurmScheduler
 from dagster_slurm_components.jobs.submit import submit
-from dagster_slurm_components.jobs.watch import Watcher, WatcherThread
+from dagster_slurm_components.jobs.watch import Watcher
 from dagster_slurm_components.launchers.base import LaunchPlan
 from dagster_slurm_components.slurm.states import Phase
 from dagster_slurm_components.spec.profile import Limits
@@ -111,15 +110,7 @@ def measure_on_slurm(count: int, seconds: float, operations: float) -> dict[str,
         satellite, limits = Satellite(host), Limits()
         budget = Budget(f"{workdir}/queue/budget.json", limits.queries_per_minute, limits.burst)
         scheduler = SlurmScheduler(f"{workdir}/queue", budget)
-        watcher = WatcherThread(
-            Watcher(
-                satellite,
-                scheduler,
-                budget=TokenBucket(limits.queries_per_minute, limits.burst),
-                operations_per_second=operations,
-                patience=scheduler.patience,
-            )
-        )
+        watcher = Watcher(satellite, scheduler, operations_per_second=operations)
         first, began = asked(cluster), time.monotonic()
         handles = _jobs(satellite, scheduler, workdir, count)
         submitted = time.monotonic() - began

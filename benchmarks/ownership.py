@@ -54,8 +54,7 @@ from fault_proxy import FaultProxy
 from project_fixture import BIN, Project, make_project
 
 from dagster_slurm_components import slurm_jobs_sensor
-from dagster_slurm_components.jobs.lease import CANCELLED, Attempt, read_lease
-from dagster_slurm_components.jobs.ledger import parse_ledger
+from dagster_slurm_components.jobs.lease import CANCELLED, Attempt, parse_ledger, read_lease
 
 PATIENCE = 240.0
 PAYLOAD = """\

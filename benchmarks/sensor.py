@@ -48,7 +48,7 @@ def make(workdir: Path, run_id: str, *, collected: bool) -> None:
         identity = JobIdentity(run_id, f"step{number}")
         folder = workdir / identity.folder
         folder.mkdir(parents=True)
-        note = Note(profile="local", step=identity.step).written()
+        note = asdict(Note(profile="local", step=identity.step))
         (folder / "lease").write_text(json.dumps({**lease, "token": identity.token, "note": note}))
         (folder / "ledger").write_text(f"token={identity.token}\njob_id=1:1\nsubmitted=1\n")
         if not collected:

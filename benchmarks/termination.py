@@ -14,7 +14,7 @@ from pathlib import Path
 
 from _lab import Lab, lab
 
-from dagster_slurm_components.jobs.ledger import LEDGER, parse_ledger
+from dagster_slurm_components.jobs.lease import LEDGER, parse_ledger
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 

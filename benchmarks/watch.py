@@ -25,11 +25,10 @@ from dagster_slurm_components.hosts.bootstrap import SubprocessDialer
 from dagster_slurm_components.hosts.calls import Budget
 from dagster_slurm_components.hosts.client import Satellite
 from dagster_slurm_components.hosts.remote import RemoteHost
-from dagster_slurm_components.jobs.cadence import TokenBucket
-from dagster_slurm_components.jobs.events import Text, Watch
+from dagster_slurm_components.jobs.events import Output, Watch
 from dagster_slurm_components.jobs.model import JobHandle
 from dagster_slurm_components.jobs.schedulers import SlurmScheduler
-from dagster_slurm_components.jobs.watch import Watcher, WatcherThread
+from dagster_slurm_components.jobs.watch import Watcher
 from dagster_slurm_components.spec.profile import Limits
 
 JOBS = int(os.environ.get("JOBS", "1000"))
@@ -52,7 +51,7 @@ def prepare(folder: Path) -> list[JobHandle]:
         for name in ("messages.jsonl", "stdout.log", "stderr.log"):
             (run_dir / name).touch()
         handles.append(JobHandle(str(1000 + number), str(run_dir), f"t{number}"))
-        rows.append(f"{1000 + number}|RUNNING|debug|1|1795367857|1795367857|1795999999|0|node1|None|")
+        rows.append(f"{1000 + number}|RUNNING|1795367857|0|None|")
     (folder / "queue.txt").write_text("\n".join(rows) + "\n")
     squeue = folder / "bin" / "squeue"
     squeue.parent.mkdir()
@@ -78,7 +77,7 @@ def collect(watches: list[Watch], lags: list[float], stop: threading.Event) -> N
     while not stop.is_set():
         for watch in [watch for watch in watches if watch.backlog]:
             while (event := watch.next(timeout=0)) is not None:
-                if isinstance(event, Text) and event.data:
+                if isinstance(event, Output) and event.data:
                     now = time.time()
                     lags += [now - float(line) for line in event.data.decode().split()]
         time.sleep(0.05)
@@ -100,14 +99,10 @@ def measure(folder: Path) -> dict[str, object]:
     limits = Limits()
     budget = Budget(f"{folder}/queue/budget.json", limits.queries_per_minute, limits.burst)
     scheduler = SlurmScheduler(f"{folder}/queue", budget)
-    watcher = WatcherThread(
-        Watcher(
-            satellite,
-            scheduler,
-            budget=TokenBucket(limits.queries_per_minute, limits.burst),
-            operations_per_second=float(os.environ.get("OPS", limits.file_operations_per_second)),
-            patience=scheduler.patience,
-        )
+    watcher = Watcher(
+        satellite,
+        scheduler,
+        operations_per_second=float(os.environ.get("OPS", limits.file_operations_per_second)),
     )
     watches = [watcher.watch(handle) for handle in handles]
     lags: list[float] = []

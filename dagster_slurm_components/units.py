@@ -9,12 +9,13 @@ _DURATION = re.compile(
     r"(?:(?:(?P<hours>[0-9]{1,9}):)?(?P<minutes>[0-9]{1,9}):)?"
     r"(?P<seconds>[0-9]{1,12}(?:\.[0-9]{1,9})?)"
 )
-_LIMIT = re.compile(
+TIME_LIMIT = re.compile(
     r"(?:(?P<days>\d{1,4})-(?P<d_hours>\d{1,3})(?::(?P<d_minutes>\d{1,3}))?(?::(?P<d_seconds>\d{1,3}))?"
     r"|(?P<hours>\d{1,6}):(?P<minutes>\d{1,3}):(?P<seconds>\d{1,3})"
     r"|(?P<only_minutes>\d{1,8})(?::(?P<m_seconds>\d{1,3}))?)",
     re.ASCII,
 )
+"""What sbatch takes for ``--time``, without ``UNLIMITED``."""
 _SIZE = re.compile(r"(?P<number>[0-9]{1,20}(?:\.[0-9]{1,9})?)(?P<unit>[KMGTPE]?)(?:i?B)?", re.IGNORECASE)
 _EPOCH = re.compile(r"[0-9]{1,12}")
 _EXIT = re.compile(r"(?P<code>[0-9]{1,5}):(?P<signal>[0-9]{1,5})")
@@ -50,10 +51,10 @@ def parse_time_limit(text: str) -> int | None:
         >>> [parse_time_limit(text) for text in ("30", "1:30", "1-12", "00:30:00")]
         [1800, 90, 129600, 1800]
     """
-    found = _LIMIT.fullmatch(text)
-    if found is None:
+    match = TIME_LIMIT.fullmatch(text)
+    if match is None:
         return None
-    part = {name: int(digits or 0) for name, digits in found.groupdict().items()}
+    part = {name: int(digits or 0) for name, digits in match.groupdict().items()}
     hours = part["days"] * 24 + part["d_hours"] + part["hours"]
     minutes = part["d_minutes"] + part["minutes"] + part["only_minutes"]
     return hours * 3600 + minutes * 60 + part["d_seconds"] + part["seconds"] + part["m_seconds"]

@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import pytest
 
+from dagster_slurm_components.errors import SatelliteError
 from dagster_slurm_components.hosts.calls import FileData, FileRead, LeaseRenewal
-from dagster_slurm_components.jobs.cadence import TokenBucket, query_interval
 from dagster_slurm_components.jobs.events import (
     Event,
-    Text,
+    Output,
     Watch,
 )
 from dagster_slurm_components.jobs.model import JobHandle
 from dagster_slurm_components.jobs.reconcile import Patience
+from dagster_slurm_components.jobs.schedulers import SlurmScheduler
 from dagster_slurm_components.jobs.watch import Watcher
 from dagster_slurm_components.slurm.accounting import AccountingRow
 from dagster_slurm_components.slurm.queue import QueueRow
@@ -61,8 +62,27 @@ class Files:
 
 
 @dataclass
+class Budget:
+    """Two queries a minute and ten at once, as the host's file keeps them (``satellite.queries.spend``)."""
+
+    clock: Callable[[], float] = lambda: 0.0
+    refused: int = 0
+
+    def __post_init__(self) -> None:
+        self.tokens, self.filled = 10.0, 0.0
+
+    def spend(self) -> None:
+        now = self.clock()
+        self.tokens, self.filled = min(10.0, self.tokens + (now - self.filled) * 2 / 60), now
+        if self.tokens < 1:
+            self.refused += 1
+            raise SatelliteError("the budget of Slurm queries is used up", code="over_budget", where="login")
+        self.tokens -= 1
+
+
+@dataclass
 class Queue:
-    """A scheduler whose answers are set by the test."""
+    """A scheduler whose answers are set by the test, and whose queries have a budget."""
 
     rows: dict[str, QueueRow] | None = None
     books: dict[str, AccountingRow] | None = None
@@ -70,12 +90,13 @@ class Queue:
     asked: int = 0
     questions: list[tuple[str, int]] = field(default_factory=list)
     name = "slurm"
-    metered = True
     has_accounting = True
     first_query = 3.0
     patience = Patience()
+    budget: Budget = field(default_factory=Budget)
 
     def queue(self, satellite: object, handles: Sequence[JobHandle]) -> Mapping[str, QueueRow] | None:
+        self.budget.spend()
         self.asked += 1
         self.questions.append(("queue", len(handles)))
         if self.error:
@@ -85,13 +106,14 @@ class Queue:
     def accounting(
         self, satellite: object, handles: Sequence[JobHandle]
     ) -> Mapping[str, AccountingRow] | None:
+        self.budget.spend()
         self.asked += 1
         self.questions.append(("accounting", len(handles)))
         asked = {handle.job_id for handle in handles}
         return None if self.books is None else {key: row for key, row in self.books.items() if key in asked}
 
     def query_interval(self, asked: int, *, waiting: bool) -> float:
-        return query_interval(asked, waiting=waiting)
+        return SlurmScheduler("").query_interval(asked, waiting=waiting)
 
 
 @dataclass
@@ -108,8 +130,7 @@ class World:
         self.now += seconds
         self.watcher.step()
         deadline = time.monotonic() + 10
-        questions = self.watcher._questions
-        while not self.watcher.idle and (questions._queue or questions._accounting):
+        while not self.watcher.idle and self.watcher._poller._pending:
             self.watcher.step()
             assert time.monotonic() < deadline
 
@@ -125,11 +146,11 @@ def world() -> World:
     made.watcher = Watcher(
         files,  # type: ignore[arg-type]
         queue,  # type: ignore[arg-type]
-        budget=TokenBucket(2, 10),
         operations_per_second=1000,
-        patience=Patience(),
         clock=lambda: made.now,
+        threaded=False,
     )
+    queue.budget.clock = lambda: made.now
     return made
 
 
@@ -145,7 +166,7 @@ def events(watch: Watch) -> list[Event]:
 
 
 def text(found: Sequence[Event], name: str) -> bytes:
-    return b"".join(event.data for event in found if isinstance(event, Text) and event.name == name)
+    return b"".join(event.data for event in found if isinstance(event, Output) and event.name == name)
 
 
 STARTED = b"restart=0\nstarted=1\nhost=n1\n"

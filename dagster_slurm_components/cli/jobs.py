@@ -21,11 +21,11 @@ from dagster_slurm_components.cli.terminal import (
 )
 from dagster_slurm_components.errors import DagsterSlurmError
 from dagster_slurm_components.hosts.calls import FileRead
-from dagster_slurm_components.jobs.cancel import cancel as cancel_job
+from dagster_slurm_components.jobs.ending import cancel as cancel_job
 from dagster_slurm_components.jobs.events import STATUS, STDERR, STDOUT
 from dagster_slurm_components.jobs.lease import CANCEL_WANTED, FOLLOWING
 from dagster_slurm_components.jobs.lease_store import LeaseStore
-from dagster_slurm_components.jobs.look import Seen
+from dagster_slurm_components.jobs.look import JobInfo
 from dagster_slurm_components.jobs.records import RunDirectory, observed, run_directories
 from dagster_slurm_components.jobs.status import StatusRecord, parse_starts
 from dagster_slurm_components.jobs.target import Target, target
@@ -139,7 +139,7 @@ def cancel(job: str, profile_name: str | None) -> None:
     click.echo(f"job {seen.handle.job_id} is being cancelled")
 
 
-def _find(place: Target, name: str) -> tuple[RunDirectory, Seen | None]:
+def _find(place: Target, name: str) -> tuple[RunDirectory, JobInfo | None]:
     """Return the newest job that a person means.
 
     Raises:
@@ -183,11 +183,11 @@ def _print_from(place: Target, path: str, offset: int) -> int:
             return offset
 
 
-def _state(seen: Seen | None) -> str:
+def _state(seen: JobInfo | None) -> str:
     return seen.observation.state if seen else "not submitted"
 
 
-def _explanation(seen: Seen | None) -> str:
+def _explanation(seen: JobInfo | None) -> str:
     if seen is None:
         return ""
     if seen.observation.reason:
@@ -196,7 +196,7 @@ def _explanation(seen: Seen | None) -> str:
     return f"{row.explanation} {row.advice}".strip() if row.known else ""
 
 
-def _summary(folder: RunDirectory, seen: Seen | None) -> dict[str, Any]:
+def _summary(folder: RunDirectory, seen: JobInfo | None) -> dict[str, Any]:
     return {
         "job_id": folder.ledger.job_id,
         "state": _state(seen),

@@ -46,12 +46,12 @@ def env_file(env: Mapping[str, str]) -> str:
 @functools.cache
 def _dagster_pipes_source() -> bytes:
     """Return the source of the installed ``dagster_pipes``: one file without dependencies."""
-    found = importlib.util.find_spec("dagster_pipes")
-    if found is None or found.origin is None:
+    module = importlib.util.find_spec("dagster_pipes")
+    if module is None or module.origin is None:
         raise DagsterSlurmError(
             "the package dagster-pipes is not installed", hint="pip install dagster-pipes"
         )
-    return Path(found.origin).read_bytes()
+    return Path(module.origin).read_bytes()
 
 
 @functools.cache
@@ -69,41 +69,31 @@ def static_file(package: str, name: str) -> str:
 
 def _members(spec: JobSpec, header: str) -> Iterator[PayloadFile]:
     """Yield every file of the run directory, by its path in it."""
-
-    def text(path: str, content: str | bytes) -> PayloadFile:
+    own: dict[str, str | bytes] = {
+        "job.sh": header + static_file("jobs", "job.sh"),
+        "launch.sh": spec.launch.script,
+        "launch.args": spec.launch.arguments(),
+        "activate.sh": static_file("environments", "activate.sh"),
+        "activate.args": spec.activation.arguments(),
+        **spec.activation.files,
+        "context.json": spec.context,
+        "job.env": env_file(spec.env),
+        "messages.jsonl": b"",
+        "lib/dagster_pipes.py": _dagster_pipes_source(),
+        "lib/dagster_slurm_payload.py": _payload_helper(),
+        **spec.launch.files,
+    }
+    for path, content in own.items():
         data = content.encode("utf-8", "surrogateescape") if isinstance(content, str) else content
-        return PayloadFile(path=_posix(path), source=data)
-
-    yield text("job.sh", header + static_file("jobs", "job.sh"))
-    yield text("launch.sh", spec.launch.script)
-    yield text("launch.args", spec.launch.arguments())
-    yield text("activate.sh", static_file("environments", "activate.sh"))
-    yield text("activate.args", spec.activation.arguments())
-    for path, content in spec.activation.files.items():
-        yield text(path, content)
-    yield text("context.json", spec.context)
-    yield text("job.env", env_file(spec.env))
-    yield text("messages.jsonl", b"")
-    yield text("lib/dagster_pipes.py", _dagster_pipes_source())
-    yield text("lib/dagster_slurm_payload.py", _payload_helper())
-    for path, content in spec.launch.files.items():
-        yield text(path, content)
+        yield PayloadFile(PurePosixPath(path), data)
     for file in spec.files:
-        yield PayloadFile(_posix("payload") / file.path, file.source, file.executable)
-
-
-def _posix(path: str) -> PurePosixPath:
-    return PurePosixPath(path)
+        yield PayloadFile("payload" / file.path, file.source, file.executable)
 
 
 def bundle(spec: JobSpec, header: str) -> bytes:
-    """Return the run directory of a job as a gzipped tar.
+    """Return the run directory of a job as a gzipped tar; the same spec always gives the same bytes.
 
-    The same spec always gives the same bytes.
-
-    Args:
-        spec: The job.
-        header: What stands above the body of ``job.sh``: the interpreter line and the ``#SBATCH`` lines.
+    The header stands above the body of ``job.sh``: the interpreter line and the ``#SBATCH`` lines.
 
     Raises:
         DagsterSlurmError: A file that can't be read, or more than ``LARGEST_BUNDLE`` bytes in all.

@@ -6,19 +6,20 @@ import contextlib
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TypeVar
 
-from dagster_slurm_components.errors import DagsterSlurmError, SatelliteError
+from dagster_slurm_components.errors import DagsterSlurmError, HostUnreachableError, SatelliteError
 from dagster_slurm_components.hosts.calls import LeaseRenewal
 from dagster_slurm_components.hosts.client import Satellite
-from dagster_slurm_components.jobs.cancel import cancel, patiently
-from dagster_slurm_components.jobs.events import Broken, Ended
+from dagster_slurm_components.jobs.events import Ended, WatchFailed
 from dagster_slurm_components.jobs.lease import CANCEL_WANTED, CANCELLED, Attempt, Owner
 from dagster_slurm_components.jobs.lease_store import LeaseStore
 from dagster_slurm_components.jobs.model import JobHandle
 from dagster_slurm_components.jobs.schedulers import Scheduler
 from dagster_slurm_components.jobs.submit import find_job
-from dagster_slurm_components.jobs.watch import WatcherThread
+from dagster_slurm_components.jobs.watch import Watcher
 
+_PAUSE = 1.0
 _ANSWER = 120.0
 """Seconds to go on asking while the host or the scheduler does not answer."""
 _TERM_GRACE = 10.0
@@ -29,6 +30,7 @@ alone tells, which may lag, and which many processes ask within one budget."""
 _SHORT = 0.01
 _LISTEN = 0.5
 
+Result = TypeVar("Result")
 Follow = Callable[[float], Ended | None]
 """Follows a job for at most so many seconds; returns its end, once it is there."""
 
@@ -41,20 +43,37 @@ class LeaseLostError(DagsterSlurmError):
     """Somebody else has taken the job over: it is theirs to end."""
 
 
+def cancel(
+    satellite: Satellite, scheduler: Scheduler, handle: JobHandle, *, patience: float, force: bool = False
+) -> None:
+    """Ask for the end of exactly one job, for at most ``patience`` seconds; whoever watches the job sees its end.
+
+    Raises:
+        HostUnreachableError: Host or scheduler gave no answer in all that time; the job may go on.
+        HostRefusedError: Nobody there can end it.
+    """
+    _patiently(lambda: scheduler.cancel(satellite, handle, force=force), patience)
+
+
+def _patiently(ask: Callable[[], Result], patience: float) -> Result:
+    """Ask a host for something that may be asked twice, until it answers."""
+    deadline = time.monotonic() + patience
+    while True:
+        try:
+            return ask()
+        except HostUnreachableError:
+            if time.monotonic() + _PAUSE > deadline:
+                raise
+            time.sleep(_PAUSE)
+
+
 @dataclass(frozen=True)
 class JobEnder:
-    """Ends jobs of one host.
-
-    Attributes:
-        satellite: The host.
-        scheduler: Who runs the jobs.
-        watcher: Looks after this process's jobs there.
-        workdir: The working folder.
-    """
+    """Ends jobs of one host."""
 
     satellite: Satellite
     scheduler: Scheduler
-    watcher: WatcherThread
+    watcher: Watcher
     workdir: str
 
     @property
@@ -65,37 +84,29 @@ class JobEnder:
     def end(self, handle: JobHandle, epoch: int, follow: Follow, *, patience: float = _END) -> Ended | None:
         """Cancel a job whose lease is ours; return its end, or nothing where that stays out: it is marked then.
 
-        Args:
-            handle: The job.
-            epoch: The epoch of its lease.
-            follow: Follows it.
-            patience: Seconds to wait for its end.
-
         Raises:
             LeaseLostError: Its lease is another's.
             HostUnreachableError: Nobody answered for two minutes.
             HostRefusedError: Nobody there can end it.
         """
         leases = self.leases
-        if not patiently(lambda: self._marked(handle, epoch), patience=_ANSWER):
+        if not _patiently(lambda: self._mark(handle, epoch), _ANSWER):
             raise LeaseLostError(f"job {handle.job_id} is followed by somebody else by now")
         ended = self._end(handle, follow, patience)
         if ended is not None:
             word = ended.observation.state
             with contextlib.suppress(SatelliteError):  # the job is over: the sensor closes its lease
-                patiently(
-                    lambda: leases.change(handle.run_dir, epoch, CANCELLED, outcome=word), patience=_ANSWER
-                )
+                _patiently(lambda: leases.change(handle.run_dir, epoch, CANCELLED, outcome=word), _ANSWER)
         return ended
 
-    def _marked(self, handle: JobHandle, epoch: int) -> bool:
+    def _mark(self, handle: JobHandle, epoch: int) -> bool:
         """Write down that a job is to be cancelled; return whether it is ours."""
         try:
             return self.leases.change(handle.run_dir, epoch, CANCEL_WANTED) is not None
         except SatelliteError:
             # A full disk, which a person ends by cancelling what fills it. Reading needs no room there.
-            _, ((seen, _),) = self.satellite.follow([], [LeaseRenewal(handle.run_dir, epoch)], total=0)
-            return seen == epoch
+            _, ((newest, _),) = self.satellite.follow([], [LeaseRenewal(handle.run_dir, epoch)], total=0)
+            return newest == epoch
 
     def _end(self, handle: JobHandle, follow: Follow, patience: float) -> Ended | None:
         cancel(self.satellite, self.scheduler, handle, patience=_ANSWER)
@@ -117,15 +128,8 @@ class JobEnder:
     ) -> bool:
         """Take an attempt over, end its job if there is one, and close its lease.
 
-        Args:
-            attempt: The attempt.
-            owner: Who takes it over.
-            job_name: The job's name, by which it is found where its id is not known.
-            tell: Receives a sentence for each thing that a person should know.
-            sleep: Waits; what it raises ends the waiting.
-
-        Returns:
-            Whether this was done; if not, somebody else has changed the lease meanwhile.
+        By its name the job is found where its id is not known. Returns whether this was done; if not, somebody else
+        has changed the lease meanwhile. What ``sleep`` raises ends the waiting.
 
         Raises:
             NotEndedError: The job was cancelled, and its end is not confirmed.
@@ -159,7 +163,7 @@ class JobEnder:
             while (left := deadline - time.monotonic()) > 0:
                 sleep(_SHORT)  # an interrupt of the step ends the waiting, too
                 match watch.next(timeout=min(left, _LISTEN)):
-                    case Broken(error=error):
+                    case WatchFailed(error=error):
                         raise error
                     case Ended() as ended:
                         return ended

@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 import queue
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from dagster_slurm_components.errors import HostUnreachableError
-from dagster_slurm_components.jobs.lease import FOLLOWING, Shown
+from dagster_slurm_components.hosts.calls import FileData
+from dagster_slurm_components.jobs.lease import FOLLOWING, OutputPosition
 from dagster_slurm_components.jobs.model import JobHandle
 from dagster_slurm_components.jobs.reconcile import Evidence, Observation
-from dagster_slurm_components.jobs.status import StatusRecord
+from dagster_slurm_components.jobs.status import StatusRecord, parse_status
 
 STATUS, MESSAGES, STDOUT, STDERR = "status", "messages.jsonl", "stdout.log", "stderr.log"
 """The files of a run directory that are read while the job runs; all but the first are streamed back."""
 
+_MAX_LAG = 64 * 1024 * 1024
+_KEPT = 1024 * 1024
+"""A stream that lies further behind than the one is followed again from the other before its end: a step must not
+go on printing for an hour after its job. Messages are never left out."""
+
 
 @dataclass(frozen=True)
-class Text:
+class Output:
     """New bytes of a streamed file; ``rewound`` when the file began anew, as after a requeue."""
 
     name: str
@@ -25,7 +31,7 @@ class Text:
 
 
 @dataclass(frozen=True)
-class Skipped:
+class OutputSkipped:
     """So many bytes of a stream were left out: the job writes faster than the connection carries."""
 
     name: str
@@ -41,14 +47,14 @@ class Changed:
 
 
 @dataclass(frozen=True)
-class Silent:
+class HostLost:
     """The host can't be reached; the job goes on and nothing is decided."""
 
     error: HostUnreachableError
 
 
 @dataclass(frozen=True)
-class Back:
+class HostBack:
     """The host answers again, after so many seconds."""
 
     seconds: float
@@ -71,13 +77,13 @@ class LeaseChanged:
 
 
 @dataclass(frozen=True)
-class Broken:
+class WatchFailed:
     """Watching can't go on, for a reason that waiting won't heal: the host's no, or a fault of ours (D9)."""
 
     error: Exception
 
 
-Event = Text | Skipped | Changed | Silent | Back | Ended | LeaseChanged | Broken
+Event = Output | OutputSkipped | Changed | HostLost | HostBack | Ended | LeaseChanged | WatchFailed
 
 
 @dataclass
@@ -88,16 +94,16 @@ class Watch:
     """
 
     handle: JobHandle
-    began: float
     epoch: int | None = None
-    shown: Shown | None = None
-    shown_written: Shown | None = None
+    offsets: dict[str, int] = field(default_factory=dict)
+    inodes: dict[str, int] = field(default_factory=dict)
+    shown: OutputPosition | None = None
+    shown_written: OutputPosition | None = None
     renew_at: float = 0.0
     lease_state: str = FOLLOWING
     observation: Observation = field(default_factory=Observation)
     evidence: Evidence = field(default_factory=Evidence)
-    offsets: dict[str, int] = field(default_factory=dict)
-    inodes: dict[str, int] = field(default_factory=dict)
+    judged: Evidence | None = None
     status_text: bytes = b""
     changed_at: float = 0.0
     read_at: float = 0.0
@@ -105,13 +111,12 @@ class Watch:
     closing_until: float | None = None
     closed: bool = False
     backlog: int = 0
-    silence: type[HostUnreachableError] | None = None
-    judged: Evidence | None = None
+    host_error: type[HostUnreachableError] | None = None
     _events: queue.SimpleQueue[Event] = field(default_factory=queue.SimpleQueue)
 
     def put(self, event: Event) -> None:
         """Deliver an event to whoever follows the job."""
-        if isinstance(event, Text):
+        if isinstance(event, Output):
             self.backlog += len(event.data)
         self._events.put(event)
 
@@ -121,7 +126,7 @@ class Watch:
             event = self._events.get(timeout=timeout)
         except queue.Empty:
             return None
-        if isinstance(event, Text):
+        if isinstance(event, Output):
             self.backlog -= len(event.data)
         return event
 
@@ -134,3 +139,37 @@ class Watch:
         """The files worth a look now: a job that has not started writes none but ``status``."""
         started = self.evidence.status is not None or self.closing_until is not None
         return (STATUS, MESSAGES, STDOUT, STDERR) if started else (STATUS,)
+
+    @property
+    def wants_accounting(self) -> bool:
+        """Whether the accounting is to tell how the job goes on, or, once it has ended, what it used."""
+        closing = self.closing_until is not None and self.evidence.accounting is None
+        return closing or self.observation.wants_accounting
+
+    def take(self, name: str, file: FileData) -> bool:
+        """Use what was read of one file; return whether more of it waits."""
+        if not file.exists:
+            return False
+        offset = self.offsets.get(name, 0)
+        rewound = file.size < offset or self.inodes.get(name, file.inode) != file.inode
+        self.inodes[name] = file.inode
+        if rewound:
+            self.offsets[name] = 0
+            if name == STATUS:
+                self.status_text = b""
+            else:
+                self.put(Output(name, b"", rewound=True))
+            return True
+        if not file.data:
+            return False
+        self.offsets[name] = offset + len(file.data)
+        if name == STATUS:
+            self.status_text += file.data
+            self.evidence = replace(self.evidence, status=parse_status(self.status_text))
+        else:
+            self.put(Output(name, file.data))
+        left = file.size - self.offsets[name]
+        if name in (STDOUT, STDERR) and left > _MAX_LAG:
+            self.put(OutputSkipped(name, left - _KEPT))
+            self.offsets[name] = file.size - _KEPT
+        return self.offsets[name] < file.size

@@ -8,7 +8,6 @@ from collections.abc import Mapping
 from dagster_slurm_components.jobs.events import Ended
 from dagster_slurm_components.jobs.model import JobHandle
 from dagster_slurm_components.jobs.status import StatusRecord
-from dagster_slurm_components.slurm.metrics import metrics
 
 _CPUS = re.compile(r"(\d+)(?:\(x(\d+)\))?")
 
@@ -38,19 +37,18 @@ def job_figures(handle: JobHandle, ended: Ended, *, profile: str, host: str) -> 
     }
     if status:
         figures |= _own_figures(status, handle.submitted)
-    accounting = ended.evidence.accounting.row if ended.evidence.accounting else None
+    accounting = ended.evidence.accounting
     if accounting:
-        used = metrics(accounting)
         figures |= {
             "job/partition": accounting.partition or figures.get("job/partition"),
             "job/nodes": accounting.nodes or figures.get("job/nodes"),
-            "job/memory_asked_mib": _mib(used.asked_memory_bytes),
-            "job/node_hours": used.node_hours,
+            "job/memory_asked_mib": _mib(accounting.req_mem_bytes),
+            "job/node_hours": accounting.node_hours,
         }
-        if used.max_memory_bytes is not None:
-            figures["job/memory_max_mib"] = _mib(used.max_memory_bytes)
-        if used.cpu_efficiency is not None and used.elapsed_s:
-            figures["job/cpu_efficiency"] = used.cpu_efficiency
+        if accounting.used_memory_bytes is not None:
+            figures["job/memory_max_mib"] = _mib(accounting.used_memory_bytes)
+        if accounting.cpu_efficiency is not None:
+            figures["job/cpu_efficiency"] = accounting.cpu_efficiency
     return {name: round(v, 4) if isinstance(v, float) else v for name, v in figures.items() if v is not None}
 
 

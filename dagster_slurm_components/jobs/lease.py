@@ -9,7 +9,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -23,10 +23,15 @@ from dagster_slurm_components.hosts.satellite.leases import (
     ENDED,
     FOLLOWING,
 )
+from dagster_slurm_components.hosts.satellite.ledger import Entries
 from dagster_slurm_components.hosts.satellite.processes import identify
-from dagster_slurm_components.jobs.ledger import LedgerRecord, parse_ledger
+from dagster_slurm_components.hosts.satellite.protocol import Failure
+from dagster_slurm_components.jobs.model import JobHandle
 
 __all__ = ["CANCELLED", "CANCEL_WANTED", "COLLECTED", "ENDED", "FOLLOWING"]
+
+LEASE, LEDGER = "lease", "ledger"
+"""Their files in a run directory."""
 
 
 @dataclass(frozen=True)
@@ -34,10 +39,8 @@ class Owner:
     """The process whose end is the end of a run.
 
     Attributes:
-        run_id: Dagster's run.
         node: Name of its machine.
         pid_namespace: Where its number means something: containers share a machine's name and boot, not its processes.
-        pid: Its number there.
         start: Tells it from a later process of that number, and from one before the machine's last boot.
     """
 
@@ -74,8 +77,8 @@ def this_owner(run_id: str, *, step_worker: bool) -> Owner:
 
 
 @dataclass(frozen=True)
-class Shown:
-    """What a person has seen of a job's output, so that whoever takes it over goes on from there.
+class OutputPosition:
+    """How much of a job's output a person has been shown, so that whoever takes the job over goes on from there.
 
     Attributes:
         offsets: Bytes of each streamed file.
@@ -84,10 +87,6 @@ class Shown:
 
     offsets: Mapping[str, int] = field(default_factory=dict)
     inodes: Mapping[str, int] = field(default_factory=dict)
-
-    def written(self) -> dict[str, Any]:
-        """Return it as a lease keeps it."""
-        return {"offsets": dict(self.offsets), "inodes": dict(self.inodes)}
 
 
 @dataclass(frozen=True)
@@ -98,8 +97,6 @@ class Note:
         retries: How often each outcome has been answered by another attempt.
         changed: Slurm options that a retry policy changed.
         upstream: Which run made what the job reads, by upstream step.
-        profile: Name of the profile.
-        step: Dagster's step.
     """
 
     retries: Mapping[str, int] = field(default_factory=dict)
@@ -107,10 +104,6 @@ class Note:
     upstream: Mapping[str, str] = field(default_factory=dict)
     profile: str = ""
     step: str = ""
-
-    def written(self) -> dict[str, Any]:
-        """Return it as a lease keeps it."""
-        return asdict(self)
 
 
 @dataclass(frozen=True)
@@ -121,12 +114,9 @@ class Lease:
         epoch: How often somebody took the job over, from 1; 0 where an older release made none.
         state: ``following``, ``cancel wanted``, ``cancelled``, ``ended`` or ``collected``.
         digest: Hash of all that the job is made of.
-        owner: Who took it last.
         renewed: When who follows gave the last sign of life, in seconds since the epoch by the host's clock.
         outcome: Slurm's word for its end.
         finished: When its owner heard of that, in seconds since the epoch by the owner's clock.
-        shown: What a person has seen.
-        note: What its owner keeps.
         newer: Whether a newer release of this package wrote it, or it is damaged: it is left alone then.
     """
 
@@ -137,7 +127,7 @@ class Lease:
     renewed: float = 0.0
     outcome: str | None = None
     finished: float | None = None
-    shown: Shown = field(default_factory=Shown)
+    shown: OutputPosition = field(default_factory=OutputPosition)
     note: Note = field(default_factory=Note)
     newer: bool = False
 
@@ -175,21 +165,48 @@ def parse_lease(raw: Mapping[str, Any] | None) -> Lease:
         renewed=raw["renewed"],
         outcome=raw["outcome"],
         finished=raw["finished"],
-        shown=Shown(**raw["shown"]) if raw["shown"] else Shown(),
+        shown=OutputPosition(**raw["shown"]) if raw["shown"] else OutputPosition(),
         note=Note(**note) if note else Note(),
     )
 
 
 @dataclass(frozen=True)
-class Attempt:
-    """One attempt at a call, as its run directory tells of it.
+class LedgerRecord:
+    """What a ledger says: the mark of the job, its id where it is known to exist, and when it was submitted.
 
-    Attributes:
-        number: From 0.
-        run_dir: The run directory.
-        lease: Its lease.
-        ledger: What its ledger says.
+    That moment is in seconds since the epoch by the host's clock.
     """
+
+    token: str
+    job_id: str | None
+    submitted: float | None
+
+    def handle(self, run_dir: str) -> JobHandle | None:
+        """Return the job, if there is one."""
+        return JobHandle(self.job_id, run_dir, self.token, "known", self.submitted) if self.job_id else None
+
+
+def parse_ledger(data: bytes) -> LedgerRecord:
+    r"""Read a ledger; see ``satellite.ledger.Entries`` for its lines.
+
+    One that can't be read names no job: the satellite refuses to submit or settle it, and says why.
+
+    Example:
+        >>> parse_ledger(b"token=ab\nintent=5\njob_id=12\nsubmitted=6\n").job_id
+        '12'
+    """
+    entries = Entries()
+    try:
+        entries.read(data.decode("utf-8", "replace"))
+    except Failure:
+        return LedgerRecord("", None, None)
+    submitted = None if entries.submitted is None else float(entries.submitted)
+    return LedgerRecord(entries.token or "", entries.job_id, submitted)
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """One attempt at a call, from 0, as the lease and the ledger in its run directory tell of it."""
 
     number: int
     run_dir: str
@@ -200,6 +217,11 @@ class Attempt:
     def step(self) -> str:
         """Dagster's step."""
         return self.lease.note.step
+
+    @property
+    def handle(self) -> JobHandle | None:
+        """Its job, if there is one."""
+        return self.ledger.handle(self.run_dir)
 
 
 def parse_attempt(files: AttemptFiles) -> Attempt:
@@ -239,7 +261,7 @@ class HeldError(DagsterSlurmError):
 
 
 def decide(
-    attempts: Sequence[Attempt], *, wanted: Callable[[Lease], str | None], released: Callable[[Owner], bool]
+    attempts: Sequence[Attempt], *, unwanted: Callable[[Lease], str | None], released: Callable[[Owner], bool]
 ) -> Decision:
     """Return what somebody who wants to run a call does next.
 
@@ -247,7 +269,7 @@ def decide(
 
     Args:
         attempts: The attempts so far, in order.
-        wanted: Why an attempt is not what is to be run now (other content, older inputs); nothing where it is.
+        unwanted: Why an attempt is not what is to be run now (other content, older inputs); nothing where it is.
         released: Whether an owner has no say any more.
 
     Raises:
@@ -270,6 +292,6 @@ def decide(
             )
         if lease.state == CANCEL_WANTED:
             return EndFirst(attempt, "it was to be cancelled")
-        other = wanted(lease)
-        return Adopt(attempt) if other is None else EndFirst(attempt, other)
+        why = unwanted(lease)
+        return Adopt(attempt) if why is None else EndFirst(attempt, why)
     return Fresh(attempts[-1].number + 1 if attempts else 0)

@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import time
 from dataclasses import asdict, dataclass
+from typing import Any
 
 from dagster_slurm_components.hosts.client import Satellite
-from dagster_slurm_components.jobs.lease import Attempt, Lease, Owner, Shown, parse_attempt, parse_lease
+from dagster_slurm_components.jobs.lease import (
+    Attempt,
+    Lease,
+    OutputPosition,
+    Owner,
+    parse_attempt,
+    parse_lease,
+)
 
 
 @dataclass(frozen=True)
 class LeaseStore:
-    """The leases below a working folder. Each call may raise what ``Host.call`` raises.
-
-    Attributes:
-        satellite: The host.
-        workdir: The profile's working folder there.
-    """
+    """The leases below a profile's working folder. Each call may raise what ``Host.call`` raises."""
 
     satellite: Satellite
     workdir: str
@@ -27,24 +30,17 @@ class LeaseStore:
 
     def open(self) -> tuple[list[Attempt], float]:
         """Return the attempts on which somebody may still have to act, and the host's clock: one call."""
-        found, now = self.satellite.open_leases(self.workdir)
-        return [parse_attempt(files) for files in found], now
+        attempts, now = self.satellite.open_leases(self.workdir)
+        return [parse_attempt(files) for files in attempts], now
 
     def take(self, attempt: Attempt, owner: Owner, *, state: str | None = None) -> Lease | None:
         """Take a job over: its epoch grows, and who followed it is refused from now on.
 
-        Args:
-            attempt: The attempt as it was read.
-            owner: Who follows it now.
-            state: The state that it goes to in the same moment.
-
-        Returns:
-            The lease, or nothing where somebody else has changed it meanwhile.
+        With a ``state`` it goes to that in the same moment. Returns the lease, or nothing where somebody else has
+        changed it since the attempt was read.
         """
-        changed, raw = self.satellite.change_lease(
-            attempt.run_dir, self.workdir, attempt.lease.epoch, owner=asdict(owner), state=state
-        )
-        return parse_lease(raw) if changed else None
+        owned = asdict(owner)
+        return self._change(attempt.run_dir, attempt.lease.epoch, state=state, owner=owned)
 
     def change(
         self,
@@ -53,12 +49,13 @@ class LeaseStore:
         state: str,
         *,
         outcome: str | None = None,
-        shown: Shown | None = None,
+        shown: OutputPosition | None = None,
     ) -> Lease | None:
         """Go to another state; return the lease, or nothing where the epoch is another's by now."""
-        written = None if shown is None else shown.written()
+        written = None if shown is None else asdict(shown)
         finished = None if outcome is None else time.time()
-        changed, raw = self.satellite.change_lease(
-            run_dir, self.workdir, epoch, state=state, outcome=outcome, finished=finished, shown=written
-        )
+        return self._change(run_dir, epoch, state=state, outcome=outcome, finished=finished, shown=written)
+
+    def _change(self, run_dir: str, epoch: int, **changes: Any) -> Lease | None:
+        changed, raw = self.satellite.change_lease(run_dir, self.workdir, epoch, **changes)
         return parse_lease(raw) if changed else None

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TypeVar
 
 from dagster_slurm_components.errors import SatelliteError
 from dagster_slurm_components.hosts.calls import FileRead
@@ -12,37 +13,36 @@ from dagster_slurm_components.hosts.client import Satellite
 from dagster_slurm_components.jobs.events import STATUS
 from dagster_slurm_components.jobs.lease import Attempt
 from dagster_slurm_components.jobs.model import JobHandle
-from dagster_slurm_components.jobs.reconcile import LOST, Answer, Evidence, Observation, Patience, reconcile
+from dagster_slurm_components.jobs.reconcile import (
+    LOST,
+    Evidence,
+    Observation,
+    Patience,
+    QueueAnswer,
+    reconcile,
+)
 from dagster_slurm_components.jobs.schedulers import Scheduler
 from dagster_slurm_components.jobs.status import StatusRecord, parse_status
-from dagster_slurm_components.slurm.accounting import MAX_IDS, AccountingRow
-from dagster_slurm_components.slurm.queue import QueueRow
+from dagster_slurm_components.slurm.accounting import MAX_IDS
 
 _MOST = 1024 * 1024
 _NO_PATIENCE = Patience(settle=0.0, explanation=0.0, absence=0.0, trace=0.0)
 
+Row = TypeVar("Row")
+
 
 @dataclass(frozen=True)
-class Seen:
-    """What one look showed.
-
-    Attributes:
-        handle: The job.
-        observation: What is known of it.
-        status: The newest block of its status file.
-        evidence: What all sources said.
-    """
+class JobInfo:
+    """What one look at a job showed: what is known of it, and what all sources said."""
 
     handle: JobHandle
     observation: Observation
-    status: StatusRecord | None
     evidence: Evidence
 
     @property
     def ended_badly(self) -> bool:
         """Whether it has surely ended, and not with success; a job without any trace may be anything."""
-        seen = self.observation
-        return seen.terminal and seen.state not in ("COMPLETED", LOST)
+        return self.observation.terminal and self.observation.state not in ("COMPLETED", LOST)
 
     @property
     def lost(self) -> bool:
@@ -55,89 +55,82 @@ class Seen:
         return not self.observation.terminal
 
 
-def look(satellite: Satellite, scheduler: Scheduler, attempt: Attempt) -> Seen | None:
-    """Return what is known of an attempt's job, or nothing when it has none.
-
-    Raises:
-        HostError: The host gives no answer.
-    """
+def look(satellite: Satellite, scheduler: Scheduler, attempt: Attempt) -> JobInfo | None:
+    """Return what is known of an attempt's job, or nothing when it has none; see ``look_at``."""
     return look_at(satellite, scheduler, [attempt])[0]
 
 
-def look_at(satellite: Satellite, scheduler: Scheduler, attempts: Sequence[Attempt]) -> list[Seen | None]:
+def look_at(satellite: Satellite, scheduler: Scheduler, attempts: Sequence[Attempt]) -> list[JobInfo | None]:
     """Return what is known of the jobs of attempts, each nothing where it has none: one call for all their files.
 
     Raises:
         HostError: The host gives no answer.
     """
-    submitted = [attempt for attempt in attempts if attempt.ledger.job_id is not None]
-    if not submitted:
+    handles = [handle for attempt in attempts if (handle := attempt.handle) is not None]
+    if not handles:
         return [None] * len(attempts)
-    files = satellite.read([FileRead(f"{attempt.run_dir}/{STATUS}", 0, _MOST) for attempt in submitted])
-    jobs = []
-    for attempt, file in zip(submitted, files, strict=True):
-        ledger = attempt.ledger
-        handle = JobHandle(ledger.job_id or "", attempt.run_dir, ledger.token, "known", ledger.submitted)
-        jobs.append((handle, parse_status(file.data)))
-    seen = {each.handle.run_dir: each for each in observe(satellite, scheduler, jobs)}
-    return [seen.get(attempt.run_dir) for attempt in attempts]
+    files = satellite.read([FileRead(handle.file(STATUS), 0, _MOST) for handle in handles])
+    jobs = [(handle, parse_status(file.data)) for handle, file in zip(handles, files, strict=True)]
+    infos = {info.handle.run_dir: info for info in observe(satellite, scheduler, jobs)}
+    return [infos.get(attempt.run_dir) for attempt in attempts]
 
 
 def observe(
     satellite: Satellite, scheduler: Scheduler, jobs: Sequence[tuple[JobHandle, StatusRecord | None]]
-) -> list[Seen]:
-    """Return what is known of jobs at this moment. Asks the queue once, and the accounting for those it lacks.
-
-    A question that the host could not ask (the budget of queries that all processes share is used up, somebody
-    else's hangs) is no observation: the jobs' own files alone speak then.
+) -> list[JobInfo]:
+    """Return what is known of jobs at this moment, by their status files, the queue and the accounting.
 
     Raises:
         HostError: The host gives no answer.
     """
-    open_jobs = [handle for handle, status in jobs if not _told_its_end(status)]
-    rows = _queue(satellite, scheduler, open_jobs)
-    gone = [handle for handle in open_jobs if rows is not None and handle.job_id not in rows]
-    books: dict[str, AccountingRow] = {}
-    unheard = set(open_jobs) if rows is None else set()
+    evidence = _ask(satellite, scheduler, [handle for handle, status in jobs if not _decides(status)])
+    now = time.monotonic()
+    infos = []
+    for handle, status in jobs:
+        known = replace(evidence.get(handle, Evidence()), status=status)
+        infos.append(JobInfo(handle, reconcile(Observation(), known, now, _NO_PATIENCE), known))
+    return infos
+
+
+def _ask(
+    satellite: Satellite, scheduler: Scheduler, handles: Sequence[JobHandle]
+) -> dict[JobHandle, Evidence]:
+    """Ask the queue once, and the accounting for the jobs that it lacks.
+
+    A job of which one gave no answer has no evidence: then its own file alone speaks.
+    """
+    now = time.monotonic()
+    queue = _answer(scheduler.queue, satellite, handles)
+    if queue is None:
+        return {}
+    waiting_or_running = [handle for handle in handles if handle.job_id in queue]
+    evidence = {
+        handle: Evidence(queue=QueueAnswer(queue[handle.job_id], now)) for handle in waiting_or_running
+    }
+    gone = [handle for handle in handles if handle not in evidence]
     for begin in range(0, len(gone), MAX_IDS):
         some = gone[begin : begin + MAX_IDS]
-        answer = _accounting(satellite, scheduler, some)
-        if answer is None:
-            unheard.update(some)
-        books.update(answer or {})
-    now = time.monotonic()
-    found = []
-    for handle, status in jobs:
-        evidence = Evidence(status=status)
-        if rows is not None and handle in open_jobs and handle not in unheard:
-            book = books.get(handle.job_id)
-            evidence = Evidence(
-                status, Answer(rows.get(handle.job_id), now), Answer(book, now) if book else None
-            )
-        observation = reconcile(Observation(), evidence, now, _NO_PATIENCE)
-        found.append(Seen(handle, observation, status, evidence))
-    return found
+        accounting = _answer(scheduler.accounting, satellite, some) if scheduler.has_accounting else {}
+        if accounting is not None:
+            absent = QueueAnswer(None, now)
+            evidence |= {
+                handle: Evidence(queue=absent, accounting=accounting.get(handle.job_id)) for handle in some
+            }
+    return evidence
 
 
-def _queue(
-    satellite: Satellite, scheduler: Scheduler, handles: Sequence[JobHandle]
-) -> Mapping[str, QueueRow] | None:
+def _answer(
+    query: Callable[[Satellite, Sequence[JobHandle]], Mapping[str, Row] | None],
+    satellite: Satellite,
+    handles: Sequence[JobHandle],
+) -> Mapping[str, Row] | None:
     try:
-        return scheduler.queue(satellite, handles) if handles else {}
+        return query(satellite, handles) if handles else {}
     except SatelliteError:
+        # The budget of queries that all processes share is used up, or somebody else's hangs: no observation.
         return None
 
 
-def _accounting(
-    satellite: Satellite, scheduler: Scheduler, handles: Sequence[JobHandle]
-) -> Mapping[str, AccountingRow] | None:
-    """Return the accounting's rows, none where nobody keeps books, or nothing when it gave no answer."""
-    try:
-        return scheduler.accounting(satellite, handles) if scheduler.has_accounting else {}
-    except SatelliteError:
-        return None
-
-
-def _told_its_end(status: StatusRecord | None) -> bool:
+def _decides(status: StatusRecord | None) -> bool:
     """Whether the status file alone decides: after a signal Slurm may have meant more than the job knows."""
     return status is not None and status.exit_code is not None and not status.signals

@@ -41,7 +41,6 @@ class JobIdentity:
 
     Attributes:
         run_id: Id of Dagster's first run: those that re-execute it find the same folders.
-        step: Dagster's step key.
         partition: The partition key or the range of them, or none.
         attempt: The number of the submission, from 0: retries of the run or the step go on counting.
         call: The number of the call in the step, from 0; a script is one call.
@@ -101,13 +100,9 @@ class JobSpec:
     """Everything that is sent to the host to start one job.
 
     Attributes:
-        identity: Which job this is.
-        launch: How the payload starts.
-        activation: What is loaded before it.
         sbatch: Slurm options, name and value, in the order they are rendered; ignored by a plain process.
         env: The payload's environment variables, secrets included; they travel in a file of mode 0600.
         context: Content of ``context.json``.
-        files: The payload folder.
         requeues: How often the job puts itself back into the queue after it wrote a checkpoint.
     """
 

@@ -2,36 +2,14 @@
 
 from __future__ import annotations
 
-import signal
 from dataclasses import dataclass
 
 from dagster_slurm_components.jobs.events import Ended
 from dagster_slurm_components.jobs.reconcile import LOST
 from dagster_slurm_components.jobs.status import StatusRecord
 from dagster_slurm_components.slurm.outcome import outcome as slurm_outcome
-from dagster_slurm_components.slurm.states import Outcome, state
-
-NODE_FAIL, PREEMPTED, OUT_OF_MEMORY, TIMEOUT, LOSS = (
-    "node_fail",
-    "preempted",
-    "out_of_memory",
-    "timeout",
-    "lost",
-)
-"""The ends that a retry policy can answer."""
-
-_KINDS = {
-    Outcome.NODE_FAILURE: NODE_FAIL,
-    Outcome.BOOT_FAILURE: NODE_FAIL,
-    Outcome.PREEMPTED: PREEMPTED,
-    Outcome.OUT_OF_MEMORY: OUT_OF_MEMORY,
-    Outcome.TIMEOUT: TIMEOUT,
-}
-_OPTIONS = {
-    Outcome.OUT_OF_MEMORY: ("mem", "mem_per_cpu", "mem_per_gpu"),
-    Outcome.TIMEOUT: ("time",),
-    Outcome.DEADLINE: ("deadline", "time"),
-}
+from dagster_slurm_components.slurm.outcome import signal_name
+from dagster_slurm_components.slurm.states import Phase, state
 
 
 @dataclass(frozen=True)
@@ -40,8 +18,6 @@ class JobOutcome:
 
     Attributes:
         success: Whether the payload did its work: exit status 0, whatever it reported.
-        message: What happened.
-        advice: What to do; may be empty.
         options: The resources that could be changed, the likeliest first.
         retryable: Whether the same job may well succeed when it is submitted again, unchanged.
         kind: Its name in a retry policy, if it has one.
@@ -60,44 +36,44 @@ _LOST = JobOutcome(
     "The job left no trace: it is neither running nor in the accounting, and it wrote no exit code.",
     "Was the node rebooted, or the process killed with SIGKILL?",
     retryable=True,
-    kind=LOSS,
+    kind="lost",
 )
+
+_EXIT_ADVICE = {
+    126: "The payload, or the program of `command`, can't be executed.",
+    127: "The program was not found in the environment.",
+    137: "Something killed it; most often it used more memory than the node had to give.",
+}
 
 
 def judge(ended: Ended, stderr_tail: str) -> JobOutcome:
-    """Return how a job ended.
-
-    Args:
-        ended: The last observation and its evidence.
-        stderr_tail: The last lines of its stderr: Slurm's daemons write there what killed it.
-    """
+    """Return how a job ended; Slurm's daemons write into its stderr what killed it."""
     observation = ended.observation
     if observation.state == "COMPLETED" and not observation.exit_code:
         return JobOutcome(True, "The payload ended with exit code 0.")
     if observation.state == LOST:
         return _LOST
-    accounting = ended.evidence.accounting.row if ended.evidence.accounting else None
-    said = slurm_outcome(accounting, stderr_tail) if accounting else None
     row = state(observation.state)
-    stopped = (said.outcome if said else row.outcome) not in (None, Outcome.FAILED, Outcome.SUCCESS)
-    if not stopped and observation.exit_code:
+    accounting = ended.evidence.accounting
+    if accounting is not None:
+        by_accounting = slurm_outcome(accounting, stderr_tail)
+        # An accounting that lags behind says less than what ended the watching.
+        row = by_accounting if by_accounting.phase is Phase.TERMINAL else row
+    if row.name in ("FAILED", "COMPLETED") and observation.exit_code:
         return _payload_failed(observation.exit_code, ended.evidence.status)
-    if said and said.outcome:
-        options, kind = _OPTIONS.get(said.outcome, ()), _KINDS.get(said.outcome)
-        return JobOutcome(False, said.message, said.advice, options, said.retryable, kind)
-    options = _OPTIONS.get(row.outcome, ()) if row.outcome else ()
-    kind = _KINDS.get(row.outcome) if row.outcome else None
-    return JobOutcome(False, row.explanation, row.advice, options, row.retryable, kind)
+    return JobOutcome(False, row.explanation, row.advice, row.options, row.retryable, row.kind or None)
 
 
 def _payload_failed(code: int, status: StatusRecord | None) -> JobOutcome:
     where = f" on {status.host}" if status and status.host else ""
     if status and status.phase == "environment":
         return JobOutcome(False, f"The environment could not be activated{where} (exit code {code}).")
+    # A shell reports death by a signal as 128 plus its number.
+    name = signal_name(code - 128)
+    ended = f"ended with exit code {code}{f' (signal {name})' if name else ''}"
     rank = _failed_rank(status.get("failed_rank") or "") if status else None
-    if rank:
-        return JobOutcome(False, f"{rank} ended with {_exit(code)}, which ended the job.", _exit_advice(code))
-    return JobOutcome(False, f"The payload ended with {_exit(code)}{where}.", _exit_advice(code))
+    message = f"{rank} {ended}, which ended the job." if rank else f"The payload {ended}{where}."
+    return JobOutcome(False, message, _EXIT_ADVICE.get(code, ""))
 
 
 def _failed_rank(text: str) -> str | None:
@@ -106,24 +82,5 @@ def _failed_rank(text: str) -> str | None:
     if len(words) != 3:
         return None
     who, node, _ = words
-    known = {"agent": "torchrun's agent", "head": "Ray's head", "worker": "Ray's worker"}
-    return f"{known.get(who, f'Rank {who}')} on {node}"
-
-
-def _exit(code: int) -> str:
-    """Name an exit code; a shell reports death by a signal as 128 plus its number."""
-    if code > 128:
-        try:
-            return f"exit code {code} (signal {signal.Signals(code - 128).name})"
-        except ValueError:
-            pass
-    return f"exit code {code}"
-
-
-def _exit_advice(code: int) -> str:
-    return {
-        126: "The payload, or the program of `command`, can't be executed.",
-        127: "The program was not found in the environment.",
-        128
-        + signal.SIGKILL: "Something killed it; most often it used more memory than the node had to give.",
-    }.get(code, "")
+    names = {"agent": "torchrun's agent", "head": "Ray's head", "worker": "Ray's worker"}
+    return f"{names.get(who, f'Rank {who}')} on {node}"

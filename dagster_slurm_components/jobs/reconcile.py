@@ -14,7 +14,6 @@ date; none is believed alone where another could contradict it:
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Generic, TypeVar
 
 from dagster_slurm_components.jobs.status import StatusRecord
 from dagster_slurm_components.slurm.accounting import AccountingRow
@@ -30,35 +29,22 @@ _STOPPING = frozenset({"TERM", "INT", "HUP"})
 """Signals that mean somebody is stopping the job; USR1 and USR2 only ask it to write a checkpoint."""
 _FIRST_SIGNAL_CODE = 129
 
-Row = TypeVar("Row")
-
 
 @dataclass(frozen=True)
-class Answer(Generic[Row]):
-    """What a source said about a job: a row, or that it does not know the job.
+class QueueAnswer:
+    """A row, or that the queue does not know the job; ``taken`` in seconds of this process's monotonic clock."""
 
-    Attributes:
-        row: The row; none when the source answered and had none.
-        taken: When the answer was made, by this process's monotonic clock, in seconds.
-    """
-
-    row: Row | None
+    row: QueueRow | None
     taken: float
 
 
 @dataclass(frozen=True)
 class Evidence:
-    """The newest answer of each source; none where it never answered.
-
-    Attributes:
-        status: The newest block of the status file.
-        queue: The scheduler's queue.
-        accounting: Slurm's accounting.
-    """
+    """The newest answer of each source, and the newest block of the status file; none where it never answered."""
 
     status: StatusRecord | None = None
-    queue: Answer[QueueRow] | None = None
-    accounting: Answer[AccountingRow] | None = None
+    queue: QueueAnswer | None = None
+    accounting: AccountingRow | None = None
 
 
 @dataclass(frozen=True)
@@ -117,129 +103,108 @@ class Observation:
 
 
 def reconcile(previous: Observation, evidence: Evidence, now: float, patience: Patience) -> Observation:
-    """Return what is known of a job after hearing its sources.
-
-    Args:
-        previous: What was known before.
-        evidence: The newest answer of each source.
-        now: This process's monotonic clock, in seconds.
-        patience: How long silences are waited out.
-    """
-    if previous.terminal:
-        return previous
-    queue_row = evidence.queue.row if evidence.queue else None
-    restarts = max(
-        previous.restarts,
-        evidence.status.restart if evidence.status else 0,
-        (queue_row.restarts or 0) if queue_row else 0,
-    )
-    known = replace(previous, restarts=restarts)
-    if restarts > previous.restarts:
-        known = replace(known, ended_since=None, absent_since=None, exit_code=None)
-    status = evidence.status if evidence.status and evidence.status.restart == restarts else None
-    if status and status.exit_code is not None:
-        return _ended_by_itself(known, status, evidence, now, patience)
-    if evidence.queue is None:
-        return _running(known, "status") if status else known
-    if queue_row is None:
-        return _absent(known, evidence.queue.taken, evidence, now, patience)
-    return _queued(replace(known, absent_since=None), queue_row, status, now, patience)
+    """Return what is known of a job after hearing its sources; ``now`` is this process's monotonic clock."""
+    return previous if previous.terminal else _Sources(evidence, now, patience).judge(previous)
 
 
-def _ended_by_itself(
-    known: Observation, status: StatusRecord, evidence: Evidence, now: float, patience: Patience
-) -> Observation:
-    """The job wrote its exit code."""
-    code = status.exit_code or 0
-    known = replace(known, exit_code=code, ended_since=_first(known.ended_since, now), reason=None)
-    stopped = bool(_STOPPING.intersection(status.signals))
-    if not stopped and code < _FIRST_SIGNAL_CODE:
-        return _terminal(known, "COMPLETED" if code == 0 else "FAILED", "status")
-    word = _final_word(known, evidence, now, patience)
-    if word:
-        return _terminal(known, "FAILED" if word[0] == "COMPLETED" and code else word[0], word[1])
-    if now - _first(known.ended_since, now) < patience.explanation:
-        return replace(known, state="COMPLETING", phase=Phase.ENDING, source="status")
-    alone = "COMPLETED" if code == 0 else "CANCELLED" if stopped else "FAILED"
-    return _terminal(known, alone, "status")
+@dataclass(frozen=True)
+class _Sources:
+    """What the sources say of a job at one moment, and how long each may be silent."""
 
+    evidence: Evidence
+    now: float
+    patience: Patience
 
-def _absent(
-    known: Observation, taken: float, evidence: Evidence, now: float, patience: Patience
-) -> Observation:
-    """The queue answered and does not know the job, and the job wrote no exit code."""
-    known = replace(known, absent_since=_first(known.absent_since, taken))
-    word = _final_word(known, evidence, now, patience)
-    if word and now - _first(known.absent_since, now) >= _settling(word[0], known, patience):
-        return _terminal(known, *word)
-    if now - _first(known.absent_since, now) >= patience.trace:
-        return _terminal(known, LOST, "silence")
-    return replace(known, phase=Phase.ENDING if known.phase is not Phase.WAITING else known.phase)
-
-
-def _queued(
-    known: Observation, row: QueueRow, status: StatusRecord | None, now: float, patience: Patience
-) -> Observation:
-    """The queue knows the job."""
-    said = state(row.state)
-    if said.phase is Phase.TERMINAL:
-        known = replace(known, ended_since=_first(known.ended_since, now), phase=Phase.ENDING)
-        patient = patience.absence if said.requeues else _settling(said.name, known, patience)
-        if now - _first(known.ended_since, now) < patient:
-            return known
-        return _terminal(known, said.name, "queue")
-    known = replace(known, ended_since=None)
-    if said.phase is Phase.WAITING and status:
-        return _running(known, "status")  # the queue's answer is older than the job's own word
-    waiting = said.phase is Phase.WAITING
-    return replace(
-        known,
-        state=said.name,
-        phase=said.phase,
-        source="queue",
-        reason=row.reason if waiting else None,
-        starts_at=row.start if waiting else None,
-    )
-
-
-def _final_word(
-    known: Observation, evidence: Evidence, now: float, patience: Patience
-) -> tuple[str, str] | None:
-    """Return how Slurm says the job ended, and which source said it, once it can be believed."""
-    for source, answer in (("queue", evidence.queue), ("accounting", evidence.accounting)):
-        row = answer.row if answer else None
+    def judge(self, job: Observation) -> Observation:
+        status, queue = self.evidence.status, self.evidence.queue
+        row = queue.row if queue else None
+        restarts = max(job.restarts, status.restart if status else 0, (row.restarts or 0) if row else 0)
+        if restarts > job.restarts:
+            job = replace(job, restarts=restarts, ended_since=None, absent_since=None, exit_code=None)
+        if status and status.restart != restarts:
+            status = None  # of an earlier start
+        if status and status.exit_code is not None:
+            return self._ended_by_itself(job, status, status.exit_code)
+        if queue is None:
+            return _running(job) if status else job
         if row is None:
-            continue
-        said = state(row.state)
-        if said.phase is not Phase.TERMINAL:
-            continue  # an old answer, or accounting that lags behind
-        since = known.absent_since if known.absent_since is not None else known.ended_since
-        if said.requeues and now - _first(since, now) < patience.absence:
-            continue  # Slurm may start the job again; believed only when it stays away
-        return said.name, source
-    return None
+            return self._absent(job, queue.taken)
+        return self._queued(replace(job, absent_since=None), row, started=status is not None)
+
+    def _ended_by_itself(self, job: Observation, status: StatusRecord, code: int) -> Observation:
+        """The job wrote its exit code."""
+        since = _first(job.ended_since, self.now)
+        job = replace(job, exit_code=code, ended_since=since, reason=None)
+        stopped = bool(_STOPPING.intersection(status.signals))
+        if not stopped and code < _FIRST_SIGNAL_CODE:
+            return _terminal(job, "COMPLETED" if code == 0 else "FAILED", "status")
+        final = self._final_state(job)
+        if final:
+            name, source = final
+            return _terminal(job, "FAILED" if name == "COMPLETED" and code else name, source)
+        if self.now - since < self.patience.explanation:
+            return replace(job, state="COMPLETING", phase=Phase.ENDING, source="status")
+        return _terminal(job, "COMPLETED" if code == 0 else "CANCELLED" if stopped else "FAILED", "status")
+
+    def _absent(self, job: Observation, taken: float) -> Observation:
+        """The queue answered and does not know the job, and the job wrote no exit code."""
+        since = _first(job.absent_since, taken)
+        job = replace(job, absent_since=since)
+        final = self._final_state(job)
+        if final and self.now - since >= self._settling(final[0], job):
+            return _terminal(job, *final)
+        if self.now - since >= self.patience.trace:
+            return _terminal(job, LOST, "silence")
+        return job if job.phase is Phase.WAITING else replace(job, phase=Phase.ENDING)
+
+    def _queued(self, job: Observation, row: QueueRow, *, started: bool) -> Observation:
+        """The queue knows the job."""
+        queued = state(row.state)
+        if queued.phase is Phase.TERMINAL:
+            since = _first(job.ended_since, self.now)
+            job = replace(job, ended_since=since, phase=Phase.ENDING)
+            settling = self.patience.absence if queued.retryable else self._settling(queued.name, job)
+            return job if self.now - since < settling else _terminal(job, queued.name, "queue")
+        job = replace(job, ended_since=None)
+        waiting = queued.phase is Phase.WAITING
+        if waiting and started:
+            return _running(job)  # the queue's answer is older than the job's own word
+        return replace(
+            job,
+            state=queued.name,
+            phase=queued.phase,
+            source="queue",
+            reason=row.reason if waiting else None,
+            starts_at=row.start if waiting else None,
+        )
+
+    def _final_state(self, job: Observation) -> tuple[str, str] | None:
+        """Return in which state Slurm says the job ended, and by which source, once it can be believed."""
+        queue = self.evidence.queue.row if self.evidence.queue else None
+        for source, row in (("queue", queue), ("accounting", self.evidence.accounting)):
+            final = state(row.state) if row else None
+            if final is None or final.phase is not Phase.TERMINAL:
+                continue  # no row, an old answer, or accounting that lags behind
+            since = job.absent_since if job.absent_since is not None else job.ended_since
+            if final.retryable and self.now - _first(since, self.now) < self.patience.absence:
+                continue  # Slurm may start the job again; believed only when it stays away
+            return final.name, source
+        return None
+
+    def _settling(self, final: str, job: Observation) -> float:
+        """Seconds to wait for the status file: only a job that ran to its own end has an exit code to show."""
+        ran = job.phase is not Phase.WAITING
+        return self.patience.settle if final in ("COMPLETED", "FAILED") and ran else 0.0
 
 
-def _settling(word: str, known: Observation, patience: Patience) -> float:
-    """Seconds to wait for the status file: only a job that ran to its own end has an exit code to show."""
-    ran = known.phase is not Phase.WAITING
-    return patience.settle if word in ("COMPLETED", "FAILED") and ran else 0.0
+def _running(job: Observation) -> Observation:
+    """The job's own status file says that it runs."""
+    job = replace(job, state="RUNNING", phase=Phase.RUNNING, source="status")
+    return replace(job, reason=None, starts_at=None, absent_since=None)
 
 
-def _running(known: Observation, source: str) -> Observation:
-    return replace(
-        known,
-        state="RUNNING",
-        phase=Phase.RUNNING,
-        source=source,
-        reason=None,
-        starts_at=None,
-        absent_since=None,
-    )
-
-
-def _terminal(known: Observation, word: str, source: str) -> Observation:
-    return replace(known, state=word, phase=Phase.TERMINAL, source=source, reason=None, starts_at=None)
+def _terminal(job: Observation, final: str, source: str) -> Observation:
+    return replace(job, state=final, phase=Phase.TERMINAL, source=source, reason=None, starts_at=None)
 
 
 def _first(earlier: float | None, now: float) -> float:

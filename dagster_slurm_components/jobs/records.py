@@ -11,14 +11,20 @@ from dagster_slurm_components.errors import DagsterSlurmError
 from dagster_slurm_components.hosts.calls import FileRead
 from dagster_slurm_components.hosts.client import Satellite
 from dagster_slurm_components.jobs.events import STATUS
-from dagster_slurm_components.jobs.lease import COLLECTED, Lease, read_lease
-from dagster_slurm_components.jobs.ledger import LEDGER, LedgerRecord, parse_ledger
-from dagster_slurm_components.jobs.look import Seen, observe
-from dagster_slurm_components.jobs.model import CALL, JobHandle
+from dagster_slurm_components.jobs.lease import (
+    COLLECTED,
+    LEASE,
+    LEDGER,
+    Lease,
+    LedgerRecord,
+    parse_ledger,
+    read_lease,
+)
+from dagster_slurm_components.jobs.look import JobInfo, observe
+from dagster_slurm_components.jobs.model import CALL
 from dagster_slurm_components.jobs.schedulers import Scheduler
 from dagster_slurm_components.jobs.status import StatusRecord, parse_status
 
-LEASE = "lease"
 _PLACE = re.compile(
     f"(?P<run>[^/]+)/(?P<step>[^/]+)(/(?P<partition>[^/=]+))?(/{CALL}(?P<call>[0-9]+))?/(?P<attempt>[0-9]+)"
 )
@@ -31,18 +37,12 @@ _SHORTEST = 4
 
 @dataclass(frozen=True)
 class RunDirectory:
-    """One run directory.
+    """One run directory, by its path and the records in it.
 
     Attributes:
-        path: Where it is.
-        run_id: Dagster's first run, as it stands in the path.
-        step: Dagster's step, as it stands in the path.
-        partition: The partition, as it stands in the path.
+        run_id: Dagster's first run; as step and partition it is written as it stands in the path.
         call: The number of the call in the step.
-        attempt: The attempt's number.
-        ledger: What its ledger says.
         status: The newest block of its status file.
-        lease: Who follows it, and whether its results were collected.
         touched: When one of its records was last written, in seconds since the epoch by the host's clock.
     """
 
@@ -56,14 +56,6 @@ class RunDirectory:
     status: StatusRecord | None
     lease: Lease
     touched: float
-
-    @property
-    def handle(self) -> JobHandle | None:
-        """The job, if there is one."""
-        ledger = self.ledger
-        if ledger.job_id is None:
-            return None
-        return JobHandle(ledger.job_id, self.path, ledger.token, "known", ledger.submitted)
 
     @property
     def collected(self) -> bool:
@@ -93,14 +85,14 @@ def run_directories(satellite: Satellite, workdir: str) -> list[RunDirectory]:
     done = satellite.run(find, timeout=120.0)
     listed = done.stdout.decode("utf-8", "surrogateescape").split("\0")[:-1]
     if done.timed_out or done.truncated or (done.returncode and not _absent(satellite, str(top))):
-        said = done.stderr.decode("utf-8", "replace").strip()
-        raise DagsterSlurmError(f"{top} can't be listed: {said}", where=satellite.host.name)
+        error = done.stderr.decode("utf-8", "replace").strip()
+        raise DagsterSlurmError(f"{top} can't be listed: {error}", where=satellite.host.name)
     folders = [str(PurePosixPath(path).parent.relative_to(top)) for path in listed]
     places = [place for folder in folders if (place := _PLACE.fullmatch(folder))]
-    found = []
+    directories = []
     for begin in range(0, len(places), _AT_ONCE):
-        found += _read(satellite, top, places[begin : begin + _AT_ONCE])
-    return sorted(found, key=lambda each: each.ledger.submitted or each.touched)
+        directories += _read(satellite, top, places[begin : begin + _AT_ONCE])
+    return sorted(directories, key=lambda each: each.ledger.submitted or each.touched)
 
 
 def _absent(satellite: Satellite, path: str) -> bool:
@@ -109,36 +101,38 @@ def _absent(satellite: Satellite, path: str) -> bool:
 
 def _read(satellite: Satellite, top: PurePosixPath, places: Sequence[re.Match[str]]) -> list[RunDirectory]:
     names = (LEDGER, STATUS, LEASE)
-    requests = [FileRead(f"{top}/{place[0]}/{name}", 0, _MOST) for place in places for name in names]
-    files = satellite.read(requests)
-    found = []
-    for number, place in enumerate(places):
-        ledger, status, lease = files[3 * number : 3 * number + 3]
-        found.append(
-            RunDirectory(
-                path=f"{top}/{place[0]}",
-                run_id=place["run"],
-                step=place["step"],
-                partition=place["partition"],
-                call=int(place["call"] or 0),
-                attempt=int(place["attempt"]),
-                ledger=parse_ledger(ledger.data),
-                status=parse_status(status.data),
-                lease=read_lease(lease.data),
-                touched=max(ledger.mtime, status.mtime, lease.mtime),
-            )
+    files = iter(
+        satellite.read([FileRead(f"{top}/{place[0]}/{name}", 0, _MOST) for place in places for name in names])
+    )
+    return [
+        RunDirectory(
+            path=f"{top}/{place[0]}",
+            run_id=place["run"],
+            step=place["step"],
+            partition=place["partition"],
+            call=int(place["call"] or 0),
+            attempt=int(place["attempt"]),
+            ledger=parse_ledger(ledger.data),
+            status=parse_status(status.data),
+            lease=read_lease(lease.data),
+            touched=max(ledger.mtime, status.mtime, lease.mtime),
         )
-    return found
+        for place, ledger, status, lease in zip(places, files, files, files, strict=True)
+    ]
 
 
 def observed(
     satellite: Satellite, scheduler: Scheduler, folders: Sequence[RunDirectory]
-) -> list[tuple[RunDirectory, Seen | None]]:
+) -> list[tuple[RunDirectory, JobInfo | None]]:
     """Return run directories with what is known of their jobs now; nothing where none was submitted.
 
     Raises:
         HostError: The host gives no answer.
     """
-    jobs = [(handle, folder.status) for folder in folders if (handle := folder.handle) is not None]
-    seen = {each.handle.run_dir: each for each in observe(satellite, scheduler, jobs)}
-    return [(folder, seen.get(folder.path)) for folder in folders]
+    jobs = [
+        (handle, folder.status)
+        for folder in folders
+        if (handle := folder.ledger.handle(folder.path)) is not None
+    ]
+    infos = {info.handle.run_dir: info for info in observe(satellite, scheduler, jobs)}
+    return [(folder, infos.get(folder.path)) for folder in folders]

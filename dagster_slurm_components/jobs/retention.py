@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from dagster_slurm_components.jobs.look import Seen
-from dagster_slurm_components.jobs.reconcile import LOST
+from dagster_slurm_components.jobs.look import JobInfo
 from dagster_slurm_components.jobs.records import RunDirectory
 
 _SETTLE = 3600.0
@@ -15,12 +14,7 @@ _SETTLE = 3600.0
 
 @dataclass(frozen=True)
 class Keep:
-    """How long run directories are kept, in seconds after their last change.
-
-    Attributes:
-        success: Of jobs whose results Dagster has.
-        failure: Of all others that have ended.
-    """
+    """Seconds for which run directories are kept after their last change: where Dagster has the results, and else."""
 
     success: float
     failure: float
@@ -28,54 +22,42 @@ class Keep:
 
 @dataclass(frozen=True)
 class Verdict:
-    """What is to be done with a run directory.
-
-    Attributes:
-        folder: The run directory.
-        remove: Whether it goes.
-        why: What a person reads.
-    """
+    """Whether a run directory goes, and why, for a person to read."""
 
     folder: RunDirectory
     remove: bool
     why: str
 
 
-def judge_folders(found: Iterable[tuple[RunDirectory, Seen | None]], keep: Keep, now: float) -> list[Verdict]:
-    """Return what is to be done with each run directory.
-
-    Args:
-        found: Run directories with what is known of their jobs.
-        keep: How long they are kept.
-        now: Seconds since the epoch, by the host's clock.
-    """
-    return [_judge(folder, seen, keep, now) for folder, seen in found]
+def judge_folders(
+    folders: Iterable[tuple[RunDirectory, JobInfo | None]], keep: Keep, now: float
+) -> list[Verdict]:
+    """Return what is to be done with each run directory; ``now`` is in seconds since the epoch by the host's clock."""
+    return [_judge(folder, info, keep, now) for folder, info in folders]
 
 
-def _judge(folder: RunDirectory, seen: Seen | None, keep: Keep, now: float) -> Verdict:
+def _judge(folder: RunDirectory, info: JobInfo | None, keep: Keep, now: float) -> Verdict:
     age = now - folder.touched
     if age < _SETTLE:
         return Verdict(folder, False, "it changed within the last hour")
-    if seen is not None and seen.alive:
-        return Verdict(folder, False, f"its job is {seen.observation.state}")
-    if seen is None and age < keep.failure:
-        return Verdict(folder, False, "nothing was submitted, or nobody knows")
-    success = seen is not None and seen.observation.state == "COMPLETED" and folder.collected
-    limit = keep.success if success else keep.failure
-    word = "its results are in Dagster" if success else _ended(seen)
+    if info is None:
+        goes = age >= keep.failure
+        return Verdict(
+            folder, goes, "nothing was submitted" if goes else "nothing was submitted, or nobody knows"
+        )
+    state = info.observation.state
+    if info.alive:
+        return Verdict(folder, False, f"its job is {state}")
+    limit, why = keep.failure, f"its job ended: {state}"
+    if info.lost:
+        why = "its job left no trace"
+    elif state == "COMPLETED":
+        limit, why = keep.failure, "its results were never collected"
+        if folder.collected:
+            limit, why = keep.success, "its results are in Dagster"
     if age < limit:
-        return Verdict(folder, False, f"{word}; kept for {limit / 86400:g} days")
-    return Verdict(folder, True, word)
-
-
-def _ended(seen: Seen | None) -> str:
-    if seen is None:
-        return "nothing was submitted"
-    if seen.observation.state == "COMPLETED":
-        return "its results were never collected"
-    if seen.observation.state == LOST:
-        return "its job left no trace"
-    return f"its job ended: {seen.observation.state}"
+        return Verdict(folder, False, f"{why}; kept for {limit / 86400:g} days")
+    return Verdict(folder, True, why)
 
 
 def paths_to_remove(verdicts: Iterable[Verdict]) -> list[str]:

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from dagster_slurm_components.errors import DagsterSlurmError
 from dagster_slurm_components.jobs.events import Ended
-from dagster_slurm_components.jobs.outcome import NODE_FAIL, JobOutcome
-from dagster_slurm_components.slurm.hostlist import expand_hostlist
+from dagster_slurm_components.jobs.outcome import JobOutcome
 from dagster_slurm_components.spec.base import duration_seconds
 from dagster_slurm_components.spec.retry import Again, AgainWithMemory, AgainWithTime, Retry, factor
 from dagster_slurm_components.units import format_duration, parse_size, parse_time_limit
 
+_NODE = re.compile(r"[A-Za-z0-9._-]+")
+"""The name of one node; a list of several has commas or brackets."""
 _MEMORY = ("mem", "mem-per-cpu", "mem-per-gpu")
 
 
@@ -24,7 +25,6 @@ class NextAttempt:
         kind: The end that it answers, by its name in the policy.
         delay: Seconds to wait before it.
         changed: Slurm options that are different in it.
-        why: What a person reads.
     """
 
     kind: str
@@ -43,12 +43,7 @@ def next_attempt(
 ) -> NextAttempt | None:
     """Return the next attempt, or nothing when the policy has none (left).
 
-    Args:
-        policy: The script's ``retry``.
-        outcome: How the job ended.
-        ended: Its last observation and evidence.
-        options: The Slurm options it was submitted with.
-        retries: How often each end has been answered.
+    ``options`` are the Slurm options that the job was submitted with, ``retries`` how often each end has been answered.
     """
     if outcome.success or outcome.kind is None:
         return None
@@ -61,14 +56,14 @@ def next_attempt(
         changed = _more_memory(rule, options, ended)
     elif isinstance(rule, AgainWithTime):
         changed = _more_time(rule, options, ended)
-    elif outcome.kind == NODE_FAIL:
-        changed = _without(_bad_nodes(ended), options)
+    elif outcome.kind == "node_fail":
+        changed = _without_bad_node(ended, options)
     if changed is None:
         return None
-    told = "".join(f", with {name} {value}" for name, value in changed.items())
+    changes = "".join(f", with {name} {value}" for name, value in changed.items())
     delay = duration_seconds(rule.delay)
     wait = f" after {format_duration(delay)}" if delay else ""
-    why = f"{outcome.message} `retry.{outcome.kind}` answers with attempt {done + 1} of {rule.attempts}{wait}{told}."
+    why = f"{outcome.message} `retry.{outcome.kind}` answers with attempt {done + 1} of {rule.attempts}{wait}{changes}."
     return NextAttempt(outcome.kind, delay, changed, why)
 
 
@@ -87,7 +82,7 @@ def _more_memory(rule: AgainWithMemory, options: Mapping[str, str], ended: Ended
 
 
 def _more_time(rule: AgainWithTime, options: Mapping[str, str], ended: Ended) -> dict[str, str] | None:
-    accounting = ended.evidence.accounting.row if ended.evidence.accounting else None
+    accounting = ended.evidence.accounting
     asked = parse_time_limit(options.get("time", "")) or (accounting.time_limit_s if accounting else None)
     if not asked:
         return None
@@ -97,23 +92,16 @@ def _more_time(rule: AgainWithTime, options: Mapping[str, str], ended: Ended) ->
     return {"time": format_duration(wanted)} if wanted > asked else None
 
 
-def _bad_nodes(ended: Ended) -> tuple[str, ...]:
-    """Return the nodes to leave out.
+def _without_bad_node(ended: Ended, options: Mapping[str, str]) -> dict[str, str]:
+    """Return the option that leaves out the node of a job on one node.
 
     Of a job on several nodes nobody says which one failed. Slurm itself keeps what it found down out of the next
     job, and leaving out the sound ones as well could leave too few.
     """
-    accounting = ended.evidence.accounting.row if ended.evidence.accounting else None
+    accounting = ended.evidence.accounting
     status = ended.evidence.status
-    text = (accounting.nodes if accounting else "") or (status.get("nodes") if status else "") or ""
-    try:
-        nodes = expand_hostlist(text)
-    except DagsterSlurmError:
-        return ()
-    return nodes if len(nodes) == 1 else ()
-
-
-def _without(nodes: tuple[str, ...], options: Mapping[str, str]) -> dict[str, str]:
-    before = options.get("exclude")
-    known = [*([before] if before else []), *nodes]
-    return {"exclude": ",".join(known)} if nodes else {}
+    nodes = (accounting.nodes if accounting else "") or (status.get("nodes") if status else "") or ""
+    if not _NODE.fullmatch(nodes):
+        return {}
+    excluded = options.get("exclude")
+    return {"exclude": f"{excluded},{nodes}" if excluded else nodes}

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Protocol
 
 from dagster_slurm_components.errors import HostRefusedError, HostUnreachableError
 from dagster_slurm_components.hosts.calls import (
@@ -18,23 +18,15 @@ from dagster_slurm_components.hosts.calls import (
     SubmitRequest,
 )
 from dagster_slurm_components.hosts.client import Satellite
-from dagster_slurm_components.jobs.cadence import query_interval
 from dagster_slurm_components.jobs.events import STATUS
 from dagster_slurm_components.jobs.model import JobHandle, JobSpec
 from dagster_slurm_components.jobs.reconcile import Patience
 from dagster_slurm_components.jobs.status import parse_status
-from dagster_slurm_components.slurm.accounting import (
-    AccountingRow,
-    parse_sacct,
-    sacct,
-    sacct_by_name,
-)
-from dagster_slurm_components.slurm.cancel import parse_scancel, scancel
+from dagster_slurm_components.slurm.accounting import AccountingRow, parse_sacct, sacct, sacct_by_name
+from dagster_slurm_components.slurm.commands import sbatch, scancel, scancel_failure
 from dagster_slurm_components.slurm.header import escape_pattern, render_header
 from dagster_slurm_components.slurm.queue import LIVE, QueueRow, parse_squeue, squeue, squeue_by_name
-from dagster_slurm_components.slurm.rejections import AMBIGUOUS
-from dagster_slurm_components.slurm.replies import query_failure
-from dagster_slurm_components.slurm.submit import sbatch
+from dagster_slurm_components.slurm.replies import AMBIGUOUS, query_failure
 
 _TIMEOUT = 60.0
 _VISIBLE = 120.0
@@ -42,109 +34,100 @@ _VISIBLE = 120.0
 satellite left behind goes on, and slurmctld may work off a late request."""
 _STARTS = 30.0
 """Seconds within which a process is started."""
-_YESTERDAY = 2 * 86400
+_DAY = 86400
 _MOST_STATUS = 256 * 1024
+_BACKOFF = 4.0
 
 
-class Scheduler(Protocol):
+class Scheduler(ABC):
     """Runs job scripts and knows about them.
 
     Attributes:
-        name: As in a profile.
-        metered: Whether its queries count against the host's budget.
         has_accounting: Whether ended jobs can be looked up.
         first_query: Seconds after a change until the queue is first asked.
         patience: How long silences are waited out.
     """
 
-    name: str
-    metered: bool
     has_accounting: bool
     first_query: float
     patience: Patience
+    _limit: JobLimit | None
 
+    @abstractmethod
     def header(self, spec: JobSpec, run_dir: str) -> str:
         """Return what stands above the body of ``job.sh``."""
-        ...
+
+    @abstractmethod
+    def argv(self, spec: JobSpec, run_dir: str) -> Sequence[str]:
+        """Return the command that submits ``job.sh``, or is the job."""
+
+    @abstractmethod
+    def settlement(self, run_dir: str, workdir: str, token: str, job_name: str) -> SubmitRequest:
+        """Return what the satellite is asked, to find out whether an earlier submission made a job."""
 
     def request(
         self, spec: JobSpec, run_dir: str, workdir: str, claim: LeaseRequest | None = None
     ) -> SubmitRequest:
-        """Return what the satellite is asked to do with the bundle."""
-        ...
+        """Return what the satellite is asked to do with the bundle, where no earlier call has made the job."""
+        return replace(
+            self.settlement(run_dir, workdir, spec.identity.token, spec.identity.job_name),
+            argv=tuple(self.argv(spec, run_dir)),
+            needs=spec.activation.needs,
+            limit=self._limit,
+            claim=claim,
+            settle_only=False,
+        )
 
-    def settlement(self, run_dir: str, workdir: str, token: str, job_name: str) -> SubmitRequest:
-        """Return what the satellite is asked, to find out whether an earlier submission made a job."""
-        ...
-
+    @abstractmethod
     def queue(self, satellite: Satellite, handles: Sequence[JobHandle]) -> Mapping[str, QueueRow] | None:
         """Return the queue's rows of these jobs, or nothing when it gave no answer."""
-        ...
 
     def accounting(
         self, satellite: Satellite, handles: Sequence[JobHandle]
     ) -> Mapping[str, AccountingRow] | None:
         """Return the accounting's rows of these jobs, at most ``MAX_IDS``, or nothing when it gave no answer."""
-        ...
+        return None
 
+    @abstractmethod
     def cancel(self, satellite: Satellite, handle: JobHandle, *, force: bool = False) -> None:
         """Ask for the end of exactly this job; one that has ended already does no harm.
 
-        Args:
-            satellite: The host.
-            handle: The job.
-            force: It was asked before and did not end: leave it no choice.
+        With ``force`` it was asked before and did not end: leave it no choice.
 
         Raises:
             HostUnreachableError: Nobody answered, so that it has to be asked again.
             HostRefusedError: Nobody there can end it.
         """
-        ...
 
+    @abstractmethod
     def query_interval(self, asked: int, *, waiting: bool) -> float:
-        """Return the seconds until the queue is asked again."""
-        ...
+        """Return the seconds until the queue, asked so often since the last change, is asked again."""
 
 
-class ProcessScheduler:
-    """A plain process on the host: the laptop's way, and a workstation's without Slurm.
+class ProcessScheduler(Scheduler):
+    """A plain process on the host: the laptop's way, and a workstation's without Slurm. Nobody accounts for it.
 
     Args:
         folder: Where the host keeps what all who submit share.
         max_submit_jobs: The most jobs that may run at once, if that is limited.
     """
 
-    name = "process"
-    metered = False
     has_accounting = False
     first_query = 1.0
     patience = Patience(settle=2.0, explanation=0.0, absence=2.0, trace=2.0)
 
     def __init__(self, folder: str = "", max_submit_jobs: int | None = None) -> None:
-        self._limit = (
-            None
-            if max_submit_jobs is None
-            else JobLimit(max_submit_jobs, f"{folder}/submitted.json", _STARTS)
-        )
+        self._limit = None
+        if max_submit_jobs is not None:
+            self._limit = JobLimit(max_submit_jobs, f"{folder}/submitted.json", _STARTS)
 
     def header(self, spec: JobSpec, run_dir: str) -> str:
         """Return the interpreter line alone."""
         return "#!/bin/bash\n"
 
-    def request(
-        self, spec: JobSpec, run_dir: str, workdir: str, claim: LeaseRequest | None = None
-    ) -> SubmitRequest:
-        """Ask for a detached process."""
-        return SubmitRequest(
-            run_dir=run_dir,
-            workdir=workdir,
-            token=spec.identity.token,
-            mode="process",
-            argv=("/bin/bash", f"{run_dir}/job.sh", run_dir),
-            needs=spec.activation.needs,
-            limit=self._limit,
-            claim=claim,
-        )
+    def argv(self, spec: JobSpec, run_dir: str) -> Sequence[str]:
+        """Return the command of the detached process."""
+        return ("/bin/bash", f"{run_dir}/job.sh", run_dir)
 
     def settlement(self, run_dir: str, workdir: str, token: str, job_name: str) -> SubmitRequest:
         """Ask whether the process became the job."""
@@ -155,20 +138,10 @@ class ProcessScheduler:
         alive = satellite.alive([Process.parse(handle.job_id) for handle in handles])
         gone = [handle for handle, lives in zip(handles, alive, strict=True) if not lives]
         here = {handle.job_id for handle, lives in zip(handles, alive, strict=True) if lives}
-        return {job_id: _running(job_id) for job_id in here | _elsewhere(satellite, gone)}
-
-    def accounting(
-        self, satellite: Satellite, handles: Sequence[JobHandle]
-    ) -> Mapping[str, AccountingRow] | None:
-        """Return nothing: nobody keeps books on processes."""
-        return None
+        return {job_id: QueueRow(job_id, "RUNNING") for job_id in here | _elsewhere(satellite, gone)}
 
     def cancel(self, satellite: Satellite, handle: JobHandle, *, force: bool = False) -> None:
-        """Send TERM, which ``job.sh`` passes on; KILL reaches every process of the job at once.
-
-        Raises:
-            HostRefusedError: It runs on another machine that sees the same folder; nobody here can end it.
-        """
+        """Send TERM, which ``job.sh`` passes on; KILL reaches every process of the job at once."""
         if satellite.kill(Process.parse(handle.job_id), "KILL" if force else "TERM"):
             return
         if _elsewhere(satellite, [handle]):
@@ -181,21 +154,6 @@ class ProcessScheduler:
     def query_interval(self, asked: int, *, waiting: bool) -> float:
         """Look again soon: it costs the host next to nothing."""
         return 2.0
-
-
-def _running(job_id: str) -> QueueRow:
-    return QueueRow(
-        job_id=job_id,
-        state="RUNNING",
-        reason=None,
-        partition="",
-        nodes="",
-        num_nodes=1,
-        submit=None,
-        start=None,
-        end_limit=None,
-        restarts=0,
-    )
 
 
 def _elsewhere(satellite: Satellite, handles: Sequence[JobHandle]) -> set[str]:
@@ -216,7 +174,7 @@ def _elsewhere(satellite: Satellite, handles: Sequence[JobHandle]) -> set[str]:
     }
 
 
-class SlurmScheduler:
+class SlurmScheduler(Scheduler):
     """Slurm.
 
     Args:
@@ -226,8 +184,6 @@ class SlurmScheduler:
         max_submit_jobs: The most jobs that may wait or run at once, if that is limited.
     """
 
-    name = "slurm"
-    metered = True
     has_accounting = True
     first_query = 3.0
     patience = Patience()
@@ -235,13 +191,12 @@ class SlurmScheduler:
     def __init__(self, folder: str, budget: Budget | None = None, max_submit_jobs: int | None = None) -> None:
         self._snapshot = f"{folder}/squeue.json"
         self._budget = budget
-        self._limit: JobLimit | None = None
+        self._limit = None
         if max_submit_jobs is not None:
             # An answer is believed for as long as the budget takes to allow the next question.
             age = max(self.first_query, 60.0 / budget.per_minute) if budget else self.first_query
             query = QueueQuery(self._snapshot, tuple(squeue()), age, _TIMEOUT, budget)
-            places = f"{folder}/submitted.json"
-            self._limit = JobLimit(max_submit_jobs, places, _VISIBLE, query, LIVE)
+            self._limit = JobLimit(max_submit_jobs, f"{folder}/submitted.json", _VISIBLE, query, LIVE)
 
     def header(self, spec: JobSpec, run_dir: str) -> str:
         """Render the ``#SBATCH`` lines: the user's options, then those that belong to this project."""
@@ -256,24 +211,13 @@ class SlurmScheduler:
         )
         return render_header((*spec.sbatch, *own))
 
-    def request(
-        self, spec: JobSpec, run_dir: str, workdir: str, claim: LeaseRequest | None = None
-    ) -> SubmitRequest:
-        """Ask for ``sbatch``, and for a look into queue and accounting where an earlier call's end is unknown."""
-        arguments = [run_dir, str(spec.requeues)] if spec.requeues else [run_dir]
-        identity = spec.identity
-        return replace(
-            self.settlement(run_dir, workdir, identity.token, identity.job_name),
-            argv=tuple(sbatch(f"{run_dir}/job.sh", arguments)),
-            needs=spec.activation.needs,
-            limit=self._limit,
-            claim=claim,
-            settle_only=False,
-        )
+    def argv(self, spec: JobSpec, run_dir: str) -> Sequence[str]:
+        """Return the command line of ``sbatch``."""
+        return sbatch(f"{run_dir}/job.sh", [run_dir, str(spec.requeues)] if spec.requeues else [run_dir])
 
     def settlement(self, run_dir: str, workdir: str, token: str, job_name: str) -> SubmitRequest:
         """Ask for a look into queue and accounting."""
-        since = int(time.time()) - _YESTERDAY
+        since = int(time.time()) - 2 * _DAY
         return SubmitRequest(
             run_dir=run_dir,
             workdir=workdir,
@@ -292,32 +236,36 @@ class SlurmScheduler:
         shot = satellite.snapshot(
             self._snapshot, squeue(), max_age=self.first_query, timeout=_TIMEOUT, budget=self._budget
         )
-        if query_failure(shot.returncode, shot.stdout, shot.stderr) is not None:
-            return None
-        return parse_squeue(shot.stdout)
+        failed = query_failure(shot.returncode, shot.stdout, shot.stderr) is not None
+        return None if failed else parse_squeue(shot.stdout)
 
     def accounting(
         self, satellite: Satellite, handles: Sequence[JobHandle]
     ) -> Mapping[str, AccountingRow] | None:
         """Return the rows of one ``sacct`` for these jobs, at most ``MAX_IDS``."""
-        ids = [handle.job_id for handle in handles]
-        command = sacct(ids, since=int(time.time()) - _YESTERDAY * 15)
-        done = satellite.run(command, timeout=_TIMEOUT, budget=self._budget)
-        out, err = done.stdout.decode("utf-8", "replace"), done.stderr.decode("utf-8", "replace")
-        if query_failure(None if done.timed_out else done.returncode, out, err) is not None:
-            return None
-        return parse_sacct(out)
+        command = sacct([handle.job_id for handle in handles], since=int(time.time()) - 30 * _DAY)
+        returncode, out, err = _run(satellite, command, self._budget)
+        return None if query_failure(returncode, out, err) is not None else parse_sacct(out)
 
     def cancel(self, satellite: Satellite, handle: JobHandle, *, force: bool = False) -> None:
         """Run ``scancel``; Slurm itself follows with KILL after its KillWait."""
-        done = satellite.run(scancel([handle.job_id]), timeout=_TIMEOUT)
-        out, err = done.stdout.decode("utf-8", "replace"), done.stderr.decode("utf-8", "replace")
-        reply = parse_scancel(None if done.timed_out else done.returncode, out, err)
-        if not reply.ok:
-            raise HostUnreachableError(
-                f"scancel failed: {reply.message or reply.failed}", where=satellite.host.name
-            )
+        returncode, _, err = _run(satellite, scancel([handle.job_id]))
+        failure = scancel_failure(returncode, err)
+        if failure is not None:
+            raise HostUnreachableError(f"scancel failed: {failure}", where=satellite.host.name)
 
     def query_interval(self, asked: int, *, waiting: bool) -> float:
-        """Ask soon after a change, then ever more slowly."""
-        return query_interval(asked, waiting=waiting)
+        """Ask soon after a change, then ever more slowly.
+
+        A refused or held job should be told at once; later a job's own files tell its start and its end. While one
+        waits, its reason may change.
+        """
+        return min(self.first_query * _BACKOFF**asked, 30.0 if waiting else 60.0)
+
+
+def _run(
+    satellite: Satellite, argv: Sequence[str], budget: Budget | None = None
+) -> tuple[int | None, str, str]:
+    done = satellite.run(argv, timeout=_TIMEOUT, budget=budget)
+    out, err = done.stdout.decode("utf-8", "replace"), done.stderr.decode("utf-8", "replace")
+    return None if done.timed_out else done.returncode, out, err

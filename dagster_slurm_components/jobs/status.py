@@ -26,7 +26,7 @@ class StatusRecord:
         signals: Signals that reached the job, in order.
         cpu_seconds: CPU time of the job's own processes on its first node.
         memory_peak: Largest memory use in bytes, where the node keeps such a number.
-        fields: All keys, for what launchers add (``failed_rank``).
+        fields: The last value of each key, for what launchers add (``failed_rank``); none where it is empty.
     """
 
     restart: int = 0
@@ -39,12 +39,11 @@ class StatusRecord:
     signals: tuple[str, ...] = ()
     cpu_seconds: float | None = None
     memory_peak: int | None = None
-    fields: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    fields: Mapping[str, str | None] = field(default_factory=dict)
 
     def get(self, key: str) -> str | None:
         """Return the last value of a key, or nothing where it is absent or empty."""
-        values = self.fields.get(key)
-        return values[-1] or None if values else None
+        return self.fields.get(key)
 
 
 def parse_status(data: bytes) -> StatusRecord | None:
@@ -56,42 +55,35 @@ def parse_status(data: bytes) -> StatusRecord | None:
         >>> parse_status(b"restart=0\nstarted=1.5\nexit=3\n").exit_code
         3
     """
-    text = data[: data.rfind(b"\n") + 1].decode("utf-8", "replace")
-    fields: dict[str, list[str]] | None = None
-    for line in text.split("\n"):
-        key, equals, value = line.partition("=")
-        if not equals:
-            continue
-        if key == "restart":
-            fields = {}
-        if fields is not None:
-            fields.setdefault(key, []).append(value)
-    return _record(fields) if fields else None
+    starts = parse_starts(data)
+    return starts[-1] if starts else None
 
 
 def parse_starts(data: bytes) -> list[StatusRecord]:
     """Return every block of a status file: one for each start of the job, the first one first."""
-    text = data[: data.rfind(b"\n") + 1]
-    blocks = re.split(rb"(?m)^(?=restart=)", text)
-    return [record for block in blocks if (record := parse_status(block)) is not None]
+    text = data[: data.rfind(b"\n") + 1].decode("utf-8", "replace")
+    return [_record(block) for block in re.split(r"(?m)^(?=restart=)", text) if block.startswith("restart=")]
 
 
-def _record(fields: dict[str, list[str]]) -> StatusRecord:
-    def last(key: str) -> str | None:
-        return fields[key][-1] or None if key in fields else None
-
+def _record(block: str) -> StatusRecord:
+    fields: dict[str, list[str]] = {}
+    for line in block.split("\n"):
+        key, equals, value = line.partition("=")
+        if equals:
+            fields.setdefault(key, []).append(value)
+    last = {key: values[-1] or None for key, values in fields.items()}
     return StatusRecord(
-        restart=_integer(last("restart")) or 0,
-        started=_number(last("started")),
-        host=last("host"),
-        phase=last("phase"),
-        launched=_number(last("launched")),
-        ended=_number(last("ended")),
-        exit_code=_integer(last("exit")),
+        restart=_integer(last.get("restart")) or 0,
+        started=_number(last.get("started")),
+        host=last.get("host"),
+        phase=last.get("phase"),
+        launched=_number(last.get("launched")),
+        ended=_number(last.get("ended")),
+        exit_code=_integer(last.get("exit")),
         signals=tuple(fields.get("signal", ())),
-        cpu_seconds=_cpu(last("cpu")),
-        memory_peak=_integer(last("memory_peak")),
-        fields={key: tuple(values) for key, values in fields.items()},
+        cpu_seconds=_cpu(last.get("cpu")),
+        memory_peak=_integer(last.get("memory_peak")),
+        fields=last,
     )
 
 
@@ -108,5 +100,5 @@ def _integer(text: str | None) -> int | None:
 
 def _cpu(text: str | None) -> float | None:
     """Return the seconds in bash's ``times`` format, ``0m0.229s 0m0.044s``: user and system together."""
-    found = _MINUTES.findall(text or "")
-    return sum(60 * int(minutes) + (_number(seconds) or 0.0) for minutes, seconds in found) if found else None
+    times = _MINUTES.findall(text or "")
+    return sum(60 * int(minutes) + (_number(seconds) or 0.0) for minutes, seconds in times) if times else None

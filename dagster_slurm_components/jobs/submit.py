@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 
 from dagster_slurm_components.errors import DagsterSlurmError
-from dagster_slurm_components.hosts.calls import LeaseRequest, SubmitReply
+from dagster_slurm_components.hosts.calls import LeaseRequest, SubmitReply, SubmitRequest
 from dagster_slurm_components.hosts.client import Satellite
 from dagster_slurm_components.jobs.bundle import bundle
 from dagster_slurm_components.jobs.lease import Attempt
@@ -19,12 +19,7 @@ _LONGEST_WAIT = 60.0
 
 
 class SubmitRejectedError(DagsterSlurmError):
-    """The scheduler refused the job, for a reason that waiting won't change.
-
-    Args:
-        rejection: What it said, and which option it is about.
-        where: The host.
-    """
+    """The scheduler refused the job, for a reason that waiting won't change: ``rejection`` says which."""
 
     def __init__(self, rejection: Rejection, *, where: str) -> None:
         self.rejection = rejection
@@ -32,19 +27,7 @@ class SubmitRejectedError(DagsterSlurmError):
 
 
 class EnvironmentLackingError(DagsterSlurmError):
-    """The job's environment is not on the host, or not any more; nothing was submitted.
-
-    Args:
-        lacking: What is not there.
-        where: The host.
-    """
-
-    def __init__(self, lacking: str, *, where: str) -> None:
-        super().__init__(
-            f"the job's environment is not there: {lacking}",
-            where=where,
-            hint="`dg-slurm env deploy` makes it.",
-        )
+    """The job's environment is not on the host, or not any more; nothing was submitted."""
 
 
 class TakenError(DagsterSlurmError):
@@ -65,16 +48,7 @@ def submit(
 
     An sbatch that gave no answer, and a limit on the number of jobs, are waited out; a connection that is lost is
     the host's own affair (``hosts.parked``). The satellite knows by the ledger and the job's token whether the job
-    exists.
-
-    Args:
-        satellite: The host.
-        scheduler: Who runs the job.
-        spec: The job.
-        workdir: The profile's working folder on the host, absolute.
-        claim: Who submits, and what.
-        tell: Receives a sentence each time there is something to wait for.
-        sleep: Waits; the tests' clock.
+    exists. ``tell`` receives a sentence each time there is something to wait for.
 
     Raises:
         TakenError: Somebody else's job is there, or one of other content.
@@ -87,21 +61,21 @@ def submit(
     run_dir = f"{workdir}/{spec.identity.folder}"
     packed = bundle(spec, scheduler.header(spec, run_dir))
     request = scheduler.request(spec, run_dir, workdir, claim)
-    wait = _FIRST_WAIT
-    while True:
-        sent_at = time.time()
-        reply = satellite.submit(request, packed)
-        if reply.job_id is not None:
-            return JobHandle(reply.job_id, run_dir, spec.identity.token, reply.outcome, sent_at)
-        if reply.outcome == "lacking":
-            raise EnvironmentLackingError(reply.detail, where=satellite.host.name)
-        if reply.outcome == "taken":
-            raise TakenError(f"{run_dir} is taken: {reply.detail}", where=satellite.host.name)
-        reason = _reason_to_wait(satellite, reply)
+
+    def wait(seconds: float, reason: str) -> None:
         tell(f"The job is not submitted yet: {reason}")
-        wait = reply.retry_after or wait
-        sleep(min(wait, _LONGEST_WAIT))
-        wait = min(wait * 2, _LONGEST_WAIT)
+        sleep(seconds)
+
+    sent_at, reply = _submit(satellite, request, packed, wait=wait)
+    if reply.outcome == "lacking":
+        raise EnvironmentLackingError(
+            f"the job's environment is not there: {reply.detail}",
+            where=satellite.host.name,
+            hint="`dg-slurm env deploy` makes it.",
+        )
+    if reply.job_id is None:
+        raise TakenError(f"{run_dir} is taken: {reply.detail}", where=satellite.host.name)
+    return JobHandle(reply.job_id, run_dir, spec.identity.token, reply.outcome, sent_at)
 
 
 def find_job(
@@ -118,31 +92,39 @@ def find_job(
 
     Arguments and errors are those of ``submit``; what may exist all the same is waited out as there.
     """
-    ledger, wait = attempt.ledger, _FIRST_WAIT
+    if attempt.handle is not None:
+        return attempt.handle
+    token = attempt.ledger.token
+
+    def wait(seconds: float, reason: str) -> None:
+        tell(f"Whether an earlier attempt made a job is not known yet: {reason}")
+        sleep(seconds)
+
+    request = scheduler.settlement(attempt.run_dir, workdir, token, job_name)
+    _, reply = _submit(satellite, request, b"", wait=wait)
+    return None if reply.job_id is None else JobHandle(reply.job_id, attempt.run_dir, token, "known")
+
+
+def _submit(
+    satellite: Satellite, request: SubmitRequest, packed: bytes, *, wait: Callable[[float, str], None]
+) -> tuple[float, SubmitReply]:
+    """Submit until the reply is one that waiting won't change; return when that was sent, and the reply."""
+    pause = _FIRST_WAIT
     while True:
-        if ledger.job_id is not None:
-            return JobHandle(ledger.job_id, attempt.run_dir, ledger.token, "known", ledger.submitted)
-        reply = satellite.submit(scheduler.settlement(attempt.run_dir, workdir, ledger.token, job_name), b"")
-        if reply.job_id is not None:
-            return JobHandle(reply.job_id, attempt.run_dir, ledger.token, "known")
-        if reply.outcome == "none":
-            return None
-        tell(f"Whether an earlier attempt made a job is not known yet: {_reason_to_wait(satellite, reply)}")
-        wait = reply.retry_after or wait
-        sleep(min(wait, _LONGEST_WAIT))
-        wait = min(wait * 2, _LONGEST_WAIT)
+        sent_at = time.time()
+        reply = satellite.submit(request, packed)
+        if reply.job_id is not None or reply.outcome in ("lacking", "taken", "none"):
+            return sent_at, reply
+        pause = min(reply.retry_after or pause, _LONGEST_WAIT)
+        wait(pause, _reason_to_wait(satellite, reply))
+        pause *= 2
 
 
 def _reason_to_wait(satellite: Satellite, reply: SubmitReply) -> str:
-    """Return why a submission without a job has to be tried again.
-
-    Raises:
-        SubmitRejectedError: It has not.
-    """
-    said = "\n".join(text for text in (reply.stderr.strip(), reply.stdout.strip()) if text)
+    output = "\n".join(text for text in (reply.stderr.strip(), reply.stdout.strip()) if text)
     if reply.outcome == "rejected":
-        rejection = classify_rejection(said)
+        rejection = classify_rejection(output)
         if rejection.kind != "limit":
             raise SubmitRejectedError(rejection, where=satellite.host.name)
         return f"{rejection.message} It is tried again."
-    return f"{reply.detail or 'the scheduler gave no clear answer'}. {said}".strip()
+    return f"{reply.detail or 'the scheduler gave no clear answer'}. {output}".strip()

@@ -11,9 +11,8 @@ from dagster_slurm_components.hosts.calls import Budget
 from dagster_slurm_components.hosts.client import Satellite
 from dagster_slurm_components.hosts.connect import connect
 from dagster_slurm_components.hosts.parked import ParkedHost, Parking
-from dagster_slurm_components.jobs.cadence import TokenBucket
 from dagster_slurm_components.jobs.schedulers import ProcessScheduler, Scheduler, SlurmScheduler
-from dagster_slurm_components.jobs.watch import Watcher, WatcherThread
+from dagster_slurm_components.jobs.watch import Watcher
 from dagster_slurm_components.spec.base import duration_seconds
 from dagster_slurm_components.spec.hosts import LocalHost
 from dagster_slurm_components.spec.profile import Profile
@@ -38,7 +37,7 @@ class Target:
 
     satellite: Satellite
     scheduler: Scheduler
-    watcher: WatcherThread
+    watcher: Watcher
     workdir: str
     direct: Satellite
 
@@ -85,12 +84,10 @@ def _make(profile: Profile, parking: Parking | None) -> Target:
     watcher = Watcher(
         satellite,
         scheduler,
-        budget=TokenBucket(profile.limits.queries_per_minute, profile.limits.burst),
         operations_per_second=profile.limits.file_operations_per_second,
-        patience=scheduler.patience,
         park_timeout=duration_seconds(profile.park_timeout),
     )
-    return Target(satellite, scheduler, WatcherThread(watcher), workdir, satellite)
+    return Target(satellite, scheduler, watcher, workdir, satellite)
 
 
 def heal(loaded: LoadedProfile) -> str:

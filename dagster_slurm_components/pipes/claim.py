@@ -28,8 +28,8 @@ from dagster_slurm_components.jobs.lease import (
     HeldError,
     Lease,
     Note,
+    OutputPosition,
     Owner,
-    Shown,
     decide,
 )
 from dagster_slurm_components.jobs.lease_store import LeaseStore
@@ -119,12 +119,12 @@ class Claim:
     note: Note
     epoch: int = 1
     adopted: bool = False
-    shown: Shown = field(default_factory=Shown)
+    shown: OutputPosition = field(default_factory=OutputPosition)
 
     def request(self, call: JobCall) -> LeaseRequest:
         """Return what the host is told of who submits, and what."""
         epoch = self.epoch if self.adopted else None
-        return LeaseRequest(call.digest, call.content, asdict(call.step.owner), self.note.written(), epoch)
+        return LeaseRequest(call.digest, call.content, asdict(call.step.owner), asdict(self.note), epoch)
 
     def next(self, kind: str, changed: Mapping[str, str]) -> Claim:
         """Return the claim to the attempt that a retry policy answers an end with."""
@@ -161,7 +161,7 @@ class Claims:
         while True:
             attempts = self._leases.attempts(folder)
             try:
-                decision = decide(attempts, wanted=self._not_wanted, released=self._released)
+                decision = decide(attempts, unwanted=self._not_wanted, released=self._released)
             except HeldError as error:
                 raise dg.Failure(str(error), allow_retries=False) from error
             match decision:

@@ -7,28 +7,28 @@ from __future__ import annotations
 
 import sys
 import time
+from dataclasses import asdict
 
 import dagster as dg
 
 from dagster_slurm_components.errors import HostError
 from dagster_slurm_components.hosts.calls import LeaseRenewal
-from dagster_slurm_components.jobs.cancel import cancel
 from dagster_slurm_components.jobs.dashboard import DashboardNotice
-from dagster_slurm_components.jobs.ending import JobEnder, LeaseLostError
+from dagster_slurm_components.jobs.ending import JobEnder, LeaseLostError, cancel
 from dagster_slurm_components.jobs.events import (
     MESSAGES,
     STDERR,
     STDOUT,
-    Back,
-    Broken,
     Changed,
     Ended,
+    HostBack,
+    HostLost,
     LeaseChanged,
-    Silent,
-    Skipped,
-    Text,
+    Output,
+    OutputSkipped,
+    WatchFailed,
 )
-from dagster_slurm_components.jobs.lease import CANCEL_WANTED, Shown
+from dagster_slurm_components.jobs.lease import CANCEL_WANTED, OutputPosition
 from dagster_slurm_components.jobs.model import JobHandle
 from dagster_slurm_components.jobs.output import Stream, describe
 from dagster_slurm_components.jobs.stuck import StuckTimer
@@ -101,12 +101,12 @@ class Follower:
             self._watch.close()
 
     @property
-    def shown(self) -> Shown:
+    def shown(self) -> OutputPosition:
         """What a person has seen by now."""
         streams = {name: stream.position for name, stream in self._streams.items()}
         offsets = {MESSAGES: self._reader.position, **streams}
         inodes = self._watch.inodes
-        return Shown(offsets, {name: inodes[name] for name in offsets if name in inodes})
+        return OutputPosition(offsets, {name: inodes[name] for name in offsets if name in inodes})
 
     @property
     def stderr_tail(self) -> str:
@@ -144,9 +144,9 @@ class Follower:
             # A bounded wait, so that signals reach a main thread that follows a job.
             event = self._watch.next(timeout=_LISTEN)
             match event:
-                case Text(name=name, data=data, rewound=rewound):
+                case Output(name=name, data=data, rewound=rewound):
                     self._show(name, data, rewound)
-                case Skipped(name=name, size=size):
+                case OutputSkipped(name=name, size=size):
                     self._streams[name].skip(size, self._handle.file(name))
                 case Changed(observation=observation, status=status):
                     self._call.observation = observation
@@ -154,16 +154,16 @@ class Follower:
                     if news and news != self._news:  # each thing once
                         self._news = news
                         self._log.info(news)
-                case Silent(error=error):
+                case HostLost(error=error):
                     advice = heal(self._profile)
                     self._log.warning(f"{error}\nThe job goes on; this step waits for the host. {advice}")
-                case Back(seconds=silence):
+                case HostBack(seconds=silence):
                     self._log.info(f"The host answers again after {silence:.0f} s.")
                 case LeaseChanged(epoch=epoch, state=lease_state):
                     if epoch != self._epoch:
                         raise SupervisionLostError("The job is followed by somebody else by now.")
                     self._lease_state = lease_state
-                case Broken(error=broken):
+                case WatchFailed(error=broken):
                     raise broken
                 case Ended():
                     self._finish()
@@ -212,7 +212,7 @@ class Follower:
     def _leave(self) -> None:
         """Leave the job to whoever takes it up; what was shown of it is written down."""
         step, handle = self._call.step, self._handle
-        renewal = LeaseRenewal(handle.run_dir, self._epoch, self.shown.written())
+        renewal = LeaseRenewal(handle.run_dir, self._epoch, asdict(self.shown))
         try:
             self._place.direct.follow([], [renewal], total=0)
         except HostError as error:

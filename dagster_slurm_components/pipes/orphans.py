@@ -15,10 +15,10 @@ from enum import Enum
 import dagster as dg
 
 from dagster_slurm_components.errors import HostRefusedError, SatelliteError
-from dagster_slurm_components.jobs.cancel import cancel
+from dagster_slurm_components.jobs.ending import cancel
 from dagster_slurm_components.jobs.lease import CANCEL_WANTED, CANCELLED, COLLECTED, ENDED, Attempt, Owner
 from dagster_slurm_components.jobs.lease_store import LeaseStore
-from dagster_slurm_components.jobs.look import Seen, look_at
+from dagster_slurm_components.jobs.look import JobInfo, look_at
 from dagster_slurm_components.jobs.model import slug
 from dagster_slurm_components.jobs.target import Target
 from dagster_slurm_components.pipes.runs import MOST_RUNS, UNDER_WAY, Finding, will_be_retried
@@ -170,7 +170,7 @@ class Orphans:
                 text = f"Could not cancel {what}: {error}"
                 yield Finding(f"alive {attempt.run_dir}", run_id, text)
 
-    def _cancel_one(self, attempt: Attempt, seen: Seen | None, now: float) -> bool:
+    def _cancel_one(self, attempt: Attempt, seen: JobInfo | None, now: float) -> bool:
         """Cancel a job, or close its lease where it is over; return whether it was cancelled."""
         epoch = attempt.lease.epoch
         if seen is None:
@@ -200,9 +200,9 @@ class Orphans:
         asked = place.scheduler.settlement(attempt.run_dir, place.workdir, token, name)
         return place.direct.submit(asked, b"").outcome == "none"
 
-    def _may_show_yet(self, seen: Seen, attempt: Attempt, now: float) -> bool:
+    def _may_show_yet(self, seen: JobInfo, attempt: Attempt, now: float) -> bool:
         """Whether a job without a trace may live all the same: Slurm's answers are late, a process's are not."""
-        return seen.lost and self.place.scheduler.metered and now - attempt.lease.renewed < _TRACE
+        return seen.lost and self.place.scheduler.has_accounting and now - attempt.lease.renewed < _TRACE
 
     def _tell(self, attempts: Sequence[Attempt], records: Records, now: float) -> Iterator[Finding]:
         """Tell, here and in the run's own log, of jobs that failed runs left behind.
@@ -231,11 +231,11 @@ class Orphans:
         age = (datetime.now(timezone.utc) - changed).total_seconds()
         return age <= _DAEMON or (age < _PROMISE and will_be_retried(self.instance, record.dagster_run))
 
-    def _seen(self, attempts: Sequence[Attempt]) -> list[tuple[Attempt, Seen | None]]:
+    def _seen(self, attempts: Sequence[Attempt]) -> list[tuple[Attempt, JobInfo | None]]:
         seen = look_at(self.place.direct, self.place.scheduler, attempts)
         return list(zip(attempts, seen, strict=True))
 
-    def _left(self, seen: Seen, run_id: str) -> str:
+    def _left(self, seen: JobInfo, run_id: str) -> str:
         job, where = seen.handle.job_id, f"on {self.place.direct.host.name} (profile {self.profile})"
         collect = f"`dg-slurm attach {run_id}`, or a retry of this run in Dagster,"
         if seen.alive:

@@ -8,12 +8,11 @@ and not by whatever order the database answers in.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from dagster_slurm_components.slurm import states
-from dagster_slurm_components.slurm.ids import is_job_id, join_job_ids
-from dagster_slurm_components.slurm.queue import check_name
+from dagster_slurm_components.slurm.commands import check_job_ids, check_name, is_job_id
 from dagster_slurm_components.units import (
     parse_count,
     parse_duration,
@@ -28,21 +27,11 @@ MAX_IDS = 100
 # All of them exist since 20.11; one unknown name would make sacct refuse the whole query. The job's name
 # isn't asked for, because it may hold bars and line breaks.
 _COLUMNS = (
-    *("JobID", "State", "ExitCode", "DerivedExitCode", "Partition", "NNodes", "AllocCPUS", "ElapsedRaw"),
-    *(
-        "TimelimitRaw",
-        "Submit",
-        "Start",
-        "End",
-        "TotalCPU",
-        "MaxRSS",
-        "ReqMem",
-        "AllocTRES",
-        "TRESUsageInTot",
-    ),
-    *("Reason", "NodeList"),
+    *("JobID", "State", "ExitCode", "Partition", "NNodes", "AllocCPUS", "ElapsedRaw", "TimelimitRaw"),
+    *("Submit", "Start", "TotalCPU", "MaxRSS", "ReqMem", "AllocTRES", "TRESUsageInTot", "NodeList"),
 )
-_ARGUMENTS = (
+_COMMAND = (
+    "sacct",
     "--duplicates",
     "--noheader",
     "--parsable2",
@@ -50,38 +39,12 @@ _ARGUMENTS = (
     f"--format={','.join(_COLUMNS)}",
 )
 
-
-@dataclass(frozen=True)
-class StepRow:
-    """One step of a job.
-
-    Attributes:
-        step: ``batch`` (the script), ``extern``, ``interactive``, or the number of an ``srun``.
-        state: The state's long name.
-        exit_code: Its exit code.
-        signal: The signal that ended it, if one did.
-        elapsed_s: How long it ran, in seconds.
-        total_cpu_s: CPU time of all its processes, in seconds.
-        max_rss_bytes: The most memory one of its tasks held. ``None`` for steps shorter than a sampling
-            interval.
-        used_memory_bytes: The same, summed over its tasks.
-        nodes: Its node list in Slurm's compact form.
-    """
-
-    step: str
-    state: str
-    exit_code: int | None
-    signal: int | None
-    elapsed_s: int | None
-    total_cpu_s: float | None
-    max_rss_bytes: int | None
-    used_memory_bytes: int | None
-    nodes: str
+_Fields = dict[str, str]
 
 
 @dataclass(frozen=True)
 class AccountingRow:
-    """One job, as the accounting has it, with its steps.
+    """One job, as the accounting has it: its last start, with the figures of its steps.
 
     Attributes:
         job_id: ``123``, ``123_4`` or ``123+0``.
@@ -89,66 +52,68 @@ class AccountingRow:
         exit_code: Exit code of the batch script.
         signal: The signal that ended it, if one did; 125 stands for the memory killer, 53 for an output file
             that could not be opened.
-        derived_exit_code: The highest exit code of its ``srun`` steps.
-        partition: The partition it ran in.
-        nodes: Its node list in Slurm's compact form, empty if it never had one; see
-            ``hostlist.expand_hostlist``.
+        nodes: Its node list in Slurm's compact form, empty if it never had one.
         num_nodes: How many nodes it had, or asked for.
         alloc_cpus: How many CPUs it had, or asks for.
-        gpus: How many GPUs it had.
         elapsed_s: How long it ran, in seconds.
         time_limit_s: Its time limit, in seconds; ``None`` for none.
-        submit: When it was submitted, or last requeued, in seconds since 1970.
-        start: When it started.
-        end: When it ended.
+        start: When it started, in seconds since 1970.
         total_cpu_s: CPU time of all its processes, in seconds.
-        max_rss_bytes: The most memory one task of any step held.
-        used_memory_bytes: The most memory all tasks of one step held together.
+        used_memory_bytes: The most memory all tasks of one step held together. Slurm samples it, so short peaks are
+            missed; steps that ran side by side aren't added up.
         req_mem_bytes: The memory of the whole allocation: what it got, or else what it asked for.
         restarts: How many earlier starts of this job the accounting shows.
         cancelled_by: The user id that cancelled it.
-        reason: Why it last waited, also for a job that is over, or ``None``.
-        steps: Its steps, in the order sacct shows them.
+        out_of_memory_step: Whether one of its steps was killed for its memory.
     """
 
     job_id: str
     state: str
     exit_code: int | None = None
     signal: int | None = None
-    derived_exit_code: int | None = None
     partition: str = ""
     nodes: str = ""
     num_nodes: int | None = None
     alloc_cpus: int | None = None
-    gpus: int = 0
     elapsed_s: int | None = None
     time_limit_s: int | None = None
-    submit: int | None = None
     start: int | None = None
-    end: int | None = None
     total_cpu_s: float | None = None
-    max_rss_bytes: int | None = None
     used_memory_bytes: int | None = None
     req_mem_bytes: int | None = None
     restarts: int = 0
     cancelled_by: int | None = None
-    reason: str | None = None
-    steps: tuple[StepRow, ...] = ()
+    out_of_memory_step: bool = False
+
+    @property
+    def node_hours(self) -> float | None:
+        """Nodes times elapsed hours of the last start."""
+        if self.start is None or self.num_nodes is None or self.elapsed_s is None:
+            return None
+        return self.num_nodes * self.elapsed_s / 3600
+
+    @property
+    def cpu_efficiency(self) -> float | None:
+        """CPU time used, of CPUs times elapsed time: 0 to 1.
+
+        Hardware threads that share a core and samples of short jobs may carry it past 1; it is cut there.
+        """
+        if self.start is None or self.total_cpu_s is None or not self.elapsed_s or not self.alloc_cpus:
+            return None
+        return min(1.0, self.total_cpu_s / (self.elapsed_s * self.alloc_cpus))
 
 
 def sacct(job_ids: Sequence[str], *, since: int) -> list[str]:
-    """Return the command that asks the accounting for these jobs.
+    """Return the command that asks the accounting for these jobs, at most ``MAX_IDS``.
 
-    Args:
-        job_ids: At most ``MAX_IDS``.
-        since: A time before the first of them was submitted, in seconds since 1970. Without one, sacct
-            searches from midnight and would miss yesterday's jobs. It also keeps an old job of the same id
-            out, where a cluster's ids began anew.
+    ``since`` is before the first of them was submitted, in seconds since 1970. Without it sacct searches from midnight
+    and would miss yesterday's jobs; it also keeps an old job of the same id out, where a cluster's ids began anew.
 
     Raises:
         DagsterSlurmError: An id is no job id, or there is none.
     """
-    return ["sacct", *_ARGUMENTS, f"--starttime={_time(since)}", f"--jobs={join_job_ids(job_ids)}"]
+    check_job_ids(job_ids)
+    return [*_COMMAND, _since(since), f"--jobs={','.join(job_ids)}"]
 
 
 def sacct_by_name(name: str, *, since: int) -> list[str]:
@@ -158,7 +123,12 @@ def sacct_by_name(name: str, *, since: int) -> list[str]:
         DagsterSlurmError: The name holds a comma or is empty.
     """
     check_name(name)
-    return ["sacct", *_ARGUMENTS, f"--starttime={_time(since)}", f"--name={name}"]
+    return [*_COMMAND, _since(since), f"--name={name}"]
+
+
+def _since(epoch: int) -> str:
+    # "uts" is understood by every version; slurmdbd refuses values below a million.
+    return f"--starttime=uts{max(int(epoch), 1_000_000)}"
 
 
 def parse_sacct(out: str) -> dict[str, AccountingRow]:
@@ -167,133 +137,75 @@ def parse_sacct(out: str) -> dict[str, AccountingRow]:
     A job that is missing here may only be late (the accounting lags by seconds, at times by hours), and the
     query must have been good: ask ``replies.query_failure`` first.
     """
-    starts: dict[str, list[_Start]] = {}
-    for fields in _rows(out):
+    starts: dict[str, list[list[_Fields]]] = {}  # the row of each start and the rows of its steps
+    for line in out.split("\n"):
+        words = [word.strip() for word in line.split("|")]
+        fields = dict(zip(_COLUMNS, words, strict=False))
         job_id, _, step = fields["JobID"].partition(".")
-        if not is_job_id(job_id):
+        if len(words) != len(_COLUMNS) or not is_job_id(job_id):
             continue
         if not step:
-            starts.setdefault(job_id, []).append(_Start(fields, []))
+            starts.setdefault(job_id, []).append([fields])
         elif job_id in starts:
-            starts[job_id][-1].steps.append(_step(step, fields))
-    return {job_id: _job(job_id, found) for job_id, found in starts.items()}
+            starts[job_id][-1].append(fields)
+    return {job_id: _job(job_id, of_job) for job_id, of_job in starts.items()}
 
 
-@dataclass(frozen=True)
-class _Start:
-    """One start of a job: its allocation row and the step rows that follow it."""
-
-    fields: dict[str, str]
-    steps: list[StepRow]
-
-    def order(self) -> tuple[int, int]:
-        return parse_epoch(self.fields["Submit"]) or 0, parse_epoch(self.fields["Start"]) or 0
-
-
-def _time(since: int) -> str:
-    # "uts" is understood by every version; slurmdbd refuses values below a million.
-    return f"uts{max(int(since), 1_000_000)}"
-
-
-def _rows(out: str) -> Iterator[dict[str, str]]:
-    for line in out.split("\n"):
-        fields = [field.strip() for field in line.split("|")]
-        if len(fields) == len(_COLUMNS):
-            yield dict(zip(_COLUMNS, fields, strict=True))
-
-
-def _job(job_id: str, starts: Sequence[_Start]) -> AccountingRow:
+def _job(job_id: str, starts: Sequence[Sequence[_Fields]]) -> AccountingRow:
     # max() keeps the first of equals: reversed, the row that sacct shows last wins.
-    latest = max(reversed(starts), key=_Start.order)
-    fields, steps = latest.fields, tuple(latest.steps)
+    fields, *steps = max(reversed(starts), key=_order)
     exit_code, signal = parse_exit_code(fields["ExitCode"])
-    num_nodes, cpus = parse_count(fields["NNodes"]), parse_count(fields["AllocCPUS"])
     limit = parse_count(fields["TimelimitRaw"])
     cancelled_by = re.search(r"by ([0-9]{1,10})", fields["State"])
-    total_cpu = parse_duration(fields["TotalCPU"])
+    step_cpu = [cpu for step in steps if (cpu := parse_duration(step["TotalCPU"])) is not None]
+    step_memory = [size for step in steps if (size := _step_memory(step)) is not None]
     return AccountingRow(
         job_id=job_id,
         state=states.state(fields["State"]).name,
         exit_code=exit_code,
         signal=signal,
-        derived_exit_code=parse_exit_code(fields["DerivedExitCode"])[0],
         partition=fields["Partition"],
-        nodes=_nodes(fields),
-        num_nodes=num_nodes,
-        alloc_cpus=cpus,
-        gpus=_gpus(fields["AllocTRES"]),
+        nodes="" if fields["NodeList"] in {"None assigned", "(null)", "None"} else fields["NodeList"],
+        num_nodes=parse_count(fields["NNodes"]),
+        alloc_cpus=parse_count(fields["AllocCPUS"]),
         elapsed_s=parse_count(fields["ElapsedRaw"]),
         time_limit_s=None if limit is None else limit * 60,
-        submit=parse_epoch(fields["Submit"]),
         start=parse_epoch(fields["Start"]),
-        end=parse_epoch(fields["End"]),
-        total_cpu_s=total_cpu or _sum(step.total_cpu_s for step in steps),
-        max_rss_bytes=_most(step.max_rss_bytes for step in steps),
-        used_memory_bytes=_most(step.used_memory_bytes for step in steps),
-        req_mem_bytes=_asked_memory(fields, num_nodes, cpus),
+        total_cpu_s=parse_duration(fields["TotalCPU"]) or (sum(step_cpu) if step_cpu else None),
+        used_memory_bytes=max(step_memory, default=None),
+        req_mem_bytes=_asked_memory(fields),
         restarts=len(starts) - 1,
         cancelled_by=int(cancelled_by[1]) if cancelled_by else None,
-        reason=None if fields["Reason"] in {"", "None", "(null)"} else fields["Reason"],
-        steps=steps,
+        out_of_memory_step=any(states.state(step["State"]).name == "OUT_OF_MEMORY" for step in steps),
     )
 
 
-def _step(step: str, fields: dict[str, str]) -> StepRow:
-    exit_code, signal = parse_exit_code(fields["ExitCode"])
-    max_rss = parse_size(fields["MaxRSS"])
-    used = parse_size(_tres(fields["TRESUsageInTot"]).get("mem", ""))
-    return StepRow(
-        step=step,
-        state=states.state(fields["State"]).name,
-        exit_code=exit_code,
-        signal=signal,
-        elapsed_s=parse_count(fields["ElapsedRaw"]),
-        total_cpu_s=parse_duration(fields["TotalCPU"]),
-        max_rss_bytes=max_rss,
-        used_memory_bytes=max_rss if used is None else used,
-        nodes=_nodes(fields),
-    )
+def _order(start: Sequence[_Fields]) -> tuple[int, int]:
+    return parse_epoch(start[0]["Submit"]) or 0, parse_epoch(start[0]["Start"]) or 0
 
 
-def _nodes(fields: dict[str, str]) -> str:
-    return "" if fields["NodeList"] in {"None assigned", "(null)", "None"} else fields["NodeList"]
+def _step_memory(step: _Fields) -> int | None:
+    # Summed over the step's tasks; MaxRSS is that of one task, and missing for steps shorter than a sampling interval.
+    used = parse_size(_tres_memory(step["TRESUsageInTot"]))
+    return parse_size(step["MaxRSS"]) if used is None else used
 
 
-def _tres(text: str) -> dict[str, str]:
-    """Read trackable resources: ``cpu=4,gres/gpu=2,mem=800M``."""
-    return {name: value for name, _, value in (part.partition("=") for part in text.split(",")) if value}
+def _tres_memory(text: str) -> str:
+    """Read the memory of trackable resources: ``cpu=4,gres/gpu=2,mem=800M``."""
+    return dict(part.partition("=")[::2] for part in text.split(",")).get("mem", "")
 
 
-def _gpus(alloc_tres: str) -> int:
-    """Count the GPUs; some sites account for ``gres/gpu`` and its types, some for the types only."""
-    tres = _tres(alloc_tres)
-    if "gres/gpu" in tres:
-        return parse_count(tres["gres/gpu"]) or 0
-    return sum(parse_count(count) or 0 for name, count in tres.items() if name.startswith("gres/gpu:"))
-
-
-def _asked_memory(fields: dict[str, str], num_nodes: int | None, cpus: int | None) -> int | None:
+def _asked_memory(fields: _Fields) -> int | None:
     """Find the memory of the whole allocation.
 
     AllocTRES has what it got, which also answers ``--mem=0`` (all of a node). ReqMem is for the whole job
     since 21.08 (``4G``); before, it was per node (``4Gn``) or per CPU (``4Gc``).
     """
-    allocated = parse_size(_tres(fields["AllocTRES"]).get("mem", ""), default_unit="M")
+    allocated = parse_size(_tres_memory(fields["AllocTRES"]), default_unit="M")
     if allocated:
         return allocated
-    text, factor = fields["ReqMem"], 1
-    if text.endswith("n"):
-        text, factor = text[:-1], num_nodes or 1
-    elif text.endswith("c"):
-        text, factor = text[:-1], cpus or 1
-    size = parse_size(text, default_unit="M")
+    text = fields["ReqMem"]
+    counted = {"n": "NNodes", "c": "AllocCPUS"}.get(text[-1:])
+    factor = (parse_count(fields[counted]) or 1) if counted else 1
+    size = parse_size(text[:-1] if counted else text, default_unit="M")
     return size * factor if size else None
-
-
-def _most(values: Iterator[int | None]) -> int | None:
-    return max((value for value in values if value is not None), default=None)
-
-
-def _sum(values: Iterator[float | None]) -> float | None:
-    known = [value for value in values if value is not None]
-    return sum(known) if known else None

@@ -25,17 +25,8 @@ _FLAGS = frozenset(
     (
         *("contiguous", "exclusive", "external", "get-user-env", "hold", "ignore-pbs", "nice", "no-kill"),
         *("no-requeue", "oom-kill-step", "overcommit", "oversubscribe", "parsable", "propagate", "quiet"),
-        *(
-            "reboot",
-            "requeue",
-            "resv-ports",
-            "spread-job",
-            "stepmgr",
-            "test-only",
-            "use-min-nodes",
-            "verbose",
-        ),
-        "wait",
+        *("reboot", "requeue", "resv-ports", "spread-job", "stepmgr", "test-only", "use-min-nodes"),
+        *("verbose", "wait"),
     )
 )
 _NAME = re.compile(r"[a-z][a-z0-9]*(?:-[a-z0-9]+)*")
@@ -69,11 +60,7 @@ def render_header(options: Sequence[tuple[str, str]]) -> str:
 
 
 def command_line(options: Sequence[tuple[str, str]]) -> list[str]:
-    """Return the same options as arguments for the command line, where nothing needs quoting.
-
-    Raises:
-        DagsterSlurmError: As ``render_header``.
-    """
+    """Return the same options as arguments for the command line, where nothing needs quoting; errors as there."""
     for name, value in options:
         check_option(name, value)
     return [f"--{name}={value}" if value else f"--{name}" for name, value in options]

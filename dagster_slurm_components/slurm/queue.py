@@ -11,21 +11,16 @@ failed query is never taken for "no such job". ``--me`` exists since 20.02.
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 
-from dagster_slurm_components.errors import DagsterSlurmError
 from dagster_slurm_components.slurm import states
-from dagster_slurm_components.slurm.ids import is_printed_id
+from dagster_slurm_components.slurm.commands import check_name, is_printed_id
 from dagster_slurm_components.units import parse_count, parse_epoch
 
 # ``:|`` gives a column no width (nothing is cut) and ends it with a bar. The reason comes last because it can
 # be free text, which a burst buffer plugin or a site's own scheduler writes. The job's name isn't asked for:
 # anyone can put bars and line breaks into a name.
-_COLUMNS = (
-    *("JobArrayID", "State", "Partition", "NumNodes", "SubmitTime", "StartTime", "EndTime", "RestartCnt"),
-    *("NodeList", "Reason"),
-)
+_COLUMNS = ("JobArrayID", "State", "StartTime", "RestartCnt", "Reason")
 _FORMAT = ",".join(f"{column}:|" for column in _COLUMNS)
 
 # ``all``: ended jobs stay visible for MinJobAge, which proves their end without the accounting. ``--all``
@@ -45,26 +40,15 @@ class QueueRow:
         job_id: ``123``, ``123_4``, ``123+0``, or ``123_[5-9%2]`` for the waiting rest of an array.
         state: The state's long name, such as ``PENDING``; see ``states.state``.
         reason: Why it waits, or why it ended; see ``reasons.explain``. ``None`` for Slurm's own ``None``.
-        partition: Where it runs, or all partitions it may run in, with commas.
-        nodes: Its node list in Slurm's compact form, empty while it has none; see
-            ``hostlist.expand_hostlist``.
-        num_nodes: How many nodes it has or asks for.
-        submit: When it was submitted, or requeued, in seconds since 1970.
-        start: When it started, or is expected to.
-        end_limit: When its time limit ends it, or when it ended.
+        start: When it started, or is expected to, in seconds since 1970.
         restarts: How often Slurm requeued it.
     """
 
     job_id: str
     state: str
-    reason: str | None
-    partition: str
-    nodes: str
-    num_nodes: int | None
-    submit: int | None
-    start: int | None
-    end_limit: int | None
-    restarts: int | None
+    reason: str | None = None
+    start: int | None = None
+    restarts: int | None = None
 
 
 def squeue() -> list[str]:
@@ -82,41 +66,24 @@ def squeue_by_name(name: str) -> list[str]:
     return ["squeue", *_ARGUMENTS, f"--name={name}"]
 
 
-def check_name(name: str) -> None:
-    """Refuse a job name that ``--name`` would not take as one name.
-
-    Raises:
-        DagsterSlurmError: See above.
-    """
-    if not re.fullmatch(r"[^,\x00-\x20]{1,200}", name):
-        raise DagsterSlurmError(f"Jobs can't be looked up by the name {name!r}.")
-
-
 def parse_squeue(out: str) -> dict[str, QueueRow]:
     """Read squeue's answer, by job id. Lines that are no row are skipped, such as ``CLUSTER: name``.
 
     A job that is missing here is gone from slurmctld's memory *only* if the query itself was good: ask
     ``replies.query_failure`` first.
     """
-    rows = (_parse_row(line) for line in out.split("\n"))
-    return {row.job_id: row for row in rows if row is not None}
-
-
-def _parse_row(line: str) -> QueueRow | None:
-    fields = [field.strip() for field in line.split("|", len(_COLUMNS) - 1)]
-    if len(fields) != len(_COLUMNS) or not is_printed_id(fields[0]):
-        return None
-    job_id, word, partition, num_nodes, submit, start, end, restarts, nodes, reason = fields
-    reason = reason.removesuffix("|").strip()
-    return QueueRow(
-        job_id=job_id,
-        state=states.state(word).name,
-        reason=None if reason in {"", "None", "(null)"} else reason,
-        partition=partition,
-        nodes="" if nodes in {"(null)", "None"} else nodes,
-        num_nodes=parse_count(num_nodes),
-        submit=parse_epoch(submit),
-        start=parse_epoch(start),
-        end_limit=parse_epoch(end),
-        restarts=parse_count(restarts),
-    )
+    rows = {}
+    for line in out.split("\n"):
+        fields = [field.strip() for field in line.split("|", len(_COLUMNS) - 1)]
+        if len(fields) != len(_COLUMNS) or not is_printed_id(fields[0]):
+            continue
+        job_id, word, start, restarts, reason = fields
+        reason = reason.removesuffix("|").strip()
+        rows[job_id] = QueueRow(
+            job_id=job_id,
+            state=states.state(word).name,
+            reason=None if reason in {"", "None", "(null)"} else reason,
+            start=parse_epoch(start),
+            restarts=parse_count(restarts),
+        )
+    return rows

@@ -4,40 +4,14 @@ from __future__ import annotations
 
 import re
 
-UNREACHABLE: tuple[str, ...] = (
-    r"unable to contact slurm controller",
-    r"socket timed out",
-    r"timed out (?:establishing|reading|writing)",
-    r"connection (?:refused|reset|failure|timed out|forced closed|rejected)",
-    r"communication (?:connection|shutdown) failure",
-    r"message (?:send|receive) failure",
-    r"zero bytes were transmitted",
-    r"unexpected message received",
-    r"header lengths are longer",
-    r"insane message length",
-    r"transport endpoint",
-    r"broken pipe",
-    r"no route to host",
-    r"network is unreachable",
-    r"temporarily (?:unable|unavailable|disabled)",
-    r"interrupted system call",
-    r"rate limit exceeded",
-    r"standby mode",
-    r"could not establish a configuration source",
-    r"failed to (?:fetch|load) config",
-    r"protocol authentication error",
-    r"authentication (?:credential|agent|does not apply)",
-    r"munge",
-)
-"""Patterns, case ignored, of messages about reaching Slurm's daemons rather than about the request."""
+from dagster_slurm_components.slurm.tables import read_table
 
-_DATABASE = (
-    r"problem talking to the database",
-    r"unable to connect to database",
-    r"failed to open persistent connection",
-    r"slurm accounting storage is disabled",
+_TROUBLES = read_table("troubles")
+AMBIGUOUS = tuple(row["pattern"] for row in _TROUBLES if row["about"] != "database")
+"""Patterns, case ignored, of what sbatch writes to stderr when the job may exist nevertheless."""
+_NO_ANSWER = re.compile(
+    "|".join(row["pattern"] for row in _TROUBLES if row["about"] != "submission"), re.IGNORECASE
 )
-_TROUBLE = re.compile("|".join((*UNREACHABLE, *_DATABASE)), re.IGNORECASE)
 
 
 def query_failure(returncode: int | None, out: str, err: str) -> str | None:
@@ -45,27 +19,17 @@ def query_failure(returncode: int | None, out: str, err: str) -> str | None:
 
     An answer counts when the program ended with 0, unless it wrote nothing at all and complained of the
     network: sacct 20.11 ends with ``exit(errno)``, whose low byte may be 0. Harmless complaints (an unknown
-    line in slurm.conf makes every command print one) don't spoil an answer.
-
-    Args:
-        returncode: How the program ended: negative for a signal, ``None`` when it was given up on.
-        out: Its standard output.
-        err: Its standard error.
+    line in slurm.conf makes every command print one) don't spoil an answer. The code is negative for a signal, and
+    ``None`` for a program that was given up on.
     """
-    if returncode == 0 and (out.strip() or not _TROUBLE.search(err)):
+    if returncode == 0 and (out.strip() or not _NO_ANSWER.search(err)):
         return None
-    said = last_line(err) or last_line(out)
+    lines = messages(err) or messages(out)
+    if lines:
+        return lines[-1]
     if returncode is None:
-        return said or "no answer in time"
-    if returncode < 0:
-        return said or f"ended by signal {-returncode}"
-    return said or f"exit code {returncode} without a message"
-
-
-def last_line(text: str) -> str:
-    """Return the last line that is not blank, without Slurm's ``program: error:`` before it."""
-    lines = messages(text)
-    return lines[-1] if lines else ""
+        return "no answer in time"
+    return f"ended by signal {-returncode}" if returncode < 0 else f"exit code {returncode} without a message"
 
 
 def messages(text: str) -> list[str]:

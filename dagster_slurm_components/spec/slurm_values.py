@@ -8,18 +8,12 @@ from typing import Annotated, Any
 from pydantic import BeforeValidator
 
 from dagster_slurm_components.spec.base import LINE, Format, Word, mistake, shape
+from dagster_slurm_components.units import TIME_LIMIT, parse_size, parse_time_limit
 
-_TIME = re.compile(
-    r"(?:(?P<days>\d{1,4})-(?P<d_hours>\d{1,3})(?::(?P<d_minutes>\d{1,3}))?(?::(?P<d_seconds>\d{1,3}))?"
-    r"|(?P<hours>\d{1,6}):(?P<minutes>\d{1,3}):(?P<seconds>\d{1,3})"
-    r"|(?P<only_minutes>\d{1,8})(?::(?P<m_seconds>\d{1,3}))?)",
-    re.ASCII,
-)
 _UNLIMITED = ("UNLIMITED", "INFINITE")
 _IN_ANY_CASE = ["".join(f"[{letter}{letter.lower()}]" for letter in word) for word in _UNLIMITED]
 _TIME_FORMS = 'write "D-HH:MM:SS", "HH:MM:SS", "MM:SS" or "MM" (minutes), in quotes'
 _MEMORY = re.compile(r"(\d{1,15})([KkMmGgTt]?)", re.ASCII)
-_UNIT = {"K": 1 / 1024, "": 1, "M": 1, "G": 1024, "T": 1024 * 1024}
 
 
 def time_seconds(time: str) -> int | None:
@@ -33,28 +27,25 @@ def time_seconds(time: str) -> int | None:
     """
     if time.upper() in _UNLIMITED:
         return None
-    found = _TIME.fullmatch(time)
-    if found is None:
+    seconds = parse_time_limit(time)
+    if seconds is None:
         raise ValueError(f"not a Slurm time: {time!r}")
-    part = {name: int(text or 0) for name, text in found.groupdict().items()}
-    hours = part["days"] * 24 + part["d_hours"] + part["hours"]
-    minutes = part["d_minutes"] + part["minutes"] + part["only_minutes"]
-    return hours * 3600 + minutes * 60 + part["d_seconds"] + part["seconds"] + part["m_seconds"]
+    return seconds
 
 
 def memory_megabytes(memory: str) -> float:
     """Return the mebibytes of a Slurm memory size; without a unit it is mebibytes already, as for sbatch.
 
     >>> memory_megabytes("8G")
-    8192
+    8192.0
 
     Raises:
         ValueError: The text is not a Slurm memory size.
     """
-    found = _MEMORY.fullmatch(memory)
-    if found is None:
+    size = parse_size(memory, default_unit="M") if _MEMORY.fullmatch(memory) else None
+    if size is None:
         raise ValueError(f"not a Slurm memory size: {memory!r}")
-    return int(found[1]) * _UNIT[found[2].upper()]
+    return size / 2**20
 
 
 def _quoted(value: Any) -> Any:
@@ -78,7 +69,7 @@ _SIGNAL = r"(?:[RB]{1,2}:)?(?:(?:SIG)?[A-Z][A-Z0-9+\-]*|\d{1,2})(?:@\d{1,5})?"
 
 Time = Annotated[
     Word,
-    Format("|".join([_TIME.pattern, *_IN_ANY_CASE]), "a time", hint=_TIME_FORMS),
+    Format("|".join([TIME_LIMIT.pattern, *_IN_ANY_CASE]), "a time", hint=_TIME_FORMS),
     BeforeValidator(_quoted),
 ]
 """A time limit as sbatch reads it: ``D-HH:MM:SS``, ``HH:MM:SS``, ``MM:SS``, ``MM``; always in quotes."""

@@ -6,8 +6,7 @@ import pytest
 
 from dagster_slurm_components.cli.jobs import _meant
 from dagster_slurm_components.errors import DagsterSlurmError
-from dagster_slurm_components.jobs.lease import Lease, Owner
-from dagster_slurm_components.jobs.ledger import parse_ledger
+from dagster_slurm_components.jobs.lease import Lease, Owner, parse_ledger
 from dagster_slurm_components.jobs.records import RunDirectory
 
 

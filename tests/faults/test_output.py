@@ -13,8 +13,7 @@ from satellite_fixture import FakeSlurm, bundle
 
 from dagster_slurm_components.errors import SatelliteError
 from dagster_slurm_components.hosts.client import Satellite
-from dagster_slurm_components.jobs.cadence import TokenBucket
-from dagster_slurm_components.jobs.events import STDOUT, Skipped, Text
+from dagster_slurm_components.jobs.events import STDOUT, Output, OutputSkipped
 from dagster_slurm_components.jobs.model import JobHandle
 from dagster_slurm_components.jobs.output import Stream
 from dagster_slurm_components.jobs.schedulers import ProcessScheduler
@@ -51,10 +50,9 @@ def test_f34_a_gigabyte_of_output_does_not_grow_the_memory(tmp_path: Path, local
     watcher = Watcher(
         local,
         scheduler,
-        budget=TokenBucket(2, 10),
         operations_per_second=1e6,
-        patience=scheduler.patience,
         clock=lambda: now[0],
+        threaded=False,
     )
     watch = watcher.watch(handle)
     told = 0
@@ -66,9 +64,9 @@ def test_f34_a_gigabyte_of_output_does_not_grow_the_memory(tmp_path: Path, local
             now[0] += 0.5
             watcher.step()
         while (event := watch.next(timeout=0.001)) is not None:
-            if isinstance(event, Text) and event.name == STDOUT:
+            if isinstance(event, Output) and event.name == STDOUT:
                 told += len(event.data)
-            elif isinstance(event, Skipped):
+            elif isinstance(event, OutputSkipped):
                 told += event.size
     watch.close()
     most = tracemalloc.get_traced_memory()[1] / 1e6

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from dagster_slurm_components.jobs.model import JobIdentity
-from dagster_slurm_components.jobs.reconcile import Answer, Evidence, Observation, Patience, reconcile
+from dagster_slurm_components.jobs.reconcile import Evidence, Observation, Patience, QueueAnswer, reconcile
 from dagster_slurm_components.slurm.accounting import MAX_IDS, AccountingRow, sacct
 from dagster_slurm_components.slurm.header import render_header
 from dagster_slurm_components.slurm.outcome import outcome
@@ -18,26 +18,21 @@ RUNNING = QueueRow(
     job_id="7",
     state="RUNNING",
     reason=None,
-    partition="debug",
-    nodes="n1",
-    num_nodes=1,
-    submit=None,
     start=None,
-    end_limit=None,
     restarts=0,
 )
 
 
 @pytest.mark.parametrize("late", [0, 5, 60, 200])
 def test_f18_with_a_short_memory_of_the_controller_each_job_just_vanishes(late: int) -> None:
-    seen = reconcile(Observation(), Evidence(queue=Answer(RUNNING, 0.0)), 0.0, PATIENCE)
+    seen = reconcile(Observation(), Evidence(queue=QueueAnswer(RUNNING, 0.0)), 0.0, PATIENCE)
     now = 20.0
     while now < 20 + late:
-        seen = reconcile(seen, Evidence(queue=Answer(None, now)), now, PATIENCE)
+        seen = reconcile(seen, Evidence(queue=QueueAnswer(None, now)), now, PATIENCE)
         assert not seen.terminal
         now += 5
-    books = Answer(AccountingRow(job_id="7", state="COMPLETED", exit_code=0), now)
-    seen = reconcile(seen, Evidence(queue=Answer(None, now), accounting=books), now + 60, PATIENCE)
+    books = AccountingRow(job_id="7", state="COMPLETED", exit_code=0)
+    seen = reconcile(seen, Evidence(queue=QueueAnswer(None, now), accounting=books), now + 60, PATIENCE)
     assert (seen.terminal, seen.state) == (True, "COMPLETED")
 
 
@@ -72,9 +67,7 @@ def test_f29_reasons_to_wait_say_whether_time_heals_them(reason: str, permanence
 
 
 def test_f38_ids_of_arrays_are_read_in_every_form() -> None:
-    rows = "".join(
-        f"{name}|PENDING|debug|1|1795367857|||0||Resources|\n" for name in ("7_1", "7_[3-9%4]", "8+0", "9")
-    )
+    rows = "".join(f"{name}|PENDING||0|Resources|\n" for name in ("7_1", "7_[3-9%4]", "8+0", "9"))
     assert set(parse_squeue(rows)) == {"7_1", "7_[3-9%4]", "8+0", "9"}
 
 

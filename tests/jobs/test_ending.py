@@ -16,7 +16,6 @@ from dagster_slurm_components.hosts.calls import LeaseRequest, Process, SubmitRe
 from dagster_slurm_components.hosts.client import Satellite
 from dagster_slurm_components.hosts.local import InProcessHost
 from dagster_slurm_components.jobs import ending
-from dagster_slurm_components.jobs.cadence import TokenBucket
 from dagster_slurm_components.jobs.ending import JobEnder, LeaseLostError, NotEndedError
 from dagster_slurm_components.jobs.events import Ended
 from dagster_slurm_components.jobs.lease import (
@@ -31,7 +30,7 @@ from dagster_slurm_components.jobs.lease import (
 from dagster_slurm_components.jobs.model import JobHandle
 from dagster_slurm_components.jobs.reconcile import Evidence, Observation
 from dagster_slurm_components.jobs.schedulers import ProcessScheduler
-from dagster_slurm_components.jobs.watch import Watcher, WatcherThread
+from dagster_slurm_components.jobs.watch import Watcher
 from dagster_slurm_components.slurm.states import Phase
 
 JOB = """
@@ -84,14 +83,8 @@ class World:
 def world(tmp_path: Path) -> Iterator[World]:
     satellite, workdir = Satellite(InProcessHost()), str(tmp_path / "work dir")
     scheduler = ProcessScheduler(f"{workdir}/queue")
-    watcher = Watcher(
-        satellite,
-        scheduler,
-        budget=TokenBucket(60, 60),
-        operations_per_second=1000,
-        patience=scheduler.patience,
-    )
-    made = World(JobEnder(satellite, scheduler, WatcherThread(watcher), workdir), workdir, [])
+    watcher = Watcher(satellite, scheduler, operations_per_second=1000)
+    made = World(JobEnder(satellite, scheduler, watcher, workdir), workdir, [])
     yield made
     for attempt in made.ender.leases.attempts(f"{workdir}/runs/r/step"):
         if attempt.ledger.job_id:

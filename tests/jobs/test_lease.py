@@ -30,16 +30,16 @@ from dagster_slurm_components.jobs.lease import (
     Fresh,
     HeldError,
     Lease,
+    LedgerRecord,
     Note,
+    OutputPosition,
     Owner,
-    Shown,
     decide,
     parse_attempt,
     parse_lease,
     read_lease,
     this_owner,
 )
-from dagster_slurm_components.jobs.ledger import LedgerRecord
 
 OURS = Owner("r1", "n1", "pid:[1]", 7, "7-boot")
 THEIRS = replace(OURS, run_id="r2", pid=8)
@@ -55,7 +55,7 @@ def attempt(number: int, state: str = FOLLOWING, outcome: str | None = None, **c
 def decision(attempts: Sequence[Attempt]) -> Decision:
     return decide(
         attempts,
-        wanted=lambda lease: None if lease.digest == "d1" else "it has other content",
+        unwanted=lambda lease: None if lease.digest == "d1" else "it has other content",
         released=lambda owner: owner == GONE,
     )
 
@@ -126,8 +126,12 @@ class TestText:
 
     def written(self) -> dict[str, object]:
         note = Note({"lost": 1}, {"mem": "1M"}, {"raw": "r0"}, "staging", "train")
-        lease = leases._new("t0", "d1", "c1", asdict(OURS), note.written())
-        return {**lease, "shown": Shown({"stdout.log": 5}, {"stdout.log": 9}).written(), "renewed": 17.5}
+        lease = leases._new("t0", "d1", "c1", asdict(OURS), asdict(note))
+        return {
+            **lease,
+            "shown": asdict(OutputPosition({"stdout.log": 5}, {"stdout.log": 9})),
+            "renewed": 17.5,
+        }
 
     def test_a_lease_is_read_back_as_it_was(self) -> None:
         written = {**self.written(), "state": "ended", "outcome": "COMPLETED", "finished": 18.5}
@@ -139,7 +143,7 @@ class TestText:
             renewed=17.5,
             outcome="COMPLETED",
             finished=18.5,
-            shown=Shown({"stdout.log": 5}, {"stdout.log": 9}),
+            shown=OutputPosition({"stdout.log": 5}, {"stdout.log": 9}),
             note=Note({"lost": 1}, {"mem": "1M"}, {"raw": "r0"}, "staging", "train"),
         )
         assert parse_lease(json.loads(json.dumps(written))) == expected

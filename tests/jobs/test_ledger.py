@@ -2,7 +2,7 @@
 
 import pytest
 
-from dagster_slurm_components.jobs.ledger import LedgerRecord, parse_ledger
+from dagster_slurm_components.jobs.lease import LedgerRecord, parse_ledger
 
 WHOLE = b"token=ab\nintent=5\njob_id=123\nsubmitted=6\n"
 

@@ -11,9 +11,8 @@ from satellite_fixture import local  # noqa: F401
 
 from dagster_slurm_components.errors import HostRefusedError, SatelliteError
 from dagster_slurm_components.hosts.client import Satellite
-from dagster_slurm_components.jobs.cancel import cancel
-from dagster_slurm_components.jobs.lease import Attempt, Lease, parse_attempt
-from dagster_slurm_components.jobs.ledger import LedgerRecord
+from dagster_slurm_components.jobs.ending import cancel
+from dagster_slurm_components.jobs.lease import Attempt, Lease, LedgerRecord, parse_attempt
 from dagster_slurm_components.jobs.look import look, look_at
 from dagster_slurm_components.jobs.model import JobHandle
 from dagster_slurm_components.jobs.reconcile import LOST, SUBMITTED

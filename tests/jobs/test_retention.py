@@ -6,9 +6,8 @@ from dataclasses import replace
 
 import pytest
 
-from dagster_slurm_components.jobs.lease import COLLECTED, ENDED, FOLLOWING, Lease
-from dagster_slurm_components.jobs.ledger import LedgerRecord
-from dagster_slurm_components.jobs.look import Seen
+from dagster_slurm_components.jobs.lease import COLLECTED, ENDED, FOLLOWING, Lease, LedgerRecord
+from dagster_slurm_components.jobs.look import JobInfo
 from dagster_slurm_components.jobs.model import JobHandle
 from dagster_slurm_components.jobs.reconcile import LOST, Evidence, Observation
 from dagster_slurm_components.jobs.records import RunDirectory
@@ -36,9 +35,9 @@ def folder(name: str, *, days: float, lease: str = FOLLOWING) -> RunDirectory:
     )
 
 
-def seen(state: str, phase: Phase = Phase.TERMINAL) -> Seen:
+def seen(state: str, phase: Phase = Phase.TERMINAL) -> JobInfo:
     observation = Observation(state=state, phase=phase)
-    return Seen(JobHandle("12", "/w", "token"), observation, None, Evidence())
+    return JobInfo(JobHandle("12", "/w", "token"), observation, Evidence())
 
 
 @pytest.mark.parametrize(
@@ -60,7 +59,7 @@ def seen(state: str, phase: Phase = Phase.TERMINAL) -> Seen:
     ],
 )
 def test_only_what_is_over_and_old_enough_goes(
-    what: Seen | None, days: float, lease: str, goes: bool
+    what: JobInfo | None, days: float, lease: str, goes: bool
 ) -> None:
     (verdict,) = judge_folders([(folder("0", days=days, lease=lease), what)], KEEP, NOW)
     assert verdict.remove is goes

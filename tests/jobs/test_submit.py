@@ -19,8 +19,7 @@ from dagster_slurm_components.hosts.calls import Budget, LeaseRequest, SubmitRep
 from dagster_slurm_components.hosts.client import Satellite
 from dagster_slurm_components.hosts.parked import ParkedHost, Parking
 from dagster_slurm_components.jobs.bundle import bundle, env_file
-from dagster_slurm_components.jobs.lease import Attempt, Lease
-from dagster_slurm_components.jobs.ledger import LedgerRecord
+from dagster_slurm_components.jobs.lease import Attempt, Lease, LedgerRecord
 from dagster_slurm_components.jobs.model import JobHandle, JobIdentity, JobSpec, PayloadFile
 from dagster_slurm_components.jobs.schedulers import ProcessScheduler, SlurmScheduler
 from dagster_slurm_components.jobs.submit import (

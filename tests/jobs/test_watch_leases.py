@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
+
 import pytest
 from watch_fixture import STARTED, World, events, handle
 
@@ -14,7 +16,7 @@ from dagster_slurm_components.jobs.events import (
     LeaseChanged,
     Watch,
 )
-from dagster_slurm_components.jobs.lease import Shown
+from dagster_slurm_components.jobs.lease import OutputPosition
 
 
 class TestLease:
@@ -48,13 +50,13 @@ class TestLease:
         assert world.files.calls == before + 1
 
     def test_what_a_person_has_seen_is_written_once(self, world: World, watch: Watch) -> None:
-        seen = Shown({STDOUT: 5}, {STDOUT: 1})
+        seen = OutputPosition({STDOUT: 5}, {STDOUT: 1})
         watch.shown = seen
         world.run(10)
         shown = [each.shown for each in world.files.renewals]
-        assert shown[0] == seen.written()
+        assert shown[0] == asdict(seen)
         assert shown[1:] == [None] * (len(shown) - 1)
-        watch.shown = Shown({STDOUT: 9}, {STDOUT: 1})
+        watch.shown = OutputPosition({STDOUT: 9}, {STDOUT: 1})
         world.run(4)
         assert world.files.renewals[len(shown)].shown == {
             "offsets": {STDOUT: 9},
@@ -64,7 +66,7 @@ class TestLease:
     def test_what_could_not_be_written_is_written_when_the_host_is_back(
         self, world: World, watch: Watch
     ) -> None:
-        watch.shown = Shown({STDOUT: 5}, {})
+        watch.shown = OutputPosition({STDOUT: 5}, {})
         world.files.error = HostUnreachableError("connection reset", where="login")
         world.run(60, every=5)
         assert world.files.renewals == []

@@ -13,12 +13,12 @@ from dagster_slurm_components.errors import (
     HostRefusedError,
 )
 from dagster_slurm_components.jobs.events import (
-    Broken,
     Ended,
     Event,
     Watch,
+    WatchFailed,
 )
-from dagster_slurm_components.jobs.watch import WatcherThread
+from dagster_slurm_components.jobs.watch import Watcher
 
 
 def broken(error: Exception) -> Callable[..., object]:
@@ -32,10 +32,9 @@ class TestThread:
     """D9: one unexpected exception left every step of the process waiting for ever."""
 
     @pytest.fixture
-    def thread(self, world: World, monkeypatch: pytest.MonkeyPatch) -> Iterator[WatcherThread]:
-        monkeypatch.setattr("dagster_slurm_components.jobs.watch._IDLE", 0.05)
-        world.watcher._clock = time.monotonic
-        made = WatcherThread(world.watcher)
+    def thread(self, world: World) -> Iterator[Watcher]:
+        made = world.watcher
+        made._clock, made._threaded = time.monotonic, True
         yield made
         made.hurry()
         if made._thread is not None:
@@ -51,17 +50,17 @@ class TestThread:
         raise AssertionError(f"no {kind.__name__}")
 
     def test_any_exception_is_told_to_all_who_wait_and_the_next_job_is_watched(
-        self, world: World, thread: WatcherThread, monkeypatch: pytest.MonkeyPatch
+        self, world: World, thread: Watcher, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         wrong = ValueError("a status file that nobody expected")
         for number in (1, 2):
             world.files.append(f"/runs/{number}/status", STARTED)
         with monkeypatch.context() as patch:
-            patch.setattr("dagster_slurm_components.jobs.watch.parse_status", broken(wrong))
+            patch.setattr("dagster_slurm_components.jobs.events.parse_status", broken(wrong))
             watches = [thread.watch(handle(1)), thread.watch(handle(2))]
             for watch in watches:
-                told = self.until(watch, Broken)
-                assert isinstance(told, Broken)
+                told = self.until(watch, WatchFailed)
+                assert isinstance(told, WatchFailed)
                 assert told.error is wrong
                 assert watch.closed
         world.files.append("/runs/3/status", STARTED + b"exit=0\n")
@@ -70,7 +69,7 @@ class TestThread:
         assert ended.observation.state == "COMPLETED"
 
     def test_the_next_job_is_watched_after_the_thread_has_ended_too(
-        self, world: World, thread: WatcherThread
+        self, world: World, thread: Watcher
     ) -> None:
         for number in (1, 2):
             world.files.append(f"/runs/{number}/status", STARTED + b"exit=0\n")
@@ -80,19 +79,19 @@ class TestThread:
                 running.join(10)
             assert thread._thread is None
 
-    def test_a_fault_that_stays_is_told_to_each_job(self, world: World, thread: WatcherThread) -> None:
+    def test_a_fault_that_stays_is_told_to_each_job(self, world: World, thread: Watcher) -> None:
         world.files.error = RuntimeError("a bug")
         for number in (1, 2, 3):
-            told = self.until(thread.watch(handle(number)), Broken)
-            assert isinstance(told, Broken)
+            told = self.until(thread.watch(handle(number)), WatchFailed)
+            assert isinstance(told, WatchFailed)
             assert str(told.error) == "a bug"
         assert sum(each.name == "dagster-slurm-watcher" for each in threading.enumerate()) <= 1
 
-    def test_the_host_s_no_is_told_to_each_job(self, world: World, thread: WatcherThread) -> None:
+    def test_the_host_s_no_is_told_to_each_job(self, world: World, thread: Watcher) -> None:
         world.files.error = HostRefusedError("the host key has changed", where="login")
         watches = [thread.watch(handle(number)) for number in (1, 2)]
         for watch in watches:
-            assert isinstance(self.until(watch, Broken), Broken)
+            assert isinstance(self.until(watch, WatchFailed), WatchFailed)
         world.files.error = None
         world.files.append("/runs/3/status", STARTED + b"exit=0\n")
         self.until(thread.watch(handle(3)), Ended)

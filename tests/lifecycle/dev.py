@@ -21,8 +21,7 @@ from project_fixture import BIN, Project
 from waiting import PATIENCE, eventually
 
 from dagster_slurm_components.cli.attach import reexecute
-from dagster_slurm_components.jobs.lease import read_lease
-from dagster_slurm_components.jobs.ledger import parse_ledger
+from dagster_slurm_components.jobs.lease import parse_ledger, read_lease
 from dagster_slurm_components.pipes.reexecute import find_run, run_to_take_up
 
 DAGSTER_YAML = """

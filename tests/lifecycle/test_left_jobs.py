@@ -13,7 +13,7 @@ from waiting import eventually
 
 import slurm_testcluster as slurm
 from dagster_slurm_components import slurm_jobs_sensor
-from dagster_slurm_components.jobs.ledger import parse_ledger
+from dagster_slurm_components.jobs.lease import parse_ledger
 from dagster_slurm_components.pipes import guard, orphans
 
 Left = Callable[[str], tuple[str, str]]

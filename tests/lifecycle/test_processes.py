@@ -18,7 +18,7 @@ from lifecycle.stories import PARTS, SPEAKS, Ears, Player, Story, check, jobs_na
 from waiting import eventually
 
 import slurm_testcluster as slurm
-from dagster_slurm_components.jobs.ledger import LEDGER, parse_ledger
+from dagster_slurm_components.jobs.lease import LEDGER, parse_ledger
 
 pytestmark = [pytest.mark.slurm, pytest.mark.slow]
 

@@ -18,7 +18,7 @@ from waiting import eventually
 import slurm_testcluster as slurm
 from dagster_slurm_components.cli.main import main
 from dagster_slurm_components.hosts.satellite.processes import identify
-from dagster_slurm_components.jobs.ledger import parse_ledger
+from dagster_slurm_components.jobs.lease import parse_ledger
 from dagster_slurm_components.pipes import guard
 
 DAY = 86400.0

@@ -7,7 +7,7 @@ import dagster as dg
 from dagster_slurm_components.jobs.events import Ended
 from dagster_slurm_components.jobs.figures import job_figures
 from dagster_slurm_components.jobs.model import JobHandle
-from dagster_slurm_components.jobs.reconcile import Answer, Evidence, Observation
+from dagster_slurm_components.jobs.reconcile import Evidence, Observation
 from dagster_slurm_components.jobs.status import parse_status
 from dagster_slurm_components.pipes.results import typed
 from dagster_slurm_components.slurm.accounting import AccountingRow
@@ -20,7 +20,7 @@ STATUS = (
 
 
 def figures(status: bytes, row: AccountingRow | None = None) -> dict[str, object]:
-    evidence = Evidence(status=parse_status(status), accounting=Answer(row, 0.0) if row else None)
+    evidence = Evidence(status=parse_status(status), accounting=row)
     ended = Ended(Observation(state="COMPLETED", exit_code=0), evidence)
     return dict(job_figures(HANDLE, ended, profile="staging", host="login"))
 
@@ -55,7 +55,6 @@ def test_the_accounting_knows_better() -> None:
         elapsed_s=100,
         total_cpu_s=400.0,
         start=110,
-        submit=100,
         used_memory_bytes=2**30,
         req_mem_bytes=2**31,
         nodes="node[1-2]",

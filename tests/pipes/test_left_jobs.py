@@ -67,7 +67,7 @@ class Folder:
         """Submit a job whose lease is a run's."""
         folder = f"{self.workdir}/runs/{run.run_id}/step"
         note = Note(profile="local", step="step")
-        claim = LeaseRequest("d", "c", asdict(replace(owner, run_id=run.run_id)), note.written())
+        claim = LeaseRequest("d", "c", asdict(replace(owner, run_id=run.run_id)), asdict(note))
         request = SubmitRequest(
             run_dir=f"{folder}/0",
             workdir=str(self.workdir),

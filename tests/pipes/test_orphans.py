@@ -15,9 +15,9 @@ from dagster_slurm_components.jobs.lease import (
     FOLLOWING,
     Attempt,
     Lease,
+    LedgerRecord,
     Owner,
 )
-from dagster_slurm_components.jobs.ledger import LedgerRecord
 from dagster_slurm_components.pipes import runs as runs_module
 from dagster_slurm_components.pipes.orphans import Act, judge
 from dagster_slurm_components.pipes.records import WORKER, written

@@ -10,9 +10,8 @@ import dagster as dg
 import pytest
 
 from dagster_slurm_components.errors import HostRefusedError, HostUnreachableError, SatelliteError
-from dagster_slurm_components.jobs.lease import CANCEL_WANTED, CANCELLED, Attempt, Lease, Owner
-from dagster_slurm_components.jobs.ledger import LedgerRecord
-from dagster_slurm_components.jobs.look import Seen
+from dagster_slurm_components.jobs.lease import CANCEL_WANTED, CANCELLED, Attempt, Lease, LedgerRecord, Owner
+from dagster_slurm_components.jobs.look import JobInfo
 from dagster_slurm_components.jobs.model import JobHandle
 from dagster_slurm_components.jobs.reconcile import Evidence, Observation
 from dagster_slurm_components.pipes import orphans, sensor
@@ -54,7 +53,7 @@ class Place:
         self.cancelled: list[str] = []
         self.workdir = "/w"
         self.direct = SimpleNamespace(host=SimpleNamespace(name="login"))
-        self.scheduler = SimpleNamespace(metered=False, cancel=self.cancel)
+        self.scheduler = SimpleNamespace(has_accounting=False, cancel=self.cancel)
 
     def cancel(self, satellite: object, handle: JobHandle, *, force: bool = False) -> None:
         if handle.job_id == "1" and self.refusal is not None:
@@ -85,9 +84,9 @@ def looked_after(place: Place, monkeypatch: pytest.MonkeyPatch, seen: Observatio
     monkeypatch.setattr(Orphans, "_leases", place)
     monkeypatch.setattr(Orphans, "_records", lambda self, attempts: records)
 
-    def look_at(satellite: object, scheduler: object, attempts: list[Attempt]) -> list[Seen]:
+    def look_at(satellite: object, scheduler: object, attempts: list[Attempt]) -> list[JobInfo]:
         handles = [JobHandle(each.ledger.job_id or "", each.run_dir, "t") for each in attempts]
-        return [Seen(handle, seen, None, Evidence()) for handle in handles]
+        return [JobInfo(handle, seen, Evidence()) for handle in handles]
 
     monkeypatch.setattr(orphans, "look_at", look_at)
     with dg.DagsterInstance.ephemeral() as instance:

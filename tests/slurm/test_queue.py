@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dagster_slurm_components.errors import DagsterSlurmError
-from dagster_slurm_components.slurm.cancel import CancelReply, parse_scancel, scancel
+from dagster_slurm_components.slurm.commands import scancel, scancel_failure
 from dagster_slurm_components.slurm.queue import QueueRow, parse_squeue, squeue, squeue_by_name
 from dagster_slurm_components.slurm.replies import query_failure
 
@@ -35,12 +35,7 @@ def test_rows_of_a_real_queue() -> None:
         job_id="119",
         state="RUNNING",
         reason=None,
-        partition="debug",
-        nodes="node[1-2]",
-        num_nodes=2,
-        submit=1795367857,
         start=1795367857,
-        end_limit=1795368457,
         restarts=0,
     )
     assert {"121_1", "121_[3-5%2]", "122+0", "122+1"} <= set(rows)
@@ -55,18 +50,18 @@ def test_rows_of_a_real_queue() -> None:
 
 
 def test_a_reason_may_hold_bars_and_other_lines_do_no_harm() -> None:
-    text = "CLUSTER: lab\n\n7|PENDING|p|1|5|N/A|N/A|0||a|b|c|\nsqueue: error: x\n8|RUNNING|p\n|||||||||\n"
+    text = "CLUSTER: lab\n\n7|PENDING|N/A|0|a|b|c|\nsqueue: error: x\n8|RUNNING|p\n|||||||||\n"
     assert {job_id: row.reason for job_id, row in parse_squeue(text).items()} == {"7": "a|b|c"}
 
 
 def test_cluster_names_may_stand_before_the_rows() -> None:
-    assert parse_squeue("CLUSTER: lab\n1|CD|p|1|5|6|7|0|n1|None|\n")["1"].state == "COMPLETED"
+    assert parse_squeue("CLUSTER: lab\n1|CD|6|0|None|\n")["1"].state == "COMPLETED"
 
 
 @given(st.text() | st.text("0123|_[]%\n ACD"))
 def test_no_text_breaks_the_parsers(text: str) -> None:
     parse_squeue(text)
-    parse_scancel(1, text, text)
+    scancel_failure(1, text)
     query_failure(1, text, text)
 
 
@@ -105,32 +100,25 @@ def test_scancel_takes_ids_only() -> None:
 
 
 @pytest.mark.parametrize(
-    ("returncode", "err", "reply", "ok"),
+    ("returncode", "err", "failure"),
     [
-        (0, "", CancelReply((), ()), True),
-        (
-            1,
-            "scancel: error: Kill job error on job id 113: Invalid job id specified\n",
-            CancelReply(("113",), ()),
-            True,
-        ),
+        (0, "", None),
+        (1, "scancel: error: Kill job error on job id 113: Invalid job id specified\n", None),
         (
             1,
             "scancel: error: Kill job error on job id 5: Job/step already completing or completed\n"
             "scancel: error: Kill job error on job id 6: Access/permission denied\n",
-            CancelReply(("5",), (("6", "Access/permission denied"),)),
-            False,
+            "job 6: Access/permission denied",
         ),
         (
             8,
             "scancel: error: Kill job error on job id 145: Unable to contact slurm controller (connect failure)\n",
-            CancelReply((), (("145", "Unable to contact slurm controller (connect failure)"),)),
-            False,
+            "job 145: Unable to contact slurm controller (connect failure)",
         ),
-        (None, "", CancelReply((), (), "no answer in time"), False),
-        (127, "env: 'scancel': No such file\n", CancelReply((), (), "env: 'scancel': No such file"), False),
+        (None, "", "no answer in time"),
+        (2, "", "scancel ended with 2"),
+        (127, "env: 'scancel': No such file\n", "env: 'scancel': No such file"),
     ],
 )
-def test_scancel_answers(returncode: int | None, err: str, reply: CancelReply, ok: bool) -> None:
-    assert parse_scancel(returncode, "", err) == reply
-    assert reply.ok == ok
+def test_scancel_answers(returncode: int | None, err: str, failure: str | None) -> None:
+    assert scancel_failure(returncode, err) == failure

@@ -5,7 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dagster_slurm_components.slurm.reasons import explain
-from dagster_slurm_components.slurm.states import STATES, Outcome, Phase, state
+from dagster_slurm_components.slurm.states import STATES, Phase, state
+from dagster_slurm_components.spec.retry import Retry
 
 # All words of job_state_string() and job_state_string_compact(), 20.11 to 25.11.
 COMPACT = {
@@ -52,15 +53,13 @@ def test_compact_codes(code: str, name: str) -> None:
 def test_each_row_makes_sense(row) -> None:
     assert row.known
     assert row.explanation.endswith(".")
-    assert (row.phase is Phase.TERMINAL) == (row.outcome is not None)
-    assert row.phase is Phase.TERMINAL or not (row.retryable or row.requeues)
-    if row.outcome not in (None, Outcome.SUCCESS, Outcome.CANCELLED):
+    assert row.phase is Phase.TERMINAL or not (row.retryable or row.kind or row.options)
+    if row.phase is Phase.TERMINAL and row.name not in ("COMPLETED", "CANCELLED"):
         assert row.advice
 
 
-def test_each_outcome_has_exactly_one_state() -> None:
-    outcomes = [row.outcome for row in STATES.values() if row.outcome is not None]
-    assert sorted(outcome.value for outcome in outcomes) == sorted(outcome.value for outcome in Outcome)
+def test_the_ends_that_a_retry_policy_answers() -> None:
+    assert {row.kind for row in STATES.values() if row.kind} | {"lost"} == set(Retry.model_fields)
 
 
 @pytest.mark.parametrize(

@@ -7,8 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dagster_slurm_components.errors import DagsterSlurmError
-from dagster_slurm_components.slurm.rejections import AMBIGUOUS, classify_rejection
-from dagster_slurm_components.slurm.submit import sbatch
+from dagster_slurm_components.slurm.commands import sbatch
+from dagster_slurm_components.slurm.rejections import classify_rejection
+from dagster_slurm_components.slurm.replies import AMBIGUOUS
 
 FAILED = "sbatch: error: Batch job submission failed: "
 UNAVAILABLE = FAILED + "Requested node configuration is not available\n"
@@ -16,9 +17,7 @@ POLICY = FAILED + "Job violates accounting/QOS policy (job submit limit, user's 
 
 
 def test_the_command() -> None:
-    assert sbatch("/w/job.sh", ["/w"], options=[("hold", "")]) == [
-        *("sbatch", "--parsable", "--hold", "/w/job.sh", "/w"),
-    ]
+    assert sbatch("/w/job.sh", ["/w"]) == ["sbatch", "--parsable", "/w/job.sh", "/w"]
     with pytest.raises(DagsterSlurmError, match="not absolute"):
         sbatch("-job.sh")
 

@@ -1,0 +1,56 @@
+"""The polling of queue and accounting: which is asked, and that the interpreter's end breaks none of it."""
+
+import subprocess
+import sys
+
+import pytest
+
+from dagster_slurm_components.jobs.polling import next_query
+
+PROGRAM = """
+import threading, time
+from types import SimpleNamespace
+from dagster_slurm_components.jobs.polling import Poller
+
+asked = []
+scheduler = SimpleNamespace(
+    has_accounting=False, first_query=0.0, queue=lambda satellite, handles: asked.append(1),
+    query_interval=lambda count, waiting: 100.0,
+)
+watch = SimpleNamespace(observation=SimpleNamespace(terminal=False, phase=None), handle=None)
+poller = Poller(scheduler, None)
+
+def follow():
+    threading.main_thread().join()
+    time.sleep(0.2)  # what the interpreter does with its threads has no event of its own
+    poller.poll([watch], 1.0)
+    while poller._pending:
+        poller.poll([watch], 1.0)
+    print("asked", len(asked))
+
+threading.Thread(target=follow).start()
+"""
+
+
+def test_the_interpreter_s_end_breaks_no_watching() -> None:
+    """`cannot schedule new futures after interpreter shutdown`: the job went on, though its caller had cancelled it."""
+    done = subprocess.run(
+        [sys.executable, "-c", PROGRAM], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert (done.stdout, done.stderr) == ("asked 1\n", "")
+
+
+@pytest.mark.parametrize(
+    ("queue_due", "accounting_due", "last", "query"),
+    [
+        (False, False, "queue", None),
+        (True, False, "queue", "queue"),
+        (False, True, "accounting", "accounting"),
+        (True, True, "queue", "accounting"),
+        (True, True, "accounting", "queue"),
+    ],
+)
+def test_where_both_are_due_they_take_turns(
+    queue_due: bool, accounting_due: bool, last: str, query: str | None
+) -> None:
+    assert next_query(queue_due=queue_due, accounting_due=accounting_due, last=last) == query  # type: ignore[arg-type]
