@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import getpass
 import re
 import subprocess
+import tempfile
 import threading
 import time
 from collections.abc import Callable
@@ -48,6 +50,17 @@ def until_login_required(host: RemoteHost) -> None:
     raise AssertionError("the lost login was not told")
 
 
+def anywhere_on_disk(secret: str) -> list[Path]:
+    """Return the files of logins under way, and the processes' arguments and environments, that hold a secret."""
+    places = [*Path(tempfile.gettempdir()).glob("dg-slurm-*/*"), *Path("/proc").glob("[0-9]*/cmdline")]
+    found = []
+    for path in [*places, *Path("/proc").glob("[0-9]*/environ")]:
+        with contextlib.suppress(OSError):  # a socket, or gone meanwhile
+            if secret.encode() in path.read_bytes():
+                found.append(path)
+    return found
+
+
 def nobody(prompt: Prompt) -> str:
     raise AssertionError(f"nobody should be asked: {prompt}")
 
@@ -67,6 +80,7 @@ class TestOnePasswordAndOneTimePassword:
 
         def person(prompt: Prompt) -> str:
             prompts.append(prompt)
+            assert not anywhere_on_disk(PASSWORD), "nor while ssh asks"
             return PASSWORD if prompt.kind == "password" else pam.otp()
 
         assert client.login(spec, person)["already"] is False
