@@ -8,7 +8,7 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, BeforeValidator, Field
 
 from dagster_slurm_components.spec.mistakes import kept, mistake
-from dagster_slurm_components.spec.model import Model
+from dagster_slurm_components.spec.model import Model, option
 from dagster_slurm_components.spec.problems import describe
 from dagster_slurm_components.spec.shapes import (
     LINE,
@@ -44,6 +44,7 @@ __all__ = [
     "duration_seconds",
     "kept",
     "mistake",
+    "option",
     "or_template",
     "shape",
 ]

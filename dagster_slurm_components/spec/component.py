@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path as FilePath
 from typing import Any
 
-from pydantic import Field, ValidationError
+from pydantic import ValidationError
 
 from dagster_slurm_components.spec.assets import AssetKey
-from dagster_slurm_components.spec.base import Model, Word
+from dagster_slurm_components.spec.base import Model, Word, option
 from dagster_slurm_components.spec.matrix import expand
 from dagster_slurm_components.spec.merge import Layer
 from dagster_slurm_components.spec.place import Path
@@ -29,23 +29,21 @@ COMPONENT_TYPE = "dagster_slurm_components.SlurmScriptComponent"
 class ComponentAttributes(Model):
     """What stands under ``attributes`` in a ``defs.yaml``."""
 
-    defaults: dict[str, Any] = Field(
-        default={},
-        description="What all scripts have in common.",
-        examples=[{"environment": {"type": "current"}}],
+    defaults: dict[str, Any] = option(
+        "What all scripts have in common.", {"environment": {"type": "current"}}, default={}
     )
-    scripts: list[dict[str, Any]] = Field(
-        default=[], description="Scripts.", examples=[[{"payload": "train.py", "assets": [{"key": "model"}]}]]
+    scripts: list[dict[str, Any]] = option(
+        "Scripts.", [{"payload": "train.py", "assets": [{"key": "model"}]}], default=[]
     )
-    include: list[Word] = Field(
+    include: list[Word] = option(
+        "Glob patterns of files with scripts, in the same words; relative to this file.",
+        ["jobs/*.yaml"],
         default=[],
-        description="Glob patterns of files with scripts, in the same words; relative to this file.",
-        examples=[["jobs/*.yaml"]],
     )
-    external: list[AssetKey] = Field(
+    external: list[AssetKey] = option(
+        "Keys of assets that something else makes; `deps` may name them without a warning.",
+        ["raw/digits"],
         default=[],
-        description="Keys of assets that something else makes; `deps` may name them without a warning.",
-        examples=[["raw/digits"]],
     )
 
 

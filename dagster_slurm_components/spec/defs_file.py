@@ -7,7 +7,7 @@ from typing import Any, Literal
 from pydantic import Field
 
 from dagster_slurm_components.spec.assets import AssetAttributes
-from dagster_slurm_components.spec.base import Model, Text, Word
+from dagster_slurm_components.spec.base import Model, Text, Word, option
 from dagster_slurm_components.spec.component import COMPONENT_TYPE
 
 FILE_NAMES = ("defs.yaml", "component.yaml")
@@ -17,17 +17,15 @@ FILE_NAMES = ("defs.yaml", "component.yaml")
 class Requirements(Model):
     """What a component needs to load."""
 
-    env: list[Word] | None = Field(
-        default=None, description="Environment variables that must be set.", examples=[["HPC_USER"]]
-    )
+    env: list[Word] | None = option("Environment variables that must be set.", ["HPC_USER"])
 
 
 class AssetPostProcessor(Model):
     """One change to assets, made by Dagster; keys can't be changed."""
 
-    target: Text = Field(default="*", description="Asset selection.", examples=["group:training"])
-    operation: Literal["merge", "replace"] = Field(
-        default="merge", description="How these attributes meet those there are.", examples=["merge"]
+    target: Text = option("Asset selection.", "group:training", default="*")
+    operation: Literal["merge", "replace"] = option(
+        "How these attributes meet those there are.", "merge", default="merge"
     )
     attributes: AssetAttributes = Field(description="The attributes.", examples=[{"group_name": "training"}])
 
@@ -35,10 +33,8 @@ class AssetPostProcessor(Model):
 class PostProcessing(Model):
     """Changes to a component's definitions, made by Dagster."""
 
-    assets: list[AssetPostProcessor] | None = Field(
-        default=None,
-        description="Changes to assets, in this order.",
-        examples=[[{"target": "*", "attributes": {"group_name": "training"}}]],
+    assets: list[AssetPostProcessor] | None = option(
+        "Changes to assets, in this order.", [{"target": "*", "attributes": {"group_name": "training"}}]
     )
 
 
@@ -48,19 +44,11 @@ class DefsFile(Model):
     type: Literal["dagster_slurm_components.SlurmScriptComponent"] = Field(
         description="Type of the component.", examples=[COMPONENT_TYPE]
     )
-    attributes: dict[Any, Any] | None = Field(
-        default=None,
-        description="Scripts and their defaults.",
-        examples=[{"scripts": [{"payload": "train.py", "assets": [{"key": "model"}]}]}],
+    attributes: dict[Any, Any] | None = option(
+        "Scripts and their defaults.", {"scripts": [{"payload": "train.py", "assets": [{"key": "model"}]}]}
     )
-    template_vars_module: Word | None = Field(
-        default=None, description="Module with template variables.", examples=[".template_vars"]
-    )
-    requirements: Requirements | None = Field(
-        default=None, description="What the component needs to load.", examples=[{"env": ["HPC_USER"]}]
-    )
-    post_processing: PostProcessing | None = Field(
-        default=None,
-        description="Changes to the component's definitions.",
-        examples=[{"assets": [{"attributes": {"group_name": "training"}}]}],
+    template_vars_module: Word | None = option("Module with template variables.", ".template_vars")
+    requirements: Requirements | None = option("What the component needs to load.", {"env": ["HPC_USER"]})
+    post_processing: PostProcessing | None = option(
+        "Changes to the component's definitions.", {"assets": [{"attributes": {"group_name": "training"}}]}
     )

@@ -5,12 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any, ClassVar
 
-from pydantic import BaseModel, ConfigDict, ModelWrapValidatorHandler, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ModelWrapValidatorHandler, ValidationError, model_validator
 from pydantic_core import InitErrorDetails
 from typing_extensions import Self
 
 from dagster_slurm_components.spec.mistakes import kept, mistake
 from dagster_slurm_components.spec.problems import did_you_mean
+
+
+def option(description: str, *examples: Any, default: Any = None) -> Any:
+    """Return a field that may be left out; description and examples are what editors and ``dg`` show of it."""
+    return Field(default=default, description=description, examples=list(examples))
 
 
 class Model(BaseModel):

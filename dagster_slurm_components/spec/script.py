@@ -9,7 +9,7 @@ from pydantic import AfterValidator, Field, ValidationError
 from pydantic_core import InitErrorDetails
 
 from dagster_slurm_components.spec.assets import AssetDeclaration, CheckDeclaration, OpSettings
-from dagster_slurm_components.spec.base import Count, Env, Flag, Model, Text, Word, kept, mistake
+from dagster_slurm_components.spec.base import Count, Env, Flag, Model, Text, Word, kept, mistake, option
 from dagster_slurm_components.spec.environments import ENVIRONMENTS, CurrentEnvironment, Environment
 from dagster_slurm_components.spec.launchers import LAUNCHERS, BashLauncher, Launcher
 from dagster_slurm_components.spec.place import KEY
@@ -108,91 +108,68 @@ class Script(Model):
     one_of: ClassVar[tuple[tuple[str, ...], ...]] = (("payload", "command"),)
     needs_one_of: ClassVar[tuple[tuple[str, ...], ...]] = (("payload", "command"),)
 
-    name: Word | None = Field(
-        default=None,
-        description="Name of the script and of its op; else it comes from the first asset's key.",
-        examples=["train"],
+    name: Word | None = option(
+        "Name of the script and of its op; else it comes from the first asset's key.", "train"
     )
-    description: Text | None = Field(
-        default=None, description="What the script does.", examples=["Trains the digits model"]
+    description: Text | None = option("What the script does.", "Trains the digits model")
+    payload: Word | None = option("File that is shipped to the host and run there.", "train.py")
+    command: Annotated[list[Text], Field(min_length=1)] | None = option(
+        "Program and arguments to run instead of a payload file; no shell reads them.",
+        ["gmx", "mdrun", "-deffnm", "md"],
     )
-    payload: Word | None = Field(
-        default=None, description="File that is shipped to the host and run there.", examples=["train.py"]
+    args: list[Text] = option("Arguments of the payload.", ["--epochs", "3"], default=[])
+    env: Env = option("Environment variables of the payload.", {"BATCH_SIZE": "128"}, default={})
+    files: list[Word] = option(
+        "Files shipped beside the payload; glob patterns, `**` for any depth.", ["config/*.yaml"], default=[]
     )
-    command: Annotated[list[Text], Field(min_length=1)] | None = Field(
-        default=None,
-        description="Program and arguments to run instead of a payload file; no shell reads them.",
-        examples=[["gmx", "mdrun", "-deffnm", "md"]],
+    launcher: Launcher = option(
+        "How the payload starts inside the job.", {"type": "bash"}, default=BashLauncher()
     )
-    args: list[Text] = Field(
-        default=[], description="Arguments of the payload.", examples=[["--epochs", "3"]]
-    )
-    env: Env = Field(
-        default={}, description="Environment variables of the payload.", examples=[{"BATCH_SIZE": "128"}]
-    )
-    files: list[Word] = Field(
-        default=[],
-        description="Files shipped beside the payload; glob patterns, `**` for any depth.",
-        examples=[["config/*.yaml"]],
-    )
-    launcher: Launcher = Field(
-        default=BashLauncher(),
-        description="How the payload starts inside the job.",
-        examples=[{"type": "bash"}],
-    )
-    resources: Resources = Field(
+    resources: Resources = option(
+        "What Slurm is asked for.",
+        {"nodes": 1, "cpus_per_task": 4, "mem": "8G", "time": "00:30:00"},
         default=Resources(),
-        description="What Slurm is asked for.",
-        examples=[{"nodes": 1, "cpus_per_task": 4, "mem": "8G", "time": "00:30:00"}],
     )
-    environment: Environment = Field(
-        default=CurrentEnvironment(),
-        description="The software that the payload runs in.",
-        examples=[{"type": "current"}],
+    environment: Environment = option(
+        "The software that the payload runs in.", {"type": "current"}, default=CurrentEnvironment()
     )
-    retry: Retry = Field(
+    retry: Retry = option(
+        "Which ends of a job another attempt answers, within the same step.",
+        {"out_of_memory": {"attempts": 2, "mem": "x2", "max_mem": "64G"}},
         default=Retry(),
-        description="Which ends of a job another attempt answers, within the same step.",
-        examples=[{"out_of_memory": {"attempts": 2, "mem": "x2", "max_mem": "64G"}}],
     )
-    requeue_on_timeout: Count = Field(
-        default=0,
-        description="How often a job that wrote a checkpoint after `signal` goes back into the queue.",
-        examples=[3],
+    requeue_on_timeout: Count = option(
+        "How often a job that wrote a checkpoint after `signal` goes back into the queue.", 3, default=0
     )
-    stuck: Stuck = Field(
+    stuck: Stuck = option(
+        "How long a job waits that waiting alone won't start.",
+        {"never": "1m", "held": "12h"},
         default=Stuck(),
-        description="How long a job waits that waiting alone won't start.",
-        examples=[{"never": "1m", "held": "12h"}],
     )
-    assets: list[AssetDeclaration] = Field(
+    assets: list[AssetDeclaration] = option(
+        "The assets that the script makes.",
+        [{"key": "models/digits", "deps": ["datasets/digits"]}],
         default=[],
-        description="The assets that the script makes.",
-        examples=[[{"key": "models/digits", "deps": ["datasets/digits"]}]],
     )
-    checks: list[CheckDeclaration] = Field(
+    checks: list[CheckDeclaration] = option(
+        "Asset checks whose results the payload reports.",
+        [{"name": "accuracy_above_90", "asset": "models/digits"}],
         default=[],
-        description="Asset checks whose results the payload reports.",
-        examples=[[{"name": "accuracy_above_90", "asset": "models/digits"}]],
     )
-    op: OpSettings = Field(
-        default=OpSettings(),
-        description="Settings of the Dagster op behind the script.",
-        examples=[{"pool": "gpu_jobs"}],
+    op: OpSettings = option(
+        "Settings of the Dagster op behind the script.", {"pool": "gpu_jobs"}, default=OpSettings()
     )
-    can_subset: Flag = Field(
-        default=False,
-        description="A run may ask for some of the assets only; the payload then makes just those.",
-        examples=[True],
+    can_subset: Flag = option(
+        "A run may ask for some of the assets only; the payload then makes just those.", True, default=False
     )
-    profiles: dict[str, Override] = Field(
+    profiles: dict[str, Override] = option(
+        "What is different in a profile, by the profile's name.",
+        {"local": {"args": ["--epochs", "1"]}},
         default={},
-        description="What is different in a profile, by the profile's name.",
-        examples=[{"local": {"args": ["--epochs", "1"]}}],
     )
-    matrix: dict[str, list[Any]] = Field(
-        default={},
-        description="Lists of values; the script stands for one script per element of their product, in which"
+    matrix: dict[str, list[Any]] = option(
+        "Lists of values; the script stands for one script per element of their product, in which"
         " `{{ matrix.NAME }}` is the element's value.",
-        examples=[{"seed": [1, 2, 3]}],
+        {"seed": [1, 2, 3]},
+        default={},
     )
