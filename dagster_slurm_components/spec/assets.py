@@ -13,16 +13,14 @@ from dagster_slurm_components.spec.base import (
     Count,
     Flag,
     Format,
-    Model,
     Number,
     Scalar,
     Text,
     Word,
-    mistake,
-    option,
     or_template,
     shape,
 )
+from dagster_slurm_components.spec.model import Model, mistake, option
 from dagster_slurm_components.spec.partitions import BackfillPolicy, OfTemplate, PartitionsDefinition
 from dagster_slurm_components.spec.problems import describe
 

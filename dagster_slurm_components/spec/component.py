@@ -11,9 +11,10 @@ from typing import Any
 from pydantic import ValidationError
 
 from dagster_slurm_components.spec.assets import AssetKey
-from dagster_slurm_components.spec.base import Model, Word, option
+from dagster_slurm_components.spec.base import Word
 from dagster_slurm_components.spec.matrix import expand
 from dagster_slurm_components.spec.merge import Layer
+from dagster_slurm_components.spec.model import Model, option, template_at, validate_unrendered
 from dagster_slurm_components.spec.place import Path
 from dagster_slurm_components.spec.problems import Problem, SpecError, in_order, problems_of
 from dagster_slurm_components.spec.profiles import LoadedProfile
@@ -21,7 +22,6 @@ from dagster_slurm_components.spec.resolve import ResolvedScript, resolve_script
 from dagster_slurm_components.spec.script import DEFAULTABLE, partial_errors
 from dagster_slurm_components.spec.source import Document, load_documents
 from dagster_slurm_components.spec.templates import Renderer, keep
-from dagster_slurm_components.spec.unrendered import template_at, validate_unrendered
 
 COMPONENT_TYPE = "dagster_slurm_components.SlurmScriptComponent"
 

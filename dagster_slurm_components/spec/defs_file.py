@@ -7,8 +7,9 @@ from typing import Any, Literal
 from pydantic import Field
 
 from dagster_slurm_components.spec.assets import AssetAttributes
-from dagster_slurm_components.spec.base import Model, Text, Word, option
+from dagster_slurm_components.spec.base import Text, Word
 from dagster_slurm_components.spec.component import COMPONENT_TYPE
+from dagster_slurm_components.spec.model import Model, option
 
 FILE_NAMES = ("defs.yaml", "component.yaml")
 """The files in which Dagster looks for components (dagster 1.13)."""

@@ -6,7 +6,8 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from dagster_slurm_components.spec.base import Flag, Model, Text, Word, option
+from dagster_slurm_components.spec.base import Flag, Text, Word
+from dagster_slurm_components.spec.model import Model, option
 from dagster_slurm_components.spec.registry import Choice, Registry
 
 

@@ -7,7 +7,8 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, GetJsonSchemaHandler
 from pydantic_core import CoreSchema
 
-from dagster_slurm_components.spec.base import WHOLE, AboveZero, Model, Number, Word, option
+from dagster_slurm_components.spec.base import WHOLE, AboveZero, Number, Word
+from dagster_slurm_components.spec.model import Model, option
 from dagster_slurm_components.spec.registry import Choice, Registry
 
 Port = Annotated[int, Field(ge=1, le=65535), WHOLE]

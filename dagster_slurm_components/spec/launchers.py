@@ -9,18 +9,8 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, Field
 
 from dagster_slurm_components.spec import asked
-from dagster_slurm_components.spec.base import (
-    Count,
-    Flag,
-    Format,
-    Model,
-    OneMistake,
-    Positive,
-    Text,
-    Word,
-    mistake,
-    option,
-)
+from dagster_slurm_components.spec.base import Count, Flag, Format, OneMistake, Positive, Text, Word
+from dagster_slurm_components.spec.model import Model, mistake, option
 from dagster_slurm_components.spec.place import Path
 from dagster_slurm_components.spec.registry import Choice, Registry
 from dagster_slurm_components.spec.resources import Resources

@@ -16,7 +16,8 @@ from pydantic import (
 )
 from typing_extensions import Self
 
-from dagster_slurm_components.spec.base import TEMPLATE, WHOLE, Format, Model, Positive, Word, mistake, option
+from dagster_slurm_components.spec.base import TEMPLATE, WHOLE, Format, Positive, Word
+from dagster_slurm_components.spec.model import Model, mistake, option
 from dagster_slurm_components.spec.problems import describe
 from dagster_slurm_components.spec.registry import Choice, Registry
 from dagster_slurm_components.spec.templates import is_template

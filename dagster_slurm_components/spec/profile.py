@@ -10,20 +10,11 @@ from pydantic_core import InitErrorDetails
 from typing_extensions import Self
 
 from dagster_slurm_components.spec.assets import Pool
-from dagster_slurm_components.spec.base import (
-    AboveZero,
-    Duration,
-    Env,
-    Model,
-    Positive,
-    Text,
-    Word,
-    mistake,
-    option,
-)
+from dagster_slurm_components.spec.base import AboveZero, Duration, Env, Positive, Text, Word
 from dagster_slurm_components.spec.environments import ENVIRONMENTS, EnvironmentSpec
 from dagster_slurm_components.spec.hosts import Host, LocalHost
 from dagster_slurm_components.spec.launchers import Launcher
+from dagster_slurm_components.spec.model import Model, mistake, option
 from dagster_slurm_components.spec.problems import did_you_mean
 from dagster_slurm_components.spec.resources import Resources
 from dagster_slurm_components.spec.templates import is_template

@@ -11,16 +11,15 @@ from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
-from dagster_slurm_components.spec.base import Model
 from dagster_slurm_components.spec.hosts import LocalHost
 from dagster_slurm_components.spec.merge import Layer, merge
+from dagster_slurm_components.spec.model import Model, validate_unrendered
 from dagster_slurm_components.spec.problems import Problem, SpecError, nearest, problems_of
 from dagster_slurm_components.spec.profile import Profile
 from dagster_slurm_components.spec.site import Site
 from dagster_slurm_components.spec.source import Document, load_documents
 from dagster_slurm_components.spec.template_values import DocumentValues, LazyValues, Values
 from dagster_slurm_components.spec.templates import Renderer, keep, render
-from dagster_slurm_components.spec.unrendered import validate_unrendered
 
 PROFILE_VARIABLE = "DAGSTER_SLURM_PROFILE"
 """Environment variable that chooses the profile; ``local`` without it."""

@@ -11,6 +11,7 @@ from pydantic import ValidationError
 
 from dagster_slurm_components.spec.component import COMPONENT_TYPE, ComponentSpec, read_component, read_script
 from dagster_slurm_components.spec.defs_file import FILE_NAMES, DefsFile
+from dagster_slurm_components.spec.model import validate_unrendered
 from dagster_slurm_components.spec.problems import (
     Level,
     Problem,
@@ -41,7 +42,6 @@ from dagster_slurm_components.spec.script_checks import (
 from dagster_slurm_components.spec.site import Site
 from dagster_slurm_components.spec.source import Document, load_documents
 from dagster_slurm_components.spec.templates import syntax_problems
-from dagster_slurm_components.spec.unrendered import validate_unrendered
 
 _SKIPPED = frozenset({"__pycache__", "node_modules", "site-packages", "build", "dist", "venv"})
 _OUR_PREFIX = COMPONENT_TYPE.partition(".")[0] + "."

@@ -9,7 +9,7 @@ from typing import Any, Generic, TypeVar, get_args
 from pydantic import GetCoreSchemaHandler, ValidationError, ValidationInfo
 from pydantic_core import CoreSchema, InitErrorDetails, core_schema
 
-from dagster_slurm_components.spec.base import Model, mistake
+from dagster_slurm_components.spec.model import Model, mistake
 from dagster_slurm_components.spec.problems import did_you_mean
 
 Spec = TypeVar("Spec", bound=Model)

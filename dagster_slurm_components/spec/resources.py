@@ -7,7 +7,8 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from dagster_slurm_components.spec.base import WHOLE, Count, Flag, Int, Model, Positive, Word, option
+from dagster_slurm_components.spec.base import WHOLE, Count, Flag, Int, Positive, Word
+from dagster_slurm_components.spec.model import Model, option
 from dagster_slurm_components.spec.slurm_values import (
     Gpus,
     Gres,

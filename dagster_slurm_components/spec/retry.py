@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from dagster_slurm_components.spec.base import Count, Duration, Format, Model, Word, option
+from dagster_slurm_components.spec.base import Count, Duration, Format, Word
+from dagster_slurm_components.spec.model import Model, option
 from dagster_slurm_components.spec.slurm_values import Memory, Time
 
 Factor = Annotated[Word, Format(r"x[1-9]\d{0,2}(?:\.\d{1,3})?", "a factor", "x2")]

@@ -9,9 +9,10 @@ from pydantic import AfterValidator, Field, ValidationError
 from pydantic_core import InitErrorDetails
 
 from dagster_slurm_components.spec.assets import AssetDeclaration, CheckDeclaration, OpSettings
-from dagster_slurm_components.spec.base import Count, Env, Flag, Model, Text, Word, kept, mistake, option
+from dagster_slurm_components.spec.base import Count, Env, Flag, Text, Word
 from dagster_slurm_components.spec.environments import ENVIRONMENTS, CurrentEnvironment, Environment
 from dagster_slurm_components.spec.launchers import LAUNCHERS, BashLauncher, Launcher
+from dagster_slurm_components.spec.model import Model, kept, mistake, option
 from dagster_slurm_components.spec.place import KEY
 from dagster_slurm_components.spec.problems import did_you_mean
 from dagster_slurm_components.spec.registry import Registry

@@ -11,6 +11,7 @@ from pydantic import ValidationError
 from dagster_slurm_components.spec.component import ScriptEntry
 from dagster_slurm_components.spec.files import matching_files
 from dagster_slurm_components.spec.merge import Merged, merge
+from dagster_slurm_components.spec.model import template_at, validate_unrendered
 from dagster_slurm_components.spec.place import KEY, Path, Position
 from dagster_slurm_components.spec.problems import Level, Problem, did_you_mean, nearest, problems_of
 from dagster_slurm_components.spec.profiles import LoadedProfile
@@ -18,7 +19,6 @@ from dagster_slurm_components.spec.resolve import merge_script
 from dagster_slurm_components.spec.rules import intact_part, script_problems, site_problems
 from dagster_slurm_components.spec.script import Script
 from dagster_slurm_components.spec.templates import is_template, syntax_problems
-from dagster_slurm_components.spec.unrendered import template_at, validate_unrendered
 
 
 @dataclass(frozen=True)

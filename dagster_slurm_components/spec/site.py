@@ -6,9 +6,10 @@ from typing import Literal
 
 from pydantic import Field
 
-from dagster_slurm_components.spec.base import Count, Env, Flag, Model, Positive, Text, Word, option
+from dagster_slurm_components.spec.base import Count, Env, Flag, Positive, Text, Word
 from dagster_slurm_components.spec.hosts import LoginStep, Port
 from dagster_slurm_components.spec.launchers import Launcher
+from dagster_slurm_components.spec.model import Model, option
 from dagster_slurm_components.spec.profile import DefaultEnvironment, Limits
 from dagster_slurm_components.spec.resources import Resources
 from dagster_slurm_components.spec.slurm_values import Memory, Time

@@ -7,7 +7,8 @@ from typing import Annotated, Any
 
 from pydantic import BeforeValidator
 
-from dagster_slurm_components.spec.base import LINE, Format, Word, mistake, shape
+from dagster_slurm_components.spec.base import LINE, Format, Word, shape
+from dagster_slurm_components.spec.model import mistake
 
 _TIME = re.compile(
     r"(?:(?P<days>\d{1,4})-(?P<d_hours>\d{1,3})(?::(?P<d_minutes>\d{1,3}))?(?::(?P<d_seconds>\d{1,3}))?"
