@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import gc
+import hashlib
+import json
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path as FilePath
+from pathlib import PurePosixPath
 from typing import Any
 
 import dagster as dg
@@ -14,17 +19,19 @@ from typing_extensions import Self
 
 from dagster_slurm_components.component.all_checks import with_all_checks
 from dagster_slurm_components.component.attributes import Attributes
-from dagster_slurm_components.component.bulk import without_collections
-from dagster_slurm_components.component.code_version import code_version
-from dagster_slurm_components.component.declare import declare
 from dagster_slurm_components.component.document import attributes_document, renderer
 from dagster_slurm_components.component.ops import script_assets
 from dagster_slurm_components.component.pool import profile_pool
 from dagster_slurm_components.component.scaffolder import SlurmScriptScaffolder
-from dagster_slurm_components.component.specs import SlurmScript, slurm_script, told
-from dagster_slurm_components.spec.component import read_component
+from dagster_slurm_components.component.specs import DeclaredScript, SlurmScript, slurm_script, told
+from dagster_slurm_components.spec.check_script import NO_PROFILE, ScriptChecker
+from dagster_slurm_components.spec.component import ScriptEntry, read_component
+from dagster_slurm_components.spec.cross_checks import duplicate_assets, duplicate_names, op_name
+from dagster_slurm_components.spec.files import add_files
+from dagster_slurm_components.spec.merge import Layer, merge
 from dagster_slurm_components.spec.problems import Problem, SpecError, in_order
 from dagster_slurm_components.spec.profiles import load_profile
+from dagster_slurm_components.spec.resolve import CONTENT, ResolvedScript
 from dagster_slurm_components.spec.source import Document
 
 
@@ -92,7 +99,7 @@ class SlurmScriptComponent(dg.Component):
             document = attributes_document(attributes.root, context)
         except SpecError as exc:
             raise InvalidScriptsError(exc.problems) from None
-        with without_collections():
+        with _without_collections():
             scripts, problems = _scripts(document, context)
         if problems:
             raise InvalidScriptsError(problems)
@@ -107,7 +114,7 @@ class SlurmScriptComponent(dg.Component):
         built: list[dg.AssetsDefinition] = []
         problems: list[Problem] = []
         pools: dict[FilePath, str | None] = {}
-        with without_collections():
+        with _without_collections():
             for script in self.scripts:
                 folder = script.folder
                 pools[folder] = pools[folder] if folder in pools else profile_pool(folder)
@@ -158,19 +165,64 @@ class SlurmScriptComponent(dg.Component):
         return script_assets(run, settings, assets, script.checks)
 
 
+@contextmanager
+def _without_collections() -> Iterator[None]:
+    """Hold Python's cyclic garbage collector back for a moment.
+
+    A thousand definitions are some hundred thousand objects, none of them garbage. The collector would look at all
+    of them several times, which takes a fifth of the load.
+    """
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
+
+
 def _scripts(document: Document, context: dg.ComponentLoadContext) -> tuple[list[SlurmScript], list[Problem]]:
     """Return the scripts of a component, and all that is wrong with them."""
     read = read_component(document, render=renderer(context))
-    declared, wrong = declare(read.entries)
-    problems = [*read.problems, *wrong]
+    checker = ScriptChecker()
+    checked = [checker.check(entry) for entry in read.entries]
+    problems = [*read.problems, *duplicate_assets(checked), *duplicate_names([checked])]
     defaults = document.data.get("defaults") or {}
-    scripts: list[SlurmScript] = []
+    scripts: dict[str, SlurmScript] = {}
     with warnings.catch_warnings():
         # Code references are in beta (dagster 1.13), which is our concern and not the user's.
         warnings.simplefilter("ignore", dg.BetaWarning)
-        for script in declared:
+        for each in checked:
+            problems += each.problems
+            if each.script is None or each.problems:
+                continue
+            resolved = ResolvedScript(each.script, each.merged, each.entry.folder, NO_PROFILE)
+            name = op_name(each.script, scripts)
             try:
-                scripts.append(slurm_script(script, code_version(script, defaults)))
+                version = code_version(each.entry, resolved.payload_files(), defaults)
+                scripts[name] = slurm_script(DeclaredScript(each.entry, name, resolved, version))
             except SpecError as exc:
                 problems += exc.problems
-    return scripts, problems
+    return list(scripts.values()), problems
+
+
+def code_version(
+    entry: ScriptEntry, files: Mapping[PurePosixPath, FilePath], defaults: Mapping[str, Any]
+) -> str:
+    """Return the version of a script's code: a hash of its files, and of what was written in script and defaults.
+
+    The same in every profile and on every machine. Templates count as they stand, not by what they give here: a
+    value may be a secret, and versions are shown.
+
+    Args:
+        entry: The script.
+        files: The files that travel with it, by their place in the payload folder.
+        defaults: The component's defaults with templates as they stand.
+    """
+    written = entry.written
+    if defaults:
+        written = merge([Layer("", data, lambda path: None) for data in (defaults, written)]).data
+    content = {key: written[key] for key in CONTENT if written.get(key) is not None}
+    digest = hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode())
+    add_files(digest, files)
+    return digest.hexdigest()[:16]

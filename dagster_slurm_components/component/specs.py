@@ -15,7 +15,6 @@ from dagster._core.definitions.metadata.source_code import CodeReferencesMetadat
 from dagster.components.resolved.errors import ResolutionException
 from dagster_shared.check import CheckError
 
-from dagster_slurm_components.component.declare import DeclaredScript
 from dagster_slurm_components.component.ops import OpArguments
 from dagster_slurm_components.spec.assets import AssetDeclaration, CheckDeclaration, RetryPolicy
 from dagster_slurm_components.spec.component import ScriptEntry
@@ -23,6 +22,7 @@ from dagster_slurm_components.spec.place import Path, Position
 from dagster_slurm_components.spec.problems import Problem, SpecError, describe
 from dagster_slurm_components.spec.profiles import LoadedProfile
 from dagster_slurm_components.spec.resolve import ResolvedScript
+from dagster_slurm_components.spec.script import Script
 
 MOST_KINDS = 3
 """Kinds that Dagster's UI shows well; ours are added only up to here, the user's always stay."""
@@ -68,12 +68,30 @@ class SlurmScript:
         return self.entry.resolve(profile)
 
 
-def slurm_script(declared: DeclaredScript, code_version: str) -> SlurmScript:
-    """Return a script with its specs.
+@dataclass(frozen=True)
+class DeclaredScript:
+    """One script, checked as far as that goes without a profile.
 
-    Args:
-        declared: The script.
+    Attributes:
+        entry: The script as written.
+        op: The name of its op, unique in the component.
+        resolved: The script on top of the component's defaults, in no profile.
         code_version: The version of assets that declare none.
+    """
+
+    entry: ScriptEntry
+    op: str
+    resolved: ResolvedScript
+    code_version: str
+
+    @property
+    def script(self) -> Script:
+        """The validated script."""
+        return self.resolved.script
+
+
+def slurm_script(declared: DeclaredScript) -> SlurmScript:
+    """Return a script with its specs.
 
     Raises:
         SpecError: With all values that Dagster refuses.
@@ -84,7 +102,7 @@ def slurm_script(declared: DeclaredScript, code_version: str) -> SlurmScript:
     for index, asset in enumerate(declared.script.assets):
         try:
             with told(declared.resolved.merged.position, ("assets", index)):
-                assets.append(_asset_spec(declared, index, asset, code_version, references))
+                assets.append(_asset_spec(declared, index, asset, references))
         except SpecError as exc:
             problems += exc.problems
     checks: list[dg.AssetCheckSpec] = []
@@ -118,11 +136,7 @@ def asset_key(text: str) -> dg.AssetKey:
 
 
 def _asset_spec(
-    declared: DeclaredScript,
-    index: int,
-    asset: AssetDeclaration,
-    code_version: str,
-    references: Mapping[str, Any],
+    declared: DeclaredScript, index: int, asset: AssetDeclaration, references: Mapping[str, Any]
 ) -> dg.AssetSpec:
     path: Path = ("assets", index)
     script = declared.script
@@ -136,7 +150,7 @@ def _asset_spec(
         metadata={**asset.metadata, **references},
         skippable=bool(asset.skippable),
         group_name=asset.group_name,
-        code_version=asset.code_version or code_version,
+        code_version=asset.code_version or declared.code_version,
         automation_condition=_instance(
             declared, (*path, "automation_condition"), asset.automation_condition, dg.AutomationCondition
         ),
@@ -186,7 +200,7 @@ def _tag(value: object) -> str:
 def code_references(declared: DeclaredScript) -> dict[str, Any]:
     """Return the metadata by which Dagster's UI links an asset to its YAML and its payload."""
     references: list[dg.LocalFileCodeReference] = []
-    where = declared.position
+    where = declared.entry.script.position(())
     if where is not None:
         references.append(_reference(where.file, where.line, "YAML"))
     payload = declared.resolved.payload_file()

@@ -24,12 +24,12 @@ from dagster_slurm_components.spec.model import Model, mistake, option
 from dagster_slurm_components.spec.partitions import BackfillPolicy, OfTemplate, PartitionsDefinition
 from dagster_slurm_components.spec.problems import describe
 
-# Names that Dagster keeps for itself (dagster 1.13, `check_valid_name`), beside Python's own.
-_TAKEN = frozenset(
+RESERVED = frozenset(
     {"arg_dict", "bool", "conf", "config", "context", "dict", "float", "input", "input_arg_dict", "int"}
     | {"meta", "output", "output_arg_dict", "str", "type"}
     | set(keyword.kwlist)
 )
+"""Names that Dagster keeps for itself (dagster 1.13, `check_valid_name`), beside Python's own."""
 _KEY_PART = r"[A-Za-z0-9_.\-]+"
 _KEY = rf"{_KEY_PART}(?:/{_KEY_PART})*"
 _TAG_KEY = r"(?:[A-Za-z0-9_.\-]{1,63}/|dagster/kind/)?[A-Za-z0-9_.\-]{1,63}"
@@ -49,7 +49,7 @@ def _key(value: Any) -> Any:
 
 
 def _not_taken(key: str) -> str:
-    if key in _TAKEN:
+    if key in RESERVED:
         raise mistake(f"`{key}` is a word of Python or Dagster", "choose a longer key, such as `data/type`")
     return key
 

@@ -18,7 +18,7 @@ from dagster_slurm_components.spec.model import Model, option, template_at, vali
 from dagster_slurm_components.spec.place import Path
 from dagster_slurm_components.spec.problems import Problem, SpecError, in_order, problems_of
 from dagster_slurm_components.spec.profiles import LoadedProfile
-from dagster_slurm_components.spec.resolve import ResolvedScript, resolve_script
+from dagster_slurm_components.spec.resolve import ResolvedScript, overrides, resolve_script
 from dagster_slurm_components.spec.script import DEFAULTABLE, partial_errors
 from dagster_slurm_components.spec.source import Document, load_documents
 from dagster_slurm_components.spec.templates import Renderer, keep
@@ -62,6 +62,11 @@ class ScriptEntry:
     defaults: Layer | None
     folder: FilePath
     written: Mapping[str, Any]
+
+    @property
+    def overrides(self) -> Mapping[str, Any]:
+        """The overrides that are mappings, by profile."""
+        return overrides(self.script)
 
     def resolve(self, profile: LoadedProfile) -> ResolvedScript:
         """Return the script as it runs in a profile.

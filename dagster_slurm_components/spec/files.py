@@ -5,7 +5,7 @@ from __future__ import annotations
 import glob
 import hashlib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import lru_cache
 from pathlib import Path as FilePath
 from pathlib import PurePosixPath
@@ -51,10 +51,12 @@ def _files(path: FilePath) -> Iterator[FilePath]:
                 yield file
 
 
-def file_digest(file: FilePath) -> bytes:
-    """Return a hash of a file's content."""
-    seen = os.stat(file)
-    return _content_digest(str(file), seen.st_mtime_ns, seen.st_size, seen.st_ino)
+def add_files(digest: Any, files: Mapping[PurePosixPath, FilePath]) -> None:
+    """Add the places and contents of files to a hash."""
+    for where, file in sorted(files.items()):
+        digest.update(f"\0{where}\0".encode("utf-8", "surrogateescape"))
+        now = os.stat(file)
+        digest.update(_content_digest(str(file), now.st_mtime_ns, now.st_size, now.st_ino))
 
 
 @lru_cache(maxsize=65_536)

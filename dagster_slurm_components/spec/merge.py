@@ -87,6 +87,11 @@ class Merged:
                 return below[-1]
         return None
 
+    def folder(self, path: Path) -> FilePath | None:
+        """Return the folder where a relative path that is written at ``path`` starts, if its layer has one."""
+        layer = self.source(path)
+        return layer.folder if layer else None
+
     def as_written(self, path: Path) -> Any:
         """Return the winning value at ``path`` with its templates as they stand: a rendered secret is not in it."""
         layer = self.source(path)

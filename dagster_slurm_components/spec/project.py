@@ -9,7 +9,14 @@ from pathlib import Path as FilePath
 
 from pydantic import ValidationError
 
+from dagster_slurm_components.spec.check_script import CheckedScript, ScriptChecker
 from dagster_slurm_components.spec.component import COMPONENT_TYPE, ComponentSpec, read_component, read_script
+from dagster_slurm_components.spec.cross_checks import (
+    duplicate_assets,
+    duplicate_names,
+    override_problems,
+    unknown_deps,
+)
 from dagster_slurm_components.spec.defs_file import FILE_NAMES, DefsFile
 from dagster_slurm_components.spec.model import validate_unrendered
 from dagster_slurm_components.spec.problems import (
@@ -30,14 +37,6 @@ from dagster_slurm_components.spec.profiles import (
     profiles_folder,
     single_document,
     validated,
-)
-from dagster_slurm_components.spec.script_checks import (
-    CheckedScript,
-    ScriptChecker,
-    duplicate_assets,
-    duplicate_names,
-    override_problems,
-    unknown_deps,
 )
 from dagster_slurm_components.spec.site import Site
 from dagster_slurm_components.spec.source import Document, load_documents
@@ -104,7 +103,7 @@ class _Checker:
         self.profiles = profiles
         self.problems: list[Problem] = []
         self.read: set[FilePath] = set()
-        self.scripts: list[CheckedScript] = []
+        self.components: list[list[CheckedScript]] = []
         self.external: set[str] = set()
         self.included: dict[FilePath, frozenset[FilePath]] = {}
         self.checkers: dict[FilePath | None, ScriptChecker] = {}
@@ -118,11 +117,12 @@ class _Checker:
             alone = not any(file.name in FILE_NAMES for file in files)
             for file in files:
                 self._file(file, named=file == path or (alone and self._owner(file) is not None))
-        self.problems += duplicate_assets(self.scripts)
+        scripts = [script for component in self.components for script in component]
+        self.problems += [*duplicate_assets(scripts), *duplicate_names(self.components)]
         # Beside a few files of a project, those that make the assets they depend on may not have been read.
         if all(path.is_dir() for path in paths):
-            self.problems += unknown_deps(self.scripts, self.external)
-        return Report(in_order(self.problems), len(self.read), len(self.scripts))
+            self.problems += unknown_deps(scripts, self.external)
+        return Report(in_order(self.problems), len(self.read), len(scripts))
 
     def _file(self, file: FilePath, *, named: bool) -> None:
         parent = file.parent
@@ -207,14 +207,10 @@ class _Checker:
         self.read.update(file for file in spec.included)
         checker = self._checker(folder)
         names = profile_names(folder)
-        scripts = []
-        for entry in spec.entries:
-            checked, problems = checker.check(entry)
-            self.problems += problems
-            self.problems += override_problems(entry, names)
-            scripts.append(checked)
-        self.problems += duplicate_names(scripts)
-        self.scripts += scripts
+        scripts = [checker.check(entry) for entry in spec.entries]
+        for checked in scripts:
+            self.problems += [*checked.problems, *override_problems(checked.entry, names)]
+        self.components.append(scripts)
 
     def _checker(self, folder: FilePath) -> ScriptChecker:
         """Return the checker for the profiles that hold in a folder."""

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Set
-from typing import Any
+from collections.abc import Callable, Iterator, Set
 
 from dagster_slurm_components.spec import asked
 from dagster_slurm_components.spec.place import Path
@@ -27,21 +26,6 @@ def script_problems(
     for fields, rule in _RULES:
         if without.isdisjoint(fields):
             yield from rule(script, position_of)
-
-
-def intact_part(data: Mapping[str, Any], wrong: Iterable[Problem]) -> tuple[dict[str, Any], Set[object]]:
-    """Return the fields of a script that have no mistakes, and the names of the others.
-
-    So all that is wrong with a script is told at once, and its assets are known to the scripts that depend on them.
-    """
-    names: set[object] = set()
-    for problem in wrong:
-        path = problem.path
-        names.update(path[:1])
-        names.update(
-            path[2:3] if path[:1] == ("profiles",) else ()
-        )  # an override, of the field that it names
-    return {name: value for name, value in data.items() if name not in names}, names
 
 
 def _launcher(script: Script, position_of: Locate) -> Iterator[Problem]:

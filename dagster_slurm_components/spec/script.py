@@ -12,9 +12,8 @@ from dagster_slurm_components.spec.assets import AssetDeclaration, CheckDeclarat
 from dagster_slurm_components.spec.base import Count, Env, Flag, Text, Word
 from dagster_slurm_components.spec.environments import ENVIRONMENTS, CurrentEnvironment, Environment
 from dagster_slurm_components.spec.launchers import LAUNCHERS, BashLauncher, Launcher
-from dagster_slurm_components.spec.model import Model, kept, mistake, option
+from dagster_slurm_components.spec.model import Model, details, kept, mistake, option, unknown_key
 from dagster_slurm_components.spec.place import KEY
-from dagster_slurm_components.spec.problems import did_you_mean
 from dagster_slurm_components.spec.registry import Registry
 from dagster_slurm_components.spec.resources import Resources
 from dagster_slurm_components.spec.retry import Retry, Stuck
@@ -52,22 +51,16 @@ def partial_errors(data: Any, allowed: tuple[str, ...], what: str) -> list[InitE
         what: What a user calls the part.
     """
     if not isinstance(data, Mapping):
-        wrong = mistake("expected a mapping", kind="mapping")
-        return [InitErrorDetails(type=wrong, loc=(), input=data)]
+        return [details(mistake("expected a mapping", kind="mapping"), (), data)]
+    part = {key: value for key, value in data.items() if key in allowed}
     errors = []
-    for key in data:
-        if key in allowed:
-            continue
+    for key in [key for key in data if key not in part]:
         if key in Script.model_fields:
             wrong = mistake(f"`{key}` can't be set in {what}", "write it in the script itself", "refused_key")
+            errors.append(details(wrong, (key, KEY), data[key]))
         else:
-            wrong = mistake(f"unknown key `{key}`", did_you_mean(key, allowed), "unknown_key")
-        errors.append(InitErrorDetails(type=wrong, loc=(str(key), KEY), input=data[key]))
-    part = {key: value for key, value in data.items() if key in allowed}
-    for key, registry in _CHOSEN.items():
-        value = part.get(key)
-        if isinstance(value, Mapping) and "type" not in value:  # a lower layer names it
-            errors += _unknown_fields(part.pop(key), key, registry)
+            errors.append(unknown_key(key, allowed, data[key]))
+    errors += take_untyped(part)
     try:
         Script.model_validate(part)
     except ValidationError as exc:
@@ -76,18 +69,20 @@ def partial_errors(data: Any, allowed: tuple[str, ...], what: str) -> list[InitE
     return errors
 
 
-def _unknown_fields(data: Mapping[Any, Any], name: str, registry: Registry[Any]) -> list[InitErrorDetails]:
-    """Return the keys that no model of the registry knows."""
-    fields = registry.fields()
-    return [
-        InitErrorDetails(
-            type=mistake(f"unknown key `{key}`", did_you_mean(key, fields), "unknown_key"),
-            loc=(name, str(key), KEY),
-            input=data[key],
-        )
-        for key in data
-        if key not in fields
-    ]
+def take_untyped(part: dict[str, Any]) -> list[InitErrorDetails]:
+    """Take a launcher or environment without a ``type`` out of a part of a script, for a lower layer may name it.
+
+    Returns:
+        The keys in it that no launcher or environment knows.
+    """
+    errors = []
+    for name, registry in _CHOSEN.items():
+        value = part.get(name)
+        if isinstance(value, Mapping) and "type" not in value:
+            del part[name]
+            fields = registry.fields()
+            errors += [unknown_key(key, fields, value[key], name) for key in value if key not in fields]
+    return errors
 
 
 def _override(data: Any) -> Any:
