@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path as FilePath
 
 from pydantic import ValidationError
@@ -65,7 +66,12 @@ class Report:
         return sum(problem.level == level for problem in self.problems)
 
 
-def check_project(paths: Sequence[FilePath], *, profiles: Sequence[str] = ()) -> Report:
+def check_project(
+    paths: Sequence[FilePath],
+    *,
+    profiles: Sequence[str] = (),
+    is_subclass: Callable[[str, FilePath], bool] = lambda name, file: False,
+) -> Report:
     """Check all YAML files of this package's kinds at and below some paths.
 
     Templates stay as they are, so that no environment variable must be set. A ``defs.yaml``, the files that it
@@ -75,11 +81,12 @@ def check_project(paths: Sequence[FilePath], *, profiles: Sequence[str] = ()) ->
     Args:
         paths: Files and folders.
         profiles: Check scripts in these profiles only; in all of them by default.
+        is_subclass: Tells whether a type that a file names is a subclass of this package's component.
 
     Raises:
         UnknownProfileError: A profile that was asked for does not exist.
     """
-    return _Checker(tuple(profiles)).check(paths)
+    return _Checker(tuple(profiles), is_subclass).check(paths)
 
 
 def yaml_files(path: FilePath) -> Iterator[FilePath]:
@@ -99,8 +106,9 @@ class UnknownProfileError(SpecError):
 class _Checker:
     """Reads files once and collects their problems."""
 
-    def __init__(self, profiles: tuple[str, ...]) -> None:
+    def __init__(self, profiles: tuple[str, ...], is_subclass: Callable[[str, FilePath], bool]) -> None:
         self.profiles = profiles
+        self.is_subclass = cache(is_subclass)
         self.problems: list[Problem] = []
         self.read: set[FilePath] = set()
         self.components: list[list[CheckedScript]] = []
@@ -171,7 +179,7 @@ class _Checker:
         for folder in file.parents:
             for owner in (folder / name for name in FILE_NAMES):
                 if owner not in self.included:
-                    self.included[owner] = _included(owner) if owner.is_file() else frozenset()
+                    self.included[owner] = self._included(owner) if owner.is_file() else frozenset()
                 if file in self.included[owner]:
                     return owner
         return None
@@ -185,20 +193,35 @@ class _Checker:
             elif not isinstance(document.data, Mapping):
                 message = "expected a mapping with the `type` of a component"
                 self.problems.append(Problem(message, document.position(), kind="mapping"))
-            elif document.data.get("type") == COMPONENT_TYPE:
+            elif self._is_ours(document):
                 self._ours(document)
             else:
                 self.problems += _wrong_type(document)
 
     def _ours(self, document: Document) -> None:
         try:
-            validate_unrendered(DefsFile, document.data)
+            validate_unrendered(DefsFile, {**document.data, "type": COMPONENT_TYPE})
         except ValidationError as exc:
             self.problems += problems_of(exc, document.position)
         self.problems += syntax_problems(document.data, document.position)
         if isinstance(document.data.get("attributes"), Mapping):
             spec = read_component(document.child(("attributes",)))
             self._component(spec, FilePath(document.file).absolute().parent)
+
+    def _is_ours(self, document: Document) -> bool:
+        name = document.data.get("type") if isinstance(document.data, Mapping) else None
+        if name == COMPONENT_TYPE or not isinstance(name, str):
+            return name == COMPONENT_TYPE
+        return self.is_subclass(name, FilePath(document.file))
+
+    def _included(self, owner: FilePath) -> frozenset[FilePath]:
+        """Return the files that the components of a file include."""
+        try:
+            ours = [document for document in load_documents(owner) if self._is_ours(document)]
+        except SpecError:
+            return frozenset()  # its own mistakes are told when it is checked itself
+        views = [d.child(("attributes",)) for d in ours if isinstance(d.data.get("attributes"), Mapping)]
+        return frozenset(file for view in views for file in read_component(view).included)
 
     def _component(self, spec: ComponentSpec, folder: FilePath) -> None:
         """Check the scripts of one component."""
@@ -235,17 +258,6 @@ class _Checker:
                     raise UnknownProfileError(exc.problems) from None
                 self.problems += exc.problems
         return loaded or {"local": LoadedProfile("local", Profile(), (), folder)}
-
-
-def _included(owner: FilePath) -> frozenset[FilePath]:
-    """Return the files that the components of a file include."""
-    try:
-        documents = load_documents(owner)
-    except SpecError:
-        return frozenset()  # its own mistakes are told when it is checked itself
-    ours = [d for d in documents if isinstance(d.data, Mapping) and d.data.get("type") == COMPONENT_TYPE]
-    views = [d.child(("attributes",)) for d in ours if isinstance(d.data.get("attributes"), Mapping)]
-    return frozenset(file for view in views for file in read_component(view).included)
 
 
 def _wrong_type(document: Document) -> Iterator[Problem]:
