@@ -14,7 +14,6 @@ from dagster.components.resolved.scopes import LoadContextScope
 
 from dagster_slurm_components.spec.profiles import profile_values
 from dagster_slurm_components.spec.source import Document, load_documents, parse_documents
-from dagster_slurm_components.spec.template_values import LazyValues
 from dagster_slurm_components.spec.templates import Locate, Renderer, render
 
 
@@ -50,7 +49,7 @@ def renderer(context: dg.ComponentLoadContext) -> Renderer:
         **context.resolution_context.scope,
         "context": LoadContextScope(context),  # type: ignore[no-untyped-call]
         "project_root": str(context.project_root.resolve()),
-        "profile": LazyValues(lambda: profile_values(start=context.path)),
+        "profile": profile_values(start=context.path),
     }
     scope.pop("env", None)
 

@@ -21,7 +21,6 @@ from dagster_slurm_components.component.all_checks import with_all_checks
 from dagster_slurm_components.component.attributes import Attributes
 from dagster_slurm_components.component.document import attributes_document, renderer
 from dagster_slurm_components.component.ops import script_assets
-from dagster_slurm_components.component.pool import profile_pool
 from dagster_slurm_components.component.scaffolder import SlurmScriptScaffolder
 from dagster_slurm_components.component.specs import DeclaredScript, SlurmScript, slurm_script, told
 from dagster_slurm_components.spec.check_script import NO_PROFILE, ScriptChecker
@@ -30,7 +29,7 @@ from dagster_slurm_components.spec.cross_checks import duplicate_assets, duplica
 from dagster_slurm_components.spec.files import add_files
 from dagster_slurm_components.spec.merge import Layer, merge
 from dagster_slurm_components.spec.problems import Problem, SpecError, in_order
-from dagster_slurm_components.spec.profiles import load_profile
+from dagster_slurm_components.spec.profiles import load_profile, profile_values
 from dagster_slurm_components.spec.resolve import CONTENT, ResolvedScript
 from dagster_slurm_components.spec.source import Document
 
@@ -117,7 +116,7 @@ class SlurmScriptComponent(dg.Component):
         with _without_collections():
             for script in self.scripts:
                 folder = script.folder
-                pools[folder] = pools[folder] if folder in pools else profile_pool(folder)
+                pools[folder] = pools[folder] if folder in pools else _profile_pool(folder)
                 try:
                     with told(script.entry.script.position, ()):
                         built.append(self._assets_definition(script, pools[folder]))
@@ -163,6 +162,19 @@ class SlurmScriptComponent(dg.Component):
         settings = replace(script.op, pool=script.op.pool or pool)
         assets = [self.get_asset_spec(spec, script) for spec in script.assets]
         return script_assets(run, settings, assets, script.checks)
+
+
+def _profile_pool(folder: FilePath) -> str | None:
+    """Return the pool of the profile that is chosen now, or None.
+
+    Dagster knows pools from the definitions, so this one word of a profile is read when definitions are loaded. Its
+    mistakes are told when a script runs: definitions must load on a machine that has none of the profile's secrets.
+    """
+    try:
+        pool = profile_values(start=folder)["pool"]
+    except SpecError:
+        return None
+    return pool if isinstance(pool, str) and pool else None
 
 
 @contextmanager

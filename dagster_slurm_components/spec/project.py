@@ -32,6 +32,7 @@ from dagster_slurm_components.spec.profile import Profile
 from dagster_slurm_components.spec.profiles import (
     PROFILES_DIR_VARIABLE,
     LoadedProfile,
+    UnknownProfileError,
     load_profile,
     load_profile_file,
     profile_names,
@@ -97,10 +98,6 @@ def yaml_files(path: FilePath) -> Iterator[FilePath]:
     for folder, folders, files in os.walk(path):
         folders[:] = sorted(name for name in folders if name not in _SKIPPED and not name.startswith("."))
         yield from (FilePath(folder) / name for name in sorted(files) if name.endswith((".yaml", ".yml")))
-
-
-class UnknownProfileError(SpecError):
-    """A profile that was asked for does not exist."""
 
 
 class _Checker:
@@ -239,23 +236,18 @@ class _Checker:
         """Return the checker for the profiles that hold in a folder."""
         where = profiles_folder(folder)
         if where not in self.checkers:
-            self.checkers[where] = ScriptChecker(self._loaded(folder, where))
+            self.checkers[where] = ScriptChecker(self._loaded(folder))
         return self.checkers[where]
 
-    def _loaded(self, folder: FilePath, where: FilePath | None) -> dict[str, LoadedProfile]:
+    def _loaded(self, folder: FilePath) -> dict[str, LoadedProfile]:
         """Load the profiles; the mistakes of one that is not right are told, and it is left out."""
         loaded = {}
         for name in self.profiles or profile_names(folder):
-            file = where / f"{name}.yaml" if where else None
-            known = file is not None and file.is_file()
             try:
-                if file is not None and known:
-                    loaded[name] = load_profile_file(file, unrendered=True)
-                else:
-                    loaded[name] = load_profile(name, start=folder)
+                loaded[name] = load_profile(name, start=folder, unrendered=True)
+            except UnknownProfileError:
+                raise
             except SpecError as exc:
-                if not known:
-                    raise UnknownProfileError(exc.problems) from None
                 self.problems += exc.problems
         return loaded or {"local": LoadedProfile("local", Profile(), (), folder)}
 

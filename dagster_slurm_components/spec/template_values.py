@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import cached_property
-from typing import Any, Protocol
+from typing import Any
 
 from dagster_slurm_components.spec.merge import Layer, merge
-from dagster_slurm_components.spec.place import Path, Position
 from dagster_slurm_components.spec.problems import did_you_mean
 from dagster_slurm_components.spec.source import Document
 from dagster_slurm_components.spec.templates import render
@@ -42,72 +41,40 @@ def unknown(name: str, key: str, known: Mapping[str, Any]) -> UnknownValueError:
     return UnknownValueError(f"`{name}` has no `{key}`" + (f"; {hint}" if hint else ""))
 
 
-class ByName(Protocol):
-    """What templates read by dots."""
-
-    def __getitem__(self, key: str, /) -> Any:
-        """Return the value of a name."""
-
-
 class LazyValues:
-    """Values that are read when a template asks for the first of them.
-
-    Args:
-        read: Reads them.
-    """
-
-    def __init__(self, read: Callable[[], ByName]) -> None:
-        self._read = read
-
-    @cached_property
-    def _values(self) -> ByName:
-        return self._read()
-
-    def __getitem__(self, key: str) -> Any:
-        # Jinja tries attributes first, and takes an AttributeError for "look here".
-        return self._values[key]
-
-
-class DocumentValues:
-    """The values of layered documents, each rendered when a template asks for it.
+    """Values that templates read by dots, each of them made when the first template asks for it.
 
     So a template that asks for ``profile.env.DATA_DIR`` needs none of the secrets that the rest of a profile names.
 
     Args:
         name: What templates call them.
-        documents: The documents, lowest first.
-        fields: The names that may be asked for, with what holds where no document says anything.
-        scope: What the documents' own templates know.
+        read: Returns, by name, what makes each value.
     """
 
-    def __init__(
-        self,
-        name: str,
-        documents: tuple[Document, ...],
-        fields: Mapping[str, Any],
-        scope: Mapping[str, Any],
-    ) -> None:
+    def __init__(self, name: str, read: Callable[[], Mapping[str, Callable[[], Any]]]) -> None:
         self._name = name
-        self._documents = documents
-        self._fields = fields
-        self._scope = scope
-        self._known: dict[str, Any] = {}
+        self._read = read
+        self._values: dict[str, Any] = {}
+
+    @cached_property
+    def _makers(self) -> Mapping[str, Callable[[], Any]]:
+        return self._read()
 
     def __getitem__(self, key: str) -> Any:
-        if key not in self._fields:
-            raise unknown(self._name, key, self._fields)
-        if key not in self._known:
-            self._known[key] = nested(f"{self._name}.{key}", self._value(key))
-        return self._known[key]
+        # Jinja tries attributes first, and takes an AttributeError for "look here".
+        if key not in self._makers:
+            raise unknown(self._name, key, self._makers)
+        if key not in self._values:
+            self._values[key] = nested(f"{self._name}.{key}", self._makers[key]())
+        return self._values[key]
 
-    def _value(self, key: str) -> Any:
-        layers = []
-        for document in self._documents:
-            if document.data.get(key) is None:
-                continue
 
-            def place(path: Path, document: Document = document) -> Position | None:
-                return document.position((key, *path))
-
-            layers.append(Layer("", {key: render(document.data[key], place, scope=self._scope)}, place))
-        return merge(layers).data.get(key, self._fields[key])
+def layered_value(documents: Iterable[Document], key: str, default: Any, scope: Mapping[str, Any]) -> Any:
+    """Return the rendered value of a key of layered documents, lowest first; the default if none of them has it."""
+    layers = []
+    for document in documents:
+        if document.data.get(key) is not None:
+            view = document.child((key,))
+            data = {key: render(view.data, view.position, scope=scope)}
+            layers.append(Layer("", data, view.position))
+    return merge(layers).data.get(key, default)

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping
 from functools import cache
 from typing import Any
 
-from dagster_slurm_components.spec.place import KEY, Path, Position
+from dagster_slurm_components.spec.place import KEY, Path, Position, texts, with_texts
 from dagster_slurm_components.spec.problems import Problem, SpecError
 
 _TEMPLATE = re.compile(r"\{\{.*?\}\}|\{%.*?%\}", re.DOTALL)
@@ -88,42 +88,24 @@ def render(
     """
     problems: list[Problem] = []
     names = {"env": _Environment(os.environ if variables is None else variables), **(scope or {})}
-    result = _render(tree, (), names, problems, position_of)
+
+    def rendered(text: str, path: Path) -> Any:
+        if not is_template(text):
+            return text
+        try:
+            return _render_text(text, names)
+        except _UnsetVariableError as exc:
+            message = f"the environment variable `{exc.name}` is not set"
+            hint = f"set it, or give a default: {{{{ env('{exc.name}', 'default') }}}}"
+            problems.append(Problem(message, position_of(path), path, hint, "unset_variable"))
+        except _template_errors() as exc:
+            problems.append(_not_rendered(exc, position_of(path), path))
+        return text
+
+    result = with_texts(tree, rendered)
     if problems:
         raise SpecError(problems)
     return result
-
-
-def _render(
-    value: Any,
-    path: Path,
-    names: Mapping[str, Any],
-    problems: list[Problem],
-    position_of: Locate,
-) -> Any:
-    if isinstance(value, dict):
-        return {
-            _render(key, (*path, key, KEY), names, problems, position_of)
-            if is_template(key)
-            else key: _render(item, (*path, key), names, problems, position_of)
-            for key, item in value.items()
-        }
-    if isinstance(value, list):
-        return [
-            _render(item, (*path, index), names, problems, position_of) for index, item in enumerate(value)
-        ]
-    if not is_template(value):
-        return value
-    try:
-        return _render_text(value, names)
-    except _UnsetVariableError as exc:
-        message = f"the environment variable `{exc.name}` is not set"
-        hint = f"set it, or give a default: {{{{ env('{exc.name}', 'default') }}}}"
-        problems.append(Problem(message, position_of(path), path, hint, "unset_variable"))
-    except _template_errors() as exc:
-        message = f"the template can't be rendered: {exc}"
-        problems.append(Problem(message, position_of(path), path, None, "template"))
-    return value
 
 
 def _render_text(text: str, names: Mapping[str, Any]) -> Any:
@@ -134,20 +116,18 @@ def _render_text(text: str, names: Mapping[str, Any]) -> Any:
     return str(value) if type(value).__name__.endswith("Undefined") else value
 
 
-def syntax_problems(tree: Any, position_of: Locate, path: Path = ()) -> Iterator[Problem]:
+def syntax_problems(tree: Any, position_of: Locate) -> Iterator[Problem]:
     """Yield the templates of a raw tree that are no templates."""
-    if isinstance(tree, dict):
-        for key, item in tree.items():
-            yield from syntax_problems(item, position_of, (*path, key))
-    elif isinstance(tree, list):
-        for index, item in enumerate(tree):
-            yield from syntax_problems(item, position_of, (*path, index))
-    elif is_template(tree):
-        try:
-            _jinja().parse(tree)
-        except _template_errors() as exc:
-            message = f"the template can't be rendered: {exc}"
-            yield Problem(message, position_of(path), path, None, "template")
+    for text, path in texts(tree):
+        if is_template(text) and path[-1:] != (KEY,):
+            try:
+                _jinja().parse(text)
+            except _template_errors() as exc:
+                yield _not_rendered(exc, position_of(path), path)
+
+
+def _not_rendered(exc: Exception, position: Position | None, path: Path) -> Problem:
+    return Problem(f"the template can't be rendered: {exc}", position, path, None, "template")
 
 
 def _template_errors() -> tuple[type[Exception], ...]:
