@@ -22,7 +22,7 @@ from dagster_slurm_components.component.attributes import Attributes
 from dagster_slurm_components.component.document import attributes_document, renderer
 from dagster_slurm_components.component.ops import script_assets
 from dagster_slurm_components.component.scaffolder import SlurmScriptScaffolder
-from dagster_slurm_components.component.specs import DeclaredScript, SlurmScript, slurm_script, told
+from dagster_slurm_components.component.specs import SlurmScript, slurm_script, told
 from dagster_slurm_components.spec.check_script import NO_PROFILE, ScriptChecker
 from dagster_slurm_components.spec.component import ScriptEntry, read_component
 from dagster_slurm_components.spec.cross_checks import duplicate_assets, duplicate_names, op_name
@@ -212,7 +212,7 @@ def _scripts(document: Document, context: dg.ComponentLoadContext) -> tuple[list
             name = op_name(each.script, scripts)
             try:
                 version = code_version(each.entry, resolved.payload_files(), defaults)
-                scripts[name] = slurm_script(DeclaredScript(each.entry, name, resolved, version))
+                scripts[name] = slurm_script(each.entry, name, resolved, version)
             except SpecError as exc:
                 problems += exc.problems
     return list(scripts.values()), problems
