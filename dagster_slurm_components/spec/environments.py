@@ -8,7 +8,7 @@ from pydantic import Field
 
 from dagster_slurm_components.spec.base import Flag, Text, Word
 from dagster_slurm_components.spec.model import Model, option
-from dagster_slurm_components.spec.registry import Choice, Registry
+from dagster_slurm_components.spec.registry import Registry
 
 
 class EnvironmentSpec(Model):
@@ -183,5 +183,5 @@ ENVIRONMENTS: Registry[EnvironmentSpec] = Registry(
 )
 """Model by environment type."""
 
-Environment = Annotated[EnvironmentSpec, Choice(ENVIRONMENTS)]
+Environment = Annotated[EnvironmentSpec, ENVIRONMENTS]
 """A field that holds any environment."""

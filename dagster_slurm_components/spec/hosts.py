@@ -9,7 +9,7 @@ from pydantic_core import CoreSchema
 
 from dagster_slurm_components.spec.base import WHOLE, AboveZero, Number, Word
 from dagster_slurm_components.spec.model import Model, option
-from dagster_slurm_components.spec.registry import Choice, Registry
+from dagster_slurm_components.spec.registry import Registry
 
 Port = Annotated[int, Field(ge=1, le=65535), WHOLE]
 
@@ -113,5 +113,5 @@ class SshHost(HostSpec):
 HOSTS: Registry[HostSpec] = Registry("host", "dagster_slurm_components.hosts", (LocalHost, SshHost))
 """Model by host type."""
 
-Host = Annotated[HostSpec, Choice(HOSTS)]
+Host = Annotated[HostSpec, HOSTS]
 """A field that holds any host."""

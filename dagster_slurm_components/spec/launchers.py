@@ -12,7 +12,7 @@ from dagster_slurm_components.spec import asked
 from dagster_slurm_components.spec.base import Count, Flag, Format, OneMistake, Positive, Text, Word
 from dagster_slurm_components.spec.model import Model, mistake, option
 from dagster_slurm_components.spec.place import Path
-from dagster_slurm_components.spec.registry import Choice, Registry
+from dagster_slurm_components.spec.registry import Registry
 from dagster_slurm_components.spec.resources import Resources
 from dagster_slurm_components.spec.slurm_values import Memory
 
@@ -217,5 +217,5 @@ LAUNCHERS: Registry[LauncherSpec] = Registry(
 )
 """Model by launcher type."""
 
-Launcher = Annotated[LauncherSpec, Choice(LAUNCHERS)]
+Launcher = Annotated[LauncherSpec, LAUNCHERS]
 """A field that holds any launcher."""

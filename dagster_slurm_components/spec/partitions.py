@@ -19,7 +19,7 @@ from typing_extensions import Self
 from dagster_slurm_components.spec.base import TEMPLATE, WHOLE, Format, Positive, Word
 from dagster_slurm_components.spec.model import Model, mistake, option
 from dagster_slurm_components.spec.problems import describe
-from dagster_slurm_components.spec.registry import Choice, Registry
+from dagster_slurm_components.spec.registry import Registry
 from dagster_slurm_components.spec.templates import is_template
 
 
@@ -137,10 +137,24 @@ class StaticPartitions(Model):
     )
 
 
+def _of_template(value: Any) -> Any:
+    """Take a template, or the object that one was rendered to."""
+    if value is None or is_template(value):
+        return value
+    if isinstance(value, (str, int, float, list, Mapping)):
+        raise mistake(
+            f"expected a template, got {describe(value)}",
+            "write one like {{ dg.AutomationCondition.eager() }}, or name one of `template_vars_module`",
+            "template_type",
+        )
+    return value
+
+
 PARTITIONS: Registry[Model] = Registry(
     "partitions definition",
     None,
     (HourlyPartitions, DailyPartitions, WeeklyPartitions, TimeWindowPartitions, StaticPartitions),
+    raw=_of_template,
 )
 """Model by kind of partitions."""
 
@@ -161,23 +175,10 @@ class MultiRunBackfill(Model):
 BACKFILLS: Registry[Model] = Registry("backfill policy", None, (SingleRunBackfill, MultiRunBackfill))
 """Model by kind of backfill."""
 
-BackfillPolicy = Annotated[Model, Choice(BACKFILLS)]
+BackfillPolicy = Annotated[Model, BACKFILLS]
 
 
-def _of_template(value: Any) -> Any:
-    """Take a template, or the object that one was rendered to."""
-    if value is None or is_template(value):
-        return value
-    if isinstance(value, (str, int, float, list, Mapping)):
-        raise mistake(
-            f"expected a template, got {describe(value)}",
-            "write one like {{ dg.AutomationCondition.eager() }}, or name one of `template_vars_module`",
-            "template_type",
-        )
-    return value
-
-
-PartitionsDefinition = Annotated[Any, Choice(PARTITIONS, raw=_of_template)]
+PartitionsDefinition = Annotated[Any, PARTITIONS]
 """Partitions as a raw mapping, a template, or the object that a template was rendered to."""
 OfTemplate = Annotated[
     Any, AfterValidator(_of_template), WithJsonSchema({"type": ["string", "null"], "pattern": TEMPLATE})

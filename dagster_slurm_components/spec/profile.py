@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from typing import Any, ClassVar, Literal
 
 from pydantic import ConfigDict, ValidationError, ValidationInfo, model_validator
-from pydantic_core import InitErrorDetails
 from typing_extensions import Self
 
 from dagster_slurm_components.spec.assets import Pool
@@ -14,7 +13,8 @@ from dagster_slurm_components.spec.base import AboveZero, Duration, Env, Positiv
 from dagster_slurm_components.spec.environments import ENVIRONMENTS, EnvironmentSpec
 from dagster_slurm_components.spec.hosts import Host, LocalHost
 from dagster_slurm_components.spec.launchers import Launcher
-from dagster_slurm_components.spec.model import Model, mistake, option
+from dagster_slurm_components.spec.model import Model, details, mistake, option
+from dagster_slurm_components.spec.place import KEY
 from dagster_slurm_components.spec.problems import did_you_mean
 from dagster_slurm_components.spec.resources import Resources
 from dagster_slurm_components.spec.templates import is_template
@@ -35,11 +35,9 @@ class DefaultEnvironment(Model):
         unknown = [key for key in rest if key not in common]
         if unknown:
             hint = did_you_mean(unknown[0], [*common, *type(self).model_fields, "type"])
-            error = mistake(
-                f"unknown key `{unknown[0]}` in an environment without a `type`", hint, "unknown_key"
-            )
-            details = InitErrorDetails(type=error, loc=(unknown[0], "[key]"), input=rest[unknown[0]])
-            raise ValidationError.from_exception_data("environment", [details])
+            message = f"unknown key `{unknown[0]}` in an environment without a `type`"
+            error = details(mistake(message, hint, "unknown_key"), (unknown[0], KEY), rest[unknown[0]])
+            raise ValidationError.from_exception_data("environment", [error])
         EnvironmentSpec.model_validate({"type": "any", **rest}, context=info.context)
         return self
 
@@ -137,6 +135,6 @@ class Profile(Model):
             message = (
                 f"over ssh `workdir` must be absolute, or start with `~/` or `$NAME`; it is {self.workdir!r}"
             )
-            details = InitErrorDetails(type=mistake(message), loc=("workdir",), input=self.workdir)
-            raise ValidationError.from_exception_data("Profile", [details])
+            error = details(mistake(message), ("workdir",), self.workdir)
+            raise ValidationError.from_exception_data("Profile", [error])
         return self
