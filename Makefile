@@ -8,7 +8,7 @@ PROFILE ?= local
 BIN := .venv/bin
 PROJECTS := pyproject.toml examples/digits/pyproject.toml scripts/venv.sh
 
-.PHONY: help demo demo-scale-out test test-long check format benchmarks clean
+.PHONY: help demo demo-scale-out test test-fast test-long check format reference benchmarks clean
 .DEFAULT_GOAL := help
 
 help:
@@ -16,9 +16,11 @@ help:
 	@echo 'make demo PROFILE=staging  run it through a real Slurm, started for it (KEEP=1: and left running)'
 	@echo 'make demo-scale-out        train with PyTorch, sweep with Ray (installs both, 2 GB); PROFILE=staging: over two nodes'
 	@echo 'make test [ARGS="-k ..."]  run the tests, with a real Slurm where it can be installed'
+	@echo 'make test-fast             only those that need neither Slurm nor sshd nor a framework'
 	@echo 'make test-long             strike Dagster at ten moments with three signals: ninety stories on a real Slurm'
 	@echo 'make check                 style, types, layers, shell files, schemas, examples in the docs'
 	@echo 'make format                let ruff format and fix what it can'
+	@echo 'make reference             write the JSON Schemas and the pages of reference anew'
 	@echo 'make benchmarks            run all of benchmarks/'
 	@echo 'make clean                 remove .venv, caches, and what the example left'
 
@@ -34,7 +36,12 @@ PYTEST_WORKERS ?= 4
 
 test: .venv/dev.stamp
 	@$(BIN)/python scripts/slurm_packages.py
-	@$(BIN)/python -m pytest -n "$(PYTEST_WORKERS)" $(ARGS)
+	@$(BIN)/python -m pytest -n "$(PYTEST_WORKERS)" --dist loadgroup --ignore tests/test_house.py $(ARGS)
+
+# Neither Slurm nor sshd nor frameworks, and nothing that takes long.
+test-fast: .venv/dev.stamp
+	@$(BIN)/python -m pytest -q -n "$(PYTEST_WORKERS)" --ignore tests/test_house.py \
+		-m "not slurm and not ssh and not frameworks and not slow" $(ARGS)
 
 # One worker: the runs of ten stories at a time keep two cores busy.
 test-long: .venv/dev.stamp
@@ -46,11 +53,16 @@ check: .venv/dev.stamp
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/dg-slurm schema --check
+	$(BIN)/python scripts/reference.py --check
 	$(BIN)/python -m pytest -q tests/test_house.py
 
 format: .venv/dev.stamp
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+reference: .venv/dev.stamp
+	$(BIN)/dg-slurm schema
+	$(BIN)/python scripts/reference.py
 
 benchmarks: .venv/dev.stamp
 	@set -e; for benchmark in benchmarks/[a-z]*.py; do echo "$$benchmark"; $(BIN)/python "$$benchmark"; done

@@ -11,8 +11,10 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from dagster_slurm_components.component.script_component import SlurmScriptComponent
     from dagster_slurm_components.errors import DagsterSlurmError
+    from dagster_slurm_components.pipes.client import ComputeJob
+    from dagster_slurm_components.pipes.results import CompletedJob
     from dagster_slurm_components.pipes.sensor import parked_hosts_sensor, slurm_jobs_sensor
-    from dagster_slurm_components.resource import ComputeResource
+    from dagster_slurm_components.resource import ComputeResource, PayloadArguments
     from dagster_slurm_components.spec.environments import (
         CondaEnvironment,
         ContainerEnvironment,
@@ -35,6 +37,8 @@ if TYPE_CHECKING:
 
 _HOME = {
     "BashLauncher": "spec.launchers",
+    "CompletedJob": "pipes.results",
+    "ComputeJob": "pipes.client",
     "ComputeResource": "resource",
     "CondaEnvironment": "spec.environments",
     "ContainerEnvironment": "spec.environments",
@@ -44,6 +48,7 @@ _HOME = {
     "LauncherSpec": "spec.launchers",
     "ModulesEnvironment": "spec.environments",
     "PathEnvironment": "spec.environments",
+    "PayloadArguments": "resource",
     "PixiEnvironment": "spec.environments",
     "RayLauncher": "spec.launchers",
     "Resources": "spec.resources",
@@ -59,6 +64,8 @@ _HOME = {
 
 __all__ = [
     "BashLauncher",
+    "CompletedJob",
+    "ComputeJob",
     "ComputeResource",
     "CondaEnvironment",
     "ContainerEnvironment",
@@ -68,6 +75,7 @@ __all__ = [
     "LauncherSpec",
     "ModulesEnvironment",
     "PathEnvironment",
+    "PayloadArguments",
     "PixiEnvironment",
     "RayLauncher",
     "Resources",

@@ -4,6 +4,8 @@ import os
 import shutil
 import tempfile
 
+import pytest
+
 pytest_plugins = ["agent_fixture", "cluster_fixture", "framework_venvs", "project_fixture"]
 
 # An agent outlives the test that starts it: tests of the agent switch it on and end it themselves.
@@ -11,6 +13,31 @@ os.environ["DAGSTER_SLURM_AGENT"] = "off"
 
 # What processes without an agent tell each other must not come from, or reach, the developer's own.
 FOLDER = os.environ["DAGSTER_SLURM_AGENT_DIR"] = tempfile.mkdtemp(prefix="dsa-", dir="/tmp")
+
+
+NEEDS = {
+    "cluster": "slurm",
+    "lab": "slurm",
+    "sshd_factory": "ssh",
+    "pam_sshd": "ssh",
+    "torch_venv": "frameworks",
+    "ray_venv": "frameworks",
+}
+"""What a test needs that asks for a fixture."""
+
+SHARED = ("lab", "dev", "lab_folder")
+"""Fixtures of a module that cost a cluster or a `dg dev`: its tests stay on one worker (`--dist loadgroup`)."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark tests by what they ask for, so that `make test-fast` can't meet one that needs more than Python."""
+    for item in items:
+        asked = set(getattr(item, "fixturenames", ()))
+        for fixture in asked & NEEDS.keys():
+            item.add_marker(NEEDS[fixture])
+        for fixture in asked.intersection(SHARED):
+            item.add_marker(pytest.mark.xdist_group(f"{fixture} of {item.path.name}"))
+            break
 
 
 def pytest_unconfigure() -> None:
