@@ -231,7 +231,7 @@ def code_version(
         files: The files that travel with it, by their place in the payload folder.
         defaults: The component's defaults with templates as they stand.
     """
-    written = entry.written
+    written = entry.script.written or {}
     if defaults:
         written = merge([Layer("", data, lambda path: None) for data in (defaults, written)]).data
     content = {key: written[key] for key in CONTENT if written.get(key) is not None}

@@ -15,6 +15,7 @@ from pydantic import (
     ValidationInfo,
     ValidatorFunctionWrapHandler,
     WithJsonSchema,
+    WrapValidator,
 )
 from pydantic_core import CoreSchema, core_schema
 
@@ -92,26 +93,16 @@ class Format:
         return {"type": ["string", "integer"], "pattern": or_template(self.pattern), "minimum": self.minimum}
 
 
-class OneMistake:
-    """Annotates a union: whatever none of its members takes is one mistake, not one for each member.
+def one_mistake(what: str) -> WrapValidator:
+    """Annotate a union: whatever none of its members takes is one mistake, "expected ...", not one for each."""
 
-    Args:
-        what: What is expected, for the error.
-    """
+    def check(value: Any, members: ValidatorFunctionWrapHandler) -> Any:
+        try:
+            return members(value)
+        except ValidationError:
+            raise mistake(f"expected {what}, got {describe(value)}", kind="union") from None
 
-    def __init__(self, what: str) -> None:
-        self.what = what
-
-    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
-        """Take the members' errors together."""
-
-        def check(value: Any, members: ValidatorFunctionWrapHandler) -> Any:
-            try:
-                return members(value)
-            except ValidationError:
-                raise mistake(f"expected {self.what}, got {describe(value)}", kind="union") from None
-
-        return core_schema.no_info_wrap_validator_function(check, handler(source))
+    return WrapValidator(check)
 
 
 IN_QUOTES = "write it in quotes"

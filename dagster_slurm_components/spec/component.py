@@ -55,13 +55,11 @@ class ScriptEntry:
         script: The script; of a ``matrix``, one cell.
         defaults: The component's ``defaults``, if it has any.
         folder: The folder of the file that holds the script.
-        written: The script with its templates as they stand.
     """
 
     script: Layer
     defaults: Layer | None
     folder: FilePath
-    written: Mapping[str, Any]
 
     @property
     def overrides(self) -> Mapping[str, Any]:
@@ -101,21 +99,18 @@ def read_component(document: Document, *, render: Renderer = keep) -> ComponentS
         document: The view of ``attributes``, as ``document.child(("attributes",))`` gives it.
         render: Renders templates: those of each script once its ``matrix`` is expanded, and all others.
     """
-    reader = _Reader(document, render)
     try:
-        spec = reader.read()
+        return _Reader(document, render).read()
     except SpecError as exc:
         return ComponentSpec((), problems=in_order(exc.problems))
-    return spec
 
 
 def read_script(document: Document) -> ComponentSpec:
     """Read a document that is one script, without defaults."""
-    reader = _Reader(document, keep)
     if not isinstance(document.data, Mapping):
-        return ComponentSpec(
-            (), problems=(Problem("expected a script", document.position(), kind="mapping"),)
-        )
+        problem = Problem("expected a script", document.position(), kind="mapping")
+        return ComponentSpec((), problems=(problem,))
+    reader = _Reader(document, keep)
     return ComponentSpec(tuple(reader.entries(document, None)), problems=in_order(reader.problems))
 
 
@@ -146,10 +141,7 @@ class _Reader:
             self.problems.append(Problem(message, self.document.position(path), path, kind="list"))
         defaults = self._defaults(attributes.defaults)
         included = self._included(attributes.include)
-        scripts = [
-            *self._own(data.get("scripts")),
-            *(script for file in included for script in self._file(file)),
-        ]
+        scripts = [*self._own(data.get("scripts")), *(each for file in included for each in self._file(file))]
         entries = [entry for script in scripts for entry in self.entries(script, defaults)]
         external = tuple(attributes.external)
         return ComponentSpec(tuple(entries), external, included, in_order(self.problems))
@@ -165,8 +157,7 @@ class _Reader:
             self.problems += exc.problems
             return None
         wrong = partial_errors(data, DEFAULTABLE, "`defaults`")
-        wrong = [error for error in wrong if template_at(data, error.get("loc", ())) is None]
-        if wrong:
+        if wrong := [error for error in wrong if template_at(data, error["loc"]) is None]:
             error = ValidationError.from_exception_data("defaults", wrong)
             self.problems += problems_of(error, view.position)
         return Layer("defaults", data, view.position, self.folder, written)
@@ -197,7 +188,7 @@ class _Reader:
             for cell in expand(Layer("script", document.data, document.position, folder)):
                 data = self.render(cell.data, document.position)
                 layer = Layer(cell.name, data, document.position, folder, cell.data)
-                yield ScriptEntry(layer, defaults, folder, cell.data)
+                yield ScriptEntry(layer, defaults, folder)
         except SpecError as exc:
             self.problems += exc.problems
 

@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, Field
 
 from dagster_slurm_components.spec import asked
-from dagster_slurm_components.spec.base import Count, Flag, Format, OneMistake, Positive, Text, Word
+from dagster_slurm_components.spec.base import Count, Flag, Format, Positive, Text, Word, one_mistake
 from dagster_slurm_components.spec.model import Model, mistake, option
 from dagster_slurm_components.spec.place import Path
 from dagster_slurm_components.spec.registry import Registry
@@ -51,7 +51,7 @@ def _node_range(text: str) -> str:
 SrunOption = Annotated[str, AfterValidator(_srun_option)]
 NodeRange = Annotated[Word, AfterValidator(_node_range)]
 RanksPerNode = Annotated[
-    Positive | Literal["gpu", "cpu", "auto"], OneMistake("a whole number from 1, `gpu`, `cpu` or `auto`")
+    Positive | Literal["gpu", "cpu", "auto"], one_mistake("a whole number from 1, `gpu`, `cpu` or `auto`")
 ]
 HostSuffix = Annotated[Text, Format(r"[A-Za-z0-9.\-]*", "the end of a host name", "-ib", minimum=0)]
 
@@ -113,7 +113,7 @@ class SrunLauncher(RankLauncher):
     hint: Literal["compute_bound", "memory_bound", "multithread", "nomultithread"] | None = option(
         "How the payload uses cores.", "nomultithread"
     )
-    options: dict[SrunOption, Annotated[Flag | Word, OneMistake("text, a number, true or false")]] = option(
+    options: dict[SrunOption, Annotated[Flag | Word, one_mistake("text, a number, true or false")]] = option(
         "Any other option of srun, by its long name with underscores; `true` for one without a value.",
         {"gpu_bind": "closest", "exact": True},
         default={},

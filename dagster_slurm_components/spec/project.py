@@ -224,7 +224,7 @@ class _Checker:
         """Check the scripts of one component."""
         self.problems += spec.problems
         self.external.update(spec.external)
-        self.read.update(file for file in spec.included)
+        self.read.update(spec.included)
         checker = self._checker(folder)
         names = profile_names(folder)
         scripts = [checker.check(entry) for entry in spec.entries]
