@@ -17,8 +17,7 @@ from dagster_slurm_components.pipes.step import AnyContext
 from dagster_slurm_components.spec.environments import EnvironmentSpec
 from dagster_slurm_components.spec.launchers import LauncherSpec
 from dagster_slurm_components.spec.merge import Layer
-from dagster_slurm_components.spec.place import Path as KeyPath
-from dagster_slurm_components.spec.place import Position
+from dagster_slurm_components.spec.place import KeyPath, Position
 from dagster_slurm_components.spec.profiles import load_profile
 from dagster_slurm_components.spec.resolve import ResolvedScript, resolve_script
 from dagster_slurm_components.spec.resources import Resources

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from functools import lru_cache
-from pathlib import Path as FilePath
+from pathlib import Path
 from typing import Any
 
 import dagster as dg
@@ -69,4 +69,4 @@ def _document_at(file: str, line: int) -> Document:
 @lru_cache(maxsize=16)
 def _documents(file: str, mtime_ns: int, size: int) -> tuple[Document, ...]:
     """Read a file once for all components in it."""
-    return load_documents(FilePath(file))
+    return load_documents(Path(file))

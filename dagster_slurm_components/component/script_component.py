@@ -9,8 +9,7 @@ import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from pathlib import Path as FilePath
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import dagster as dg
@@ -112,7 +111,7 @@ class SlurmScriptComponent(dg.Component):
         """
         built: list[dg.AssetsDefinition] = []
         problems: list[Problem] = []
-        pools: dict[FilePath, str | None] = {}
+        pools: dict[Path, str | None] = {}
         with _without_collections():
             for script in self.scripts:
                 folder = script.folder
@@ -164,7 +163,7 @@ class SlurmScriptComponent(dg.Component):
         return script_assets(run, settings, assets, script.checks)
 
 
-def _profile_pool(folder: FilePath) -> str | None:
+def _profile_pool(folder: Path) -> str | None:
     """Return the pool of the profile that is chosen now, or None.
 
     Dagster knows pools from the definitions, so this one word of a profile is read when definitions are loaded. Its
@@ -218,9 +217,7 @@ def _scripts(document: Document, context: dg.ComponentLoadContext) -> tuple[list
     return list(scripts.values()), problems
 
 
-def code_version(
-    entry: ScriptEntry, files: Mapping[PurePosixPath, FilePath], defaults: Mapping[str, Any]
-) -> str:
+def code_version(entry: ScriptEntry, files: Mapping[PurePosixPath, Path], defaults: Mapping[str, Any]) -> str:
     """Return the version of a script's code: a hash of its files, and of what was written in script and defaults.
 
     The same in every profile and on every machine. Templates count as they stand, not by what they give here: a

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
-from pathlib import Path as FilePath
+from pathlib import Path
 from typing import Any, cast
 
 import dagster as dg
@@ -17,7 +17,7 @@ from dagster_shared.check import CheckError
 
 from dagster_slurm_components.component.ops import OpArguments
 from dagster_slurm_components.spec.component import ScriptEntry
-from dagster_slurm_components.spec.place import Path, Position
+from dagster_slurm_components.spec.place import KeyPath, Position
 from dagster_slurm_components.spec.problems import Problem, SpecError, describe
 from dagster_slurm_components.spec.profiles import LoadedProfile
 from dagster_slurm_components.spec.resolve import ResolvedScript
@@ -54,7 +54,7 @@ class SlurmScript:
         return self.op.name
 
     @property
-    def folder(self) -> FilePath:
+    def folder(self) -> Path:
         """The folder of the file that holds it."""
         return self.entry.folder
 
@@ -232,7 +232,7 @@ def _dagster_partitions(raw: str) -> dg.PartitionsDefinition[Any]:
 
 
 @contextmanager
-def told(position_of: Callable[[Path], Position | None], path: Path) -> Iterator[None]:
+def told(position_of: Callable[[KeyPath], Position | None], path: KeyPath) -> Iterator[None]:
     """Turn a refusal of Dagster's into a problem with a place.
 
     Args:

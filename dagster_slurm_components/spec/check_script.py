@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from pathlib import Path as FilePath
+from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
@@ -22,7 +22,7 @@ from dagster_slurm_components.spec.rules import script_problems, site_problems
 from dagster_slurm_components.spec.script import Script, take_untyped
 from dagster_slurm_components.spec.templates import is_template, syntax_problems
 
-NO_PROFILE = LoadedProfile("", Profile(), (), FilePath())
+NO_PROFILE = LoadedProfile("", Profile(), (), Path())
 """Stands for all profiles while none is chosen."""
 
 
@@ -55,7 +55,7 @@ class ScriptChecker:
     def __init__(self, profiles: Mapping[str, LoadedProfile] | None = None) -> None:
         self.loading = profiles is None
         self.profiles = {"": NO_PROFILE} if profiles is None else profiles
-        self._missing: dict[tuple[FilePath, str], bool] = {}
+        self._missing: dict[tuple[Path, str], bool] = {}
 
     def check(self, entry: ScriptEntry) -> CheckedScript:
         """Check one script in all profiles; a problem that not all of them have says which do."""
@@ -88,7 +88,7 @@ class ScriptChecker:
             yield names, self.profiles[names[0]]
 
     def _in_profile(
-        self, merged: Merged, profile: LoadedProfile, folder: FilePath
+        self, merged: Merged, profile: LoadedProfile, folder: Path
     ) -> tuple[Script | None, list[Problem]]:
         problems: list[Problem] = []
         without: set[object] = set()
@@ -125,7 +125,7 @@ class ScriptChecker:
             raise SpecError(problems_of(wrong, merged.position))
         return script
 
-    def _missing_files(self, merged: Merged, folder: FilePath) -> Iterator[Problem]:
+    def _missing_files(self, merged: Merged, folder: Path) -> Iterator[Problem]:
         for path, pattern in wanted_files(merged.data.get("payload"), merged.data.get("files")):
             if not isinstance(pattern, str) or is_template(pattern) or "\0" in pattern:
                 continue

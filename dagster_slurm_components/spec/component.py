@@ -5,7 +5,7 @@ from __future__ import annotations
 import glob
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path as FilePath
+from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
@@ -15,7 +15,7 @@ from dagster_slurm_components.spec.base import Word
 from dagster_slurm_components.spec.matrix import expand
 from dagster_slurm_components.spec.merge import Layer
 from dagster_slurm_components.spec.model import Model, option, template_at, validate_unrendered
-from dagster_slurm_components.spec.place import Path
+from dagster_slurm_components.spec.place import KeyPath
 from dagster_slurm_components.spec.problems import Problem, SpecError, in_order, problems_of
 from dagster_slurm_components.spec.profiles import LoadedProfile
 from dagster_slurm_components.spec.resolve import ResolvedScript, overrides, resolve_script
@@ -59,7 +59,7 @@ class ScriptEntry:
 
     script: Layer
     defaults: Layer | None
-    folder: FilePath
+    folder: Path
 
     @property
     def overrides(self) -> Mapping[str, Any]:
@@ -88,7 +88,7 @@ class ComponentSpec:
 
     entries: tuple[ScriptEntry, ...]
     external: tuple[str, ...] = ()
-    included: tuple[FilePath, ...] = ()
+    included: tuple[Path, ...] = ()
     problems: tuple[Problem, ...] = ()
 
 
@@ -120,7 +120,7 @@ class _Reader:
     def __init__(self, document: Document, render: Renderer) -> None:
         self.document = document
         self.render = render
-        self.folder = FilePath(document.file).absolute().parent
+        self.folder = Path(document.file).absolute().parent
         self.problems: list[Problem] = []
 
     def read(self) -> ComponentSpec:
@@ -136,7 +136,7 @@ class _Reader:
         if attributes is None:
             return ComponentSpec(())
         if not isinstance(data.get("scripts", []), list):
-            path: Path = ("scripts",)
+            path: KeyPath = ("scripts",)
             message = "expected a list: each script has its own place in the file"
             self.problems.append(Problem(message, self.document.position(path), path, kind="list"))
         defaults = self._defaults(attributes.defaults)
@@ -168,7 +168,7 @@ class _Reader:
             if isinstance(script, Mapping):
                 yield self.document.child(("scripts", index))
 
-    def _file(self, file: FilePath) -> Iterator[Document]:
+    def _file(self, file: Path) -> Iterator[Document]:
         """Yield the scripts of an included file."""
         try:
             documents = load_documents(file)
@@ -183,7 +183,7 @@ class _Reader:
 
     def entries(self, document: Document, defaults: Layer | None) -> Iterator[ScriptEntry]:
         """Yield the script of a document, or those of its matrix."""
-        folder = FilePath(document.file).absolute().parent
+        folder = Path(document.file).absolute().parent
         try:
             for cell in expand(Layer("script", document.data, document.position, folder)):
                 data = self.render(cell.data, document.position)
@@ -192,14 +192,14 @@ class _Reader:
         except SpecError as exc:
             self.problems += exc.problems
 
-    def _included(self, patterns: list[str]) -> tuple[FilePath, ...]:
+    def _included(self, patterns: list[str]) -> tuple[Path, ...]:
         """Return the files that ``include`` names, each once; a pattern that finds none is a mistake."""
-        found: dict[FilePath, None] = {}
+        found: dict[Path, None] = {}
         for index, pattern in enumerate(patterns):
             files = [self.folder / name for name in glob.glob(pattern, root_dir=self.folder, recursive=True)]
             files = sorted(file for file in files if file.is_file())
             if not files:
-                path: Path = ("include", index)
+                path: KeyPath = ("include", index)
                 message = f"no file matches {pattern!r} in {self.folder}"
                 hint = "relative patterns start at the folder of this file"
                 self.problems.append(Problem(message, self.document.position(path), path, hint, "no_file"))

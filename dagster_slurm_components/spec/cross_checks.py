@@ -10,7 +10,7 @@ from dagster_slurm_components.spec.assets import RESERVED
 from dagster_slurm_components.spec.check_script import CheckedScript
 from dagster_slurm_components.spec.component import ScriptEntry
 from dagster_slurm_components.spec.merge import Merged
-from dagster_slurm_components.spec.place import KEY, Path
+from dagster_slurm_components.spec.place import KEY, KeyPath
 from dagster_slurm_components.spec.problems import Level, Problem, did_you_mean, nearest
 from dagster_slurm_components.spec.script import Script
 from dagster_slurm_components.spec.templates import is_template
@@ -24,7 +24,7 @@ def override_problems(entry: ScriptEntry, names: Sequence[str]) -> Iterator[Prob
     for name in overrides if isinstance(overrides, dict) else ():
         if name in names:
             continue
-        path: Path = ("profiles", name, KEY)
+        path: KeyPath = ("profiles", name, KEY)
         level: Level = "error" if nearest(name, names) else "warning"
         where, hint = entry.script.position(path), did_you_mean(name, names)
         yield Problem(f"there is no profile `{name}`", where, path, hint, "unknown_profile", level)
@@ -32,10 +32,10 @@ def override_problems(entry: ScriptEntry, names: Sequence[str]) -> Iterator[Prob
 
 def duplicate_assets(scripts: Iterable[CheckedScript]) -> Iterator[Problem]:
     """Yield the assets that are declared twice in a project."""
-    first: dict[str, tuple[Merged, Path]] = {}
+    first: dict[str, tuple[Merged, KeyPath]] = {}
     for checked in scripts:
         for index, asset in enumerate(checked.script.assets if checked.script else ()):
-            path: Path = ("assets", index, "key")
+            path: KeyPath = ("assets", index, "key")
             if is_template(asset.key):
                 continue
             if asset.key not in first:
@@ -58,10 +58,10 @@ def duplicate_names(components: Iterable[Sequence[CheckedScript]]) -> Iterator[P
     Args:
         components: The scripts of each component.
     """
-    first: dict[str, tuple[CheckedScript, Path]] = {}
+    first: dict[str, tuple[CheckedScript, KeyPath]] = {}
     for scripts in components:
         written: set[str] = set()
-        ops: dict[str, tuple[CheckedScript, Path]] = {}
+        ops: dict[str, tuple[CheckedScript, KeyPath]] = {}
         for checked in scripts:
             if checked.script is None or not checked.script.assets:
                 continue
@@ -97,7 +97,7 @@ def op_name(script: Script, taken: Container[str]) -> str:
     return f"{name}_{hashlib.sha256(script.assets[0].key.encode()).hexdigest()[:8]}"
 
 
-def _name(script: Script) -> tuple[Path, str]:
+def _name(script: Script) -> tuple[KeyPath, str]:
     """Return what a script's op is named after, and where that is written."""
     if script.op.name:
         return ("op", "name"), script.op.name
@@ -128,7 +128,7 @@ def unknown_deps(scripts: Sequence[CheckedScript], external: Iterable[str]) -> I
             yield Problem(f"no script makes `{key}`", where, path, hint, "unknown_dep", "warning")
 
 
-def _deps(script: Script | None) -> Iterator[tuple[Path, str]]:
+def _deps(script: Script | None) -> Iterator[tuple[KeyPath, str]]:
     if script is None:
         return
     for index, asset in enumerate(script.assets):

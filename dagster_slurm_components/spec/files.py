@@ -7,8 +7,7 @@ import hashlib
 import os
 from collections.abc import Iterator, Mapping
 from functools import lru_cache
-from pathlib import Path as FilePath
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 _LEFT_OUT = frozenset({"__pycache__", ".git"})
@@ -26,7 +25,7 @@ def place(path: str) -> PurePosixPath:
     return PurePosixPath(*parts)
 
 
-def matching_files(folder: FilePath, pattern: str) -> Iterator[tuple[PurePosixPath, FilePath]]:
+def matching_files(folder: Path, pattern: str) -> Iterator[tuple[PurePosixPath, Path]]:
     """Yield the files that a path or glob pattern names, each with its place in the payload folder.
 
     A folder stands for all files below it, save for caches of Python and the folder of git.
@@ -42,7 +41,7 @@ def matching_files(folder: FilePath, pattern: str) -> Iterator[tuple[PurePosixPa
             yield place(os.path.relpath(file, folder)), file
 
 
-def _files(path: FilePath) -> Iterator[FilePath]:
+def _files(path: Path) -> Iterator[Path]:
     if path.is_file():
         yield path
     elif path.is_dir():
@@ -51,7 +50,7 @@ def _files(path: FilePath) -> Iterator[FilePath]:
                 yield file
 
 
-def add_files(digest: Any, files: Mapping[PurePosixPath, FilePath]) -> None:
+def add_files(digest: Any, files: Mapping[PurePosixPath, Path]) -> None:
     """Add the places and contents of files to a hash."""
     for where, file in sorted(files.items()):
         digest.update(f"\0{where}\0".encode("utf-8", "surrogateescape"))

@@ -11,7 +11,7 @@ from pydantic import AfterValidator, Field
 from dagster_slurm_components.spec import asked
 from dagster_slurm_components.spec.base import Count, Flag, Format, Positive, Text, Word, one_mistake
 from dagster_slurm_components.spec.model import Model, mistake, option
-from dagster_slurm_components.spec.place import Path
+from dagster_slurm_components.spec.place import KeyPath
 from dagster_slurm_components.spec.registry import Registry
 from dagster_slurm_components.spec.resources import Resources
 from dagster_slurm_components.spec.slurm_values import Memory
@@ -61,7 +61,7 @@ class LauncherSpec(Model):
 
     type: str = Field(description="Which launcher.", examples=["bash"])
 
-    def disagreements(self, resources: Resources) -> Iterator[tuple[Path, str]]:
+    def disagreements(self, resources: Resources) -> Iterator[tuple[KeyPath, str]]:
         """Yield where the resources don't fit this launcher: the path in the script, and what is wrong there.
 
         ``dg-slurm check`` and Dagster's loading report them before anything is queued.
@@ -144,7 +144,7 @@ class TorchrunLauncher(RankLauncher):
         "Appended to a node's name to get that of its fast network.", "i", "-ib0", default=""
     )
 
-    def disagreements(self, resources: Resources) -> Iterator[tuple[Path, str]]:
+    def disagreements(self, resources: Resources) -> Iterator[tuple[KeyPath, str]]:
         """Yield where the resources don't fit: tasks, GPUs, the range of nodes."""
         yield from _one_task_per_node("torchrun starts its ranks itself; write `nproc_per_node`", resources)
         gpus = asked.gpus_per_node(resources)
@@ -188,7 +188,7 @@ class RayLauncher(DistributedLauncher):
         "Appended to a node's name to get that of its fast network.", "i", "-ib0", default=""
     )
 
-    def disagreements(self, resources: Resources) -> Iterator[tuple[Path, str]]:
+    def disagreements(self, resources: Resources) -> Iterator[tuple[KeyPath, str]]:
         """Yield where the resources don't fit: Ray wants one process on each node, and divides it itself."""
         if self.address is None:
             yield from _one_task_per_node(
@@ -196,7 +196,7 @@ class RayLauncher(DistributedLauncher):
             )
 
 
-def _one_task_per_node(why: str, resources: Resources) -> Iterator[tuple[Path, str]]:
+def _one_task_per_node(why: str, resources: Resources) -> Iterator[tuple[KeyPath, str]]:
     if (resources.ntasks_per_node or 1) > 1:
         yield ("resources", "ntasks_per_node"), why
     nodes = asked.nodes(resources) or (1, 1)

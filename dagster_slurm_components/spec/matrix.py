@@ -10,7 +10,7 @@ from functools import partial
 from typing import Any
 
 from dagster_slurm_components.spec.merge import Layer
-from dagster_slurm_components.spec.place import KEY, Path, texts, with_texts
+from dagster_slurm_components.spec.place import KEY, KeyPath, texts, with_texts
 from dagster_slurm_components.spec.problems import Problem, SpecError, did_you_mean
 
 MAX_CELLS = 10_000
@@ -53,7 +53,7 @@ def _problems(matrix: Any, script: Layer) -> Iterator[Problem]:
         return
     cells = 1
     for name, values in matrix.items():
-        path: Path = ("matrix", name)
+        path: KeyPath = ("matrix", name)
         if not isinstance(name, str) or not _NAME.fullmatch(name):
             message = f"{name!r} can't be the name of a matrix variable"
             yield Problem(message, script.position((*path, KEY)), path, "use letters, digits and _", "matrix")
@@ -83,7 +83,7 @@ def _bad_references(tree: Any, script: Layer, matrix: Mapping[str, Any]) -> Iter
             yield Problem(message, script.position(path), path, hint, "matrix")
 
 
-def _filled(cell: Mapping[str, Any], text: str, path: Path) -> Any:
+def _filled(cell: Mapping[str, Any], text: str, path: KeyPath) -> Any:
     if "matrix" not in text:
         return text
     whole = _REFERENCE.fullmatch(text.strip())

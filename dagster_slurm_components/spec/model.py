@@ -17,7 +17,7 @@ from pydantic import (
 from pydantic_core import InitErrorDetails, PydanticCustomError
 from typing_extensions import Self
 
-from dagster_slurm_components.spec.place import KEY, Path
+from dagster_slurm_components.spec.place import KEY, KeyPath
 from dagster_slurm_components.spec.problems import did_you_mean
 from dagster_slurm_components.spec.templates import is_template
 
@@ -39,7 +39,7 @@ def waiting() -> PydanticCustomError:
     return mistake("waits for a template", kind=_WAITING)
 
 
-def details(error: PydanticCustomError, path: Path, value: Any) -> InitErrorDetails:
+def details(error: PydanticCustomError, path: KeyPath, value: Any) -> InitErrorDetails:
     """Return an error with the place of the value that it is about."""
     return InitErrorDetails(type=error, loc=path, input=value)
 
@@ -187,7 +187,7 @@ def validate_unrendered(model: type[ModelT], data: Any) -> ModelT | None:
         raise
 
 
-def template_at(data: Any, path: Path) -> Path | None:
+def template_at(data: Any, path: KeyPath) -> KeyPath | None:
     """Return the path of the template at or above ``path``, if there is one."""
     if path and path[-1] == KEY:  # the key is wrong, whatever stands behind it
         path = path[:-2]
@@ -203,7 +203,7 @@ def template_at(data: Any, path: Path) -> Path | None:
     return None
 
 
-def _without(data: Any, paths: set[Path], here: Path = ()) -> Any:
+def _without(data: Any, paths: set[KeyPath], here: KeyPath = ()) -> Any:
     """Return a copy of the tree without some nodes."""
     if isinstance(data, Mapping):
         items = {key: (*here, key) for key in data}

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-Path = tuple[str | int, ...]
+KeyPath = tuple[str | int, ...]
 """Keys and list indices from the root of a document to a node."""
 
 KEY = "[key]"
@@ -32,7 +32,7 @@ class Position:
         return f"{self.file}:{self.line}:{self.column}"
 
 
-def texts(tree: Any, path: Path = ()) -> Iterator[tuple[str, Path]]:
+def texts(tree: Any, path: KeyPath = ()) -> Iterator[tuple[str, KeyPath]]:
     """Yield each text of a raw tree with its path, keys too."""
     if isinstance(tree, dict):
         for key, item in tree.items():
@@ -45,7 +45,7 @@ def texts(tree: Any, path: Path = ()) -> Iterator[tuple[str, Path]]:
         yield tree, path
 
 
-def with_texts(tree: Any, replace: Callable[[str, Path], Any], path: Path = ()) -> Any:
+def with_texts(tree: Any, replace: Callable[[str, KeyPath], Any], path: KeyPath = ()) -> Any:
     """Return a copy of a raw tree in which each text, keys too, is what ``replace`` makes of it and its path."""
     if isinstance(tree, dict):
         return {

@@ -12,7 +12,7 @@ from typing import Any, Literal
 import pydantic
 
 from dagster_slurm_components.errors import DagsterSlurmError
-from dagster_slurm_components.spec.place import KEY, Path, Position
+from dagster_slurm_components.spec.place import KEY, KeyPath, Position
 
 Level = Literal["error", "warning"]
 
@@ -32,7 +32,7 @@ class Problem:
 
     message: str
     position: Position | None = None
-    path: Path = ()
+    path: KeyPath = ()
     hint: str | None = None
     kind: str = "wrong"
     level: Level = "error"
@@ -85,7 +85,7 @@ def did_you_mean(word: object, choices: Iterable[str]) -> str | None:
 
 
 def problems_of(
-    exc: pydantic.ValidationError, position_of: Callable[[Path], Position | None], prefix: Path = ()
+    exc: pydantic.ValidationError, position_of: Callable[[KeyPath], Position | None], prefix: KeyPath = ()
 ) -> tuple[Problem, ...]:
     """Turn pydantic's errors into problems, one per mistake.
 
@@ -126,7 +126,7 @@ _EXPECTED = {
 }
 
 
-def _words(error: Any, path: Path) -> tuple[str, str | None]:
+def _words(error: Any, path: KeyPath) -> tuple[str, str | None]:
     """Return message and hint for one pydantic error; our own validators bring theirs."""
     kind, given, context = error["type"], error["input"], error.get("ctx") or {}
     hint = context.get("hint")

@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
-from pathlib import Path as FilePath
+from pathlib import Path
 from typing import Any, TypeVar
 
 from pydantic import ValidationError
@@ -27,7 +27,7 @@ PROFILE_VARIABLE = "DAGSTER_SLURM_PROFILE"
 PROFILES_DIR_VARIABLE = "DAGSTER_SLURM_PROFILES_DIR"
 """Environment variable that names the folder of the profiles, instead of the nearest ``profiles/``."""
 
-SHIPPED_SITES = FilePath(__file__).parent.parent / "sites"
+SHIPPED_SITES = Path(__file__).parent.parent / "sites"
 OWN_SITES = "sites"
 """The folder of a project's own sites, beside its ``profiles/``."""
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.\-]*")
@@ -51,16 +51,16 @@ class LoadedProfile:
     name: str
     profile: Profile
     layers: tuple[Layer, ...]
-    folder: FilePath
+    folder: Path
     site: Site | None = None
-    file: FilePath | None = None
+    file: Path | None = None
 
 
 class UnknownProfileError(SpecError):
     """A profile that was asked for does not exist."""
 
 
-def load_profile(name: str | None = None, *, start: FilePath, unrendered: bool = False) -> LoadedProfile:
+def load_profile(name: str | None = None, *, start: Path, unrendered: bool = False) -> LoadedProfile:
     """Load a profile.
 
     Args:
@@ -77,7 +77,7 @@ def load_profile(name: str | None = None, *, start: FilePath, unrendered: bool =
     return _at_home(LoadedProfile(name, Profile(), (), project))
 
 
-def _find(name: str | None, start: FilePath) -> tuple[str, FilePath | None, FilePath]:
+def _find(name: str | None, start: Path) -> tuple[str, Path | None, Path]:
     """Return the name of a profile, its file unless it is the built-in one, and the project's folder."""
     name = name or os.environ.get(PROFILE_VARIABLE) or "local"
     folder = profiles_folder(start)
@@ -89,7 +89,7 @@ def _find(name: str | None, start: FilePath) -> tuple[str, FilePath | None, File
     return name, None, folder.parent if folder else project_folder(start)
 
 
-def load_profile_file(file: FilePath, *, unrendered: bool = False) -> LoadedProfile:
+def load_profile_file(file: Path, *, unrendered: bool = False) -> LoadedProfile:
     """Load the profile that a file holds; its name is the file's, without ``.yaml``.
 
     Beside ``env``, its templates know what ``template_scope`` tells.
@@ -121,7 +121,7 @@ def load_profile_file(file: FilePath, *, unrendered: bool = False) -> LoadedProf
     return _at_home(LoadedProfile(file.stem, profile, (site_layer, layer), project, site, file))
 
 
-def template_scope(project: FilePath) -> dict[str, Any]:
+def template_scope(project: Path) -> dict[str, Any]:
     """Return what templates of a profile know beside ``env``.
 
     ``project_root`` is the absolute path of the project folder: a variable that names a folder must not depend on
@@ -142,7 +142,7 @@ def _cluster_values() -> Mapping[str, Callable[[], Any]]:
     return {key: partial(data.__getitem__, key) for key in data}
 
 
-def profile_values(name: str | None = None, *, start: FilePath) -> LazyValues:
+def profile_values(name: str | None = None, *, start: Path) -> LazyValues:
     """Return what templates of scripts know as ``profile``: the chosen profile's values, its site's below.
 
     Arguments and errors are those of ``load_profile``, but nothing is read before a template asks, and only what it
@@ -151,7 +151,7 @@ def profile_values(name: str | None = None, *, start: FilePath) -> LazyValues:
     return LazyValues("profile", partial(_profile_values, name, start))
 
 
-def _profile_values(name: str | None, start: FilePath) -> Mapping[str, Callable[[], Any]]:
+def _profile_values(name: str | None, start: Path) -> Mapping[str, Callable[[], Any]]:
     name, file, project = _find(name, start)
     documents: tuple[Document, ...] = ()
     if file is not None:
@@ -167,24 +167,24 @@ def _profile_values(name: str | None, start: FilePath) -> Mapping[str, Callable[
     return {key: partial(layered_value, documents, key, value, scope) for key, value in fields.items()}
 
 
-def profiles_folder(start: FilePath) -> FilePath | None:
+def profiles_folder(start: Path) -> Path | None:
     """Return the folder of the profiles: the variable's, or the nearest ``profiles/`` from ``start`` up."""
     named = os.environ.get(PROFILES_DIR_VARIABLE)
     if named:
-        return FilePath(named).expanduser().absolute()
+        return Path(named).expanduser().absolute()
     start = start.absolute()
     found = (folder / "profiles" for folder in (start, *start.parents))
     return next((folder for folder in found if folder.is_dir() and any(folder.glob("*.yaml"))), None)
 
 
-def project_folder(start: FilePath) -> FilePath:
+def project_folder(start: Path) -> Path:
     """Return the nearest folder from ``start`` up with a ``dg.toml`` or ``pyproject.toml``."""
     start = start.absolute()
     marks = ("dg.toml", "pyproject.toml")
     return next((f for f in (start, *start.parents) if any((f / mark).is_file() for mark in marks)), start)
 
 
-def profile_names(start: FilePath) -> tuple[str, ...]:
+def profile_names(start: Path) -> tuple[str, ...]:
     """Return the names of all profiles, ``local`` among them."""
     folder = profiles_folder(start)
     names = {file.stem for file in folder.glob("*.yaml")} if folder else set()
@@ -202,7 +202,7 @@ class KnownSite:
     """
 
     name: str
-    file: FilePath
+    file: Path
     shipped: bool
 
     def load(self) -> Site:
@@ -215,7 +215,7 @@ class KnownSite:
         return validated(Site, render(document.data, document.position), document)
 
 
-def known_sites(start: FilePath) -> Mapping[str, KnownSite]:
+def known_sites(start: Path) -> Mapping[str, KnownSite]:
     """Return all sites by name; one of the project's own stands before a shipped one of the same name.
 
     Args:
@@ -225,13 +225,13 @@ def known_sites(start: FilePath) -> Mapping[str, KnownSite]:
     return _sites(profiles.parent if profiles else project_folder(start))
 
 
-def _sites(project: FilePath) -> Mapping[str, KnownSite]:
+def _sites(project: Path) -> Mapping[str, KnownSite]:
     folders = (SHIPPED_SITES, project / OWN_SITES)
     files = [file for folder in folders for file in sorted(folder.glob("*.yaml"))]
     return {file.stem: KnownSite(file.stem, file, file.parent == SHIPPED_SITES) for file in files}
 
 
-def known_site(name: str, start: FilePath) -> KnownSite:
+def known_site(name: str, start: Path) -> KnownSite:
     """Return the site of this name.
 
     Raises:
@@ -244,7 +244,7 @@ def known_site(name: str, start: FilePath) -> KnownSite:
     return sites[name]
 
 
-def find_site(name: str, project: FilePath, document: Document) -> FilePath:
+def find_site(name: str, project: Path, document: Document) -> Path:
     """Return the file of the site that a profile's document names.
 
     Raises:
@@ -259,7 +259,7 @@ def find_site(name: str, project: FilePath, document: Document) -> FilePath:
     raise SpecError([Problem(f"unknown site `{name}`", document.position(path), path, hint, "unknown_site")])
 
 
-def single_document(file: FilePath) -> Document:
+def single_document(file: Path) -> Document:
     """Read a file that holds one mapping.
 
     Raises:
@@ -290,11 +290,11 @@ def _at_home(loaded: LoadedProfile) -> LoadedProfile:
     """Make a relative ``workdir`` of the local host start at the project folder."""
     if not isinstance(loaded.profile.host, LocalHost) or loaded.profile.workdir.startswith("$"):
         return loaded
-    workdir = loaded.folder / FilePath(loaded.profile.workdir).expanduser()
+    workdir = loaded.folder / Path(loaded.profile.workdir).expanduser()
     return replace(loaded, profile=loaded.profile.model_copy(update={"workdir": str(workdir)}))
 
 
-def _layer(name: str, data: dict[str, Any], document: Document, folder: FilePath) -> Layer:
+def _layer(name: str, data: dict[str, Any], document: Document, folder: Path) -> Layer:
     """Return what a profile or site gives to scripts; who builds environments is not theirs to change."""
     fields = _only(data, _LAYER_FIELDS)
     environment = fields.get("environment")
@@ -309,7 +309,7 @@ def _only(data: dict[str, Any], keys: tuple[str, ...]) -> dict[str, Any]:
     return {key: data[key] for key in keys if data.get(key) is not None}
 
 
-def _unknown_profile(name: str, folder: FilePath | None, start: FilePath) -> Problem:
+def _unknown_profile(name: str, folder: Path | None, start: Path) -> Problem:
     if folder is None:
         return Problem(
             f"unknown profile `{name}`: there is no profiles/ folder in {start.absolute()} or above",

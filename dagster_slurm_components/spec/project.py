@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
-from pathlib import Path as FilePath
+from pathlib import Path
 
 from pydantic import ValidationError
 
@@ -68,10 +68,10 @@ class Report:
 
 
 def check_project(
-    paths: Sequence[FilePath],
+    paths: Sequence[Path],
     *,
     profiles: Sequence[str] = (),
-    is_subclass: Callable[[str, FilePath], bool] = lambda name, file: False,
+    is_subclass: Callable[[str, Path], bool] = lambda name, file: False,
 ) -> Report:
     """Check all YAML files of this package's kinds at and below some paths.
 
@@ -90,32 +90,32 @@ def check_project(
     return _Checker(tuple(profiles), is_subclass).check(paths)
 
 
-def yaml_files(path: FilePath) -> Iterator[FilePath]:
+def yaml_files(path: Path) -> Iterator[Path]:
     """Yield a file, or the YAML files below a folder, without those of hidden folders, environments and builds."""
     if not path.is_dir():
         yield path
         return
     for folder, folders, files in os.walk(path):
         folders[:] = sorted(name for name in folders if name not in _SKIPPED and not name.startswith("."))
-        yield from (FilePath(folder) / name for name in sorted(files) if name.endswith((".yaml", ".yml")))
+        yield from (Path(folder) / name for name in sorted(files) if name.endswith((".yaml", ".yml")))
 
 
 class _Checker:
     """Reads files once and collects their problems."""
 
-    def __init__(self, profiles: tuple[str, ...], is_subclass: Callable[[str, FilePath], bool]) -> None:
+    def __init__(self, profiles: tuple[str, ...], is_subclass: Callable[[str, Path], bool]) -> None:
         self.profiles = profiles
         self.is_subclass = cache(is_subclass)
         self.problems: list[Problem] = []
-        self.read: set[FilePath] = set()
+        self.read: set[Path] = set()
         self.components: list[list[CheckedScript]] = []
         self.external: set[str] = set()
-        self.included: dict[FilePath, frozenset[FilePath]] = {}
-        self.checkers: dict[FilePath | None, ScriptChecker] = {}
+        self.included: dict[Path, frozenset[Path]] = {}
+        self.checkers: dict[Path | None, ScriptChecker] = {}
 
-    def check(self, paths: Sequence[FilePath]) -> Report:
+    def check(self, paths: Sequence[Path]) -> Report:
         # Problems of one file must look alike however it was found.
-        paths = [FilePath(os.path.abspath(path)) for path in paths]
+        paths = [Path(os.path.abspath(path)) for path in paths]
         for path in paths:
             files = list(yaml_files(path))
             # Of a folder with scripts only, its component tells what they are.
@@ -129,7 +129,7 @@ class _Checker:
             self.problems += unknown_deps(scripts, self.external)
         return Report(in_order(self.problems), len(self.read), len(scripts))
 
-    def _file(self, file: FilePath, *, named: bool) -> None:
+    def _file(self, file: Path, *, named: bool) -> None:
         parent = file.parent
         is_profile = parent.name == "profiles" or str(parent) == os.environ.get(PROFILES_DIR_VARIABLE)
         if file.name in FILE_NAMES:
@@ -152,17 +152,17 @@ class _Checker:
         except SpecError as exc:
             self.problems += exc.problems
 
-    def _profile(self, file: FilePath) -> None:
+    def _profile(self, file: Path) -> None:
         document = single_document(file)
         self.problems += syntax_problems(document.data, document.position)
         load_profile_file(file, unrendered=True)
 
-    def _site(self, file: FilePath) -> None:
+    def _site(self, file: Path) -> None:
         document = single_document(file)
         self.problems += syntax_problems(document.data, document.position)
         validated(Site, document.data, document, unrendered=True)
 
-    def _named(self, file: FilePath) -> None:
+    def _named(self, file: Path) -> None:
         """Check a file that only its component says anything about: a script, alone if no component includes it."""
         owner = self._owner(file)
         if owner is not None:
@@ -171,7 +171,7 @@ class _Checker:
         for document in load_documents(file):
             self._component(read_script(document), file.parent)
 
-    def _owner(self, file: FilePath) -> FilePath | None:
+    def _owner(self, file: Path) -> Path | None:
         """Return the nearest file above whose component includes a file."""
         for folder in file.parents:
             for owner in (folder / name for name in FILE_NAMES):
@@ -181,7 +181,7 @@ class _Checker:
                     return owner
         return None
 
-    def _defs(self, file: FilePath) -> None:
+    def _defs(self, file: Path) -> None:
         for document in load_documents(file, keep_empty=True):
             if document.data is None:  # Dagster 1.13 refuses the file
                 hint = "remove the `---` around nothing"
@@ -203,15 +203,15 @@ class _Checker:
         self.problems += syntax_problems(document.data, document.position)
         if isinstance(document.data.get("attributes"), Mapping):
             spec = read_component(document.child(("attributes",)))
-            self._component(spec, FilePath(document.file).absolute().parent)
+            self._component(spec, Path(document.file).absolute().parent)
 
     def _is_ours(self, document: Document) -> bool:
         name = document.data.get("type") if isinstance(document.data, Mapping) else None
         if name == COMPONENT_TYPE or not isinstance(name, str):
             return name == COMPONENT_TYPE
-        return self.is_subclass(name, FilePath(document.file))
+        return self.is_subclass(name, Path(document.file))
 
-    def _included(self, owner: FilePath) -> frozenset[FilePath]:
+    def _included(self, owner: Path) -> frozenset[Path]:
         """Return the files that the components of a file include."""
         try:
             ours = [document for document in load_documents(owner) if self._is_ours(document)]
@@ -220,7 +220,7 @@ class _Checker:
         views = [d.child(("attributes",)) for d in ours if isinstance(d.data.get("attributes"), Mapping)]
         return frozenset(file for view in views for file in read_component(view).included)
 
-    def _component(self, spec: ComponentSpec, folder: FilePath) -> None:
+    def _component(self, spec: ComponentSpec, folder: Path) -> None:
         """Check the scripts of one component."""
         self.problems += spec.problems
         self.external.update(spec.external)
@@ -232,14 +232,14 @@ class _Checker:
             self.problems += [*checked.problems, *override_problems(checked.entry, names)]
         self.components.append(scripts)
 
-    def _checker(self, folder: FilePath) -> ScriptChecker:
+    def _checker(self, folder: Path) -> ScriptChecker:
         """Return the checker for the profiles that hold in a folder."""
         where = profiles_folder(folder)
         if where not in self.checkers:
             self.checkers[where] = ScriptChecker(self._loaded(folder))
         return self.checkers[where]
 
-    def _loaded(self, folder: FilePath) -> dict[str, LoadedProfile]:
+    def _loaded(self, folder: Path) -> dict[str, LoadedProfile]:
         """Load the profiles; the mistakes of one that is not right are told, and it is left out."""
         loaded = {}
         for name in self.profiles or profile_names(folder):

@@ -7,15 +7,14 @@ import json
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path as FilePath
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from pydantic import ValidationError
 
 from dagster_slurm_components.spec.files import add_files, matching_files, place
 from dagster_slurm_components.spec.merge import Layer, Merged, merge
-from dagster_slurm_components.spec.place import Path, Position
+from dagster_slurm_components.spec.place import KeyPath, Position
 from dagster_slurm_components.spec.problems import Problem, SpecError, problems_of
 from dagster_slurm_components.spec.profiles import LoadedProfile
 from dagster_slurm_components.spec.script import Script
@@ -37,14 +36,14 @@ class ResolvedScript:
 
     script: Script
     merged: Merged
-    folder: FilePath
+    folder: Path
     profile: LoadedProfile
 
     def position(self, *path: str | int) -> Position | None:
         """Return where the winning value was written: ``position("resources", "partition")``."""
         return self.merged.position(path)
 
-    def base(self, *path: str | int) -> FilePath:
+    def base(self, *path: str | int) -> Path:
         """Return the folder where a relative path that is written at ``path`` starts.
 
         A path starts beside the YAML that wrote it: a profile's at the project folder, those of
@@ -52,7 +51,7 @@ class ResolvedScript:
         """
         return self.merged.folder(path) or self.folder
 
-    def payload_file(self) -> FilePath | None:
+    def payload_file(self) -> Path | None:
         """Return the payload file, or None for a command."""
         return self.base("payload") / self.script.payload if self.script.payload is not None else None
 
@@ -61,13 +60,13 @@ class ResolvedScript:
         file = self.payload_file()
         return place(os.path.relpath(file, self.base("payload"))) if file is not None else None
 
-    def payload_files(self) -> Mapping[PurePosixPath, FilePath]:
+    def payload_files(self) -> Mapping[PurePosixPath, Path]:
         """Return the payload and the files beside it, by their place in the job's payload folder.
 
         Raises:
             SpecError: A file is not there, a pattern matches none, or two files would lie at one place.
         """
-        found: dict[PurePosixPath, FilePath] = {}
+        found: dict[PurePosixPath, Path] = {}
         problems: list[Problem] = []
         for path, pattern in wanted_files(self.script.payload, self.script.files):
             folder = self.base(*path)
@@ -99,7 +98,7 @@ class ResolvedScript:
         return digest.hexdigest()
 
 
-def wanted_files(payload: Any, files: Any) -> Iterator[tuple[Path, Any]]:
+def wanted_files(payload: Any, files: Any) -> Iterator[tuple[KeyPath, Any]]:
     """Yield the path or pattern of each file that travels with a script, and where it is written."""
     if payload is not None:
         yield ("payload",), payload
@@ -107,14 +106,14 @@ def wanted_files(payload: Any, files: Any) -> Iterator[tuple[Path, Any]]:
         yield ("files", index), pattern
 
 
-def no_file(pattern: str, folder: FilePath, position: Position | None, path: Path) -> Problem:
+def no_file(pattern: str, folder: Path, position: Position | None, path: KeyPath) -> Problem:
     """Return the problem of a pattern that matches no file."""
     hint = "check the spelling; relative paths start there"
     return Problem(f"no file matches {pattern!r} in {folder}", position, path, hint, "no_file")
 
 
 def resolve_script(
-    *, profile: LoadedProfile, defaults: Layer | None, script: Layer, folder: FilePath
+    *, profile: LoadedProfile, defaults: Layer | None, script: Layer, folder: Path
 ) -> ResolvedScript:
     """Merge site, profile, defaults, script and the script's own override for the profile, and validate.
 

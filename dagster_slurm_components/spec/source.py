@@ -6,12 +6,12 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
-from pathlib import Path as FilePath
+from pathlib import Path
 from typing import Any
 
 import yaml
 
-from dagster_slurm_components.spec.place import KEY, Path, Position
+from dagster_slurm_components.spec.place import KEY, KeyPath, Position
 from dagster_slurm_components.spec.problems import Problem, SpecError
 
 # libyaml scans about eight times as fast as PyYAML's own scanner.
@@ -56,9 +56,9 @@ class Document:
     data: Any
     start: Position
     text: str = field(repr=False, compare=False)
-    prefix: Path = ()
+    prefix: KeyPath = ()
 
-    def position(self, path: Path = ()) -> Position:
+    def position(self, path: KeyPath = ()) -> Position:
         """Return where the node at ``path`` was written, or its nearest known ancestor.
 
         Args:
@@ -75,7 +75,7 @@ class Document:
             node = key_node
         return _at(node, self.file)
 
-    def child(self, path: Path) -> Document:
+    def child(self, path: KeyPath) -> Document:
         """Return the view of the subtree at ``path``, in the same file.
 
         Raises:
@@ -88,7 +88,7 @@ class Document:
             data = data[part]
         return replace(self, data=data, start=_at(steps[-1][1], self.file), prefix=(*self.prefix, *path))
 
-    def _steps(self, path: Path) -> list[tuple[yaml.Node | None, yaml.Node]]:
+    def _steps(self, path: KeyPath) -> list[tuple[yaml.Node | None, yaml.Node]]:
         """Return key node and value node of this view and of each step down a path, as far as it was written."""
         steps: list[tuple[yaml.Node | None, yaml.Node]] = [(None, _nodes(self.text)[self.index])]
         for part in (*self.prefix, *path):
@@ -104,7 +104,7 @@ def _nodes(text: str) -> tuple[yaml.Node, ...]:
     return tuple(yaml.compose_all(text, Loader=_LOADER))
 
 
-def load_documents(file: FilePath, *, keep_empty: bool = False) -> tuple[Document, ...]:
+def load_documents(file: Path, *, keep_empty: bool = False) -> tuple[Document, ...]:
     """Read all YAML documents of a file.
 
     Args:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping
 from functools import cache
 from typing import Any
 
-from dagster_slurm_components.spec.place import KEY, Path, Position, texts, with_texts
+from dagster_slurm_components.spec.place import KEY, KeyPath, Position, texts, with_texts
 from dagster_slurm_components.spec.problems import Problem, SpecError
 
 _TEMPLATE = re.compile(r"\{\{.*?\}\}|\{%.*?%\}", re.DOTALL)
@@ -55,7 +55,7 @@ def _jinja() -> Any:
     return SandboxedEnvironment(undefined=StrictUndefined, autoescape=False)
 
 
-Locate = Callable[[Path], Position | None]
+Locate = Callable[[KeyPath], Position | None]
 """Finds where a path was written."""
 Renderer = Callable[[Any, Locate], Any]
 """Renders the templates of a raw tree; problems are told at the places that ``Locate`` finds."""
@@ -89,7 +89,7 @@ def render(
     problems: list[Problem] = []
     names = {"env": _Environment(os.environ if variables is None else variables), **(scope or {})}
 
-    def rendered(text: str, path: Path) -> Any:
+    def rendered(text: str, path: KeyPath) -> Any:
         if not is_template(text):
             return text
         try:
@@ -126,7 +126,7 @@ def syntax_problems(tree: Any, position_of: Locate) -> Iterator[Problem]:
                 yield _not_rendered(exc, position_of(path), path)
 
 
-def _not_rendered(exc: Exception, position: Position | None, path: Path) -> Problem:
+def _not_rendered(exc: Exception, position: Position | None, path: KeyPath) -> Problem:
     return Problem(f"the template can't be rendered: {exc}", position, path, None, "template")
 
 
