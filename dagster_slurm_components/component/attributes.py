@@ -44,8 +44,8 @@ def attributes_schema() -> dict[str, Any]:
     return made_schema(None if extended else shipped_definitions())
 
 
-def made_schema(known: dict[str, Any] | None = None) -> dict[str, Any]:
+def made_schema(shipped: dict[str, Any] | None = None) -> dict[str, Any]:
     """Return the JSON Schema of ``attributes``, cut out of definitions or else made from the models."""
-    known = known or definitions()
-    attributes = known["DefsFile"]["then"]["properties"]["attributes"]
-    return standalone({**attributes, "type": "object"}, known)
+    all_definitions = shipped or definitions()
+    attributes = all_definitions["DefsFile"]["then"]["properties"]["attributes"]
+    return standalone({**attributes, "type": "object"}, all_definitions)

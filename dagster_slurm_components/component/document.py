@@ -60,8 +60,8 @@ def renderer(context: dg.ComponentLoadContext) -> Renderer:
 
 
 def _document_at(file: str, line: int) -> Document:
-    seen = os.stat(file)
-    documents = _documents(file, seen.st_mtime_ns, seen.st_size)
+    status = os.stat(file)
+    documents = _documents(file, status.st_mtime_ns, status.st_size)
     # Dagster counts a document from its first key, as we do; the nearest one survives a difference in that.
     return min(documents, key=lambda document: abs(document.position().line - line))
 

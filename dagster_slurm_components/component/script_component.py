@@ -6,7 +6,7 @@ import gc
 import hashlib
 import json
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
@@ -16,12 +16,11 @@ import dagster as dg
 from pydantic import BaseModel
 from typing_extensions import Self
 
-from dagster_slurm_components.component.all_checks import with_all_checks
 from dagster_slurm_components.component.attributes import Attributes
 from dagster_slurm_components.component.document import attributes_document, renderer
 from dagster_slurm_components.component.ops import script_assets
 from dagster_slurm_components.component.scaffolder import SlurmScriptScaffolder
-from dagster_slurm_components.component.specs import SlurmScript, slurm_script, told
+from dagster_slurm_components.component.specs import SlurmScript, refusals_at, slurm_script
 from dagster_slurm_components.spec.check_script import NO_PROFILE, ScriptChecker
 from dagster_slurm_components.spec.component import ScriptEntry, read_component
 from dagster_slurm_components.spec.cross_checks import duplicate_assets, duplicate_names, op_name
@@ -117,7 +116,7 @@ class SlurmScriptComponent(dg.Component):
                 folder = script.folder
                 pools[folder] = pools[folder] if folder in pools else _profile_pool(folder)
                 try:
-                    with told(script.entry.script.position, ()):
+                    with refusals_at(script.entry.script.position, ()):
                         built.append(self._assets_definition(script, pools[folder]))
                 except SpecError as exc:
                     problems += exc.problems
@@ -156,11 +155,56 @@ class SlurmScriptComponent(dg.Component):
 
     def _assets_definition(self, script: SlurmScript, pool: str | None) -> dg.AssetsDefinition:
         def run(context: dg.AssetExecutionContext) -> Iterator[Any]:
-            yield from with_all_checks(self.execute(context, script), context, script)
+            yield from _with_all_checks(self.execute(context, script), context, script)
 
         settings = replace(script.op, pool=script.op.pool or pool)
         assets = [self.get_asset_spec(spec, script) for spec in script.assets]
         return script_assets(run, settings, assets, script.checks)
+
+
+def _with_all_checks(
+    results: Iterable[Any], context: dg.AssetExecutionContext, script: SlurmScript
+) -> Iterator[Any]:
+    """Yield the results of a step; when they end, all selected checks must have been among them.
+
+    By then Dagster has stored them. Its own error would name an output and no line (dagster 1.13).
+    """
+    reported: list[dg.AssetCheckResult] = []
+    for result in results:
+        if isinstance(result, dg.AssetCheckResult):
+            reported.append(result)
+        elif isinstance(result, dg.MaterializeResult):
+            reported += result.check_results or ()
+        yield result
+    if any(result.asset_key is None or result.check_name is None for result in reported):
+        return  # Dagster finds out which check is meant
+    names = {(result.asset_key, result.check_name) for result in reported}
+    missing = [
+        index
+        for index, check in enumerate(script.checks)
+        if check.key in context.selected_asset_check_keys and (check.asset_key, check.name) not in names
+    ]
+    if missing:
+        raise _unreported(missing, script)
+
+
+def _unreported(missing: list[int], script: SlurmScript) -> dg.Failure:
+    checks = []
+    for index in missing:
+        check, position = script.checks[index], script.entry.script.position(("checks", index))
+        declared = f", declared at {position}" if position else ""
+        checks.append(f"`{check.name}` of asset `{_asset_of(check)}`{declared}")
+    first = script.checks[missing[0]]
+    call = f'report_asset_check(check_name="{first.name}", asset_key="{_asset_of(first)}", passed=...)'
+    text = (
+        f"The job of script `{script.name}` ended well, but its payload did not report the check "
+        f"{' and '.join(checks)}. What it did report is stored.\n\nReport it in the payload, with `{call}`, or take it out of `checks`."
+    )
+    return dg.Failure(text, allow_retries=False)
+
+
+def _asset_of(check: dg.AssetCheckSpec) -> str:
+    return check.asset_key.to_escaped_user_string()
 
 
 def _profile_pool(folder: Path) -> str | None:

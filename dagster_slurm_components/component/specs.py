@@ -85,7 +85,7 @@ def slurm_script(entry: ScriptEntry, op: str, resolved: ResolvedScript, code_ver
     for field, make in (("assets", specs.asset), ("checks", specs.check)):
         for index in range(len(getattr(resolved.script, field))):
             try:
-                with told(resolved.merged.position, (field, index)):
+                with refusals_at(resolved.merged.position, (field, index)):
                     made[field].append(make(index))
             except SpecError as exc:
                 problems += exc.problems
@@ -167,7 +167,7 @@ class _Specs:
         if value is None or isinstance(value, kind):
             return value
         if kind is dg.PartitionsDefinition and isinstance(value, Mapping):
-            with told(self.resolved.merged.position, path):
+            with refusals_at(self.resolved.merged.position, path):
                 return _dagster_partitions(json.dumps(value, sort_keys=True))
         article = "an" if kind.__name__[0] in "AEIOU" else "a"
         message = f"expected {article} {kind.__name__}, the template gave "
@@ -232,7 +232,7 @@ def _dagster_partitions(raw: str) -> dg.PartitionsDefinition[Any]:
 
 
 @contextmanager
-def told(position_of: Callable[[KeyPath], Position | None], path: KeyPath) -> Iterator[None]:
+def refusals_at(position_of: Callable[[KeyPath], Position | None], path: KeyPath) -> Iterator[None]:
     """Turn a refusal of Dagster's into a problem with a place.
 
     Args:

@@ -37,10 +37,10 @@ def or_template(pattern: str) -> str:
 
 def shape(*types: str, pattern: str | None = None, **bounds: Any) -> WithJsonSchema:
     """Return what a type looks like in a JSON Schema, where ``pattern`` binds text and bounds bind numbers."""
-    known: dict[str, Any] = {"type": list(types) if len(types) > 1 else types[0], **bounds}
+    schema: dict[str, Any] = {"type": list(types) if len(types) > 1 else types[0], **bounds}
     if pattern is not None:
-        known["pattern"] = or_template(pattern)
-    return WithJsonSchema(known)
+        schema["pattern"] = or_template(pattern)
+    return WithJsonSchema(schema)
 
 
 class Format:
@@ -233,10 +233,10 @@ def duration_seconds(duration: str) -> int:
     >>> duration_seconds("14d")
     1209600
     """
-    found = _DURATION.fullmatch(duration)
-    if found is None:
+    match = _DURATION.fullmatch(duration)
+    if match is None:
         raise ValueError(f"not a duration: {duration!r}")
-    return int(found[1]) * _SECONDS[found[2]]
+    return int(match[1]) * _SECONDS[match[2]]
 
 
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")

@@ -59,16 +59,16 @@ class ScriptChecker:
 
     def check(self, entry: ScriptEntry) -> CheckedScript:
         """Check one script in all profiles; a problem that not all of them have says which do."""
-        told: dict[tuple[Position | None, str], tuple[Problem, list[str]]] = {}
+        by_place: dict[tuple[Position | None, str], tuple[Problem, list[str]]] = {}
         values: list[tuple[Merged, Script | None]] = []
         for names, profile in self._different(entry):
             merged = merge_script(profile=profile, defaults=entry.defaults, script=entry.script)
             script, problems = self._in_profile(merged, profile, entry.folder)
             values.append((merged, script))
             for problem in problems:
-                told.setdefault((problem.position, problem.message), (problem, []))[1].extend(names)
+                by_place.setdefault((problem.position, problem.message), (problem, []))[1].extend(names)
         problems = []
-        for problem, names in told.values():
+        for problem, names in by_place.values():
             where = "" if len(names) == len(self.profiles) else f" (in profile {', '.join(sorted(names))})"
             problems.append(replace(problem, message=problem.message + where))
         if self.loading:  # the files of overrides may be needed much later than they are written

@@ -1,4 +1,4 @@
-"""The attributes of `SlurmScriptComponent`: scripts, files with more of them, and their defaults."""
+"""A ``defs.yaml`` with the attributes of ``SlurmScriptComponent``: scripts, files with more, and their defaults."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ import glob
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-from pydantic import ValidationError
+from pydantic import Field, ValidationError
 
-from dagster_slurm_components.spec.assets import AssetKey
-from dagster_slurm_components.spec.base import Word
+from dagster_slurm_components.spec.assets import AssetAttributes, AssetKey
+from dagster_slurm_components.spec.base import Text, Word
 from dagster_slurm_components.spec.matrix import expand
 from dagster_slurm_components.spec.merge import Layer
 from dagster_slurm_components.spec.model import Model, option, template_at, validate_unrendered
@@ -24,6 +24,8 @@ from dagster_slurm_components.spec.source import Document, load_documents
 from dagster_slurm_components.spec.templates import Renderer, keep
 
 COMPONENT_TYPE = "dagster_slurm_components.SlurmScriptComponent"
+FILE_NAMES = ("defs.yaml", "component.yaml")
+"""The files in which Dagster looks for components (dagster 1.13)."""
 
 
 class ComponentAttributes(Model):
@@ -44,6 +46,46 @@ class ComponentAttributes(Model):
         "Keys of assets that something else makes; `deps` may name them without a warning.",
         ["raw/digits"],
         default=[],
+    )
+
+
+class Requirements(Model):
+    """What a component needs to load."""
+
+    env: list[Word] | None = option("Environment variables that must be set.", ["HPC_USER"])
+
+
+class AssetPostProcessor(Model):
+    """One change to assets, made by Dagster; keys can't be changed."""
+
+    target: Text = option("Asset selection.", "group:training", default="*")
+    operation: Literal["merge", "replace"] = option(
+        "How these attributes meet those there are.", "merge", default="merge"
+    )
+    attributes: AssetAttributes = Field(description="The attributes.", examples=[{"group_name": "training"}])
+
+
+class PostProcessing(Model):
+    """Changes to a component's definitions, made by Dagster."""
+
+    assets: list[AssetPostProcessor] | None = option(
+        "Changes to assets, in this order.", [{"target": "*", "attributes": {"group_name": "training"}}]
+    )
+
+
+class DefsFile(Model):
+    """One document of a ``defs.yaml`` that holds this component."""
+
+    type: Literal["dagster_slurm_components.SlurmScriptComponent"] = Field(
+        description="Type of the component.", examples=[COMPONENT_TYPE]
+    )
+    attributes: dict[Any, Any] | None = option(
+        "Scripts and their defaults.", {"scripts": [{"payload": "train.py", "assets": [{"key": "model"}]}]}
+    )
+    template_vars_module: Word | None = option("Module with template variables.", ".template_vars")
+    requirements: Requirements | None = option("What the component needs to load.", {"env": ["HPC_USER"]})
+    post_processing: PostProcessing | None = option(
+        "Changes to the component's definitions.", {"assets": [{"attributes": {"group_name": "training"}}]}
     )
 
 
@@ -194,7 +236,7 @@ class _Reader:
 
     def _included(self, patterns: list[str]) -> tuple[Path, ...]:
         """Return the files that ``include`` names, each once; a pattern that finds none is a mistake."""
-        found: dict[Path, None] = {}
+        included: dict[Path, None] = {}
         for index, pattern in enumerate(patterns):
             files = [self.folder / name for name in glob.glob(pattern, root_dir=self.folder, recursive=True)]
             files = sorted(file for file in files if file.is_file())
@@ -203,5 +245,5 @@ class _Reader:
                 message = f"no file matches {pattern!r} in {self.folder}"
                 hint = "relative patterns start at the folder of this file"
                 self.problems.append(Problem(message, self.document.position(path), path, hint, "no_file"))
-            found.update(dict.fromkeys(files))
-        return tuple(found)
+            included.update(dict.fromkeys(files))
+        return tuple(included)

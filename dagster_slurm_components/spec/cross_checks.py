@@ -109,18 +109,18 @@ def _name(script: Script) -> tuple[KeyPath, str]:
 def unknown_deps(scripts: Sequence[CheckedScript], external: Iterable[str]) -> Iterator[Problem]:
     """Yield the dependencies that no script makes and no component declares external."""
     made = {asset.key for checked in scripts if checked.script for asset in checked.script.assets}
-    known = made | set(external)
-    if any(checked.script is None for checked in scripts) or any(map(is_template, known)):
+    keys = made | set(external)
+    if any(checked.script is None for checked in scripts) or any(map(is_template, keys)):
         return  # it may be any of those that are not known
     guesses: dict[
         str, str | None
     ] = {}  # a thousand scripts may miss the same asset, and a near one is slow to find
     for checked in scripts:
         for path, key in _deps(checked.script):
-            if key in known or is_template(key):
+            if key in keys or is_template(key):
                 continue
             if key not in guesses:
-                guesses[key] = nearest(key, known)
+                guesses[key] = nearest(key, keys)
             hint = "if something else makes it, list it in `external`"
             if guesses[key]:
                 hint = f"did you mean `{guesses[key]}`?"

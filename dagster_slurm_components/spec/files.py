@@ -35,8 +35,8 @@ def matching_files(folder: Path, pattern: str) -> Iterator[tuple[PurePosixPath, 
         pattern: A path, or a glob with ``*``, ``?``, ``[...]`` and ``**``.
     """
     exact = os.path.lexists(folder / pattern)  # a file may well be called `data[1].csv`
-    found = [pattern] if exact else sorted(glob.glob(pattern, root_dir=folder, recursive=True))
-    for path in found:
+    paths = [pattern] if exact else sorted(glob.glob(pattern, root_dir=folder, recursive=True))
+    for path in paths:
         for file in _files(folder / path):
             yield place(os.path.relpath(file, folder)), file
 

@@ -42,8 +42,8 @@ def _srun_option(name: str) -> str:
 
 
 def _node_range(text: str) -> str:
-    found = re.fullmatch(r"([1-9]\d{0,5}):([1-9]\d{0,5})", text)
-    if found is None or int(found[1]) > int(found[2]):
+    match = re.fullmatch(r"([1-9]\d{0,5}):([1-9]\d{0,5})", text)
+    if match is None or int(match[1]) > int(match[2]):
         raise mistake(f"{text!r} is not a range of nodes", 'write one like "1:4", in quotes')
     return text
 

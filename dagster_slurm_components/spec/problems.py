@@ -71,8 +71,8 @@ def nearest(word: object, choices: Iterable[str]) -> str | None:
     """Return the choice that a mistyped word most likely meant, or None."""
     spelled = str(word).lower().replace("-", "_")
     by_spelling = {choice.lower().replace("-", "_"): choice for choice in choices}
-    found = difflib.get_close_matches(spelled, by_spelling, n=1, cutoff=0.6)
-    return by_spelling[found[0]] if found else None
+    matches = difflib.get_close_matches(spelled, by_spelling, n=1, cutoff=0.6)
+    return by_spelling[matches[0]] if matches else None
 
 
 def did_you_mean(word: object, choices: Iterable[str]) -> str | None:
@@ -105,9 +105,9 @@ def problems_of(
 
 def in_order(problems: Iterable[Problem]) -> tuple[Problem, ...]:
     """Return problems in the order of the files' text, each once; those without a place come first."""
-    known = {(problem.position, problem.message): problem for problem in problems}
+    different = {(problem.position, problem.message): problem for problem in problems}
     nowhere = Position("", 0, 0)
-    return tuple(sorted(known.values(), key=lambda problem: problem.position or nowhere))
+    return tuple(sorted(different.values(), key=lambda problem: problem.position or nowhere))
 
 
 _EXPECTED = {

@@ -130,8 +130,8 @@ class Profile(Model):
     @model_validator(mode="after")
     def _workdir_of_another_machine(self) -> Self:
         # A relative path would start wherever sshd puts us, which sites change.
-        known = self.workdir.startswith(("/", "~", "$")) or is_template(self.workdir)
-        if not known and not isinstance(self.host, LocalHost):
+        complete = self.workdir.startswith(("/", "~", "$")) or is_template(self.workdir)
+        if not complete and not isinstance(self.host, LocalHost):
             message = (
                 f"over ssh `workdir` must be absolute, or start with `~/` or `$NAME`; it is {self.workdir!r}"
             )

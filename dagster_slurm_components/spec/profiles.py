@@ -173,8 +173,8 @@ def profiles_folder(start: Path) -> Path | None:
     if named:
         return Path(named).expanduser().absolute()
     start = start.absolute()
-    found = (folder / "profiles" for folder in (start, *start.parents))
-    return next((folder for folder in found if folder.is_dir() and any(folder.glob("*.yaml"))), None)
+    folders = (folder / "profiles" for folder in (start, *start.parents))
+    return next((folder for folder in folders if folder.is_dir() and any(folder.glob("*.yaml"))), None)
 
 
 def project_folder(start: Path) -> Path:
@@ -280,10 +280,10 @@ def validated(model: type[_ModelT], data: Any, document: Document, *, unrendered
         SpecError: With a problem for each mistake.
     """
     try:
-        known = validate_unrendered(model, data) if unrendered else model.model_validate(data)
+        instance = validate_unrendered(model, data) if unrendered else model.model_validate(data)
     except ValidationError as exc:
         raise SpecError(problems_of(exc, document.position)) from None
-    return known if known is not None else model()
+    return instance if instance is not None else model()
 
 
 def _at_home(loaded: LoadedProfile) -> LoadedProfile:
@@ -316,7 +316,7 @@ def _unknown_profile(name: str, folder: Path | None, start: Path) -> Problem:
             hint=f"`dg-slurm init profile {name}` makes one",
             kind="unknown_profile",
         )
-    known = sorted({"local", *(file.stem for file in folder.glob("*.yaml"))})
-    guess = nearest(name, known)
-    hint = f"did you mean `{guess}`?" if guess else "there are: " + ", ".join(known)
+    names = sorted({"local", *(file.stem for file in folder.glob("*.yaml"))})
+    guess = nearest(name, names)
+    hint = f"did you mean `{guess}`?" if guess else "there are: " + ", ".join(names)
     return Problem(f"unknown profile `{name}`: no {folder / name}.yaml", hint=hint, kind="unknown_profile")

@@ -11,14 +11,20 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from dagster_slurm_components.spec.check_script import CheckedScript, ScriptChecker
-from dagster_slurm_components.spec.component import COMPONENT_TYPE, ComponentSpec, read_component, read_script
+from dagster_slurm_components.spec.component import (
+    COMPONENT_TYPE,
+    FILE_NAMES,
+    ComponentSpec,
+    DefsFile,
+    read_component,
+    read_script,
+)
 from dagster_slurm_components.spec.cross_checks import (
     duplicate_assets,
     duplicate_names,
     override_problems,
     unknown_deps,
 )
-from dagster_slurm_components.spec.defs_file import FILE_NAMES, DefsFile
 from dagster_slurm_components.spec.model import validate_unrendered
 from dagster_slurm_components.spec.problems import (
     Level,

@@ -66,7 +66,7 @@ class ResolvedScript:
         Raises:
             SpecError: A file is not there, a pattern matches none, or two files would lie at one place.
         """
-        found: dict[PurePosixPath, Path] = {}
+        by_place: dict[PurePosixPath, Path] = {}
         problems: list[Problem] = []
         for path, pattern in wanted_files(self.script.payload, self.script.files):
             folder = self.base(*path)
@@ -74,13 +74,13 @@ class ResolvedScript:
             if not files:
                 problems.append(no_file(pattern, folder, self.position(*path), path))
             for where, file in files:
-                other = found.setdefault(where, file)
+                other = by_place.setdefault(where, file)
                 if other != file and not other.samefile(file):
                     message = f"both {other} and {file} would travel as {where}"
                     problems.append(Problem(message, self.position(*path), path, "rename one", "same_place"))
         if problems:
             raise SpecError(problems)
-        return found
+        return by_place
 
     def content_digest(self) -> str:
         """Return a hash of all that shapes the result: the payload's and files' bytes, and how they run.

@@ -146,19 +146,19 @@ def _assets(script: Script, position_of: Locate) -> Iterator[Problem]:
 
 def _checks(script: Script, position_of: Locate) -> Iterator[Problem]:
     keys = [asset.key for asset in script.assets]
-    seen: set[tuple[str, str]] = set()
+    names: set[tuple[str, str]] = set()
     for index, check in enumerate(script.checks):
         path: KeyPath = ("checks", index, "asset")
-        known = check.asset in keys or is_template(check.asset) or any(map(is_template, keys))
-        if not known:
+        may_exist = check.asset in keys or is_template(check.asset) or any(map(is_template, keys))
+        if not may_exist:
             message = f"`{check.asset}` is not an asset of this script"
             hint = did_you_mean(check.asset, keys)
             yield Problem(message, position_of(path), path, hint, "unknown_asset")
         path = ("checks", index, "name")
-        if (check.asset, check.name) in seen and not is_template(check.name):
+        if (check.asset, check.name) in names and not is_template(check.name):
             message = f"`{check.asset}` has two checks named `{check.name}`"
             yield Problem(message, position_of(path), path, "rename one", "duplicate_check")
-        seen.add((check.asset, check.name))
+        names.add((check.asset, check.name))
 
 
 _RULES: tuple[tuple[tuple[str, ...], Callable[[Script, Locate], Iterator[Problem]]], ...] = (

@@ -15,8 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from dagster_slurm_components.spec.base import TEMPLATE
-from dagster_slurm_components.spec.component import COMPONENT_TYPE, ComponentAttributes
-from dagster_slurm_components.spec.defs_file import DefsFile
+from dagster_slurm_components.spec.component import COMPONENT_TYPE, ComponentAttributes, DefsFile
 from dagster_slurm_components.spec.environments import ENVIRONMENTS, EnvironmentSpec
 from dagster_slurm_components.spec.profile import DefaultEnvironment, Profile, ProfileEnvironment
 from dagster_slurm_components.spec.schema_of_models import Json, both, named_by_type, schemas_of

@@ -64,8 +64,8 @@ def partial_errors(data: Any, allowed: tuple[str, ...], what: str) -> list[InitE
     try:
         Script.model_validate(part)
     except ValidationError as exc:
-        found = exc.errors(include_url=False)
-        errors += [kept(error) for error in found if error["type"] not in _INCOMPLETE]
+        reported = exc.errors(include_url=False)
+        errors += [kept(error) for error in reported if error["type"] not in _INCOMPLETE]
     return errors
 
 

@@ -34,10 +34,10 @@ def time_seconds(time: str) -> int | None:
     """
     if time.upper() in _UNLIMITED:
         return None
-    found = _TIME.fullmatch(time)
-    if found is None:
+    match = _TIME.fullmatch(time)
+    if match is None:
         raise ValueError(f"not a Slurm time: {time!r}")
-    part = {name: int(text or 0) for name, text in found.groupdict().items()}
+    part = {name: int(text or 0) for name, text in match.groupdict().items()}
     hours = part["days"] * 24 + part["d_hours"] + part["hours"]
     minutes = part["d_minutes"] + part["minutes"] + part["only_minutes"]
     return hours * 3600 + minutes * 60 + part["d_seconds"] + part["seconds"] + part["m_seconds"]
@@ -52,10 +52,10 @@ def memory_megabytes(memory: str) -> float:
     Raises:
         ValueError: The text is not a Slurm memory size.
     """
-    found = _MEMORY.fullmatch(memory)
-    if found is None:
+    match = _MEMORY.fullmatch(memory)
+    if match is None:
         raise ValueError(f"not a Slurm memory size: {memory!r}")
-    return int(found[1]) * _UNIT[found[2].upper()]
+    return int(match[1]) * _UNIT[match[2].upper()]
 
 
 def _quoted(value: Any) -> Any:

@@ -198,7 +198,7 @@ class _Builder:
 
     def _mapping(self, node: yaml.Node, depth: int) -> dict[Any, Any]:
         own: dict[Any, Any] = {}
-        seen: dict[Any, yaml.Node] = {}
+        key_nodes: dict[Any, yaml.Node] = {}
         merged: dict[Any, Any] = {}
         for key_node, value_node in node.value:
             if key_node.tag == _TAG + "merge":
@@ -209,11 +209,11 @@ class _Builder:
                 continue
             key = self._scalar(key_node)
             identity = (type(key), key)
-            if identity in seen:
-                first = seen[identity].start_mark.line + 1
+            if identity in key_nodes:
+                first = key_nodes[identity].start_mark.line + 1
                 message = f"`{key_node.value}` is written twice; the first is in line {first}"
                 self._report(message, key_node, "keep one of the two", kind="duplicate_key")
-            seen[identity] = key_node
+            key_nodes[identity] = key_node
             own[key] = self._build(value_node, depth + 1)
         return merged | own if merged else own
 
@@ -280,9 +280,9 @@ def _step(node: yaml.Node, part: str | int) -> tuple[yaml.Node | None, yaml.Node
     for key, value in node.value:
         if key.tag == _TAG + "merge":
             for source in value.value if isinstance(value, yaml.SequenceNode) else [value]:
-                found = _step(source, part) if isinstance(source, yaml.MappingNode) else None
-                if found is not None:
-                    return found
+                step = _step(source, part) if isinstance(source, yaml.MappingNode) else None
+                if step is not None:
+                    return step
     return None
 
 

@@ -35,9 +35,9 @@ def nested(name: str, value: Any) -> Any:
     return Values(name, value) if isinstance(value, Mapping) else value
 
 
-def unknown(name: str, key: str, known: Mapping[str, Any]) -> UnknownValueError:
+def unknown(name: str, key: str, values: Mapping[str, Any]) -> UnknownValueError:
     """Return the error for a name that is not there."""
-    hint = did_you_mean(key, known) if known else None
+    hint = did_you_mean(key, values) if values else None
     return UnknownValueError(f"`{name}` has no `{key}`" + (f"; {hint}" if hint else ""))
 
 
