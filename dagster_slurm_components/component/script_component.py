@@ -198,7 +198,8 @@ def _unreported(missing: list[int], script: SlurmScript) -> dg.Failure:
     call = f'report_asset_check(check_name="{first.name}", asset_key="{_asset_of(first)}", passed=...)'
     text = (
         f"The job of script `{script.name}` ended well, but its payload did not report the check "
-        f"{' and '.join(checks)}. What it did report is stored.\n\nReport it in the payload, with `{call}`, or take it out of `checks`."
+        f"{' and '.join(checks)}. What it did report is stored.\n\n"
+        f"Report it in the payload, with `{call}`, or take it out of `checks`."
     )
     return dg.Failure(text, allow_retries=False)
 
