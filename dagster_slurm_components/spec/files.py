@@ -61,17 +61,8 @@ def add_files(digest: Any, files: Mapping[PurePosixPath, Path]) -> None:
 @lru_cache(maxsize=65_536)
 def _content_digest(file: str, mtime_ns: int, size: int, inode: int) -> bytes:
     """Hash a file's content; the same file is read once, for many scripts may ship it."""
+    digest = hashlib.sha256()  # Python 3.10 has no `hashlib.file_digest`
     with open(file, "rb") as stream:
-        return (
-            hashlib.file_digest(stream, "sha256").digest()
-            if hasattr(hashlib, "file_digest")
-            else _chunks(stream)
-        )
-
-
-def _chunks(stream: Any) -> bytes:
-    # Python 3.10 has no `hashlib.file_digest`.
-    digest = hashlib.sha256()
-    while chunk := stream.read(1 << 20):
-        digest.update(chunk)
+        while chunk := stream.read(1 << 20):
+            digest.update(chunk)
     return digest.digest()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, GetJsonSchemaHandler
@@ -38,18 +39,16 @@ class JumpHost(Model):
     login: list[LoginStep] = option("What this hop asks for, in order.", ["password", "otp"], default=["key"])
 
 
+_JUMP = re.compile(r"(?:(?P<user>.*)@)?(?P<hostname>.*?)(?::(?P<port>[0-9]+))?", re.DOTALL)
+
+
 def _jump(value: Any) -> Any:
     """Read ``[user@]hostname[:port]`` as sshd's users write it."""
     if not isinstance(value, str):
         return value
-    user, _, place = value.rpartition("@")
-    hostname, colon, port = place.rpartition(":")
-    parts: dict[str, Any] = {"hostname": hostname if colon and port.isdigit() else place}
-    if colon and port.isdigit():
-        parts["port"] = int(port)
-    if user:
-        parts["user"] = user
-    return parts
+    match = _JUMP.fullmatch(value)
+    parts = match.groupdict() if match else {"hostname": value}
+    return {key: part for key, part in parts.items() if part or key == "hostname"}
 
 
 class _JumpText:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -47,14 +46,6 @@ class Layer:
 
 
 @dataclass(frozen=True)
-class Origin:
-    """Where a value came from: the layer, and the place in it if it was written in a file."""
-
-    layer: str
-    position: Position | None
-
-
-@dataclass(frozen=True)
 class Merged:
     """The merged tree.
 
@@ -65,11 +56,6 @@ class Merged:
 
     data: dict[str, Any]
     sources: Mapping[KeyPath, Layer]
-
-    @cached_property
-    def origins(self) -> Mapping[KeyPath, Origin]:
-        """The origin of every leaf; positions are looked up on first use, for they are rarely asked."""
-        return {path: Origin(layer.name, layer.position(path)) for path, layer in self.sources.items()}
 
     def source(self, path: KeyPath) -> Layer | None:
         """Return the layer that the value at ``path`` came from.

@@ -21,11 +21,7 @@ def is_template(value: object) -> bool:
 
 
 class _UnsetVariableError(Exception):
-    """A template asks for an environment variable that isn't set."""
-
-    def __init__(self, name: str) -> None:
-        self.name = name
-        super().__init__(name)
+    """A template asks for an environment variable that isn't set; the argument is its name."""
 
 
 class _Environment:
@@ -95,8 +91,8 @@ def render(
         try:
             return _render_text(text, names)
         except _UnsetVariableError as exc:
-            message = f"the environment variable `{exc.name}` is not set"
-            hint = f"set it, or give a default: {{{{ env('{exc.name}', 'default') }}}}"
+            message = f"the environment variable `{exc}` is not set"
+            hint = f"set it, or give a default: {{{{ env('{exc}', 'default') }}}}"
             problems.append(Problem(message, position_of(path), path, hint, "unset_variable"))
         except _template_errors() as exc:
             problems.append(_not_rendered(exc, position_of(path), path))
