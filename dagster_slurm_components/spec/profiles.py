@@ -19,8 +19,7 @@ from dagster_slurm_components.spec.problems import Problem, SpecError, did_you_m
 from dagster_slurm_components.spec.profile import Profile
 from dagster_slurm_components.spec.site import Site
 from dagster_slurm_components.spec.source import Document, load_documents
-from dagster_slurm_components.spec.template_values import LazyValues, layered_value
-from dagster_slurm_components.spec.templates import Renderer, keep, render
+from dagster_slurm_components.spec.templates import LazyValues, Renderer, keep, layered_value, render
 
 PROFILE_VARIABLE = "DAGSTER_SLURM_PROFILE"
 """Environment variable that chooses the profile; ``local`` without it."""
