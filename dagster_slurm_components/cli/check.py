@@ -11,6 +11,7 @@ from pathlib import Path
 
 import click
 
+from dagster_slurm_components.cli.project import is_script_component
 from dagster_slurm_components.spec.place import Position
 from dagster_slurm_components.spec.problems import Problem, SpecError
 from dagster_slurm_components.spec.project import Report, check_project
@@ -38,7 +39,7 @@ def check(paths: tuple[Path, ...], profiles: tuple[str, ...], strict: bool, form
     if it could not check.
     """
     try:
-        report = check_project(paths or (Path(),), profiles=profiles)
+        report = check_project(paths or (Path(),), profiles=profiles, is_subclass=is_script_component)
     except SpecError as exc:
         raise click.UsageError(str(exc)) from None
     problems = [_shown(problem, strict) for problem in report.problems]

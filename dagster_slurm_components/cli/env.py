@@ -13,6 +13,7 @@ from typing import Any
 
 import click
 
+from dagster_slurm_components.cli.project import project_scripts
 from dagster_slurm_components.cli.terminal import errors_told, json_option, profile_option, seconds, table
 from dagster_slurm_components.environments.content import EnvironmentPlan, Progress, Request, silent
 from dagster_slurm_components.environments.fetch import fetch
@@ -21,7 +22,6 @@ from dagster_slurm_components.environments.store import Store
 from dagster_slurm_components.jobs.target import target
 from dagster_slurm_components.spec.base import duration_seconds
 from dagster_slurm_components.spec.profiles import load_profile
-from dagster_slurm_components.spec.project_scripts import project_scripts
 
 
 @dataclass(frozen=True)
@@ -51,15 +51,16 @@ class Context:
         """Return the different environments that the project's scripts need."""
         loaded = load_profile(self.profile, start=self.folder)
         found: dict[str, Need] = {}
-        for script in project_scripts(self.folder, loaded):
-            environment = script.script.environment
+        for script in project_scripts(self.folder, self.profile):
+            resolved = script.resolve(loaded)
+            environment = resolved.script.environment
             if not is_content(environment):
                 continue
-            request = request_for(script)
+            request = request_for(resolved)
             paths = [str(request.base(name)) for name in type(environment).model_fields]
             key = json.dumps([environment.model_dump(mode="json"), paths])
             names = found[key].scripts if key in found else ()
-            found[key] = Need(request, (*names, _name(script.script)))
+            found[key] = Need(request, (*names, _name(resolved.script)))
         return list(found.values())
 
 

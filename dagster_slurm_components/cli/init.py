@@ -13,9 +13,13 @@ from jinja2 import Environment, StrictUndefined
 from dagster_slurm_components.cli.terminal import errors_told
 from dagster_slurm_components.errors import DagsterSlurmError
 from dagster_slurm_components.spec.flow_style import flow_style
-from dagster_slurm_components.spec.profiles import load_profile_file, profiles_folder, project_folder
+from dagster_slurm_components.spec.profiles import (
+    known_site,
+    load_profile_file,
+    profiles_folder,
+    project_folder,
+)
 from dagster_slurm_components.spec.site import LoginWay, Site
-from dagster_slurm_components.spec.sites import known_site
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.\-]*")
 

@@ -179,17 +179,17 @@ def _files(spec: JobSpec) -> Iterator[File]:
 
 
 def _values(resolved: ResolvedScript, mask: Mask) -> Iterator[Value]:
-    for path, origin in resolved.merged.origins.items():
+    for path, layer in resolved.merged.sources.items():
         if path[0] not in OVERRIDABLE:
             continue
         value: Any = resolved.merged.data
         for part in path:
             value = value[part]
         secret = path[0] == "env" and len(path) == 2 and _SECRET.search(str(path[1]))
-        where = origin.position
+        where = layer.position(path)
         position = f"{near(Path(where.file))}:{where.line}:{where.column}" if where else ""
         shown = MASK if secret else mask.tree(value)
-        yield Value(".".join(map(str, path)), shown, origin.layer, position)
+        yield Value(".".join(map(str, path)), shown, layer.name, position)
 
 
 def near(file: Path) -> str:

@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
 import shlex
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,10 +12,11 @@ from typing import TYPE_CHECKING
 import click
 
 from dagster_slurm_components.cli.preview import Preview, job_script, preview
+from dagster_slurm_components.cli.project import project_scripts
 from dagster_slurm_components.cli.terminal import errors_told, json_option, profile_option, table
 from dagster_slurm_components.errors import DagsterSlurmError
-from dagster_slurm_components.spec.problems import SpecError, did_you_mean
-from dagster_slurm_components.spec.profiles import PROFILE_VARIABLE, load_profile
+from dagster_slurm_components.spec.problems import did_you_mean
+from dagster_slurm_components.spec.profiles import load_profile
 from dagster_slurm_components.spec.resolve import ResolvedScript
 
 if TYPE_CHECKING:
@@ -39,8 +37,8 @@ def render(asset: str, profile_name: str | None, whole: bool, test_only: bool, a
     ASSET is an asset's key, or the name of a script's op. The definitions are loaded as Dagster loads them; nothing is
     submitted. Values of variables that sound like secrets are masked.
     """
-    with errors_told(), _chosen(profile_name):
-        script = find_script(asset, project_scripts(Path.cwd()))
+    with errors_told():
+        script = find_script(asset, project_scripts(Path.cwd(), profile_name))
         resolved = script.resolve(load_profile(profile_name, start=script.folder))
         seen = preview(resolved, script.name)
         verdict = _ask_sbatch(resolved, script.name) if test_only else None
@@ -54,67 +52,6 @@ def render(asset: str, profile_name: str | None, whole: bool, test_only: bool, a
         if verdict is not None:
             click.echo(f"\nsbatch --test-only: {'accepted' if verdict[0] else 'refused'}\n{verdict[1]}")
     sys.exit(0 if verdict is None or verdict[0] else 1)
-
-
-@contextmanager
-def _chosen(profile: str | None) -> Iterator[None]:
-    """Choose a profile for templates too: definitions are loaded with the values of the chosen one."""
-    before = os.environ.get(PROFILE_VARIABLE)
-    if profile is not None:
-        os.environ[PROFILE_VARIABLE] = profile
-    try:
-        yield
-    finally:
-        if profile is not None:
-            del os.environ[PROFILE_VARIABLE]
-            os.environ.update({PROFILE_VARIABLE: before} if before is not None else {})
-
-
-def project_scripts(folder: Path) -> list[SlurmScript]:
-    """Load the scripts of the Dagster project around a folder.
-
-    Raises:
-        DagsterSlurmError: There is no project, or it can't be loaded.
-        SpecError: A component has mistakes.
-    """
-    # Imported on use: Dagster takes a second.
-    import dagster as dg  # noqa: PLC0415
-    from dagster.components.core.component_tree import ComponentTree  # noqa: PLC0415
-
-    from dagster_slurm_components.component.script_component import (  # noqa: PLC0415
-        InvalidScriptsError,
-        SlurmScriptComponent,
-    )
-
-    with _importable(folder):
-        try:
-            tree = ComponentTree.for_project(folder)
-            components = tree.get_all_components(of_type=SlurmScriptComponent)
-        except (dg.DagsterError, ImportError) as error:
-            raise DagsterSlurmError(
-                f"the project can't be loaded: {error}",
-                where=str(folder),
-                hint="Run this in a project of `dg`, in the environment that the project is installed in.",
-            ) from error
-        except Exception as error:
-            # Dagster wraps what a component raises into an exception of its own (ComponentTreeException, 1.13).
-            if isinstance(error.__cause__, InvalidScriptsError):
-                raise SpecError(error.__cause__.problems) from None
-            raise
-    return [script for component in components for script in component.scripts]
-
-
-@contextmanager
-def _importable(folder: Path) -> Iterator[None]:
-    """Let the modules of a project that isn't installed be found, as those of one that is."""
-    roots = [path for path in (folder, *folder.parents) if (path / "pyproject.toml").is_file()]
-    added = [str(root / "src") for root in roots[:1] if (root / "src").is_dir()]
-    sys.path[:0] = added
-    try:
-        yield
-    finally:
-        for path in added:
-            sys.path.remove(path)
 
 
 def find_script(asset: str, scripts: list[SlurmScript]) -> SlurmScript:

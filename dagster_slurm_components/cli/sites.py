@@ -8,8 +8,8 @@ import click
 
 from dagster_slurm_components.cli.terminal import errors_told, json_option, print_json, profile_option, table
 from dagster_slurm_components.errors import DagsterSlurmError
+from dagster_slurm_components.spec.profiles import OWN_SITES, known_site, known_sites
 from dagster_slurm_components.spec.site import JobLimits, Site
-from dagster_slurm_components.spec.sites import OWN_SITES, known_site, known_sites
 
 
 @click.group(invoke_without_command=True)

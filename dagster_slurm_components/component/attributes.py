@@ -9,7 +9,7 @@ from typing import Any
 from pydantic import GetJsonSchemaHandler, RootModel
 from pydantic_core import CoreSchema
 
-from dagster_slurm_components.spec.schema_files import inlined, shipped_definitions, standalone
+from dagster_slurm_components.spec.schemas import definitions, inlined, shipped_definitions, standalone
 
 _GROUPS = ("dagster_slurm_components.launchers", "dagster_slurm_components.environments")
 
@@ -40,17 +40,16 @@ def attributes_schema() -> dict[str, Any]:
 
     Dagster asks for it whenever definitions are loaded, so what is shipped is read: making it takes 0.2 s.
     """
-    definitions = None if any(entry_points(group=group) for group in _GROUPS) else shipped_definitions()
-    return made_schema() if definitions is None else _attributes(definitions)
+    extended = any(entry_points(group=group) for group in _GROUPS)
+    shipped = None if extended else shipped_definitions()
+    return made_schema() if shipped is None else _attributes(shipped)
 
 
 def made_schema() -> dict[str, Any]:
     """Make the JSON Schema of ``attributes`` from the models."""
-    from dagster_slurm_components.spec.schemas import definitions  # noqa: PLC0415 -- not needed to load definitions
-
     return _attributes(definitions())
 
 
-def _attributes(definitions: dict[str, Any]) -> dict[str, Any]:
-    attributes = definitions["DefsFile"]["then"]["properties"]["attributes"]
-    return standalone({**attributes, "type": "object"}, definitions)
+def _attributes(all_definitions: dict[str, Any]) -> dict[str, Any]:
+    attributes = all_definitions["DefsFile"]["then"]["properties"]["attributes"]
+    return standalone({**attributes, "type": "object"}, all_definitions)

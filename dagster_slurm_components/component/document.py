@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from functools import lru_cache
-from pathlib import Path as FilePath
+from pathlib import Path
 from typing import Any
 
 import dagster as dg
@@ -14,7 +14,6 @@ from dagster.components.resolved.scopes import LoadContextScope
 
 from dagster_slurm_components.spec.profiles import profile_values
 from dagster_slurm_components.spec.source import Document, load_documents, parse_documents
-from dagster_slurm_components.spec.template_values import LazyValues
 from dagster_slurm_components.spec.templates import Locate, Renderer, render
 
 
@@ -50,7 +49,7 @@ def renderer(context: dg.ComponentLoadContext) -> Renderer:
         **context.resolution_context.scope,
         "context": LoadContextScope(context),  # type: ignore[no-untyped-call]
         "project_root": str(context.project_root.resolve()),
-        "profile": LazyValues(lambda: profile_values(start=context.path)),
+        "profile": profile_values(start=context.path),
     }
     scope.pop("env", None)
 
@@ -61,8 +60,8 @@ def renderer(context: dg.ComponentLoadContext) -> Renderer:
 
 
 def _document_at(file: str, line: int) -> Document:
-    seen = os.stat(file)
-    documents = _documents(file, seen.st_mtime_ns, seen.st_size)
+    status = os.stat(file)
+    documents = _documents(file, status.st_mtime_ns, status.st_size)
     # Dagster counts a document from its first key, as we do; the nearest one survives a difference in that.
     return min(documents, key=lambda document: abs(document.position().line - line))
 
@@ -70,4 +69,4 @@ def _document_at(file: str, line: int) -> Document:
 @lru_cache(maxsize=16)
 def _documents(file: str, mtime_ns: int, size: int) -> tuple[Document, ...]:
     """Read a file once for all components in it."""
-    return load_documents(FilePath(file))
+    return load_documents(Path(file))

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 import dagster as dg
-from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, Field, ValidationError, model_validator
 from typing_extensions import Self
 
 from dagster_slurm_components.spec.assets import AssetDeclaration
@@ -39,26 +39,14 @@ class ScaffoldParams(BaseModel):
     asset: str | None = Field(default=None, description="Key of its asset; by default the component's name.")
     environment: str = Field(default="current", description="The software it runs in: current, uv, path, ...")
 
-    @field_validator("launcher")
-    @classmethod
-    def _known_launcher(cls, value: str) -> str:
-        return _known(value, list(_RESOURCES), "launcher")
-
-    @field_validator("environment")
-    @classmethod
-    def _known_environment(cls, value: str) -> str:
-        return _known(value, list(ENVIRONMENTS), "environment")
-
-    @field_validator("asset")
-    @classmethod
-    def _right_key(cls, value: str | None) -> str | None:
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        _check_choice(self.launcher, list(_RESOURCES), "launcher")
         try:
-            return value if value is None else AssetDeclaration.model_validate({"key": value}).key
+            AssetDeclaration.model_validate({"key": "any" if self.asset is None else self.asset})
         except ValidationError as exc:
             raise click.UsageError("\n".join(map(str, problems_of(exc, lambda path: None)))) from None
-
-    @model_validator(mode="after")
-    def _known_payload(self) -> Self:
+        _check_choice(self.environment, list(ENVIRONMENTS), "environment")
         suffix = PurePosixPath(self.payload).suffix
         if suffix not in (".py", ".sh"):
             raise click.UsageError(f"{self.payload!r} is neither a .py nor a .sh file")
@@ -67,10 +55,9 @@ class ScaffoldParams(BaseModel):
         return self
 
 
-def _known(value: str, choices: list[str], what: str) -> str:
+def _check_choice(value: str, choices: list[str], what: str) -> None:
     if value not in choices:
         raise click.UsageError(f"unknown {what} {value!r}: {did_you_mean(value, choices)}")
-    return value
 
 
 class SlurmScriptScaffolder(dg.Scaffolder[ScaffoldParams]):

@@ -2,29 +2,33 @@
 
 from __future__ import annotations
 
+import gc
+import hashlib
+import json
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from pathlib import Path as FilePath
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import dagster as dg
 from pydantic import BaseModel
 from typing_extensions import Self
 
-from dagster_slurm_components.component.all_checks import with_all_checks
 from dagster_slurm_components.component.attributes import Attributes
-from dagster_slurm_components.component.bulk import without_collections
-from dagster_slurm_components.component.code_version import code_version
-from dagster_slurm_components.component.declare import declare
 from dagster_slurm_components.component.document import attributes_document, renderer
 from dagster_slurm_components.component.ops import script_assets
-from dagster_slurm_components.component.pool import profile_pool
 from dagster_slurm_components.component.scaffolder import SlurmScriptScaffolder
-from dagster_slurm_components.component.specs import SlurmScript, slurm_script, told
-from dagster_slurm_components.spec.component import read_component
+from dagster_slurm_components.component.specs import SlurmScript, refusals_at, slurm_script
+from dagster_slurm_components.spec.check_script import NO_PROFILE, ScriptChecker
+from dagster_slurm_components.spec.component import ScriptEntry, read_component
+from dagster_slurm_components.spec.cross_checks import duplicate_assets, duplicate_names, op_name
+from dagster_slurm_components.spec.files import add_files
+from dagster_slurm_components.spec.merge import Layer, merge
 from dagster_slurm_components.spec.problems import Problem, SpecError, in_order
-from dagster_slurm_components.spec.profiles import load_profile
+from dagster_slurm_components.spec.profiles import load_profile, profile_values
+from dagster_slurm_components.spec.resolve import CONTENT, ResolvedScript
 from dagster_slurm_components.spec.source import Document
 
 
@@ -92,7 +96,7 @@ class SlurmScriptComponent(dg.Component):
             document = attributes_document(attributes.root, context)
         except SpecError as exc:
             raise InvalidScriptsError(exc.problems) from None
-        with without_collections():
+        with _without_collections():
             scripts, problems = _scripts(document, context)
         if problems:
             raise InvalidScriptsError(problems)
@@ -106,13 +110,13 @@ class SlurmScriptComponent(dg.Component):
         """
         built: list[dg.AssetsDefinition] = []
         problems: list[Problem] = []
-        pools: dict[FilePath, str | None] = {}
-        with without_collections():
+        pools: dict[Path, str | None] = {}
+        with _without_collections():
             for script in self.scripts:
                 folder = script.folder
-                pools[folder] = pools[folder] if folder in pools else profile_pool(folder)
+                pools[folder] = pools[folder] if folder in pools else _profile_pool(folder)
                 try:
-                    with told(script.entry.script.position, ()):
+                    with refusals_at(script.entry.script.position, ()):
                         built.append(self._assets_definition(script, pools[folder]))
                 except SpecError as exc:
                     problems += exc.problems
@@ -151,26 +155,128 @@ class SlurmScriptComponent(dg.Component):
 
     def _assets_definition(self, script: SlurmScript, pool: str | None) -> dg.AssetsDefinition:
         def run(context: dg.AssetExecutionContext) -> Iterator[Any]:
-            yield from with_all_checks(self.execute(context, script), context, script)
+            yield from _with_all_checks(self.execute(context, script), context, script)
 
         settings = replace(script.op, pool=script.op.pool or pool)
         assets = [self.get_asset_spec(spec, script) for spec in script.assets]
         return script_assets(run, settings, assets, script.checks)
 
 
+def _with_all_checks(
+    results: Iterable[Any], context: dg.AssetExecutionContext, script: SlurmScript
+) -> Iterator[Any]:
+    """Yield the results of a step; when they end, all selected checks must have been among them.
+
+    By then Dagster has stored them. Its own error would name an output and no line (dagster 1.13).
+    """
+    reported: list[dg.AssetCheckResult] = []
+    for result in results:
+        if isinstance(result, dg.AssetCheckResult):
+            reported.append(result)
+        elif isinstance(result, dg.MaterializeResult):
+            reported += result.check_results or ()
+        yield result
+    if any(result.asset_key is None or result.check_name is None for result in reported):
+        return  # Dagster finds out which check is meant
+    names = {(result.asset_key, result.check_name) for result in reported}
+    missing = [
+        index
+        for index, check in enumerate(script.checks)
+        if check.key in context.selected_asset_check_keys and (check.asset_key, check.name) not in names
+    ]
+    if missing:
+        raise _unreported(missing, script)
+
+
+def _unreported(missing: list[int], script: SlurmScript) -> dg.Failure:
+    checks = []
+    for index in missing:
+        check, position = script.checks[index], script.entry.script.position(("checks", index))
+        declared = f", declared at {position}" if position else ""
+        checks.append(f"`{check.name}` of asset `{_asset_of(check)}`{declared}")
+    first = script.checks[missing[0]]
+    call = f'report_asset_check(check_name="{first.name}", asset_key="{_asset_of(first)}", passed=...)'
+    text = (
+        f"The job of script `{script.name}` ended well, but its payload did not report the check "
+        f"{' and '.join(checks)}. What it did report is stored.\n\n"
+        f"Report it in the payload, with `{call}`, or take it out of `checks`."
+    )
+    return dg.Failure(text, allow_retries=False)
+
+
+def _asset_of(check: dg.AssetCheckSpec) -> str:
+    return check.asset_key.to_escaped_user_string()
+
+
+def _profile_pool(folder: Path) -> str | None:
+    """Return the pool of the profile that is chosen now, or None.
+
+    Dagster knows pools from the definitions, so this one word of a profile is read when definitions are loaded. Its
+    mistakes are told when a script runs: definitions must load on a machine that has none of the profile's secrets.
+    """
+    try:
+        pool = profile_values(start=folder)["pool"]
+    except SpecError:
+        return None
+    return pool if isinstance(pool, str) and pool else None
+
+
+@contextmanager
+def _without_collections() -> Iterator[None]:
+    """Hold Python's cyclic garbage collector back for a moment.
+
+    A thousand definitions are some hundred thousand objects, none of them garbage. The collector would look at all
+    of them several times, which takes a fifth of the load.
+    """
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
+
+
 def _scripts(document: Document, context: dg.ComponentLoadContext) -> tuple[list[SlurmScript], list[Problem]]:
     """Return the scripts of a component, and all that is wrong with them."""
     read = read_component(document, render=renderer(context))
-    declared, wrong = declare(read.entries)
-    problems = [*read.problems, *wrong]
+    checker = ScriptChecker()
+    checked = [checker.check(entry) for entry in read.entries]
+    problems = [*read.problems, *duplicate_assets(checked), *duplicate_names([checked])]
     defaults = document.data.get("defaults") or {}
-    scripts: list[SlurmScript] = []
+    scripts: dict[str, SlurmScript] = {}
     with warnings.catch_warnings():
         # Code references are in beta (dagster 1.13), which is our concern and not the user's.
         warnings.simplefilter("ignore", dg.BetaWarning)
-        for script in declared:
+        for each in checked:
+            problems += each.problems
+            if each.script is None or each.problems:
+                continue
+            resolved = ResolvedScript(each.script, each.merged, each.entry.folder, NO_PROFILE)
+            name = op_name(each.script, scripts)
             try:
-                scripts.append(slurm_script(script, code_version(script, defaults)))
+                version = code_version(each.entry, resolved.payload_files(), defaults)
+                scripts[name] = slurm_script(each.entry, name, resolved, version)
             except SpecError as exc:
                 problems += exc.problems
-    return scripts, problems
+    return list(scripts.values()), problems
+
+
+def code_version(entry: ScriptEntry, files: Mapping[PurePosixPath, Path], defaults: Mapping[str, Any]) -> str:
+    """Return the version of a script's code: a hash of its files, and of what was written in script and defaults.
+
+    The same in every profile and on every machine. Templates count as they stand, not by what they give here: a
+    value may be a secret, and versions are shown.
+
+    Args:
+        entry: The script.
+        files: The files that travel with it, by their place in the payload folder.
+        defaults: The component's defaults with templates as they stand.
+    """
+    written = entry.script.written or {}
+    if defaults:
+        written = merge([Layer("", data, lambda path: None) for data in (defaults, written)]).data
+    content = {key: written[key] for key in CONTENT if written.get(key) is not None}
+    digest = hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode())
+    add_files(digest, files)
+    return digest.hexdigest()[:16]

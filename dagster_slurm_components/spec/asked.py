@@ -33,7 +33,7 @@ def gpus_per_node(resources: Resources) -> int | None:
     if resources.gres is not None:
         gpus = [part for part in resources.gres.split(",") if re.match(r"gpu(?:[:/]|$)", part)]
         if gpus:
-            return sum(int(found[1]) if (found := re.search(r":(\d+)", part)) else 1 for part in gpus)
+            return sum(int(count[1]) if (count := re.search(r":(\d+)", part)) else 1 for part in gpus)
     if resources.gpus_per_task is not None and resources.ntasks_per_node is not None:
         return _sum(resources.gpus_per_task) * resources.ntasks_per_node
     if resources.gpus is not None and nodes(resources) in (None, (1, 1)):

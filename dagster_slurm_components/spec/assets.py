@@ -13,24 +13,23 @@ from dagster_slurm_components.spec.base import (
     Count,
     Flag,
     Format,
-    Model,
     Number,
     Scalar,
     Text,
     Word,
-    mistake,
     or_template,
     shape,
 )
+from dagster_slurm_components.spec.model import Model, mistake, option
 from dagster_slurm_components.spec.partitions import BackfillPolicy, OfTemplate, PartitionsDefinition
 from dagster_slurm_components.spec.problems import describe
 
-# Names that Dagster keeps for itself (dagster 1.13, `check_valid_name`), beside Python's own.
-_TAKEN = frozenset(
+RESERVED = frozenset(
     {"arg_dict", "bool", "conf", "config", "context", "dict", "float", "input", "input_arg_dict", "int"}
     | {"meta", "output", "output_arg_dict", "str", "type"}
     | set(keyword.kwlist)
 )
+"""Names that Dagster keeps for itself (dagster 1.13, `check_valid_name`), beside Python's own."""
 _KEY_PART = r"[A-Za-z0-9_.\-]+"
 _KEY = rf"{_KEY_PART}(?:/{_KEY_PART})*"
 _TAG_KEY = r"(?:[A-Za-z0-9_.\-]{1,63}/|dagster/kind/)?[A-Za-z0-9_.\-]{1,63}"
@@ -50,7 +49,7 @@ def _key(value: Any) -> Any:
 
 
 def _not_taken(key: str) -> str:
-    if key in _TAKEN:
+    if key in RESERVED:
         raise mistake(f"`{key}` is a word of Python or Dagster", "choose a longer key, such as `data/type`")
     return key
 
@@ -106,48 +105,29 @@ Pool = Annotated[Word, Format(r"\S+", "the name of a pool", "gpu_jobs")]
 class AssetAttributes(Model):
     """What Dagster knows of an asset beside its key; the words are those of ``dagster.AssetSpec``."""
 
-    deps: list[AssetKey] = Field(
-        default=[], description="Keys of the assets it is made from.", examples=[["datasets/digits"]]
+    deps: list[AssetKey] = option("Keys of the assets it is made from.", ["datasets/digits"], default=[])
+    description: Text | None = option("What the asset is; Markdown.", "Digits model")
+    group_name: Group | None = option("Dagster group.", "training")
+    owners: list[Owner] = option(
+        "Owners: mail addresses, or teams as `team:NAME`.", ["team:ml", "ada@example.org"], default=[]
     )
-    description: Text | None = Field(
-        default=None, description="What the asset is; Markdown.", examples=["Digits model"]
+    tags: dict[TagKey, TagValue] = option("Dagster tags.", {"tier": "gold"}, default={})
+    kinds: Annotated[list[Word], Field(max_length=10)] = option(
+        "Kinds shown in Dagster's UI.", ["pytorch"], default=[]
     )
-    group_name: Group | None = Field(default=None, description="Dagster group.", examples=["training"])
-    owners: list[Owner] = Field(
-        default=[],
-        description="Owners: mail addresses, or teams as `team:NAME`.",
-        examples=[["team:ml", "ada@example.org"]],
+    metadata: dict[str, Any] = option("Metadata of the definition.", {"dataset": "digits"}, default={})
+    code_version: Word | None = option(
+        "Version of the code; else a hash of the payload and all that shapes its result.", "3"
     )
-    tags: dict[TagKey, TagValue] = Field(default={}, description="Dagster tags.", examples=[{"tier": "gold"}])
-    kinds: Annotated[list[Word], Field(max_length=10)] = Field(
-        default=[], description="Kinds shown in Dagster's UI.", examples=[["pytorch"]]
+    skippable: Flag | None = option("The payload may leave this asset out; downstream is skipped then.", True)
+    automation_condition: OfTemplate = option(
+        "When Dagster makes it by itself.", "{{ dg.AutomationCondition.eager() }}"
     )
-    metadata: dict[str, Any] = Field(
-        default={}, description="Metadata of the definition.", examples=[{"dataset": "digits"}]
+    partitions_def: PartitionsDefinition = option(
+        "Partitions, as in `{type: static, partition_keys: [a, b]}`.",
+        {"type": "static", "partition_keys": ["a", "b"]},
     )
-    code_version: Word | None = Field(
-        default=None,
-        description="Version of the code; else a hash of the payload and all that shapes its result.",
-        examples=["3"],
-    )
-    skippable: Flag | None = Field(
-        default=None,
-        description="The payload may leave this asset out; downstream is skipped then.",
-        examples=[True],
-    )
-    automation_condition: OfTemplate = Field(
-        default=None,
-        description="When Dagster makes it by itself.",
-        examples=["{{ dg.AutomationCondition.eager() }}"],
-    )
-    partitions_def: PartitionsDefinition = Field(
-        default=None,
-        description="Partitions, as in `{type: static, partition_keys: [a, b]}`.",
-        examples=[{"type": "static", "partition_keys": ["a", "b"]}],
-    )
-    freshness_policy: OfTemplate = Field(
-        default=None, description="Freshness policy.", examples=["{{ freshness_policy() }}"]
-    )
+    freshness_policy: OfTemplate = option("Freshness policy.", "{{ freshness_policy() }}")
 
 
 class AssetDeclaration(AssetAttributes):
@@ -163,36 +143,24 @@ class CheckDeclaration(Model):
     asset: AssetKey = Field(
         description="Key of the checked asset, one of this script.", examples=["models/digits"]
     )
-    description: Text | None = Field(
-        default=None, description="What is checked.", examples=["Accuracy is high"]
+    description: Text | None = option("What is checked.", "Accuracy is high")
+    blocking: Flag = option("A failure keeps downstream from running.", True, default=False)
+    additional_deps: list[AssetKey] = option(
+        "Other assets that the check reads.", ["datasets/digits"], default=[]
     )
-    blocking: Flag = Field(
-        default=False, description="A failure keeps downstream from running.", examples=[True]
-    )
-    additional_deps: list[AssetKey] = Field(
-        default=[], description="Other assets that the check reads.", examples=[["datasets/digits"]]
-    )
-    metadata: dict[str, Any] = Field(
-        default={}, description="Metadata of the definition.", examples=[{"threshold": 0.9}]
-    )
-    automation_condition: OfTemplate = Field(
-        default=None,
-        description="When Dagster runs it by itself.",
-        examples=["{{ dg.AutomationCondition.eager() }}"],
+    metadata: dict[str, Any] = option("Metadata of the definition.", {"threshold": 0.9}, default={})
+    automation_condition: OfTemplate = option(
+        "When Dagster runs it by itself.", "{{ dg.AutomationCondition.eager() }}"
     )
 
 
 class RetryPolicy(Model):
     """Dagster's own retry of a step; the words are those of ``dagster.RetryPolicy``."""
 
-    max_retries: Count = Field(default=1, description="Most retries.", examples=[2])
-    delay: Number | None = Field(default=None, description="Seconds before a retry.", examples=[30])
-    backoff: Literal["LINEAR", "EXPONENTIAL"] | None = Field(
-        default=None, description="How the delay grows.", examples=["EXPONENTIAL"]
-    )
-    jitter: Literal["FULL", "PLUS_MINUS"] | None = Field(
-        default=None, description="How the delay is scattered.", examples=["PLUS_MINUS"]
-    )
+    max_retries: Count = option("Most retries.", 2, default=1)
+    delay: Number | None = option("Seconds before a retry.", 30)
+    backoff: Literal["LINEAR", "EXPONENTIAL"] | None = option("How the delay grows.", "EXPONENTIAL")
+    jitter: Literal["FULL", "PLUS_MINUS"] | None = option("How the delay is scattered.", "PLUS_MINUS")
 
     @model_validator(mode="after")
     def _delay_is_there(self) -> Self:
@@ -204,17 +172,9 @@ class RetryPolicy(Model):
 class OpSettings(Model):
     """Settings of the Dagster op behind the script."""
 
-    name: Word | None = Field(
-        default=None, description="Name of the op; else it comes from the script's name.", examples=["train"]
-    )
-    description: Text | None = Field(
-        default=None, description="What the op does.", examples=["Trains the model"]
-    )
-    tags: dict[str, Any] = Field(default={}, description="Op tags.", examples=[{"dagster/priority": "3"}])
-    pool: Pool | None = Field(default=None, description="Dagster concurrency pool.", examples=["gpu_jobs"])
-    retry_policy: RetryPolicy | None = Field(
-        default=None, description="Dagster's retry of the step.", examples=[{"max_retries": 2, "delay": 30}]
-    )
-    backfill_policy: BackfillPolicy | None = Field(
-        default=None, description="How a backfill becomes runs.", examples=[{"type": "single_run"}]
-    )
+    name: Word | None = option("Name of the op; else it comes from the script's name.", "train")
+    description: Text | None = option("What the op does.", "Trains the model")
+    tags: dict[str, Any] = option("Op tags.", {"dagster/priority": "3"}, default={})
+    pool: Pool | None = option("Dagster concurrency pool.", "gpu_jobs")
+    retry_policy: RetryPolicy | None = option("Dagster's retry of the step.", {"max_retries": 2, "delay": 30})
+    backfill_policy: BackfillPolicy | None = option("How a backfill becomes runs.", {"type": "single_run"})

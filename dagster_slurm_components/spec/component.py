@@ -1,51 +1,91 @@
-"""The attributes of `SlurmScriptComponent`: scripts, files with more of them, and their defaults."""
+"""A ``defs.yaml`` with the attributes of ``SlurmScriptComponent``: scripts, files with more, and their defaults."""
 
 from __future__ import annotations
 
 import glob
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path as FilePath
-from typing import Any
+from pathlib import Path
+from typing import Any, Literal
 
 from pydantic import Field, ValidationError
 
-from dagster_slurm_components.spec.assets import AssetKey
-from dagster_slurm_components.spec.base import Model, Word
+from dagster_slurm_components.spec.assets import AssetAttributes, AssetKey
+from dagster_slurm_components.spec.base import Text, Word
 from dagster_slurm_components.spec.matrix import expand
 from dagster_slurm_components.spec.merge import Layer
-from dagster_slurm_components.spec.place import Path
+from dagster_slurm_components.spec.model import Model, option, template_at, validate_unrendered
+from dagster_slurm_components.spec.place import KeyPath
 from dagster_slurm_components.spec.problems import Problem, SpecError, in_order, problems_of
 from dagster_slurm_components.spec.profiles import LoadedProfile
-from dagster_slurm_components.spec.resolve import ResolvedScript, resolve_script
+from dagster_slurm_components.spec.resolve import ResolvedScript, overrides, resolve_script
 from dagster_slurm_components.spec.script import DEFAULTABLE, partial_errors
 from dagster_slurm_components.spec.source import Document, load_documents
 from dagster_slurm_components.spec.templates import Renderer, keep
-from dagster_slurm_components.spec.unrendered import template_at, validate_unrendered
 
 COMPONENT_TYPE = "dagster_slurm_components.SlurmScriptComponent"
+FILE_NAMES = ("defs.yaml", "component.yaml")
+"""The files in which Dagster looks for components (dagster 1.13)."""
 
 
 class ComponentAttributes(Model):
     """What stands under ``attributes`` in a ``defs.yaml``."""
 
-    defaults: dict[str, Any] = Field(
-        default={},
-        description="What all scripts have in common.",
-        examples=[{"environment": {"type": "current"}}],
+    defaults: dict[str, Any] = option(
+        "What all scripts have in common.", {"environment": {"type": "current"}}, default={}
     )
-    scripts: list[dict[str, Any]] = Field(
-        default=[], description="Scripts.", examples=[[{"payload": "train.py", "assets": [{"key": "model"}]}]]
+    scripts: list[dict[str, Any]] = option(
+        "Scripts.", [{"payload": "train.py", "assets": [{"key": "model"}]}], default=[]
     )
-    include: list[Word] = Field(
+    include: list[Word] = option(
+        "Glob patterns of files with scripts, in the same words; relative to this file.",
+        ["jobs/*.yaml"],
         default=[],
-        description="Glob patterns of files with scripts, in the same words; relative to this file.",
-        examples=[["jobs/*.yaml"]],
     )
-    external: list[AssetKey] = Field(
+    external: list[AssetKey] = option(
+        "Keys of assets that something else makes; `deps` may name them without a warning.",
+        ["raw/digits"],
         default=[],
-        description="Keys of assets that something else makes; `deps` may name them without a warning.",
-        examples=[["raw/digits"]],
+    )
+
+
+class Requirements(Model):
+    """What a component needs to load."""
+
+    env: list[Word] | None = option("Environment variables that must be set.", ["HPC_USER"])
+
+
+class AssetPostProcessor(Model):
+    """One change to assets, made by Dagster; keys can't be changed."""
+
+    target: Text = option("Asset selection.", "group:training", default="*")
+    operation: Literal["merge", "replace"] = option(
+        "How these attributes meet those there are.", "merge", default="merge"
+    )
+    attributes: AssetAttributes = Field(description="The attributes.", examples=[{"group_name": "training"}])
+
+
+class PostProcessing(Model):
+    """Changes to a component's definitions, made by Dagster."""
+
+    assets: list[AssetPostProcessor] | None = option(
+        "Changes to assets, in this order.", [{"target": "*", "attributes": {"group_name": "training"}}]
+    )
+
+
+class DefsFile(Model):
+    """One document of a ``defs.yaml`` that holds this component."""
+
+    type: Literal["dagster_slurm_components.SlurmScriptComponent"] = Field(
+        description="Type of the component.", examples=[COMPONENT_TYPE]
+    )
+    attributes: dict[Any, Any] | None = option(
+        "Scripts and their defaults.", {"scripts": [{"payload": "train.py", "assets": [{"key": "model"}]}]}
+    )
+    template_vars_module: Word | None = option("Module with template variables.", ".template_vars")
+    requirements: Requirements | None = option("What the component needs to load.", {"env": ["HPC_USER"]})
+    post_processing: PostProcessing | None = option(
+        "Changes to the component's definitions.", {"assets": [{"attributes": {"group_name": "training"}}]}
     )
 
 
@@ -57,13 +97,16 @@ class ScriptEntry:
         script: The script; of a ``matrix``, one cell.
         defaults: The component's ``defaults``, if it has any.
         folder: The folder of the file that holds the script.
-        written: The script with its templates as they stand.
     """
 
     script: Layer
     defaults: Layer | None
-    folder: FilePath
-    written: Mapping[str, Any]
+    folder: Path
+
+    @property
+    def overrides(self) -> Mapping[str, Any]:
+        """The overrides that are mappings, by profile."""
+        return overrides(self.script)
 
     def resolve(self, profile: LoadedProfile) -> ResolvedScript:
         """Return the script as it runs in a profile.
@@ -87,7 +130,7 @@ class ComponentSpec:
 
     entries: tuple[ScriptEntry, ...]
     external: tuple[str, ...] = ()
-    included: tuple[FilePath, ...] = ()
+    included: tuple[Path, ...] = ()
     problems: tuple[Problem, ...] = ()
 
 
@@ -98,21 +141,18 @@ def read_component(document: Document, *, render: Renderer = keep) -> ComponentS
         document: The view of ``attributes``, as ``document.child(("attributes",))`` gives it.
         render: Renders templates: those of each script once its ``matrix`` is expanded, and all others.
     """
-    reader = _Reader(document, render)
     try:
-        spec = reader.read()
+        return _Reader(document, render).read()
     except SpecError as exc:
         return ComponentSpec((), problems=in_order(exc.problems))
-    return spec
 
 
 def read_script(document: Document) -> ComponentSpec:
     """Read a document that is one script, without defaults."""
-    reader = _Reader(document, keep)
     if not isinstance(document.data, Mapping):
-        return ComponentSpec(
-            (), problems=(Problem("expected a script", document.position(), kind="mapping"),)
-        )
+        problem = Problem("expected a script", document.position(), kind="mapping")
+        return ComponentSpec((), problems=(problem,))
+    reader = _Reader(document, keep)
     return ComponentSpec(tuple(reader.entries(document, None)), problems=in_order(reader.problems))
 
 
@@ -122,7 +162,7 @@ class _Reader:
     def __init__(self, document: Document, render: Renderer) -> None:
         self.document = document
         self.render = render
-        self.folder = FilePath(document.file).absolute().parent
+        self.folder = Path(document.file).absolute().parent
         self.problems: list[Problem] = []
 
     def read(self) -> ComponentSpec:
@@ -138,15 +178,12 @@ class _Reader:
         if attributes is None:
             return ComponentSpec(())
         if not isinstance(data.get("scripts", []), list):
-            path: Path = ("scripts",)
+            path: KeyPath = ("scripts",)
             message = "expected a list: each script has its own place in the file"
             self.problems.append(Problem(message, self.document.position(path), path, kind="list"))
         defaults = self._defaults(attributes.defaults)
         included = self._included(attributes.include)
-        scripts = [
-            *self._own(data.get("scripts")),
-            *(script for file in included for script in self._file(file)),
-        ]
+        scripts = [*self._own(data.get("scripts")), *(each for file in included for each in self._file(file))]
         entries = [entry for script in scripts for entry in self.entries(script, defaults)]
         external = tuple(attributes.external)
         return ComponentSpec(tuple(entries), external, included, in_order(self.problems))
@@ -162,8 +199,7 @@ class _Reader:
             self.problems += exc.problems
             return None
         wrong = partial_errors(data, DEFAULTABLE, "`defaults`")
-        wrong = [error for error in wrong if template_at(data, error.get("loc", ())) is None]
-        if wrong:
+        if wrong := [error for error in wrong if template_at(data, error["loc"]) is None]:
             error = ValidationError.from_exception_data("defaults", wrong)
             self.problems += problems_of(error, view.position)
         return Layer("defaults", data, view.position, self.folder, written)
@@ -174,7 +210,7 @@ class _Reader:
             if isinstance(script, Mapping):
                 yield self.document.child(("scripts", index))
 
-    def _file(self, file: FilePath) -> Iterator[Document]:
+    def _file(self, file: Path) -> Iterator[Document]:
         """Yield the scripts of an included file."""
         try:
             documents = load_documents(file)
@@ -189,25 +225,25 @@ class _Reader:
 
     def entries(self, document: Document, defaults: Layer | None) -> Iterator[ScriptEntry]:
         """Yield the script of a document, or those of its matrix."""
-        folder = FilePath(document.file).absolute().parent
+        folder = Path(document.file).absolute().parent
         try:
             for cell in expand(Layer("script", document.data, document.position, folder)):
                 data = self.render(cell.data, document.position)
                 layer = Layer(cell.name, data, document.position, folder, cell.data)
-                yield ScriptEntry(layer, defaults, folder, cell.data)
+                yield ScriptEntry(layer, defaults, folder)
         except SpecError as exc:
             self.problems += exc.problems
 
-    def _included(self, patterns: list[str]) -> tuple[FilePath, ...]:
+    def _included(self, patterns: list[str]) -> tuple[Path, ...]:
         """Return the files that ``include`` names, each once; a pattern that finds none is a mistake."""
-        found: dict[FilePath, None] = {}
+        included: dict[Path, None] = {}
         for index, pattern in enumerate(patterns):
             files = [self.folder / name for name in glob.glob(pattern, root_dir=self.folder, recursive=True)]
             files = sorted(file for file in files if file.is_file())
             if not files:
-                path: Path = ("include", index)
+                path: KeyPath = ("include", index)
                 message = f"no file matches {pattern!r} in {self.folder}"
                 hint = "relative patterns start at the folder of this file"
                 self.problems.append(Problem(message, self.document.position(path), path, hint, "no_file"))
-            found.update(dict.fromkeys(files))
-        return tuple(found)
+            included.update(dict.fromkeys(files))
+        return tuple(included)

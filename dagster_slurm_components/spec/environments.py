@@ -6,39 +6,38 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from dagster_slurm_components.spec.base import Flag, Model, Text, Word
-from dagster_slurm_components.spec.registry import Choice, Registry
+from dagster_slurm_components.spec.base import Flag, Text, Word
+from dagster_slurm_components.spec.model import Model, option
+from dagster_slurm_components.spec.registry import Registry
 
 
 class EnvironmentSpec(Model):
     """The base of all environments; ``type`` chooses one."""
 
     type: str = Field(description="Which kind of environment.", examples=["current"])
-    modules: list[Word] = Field(
+    modules: list[Word] = option(
+        "Environment modules loaded first, in this order, by `module load`.",
+        ["gcc/12.3", "cuda/12.4"],
         default=[],
-        description="Environment modules loaded first, in this order, by `module load`.",
-        examples=[["gcc/12.3", "cuda/12.4"]],
     )
-    setup: list[Text] = Field(
-        default=[],
-        description="Shell commands run in this order after the modules, before the environment; one that fails"
+    setup: list[Text] = option(
+        "Shell commands run in this order after the modules, before the environment; one that fails"
         " ends the job.",
-        examples=[["ulimit -n 65536"]],
+        ["ulimit -n 65536"],
+        default=[],
     )
 
 
 class CurrentEnvironment(EnvironmentSpec):
     """What the job finds: on the local host the Python that Dagster runs in, elsewhere the host's own."""
 
-    type: Literal["current"] = Field(
-        default="current", description="Which kind of environment.", examples=["current"]
-    )
+    type: Literal["current"] = option("Which kind of environment.", "current", default="current")
 
 
 class PathEnvironment(EnvironmentSpec):
     """An environment that someone else made on the host: its ``bin`` comes first in ``PATH``."""
 
-    type: Literal["path"] = Field(default="path", description="Which kind of environment.", examples=["path"])
+    type: Literal["path"] = option("Which kind of environment.", "path", default="path")
     path: Word = Field(
         description="Folder on the host that holds `bin/`.", examples=["/shared/envs/pytorch-2.5"]
     )
@@ -47,9 +46,7 @@ class PathEnvironment(EnvironmentSpec):
 class ModulesEnvironment(EnvironmentSpec):
     """Environment modules of the host."""
 
-    type: Literal["modules"] = Field(
-        default="modules", description="Which kind of environment.", examples=["modules"]
-    )
+    type: Literal["modules"] = option("Which kind of environment.", "modules", default="modules")
     load: list[Word] = Field(
         description="Modules to load, in this order, after those of `modules`.",
         examples=[["python/3.11", "openmpi/4.1"]],
@@ -67,12 +64,12 @@ _VERIFY = (
 class PackedEnvironment(EnvironmentSpec):
     """The base of environments that are made from locked packages, and put on the host once for each content."""
 
-    verify: Verify = Field(default="names", description=_VERIFY, examples=["full"])
-    build_on: Literal["orchestrator", "host"] = Field(
-        default="orchestrator",
-        description="Who fetches the packages. `orchestrator`: the machine that runs Dagster, so the host needs no"
+    verify: Verify = option(_VERIFY, "full", default="names")
+    build_on: Literal["orchestrator", "host"] = option(
+        "Who fetches the packages. `orchestrator`: the machine that runs Dagster, so the host needs no"
         " internet. `host`: the host itself; what it can't fetch is sent.",
-        examples=["host"],
+        "host",
+        default="orchestrator",
     )
 
 
@@ -82,72 +79,57 @@ class UvEnvironment(PackedEnvironment):
     needs_one_of: ClassVar[tuple[tuple[str, ...], ...]] = (("project", "requirements"),)
     one_of: ClassVar[tuple[tuple[str, ...], ...]] = (("project", "requirements"),)
 
-    type: Literal["uv"] = Field(default="uv", description="Which kind of environment.", examples=["uv"])
-    project: Word | None = Field(
-        default=None,
-        description="Folder with `pyproject.toml` and `uv.lock`, relative to the file that names it.",
-        examples=["../.."],
+    type: Literal["uv"] = option("Which kind of environment.", "uv", default="uv")
+    project: Word | None = option(
+        "Folder with `pyproject.toml` and `uv.lock`, relative to the file that names it.", "../.."
     )
-    requirements: Word | None = Field(
-        default=None,
-        description="Requirements file with every package pinned and hashed (`uv pip compile --generate-hashes`),"
+    requirements: Word | None = option(
+        "Requirements file with every package pinned and hashed (`uv pip compile --generate-hashes`),"
         " instead of a project.",
-        examples=["requirements.txt"],
+        "requirements.txt",
     )
-    python: Word | None = Field(
-        default=None,
-        description="The host's Python: a version, a program on its PATH, or an absolute path. By default the first"
+    python: Word | None = option(
+        "The host's Python: a version, a program on its PATH, or an absolute path. By default the first"
         " on PATH that the project's `.python-version` and `requires-python` allow.",
-        examples=["3.12", "/opt/python/3.12/bin/python3"],
+        "3.12",
+        "/opt/python/3.12/bin/python3",
     )
-    groups: list[Word] = Field(
-        default=[], description="Dependency groups to include.", examples=[["training"]]
+    groups: list[Word] = option("Dependency groups to include.", ["training"], default=[])
+    extras: list[Word] = option("Extras of the project to include.", ["gpu"], default=[])
+    default_groups: Flag = option(
+        "Whether uv's default groups, such as `dev`, are included.", True, default=False
     )
-    extras: list[Word] = Field(
-        default=[], description="Extras of the project to include.", examples=[["gpu"]]
-    )
-    default_groups: Flag = Field(
-        default=False,
-        description="Whether uv's default groups, such as `dev`, are included.",
-        examples=[True],
-    )
-    install_project: Flag = Field(
-        default=True,
-        description="Whether the project itself is installed too, if it is a package; without it a change of the"
+    install_project: Flag = option(
+        "Whether the project itself is installed too, if it is a package; without it a change of the"
         " project's own code changes no environment.",
-        examples=[False],
+        False,
+        default=True,
     )
-    form: Literal["folder", "squashfs"] = Field(
-        default="folder",
-        description="`squashfs`: one file instead of thousands, for file systems on which files are counted. The host"
+    form: Literal["folder", "squashfs"] = option(
+        "`squashfs`: one file instead of thousands, for file systems on which files are counted. The host"
         " needs mksquashfs, each node squashfuse.",
-        examples=["squashfs"],
+        "squashfs",
+        default="folder",
     )
 
 
 class PixiEnvironment(PackedEnvironment):
     """One environment of a project's `pixi.lock`: conda packages and PyPI packages."""
 
-    type: Literal["pixi"] = Field(default="pixi", description="Which kind of environment.", examples=["pixi"])
+    type: Literal["pixi"] = option("Which kind of environment.", "pixi", default="pixi")
     project: Word = Field(
         description="Folder with `pixi.lock`, relative to the file that names it.", examples=["../.."]
     )
-    environment: Word = Field(
-        default="default", description="Name of the environment in the lock.", examples=["gpu"]
-    )
-    platform: Word | None = Field(
-        default=None,
-        description="Name of the platform in the lock, where several are of the host's kind.",
-        examples=["workstation-cuda"],
+    environment: Word = option("Name of the environment in the lock.", "gpu", default="default")
+    platform: Word | None = option(
+        "Name of the platform in the lock, where several are of the host's kind.", "workstation-cuda"
     )
 
 
 class CondaEnvironment(PackedEnvironment):
     """A conda environment that is on the machine that runs Dagster; packed by conda-pack."""
 
-    type: Literal["conda"] = Field(
-        default="conda", description="Which kind of environment.", examples=["conda"]
-    )
+    type: Literal["conda"] = option("Which kind of environment.", "conda", default="conda")
     prefix: Word = Field(
         description="Folder of the environment on the machine that runs Dagster, relative to the file that names it."
         " Made for the host's platform.",
@@ -158,34 +140,26 @@ class CondaEnvironment(PackedEnvironment):
 class ContainerEnvironment(PackedEnvironment):
     """A container image: a file here that is sent, a file on the host, or a reference that the runtime fetches."""
 
-    type: Literal["container"] = Field(
-        default="container", description="Which kind of environment.", examples=["container"]
-    )
+    type: Literal["container"] = option("Which kind of environment.", "container", default="container")
     image: Word = Field(
         description="The image. A relative path is a file on the machine that runs Dagster, and is sent; an absolute"
         " path is a file on the host; `docker://...` and the like are fetched by the runtime when the job starts.",
         examples=["images/training.sif", "/shared/images/pytorch.sif", "docker://python:3.12-slim"],
     )
-    runtime: Literal["apptainer", "singularity", "pyxis"] = Field(
-        default="apptainer", description="What runs the container.", examples=["pyxis"]
+    runtime: Literal["apptainer", "singularity", "pyxis"] = option(
+        "What runs the container.", "pyxis", default="apptainer"
     )
-    bind: list[Word] = Field(
-        default=[],
-        description="Folders of the host that are visible inside, as `/path` or `/path:/inside[:ro]`; the run"
+    bind: list[Word] = option(
+        "Folders of the host that are visible inside, as `/path` or `/path:/inside[:ro]`; the run"
         " directory always is.",
-        examples=[["/scratch/project/data:/data:ro"]],
+        ["/scratch/project/data:/data:ro"],
+        default=[],
     )
-    gpu: Literal["nvidia", "amd"] | None = Field(
-        default=None,
-        description="Whose GPUs the payload uses; pyxis finds that out by itself.",
-        examples=["nvidia"],
+    gpu: Literal["nvidia", "amd"] | None = option(
+        "Whose GPUs the payload uses; pyxis finds that out by itself.", "nvidia"
     )
-    options: list[Word] = Field(
-        default=[], description="Further options of the runtime.", examples=[["--cleanenv"]]
-    )
-    python: Word = Field(
-        default="python3", description="What runs Python payloads inside.", examples=["/opt/conda/bin/python"]
-    )
+    options: list[Word] = option("Further options of the runtime.", ["--cleanenv"], default=[])
+    python: Word = option("What runs Python payloads inside.", "/opt/conda/bin/python", default="python3")
 
     @property
     def is_sent(self) -> bool:
@@ -209,5 +183,5 @@ ENVIRONMENTS: Registry[EnvironmentSpec] = Registry(
 )
 """Model by environment type."""
 
-Environment = Annotated[EnvironmentSpec, Choice(ENVIRONMENTS)]
+Environment = Annotated[EnvironmentSpec, ENVIRONMENTS]
 """A field that holds any environment."""

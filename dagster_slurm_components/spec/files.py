@@ -5,10 +5,9 @@ from __future__ import annotations
 import glob
 import hashlib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import lru_cache
-from pathlib import Path as FilePath
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 _LEFT_OUT = frozenset({"__pycache__", ".git"})
@@ -26,7 +25,7 @@ def place(path: str) -> PurePosixPath:
     return PurePosixPath(*parts)
 
 
-def matching_files(folder: FilePath, pattern: str) -> Iterator[tuple[PurePosixPath, FilePath]]:
+def matching_files(folder: Path, pattern: str) -> Iterator[tuple[PurePosixPath, Path]]:
     """Yield the files that a path or glob pattern names, each with its place in the payload folder.
 
     A folder stands for all files below it, save for caches of Python and the folder of git.
@@ -36,13 +35,13 @@ def matching_files(folder: FilePath, pattern: str) -> Iterator[tuple[PurePosixPa
         pattern: A path, or a glob with ``*``, ``?``, ``[...]`` and ``**``.
     """
     exact = os.path.lexists(folder / pattern)  # a file may well be called `data[1].csv`
-    found = [pattern] if exact else sorted(glob.glob(pattern, root_dir=folder, recursive=True))
-    for path in found:
+    paths = [pattern] if exact else sorted(glob.glob(pattern, root_dir=folder, recursive=True))
+    for path in paths:
         for file in _files(folder / path):
             yield place(os.path.relpath(file, folder)), file
 
 
-def _files(path: FilePath) -> Iterator[FilePath]:
+def _files(path: Path) -> Iterator[Path]:
     if path.is_file():
         yield path
     elif path.is_dir():
@@ -51,26 +50,19 @@ def _files(path: FilePath) -> Iterator[FilePath]:
                 yield file
 
 
-def file_digest(file: FilePath) -> bytes:
-    """Return a hash of a file's content."""
-    seen = os.stat(file)
-    return _content_digest(str(file), seen.st_mtime_ns, seen.st_size, seen.st_ino)
+def add_files(digest: Any, files: Mapping[PurePosixPath, Path]) -> None:
+    """Add the places and contents of files to a hash."""
+    for where, file in sorted(files.items()):
+        digest.update(f"\0{where}\0".encode("utf-8", "surrogateescape"))
+        now = os.stat(file)
+        digest.update(_content_digest(str(file), now.st_mtime_ns, now.st_size, now.st_ino))
 
 
 @lru_cache(maxsize=65_536)
 def _content_digest(file: str, mtime_ns: int, size: int, inode: int) -> bytes:
     """Hash a file's content; the same file is read once, for many scripts may ship it."""
+    digest = hashlib.sha256()  # Python 3.10 has no `hashlib.file_digest`
     with open(file, "rb") as stream:
-        return (
-            hashlib.file_digest(stream, "sha256").digest()
-            if hasattr(hashlib, "file_digest")
-            else _chunks(stream)
-        )
-
-
-def _chunks(stream: Any) -> bytes:
-    # Python 3.10 has no `hashlib.file_digest`.
-    digest = hashlib.sha256()
-    while chunk := stream.read(1 << 20):
-        digest.update(chunk)
+        while chunk := stream.read(1 << 20):
+            digest.update(chunk)
     return digest.digest()

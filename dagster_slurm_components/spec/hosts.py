@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, GetJsonSchemaHandler
 from pydantic_core import CoreSchema
 
-from dagster_slurm_components.spec.base import WHOLE, AboveZero, Model, Number, Word
-from dagster_slurm_components.spec.registry import Choice, Registry
+from dagster_slurm_components.spec.base import WHOLE, AboveZero, Number, Word
+from dagster_slurm_components.spec.model import Model, option
+from dagster_slurm_components.spec.registry import Registry
 
 Port = Annotated[int, Field(ge=1, le=65535), WHOLE]
 
@@ -24,37 +26,29 @@ class HostSpec(Model):
 class LocalHost(HostSpec):
     """This machine."""
 
-    type: Literal["local"] = Field(default="local", description="Which kind of host.", examples=["local"])
+    type: Literal["local"] = option("Which kind of host.", "local", default="local")
 
 
 class JumpHost(Model):
     """A host that connections to the next one go through."""
 
     hostname: Word = Field(description="Name or address.", examples=["bastion.example.org"])
-    port: Port = Field(default=22, description="Port.", examples=[22])
-    user: Word | None = Field(
-        default=None, description="User; else that of the host itself.", examples=["ada"]
-    )
-    key_file: Word | None = Field(
-        default=None, description="Private key; else that of the host itself.", examples=["~/.ssh/id_ed25519"]
-    )
-    login: list[LoginStep] = Field(
-        default=["key"], description="What this hop asks for, in order.", examples=[["password", "otp"]]
-    )
+    port: Port = option("Port.", 22, default=22)
+    user: Word | None = option("User; else that of the host itself.", "ada")
+    key_file: Word | None = option("Private key; else that of the host itself.", "~/.ssh/id_ed25519")
+    login: list[LoginStep] = option("What this hop asks for, in order.", ["password", "otp"], default=["key"])
+
+
+_JUMP = re.compile(r"(?:(?P<user>.*)@)?(?P<hostname>.*?)(?::(?P<port>[0-9]+))?", re.DOTALL)
 
 
 def _jump(value: Any) -> Any:
     """Read ``[user@]hostname[:port]`` as sshd's users write it."""
     if not isinstance(value, str):
         return value
-    user, _, place = value.rpartition("@")
-    hostname, colon, port = place.rpartition(":")
-    parts: dict[str, Any] = {"hostname": hostname if colon and port.isdigit() else place}
-    if colon and port.isdigit():
-        parts["port"] = int(port)
-    if user:
-        parts["user"] = user
-    return parts
+    match = _JUMP.fullmatch(value)
+    parts = match.groupdict() if match else {"hostname": value}
+    return {key: part for key, part in parts.items() if part or key == "hostname"}
 
 
 class _JumpText:
@@ -72,62 +66,52 @@ Jump = Annotated[JumpHost, BeforeValidator(_jump), _JumpText()]
 class SshHost(HostSpec):
     """A machine that is reached over ssh; its host key must be known."""
 
-    type: Literal["ssh"] = Field(default="ssh", description="Which kind of host.", examples=["ssh"])
+    type: Literal["ssh"] = option("Which kind of host.", "ssh", default="ssh")
     hostname: Word = Field(description="Name or address.", examples=["login.example.org"])
-    port: Port = Field(default=22, description="Port.", examples=[22])
-    user: Word | None = Field(default=None, description="User; else the local user's name.", examples=["ada"])
-    key_file: Word | None = Field(
-        default=None,
-        description="Private key; else those that the ssh agent and `~/.ssh` offer.",
-        examples=["~/.ssh/id_ed25519"],
+    port: Port = option("Port.", 22, default=22)
+    user: Word | None = option("User; else the local user's name.", "ada")
+    key_file: Word | None = option(
+        "Private key; else those that the ssh agent and `~/.ssh` offer.", "~/.ssh/id_ed25519"
     )
-    known_hosts_file: Word | None = Field(
-        default=None,
-        description="File with the host's public key; else `~/.ssh/known_hosts`.",
-        examples=["~/.ssh/known_hosts"],
+    known_hosts_file: Word | None = option(
+        "File with the host's public key; else `~/.ssh/known_hosts`.", "~/.ssh/known_hosts"
     )
-    jump: list[Jump] = Field(
+    jump: list[Jump] = option(
+        "Hosts to go through, nearest first: `user@hostname:port`, or a mapping.",
+        ["bastion.example.org"],
         default=[],
-        description="Hosts to go through, nearest first: `user@hostname:port`, or a mapping.",
-        examples=[["bastion.example.org"]],
     )
-    login: list[LoginStep] = Field(
+    login: list[LoginStep] = option(
+        "What the host asks for, in order; all but `key` need `dg-slurm login PROFILE` once.",
+        ["key", "otp"],
         default=["key"],
-        description="What the host asks for, in order; all but `key` need `dg-slurm login PROFILE` once.",
-        examples=[["key", "otp"]],
     )
-    secret_command: list[Word] = Field(
-        default=[],
-        description="Command on this machine that prints the answer to a question of the login, where the centre"
+    secret_command: list[Word] = option(
+        "Command on this machine that prints the answer to a question of the login, where the centre"
         " allows that; it finds the question in `DG_SLURM_KIND`, `DG_SLURM_PROMPT` and `DG_SLURM_HOST`.",
-        examples=[["pass", "show", "hpc/otp"]],
+        ["pass", "show", "hpc/otp"],
+        default=[],
     )
-    dialer: Literal["fabric", "ssh"] = Field(
-        default="fabric",
-        description="`ssh` for logins that other programs renew (Kerberos, FIDO keys): steps wait for the renewal"
+    dialer: Literal["fabric", "ssh"] = option(
+        "`ssh` for logins that other programs renew (Kerberos, FIDO keys): steps wait for the renewal"
         " when one is not accepted. Both values use OpenSSH's own program and `~/.ssh/config`.",
-        examples=["ssh"],
+        "ssh",
+        default="fabric",
     )
-    agent: bool = Field(
+    agent: bool = option(
+        "Whether all processes of a user on this machine share one connection, through the agent.",
+        False,
         default=True,
-        description="Whether all processes of a user on this machine share one connection, through the agent.",
-        examples=[False],
     )
-    reconnect_interval: AboveZero = Field(
-        default=15,
-        description="Least seconds between two attempts to connect; after failures they grow to a minute.",
-        examples=[15],
+    reconnect_interval: AboveZero = option(
+        "Least seconds between two attempts to connect; after failures they grow to a minute.", 15, default=15
     )
-    connect_timeout: AboveZero = Field(
-        default=15, description="Seconds until a connection attempt fails.", examples=[15]
-    )
-    keepalive: Number = Field(
-        default=30, description="Seconds between keep-alive packets; 0 for none.", examples=[30]
-    )
+    connect_timeout: AboveZero = option("Seconds until a connection attempt fails.", 15, default=15)
+    keepalive: Number = option("Seconds between keep-alive packets; 0 for none.", 30, default=30)
 
 
 HOSTS: Registry[HostSpec] = Registry("host", "dagster_slurm_components.hosts", (LocalHost, SshHost))
 """Model by host type."""
 
-Host = Annotated[HostSpec, Choice(HOSTS)]
+Host = Annotated[HostSpec, HOSTS]
 """A field that holds any host."""

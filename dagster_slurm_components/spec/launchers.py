@@ -9,19 +9,10 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, Field
 
 from dagster_slurm_components.spec import asked
-from dagster_slurm_components.spec.base import (
-    Count,
-    Flag,
-    Format,
-    Model,
-    OneMistake,
-    Positive,
-    Text,
-    Word,
-    mistake,
-)
-from dagster_slurm_components.spec.place import Path
-from dagster_slurm_components.spec.registry import Choice, Registry
+from dagster_slurm_components.spec.base import Count, Flag, Format, Positive, Text, Word, one_mistake
+from dagster_slurm_components.spec.model import Model, mistake, option
+from dagster_slurm_components.spec.place import KeyPath
+from dagster_slurm_components.spec.registry import Registry
 from dagster_slurm_components.spec.resources import Resources
 from dagster_slurm_components.spec.slurm_values import Memory
 
@@ -51,8 +42,8 @@ def _srun_option(name: str) -> str:
 
 
 def _node_range(text: str) -> str:
-    found = re.fullmatch(r"([1-9]\d{0,5}):([1-9]\d{0,5})", text)
-    if found is None or int(found[1]) > int(found[2]):
+    match = re.fullmatch(r"([1-9]\d{0,5}):([1-9]\d{0,5})", text)
+    if match is None or int(match[1]) > int(match[2]):
         raise mistake(f"{text!r} is not a range of nodes", 'write one like "1:4", in quotes')
     return text
 
@@ -60,7 +51,7 @@ def _node_range(text: str) -> str:
 SrunOption = Annotated[str, AfterValidator(_srun_option)]
 NodeRange = Annotated[Word, AfterValidator(_node_range)]
 RanksPerNode = Annotated[
-    Positive | Literal["gpu", "cpu", "auto"], OneMistake("a whole number from 1, `gpu`, `cpu` or `auto`")
+    Positive | Literal["gpu", "cpu", "auto"], one_mistake("a whole number from 1, `gpu`, `cpu` or `auto`")
 ]
 HostSuffix = Annotated[Text, Format(r"[A-Za-z0-9.\-]*", "the end of a host name", "-ib", minimum=0)]
 
@@ -70,7 +61,7 @@ class LauncherSpec(Model):
 
     type: str = Field(description="Which launcher.", examples=["bash"])
 
-    def disagreements(self, resources: Resources) -> Iterator[tuple[Path, str]]:
+    def disagreements(self, resources: Resources) -> Iterator[tuple[KeyPath, str]]:
         """Yield where the resources don't fit this launcher: the path in the script, and what is wrong there.
 
         ``dg-slurm check`` and Dagster's loading report them before anything is queued.
@@ -81,103 +72,79 @@ class LauncherSpec(Model):
 class BashLauncher(LauncherSpec):
     """Starts the payload once, on the job's first node, as a plain process."""
 
-    type: Literal["bash"] = Field(default="bash", description="Which launcher.", examples=["bash"])
-    interpreter: list[Text] | None = Field(
-        default=None,
-        description=(
-            "Command that runs the payload file; else `.py` runs in the environment's Python, `.sh` in bash,"
-            " and anything else by itself."
-        ),
-        examples=[["Rscript", "--vanilla"]],
+    type: Literal["bash"] = option("Which launcher.", "bash", default="bash")
+    interpreter: list[Text] | None = option(
+        "Command that runs the payload file; else `.py` runs in the environment's Python, `.sh` in bash,"
+        " and anything else by itself.",
+        ["Rscript", "--vanilla"],
     )
 
 
 class DistributedLauncher(LauncherSpec):
     """What launchers of several processes have in common."""
 
-    grace: Positive = Field(
-        default=15,
-        description="Seconds that processes have between SIGTERM and SIGKILL, when another one has failed or the job is"
+    grace: Positive = option(
+        "Seconds that processes have between SIGTERM and SIGKILL, when another one has failed or the job is"
         " cancelled. Slurm's own KillWait, often 30 seconds, ends the job at the latest.",
-        examples=[60],
+        60,
+        default=15,
     )
 
 
 class RankLauncher(DistributedLauncher):
     """What launchers that start ranks have in common."""
 
-    output: Literal["first", "all"] = Field(
-        default="first",
-        description="Whose output is the job's own log: that of the first rank, or of all. Every rank that is not shown"
+    output: Literal["first", "all"] = option(
+        "Whose output is the job's own log: that of the first rank, or of all. Every rank that is not shown"
         " has its output in the run directory: `ranks/<rank>.out` and `ranks/<rank>.err`.",
-        examples=["all"],
+        "all",
+        default="first",
     )
 
 
 class SrunLauncher(RankLauncher):
     """Starts the payload once for each task, by `srun`, as MPI programs are started."""
 
-    type: Literal["srun"] = Field(default="srun", description="Which launcher.", examples=["srun"])
-    mpi: Word | None = Field(
-        default=None, description="Kind of MPI; `srun --mpi=list` shows what a site has.", examples=["pmix"]
+    type: Literal["srun"] = option("Which launcher.", "srun", default="srun")
+    mpi: Word | None = option("Kind of MPI; `srun --mpi=list` shows what a site has.", "pmix")
+    cpu_bind: Word | None = option("How tasks are bound to CPUs.", "cores")
+    mem_bind: Word | None = option("How tasks are bound to memory.", "local")
+    distribution: Word | None = option("How tasks are spread over nodes and sockets.", "block:cyclic")
+    hint: Literal["compute_bound", "memory_bound", "multithread", "nomultithread"] | None = option(
+        "How the payload uses cores.", "nomultithread"
     )
-    cpu_bind: Word | None = Field(
-        default=None, description="How tasks are bound to CPUs.", examples=["cores"]
-    )
-    mem_bind: Word | None = Field(
-        default=None, description="How tasks are bound to memory.", examples=["local"]
-    )
-    distribution: Word | None = Field(
-        default=None,
-        description="How tasks are spread over nodes and sockets.",
-        examples=["block:cyclic"],
-    )
-    hint: Literal["compute_bound", "memory_bound", "multithread", "nomultithread"] | None = Field(
-        default=None, description="How the payload uses cores.", examples=["nomultithread"]
-    )
-    options: dict[SrunOption, Annotated[Flag | Word, OneMistake("text, a number, true or false")]] = Field(
+    options: dict[SrunOption, Annotated[Flag | Word, one_mistake("text, a number, true or false")]] = option(
+        "Any other option of srun, by its long name with underscores; `true` for one without a value.",
+        {"gpu_bind": "closest", "exact": True},
         default={},
-        description="Any other option of srun, by its long name with underscores; `true` for one without a value.",
-        examples=[{"gpu_bind": "closest", "exact": True}],
     )
-    local_tasks: Positive = Field(
-        default=1,
-        description="Processes to start where there is no Slurm. An MPI program that is started alone is a world of one"
+    local_tasks: Positive = option(
+        "Processes to start where there is no Slurm. An MPI program that is started alone is a world of one"
         " rank; programs that read SLURM_PROCID and SLURM_NTASKS can be started as several.",
-        examples=[2],
+        2,
+        default=1,
     )
 
 
 class TorchrunLauncher(RankLauncher):
     """Starts the payload by PyTorch's `torchrun`: one agent on each node, which starts the ranks."""
 
-    type: Literal["torchrun"] = Field(
-        default="torchrun", description="Which launcher.", examples=["torchrun"]
+    type: Literal["torchrun"] = option("Which launcher.", "torchrun", default="torchrun")
+    nproc_per_node: RanksPerNode = option(
+        "Ranks on each node: a number, or one for each GPU or CPU.", 4, "gpu", default=1
     )
-    nproc_per_node: RanksPerNode = Field(
-        default=1,
-        description="Ranks on each node: a number, or one for each GPU or CPU.",
-        examples=[4, "gpu"],
-    )
-    nnodes: NodeRange | None = Field(
-        default=None,
-        description="For elastic training: the fewest and the most nodes. Left out, all nodes of the job take part, and"
+    nnodes: NodeRange | None = option(
+        "For elastic training: the fewest and the most nodes. Left out, all nodes of the job take part, and"
         " the job fails with the first that is lost.",
-        examples=["1:4"],
+        "1:4",
     )
-    max_restarts: Count = Field(
-        default=0, description="How often all ranks are started again after one has failed.", examples=[3]
-    )
-    rendezvous_timeout: Positive = Field(
-        default=300, description="Seconds until all nodes must have met.", examples=[600]
-    )
-    host_suffix: HostSuffix = Field(
-        default="",
-        description="Appended to a node's name to get that of its fast network.",
-        examples=["i", "-ib0"],
+    max_restarts: Count = option("How often all ranks are started again after one has failed.", 3, default=0)
+    rendezvous_timeout: Positive = option("Seconds until all nodes must have met.", 600, default=300)
+    host_suffix: HostSuffix = option(
+        "Appended to a node's name to get that of its fast network.", "i", "-ib0", default=""
     )
 
-    def disagreements(self, resources: Resources) -> Iterator[tuple[Path, str]]:
+    def disagreements(self, resources: Resources) -> Iterator[tuple[KeyPath, str]]:
         """Yield where the resources don't fit: tasks, GPUs, the range of nodes."""
         yield from _one_task_per_node("torchrun starts its ranks itself; write `nproc_per_node`", resources)
         gpus = asked.gpus_per_node(resources)
@@ -201,37 +168,27 @@ class TorchrunLauncher(RankLauncher):
 class RayLauncher(DistributedLauncher):
     """Starts a Ray cluster of the job's own, and the payload once, on its head."""
 
-    type: Literal["ray"] = Field(default="ray", description="Which launcher.", examples=["ray"])
-    object_store_memory: Memory | None = Field(
-        default=None,
-        description="Memory of each node's object store; left out, 30 % of the job's memory there.",
-        examples=["4G"],
+    type: Literal["ray"] = option("Which launcher.", "ray", default="ray")
+    object_store_memory: Memory | None = option(
+        "Memory of each node's object store; left out, 30 % of the job's memory there.", "4G"
     )
-    dashboard: Flag = Field(
-        default=True,
-        description="Whether to start Ray's dashboard, on the head's loopback address only.",
-        examples=[False],
+    dashboard: Flag = option(
+        "Whether to start Ray's dashboard, on the head's loopback address only.", False, default=True
     )
-    ray_start_args: list[Word] = Field(
-        default=[],
-        description="More arguments for each node's `ray start`.",
-        examples=[["--labels=tier=gold"]],
+    ray_start_args: list[Word] = option(
+        "More arguments for each node's `ray start`.", ["--labels=tier=gold"], default=[]
     )
-    start_timeout: Positive = Field(
-        default=180, description="Seconds until all nodes must have joined the cluster.", examples=[600]
+    start_timeout: Positive = option(
+        "Seconds until all nodes must have joined the cluster.", 600, default=180
     )
-    address: Word | None = Field(
-        default=None,
-        description="Use this Ray cluster, and start none. The payload finds it in RAY_ADDRESS.",
-        examples=["10.1.2.3:6379"],
+    address: Word | None = option(
+        "Use this Ray cluster, and start none. The payload finds it in RAY_ADDRESS.", "10.1.2.3:6379"
     )
-    host_suffix: HostSuffix = Field(
-        default="",
-        description="Appended to a node's name to get that of its fast network.",
-        examples=["i", "-ib0"],
+    host_suffix: HostSuffix = option(
+        "Appended to a node's name to get that of its fast network.", "i", "-ib0", default=""
     )
 
-    def disagreements(self, resources: Resources) -> Iterator[tuple[Path, str]]:
+    def disagreements(self, resources: Resources) -> Iterator[tuple[KeyPath, str]]:
         """Yield where the resources don't fit: Ray wants one process on each node, and divides it itself."""
         if self.address is None:
             yield from _one_task_per_node(
@@ -239,7 +196,7 @@ class RayLauncher(DistributedLauncher):
             )
 
 
-def _one_task_per_node(why: str, resources: Resources) -> Iterator[tuple[Path, str]]:
+def _one_task_per_node(why: str, resources: Resources) -> Iterator[tuple[KeyPath, str]]:
     if (resources.ntasks_per_node or 1) > 1:
         yield ("resources", "ntasks_per_node"), why
     nodes = asked.nodes(resources) or (1, 1)
@@ -260,5 +217,5 @@ LAUNCHERS: Registry[LauncherSpec] = Registry(
 )
 """Model by launcher type."""
 
-Launcher = Annotated[LauncherSpec, Choice(LAUNCHERS)]
+Launcher = Annotated[LauncherSpec, LAUNCHERS]
 """A field that holds any launcher."""

@@ -6,10 +6,11 @@ import itertools
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from dagster_slurm_components.spec.merge import Layer
-from dagster_slurm_components.spec.place import KEY, Path
+from dagster_slurm_components.spec.place import KEY, KeyPath, texts, with_texts
 from dagster_slurm_components.spec.problems import Problem, SpecError, did_you_mean
 
 MAX_CELLS = 10_000
@@ -34,14 +35,15 @@ def expand(script: Layer) -> tuple[Layer, ...]:
     if problems:
         raise SpecError(problems)
     rest = {key: value for key, value in script.data.items() if key != "matrix"}
-    problems = list(_bad_references(rest, (), script, matrix))
+    problems = list(_bad_references(rest, script, matrix))
     if problems:
         raise SpecError(problems)
     layers = []
     for values in itertools.product(*matrix.values()):
         cell = dict(zip(matrix, values, strict=True))
         label = ", ".join(f"{name}={value}" for name, value in cell.items())
-        layers.append(replace(script, name=f"{script.name} [{label}]", data=_filled(rest, cell)))
+        data = with_texts(rest, partial(_filled, cell))
+        layers.append(replace(script, name=f"{script.name} [{label}]", data=data))
     return tuple(layers)
 
 
@@ -51,7 +53,7 @@ def _problems(matrix: Any, script: Layer) -> Iterator[Problem]:
         return
     cells = 1
     for name, values in matrix.items():
-        path: Path = ("matrix", name)
+        path: KeyPath = ("matrix", name)
         if not isinstance(name, str) or not _NAME.fullmatch(name):
             message = f"{name!r} can't be the name of a matrix variable"
             yield Problem(message, script.position((*path, KEY)), path, "use letters, digits and _", "matrix")
@@ -70,39 +72,21 @@ def _problems(matrix: Any, script: Layer) -> Iterator[Problem]:
         yield Problem(message, script.position(("matrix",)), ("matrix",), kind="matrix")
 
 
-def _bad_references(value: Any, path: Path, script: Layer, matrix: Mapping[str, Any]) -> Iterator[Problem]:
-    if isinstance(value, Mapping):
-        for key, item in value.items():
-            yield from _bad_references(key, (*path, key, KEY), script, matrix)
-            yield from _bad_references(item, (*path, key), script, matrix)
-    elif isinstance(value, list):
-        for index, item in enumerate(value):
-            yield from _bad_references(item, (*path, index), script, matrix)
-    elif isinstance(value, str) and "matrix" in value:
-        for name in _REFERENCE.findall(value):
+def _bad_references(tree: Any, script: Layer, matrix: Mapping[str, Any]) -> Iterator[Problem]:
+    for text, path in texts(tree):
+        for name in _REFERENCE.findall(text):
             if name not in matrix:
-                hint = did_you_mean(name, list(matrix))
-                yield Problem(
-                    f"`matrix.{name}` is not in the matrix", script.position(path), path, hint, "matrix"
-                )
-        for mention in _MENTION.findall(_REFERENCE.sub("", value)):
-            yield Problem(
-                f"{mention} is more than a reference",
-                script.position(path),
-                path,
-                "write only {{ matrix.NAME }}",
-                "matrix",
-            )
+                message, hint = f"`matrix.{name}` is not in the matrix", did_you_mean(name, list(matrix))
+                yield Problem(message, script.position(path), path, hint, "matrix")
+        for mention in _MENTION.findall(_REFERENCE.sub("", text)):
+            message, hint = f"{mention} is more than a reference", "write only {{ matrix.NAME }}"
+            yield Problem(message, script.position(path), path, hint, "matrix")
 
 
-def _filled(value: Any, cell: Mapping[str, Any]) -> Any:
-    if isinstance(value, Mapping):
-        return {_filled(key, cell): _filled(item, cell) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_filled(item, cell) for item in value]
-    if not isinstance(value, str) or "matrix" not in value:
-        return value
-    whole = _REFERENCE.fullmatch(value.strip())
+def _filled(cell: Mapping[str, Any], text: str, path: KeyPath) -> Any:
+    if "matrix" not in text:
+        return text
+    whole = _REFERENCE.fullmatch(text.strip())
     if whole is not None:
         return cell[whole[1]]
-    return _REFERENCE.sub(lambda found: str(cell[found[1]]), value)
+    return _REFERENCE.sub(lambda reference: str(cell[reference[1]]), text)

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
-from pathlib import Path as FilePath
+from pathlib import Path
 from typing import Any
 
-from dagster_slurm_components.spec.place import KEY, Path, Position
+from dagster_slurm_components.spec.place import KEY, KeyPath, Position
 
-EXCLUSIVE: Mapping[Path, tuple[str, ...]] = {
+EXCLUSIVE: Mapping[KeyPath, tuple[str, ...]] = {
     (): ("payload", "command"),
     ("resources",): ("mem", "mem_per_cpu", "mem_per_gpu"),
     ("environment",): ("project", "requirements"),
@@ -32,11 +31,11 @@ class Layer:
 
     name: str
     data: Mapping[str, Any]
-    position: Callable[[Path], Position | None]
-    folder: FilePath | None = None
+    position: Callable[[KeyPath], Position | None]
+    folder: Path | None = None
     written: Mapping[str, Any] | None = None
 
-    def as_written(self, path: Path) -> Any:
+    def as_written(self, path: KeyPath) -> Any:
         """Return the value at a path with its templates as they stand; nothing where a template gave the whole."""
         value: Any = self.data if self.written is None else self.written
         for key in path:
@@ -44,14 +43,6 @@ class Layer:
                 return None
             value = value.get(key)
         return value
-
-
-@dataclass(frozen=True)
-class Origin:
-    """Where a value came from: the layer, and the place in it if it was written in a file."""
-
-    layer: str
-    position: Position | None
 
 
 @dataclass(frozen=True)
@@ -64,14 +55,9 @@ class Merged:
     """
 
     data: dict[str, Any]
-    sources: Mapping[Path, Layer]
+    sources: Mapping[KeyPath, Layer]
 
-    @cached_property
-    def origins(self) -> Mapping[Path, Origin]:
-        """The origin of every leaf; positions are looked up on first use, for they are rarely asked."""
-        return {path: Origin(layer.name, layer.position(path)) for path, layer in self.sources.items()}
-
-    def source(self, path: Path) -> Layer | None:
+    def source(self, path: KeyPath) -> Layer | None:
         """Return the layer that the value at ``path`` came from.
 
         Inside a list this is the list's layer. Of a mapping it is the highest layer that wrote in it; of a
@@ -87,12 +73,17 @@ class Merged:
                 return below[-1]
         return None
 
-    def as_written(self, path: Path) -> Any:
+    def folder(self, path: KeyPath) -> Path | None:
+        """Return the folder where a relative path that is written at ``path`` starts, if its layer has one."""
+        layer = self.source(path)
+        return layer.folder if layer else None
+
+    def as_written(self, path: KeyPath) -> Any:
         """Return the winning value at ``path`` with its templates as they stand: a rendered secret is not in it."""
         layer = self.source(path)
         return layer.as_written(path) if layer else None
 
-    def position(self, path: Path) -> Position | None:
+    def position(self, path: KeyPath) -> Position | None:
         """Return where the value at ``path`` was written; a ``Callable`` for ``problems_of``."""
         layer = self.source(path)
         return layer.position(path) if layer else None
@@ -106,14 +97,14 @@ def merge(layers: Sequence[Layer]) -> Merged:
     layer removes the group's others. A null in a higher layer is a value too: it takes the lower one away.
     """
     data: dict[str, Any] = {}
-    sources: dict[Path, Layer] = {}
+    sources: dict[KeyPath, Layer] = {}
     for layer in layers:
         _lay(data, layer.data, layer, (), sources)
     return Merged(data, sources)
 
 
 def _lay(
-    base: dict[str, Any], over: Mapping[str, Any], layer: Layer, path: Path, sources: dict[Path, Layer]
+    base: dict[str, Any], over: Mapping[str, Any], layer: Layer, path: KeyPath, sources: dict[KeyPath, Layer]
 ) -> None:
     """Lay one mapping over another, in place."""
     group = EXCLUSIVE.get(path, ())
@@ -142,7 +133,7 @@ def _another_type(below: Mapping[str, Any], over: Mapping[str, Any]) -> bool:
     return "type" in over and "type" in below and over["type"] != below["type"]
 
 
-def _forget(path: Path, sources: dict[Path, Layer]) -> None:
+def _forget(path: KeyPath, sources: dict[KeyPath, Layer]) -> None:
     for leaf in [leaf for leaf in sources if leaf[: len(path)] == path]:
         del sources[leaf]
 
@@ -156,7 +147,7 @@ def _copy(value: Any) -> Any:
     return value
 
 
-def _leaves(value: Any, path: Path) -> Iterator[Path]:
+def _leaves(value: Any, path: KeyPath) -> Iterator[KeyPath]:
     """Yield the path of every scalar, list and empty mapping."""
     if isinstance(value, Mapping) and value:
         for key, item in value.items():

@@ -1,16 +1,66 @@
-"""The base of all models."""
+"""The base of all models, and the errors that their validators raise."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
-from pydantic import BaseModel, ConfigDict, ModelWrapValidatorHandler, ValidationError, model_validator
-from pydantic_core import InitErrorDetails
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ModelWrapValidatorHandler,
+    ValidationError,
+    ValidationInfo,
+    model_validator,
+)
+from pydantic_core import InitErrorDetails, PydanticCustomError
 from typing_extensions import Self
 
-from dagster_slurm_components.spec.mistakes import kept, mistake
+from dagster_slurm_components.spec.place import KEY, KeyPath
 from dagster_slurm_components.spec.problems import did_you_mean
+from dagster_slurm_components.spec.templates import is_template
+
+UNRENDERED = "unrendered"
+"""Validation context of trees whose templates nobody has rendered yet."""
+_WAITING = "waiting"
+ModelT = TypeVar("ModelT", bound="Model")
+
+
+def mistake(message: str, hint: str | None = None, kind: str = "wrong") -> PydanticCustomError:
+    """Return the error that a validator raises: a message, and what to write instead."""
+    # Braces would be read as placeholders of pydantic's message template.
+    context = {"message": message, "hint": hint} if hint else {"message": message}
+    return PydanticCustomError(kind, "{message}", context)
+
+
+def waiting() -> PydanticCustomError:
+    """Return what stands for no mistake: something can't be made before a template in it is rendered."""
+    return mistake("waits for a template", kind=_WAITING)
+
+
+def details(error: PydanticCustomError, path: KeyPath, value: Any) -> InitErrorDetails:
+    """Return an error with the place of the value that it is about."""
+    return InitErrorDetails(type=error, loc=path, input=value)
+
+
+def unknown_key(key: object, choices: Iterable[str], value: Any, *above: str) -> InitErrorDetails:
+    """Return the error for a key that nobody knows, below the keys ``above``."""
+    wrong = mistake(f"unknown key `{key}`", did_you_mean(key, choices), "unknown_key")
+    return details(wrong, (*above, str(key), KEY), value)
+
+
+def kept(error: Any) -> InitErrorDetails:
+    """Turn one of pydantic's reported errors back into one that can be raised again."""
+    context = {key: value for key, value in (error.get("ctx") or {}).items() if key != "error"}
+    context.setdefault("message", error["msg"])
+    again = PydanticCustomError(error["type"], "{message}", context)
+    return details(again, error["loc"], error["input"])
+
+
+def option(description: str, *examples: Any, default: Any = None) -> Any:
+    """Return a field that may be left out; description and examples are what editors and ``dg`` show of it."""
+    return Field(default=default, description=description, examples=list(examples))
 
 
 class Model(BaseModel):
@@ -34,7 +84,7 @@ class Model(BaseModel):
 
     @model_validator(mode="wrap")
     @classmethod
-    def _validate(cls, data: Any, handler: ModelWrapValidatorHandler[Self]) -> Self:
+    def _validate(cls, data: Any, handler: ModelWrapValidatorHandler[Self], info: ValidationInfo) -> Self:
         errors = list(cls._exclusive_errors(data))
         try:
             model = handler(data)
@@ -43,7 +93,30 @@ class Model(BaseModel):
         else:
             if not errors:
                 return model
+        if info.context is UNRENDERED:
+            return cls._beside_templates(data, errors, handler)
         raise ValidationError.from_exception_data(cls.__name__, errors)
+
+    @classmethod
+    def _beside_templates(
+        cls, data: Any, errors: list[InitErrorDetails], handler: ModelWrapValidatorHandler[Self]
+    ) -> Self:
+        """Leave out the templates that a field refuses, unless something beside them is wrong.
+
+        A field that must be there can't be left out: then the whole model waits, and the one around it leaves it out.
+        """
+        places = [
+            error["loc"] if _kind(error) == _WAITING else template_at(data, error["loc"]) for error in errors
+        ]
+        wrong = [error for error, path in zip(errors, places, strict=True) if path is None]
+        paths = {path for path in places if path is not None}
+        if not wrong and () not in paths:
+            try:
+                return handler(_without(data, paths))
+            except ValidationError as exc:
+                again = [cls._reworded(error) for error in exc.errors(include_url=False)]
+                wrong = [error for error in again if _kind(error) not in ("missing", _WAITING)]
+        raise ValidationError.from_exception_data(cls.__name__, wrong or [details(waiting(), (), data)])
 
     @classmethod
     def _exclusive_errors(cls, data: Any) -> Iterable[InitErrorDetails]:
@@ -54,28 +127,22 @@ class Model(BaseModel):
             if len(written) > 1:
                 message = f"`{written[1]}` and `{written[0]}` exclude each other"
                 error = mistake(message, "keep one of them", "exclusive")
-                yield InitErrorDetails(type=error, loc=(written[1],), input=data[written[1]])
+                yield details(error, (written[1],), data[written[1]])
         for group in cls.needs_one_of:
             if all(data.get(key) is None for key in group):
                 names = " or ".join(f"`{key}`" for key in group)
-                error = mistake(f"{names} is missing", kind="missing_one")
-                yield InitErrorDetails(type=error, loc=(), input=data)
+                yield details(mistake(f"{names} is missing", kind="missing_one"), (), data)
 
     @classmethod
     def _reworded(cls, error: Any) -> InitErrorDetails:
         """Keep an error as it is, save for an unknown key of this model."""
-        kind, loc = error["type"], error["loc"]
-        if kind == "extra_forbidden" and len(loc) == 1:
-            key = str(loc[0])
-            if key in cls.refused:
-                message = f"`{key}` can't be set here: {cls.refused[key]}"
-                return InitErrorDetails(
-                    type=mistake(message, kind="refused_key"), loc=(key, "[key]"), input=error["input"]
-                )
-            message = f"unknown key `{key}`"
-            wrong = mistake(message, did_you_mean(key, cls.model_fields), "unknown_key")
-            return InitErrorDetails(type=wrong, loc=(key, "[key]"), input=error["input"])
-        return kept(error)
+        key = str(error["loc"][0]) if error["loc"] else ""
+        if error["type"] != "extra_forbidden" or len(error["loc"]) > 1:
+            return kept(error)
+        if key in cls.refused:
+            refusal = mistake(f"`{key}` can't be set here: {cls.refused[key]}", kind="refused_key")
+            return details(refusal, (key, KEY), error["input"])
+        return unknown_key(key, cls.model_fields, error["input"])
 
     def explicit(self) -> dict[str, Any]:
         """Return what was set, as a raw tree without the defaults: what a layer holds.
@@ -89,6 +156,10 @@ class Model(BaseModel):
         return {**tree, **_explicit(self.model_extra or {})}
 
 
+def _kind(error: InitErrorDetails) -> str:
+    return error["type"] if isinstance(error["type"], str) else error["type"].type
+
+
 def _explicit(value: Any) -> Any:
     if isinstance(value, Model):
         return value.explicit()
@@ -97,3 +168,47 @@ def _explicit(value: Any) -> Any:
     if isinstance(value, (list, tuple)):
         return [_explicit(item) for item in value]
     return value
+
+
+def validate_unrendered(model: type[ModelT], data: Any) -> ModelT | None:
+    """Validate a raw tree; what a template stands for can't be wrong before it is rendered.
+
+    A template that a field would refuse is left out, so that the field has its default; one that a text field takes
+    stays. Without a model (None) nothing is wrong, but a field that has no default waits for its template.
+
+    Raises:
+        ValidationError: Something beside the templates is wrong.
+    """
+    try:
+        return model.model_validate(data, context=UNRENDERED)
+    except ValidationError as exc:
+        if [error["type"] for error in exc.errors(include_url=False)] == [_WAITING]:
+            return None
+        raise
+
+
+def template_at(data: Any, path: KeyPath) -> KeyPath | None:
+    """Return the path of the template at or above ``path``, if there is one."""
+    if path and path[-1] == KEY:  # the key is wrong, whatever stands behind it
+        path = path[:-2]
+    for depth, part in enumerate((*path, None)):
+        if is_template(data):
+            return path[:depth]
+        inside = part in data if isinstance(data, Mapping) else False
+        if isinstance(data, (list, tuple)) and isinstance(part, int):
+            inside = part < len(data)
+        if not inside:
+            return None
+        data = data[part]
+    return None
+
+
+def _without(data: Any, paths: set[KeyPath], here: KeyPath = ()) -> Any:
+    """Return a copy of the tree without some nodes."""
+    if isinstance(data, Mapping):
+        items = {key: (*here, key) for key in data}
+        return {key: _without(data[key], paths, path) for key, path in items.items() if path not in paths}
+    if isinstance(data, (list, tuple)):
+        places = [(value, (*here, index)) for index, value in enumerate(data)]
+        return [_without(value, paths, path) for value, path in places if path not in paths]
+    return data

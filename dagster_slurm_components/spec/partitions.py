@@ -16,9 +16,10 @@ from pydantic import (
 )
 from typing_extensions import Self
 
-from dagster_slurm_components.spec.base import TEMPLATE, WHOLE, Format, Model, Positive, Word, mistake
+from dagster_slurm_components.spec.base import TEMPLATE, WHOLE, Format, Positive, Word
+from dagster_slurm_components.spec.model import Model, mistake, option
 from dagster_slurm_components.spec.problems import describe
-from dagster_slurm_components.spec.registry import Choice, Registry
+from dagster_slurm_components.spec.registry import Registry
 from dagster_slurm_components.spec.templates import is_template
 
 
@@ -58,8 +59,8 @@ class _TimePartitions(Model):
     date_format: ClassVar[str] = "%Y-%m-%d"
 
     start_date: Word = Field(description="Start of the first partition.", examples=["2025-01-01"])
-    end_date: Word | None = Field(default=None, description="End of the last one.", examples=["2025-12-31"])
-    timezone: TimeZone | None = Field(default=None, description="Time zone.", examples=["Europe/Vienna"])
+    end_date: Word | None = option("End of the last one.", "2025-12-31")
+    timezone: TimeZone | None = option("Time zone.", "Europe/Vienna")
 
     @field_validator("start_date", "end_date", mode="after")
     @classmethod
@@ -89,27 +90,25 @@ class HourlyPartitions(_TimePartitions):
 
     type: Literal["hourly"] = Field(description="Kind of partitions.", examples=["hourly"])
     start_date: Word = Field(description="Start of the first partition.", examples=["2025-01-01-00:00"])
-    end_date: Word | None = Field(
-        default=None, description="End of the last one.", examples=["2025-12-31-00:00"]
-    )
-    minute_offset: MinuteOffset = Field(default=0, description="Minutes past the hour.", examples=[15])
+    end_date: Word | None = option("End of the last one.", "2025-12-31-00:00")
+    minute_offset: MinuteOffset = option("Minutes past the hour.", 15, default=0)
 
 
 class DailyPartitions(_TimePartitions):
     """A partition a day."""
 
     type: Literal["daily"] = Field(description="Kind of partitions.", examples=["daily"])
-    minute_offset: MinuteOffset = Field(default=0, description="Minutes past the hour.", examples=[15])
-    hour_offset: HourOffset = Field(default=0, description="Hours past midnight.", examples=[6])
+    minute_offset: MinuteOffset = option("Minutes past the hour.", 15, default=0)
+    hour_offset: HourOffset = option("Hours past midnight.", 6, default=0)
 
 
 class WeeklyPartitions(_TimePartitions):
     """A partition a week."""
 
     type: Literal["weekly"] = Field(description="Kind of partitions.", examples=["weekly"])
-    minute_offset: MinuteOffset = Field(default=0, description="Minutes past the hour.", examples=[15])
-    hour_offset: HourOffset = Field(default=0, description="Hours past midnight.", examples=[6])
-    day_offset: DayOffset = Field(default=0, description="Days past Sunday.", examples=[1])
+    minute_offset: MinuteOffset = option("Minutes past the hour.", 15, default=0)
+    hour_offset: HourOffset = option("Hours past midnight.", 6, default=0)
+    day_offset: DayOffset = option("Days past Sunday.", 1, default=0)
 
 
 class TimeWindowPartitions(_TimePartitions):
@@ -138,10 +137,24 @@ class StaticPartitions(Model):
     )
 
 
+def _of_template(value: Any) -> Any:
+    """Take a template, or the object that one was rendered to."""
+    if value is None or is_template(value):
+        return value
+    if isinstance(value, (str, int, float, list, Mapping)):
+        raise mistake(
+            f"expected a template, got {describe(value)}",
+            "write one like {{ dg.AutomationCondition.eager() }}, or name one of `template_vars_module`",
+            "template_type",
+        )
+    return value
+
+
 PARTITIONS: Registry[Model] = Registry(
     "partitions definition",
     None,
     (HourlyPartitions, DailyPartitions, WeeklyPartitions, TimeWindowPartitions, StaticPartitions),
+    raw=_of_template,
 )
 """Model by kind of partitions."""
 
@@ -156,31 +169,16 @@ class MultiRunBackfill(Model):
     """Several runs for the partitions of a backfill."""
 
     type: Literal["multi_run"] = Field(description="One run or several.", examples=["multi_run"])
-    max_partitions_per_run: Positive = Field(
-        default=1, description="Most partitions of one run.", examples=[10]
-    )
+    max_partitions_per_run: Positive = option("Most partitions of one run.", 10, default=1)
 
 
 BACKFILLS: Registry[Model] = Registry("backfill policy", None, (SingleRunBackfill, MultiRunBackfill))
 """Model by kind of backfill."""
 
-BackfillPolicy = Annotated[Model, Choice(BACKFILLS)]
+BackfillPolicy = Annotated[Model, BACKFILLS]
 
 
-def _of_template(value: Any) -> Any:
-    """Take a template, or the object that one was rendered to."""
-    if value is None or is_template(value):
-        return value
-    if isinstance(value, (str, int, float, list, Mapping)):
-        raise mistake(
-            f"expected a template, got {describe(value)}",
-            "write one like {{ dg.AutomationCondition.eager() }}, or name one of `template_vars_module`",
-            "template_type",
-        )
-    return value
-
-
-PartitionsDefinition = Annotated[Any, Choice(PARTITIONS, raw=_of_template)]
+PartitionsDefinition = Annotated[Any, PARTITIONS]
 """Partitions as a raw mapping, a template, or the object that a template was rendered to."""
 OfTemplate = Annotated[
     Any, AfterValidator(_of_template), WithJsonSchema({"type": ["string", "null"], "pattern": TEMPLATE})

@@ -1,10 +1,12 @@
-"""Where in a YAML file something was written."""
+"""Where in a YAML file something was written, and walks over the trees that files hold."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
-Path = tuple[str | int, ...]
+KeyPath = tuple[str | int, ...]
 """Keys and list indices from the root of a document to a node."""
 
 KEY = "[key]"
@@ -28,3 +30,28 @@ class Position:
     def __str__(self) -> str:
         """Render as ``file:line:column``, which editors and terminals open."""
         return f"{self.file}:{self.line}:{self.column}"
+
+
+def texts(tree: Any, path: KeyPath = ()) -> Iterator[tuple[str, KeyPath]]:
+    """Yield each text of a raw tree with its path, keys too."""
+    if isinstance(tree, dict):
+        for key, item in tree.items():
+            yield from texts(key, (*path, key, KEY))
+            yield from texts(item, (*path, key))
+    elif isinstance(tree, list):
+        for index, item in enumerate(tree):
+            yield from texts(item, (*path, index))
+    elif isinstance(tree, str):
+        yield tree, path
+
+
+def with_texts(tree: Any, replace: Callable[[str, KeyPath], Any], path: KeyPath = ()) -> Any:
+    """Return a copy of a raw tree in which each text, keys too, is what ``replace`` makes of it and its path."""
+    if isinstance(tree, dict):
+        return {
+            with_texts(key, replace, (*path, key, KEY)): with_texts(item, replace, (*path, key))
+            for key, item in tree.items()
+        }
+    if isinstance(tree, list):
+        return [with_texts(item, replace, (*path, index)) for index, item in enumerate(tree)]
+    return replace(tree, path) if isinstance(tree, str) else tree

@@ -12,7 +12,7 @@ from typing import Any, Literal
 import pydantic
 
 from dagster_slurm_components.errors import DagsterSlurmError
-from dagster_slurm_components.spec.place import KEY, Path, Position
+from dagster_slurm_components.spec.place import KEY, KeyPath, Position
 
 Level = Literal["error", "warning"]
 
@@ -32,7 +32,7 @@ class Problem:
 
     message: str
     position: Position | None = None
-    path: Path = ()
+    path: KeyPath = ()
     hint: str | None = None
     kind: str = "wrong"
     level: Level = "error"
@@ -71,8 +71,8 @@ def nearest(word: object, choices: Iterable[str]) -> str | None:
     """Return the choice that a mistyped word most likely meant, or None."""
     spelled = str(word).lower().replace("-", "_")
     by_spelling = {choice.lower().replace("-", "_"): choice for choice in choices}
-    found = difflib.get_close_matches(spelled, by_spelling, n=1, cutoff=0.6)
-    return by_spelling[found[0]] if found else None
+    matches = difflib.get_close_matches(spelled, by_spelling, n=1, cutoff=0.6)
+    return by_spelling[matches[0]] if matches else None
 
 
 def did_you_mean(word: object, choices: Iterable[str]) -> str | None:
@@ -85,7 +85,7 @@ def did_you_mean(word: object, choices: Iterable[str]) -> str | None:
 
 
 def problems_of(
-    exc: pydantic.ValidationError, position_of: Callable[[Path], Position | None], prefix: Path = ()
+    exc: pydantic.ValidationError, position_of: Callable[[KeyPath], Position | None], prefix: KeyPath = ()
 ) -> tuple[Problem, ...]:
     """Turn pydantic's errors into problems, one per mistake.
 
@@ -105,9 +105,9 @@ def problems_of(
 
 def in_order(problems: Iterable[Problem]) -> tuple[Problem, ...]:
     """Return problems in the order of the files' text, each once; those without a place come first."""
-    known = {(problem.position, problem.message): problem for problem in problems}
+    different = {(problem.position, problem.message): problem for problem in problems}
     nowhere = Position("", 0, 0)
-    return tuple(sorted(known.values(), key=lambda problem: problem.position or nowhere))
+    return tuple(sorted(different.values(), key=lambda problem: problem.position or nowhere))
 
 
 _EXPECTED = {
@@ -126,7 +126,7 @@ _EXPECTED = {
 }
 
 
-def _words(error: Any, path: Path) -> tuple[str, str | None]:
+def _words(error: Any, path: KeyPath) -> tuple[str, str | None]:
     """Return message and hint for one pydantic error; our own validators bring theirs."""
     kind, given, context = error["type"], error["input"], error.get("ctx") or {}
     hint = context.get("hint")

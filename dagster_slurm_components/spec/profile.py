@@ -5,24 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, ClassVar, Literal
 
-from pydantic import ConfigDict, Field, ValidationError, ValidationInfo, model_validator
-from pydantic_core import InitErrorDetails
+from pydantic import ConfigDict, ValidationError, ValidationInfo, model_validator
 from typing_extensions import Self
 
 from dagster_slurm_components.spec.assets import Pool
-from dagster_slurm_components.spec.base import (
-    AboveZero,
-    Duration,
-    Env,
-    Model,
-    Positive,
-    Text,
-    Word,
-    mistake,
-)
+from dagster_slurm_components.spec.base import AboveZero, Duration, Env, Positive, Text, Word
 from dagster_slurm_components.spec.environments import ENVIRONMENTS, EnvironmentSpec
 from dagster_slurm_components.spec.hosts import Host, LocalHost
 from dagster_slurm_components.spec.launchers import Launcher
+from dagster_slurm_components.spec.model import Model, details, mistake, option
+from dagster_slurm_components.spec.place import KEY
 from dagster_slurm_components.spec.problems import did_you_mean
 from dagster_slurm_components.spec.resources import Resources
 from dagster_slurm_components.spec.templates import is_template
@@ -43,11 +35,9 @@ class DefaultEnvironment(Model):
         unknown = [key for key in rest if key not in common]
         if unknown:
             hint = did_you_mean(unknown[0], [*common, *type(self).model_fields, "type"])
-            error = mistake(
-                f"unknown key `{unknown[0]}` in an environment without a `type`", hint, "unknown_key"
-            )
-            details = InitErrorDetails(type=error, loc=(unknown[0], "[key]"), input=rest[unknown[0]])
-            raise ValidationError.from_exception_data("environment", [details])
+            message = f"unknown key `{unknown[0]}` in an environment without a `type`"
+            error = details(mistake(message, hint, "unknown_key"), (unknown[0], KEY), rest[unknown[0]])
+            raise ValidationError.from_exception_data("environment", [error])
         EnvironmentSpec.model_validate({"type": "any", **rest}, context=info.context)
         return self
 
@@ -59,50 +49,38 @@ class DefaultEnvironment(Model):
 class ProfileEnvironment(DefaultEnvironment):
     """Who makes environments in this profile, and the default environment of its scripts."""
 
-    build: Literal["on_demand", "deployed"] = Field(
-        default="on_demand",
-        description="`on_demand`: a step makes what is missing. `deployed`: it takes only what"
+    build: Literal["on_demand", "deployed"] = option(
+        "`on_demand`: a step makes what is missing. `deployed`: it takes only what"
         " `dg-slurm env deploy` put there.",
-        examples=["deployed"],
+        "deployed",
+        default="on_demand",
     )
 
 
 class Limits(Model):
     """What this profile may ask of a host and its scheduler."""
 
-    queries_per_minute: AboveZero = Field(
-        default=2,
-        description="Queries of queue and accounting per minute, for all jobs together.",
-        examples=[2],
+    queries_per_minute: AboveZero = option(
+        "Queries of queue and accounting per minute, for all jobs together.", 2, default=2
     )
-    burst: Positive = Field(
-        default=10,
-        description="Queries that may follow each other at once after a quiet time.",
-        examples=[10],
+    burst: Positive = option("Queries that may follow each other at once after a quiet time.", 10, default=10)
+    max_submit_jobs: Positive | None = option(
+        "Jobs waiting or running at once; further ones wait in Dagster.", 100
     )
-    max_submit_jobs: Positive | None = Field(
-        default=None,
-        description="Jobs waiting or running at once; further ones wait in Dagster.",
-        examples=[100],
-    )
-    file_operations_per_second: AboveZero = Field(
-        default=3000,
-        description="File operations per second on the host at most, for all jobs of a process; 100 running jobs"
+    file_operations_per_second: AboveZero = option(
+        "File operations per second on the host at most, for all jobs of a process; 100 running jobs"
         " need about 270, 1,000 need 2,700. Below what is needed, output comes later.",
-        examples=[500],
+        500,
+        default=3000,
     )
 
 
 class Retention(Model):
     """How long `dg-slurm clean` leaves run directories and `dg-slurm env prune` environments alone."""
 
-    success: Duration = Field(
-        default="0d", description="Run directories of successful steps.", examples=["0d"]
-    )
-    failure: Duration = Field(default="14d", description="Run directories of failed steps.", examples=["14d"])
-    environments: Duration = Field(
-        default="30d", description="Environments that no step used for so long.", examples=["30d"]
-    )
+    success: Duration = option("Run directories of successful steps.", "0d", default="0d")
+    failure: Duration = option("Run directories of failed steps.", "14d", default="14d")
+    environments: Duration = option("Environments that no step used for so long.", "30d", default="30d")
 
 
 class Profile(Model):
@@ -112,73 +90,51 @@ class Profile(Model):
         "name": "a profile's name is its file's name",
     }
 
-    description: Text | None = Field(
-        default=None, description="What this profile is for.", examples=["The supercomputer"]
-    )
-    site: Word | None = Field(
-        default=None,
-        description="The centre whose shipped facts and limits hold here.",
-        examples=["leonardo"],
-    )
-    host: Host = Field(default=LocalHost(), description="Where commands run.", examples=[{"type": "local"}])
-    scheduler: Literal["process", "slurm"] = Field(
-        default="process", description="Who runs the job script.", examples=["slurm"]
-    )
-    workdir: Word = Field(
-        default=".dagster-slurm",
-        description="Folder on the host for run directories, environments and the store. On the local host a"
+    description: Text | None = option("What this profile is for.", "The supercomputer")
+    site: Word | None = option("The centre whose shipped facts and limits hold here.", "leonardo")
+    host: Host = option("Where commands run.", {"type": "local"}, default=LocalHost())
+    scheduler: Literal["process", "slurm"] = option("Who runs the job script.", "slurm", default="process")
+    workdir: Word = option(
+        "Folder on the host for run directories, environments and the store. On the local host a"
         " relative path starts at the project folder; over ssh it must be absolute, or start with `~/` or with a"
         " variable that is set there, such as `$SCRATCH`.",
-        examples=["/scratch/project/dagster"],
+        "/scratch/project/dagster",
+        default=".dagster-slurm",
     )
-    resources: Resources = Field(
-        default=Resources(),
-        description="Default resources.",
-        examples=[{"partition": "gpu", "account": "proj1"}],
+    resources: Resources = option(
+        "Default resources.", {"partition": "gpu", "account": "proj1"}, default=Resources()
     )
-    launcher: Launcher | None = Field(
-        default=None, description="Default launcher.", examples=[{"type": "srun"}]
-    )
-    environment: ProfileEnvironment = Field(
+    launcher: Launcher | None = option("Default launcher.", {"type": "srun"})
+    environment: ProfileEnvironment = option(
+        "Who makes environments, and the default environment.",
+        {"build": "deployed"},
         default=ProfileEnvironment(),
-        description="Who makes environments, and the default environment.",
-        examples=[{"build": "deployed"}],
     )
-    env: Env = Field(
-        default={},
-        description="Default environment variables.",
-        examples=[{"DATA_DIR": "/scratch/project/data"}],
+    env: Env = option("Default environment variables.", {"DATA_DIR": "/scratch/project/data"}, default={})
+    limits: Limits = option(
+        "What may be asked of the host and its scheduler.", {"max_submit_jobs": 100}, default=Limits()
     )
-    limits: Limits = Field(
-        default=Limits(),
-        description="What may be asked of the host and its scheduler.",
-        examples=[{"max_submit_jobs": 100}],
-    )
-    retention: Retention = Field(
-        default=Retention(), description="How long things are kept.", examples=[{"failure": "14d"}]
-    )
-    on_shutdown: Literal["detach", "cancel"] = Field(
+    retention: Retention = option("How long things are kept.", {"failure": "14d"}, default=Retention())
+    on_shutdown: Literal["detach", "cancel"] = option(
+        "What happens to jobs when Dagster is stopped: they live on, or they are cancelled.",
+        "detach",
         default="detach",
-        description="What happens to jobs when Dagster is stopped: they live on, or they are cancelled.",
-        examples=["detach"],
     )
-    park_timeout: Duration = Field(
+    park_timeout: Duration = option(
+        "How long a step waits for a lost host or an expired login; after it the step fails.",
+        "7d",
         default="7d",
-        description="How long a step waits for a lost host or an expired login; after it the step fails.",
-        examples=["7d"],
     )
-    pool: Pool | None = Field(
-        default=None, description="Default Dagster concurrency pool of the scripts.", examples=["slurm"]
-    )
+    pool: Pool | None = option("Default Dagster concurrency pool of the scripts.", "slurm")
 
     @model_validator(mode="after")
     def _workdir_of_another_machine(self) -> Self:
         # A relative path would start wherever sshd puts us, which sites change.
-        known = self.workdir.startswith(("/", "~", "$")) or is_template(self.workdir)
-        if not known and not isinstance(self.host, LocalHost):
+        complete = self.workdir.startswith(("/", "~", "$")) or is_template(self.workdir)
+        if not complete and not isinstance(self.host, LocalHost):
             message = (
                 f"over ssh `workdir` must be absolute, or start with `~/` or `$NAME`; it is {self.workdir!r}"
             )
-            details = InitErrorDetails(type=mistake(message), loc=("workdir",), input=self.workdir)
-            raise ValidationError.from_exception_data("Profile", [details])
+            error = details(mistake(message), ("workdir",), self.workdir)
+            raise ValidationError.from_exception_data("Profile", [error])
         return self

@@ -4,30 +4,31 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
-from pathlib import Path as FilePath
+from pathlib import Path
 from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
-from dagster_slurm_components.spec.base import Model
 from dagster_slurm_components.spec.hosts import LocalHost
 from dagster_slurm_components.spec.merge import Layer, merge
-from dagster_slurm_components.spec.problems import Problem, SpecError, nearest, problems_of
+from dagster_slurm_components.spec.model import Model, validate_unrendered
+from dagster_slurm_components.spec.problems import Problem, SpecError, did_you_mean, nearest, problems_of
 from dagster_slurm_components.spec.profile import Profile
 from dagster_slurm_components.spec.site import Site
 from dagster_slurm_components.spec.source import Document, load_documents
-from dagster_slurm_components.spec.template_values import DocumentValues, LazyValues, Values
-from dagster_slurm_components.spec.templates import Renderer, keep, render
-from dagster_slurm_components.spec.unrendered import validate_unrendered
+from dagster_slurm_components.spec.templates import LazyValues, Renderer, keep, layered_value, render
 
 PROFILE_VARIABLE = "DAGSTER_SLURM_PROFILE"
 """Environment variable that chooses the profile; ``local`` without it."""
 PROFILES_DIR_VARIABLE = "DAGSTER_SLURM_PROFILES_DIR"
 """Environment variable that names the folder of the profiles, instead of the nearest ``profiles/``."""
 
-SHIPPED_SITES = FilePath(__file__).parent.parent / "sites"
+SHIPPED_SITES = Path(__file__).parent.parent / "sites"
+OWN_SITES = "sites"
+"""The folder of a project's own sites, beside its ``profiles/``."""
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.\-]*")
 _LAYER_FIELDS = ("resources", "environment", "env", "launcher")
 _ModelT = TypeVar("_ModelT", bound=Model)
@@ -49,33 +50,45 @@ class LoadedProfile:
     name: str
     profile: Profile
     layers: tuple[Layer, ...]
-    folder: FilePath
+    folder: Path
     site: Site | None = None
-    file: FilePath | None = None
+    file: Path | None = None
 
 
-def load_profile(name: str | None = None, *, start: FilePath) -> LoadedProfile:
+class UnknownProfileError(SpecError):
+    """A profile that was asked for does not exist."""
+
+
+def load_profile(name: str | None = None, *, start: Path, unrendered: bool = False) -> LoadedProfile:
     """Load a profile.
 
     Args:
         name: Its name; else the variable ``DAGSTER_SLURM_PROFILE``, else ``local``.
         start: Where the search for ``profiles/<name>.yaml`` begins; it goes on in the parents.
+        unrendered: Leave templates as they are, for checks that must need no environment variable.
 
     Raises:
         SpecError: There is no such profile, or it has mistakes.
     """
+    name, file, project = _find(name, start)
+    if file is not None:
+        return load_profile_file(file, unrendered=unrendered)
+    return _at_home(LoadedProfile(name, Profile(), (), project))
+
+
+def _find(name: str | None, start: Path) -> tuple[str, Path | None, Path]:
+    """Return the name of a profile, its file unless it is the built-in one, and the project's folder."""
     name = name or os.environ.get(PROFILE_VARIABLE) or "local"
     folder = profiles_folder(start)
     file = folder / f"{name}.yaml" if folder and _NAME.fullmatch(name) else None
     if file is not None and file.is_file():
-        return load_profile_file(file)
-    if name == "local":
-        project = folder.parent if folder else project_folder(start)
-        return _at_home(LoadedProfile(name, Profile(), (), project))
-    raise SpecError([_unknown_profile(name, folder, start)])
+        return name, file, file.parent.parent
+    if name != "local":
+        raise UnknownProfileError([_unknown_profile(name, folder, start)])
+    return name, None, folder.parent if folder else project_folder(start)
 
 
-def load_profile_file(file: FilePath, *, unrendered: bool = False) -> LoadedProfile:
+def load_profile_file(file: Path, *, unrendered: bool = False) -> LoadedProfile:
     """Load the profile that a file holds; its name is the file's, without ``.yaml``.
 
     Beside ``env``, its templates know what ``template_scope`` tells.
@@ -95,7 +108,7 @@ def load_profile_file(file: FilePath, *, unrendered: bool = False) -> LoadedProf
     layer = _layer(f"profile {file.stem}", data, document, project)
     if own.site is None:
         return _at_home(LoadedProfile(file.stem, own, (layer,), project, file=file))
-    site_file = find_site(own.site, file.absolute().parent, document)
+    site_file = find_site(own.site, project, document)
     site_document = single_document(site_file)
     site_data = renderer(site_document.data, site_document.position)
     site = validated(Site, site_data, site_document, unrendered=unrendered)
@@ -107,93 +120,145 @@ def load_profile_file(file: FilePath, *, unrendered: bool = False) -> LoadedProf
     return _at_home(LoadedProfile(file.stem, profile, (site_layer, layer), project, site, file))
 
 
-def template_scope(project: FilePath) -> dict[str, Any]:
+def template_scope(project: Path) -> dict[str, Any]:
     """Return what templates of a profile know beside ``env``.
 
     ``project_root`` is the absolute path of the project folder: a variable that names a folder must not depend on
     where Dagster was started. ``cluster`` are the values of the profile that ``dg-slurm cluster up`` wrote on this
     machine: its ports are known only then, so a profile that is kept with a project can't name them.
     """
-    return {"project_root": str(project), "cluster": LazyValues(_cluster_values)}
+    return {"project_root": str(project), "cluster": LazyValues("cluster", _cluster_values)}
 
 
-def _cluster_values() -> Values:
+def _cluster_values() -> Mapping[str, Callable[[], Any]]:
     from slurm_testcluster import default_folder  # noqa: PLC0415 - for few profiles
 
     file = default_folder() / "profile.yaml"
     if not file.is_file():
         message = f"there is no test cluster on this machine: no {file}"
         raise SpecError([Problem(message, hint="start one by `dg-slurm cluster up`", kind="no_cluster")])
-    return Values("cluster", single_document(file).data)
+    data = single_document(file).data
+    return {key: partial(data.__getitem__, key) for key in data}
 
 
-def profile_values(name: str | None = None, *, start: FilePath) -> DocumentValues:
+def profile_values(name: str | None = None, *, start: Path) -> LazyValues:
     """Return what templates of scripts know as ``profile``: the chosen profile's values, its site's below.
 
-    Arguments and errors are those of ``load_profile``, but only what a template asks for is rendered and needs its
-    variables.
+    Arguments and errors are those of ``load_profile``, but nothing is read before a template asks, and only what it
+    asks for is rendered and needs its variables.
     """
-    name = name or os.environ.get(PROFILE_VARIABLE) or "local"
-    folder = profiles_folder(start)
-    file = folder / f"{name}.yaml" if folder and _NAME.fullmatch(name) else None
+    return LazyValues("profile", partial(_profile_values, name, start))
+
+
+def _profile_values(name: str | None, start: Path) -> Mapping[str, Callable[[], Any]]:
+    name, file, project = _find(name, start)
     documents: tuple[Document, ...] = ()
-    if file is not None and file.is_file():
+    if file is not None:
         own = single_document(file)
         site = own.data.get("site")
-        below = (single_document(find_site(site, file.parent, own)),) if isinstance(site, str) else ()
+        below = (single_document(find_site(site, project, own)),) if isinstance(site, str) else ()
         documents = (*below, own)
-    elif name != "local":
-        raise SpecError([_unknown_profile(name, folder, start)])
-    project = folder.parent if folder else project_folder(start)
     defaults = Profile().model_dump(mode="json", exclude_none=True)
     # Only the local host may have a relative workdir, and there it starts at the project folder.
     defaults["workdir"] = str(project / defaults["workdir"])
     fields = {**dict.fromkeys(Profile.model_fields), **defaults, "name": name}
-    return DocumentValues("profile", documents, fields, template_scope(project))
+    scope = template_scope(project)
+    return {key: partial(layered_value, documents, key, value, scope) for key, value in fields.items()}
 
 
-def profiles_folder(start: FilePath) -> FilePath | None:
+def profiles_folder(start: Path) -> Path | None:
     """Return the folder of the profiles: the variable's, or the nearest ``profiles/`` from ``start`` up."""
     named = os.environ.get(PROFILES_DIR_VARIABLE)
     if named:
-        return FilePath(named).expanduser().absolute()
+        return Path(named).expanduser().absolute()
     start = start.absolute()
-    found = (folder / "profiles" for folder in (start, *start.parents))
-    return next((folder for folder in found if folder.is_dir() and any(folder.glob("*.yaml"))), None)
+    folders = (folder / "profiles" for folder in (start, *start.parents))
+    return next((folder for folder in folders if folder.is_dir() and any(folder.glob("*.yaml"))), None)
 
 
-def project_folder(start: FilePath) -> FilePath:
+def project_folder(start: Path) -> Path:
     """Return the nearest folder from ``start`` up with a ``dg.toml`` or ``pyproject.toml``."""
     start = start.absolute()
     marks = ("dg.toml", "pyproject.toml")
     return next((f for f in (start, *start.parents) if any((f / mark).is_file() for mark in marks)), start)
 
 
-def profile_names(start: FilePath) -> tuple[str, ...]:
+def profile_names(start: Path) -> tuple[str, ...]:
     """Return the names of all profiles, ``local`` among them."""
     folder = profiles_folder(start)
-    return tuple(sorted({"local", *(file.stem for file in folder.glob("*.yaml"))} if folder else {"local"}))
+    names = {file.stem for file in folder.glob("*.yaml")} if folder else set()
+    return tuple(sorted({"local", *filter(_NAME.fullmatch, names)}))
 
 
-def find_site(name: str, profiles: FilePath, document: Document) -> FilePath:
-    """Return the file of a site: the project's ``sites/<name>.yaml``, else the shipped one.
+@dataclass(frozen=True)
+class KnownSite:
+    """A site and the file that holds its facts.
+
+    Attributes:
+        name: What a profile writes as ``site``.
+        file: Where the facts are.
+        shipped: Whether it came with this package; else the project has it.
+    """
+
+    name: str
+    file: Path
+    shipped: bool
+
+    def load(self) -> Site:
+        """Read the facts.
+
+        Raises:
+            SpecError: The file has mistakes.
+        """
+        document = single_document(self.file)
+        return validated(Site, render(document.data, document.position), document)
+
+
+def known_sites(start: Path) -> Mapping[str, KnownSite]:
+    """Return all sites by name; one of the project's own stands before a shipped one of the same name.
+
+    Args:
+        start: A folder of the project.
+    """
+    profiles = profiles_folder(start)
+    return _sites(profiles.parent if profiles else project_folder(start))
+
+
+def _sites(project: Path) -> Mapping[str, KnownSite]:
+    folders = (SHIPPED_SITES, project / OWN_SITES)
+    files = [file for folder in folders for file in sorted(folder.glob("*.yaml"))]
+    return {file.stem: KnownSite(file.stem, file, file.parent == SHIPPED_SITES) for file in files}
+
+
+def known_site(name: str, start: Path) -> KnownSite:
+    """Return the site of this name.
+
+    Raises:
+        SpecError: There is none.
+    """
+    sites = known_sites(start)
+    if name not in sites:
+        hint = did_you_mean(name, sites)
+        raise SpecError([Problem(f"unknown site `{name}`", hint=hint, kind="unknown_site")])
+    return sites[name]
+
+
+def find_site(name: str, project: Path, document: Document) -> Path:
+    """Return the file of the site that a profile's document names.
 
     Raises:
         SpecError: There is no such site.
     """
-    folders = (profiles.parent / "sites", SHIPPED_SITES)
-    for folder in folders:
-        if _NAME.fullmatch(name) and (folder / f"{name}.yaml").is_file():
-            return folder / f"{name}.yaml"
-    known = sorted({file.stem for folder in folders for file in folder.glob("*.yaml")})
-    guess = nearest(name, known)
-    hint = f"did you mean `{guess}`?" if guess else f"put its facts into {folders[0] / name}.yaml"
-    raise SpecError(
-        [Problem(f"unknown site `{name}`", document.position(("site",)), ("site",), hint, "unknown_site")]
-    )
+    sites = _sites(project)
+    if name in sites:
+        return sites[name].file
+    guess = nearest(name, sites)
+    hint = f"did you mean `{guess}`?" if guess else f"put its facts into {project / OWN_SITES / name}.yaml"
+    path = ("site",)
+    raise SpecError([Problem(f"unknown site `{name}`", document.position(path), path, hint, "unknown_site")])
 
 
-def single_document(file: FilePath) -> Document:
+def single_document(file: Path) -> Document:
     """Read a file that holds one mapping.
 
     Raises:
@@ -214,21 +279,21 @@ def validated(model: type[_ModelT], data: Any, document: Document, *, unrendered
         SpecError: With a problem for each mistake.
     """
     try:
-        known = validate_unrendered(model, data) if unrendered else model.model_validate(data)
+        instance = validate_unrendered(model, data) if unrendered else model.model_validate(data)
     except ValidationError as exc:
         raise SpecError(problems_of(exc, document.position)) from None
-    return known if known is not None else model()
+    return instance if instance is not None else model()
 
 
 def _at_home(loaded: LoadedProfile) -> LoadedProfile:
     """Make a relative ``workdir`` of the local host start at the project folder."""
     if not isinstance(loaded.profile.host, LocalHost) or loaded.profile.workdir.startswith("$"):
         return loaded
-    workdir = loaded.folder / FilePath(loaded.profile.workdir).expanduser()
+    workdir = loaded.folder / Path(loaded.profile.workdir).expanduser()
     return replace(loaded, profile=loaded.profile.model_copy(update={"workdir": str(workdir)}))
 
 
-def _layer(name: str, data: dict[str, Any], document: Document, folder: FilePath) -> Layer:
+def _layer(name: str, data: dict[str, Any], document: Document, folder: Path) -> Layer:
     """Return what a profile or site gives to scripts; who builds environments is not theirs to change."""
     fields = _only(data, _LAYER_FIELDS)
     environment = fields.get("environment")
@@ -243,14 +308,14 @@ def _only(data: dict[str, Any], keys: tuple[str, ...]) -> dict[str, Any]:
     return {key: data[key] for key in keys if data.get(key) is not None}
 
 
-def _unknown_profile(name: str, folder: FilePath | None, start: FilePath) -> Problem:
+def _unknown_profile(name: str, folder: Path | None, start: Path) -> Problem:
     if folder is None:
         return Problem(
             f"unknown profile `{name}`: there is no profiles/ folder in {start.absolute()} or above",
             hint=f"`dg-slurm init profile {name}` makes one",
             kind="unknown_profile",
         )
-    known = sorted({"local", *(file.stem for file in folder.glob("*.yaml"))})
-    guess = nearest(name, known)
-    hint = f"did you mean `{guess}`?" if guess else "there are: " + ", ".join(known)
+    names = sorted({"local", *(file.stem for file in folder.glob("*.yaml"))})
+    guess = nearest(name, names)
+    hint = f"did you mean `{guess}`?" if guess else "there are: " + ", ".join(names)
     return Problem(f"unknown profile `{name}`: no {folder / name}.yaml", hint=hint, kind="unknown_profile")

@@ -3,14 +3,29 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path as FilePath
+from functools import cache
+from pathlib import Path
 
 from pydantic import ValidationError
 
-from dagster_slurm_components.spec.component import COMPONENT_TYPE, ComponentSpec, read_component, read_script
-from dagster_slurm_components.spec.defs_file import FILE_NAMES, DefsFile
+from dagster_slurm_components.spec.check_script import CheckedScript, ScriptChecker
+from dagster_slurm_components.spec.component import (
+    COMPONENT_TYPE,
+    FILE_NAMES,
+    ComponentSpec,
+    DefsFile,
+    read_component,
+    read_script,
+)
+from dagster_slurm_components.spec.cross_checks import (
+    duplicate_assets,
+    duplicate_names,
+    override_problems,
+    unknown_deps,
+)
+from dagster_slurm_components.spec.model import validate_unrendered
 from dagster_slurm_components.spec.problems import (
     Level,
     Problem,
@@ -23,6 +38,7 @@ from dagster_slurm_components.spec.profile import Profile
 from dagster_slurm_components.spec.profiles import (
     PROFILES_DIR_VARIABLE,
     LoadedProfile,
+    UnknownProfileError,
     load_profile,
     load_profile_file,
     profile_names,
@@ -30,18 +46,9 @@ from dagster_slurm_components.spec.profiles import (
     single_document,
     validated,
 )
-from dagster_slurm_components.spec.script_checks import (
-    CheckedScript,
-    ScriptChecker,
-    duplicate_assets,
-    duplicate_names,
-    override_problems,
-    unknown_deps,
-)
 from dagster_slurm_components.spec.site import Site
 from dagster_slurm_components.spec.source import Document, load_documents
 from dagster_slurm_components.spec.templates import syntax_problems
-from dagster_slurm_components.spec.unrendered import validate_unrendered
 
 _SKIPPED = frozenset({"__pycache__", "node_modules", "site-packages", "build", "dist", "venv"})
 _OUR_PREFIX = COMPONENT_TYPE.partition(".")[0] + "."
@@ -66,7 +73,12 @@ class Report:
         return sum(problem.level == level for problem in self.problems)
 
 
-def check_project(paths: Sequence[FilePath], *, profiles: Sequence[str] = ()) -> Report:
+def check_project(
+    paths: Sequence[Path],
+    *,
+    profiles: Sequence[str] = (),
+    is_subclass: Callable[[str, Path], bool] = lambda name, file: False,
+) -> Report:
     """Check all YAML files of this package's kinds at and below some paths.
 
     Templates stay as they are, so that no environment variable must be set. A ``defs.yaml``, the files that it
@@ -76,55 +88,54 @@ def check_project(paths: Sequence[FilePath], *, profiles: Sequence[str] = ()) ->
     Args:
         paths: Files and folders.
         profiles: Check scripts in these profiles only; in all of them by default.
+        is_subclass: Tells whether a type that a file names is a subclass of this package's component.
 
     Raises:
         UnknownProfileError: A profile that was asked for does not exist.
     """
-    return _Checker(tuple(profiles)).check(paths)
+    return _Checker(tuple(profiles), is_subclass).check(paths)
 
 
-def yaml_files(path: FilePath) -> Iterator[FilePath]:
+def yaml_files(path: Path) -> Iterator[Path]:
     """Yield a file, or the YAML files below a folder, without those of hidden folders, environments and builds."""
     if not path.is_dir():
         yield path
         return
     for folder, folders, files in os.walk(path):
         folders[:] = sorted(name for name in folders if name not in _SKIPPED and not name.startswith("."))
-        yield from (FilePath(folder) / name for name in sorted(files) if name.endswith((".yaml", ".yml")))
-
-
-class UnknownProfileError(SpecError):
-    """A profile that was asked for does not exist."""
+        yield from (Path(folder) / name for name in sorted(files) if name.endswith((".yaml", ".yml")))
 
 
 class _Checker:
     """Reads files once and collects their problems."""
 
-    def __init__(self, profiles: tuple[str, ...]) -> None:
+    def __init__(self, profiles: tuple[str, ...], is_subclass: Callable[[str, Path], bool]) -> None:
         self.profiles = profiles
+        self.is_subclass = cache(is_subclass)
         self.problems: list[Problem] = []
-        self.read: set[FilePath] = set()
-        self.scripts: list[CheckedScript] = []
+        self.read: set[Path] = set()
+        self.components: list[list[CheckedScript]] = []
         self.external: set[str] = set()
-        self.included: dict[FilePath, frozenset[FilePath]] = {}
-        self.checkers: dict[FilePath | None, ScriptChecker] = {}
+        self.included: dict[Path, frozenset[Path]] = {}
+        self.checkers: dict[Path | None, ScriptChecker] = {}
 
-    def check(self, paths: Sequence[FilePath]) -> Report:
+    def check(self, paths: Sequence[Path]) -> Report:
         # Problems of one file must look alike however it was found.
-        paths = [FilePath(os.path.abspath(path)) for path in paths]
+        paths = [Path(os.path.abspath(path)) for path in paths]
         for path in paths:
             files = list(yaml_files(path))
             # Of a folder with scripts only, its component tells what they are.
             alone = not any(file.name in FILE_NAMES for file in files)
             for file in files:
                 self._file(file, named=file == path or (alone and self._owner(file) is not None))
-        self.problems += duplicate_assets(self.scripts)
+        scripts = [script for component in self.components for script in component]
+        self.problems += [*duplicate_assets(scripts), *duplicate_names(self.components)]
         # Beside a few files of a project, those that make the assets they depend on may not have been read.
         if all(path.is_dir() for path in paths):
-            self.problems += unknown_deps(self.scripts, self.external)
-        return Report(in_order(self.problems), len(self.read), len(self.scripts))
+            self.problems += unknown_deps(scripts, self.external)
+        return Report(in_order(self.problems), len(self.read), len(scripts))
 
-    def _file(self, file: FilePath, *, named: bool) -> None:
+    def _file(self, file: Path, *, named: bool) -> None:
         parent = file.parent
         is_profile = parent.name == "profiles" or str(parent) == os.environ.get(PROFILES_DIR_VARIABLE)
         if file.name in FILE_NAMES:
@@ -147,17 +158,17 @@ class _Checker:
         except SpecError as exc:
             self.problems += exc.problems
 
-    def _profile(self, file: FilePath) -> None:
+    def _profile(self, file: Path) -> None:
         document = single_document(file)
         self.problems += syntax_problems(document.data, document.position)
         load_profile_file(file, unrendered=True)
 
-    def _site(self, file: FilePath) -> None:
+    def _site(self, file: Path) -> None:
         document = single_document(file)
         self.problems += syntax_problems(document.data, document.position)
         validated(Site, document.data, document, unrendered=True)
 
-    def _named(self, file: FilePath) -> None:
+    def _named(self, file: Path) -> None:
         """Check a file that only its component says anything about: a script, alone if no component includes it."""
         owner = self._owner(file)
         if owner is not None:
@@ -166,17 +177,17 @@ class _Checker:
         for document in load_documents(file):
             self._component(read_script(document), file.parent)
 
-    def _owner(self, file: FilePath) -> FilePath | None:
+    def _owner(self, file: Path) -> Path | None:
         """Return the nearest file above whose component includes a file."""
         for folder in file.parents:
             for owner in (folder / name for name in FILE_NAMES):
                 if owner not in self.included:
-                    self.included[owner] = _included(owner) if owner.is_file() else frozenset()
+                    self.included[owner] = self._included(owner) if owner.is_file() else frozenset()
                 if file in self.included[owner]:
                     return owner
         return None
 
-    def _defs(self, file: FilePath) -> None:
+    def _defs(self, file: Path) -> None:
         for document in load_documents(file, keep_empty=True):
             if document.data is None:  # Dagster 1.13 refuses the file
                 hint = "remove the `---` around nothing"
@@ -185,71 +196,66 @@ class _Checker:
             elif not isinstance(document.data, Mapping):
                 message = "expected a mapping with the `type` of a component"
                 self.problems.append(Problem(message, document.position(), kind="mapping"))
-            elif document.data.get("type") == COMPONENT_TYPE:
+            elif self._is_ours(document):
                 self._ours(document)
             else:
                 self.problems += _wrong_type(document)
 
     def _ours(self, document: Document) -> None:
         try:
-            validate_unrendered(DefsFile, document.data)
+            validate_unrendered(DefsFile, {**document.data, "type": COMPONENT_TYPE})
         except ValidationError as exc:
             self.problems += problems_of(exc, document.position)
         self.problems += syntax_problems(document.data, document.position)
         if isinstance(document.data.get("attributes"), Mapping):
             spec = read_component(document.child(("attributes",)))
-            self._component(spec, FilePath(document.file).absolute().parent)
+            self._component(spec, Path(document.file).absolute().parent)
 
-    def _component(self, spec: ComponentSpec, folder: FilePath) -> None:
+    def _is_ours(self, document: Document) -> bool:
+        name = document.data.get("type") if isinstance(document.data, Mapping) else None
+        if name == COMPONENT_TYPE or not isinstance(name, str):
+            return name == COMPONENT_TYPE
+        return self.is_subclass(name, Path(document.file))
+
+    def _included(self, owner: Path) -> frozenset[Path]:
+        """Return the files that the components of a file include."""
+        try:
+            ours = [document for document in load_documents(owner) if self._is_ours(document)]
+        except SpecError:
+            return frozenset()  # its own mistakes are told when it is checked itself
+        views = [d.child(("attributes",)) for d in ours if isinstance(d.data.get("attributes"), Mapping)]
+        return frozenset(file for view in views for file in read_component(view).included)
+
+    def _component(self, spec: ComponentSpec, folder: Path) -> None:
         """Check the scripts of one component."""
         self.problems += spec.problems
         self.external.update(spec.external)
-        self.read.update(file for file in spec.included)
+        self.read.update(spec.included)
         checker = self._checker(folder)
         names = profile_names(folder)
-        scripts = []
-        for entry in spec.entries:
-            checked, problems = checker.check(entry)
-            self.problems += problems
-            self.problems += override_problems(entry, names)
-            scripts.append(checked)
-        self.problems += duplicate_names(scripts)
-        self.scripts += scripts
+        scripts = [checker.check(entry) for entry in spec.entries]
+        for checked in scripts:
+            self.problems += [*checked.problems, *override_problems(checked.entry, names)]
+        self.components.append(scripts)
 
-    def _checker(self, folder: FilePath) -> ScriptChecker:
+    def _checker(self, folder: Path) -> ScriptChecker:
         """Return the checker for the profiles that hold in a folder."""
         where = profiles_folder(folder)
         if where not in self.checkers:
-            self.checkers[where] = ScriptChecker(self._loaded(folder, where))
+            self.checkers[where] = ScriptChecker(self._loaded(folder))
         return self.checkers[where]
 
-    def _loaded(self, folder: FilePath, where: FilePath | None) -> dict[str, LoadedProfile]:
+    def _loaded(self, folder: Path) -> dict[str, LoadedProfile]:
         """Load the profiles; the mistakes of one that is not right are told, and it is left out."""
         loaded = {}
         for name in self.profiles or profile_names(folder):
-            file = where / f"{name}.yaml" if where else None
-            known = file is not None and file.is_file()
             try:
-                if file is not None and known:
-                    loaded[name] = load_profile_file(file, unrendered=True)
-                else:
-                    loaded[name] = load_profile(name, start=folder)
+                loaded[name] = load_profile(name, start=folder, unrendered=True)
+            except UnknownProfileError:
+                raise
             except SpecError as exc:
-                if not known:
-                    raise UnknownProfileError(exc.problems) from None
                 self.problems += exc.problems
         return loaded or {"local": LoadedProfile("local", Profile(), (), folder)}
-
-
-def _included(owner: FilePath) -> frozenset[FilePath]:
-    """Return the files that the components of a file include."""
-    try:
-        documents = load_documents(owner)
-    except SpecError:
-        return frozenset()  # its own mistakes are told when it is checked itself
-    ours = [d for d in documents if isinstance(d.data, Mapping) and d.data.get("type") == COMPONENT_TYPE]
-    views = [d.child(("attributes",)) for d in ours if isinstance(d.data.get("attributes"), Mapping)]
-    return frozenset(file for view in views for file in read_component(view).included)
 
 
 def _wrong_type(document: Document) -> Iterator[Problem]:

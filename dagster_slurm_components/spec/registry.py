@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from functools import cached_property
 from importlib.metadata import entry_points
 from typing import Any, Generic, TypeVar, get_args
 
 from pydantic import GetCoreSchemaHandler, ValidationError, ValidationInfo
-from pydantic_core import CoreSchema, InitErrorDetails, core_schema
+from pydantic_core import CoreSchema, core_schema
 
-from dagster_slurm_components.spec.base import Model, mistake
+from dagster_slurm_components.spec.model import UNRENDERED, Model, details, mistake, waiting
 from dagster_slurm_components.spec.problems import did_you_mean
+from dagster_slurm_components.spec.templates import is_template
 
 Spec = TypeVar("Spec", bound=Model)
 
@@ -18,38 +20,50 @@ Spec = TypeVar("Spec", bound=Model)
 class Registry(Mapping[str, "type[Spec]"], Generic[Spec]):
     """Model by type: those shipped here, and those that other packages name as entry points.
 
+    It annotates the fields that hold one of them: ``Annotated[LauncherSpec, LAUNCHERS]``.
+
     Args:
         what: What a user calls such a thing.
         group: The entry point group, if others may add models; a name in it is a ``type``.
         models: The shipped models.
         default: The type of a mapping that names none; without it a type must be named.
+        raw: Checks what is no mapping; a mapping is checked and kept as it is. Without it fields hold models.
     """
 
     def __init__(
-        self, what: str, group: str | None, models: tuple[type[Spec], ...], *, default: str | None = None
+        self,
+        what: str,
+        group: str | None,
+        models: tuple[type[Spec], ...],
+        *,
+        default: str | None = None,
+        raw: Callable[[Any], Any] | None = None,
     ) -> None:
         self.what = what
-        self._shipped = {type_of(model): model for model in models}
-        self._group = group
         self.default = default
-        self._found: dict[str, type[Spec]] | None = None
+        self.raw = raw
+        self._group = group
+        # The `type` of a model is a literal of one word.
+        self._shipped = {str(get_args(model.model_fields["type"].annotation)[0]): model for model in models}
 
+    @cached_property
     def _models(self) -> dict[str, type[Spec]]:
-        if self._found is None:
-            points = entry_points(group=self._group) if self._group else ()
-            others = {point.name: point.load() for point in points}
-            self._found = {**others, **self._shipped}
-        return self._found
+        points = entry_points(group=self._group) if self._group else ()
+        return {**{point.name: point.load() for point in points}, **self._shipped}
 
     def __getitem__(self, name: str) -> type[Spec]:
         """Return the model of a type; other packages are asked only for types that aren't shipped."""
-        return self._shipped[name] if name in self._shipped else self._models()[name]
+        return self._shipped[name] if name in self._shipped else self._models[name]
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._models())
+        return iter(self._models)
 
     def __len__(self) -> int:
-        return len(self._models())
+        return len(self._models)
+
+    def __hash__(self) -> int:
+        """Let annotations hold it, whose unions are sets."""
+        return id(self)
 
     def fields(self) -> frozenset[str]:
         """Return the names of the fields that any of the models has."""
@@ -70,45 +84,26 @@ class Registry(Mapping[str, "type[Spec]"], Generic[Spec]):
         name = data.get("type", self.default)
         if name is None:
             raise mistake(f"the {self.what} has no `type`", did_you_mean("", self), "missing_type")
+        if context is UNRENDERED and is_template(name):
+            raise waiting()
         if not isinstance(name, str) or name not in self:
             wrong = mistake(f"unknown {self.what} type `{name}`", did_you_mean(name, self), "unknown_type")
-            details = InitErrorDetails(type=wrong, loc=("type",), input=name)
-            raise ValidationError.from_exception_data(self.what, [details])
+            raise ValidationError.from_exception_data(self.what, [details(wrong, ("type",), name)])
         return self[name].model_validate(data, context=context)
 
-
-def type_of(model: type[Model]) -> str:
-    """Return the ``type`` that a model stands for."""
-    annotation = model.model_fields["type"].annotation
-    return str(get_args(annotation)[0])
-
-
-class Choice:
-    """Annotates a field with the registry that chooses its model.
-
-    Args:
-        registry: The registry; JSON Schemas dispatch on its types too.
-        raw: Checks what is no mapping; a mapping is checked and kept as it is. Without it the field holds a model.
-    """
-
-    def __init__(self, registry: Registry[Any], *, raw: Callable[[Any], Any] | None = None) -> None:
-        self.registry = registry
-        self.raw = raw
-
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
-        """Validate by the registry, so that an error speaks of the chosen type only."""
+        """Validate by the registry, so that an error speaks of the chosen type only; JSON Schemas do so too."""
+
+        def check(value: Any, info: ValidationInfo) -> Any:
+            if self.raw is not None and not isinstance(value, Mapping):
+                return self.raw(value)
+            model = self.validate(value, info.context)
+            return model if self.raw is None else value
+
         return core_schema.with_info_plain_validator_function(
-            self._check,
+            check,
             serialization=core_schema.plain_serializer_function_ser_schema(
                 lambda value: value.model_dump() if isinstance(value, Model) else value
             ),
-            metadata={"registry": self.registry},
+            metadata={"registry": self},
         )
-
-    def _check(self, value: Any, info: ValidationInfo) -> Any:
-        if self.raw is None:
-            return self.registry.validate(value, info.context)
-        if not isinstance(value, Mapping):
-            return self.raw(value)
-        self.registry.validate(value, info.context)
-        return value

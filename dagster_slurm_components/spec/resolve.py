@@ -5,17 +5,16 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path as FilePath
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from pydantic import ValidationError
 
-from dagster_slurm_components.spec.files import file_digest, matching_files, place
+from dagster_slurm_components.spec.files import add_files, matching_files, place
 from dagster_slurm_components.spec.merge import Layer, Merged, merge
-from dagster_slurm_components.spec.place import Path, Position
+from dagster_slurm_components.spec.place import KeyPath, Position
 from dagster_slurm_components.spec.problems import Problem, SpecError, problems_of
 from dagster_slurm_components.spec.profiles import LoadedProfile
 from dagster_slurm_components.spec.script import Script
@@ -37,23 +36,22 @@ class ResolvedScript:
 
     script: Script
     merged: Merged
-    folder: FilePath
+    folder: Path
     profile: LoadedProfile
 
     def position(self, *path: str | int) -> Position | None:
         """Return where the winning value was written: ``position("resources", "partition")``."""
         return self.merged.position(path)
 
-    def base(self, *path: str | int) -> FilePath:
+    def base(self, *path: str | int) -> Path:
         """Return the folder where a relative path that is written at ``path`` starts.
 
         A path starts beside the YAML that wrote it: a profile's at the project folder, those of
         ``defaults`` and of an included script at the folder of their own file.
         """
-        layer = self.merged.source(path)
-        return layer.folder if layer is not None and layer.folder is not None else self.folder
+        return self.merged.folder(path) or self.folder
 
-    def payload_file(self) -> FilePath | None:
+    def payload_file(self) -> Path | None:
         """Return the payload file, or None for a command."""
         return self.base("payload") / self.script.payload if self.script.payload is not None else None
 
@@ -62,32 +60,27 @@ class ResolvedScript:
         file = self.payload_file()
         return place(os.path.relpath(file, self.base("payload"))) if file is not None else None
 
-    def payload_files(self) -> Mapping[PurePosixPath, FilePath]:
+    def payload_files(self) -> Mapping[PurePosixPath, Path]:
         """Return the payload and the files beside it, by their place in the job's payload folder.
 
         Raises:
             SpecError: A file is not there, a pattern matches none, or two files would lie at one place.
         """
-        found: dict[PurePosixPath, FilePath] = {}
+        by_place: dict[PurePosixPath, Path] = {}
         problems: list[Problem] = []
-        wanted: list[tuple[Path, str]] = [(("files", index), p) for index, p in enumerate(self.script.files)]
-        if self.script.payload is not None:
-            wanted.insert(0, (("payload",), self.script.payload))
-        for path, pattern in wanted:
+        for path, pattern in wanted_files(self.script.payload, self.script.files):
             folder = self.base(*path)
             files = list(matching_files(folder, pattern))
             if not files:
-                message = f"no file matches {pattern!r} in {folder}"
-                hint = "check the spelling; relative paths start there"
-                problems.append(Problem(message, self.position(*path), path, hint, "no_file"))
+                problems.append(no_file(pattern, folder, self.position(*path), path))
             for where, file in files:
-                other = found.setdefault(where, file)
+                other = by_place.setdefault(where, file)
                 if other != file and not other.samefile(file):
                     message = f"both {other} and {file} would travel as {where}"
                     problems.append(Problem(message, self.position(*path), path, "rename one", "same_place"))
         if problems:
             raise SpecError(problems)
-        return found
+        return by_place
 
     def content_digest(self) -> str:
         """Return a hash of all that shapes the result: the payload's and files' bytes, and how they run.
@@ -101,14 +94,26 @@ class ResolvedScript:
         raw = self.script.model_dump(mode="json", include=set(CONTENT) - {"env"})
         raw["env"] = {name: self.merged.as_written(("env", name)) for name in self.script.env}
         digest.update(json.dumps(raw, sort_keys=True, ensure_ascii=True, default=str).encode())
-        for where, file in sorted(self.payload_files().items()):
-            digest.update(f"\0{where}\0".encode("utf-8", "surrogateescape"))
-            digest.update(file_digest(file))
+        add_files(digest, self.payload_files())
         return digest.hexdigest()
 
 
+def wanted_files(payload: Any, files: Any) -> Iterator[tuple[KeyPath, Any]]:
+    """Yield the path or pattern of each file that travels with a script, and where it is written."""
+    if payload is not None:
+        yield ("payload",), payload
+    for index, pattern in enumerate(files if isinstance(files, list) else ()):
+        yield ("files", index), pattern
+
+
+def no_file(pattern: str, folder: Path, position: Position | None, path: KeyPath) -> Problem:
+    """Return the problem of a pattern that matches no file."""
+    hint = "check the spelling; relative paths start there"
+    return Problem(f"no file matches {pattern!r} in {folder}", position, path, hint, "no_file")
+
+
 def resolve_script(
-    *, profile: LoadedProfile, defaults: Layer | None, script: Layer, folder: FilePath
+    *, profile: LoadedProfile, defaults: Layer | None, script: Layer, folder: Path
 ) -> ResolvedScript:
     """Merge site, profile, defaults, script and the script's own override for the profile, and validate.
 
@@ -132,15 +137,25 @@ def resolve_script(
 def merge_script(*, profile: LoadedProfile, defaults: Layer | None, script: Layer) -> Merged:
     """Merge site, profile, defaults, script and the script's own override for the profile."""
     layers = [*profile.layers, *([defaults] if defaults is not None else []), script]
-    overrides = script.data.get("profiles")
-    override = overrides.get(profile.name) if isinstance(overrides, Mapping) else None
-    if isinstance(override, Mapping):
-        layers.append(_below(script, ("profiles", profile.name), override))
+    if profile.name in overrides(script):
+        layers.append(override_layer(script, profile.name))
     return merge(layers)
 
 
-def _below(layer: Layer, prefix: Path, data: Mapping[str, Any]) -> Layer:
-    """Return the layer of a subtree of another layer."""
-    name = f"{layer.name}, {prefix[-1]}"
-    written = layer.as_written(prefix)
-    return Layer(name, data, lambda path: layer.position((*prefix, *path)), layer.folder, written)
+def overrides(script: Layer) -> Mapping[str, Any]:
+    """Return the overrides of a script that are mappings, by profile; a check says what is wrong with others."""
+    written = script.data.get("profiles")
+    items = written.items() if isinstance(written, Mapping) else ()
+    return {name: override for name, override in items if isinstance(override, Mapping)}
+
+
+def override_layer(script: Layer, profile: str) -> Layer:
+    """Return the layer of a script's override for a profile."""
+    prefix = ("profiles", profile)
+    return Layer(
+        f"{script.name}, {profile}",
+        overrides(script)[profile],
+        lambda path: script.position((*prefix, *path)),
+        script.folder,
+        script.as_written(prefix),
+    )

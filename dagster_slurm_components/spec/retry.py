@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from pydantic import Field
-
-from dagster_slurm_components.spec.base import Count, Duration, Format, Model, Word
+from dagster_slurm_components.spec.base import Count, Duration, Format, Word
+from dagster_slurm_components.spec.model import Model, option
 from dagster_slurm_components.spec.slurm_values import Memory, Time
 
 Factor = Annotated[Word, Format(r"x[1-9]\d{0,2}(?:\.\d{1,3})?", "a factor", "x2")]
@@ -25,30 +24,24 @@ def factor(text: str) -> float:
 class Again(Model):
     """Another attempt, with a job of its own."""
 
-    attempts: Count = Field(default=1, description="Further attempts after the first.", examples=[2])
-    delay: Duration = Field(default="0s", description="How long to wait before each.", examples=["30s"])
+    attempts: Count = option("Further attempts after the first.", 2, default=1)
+    delay: Duration = option("How long to wait before each.", "30s", default="0s")
 
 
 class AgainWithMemory(Again):
     """Another attempt with more memory."""
 
-    mem: Factor = Field(
-        default="x2",
-        description="How much more of `mem`, `mem_per_cpu` or `mem_per_gpu`, whichever is asked for.",
-        examples=["x2"],
+    mem: Factor = option(
+        "How much more of `mem`, `mem_per_cpu` or `mem_per_gpu`, whichever is asked for.", "x2", default="x2"
     )
-    max_mem: Memory | None = Field(
-        default=None, description="The most to ask for; a number alone is mebibytes.", examples=["64G"]
-    )
+    max_mem: Memory | None = option("The most to ask for; a number alone is mebibytes.", "64G")
 
 
 class AgainWithTime(Again):
     """Another attempt with more time."""
 
-    time: Factor = Field(default="x1.5", description="How much more time.", examples=["x1.5"])
-    max_time: Time | None = Field(
-        default=None, description="The most to ask for, in quotes.", examples=["24:00:00"]
-    )
+    time: Factor = option("How much more time.", "x1.5", default="x1.5")
+    max_time: Time | None = option("The most to ask for, in quotes.", "24:00:00")
 
 
 class Retry(Model):
@@ -57,43 +50,37 @@ class Retry(Model):
     An end that the payload itself chose, an exit code or an exception, is never answered by one.
     """
 
-    node_fail: Again = Field(
+    node_fail: Again = option(
+        "A node failed or could not boot; the next attempt leaves it out.",
+        {"attempts": 2, "delay": "30s"},
         default=Again(attempts=2, delay="30s"),
-        description="A node failed or could not boot; the next attempt leaves it out.",
-        examples=[{"attempts": 2, "delay": "30s"}],
     )
-    preempted: Again = Field(
+    preempted: Again = option(
+        "A job of higher priority took the nodes, and Slurm did not requeue this one.",
+        {"attempts": 5, "delay": "10m"},
         default=Again(attempts=2, delay="30s"),
-        description="A job of higher priority took the nodes, and Slurm did not requeue this one.",
-        examples=[{"attempts": 5, "delay": "10m"}],
     )
-    out_of_memory: AgainWithMemory = Field(
+    out_of_memory: AgainWithMemory = option(
+        "The job used more memory than it asked for.",
+        {"attempts": 2, "mem": "x2", "max_mem": "64G"},
         default=AgainWithMemory(attempts=0),
-        description="The job used more memory than it asked for.",
-        examples=[{"attempts": 2, "mem": "x2", "max_mem": "64G"}],
     )
-    timeout: AgainWithTime = Field(
+    timeout: AgainWithTime = option(
+        "The job reached its time limit.",
+        {"attempts": 1, "time": "x1.5", "max_time": "24:00:00"},
         default=AgainWithTime(attempts=0),
-        description="The job reached its time limit.",
-        examples=[{"attempts": 1, "time": "x1.5", "max_time": "24:00:00"}],
     )
-    lost: Again = Field(
+    lost: Again = option(
+        "The job left no trace. It may have done its work all the same.",
+        {"attempts": 1},
         default=Again(attempts=0),
-        description="The job left no trace. It may have done its work all the same.",
-        examples=[{"attempts": 1}],
     )
 
 
 class Stuck(Model):
     """How long a job waits that waiting alone won't start; the step then cancels it and fails."""
 
-    never: Duration = Field(
-        default="1m",
-        description="For one that can never start, such as one with `DependencyNeverSatisfied`.",
-        examples=["1m"],
+    never: Duration = option(
+        "For one that can never start, such as one with `DependencyNeverSatisfied`.", "1m", default="1m"
     )
-    held: Duration | None = Field(
-        default=None,
-        description="For one that a person has to release; unset: without end.",
-        examples=["12h"],
-    )
+    held: Duration | None = option("For one that a person has to release; unset: without end.", "12h")

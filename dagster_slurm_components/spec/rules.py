@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Set
-from typing import Any
+from collections.abc import Callable, Iterator, Set
 
 from dagster_slurm_components.spec import asked
-from dagster_slurm_components.spec.place import Path
+from dagster_slurm_components.spec.place import KeyPath
 from dagster_slurm_components.spec.problems import Problem, did_you_mean
 from dagster_slurm_components.spec.script import Script
 from dagster_slurm_components.spec.site import JobLimits, Partition, Site
@@ -29,21 +28,6 @@ def script_problems(
             yield from rule(script, position_of)
 
 
-def intact_part(data: Mapping[str, Any], wrong: Iterable[Problem]) -> tuple[dict[str, Any], Set[object]]:
-    """Return the fields of a script that have no mistakes, and the names of the others.
-
-    So all that is wrong with a script is told at once, and its assets are known to the scripts that depend on them.
-    """
-    names: set[object] = set()
-    for problem in wrong:
-        path = problem.path
-        names.update(path[:1])
-        names.update(
-            path[2:3] if path[:1] == ("profiles",) else ()
-        )  # an override, of the field that it names
-    return {name: value for name, value in data.items() if name not in names}, names
-
-
 def _launcher(script: Script, position_of: Locate) -> Iterator[Problem]:
     for path, message in script.launcher.disagreements(script.resources):
         yield Problem(message, position_of(path), path, kind="launcher")
@@ -56,7 +40,7 @@ def site_problems(script: Script, site: Site, position_of: Locate) -> Iterator[P
     """
     resources = script.resources
     if site.account_required and resources.account is None:
-        path: Path = ("resources", "account")
+        path: KeyPath = ("resources", "account")
         yield Problem("the site asks for an account", position_of(path), path, kind="site_limit")
     names = resources.partition.split(",") if resources.partition else []
     path = ("resources", "partition")
@@ -90,7 +74,7 @@ def _options(
             value = getattr(script.resources, name)
             asks = value is not None and (name != "gres" or "gpu" in value)
             if asks and name not in allowed:
-                path: Path = ("resources", name)
+                path: KeyPath = ("resources", name)
                 right = " or ".join(f"`{option}`" for option in sorted(allowed) if option != "none")
                 hint = f"write {right}" if right else f"leave it out: jobs get {what} with their nodes"
                 message = f"the site gives no {what} by `{name}`"
@@ -101,7 +85,7 @@ def _qos(script: Script, site: Site, partitions: list[str], position_of: Locate)
     qos = script.resources.qos
     if qos is None:
         return
-    path: Path = ("resources", "qos")
+    path: KeyPath = ("resources", "qos")
     if site.qos and qos not in site.qos:
         message = f"the site has no quality of service `{qos}`"
         yield Problem(message, position_of(path), path, did_you_mean(qos, site.qos), "site_limit")
@@ -119,7 +103,7 @@ def _over(script: Script, what: str, limits: JobLimits, position_of: Locate) -> 
     resources = script.resources
 
     def problem(name: str, message: str) -> Problem:
-        path: Path = ("resources", name)
+        path: KeyPath = ("resources", name)
         return Problem(f"{what}: {message}", position_of(path), path, kind="site_limit")
 
     seconds, most = asked.seconds(resources), time_seconds(limits.max_time) if limits.max_time else None
@@ -150,7 +134,7 @@ def _assets(script: Script, position_of: Locate) -> Iterator[Problem]:
         hint = "write `assets: [{key: NAME}]`: Dagster runs a script to make its assets"
         yield Problem("the script makes no asset", position_of(()), hint=hint, kind="no_assets")
     for index, asset in enumerate(script.assets):
-        path: Path = ("assets", index)
+        path: KeyPath = ("assets", index)
         if asset.partitions_def != script.assets[0].partitions_def:
             message = "the assets of one script must have the same partitions, for one job makes them"
             yield Problem(message, position_of(path), path, kind="partitions")
@@ -162,19 +146,19 @@ def _assets(script: Script, position_of: Locate) -> Iterator[Problem]:
 
 def _checks(script: Script, position_of: Locate) -> Iterator[Problem]:
     keys = [asset.key for asset in script.assets]
-    seen: set[tuple[str, str]] = set()
+    names: set[tuple[str, str]] = set()
     for index, check in enumerate(script.checks):
-        path: Path = ("checks", index, "asset")
-        known = check.asset in keys or is_template(check.asset) or any(map(is_template, keys))
-        if not known:
+        path: KeyPath = ("checks", index, "asset")
+        may_exist = check.asset in keys or is_template(check.asset) or any(map(is_template, keys))
+        if not may_exist:
             message = f"`{check.asset}` is not an asset of this script"
             hint = did_you_mean(check.asset, keys)
             yield Problem(message, position_of(path), path, hint, "unknown_asset")
         path = ("checks", index, "name")
-        if (check.asset, check.name) in seen and not is_template(check.name):
+        if (check.asset, check.name) in names and not is_template(check.name):
             message = f"`{check.asset}` has two checks named `{check.name}`"
             yield Problem(message, position_of(path), path, "rename one", "duplicate_check")
-        seen.add((check.asset, check.name))
+        names.add((check.asset, check.name))
 
 
 _RULES: tuple[tuple[tuple[str, ...], Callable[[Script, Locate], Iterator[Problem]]], ...] = (

@@ -9,10 +9,11 @@ from typing import Any
 from pydantic.json_schema import CoreRef, GenerateJsonSchema
 from pydantic_core import core_schema as core
 
-from dagster_slurm_components.spec.base import TEMPLATE, Model, or_template
+from dagster_slurm_components.spec.base import TEMPLATE, or_template
+from dagster_slurm_components.spec.model import Model
 from dagster_slurm_components.spec.registry import Registry
-from dagster_slurm_components.spec.schema_files import Json
 
+Json = dict[str, Any]
 _DIGITS = {0: "[0-9]+", 1: "0*[1-9][0-9]*"}
 
 

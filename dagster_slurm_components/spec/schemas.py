@@ -1,26 +1,28 @@
 """JSON Schemas (draft 2020-12) of the files that users write, made from the models.
 
 They serve editors and commit hooks: an unknown key, a wrong word or a number out of bounds is marked while it is typed;
-a template passes everywhere. What no JSON Schema can say is left to ``dg-slurm check``.
+a template passes everywhere. What no JSON Schema can say is left to ``dg-slurm check``. One file holds all definitions;
+whatever needs a schema in one piece cuts it out of them, which is quicker than making it from the models.
 """
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
 from itertools import combinations
+from pathlib import Path
+from typing import Any
 
 from dagster_slurm_components.spec.base import TEMPLATE
-from dagster_slurm_components.spec.component import COMPONENT_TYPE, ComponentAttributes
-from dagster_slurm_components.spec.defs_file import DefsFile
+from dagster_slurm_components.spec.component import COMPONENT_TYPE, ComponentAttributes, DefsFile
 from dagster_slurm_components.spec.environments import ENVIRONMENTS, EnvironmentSpec
 from dagster_slurm_components.spec.profile import DefaultEnvironment, Profile, ProfileEnvironment
-from dagster_slurm_components.spec.schema_files import DEFINITIONS, Json, reference, standalone
-from dagster_slurm_components.spec.schema_of_models import both, named_by_type, schemas_of
+from dagster_slurm_components.spec.schema_of_models import Json, both, named_by_type, schemas_of
 from dagster_slurm_components.spec.script import DEFAULTABLE, OVERRIDABLE, Script
 from dagster_slurm_components.spec.site import Site
 
+DEFINITIONS = "definitions.schema.json"
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 _ROOTS = {
     "defs": (DefsFile, "A defs.yaml of Dagster, with the attributes of SlurmScriptComponent checked"),
@@ -28,6 +30,9 @@ _ROOTS = {
     "profile": (Profile, "A profile: one deployment target"),
     "site": (Site, "Facts about one HPC centre"),
 }
+_PACKAGE = Path(__file__).parents[1]
+_REFERENCE = "$ref"
+_HERE = "#/$defs/"
 _BREAK = r"\n\s*"
 _SCALAR = r'(?:"(?:[^"\\\n]|\\.)*"|[\w.-]+)'
 _LIST = re.compile(rf"\[{_BREAK}({_SCALAR}(?:,{_BREAK}{_SCALAR})*){_BREAK}\]")
@@ -132,3 +137,53 @@ def _default_environment(model: type[DefaultEnvironment], made: Json) -> Json:
     choice = named_by_type("environment", branches, common)
     choice["properties"].update(own)
     return {**choice, "description": made["description"]}
+
+
+def shipped_definitions() -> Json | None:
+    """Return the definitions that came with this package, or lie beside its sources."""
+    for folder in (_PACKAGE / "_schemas", _PACKAGE.parent / "schemas"):
+        if (folder / DEFINITIONS).is_file():
+            return dict(json.loads((folder / DEFINITIONS).read_text("utf-8"))["$defs"])
+    return None
+
+
+def reference(name: str, *path: str) -> Json:
+    """Return a reference to a definition, or to a part of it."""
+    return {_REFERENCE: "/".join((_HERE + name, *path))}
+
+
+def standalone(part: Json, definitions: Mapping[str, Any]) -> Json:
+    """Return a part of a schema with those of the definitions that it needs."""
+    needed: Json = {}
+    waiting = [*_references(part)]
+    while waiting:
+        name = waiting.pop().removeprefix(_HERE).partition("/")[0]
+        if name not in needed:
+            needed[name] = definitions[name]
+            waiting += _references(needed[name])
+    return {**part, "$defs": dict(sorted(needed.items()))}
+
+
+def inlined(part: Any, definitions: Mapping[str, Any]) -> Any:
+    """Return a part of a schema with what its references point at in their place."""
+    if isinstance(part, list):
+        return [inlined(item, definitions) for item in part]
+    if not isinstance(part, dict):
+        return part
+    rest = {key: inlined(value, definitions) for key, value in part.items() if key != _REFERENCE}
+    if not isinstance(part.get(_REFERENCE), str):
+        return {**rest, **({_REFERENCE: part[_REFERENCE]} if _REFERENCE in part else {})}
+    target: Any = definitions
+    for step in part[_REFERENCE].removeprefix(_HERE).split("/"):
+        target = target[step]
+    return {**inlined(target, definitions), **rest}
+
+
+def _references(schema: Any) -> Iterator[str]:
+    if isinstance(schema, dict):
+        if isinstance(schema.get(_REFERENCE), str):
+            yield schema[_REFERENCE]
+        schema = list(schema.values())
+    if isinstance(schema, list):
+        for item in schema:
+            yield from _references(item)

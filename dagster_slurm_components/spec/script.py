@@ -9,11 +9,11 @@ from pydantic import AfterValidator, Field, ValidationError
 from pydantic_core import InitErrorDetails
 
 from dagster_slurm_components.spec.assets import AssetDeclaration, CheckDeclaration, OpSettings
-from dagster_slurm_components.spec.base import Count, Env, Flag, Model, Text, Word, kept, mistake
+from dagster_slurm_components.spec.base import Count, Env, Flag, Text, Word
 from dagster_slurm_components.spec.environments import ENVIRONMENTS, CurrentEnvironment, Environment
 from dagster_slurm_components.spec.launchers import LAUNCHERS, BashLauncher, Launcher
+from dagster_slurm_components.spec.model import Model, details, kept, mistake, option, unknown_key
 from dagster_slurm_components.spec.place import KEY
-from dagster_slurm_components.spec.problems import did_you_mean
 from dagster_slurm_components.spec.registry import Registry
 from dagster_slurm_components.spec.resources import Resources
 from dagster_slurm_components.spec.retry import Retry, Stuck
@@ -51,42 +51,38 @@ def partial_errors(data: Any, allowed: tuple[str, ...], what: str) -> list[InitE
         what: What a user calls the part.
     """
     if not isinstance(data, Mapping):
-        wrong = mistake("expected a mapping", kind="mapping")
-        return [InitErrorDetails(type=wrong, loc=(), input=data)]
+        return [details(mistake("expected a mapping", kind="mapping"), (), data)]
+    part = {key: value for key, value in data.items() if key in allowed}
     errors = []
-    for key in data:
-        if key in allowed:
-            continue
+    for key in [key for key in data if key not in part]:
         if key in Script.model_fields:
             wrong = mistake(f"`{key}` can't be set in {what}", "write it in the script itself", "refused_key")
+            errors.append(details(wrong, (key, KEY), data[key]))
         else:
-            wrong = mistake(f"unknown key `{key}`", did_you_mean(key, allowed), "unknown_key")
-        errors.append(InitErrorDetails(type=wrong, loc=(str(key), KEY), input=data[key]))
-    part = {key: value for key, value in data.items() if key in allowed}
-    for key, registry in _CHOSEN.items():
-        value = part.get(key)
-        if isinstance(value, Mapping) and "type" not in value:  # a lower layer names it
-            errors += _unknown_fields(part.pop(key), key, registry)
+            errors.append(unknown_key(key, allowed, data[key]))
+    errors += take_untyped(part)
     try:
         Script.model_validate(part)
     except ValidationError as exc:
-        found = exc.errors(include_url=False)
-        errors += [kept(error) for error in found if error["type"] not in _INCOMPLETE]
+        reported = exc.errors(include_url=False)
+        errors += [kept(error) for error in reported if error["type"] not in _INCOMPLETE]
     return errors
 
 
-def _unknown_fields(data: Mapping[Any, Any], name: str, registry: Registry[Any]) -> list[InitErrorDetails]:
-    """Return the keys that no model of the registry knows."""
-    fields = registry.fields()
-    return [
-        InitErrorDetails(
-            type=mistake(f"unknown key `{key}`", did_you_mean(key, fields), "unknown_key"),
-            loc=(name, str(key), KEY),
-            input=data[key],
-        )
-        for key in data
-        if key not in fields
-    ]
+def take_untyped(part: dict[str, Any]) -> list[InitErrorDetails]:
+    """Take a launcher or environment without a ``type`` out of a part of a script, for a lower layer may name it.
+
+    Returns:
+        The keys in it that no launcher or environment knows.
+    """
+    errors = []
+    for name, registry in _CHOSEN.items():
+        value = part.get(name)
+        if isinstance(value, Mapping) and "type" not in value:
+            del part[name]
+            fields = registry.fields()
+            errors += [unknown_key(key, fields, value[key], name) for key in value if key not in fields]
+    return errors
 
 
 def _override(data: Any) -> Any:
@@ -108,91 +104,68 @@ class Script(Model):
     one_of: ClassVar[tuple[tuple[str, ...], ...]] = (("payload", "command"),)
     needs_one_of: ClassVar[tuple[tuple[str, ...], ...]] = (("payload", "command"),)
 
-    name: Word | None = Field(
-        default=None,
-        description="Name of the script and of its op; else it comes from the first asset's key.",
-        examples=["train"],
+    name: Word | None = option(
+        "Name of the script and of its op; else it comes from the first asset's key.", "train"
     )
-    description: Text | None = Field(
-        default=None, description="What the script does.", examples=["Trains the digits model"]
+    description: Text | None = option("What the script does.", "Trains the digits model")
+    payload: Word | None = option("File that is shipped to the host and run there.", "train.py")
+    command: Annotated[list[Text], Field(min_length=1)] | None = option(
+        "Program and arguments to run instead of a payload file; no shell reads them.",
+        ["gmx", "mdrun", "-deffnm", "md"],
     )
-    payload: Word | None = Field(
-        default=None, description="File that is shipped to the host and run there.", examples=["train.py"]
+    args: list[Text] = option("Arguments of the payload.", ["--epochs", "3"], default=[])
+    env: Env = option("Environment variables of the payload.", {"BATCH_SIZE": "128"}, default={})
+    files: list[Word] = option(
+        "Files shipped beside the payload; glob patterns, `**` for any depth.", ["config/*.yaml"], default=[]
     )
-    command: Annotated[list[Text], Field(min_length=1)] | None = Field(
-        default=None,
-        description="Program and arguments to run instead of a payload file; no shell reads them.",
-        examples=[["gmx", "mdrun", "-deffnm", "md"]],
+    launcher: Launcher = option(
+        "How the payload starts inside the job.", {"type": "bash"}, default=BashLauncher()
     )
-    args: list[Text] = Field(
-        default=[], description="Arguments of the payload.", examples=[["--epochs", "3"]]
-    )
-    env: Env = Field(
-        default={}, description="Environment variables of the payload.", examples=[{"BATCH_SIZE": "128"}]
-    )
-    files: list[Word] = Field(
-        default=[],
-        description="Files shipped beside the payload; glob patterns, `**` for any depth.",
-        examples=[["config/*.yaml"]],
-    )
-    launcher: Launcher = Field(
-        default=BashLauncher(),
-        description="How the payload starts inside the job.",
-        examples=[{"type": "bash"}],
-    )
-    resources: Resources = Field(
+    resources: Resources = option(
+        "What Slurm is asked for.",
+        {"nodes": 1, "cpus_per_task": 4, "mem": "8G", "time": "00:30:00"},
         default=Resources(),
-        description="What Slurm is asked for.",
-        examples=[{"nodes": 1, "cpus_per_task": 4, "mem": "8G", "time": "00:30:00"}],
     )
-    environment: Environment = Field(
-        default=CurrentEnvironment(),
-        description="The software that the payload runs in.",
-        examples=[{"type": "current"}],
+    environment: Environment = option(
+        "The software that the payload runs in.", {"type": "current"}, default=CurrentEnvironment()
     )
-    retry: Retry = Field(
+    retry: Retry = option(
+        "Which ends of a job another attempt answers, within the same step.",
+        {"out_of_memory": {"attempts": 2, "mem": "x2", "max_mem": "64G"}},
         default=Retry(),
-        description="Which ends of a job another attempt answers, within the same step.",
-        examples=[{"out_of_memory": {"attempts": 2, "mem": "x2", "max_mem": "64G"}}],
     )
-    requeue_on_timeout: Count = Field(
-        default=0,
-        description="How often a job that wrote a checkpoint after `signal` goes back into the queue.",
-        examples=[3],
+    requeue_on_timeout: Count = option(
+        "How often a job that wrote a checkpoint after `signal` goes back into the queue.", 3, default=0
     )
-    stuck: Stuck = Field(
+    stuck: Stuck = option(
+        "How long a job waits that waiting alone won't start.",
+        {"never": "1m", "held": "12h"},
         default=Stuck(),
-        description="How long a job waits that waiting alone won't start.",
-        examples=[{"never": "1m", "held": "12h"}],
     )
-    assets: list[AssetDeclaration] = Field(
+    assets: list[AssetDeclaration] = option(
+        "The assets that the script makes.",
+        [{"key": "models/digits", "deps": ["datasets/digits"]}],
         default=[],
-        description="The assets that the script makes.",
-        examples=[[{"key": "models/digits", "deps": ["datasets/digits"]}]],
     )
-    checks: list[CheckDeclaration] = Field(
+    checks: list[CheckDeclaration] = option(
+        "Asset checks whose results the payload reports.",
+        [{"name": "accuracy_above_90", "asset": "models/digits"}],
         default=[],
-        description="Asset checks whose results the payload reports.",
-        examples=[[{"name": "accuracy_above_90", "asset": "models/digits"}]],
     )
-    op: OpSettings = Field(
-        default=OpSettings(),
-        description="Settings of the Dagster op behind the script.",
-        examples=[{"pool": "gpu_jobs"}],
+    op: OpSettings = option(
+        "Settings of the Dagster op behind the script.", {"pool": "gpu_jobs"}, default=OpSettings()
     )
-    can_subset: Flag = Field(
-        default=False,
-        description="A run may ask for some of the assets only; the payload then makes just those.",
-        examples=[True],
+    can_subset: Flag = option(
+        "A run may ask for some of the assets only; the payload then makes just those.", True, default=False
     )
-    profiles: dict[str, Override] = Field(
+    profiles: dict[str, Override] = option(
+        "What is different in a profile, by the profile's name.",
+        {"local": {"args": ["--epochs", "1"]}},
         default={},
-        description="What is different in a profile, by the profile's name.",
-        examples=[{"local": {"args": ["--epochs", "1"]}}],
     )
-    matrix: dict[str, list[Any]] = Field(
-        default={},
-        description="Lists of values; the script stands for one script per element of their product, in which"
+    matrix: dict[str, list[Any]] = option(
+        "Lists of values; the script stands for one script per element of their product, in which"
         " `{{ matrix.NAME }}` is the element's value.",
-        examples=[{"seed": [1, 2, 3]}],
+        {"seed": [1, 2, 3]},
+        default={},
     )

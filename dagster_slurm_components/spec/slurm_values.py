@@ -7,7 +7,8 @@ from typing import Annotated, Any
 
 from pydantic import BeforeValidator
 
-from dagster_slurm_components.spec.base import LINE, Format, Word, mistake, shape
+from dagster_slurm_components.spec.base import LINE, Format, Word, shape
+from dagster_slurm_components.spec.model import mistake
 from dagster_slurm_components.units import TIME_LIMIT, parse_size, parse_time_limit
 
 _UNLIMITED = ("UNLIMITED", "INFINITE")

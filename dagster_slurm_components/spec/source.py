@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import math
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
-from pathlib import Path as FilePath
+from pathlib import Path
 from typing import Any
 
 import yaml
 
-from dagster_slurm_components.spec.place import KEY, Path, Position
+from dagster_slurm_components.spec.place import KEY, KeyPath, Position
 from dagster_slurm_components.spec.problems import Problem, SpecError
-
-__all__ = ["KEY", "AmbiguousInt", "Document", "Path", "Position", "load_documents", "parse_documents"]
 
 # libyaml scans about eight times as fast as PyYAML's own scanner.
 _LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
@@ -58,52 +56,47 @@ class Document:
     data: Any
     start: Position
     text: str = field(repr=False, compare=False)
-    prefix: Path = ()
+    prefix: KeyPath = ()
 
-    def position(self, path: Path = (), *, key: bool = False) -> Position:
+    def position(self, path: KeyPath = ()) -> Position:
         """Return where the node at ``path`` was written, or its nearest known ancestor.
 
         Args:
             path: Keys and list indices from the document's root; a last part ``KEY`` means the key itself.
-            key: The place of the key instead of its value's.
         """
-        if path and path[-1] == KEY:
-            path, key = path[:-1], True
-        if not path and not key:
-            return self.start
-        node, key_node = self._node(), None
-        for part in path:
-            found = _step(node, part)
-            if found is None:
-                break
-            key_node, node = found
-        else:
-            return _at(key_node if key and key_node is not None else node, self.file)
-        # The asked node isn't written: its parent's key says best where it belongs.
-        return _at(key_node if key_node is not None else node, self.file)
+        wants_key = path[-1:] == (KEY,)
+        path = path[:-1] if wants_key else path
+        steps = self._steps(path)
+        if len(steps) == 1:
+            return _at(steps[0][1], self.file) if path else self.start
+        key_node, node = steps[-1]
+        # A node that isn't written belongs where its parent's key is.
+        if key_node is not None and (wants_key or len(steps) <= len(path)):
+            node = key_node
+        return _at(node, self.file)
 
-    def child(self, path: Path) -> Document:
+    def child(self, path: KeyPath) -> Document:
         """Return the view of the subtree at ``path``, in the same file.
 
         Raises:
             KeyError: Nothing was written there.
         """
-        node, data = self._node(), self.data
+        steps, data = self._steps(path), self.data
+        if len(steps) <= len(path):
+            raise KeyError(path)
         for part in path:
-            found = _step(node, part)
-            if found is None:
-                raise KeyError(path)
-            node, data = found[1], data[part]
-        return replace(self, data=data, start=_at(node, self.file), prefix=(*self.prefix, *path))
+            data = data[part]
+        return replace(self, data=data, start=_at(steps[-1][1], self.file), prefix=(*self.prefix, *path))
 
-    def _node(self) -> yaml.Node:
-        node = _nodes(self.text)[self.index]
-        for part in self.prefix:
-            found = _step(node, part)
-            if found is None:
-                raise KeyError(self.prefix)
-            node = found[1]
-        return node
+    def _steps(self, path: KeyPath) -> list[tuple[yaml.Node | None, yaml.Node]]:
+        """Return key node and value node of this view and of each step down a path, as far as it was written."""
+        steps: list[tuple[yaml.Node | None, yaml.Node]] = [(None, _nodes(self.text)[self.index])]
+        for part in (*self.prefix, *path):
+            step = _step(steps[-1][1], part)
+            if step is None:
+                break
+            steps.append(step)
+        return steps[len(self.prefix) :]
 
 
 @lru_cache(maxsize=4)
@@ -111,7 +104,7 @@ def _nodes(text: str) -> tuple[yaml.Node, ...]:
     return tuple(yaml.compose_all(text, Loader=_LOADER))
 
 
-def load_documents(file: FilePath, *, keep_empty: bool = False) -> tuple[Document, ...]:
+def load_documents(file: Path, *, keep_empty: bool = False) -> tuple[Document, ...]:
     """Read all YAML documents of a file.
 
     Args:
@@ -205,7 +198,7 @@ class _Builder:
 
     def _mapping(self, node: yaml.Node, depth: int) -> dict[Any, Any]:
         own: dict[Any, Any] = {}
-        seen: dict[Any, yaml.Node] = {}
+        key_nodes: dict[Any, yaml.Node] = {}
         merged: dict[Any, Any] = {}
         for key_node, value_node in node.value:
             if key_node.tag == _TAG + "merge":
@@ -216,11 +209,11 @@ class _Builder:
                 continue
             key = self._scalar(key_node)
             identity = (type(key), key)
-            if identity in seen:
-                first = seen[identity].start_mark.line + 1
+            if identity in key_nodes:
+                first = key_nodes[identity].start_mark.line + 1
                 message = f"`{key_node.value}` is written twice; the first is in line {first}"
                 self._report(message, key_node, "keep one of the two", kind="duplicate_key")
-            seen[identity] = key_node
+            key_nodes[identity] = key_node
             own[key] = self._build(value_node, depth + 1)
         return merged | own if merged else own
 
@@ -236,15 +229,14 @@ class _Builder:
         return result
 
     def _scalar(self, node: yaml.ScalarNode) -> Any:
-        tag, text = node.tag.removeprefix(_TAG), node.value
-        read = _SCALARS.get(tag)
-        if read is None:
+        tag = node.tag.removeprefix(_TAG)
+        if tag not in _SCALARS:
             self._report(f"the tag `{node.tag}` is not allowed", node, "remove the tag", kind="tag")
             return None
         try:
-            return read(text)
-        except (KeyError, ValueError, OverflowError):
-            self._report(f"{text[:40]!r} is not a valid {tag}", node, kind="scalar")
+            return _SCALARS[tag](node)
+        except (LookupError, ValueError, OverflowError):
+            self._report(f"{node.value[:40]!r} is not a valid {tag}", node, kind="scalar")
             return None
 
     def _report(self, message: str, node: yaml.Node, hint: str | None = None, *, kind: str) -> None:
@@ -255,49 +247,23 @@ class _TooBigError(Exception):
     """The document is not one that a person wrote."""
 
 
-def _integer(text: str) -> int:
-    """Read an integer as YAML 1.1 does; spellings that YAML 1.2 reads otherwise are marked."""
-    digits = text.replace("_", "")
-    sign = -1 if digits.startswith("-") else 1
-    digits = digits.lstrip("+-")
-    if ":" in digits:
-        value = 0
-        for part in digits.split(":"):
-            value = value * 60 + int(part)
-        return AmbiguousInt(sign * value, text)
-    if digits == "0" or not digits.startswith("0"):
-        value = sign * int(digits)
-        return AmbiguousInt(value, text) if "_" in text else value
-    if digits[:2] in ("0x", "0X"):
-        return sign * int(digits[2:], 16)
-    if digits[:2] in ("0b", "0B"):
-        return AmbiguousInt(sign * int(digits[2:], 2), text)
-    return AmbiguousInt(sign * int(digits, 8), text)
+_SAFE = yaml.constructor.SafeConstructor()
+_READ_OTHERWISE = re.compile(r"[+-]?(?:0[0-9b_]|(?!0x)\d*[:_])")
+"""Integers that YAML 1.2 reads otherwise than YAML 1.1."""
 
 
-def _float(text: str) -> float:
-    """Read a float as YAML 1.1 does."""
-    digits = text.replace("_", "").lower()
-    sign = -1.0 if digits.startswith("-") else 1.0
-    digits = digits.lstrip("+-")
-    if digits in (".inf", ".nan"):
-        return math.nan if digits == ".nan" else sign * math.inf
-    value = 0.0
-    for part in digits.split(":"):
-        value = value * 60 + float(part)
-    return sign * value
+def _integer(node: yaml.ScalarNode) -> int:
+    value: int = _SAFE.construct_yaml_int(node)
+    return AmbiguousInt(value, node.value) if _READ_OTHERWISE.match(node.value) else value
 
 
-_BOOLEANS = {"yes": True, "true": True, "on": True, "no": False, "false": False, "off": False}
-_SCALARS: Mapping[str, Callable[[str], Any]] = {
-    "str": str,
-    "timestamp": str,  # dates stay text, as in Dagster's own loader
-    "value": str,
-    "merge": str,
-    "null": lambda text: None,
-    "bool": lambda text: _BOOLEANS[text.lower()],
+_SCALARS: Mapping[str, Callable[[yaml.ScalarNode], Any]] = {
+    # dates stay text, as in Dagster's own loader
+    **dict.fromkeys(("str", "timestamp", "value", "merge"), lambda node: node.value),
+    "null": lambda node: None,
+    "bool": _SAFE.construct_yaml_bool,
     "int": _integer,
-    "float": _float,
+    "float": _SAFE.construct_yaml_float,
 }
 
 
@@ -314,18 +280,16 @@ def _step(node: yaml.Node, part: str | int) -> tuple[yaml.Node | None, yaml.Node
     for key, value in node.value:
         if key.tag == _TAG + "merge":
             for source in value.value if isinstance(value, yaml.SequenceNode) else [value]:
-                found = _step(source, part) if isinstance(source, yaml.MappingNode) else None
-                if found is not None:
-                    return found
+                step = _step(source, part) if isinstance(source, yaml.MappingNode) else None
+                if step is not None:
+                    return step
     return None
 
 
 def _names(key: yaml.ScalarNode, part: str | int) -> bool:
     """Tell whether a key node is the part of a path, as it is written (``on``) or was read (``True``)."""
-    if key.value == part:
-        return True
-    read = _SCALARS.get(key.tag.removeprefix(_TAG), str)
-    return read is not str and str(read(key.value)) == str(part)
+    tag = key.tag.removeprefix(_TAG)
+    return key.value == part or (tag != "str" and tag in _SCALARS and str(_SCALARS[tag](key)) == str(part))
 
 
 def _at(node: yaml.Node, file: str) -> Position:

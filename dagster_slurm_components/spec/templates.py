@@ -1,15 +1,17 @@
-"""``{{ ... }}`` in the text of profiles and included files."""
+"""``{{ ... }}`` in the text of profiles and included files, and what templates know."""
 
 from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Iterator, Mapping
-from functools import cache
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import cache, cached_property
 from typing import Any
 
-from dagster_slurm_components.spec.place import KEY, Path, Position
-from dagster_slurm_components.spec.problems import Problem, SpecError
+from dagster_slurm_components.spec.merge import Layer, merge
+from dagster_slurm_components.spec.place import KEY, KeyPath, Position, texts, with_texts
+from dagster_slurm_components.spec.problems import Problem, SpecError, did_you_mean
+from dagster_slurm_components.spec.source import Document
 
 _TEMPLATE = re.compile(r"\{\{.*?\}\}|\{%.*?%\}", re.DOTALL)
 _WHOLE = re.compile(r"\s*\{\{((?:(?!\}\}).)*)\}\}\s*", re.DOTALL)
@@ -21,11 +23,7 @@ def is_template(value: object) -> bool:
 
 
 class _UnsetVariableError(Exception):
-    """A template asks for an environment variable that isn't set."""
-
-    def __init__(self, name: str) -> None:
-        self.name = name
-        super().__init__(name)
+    """A template asks for an environment variable that isn't set; the argument is its name."""
 
 
 class _Environment:
@@ -55,7 +53,7 @@ def _jinja() -> Any:
     return SandboxedEnvironment(undefined=StrictUndefined, autoescape=False)
 
 
-Locate = Callable[[Path], Position | None]
+Locate = Callable[[KeyPath], Position | None]
 """Finds where a path was written."""
 Renderer = Callable[[Any, Locate], Any]
 """Renders the templates of a raw tree; problems are told at the places that ``Locate`` finds."""
@@ -88,42 +86,24 @@ def render(
     """
     problems: list[Problem] = []
     names = {"env": _Environment(os.environ if variables is None else variables), **(scope or {})}
-    result = _render(tree, (), names, problems, position_of)
+
+    def rendered(text: str, path: KeyPath) -> Any:
+        if not is_template(text):
+            return text
+        try:
+            return _render_text(text, names)
+        except _UnsetVariableError as exc:
+            message = f"the environment variable `{exc}` is not set"
+            hint = f"set it, or give a default: {{{{ env('{exc}', 'default') }}}}"
+            problems.append(Problem(message, position_of(path), path, hint, "unset_variable"))
+        except _template_errors() as exc:
+            problems.append(_not_rendered(exc, position_of(path), path))
+        return text
+
+    result = with_texts(tree, rendered)
     if problems:
         raise SpecError(problems)
     return result
-
-
-def _render(
-    value: Any,
-    path: Path,
-    names: Mapping[str, Any],
-    problems: list[Problem],
-    position_of: Locate,
-) -> Any:
-    if isinstance(value, dict):
-        return {
-            _render(key, (*path, key, KEY), names, problems, position_of)
-            if is_template(key)
-            else key: _render(item, (*path, key), names, problems, position_of)
-            for key, item in value.items()
-        }
-    if isinstance(value, list):
-        return [
-            _render(item, (*path, index), names, problems, position_of) for index, item in enumerate(value)
-        ]
-    if not is_template(value):
-        return value
-    try:
-        return _render_text(value, names)
-    except _UnsetVariableError as exc:
-        message = f"the environment variable `{exc.name}` is not set"
-        hint = f"set it, or give a default: {{{{ env('{exc.name}', 'default') }}}}"
-        problems.append(Problem(message, position_of(path), path, hint, "unset_variable"))
-    except _template_errors() as exc:
-        message = f"the template can't be rendered: {exc}"
-        problems.append(Problem(message, position_of(path), path, None, "template"))
-    return value
 
 
 def _render_text(text: str, names: Mapping[str, Any]) -> Any:
@@ -134,23 +114,89 @@ def _render_text(text: str, names: Mapping[str, Any]) -> Any:
     return str(value) if type(value).__name__.endswith("Undefined") else value
 
 
-def syntax_problems(tree: Any, position_of: Locate, path: Path = ()) -> Iterator[Problem]:
+def syntax_problems(tree: Any, position_of: Locate) -> Iterator[Problem]:
     """Yield the templates of a raw tree that are no templates."""
-    if isinstance(tree, dict):
-        for key, item in tree.items():
-            yield from syntax_problems(item, position_of, (*path, key))
-    elif isinstance(tree, list):
-        for index, item in enumerate(tree):
-            yield from syntax_problems(item, position_of, (*path, index))
-    elif is_template(tree):
-        try:
-            _jinja().parse(tree)
-        except _template_errors() as exc:
-            message = f"the template can't be rendered: {exc}"
-            yield Problem(message, position_of(path), path, None, "template")
+    for text, path in texts(tree):
+        if is_template(text) and path[-1:] != (KEY,):
+            try:
+                _jinja().parse(text)
+            except _template_errors() as exc:
+                yield _not_rendered(exc, position_of(path), path)
+
+
+def _not_rendered(exc: Exception, position: Position | None, path: KeyPath) -> Problem:
+    return Problem(f"the template can't be rendered: {exc}", position, path, None, "template")
 
 
 def _template_errors() -> tuple[type[Exception], ...]:
     from jinja2 import TemplateError  # noqa: PLC0415
 
     return (TemplateError, TypeError, ValueError, ArithmeticError, LookupError, AttributeError)
+
+
+class UnknownValueError(ValueError):
+    """A template asks for a value that is not there."""
+
+
+class Values(dict[str, Any]):
+    """A mapping that templates read by dots; an unknown name is an error that says which names there are.
+
+    ``{{ profile.env.get('NAME', 'default') }}`` is for what may be missing.
+    """
+
+    def __init__(self, name: str, values: Mapping[str, Any]) -> None:
+        self._name = name
+        super().__init__({key: nested(f"{name}.{key}", value) for key, value in values.items()})
+
+    def __missing__(self, key: str) -> Any:
+        raise unknown(self._name, key, self)
+
+
+def nested(name: str, value: Any) -> Any:
+    """Return a value with all mappings in it readable by dots."""
+    return Values(name, value) if isinstance(value, Mapping) else value
+
+
+def unknown(name: str, key: str, values: Mapping[str, Any]) -> UnknownValueError:
+    """Return the error for a name that is not there."""
+    hint = did_you_mean(key, values) if values else None
+    return UnknownValueError(f"`{name}` has no `{key}`" + (f"; {hint}" if hint else ""))
+
+
+class LazyValues:
+    """Values that templates read by dots, each of them made when the first template asks for it.
+
+    So a template that asks for ``profile.env.DATA_DIR`` needs none of the secrets that the rest of a profile names.
+
+    Args:
+        name: What templates call them.
+        read: Returns, by name, what makes each value.
+    """
+
+    def __init__(self, name: str, read: Callable[[], Mapping[str, Callable[[], Any]]]) -> None:
+        self._name = name
+        self._read = read
+        self._values: dict[str, Any] = {}
+
+    @cached_property
+    def _makers(self) -> Mapping[str, Callable[[], Any]]:
+        return self._read()
+
+    def __getitem__(self, key: str) -> Any:
+        # Jinja tries attributes first, and takes an AttributeError for "look here".
+        if key not in self._makers:
+            raise unknown(self._name, key, self._makers)
+        if key not in self._values:
+            self._values[key] = nested(f"{self._name}.{key}", self._makers[key]())
+        return self._values[key]
+
+
+def layered_value(documents: Iterable[Document], key: str, default: Any, scope: Mapping[str, Any]) -> Any:
+    """Return the rendered value of a key of layered documents, lowest first; the default if none of them has it."""
+    layers = []
+    for document in documents:
+        if document.data.get(key) is not None:
+            view = document.child((key,))
+            data = {key: render(view.data, view.position, scope=scope)}
+            layers.append(Layer("", data, view.position))
+    return merge(layers).data.get(key, default)

@@ -6,12 +6,17 @@ import importlib
 import itertools
 import os
 import sys
+import typing
 import warnings
 
 import pytest
 from dagster.components.core.component_tree import ComponentTree
+from dagster.components.resolved import core_models
 
 from dagster_slurm_components.component.script_component import InvalidScriptsError
+from dagster_slurm_components.spec.assets import AssetDeclaration, CheckDeclaration
+from dagster_slurm_components.spec.component import AssetPostProcessor
+from dagster_slurm_components.spec.partitions import BACKFILLS, PARTITIONS
 
 # What only a profile makes wrong: Dagster loads definitions without choosing one.
 _NEEDS_A_PROFILE = ("needs the profiles", "needs the site")
@@ -79,3 +84,26 @@ def test_dagster_refuses_what_is_wrong_at_the_same_lines(wrong_component, load):
             assert any(message in p.message and p.position.line == line for p in told.problems), str(told)
     else:  # what stands around `attributes` is Dagster's own to check
         assert wrong_component.kind == "defs"
+
+
+@pytest.mark.parametrize(
+    ("ours", "dagsters"),
+    [
+        (AssetDeclaration, core_models.AssetSpecKwargs.model()),
+        (CheckDeclaration, core_models.AssetCheckSpecKwargs.model()),
+        (AssetPostProcessor, core_models.AssetPostProcessorModel.model()),
+        *((model, getattr(core_models, f"{model.__name__}DefinitionModel")) for model in PARTITIONS.values()),
+        *((model, getattr(core_models, f"{model.__name__}PolicyModel")) for model in BACKFILLS.values()),
+    ],
+    ids=lambda model: model.__name__,
+)
+def test_the_words_are_those_of_dagster(ours, dagsters):
+    """Its models are not used themselves: checking must not need Dagster, and their errors name no nearest word."""
+    assert set(ours.model_fields) == set(dagsters.model_fields)
+
+
+def test_the_kinds_of_partitions_are_those_of_dagster():
+    kinds = core_models.AssetSpecKwargs.model().model_fields["partitions_def"].annotation
+    assert {f"{model.__name__}DefinitionModel" for model in PARTITIONS.values()} == {
+        kind.__name__ for kind in typing.get_args(kinds) if kind is not str
+    }

@@ -14,11 +14,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from dagster_slurm_components.spec.base import Model
 from dagster_slurm_components.spec.component import ComponentAttributes
 from dagster_slurm_components.spec.environments import ENVIRONMENTS
 from dagster_slurm_components.spec.hosts import HOSTS
 from dagster_slurm_components.spec.launchers import LAUNCHERS
+from dagster_slurm_components.spec.model import Model
 from dagster_slurm_components.spec.profile import Profile
 from dagster_slurm_components.spec.project import check_project
 from dagster_slurm_components.spec.resources import Resources

@@ -8,9 +8,8 @@ import pytest
 from click.testing import CliRunner
 
 from dagster_slurm_components.cli.main import main
-from dagster_slurm_components.spec.profiles import load_profile
+from dagster_slurm_components.spec.profiles import known_sites, load_profile
 from dagster_slurm_components.spec.project import check_project
-from dagster_slurm_components.spec.sites import known_sites
 
 
 @pytest.fixture

@@ -14,8 +14,7 @@ from pydantic import TypeAdapter, create_model
 
 from dagster_slurm_components import SlurmScriptComponent
 from dagster_slurm_components.component import attributes
-from dagster_slurm_components.spec.schema_files import shipped_definitions
-from dagster_slurm_components.spec.schemas import definitions
+from dagster_slurm_components.spec.schemas import definitions, shipped_definitions
 
 RIGHT = {
     "defaults": {"resources": {"nodes": "{{ env('NODES') }}"}},

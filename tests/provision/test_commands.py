@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import project_fixture
 import pytest
 from click.testing import CliRunner, Result
 from package_fixture import make_project, sys_executable
@@ -21,16 +22,14 @@ pytestmark = pytest.mark.usefixtures("own_cache")
 @pytest.fixture
 def project(tmp_path: Path, index: Path) -> Path:
     """A Dagster project with two scripts of one environment, and a third of another."""
-    root = tmp_path / "project"
-    defs = root / "src" / "defs"
-    defs.mkdir(parents=True)
+    made = project_fixture.make_project(tmp_path / "project")
+    root, defs = made.root, made.defs
     make_project(tmp_path / "study", index, "alpha==1.0", "beta")
     make_project(tmp_path / "other", index, "gamma", name="other")
-    (root / "pyproject.toml").write_text("")
-    (root / "profiles").mkdir()
     (root / "profiles" / "local.yaml").write_text("environment: {build: deployed}\nworkdir: work\n")
     study, other = (
-        f"{{type: uv, project: ../../../{name}, python: '{sys_executable()}'}}" for name in ("study", "other")
+        f"{{type: uv, project: ../../../../../{name}, python: '{sys_executable()}'}}"
+        for name in ("study", "other")
     )
     for name in ("a.py", "b.py", "c.py", "d.py"):
         (defs / name).write_text("")

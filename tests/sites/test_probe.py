@@ -14,10 +14,9 @@ from dagster_slurm_components.doctor.probe import draft, draft_site
 from dagster_slurm_components.doctor.slurm_facts import parse_node_kinds, parse_partitions, parse_qualities
 from dagster_slurm_components.errors import DagsterSlurmError
 from dagster_slurm_components.spec.profile import Profile
-from dagster_slurm_components.spec.profiles import LoadedProfile
+from dagster_slurm_components.spec.profiles import LoadedProfile, known_site
 from dagster_slurm_components.spec.project import check_project
 from dagster_slurm_components.spec.site import Site
-from dagster_slurm_components.spec.sites import known_site
 
 
 def test_what_slurm_says_of_a_large_cluster() -> None:

@@ -14,10 +14,15 @@ from click.testing import CliRunner
 
 from dagster_slurm_components.cli.main import main
 from dagster_slurm_components.spec.problems import SpecError
-from dagster_slurm_components.spec.profiles import SHIPPED_SITES, load_profile, single_document
+from dagster_slurm_components.spec.profiles import (
+    SHIPPED_SITES,
+    known_site,
+    known_sites,
+    load_profile,
+    single_document,
+)
 from dagster_slurm_components.spec.schemas import schemas
 from dagster_slurm_components.spec.site import Site, Source
-from dagster_slurm_components.spec.sites import known_site, known_sites
 
 NAMES = sorted(file.stem for file in SHIPPED_SITES.glob("*.yaml"))
 NOT_FACTS = ("sources", "description", "documentation", "verified")

@@ -51,11 +51,11 @@ def test_exclusive_keys_of_a_lower_layer_go():
     }
 
 
-def test_origins():
+def test_sources():
     low = layer("low", {"a": {"x": 1, "y": 2}, "l": [1, 2], "gone": {"deep": 1}})
     high = layer("high", {"a": {"y": 3, "z": {}}, "l": [{"k": 1}], "gone": 5})
     result = merge([low, high])
-    assert {path: origin.layer for path, origin in result.origins.items()} == {
+    assert {path: source.name for path, source in result.sources.items()} == {
         ("a", "x"): "low",
         ("a", "y"): "high",
         ("a", "z"): "high",

@@ -14,6 +14,7 @@ from dagster_slurm_components.spec.files import matching_files, place
 from dagster_slurm_components.spec.hosts import SshHost
 from dagster_slurm_components.spec.matrix import expand
 from dagster_slurm_components.spec.merge import Layer
+from dagster_slurm_components.spec.model import validate_unrendered
 from dagster_slurm_components.spec.place import KEY
 from dagster_slurm_components.spec.problems import SpecError
 from dagster_slurm_components.spec.profiles import load_profile_file
@@ -21,7 +22,6 @@ from dagster_slurm_components.spec.resolve import resolve_script
 from dagster_slurm_components.spec.script import Script
 from dagster_slurm_components.spec.source import Document, load_documents, parse_documents
 from dagster_slurm_components.spec.templates import keep, render
-from dagster_slurm_components.spec.unrendered import validate_unrendered
 
 HOSTILE = [
     "a b.py",

@@ -27,7 +27,7 @@ def problems(text: str) -> tuple[Problem, ...]:
 def test_position_of_values_keys_and_what_is_not_there():
     document = only("a:\n  b: [1, {c: 2}]\nd: x\n")
     assert document.position(("a", "b", 1, "c")) == Position("a.yaml", 2, 14)
-    assert document.position(("a", "b"), key=True) == Position("a.yaml", 2, 3)
+    assert document.position(("a", "b", KEY)) == Position("a.yaml", 2, 3)
     assert document.position(("a", "b", KEY)) == Position("a.yaml", 2, 3)
     assert document.position(("a", "nope", "deeper")) == Position("a.yaml", 1, 1)
     assert document.position() == Position("a.yaml", 1, 1)

@@ -11,10 +11,10 @@ from click.testing import CliRunner
 from project_fixture import Project
 
 from dagster_slurm_components.cli.main import main
+from dagster_slurm_components.cli.project import project_scripts
 from dagster_slurm_components.spec.hosts import SshHost
 from dagster_slurm_components.spec.problems import SpecError
 from dagster_slurm_components.spec.profiles import load_profile, profile_values
-from dagster_slurm_components.spec.project_scripts import project_scripts
 from dagster_slurm_components.spec.templates import render
 
 
@@ -176,8 +176,9 @@ def test_all_scripts_of_a_project_in_a_profile_that_is_not_chosen(project: Proje
             assets: [{key: told}]
         """
     )
-    (script,) = project_scripts(project.root, load_profile("other", start=project.root))
-    assert script.script.command == ["ls", "/other/data"]
+    (script,) = project_scripts(project.root, "other")
+    resolved = script.resolve(load_profile("other", start=project.root))
+    assert resolved.script.command == ["ls", "/other/data"]
 
 
 def test_what_would_be_submitted_in_a_profile_that_is_not_chosen(

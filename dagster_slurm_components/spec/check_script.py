@@ -1,0 +1,144 @@
+"""The check of a script: in all profiles at once, or, while definitions are loaded, with no profile named."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from dagster_slurm_components.spec.component import ScriptEntry
+from dagster_slurm_components.spec.files import matching_files
+from dagster_slurm_components.spec.merge import Merged, merge
+from dagster_slurm_components.spec.model import kept, template_at, validate_unrendered
+from dagster_slurm_components.spec.place import Position
+from dagster_slurm_components.spec.problems import Problem, SpecError, problems_of
+from dagster_slurm_components.spec.profile import Profile
+from dagster_slurm_components.spec.profiles import LoadedProfile
+from dagster_slurm_components.spec.resolve import merge_script, no_file, override_layer, wanted_files
+from dagster_slurm_components.spec.rules import script_problems, site_problems
+from dagster_slurm_components.spec.script import Script, take_untyped
+from dagster_slurm_components.spec.templates import is_template, syntax_problems
+
+NO_PROFILE = LoadedProfile("", Profile(), (), Path())
+"""Stands for all profiles while none is chosen."""
+
+
+@dataclass(frozen=True)
+class CheckedScript:
+    """One script that was checked.
+
+    Attributes:
+        entry: The script as written.
+        merged: Its values in the first profile.
+        script: The script in the first profile, without the fields that have mistakes; None if nothing is known of its
+            assets, as they have mistakes or wait for templates.
+        problems: What is wrong with it.
+    """
+
+    entry: ScriptEntry
+    merged: Merged
+    script: Script | None
+    problems: tuple[Problem, ...]
+
+
+class ScriptChecker:
+    """Checks scripts in some profiles; looks for each file once.
+
+    Args:
+        profiles: The profiles by name, for scripts whose templates are as they were written. Without them scripts are
+            rendered, and what they leave out may come from any profile.
+    """
+
+    def __init__(self, profiles: Mapping[str, LoadedProfile] | None = None) -> None:
+        self.loading = profiles is None
+        self.profiles = {"": NO_PROFILE} if profiles is None else profiles
+        self._missing: dict[tuple[Path, str], bool] = {}
+
+    def check(self, entry: ScriptEntry) -> CheckedScript:
+        """Check one script in all profiles; a problem that not all of them have says which do."""
+        by_place: dict[tuple[Position | None, str], tuple[Problem, list[str]]] = {}
+        values: list[tuple[Merged, Script | None]] = []
+        for names, profile in self._different(entry):
+            merged = merge_script(profile=profile, defaults=entry.defaults, script=entry.script)
+            script, problems = self._in_profile(merged, profile, entry.folder)
+            values.append((merged, script))
+            for problem in problems:
+                by_place.setdefault((problem.position, problem.message), (problem, []))[1].extend(names)
+        problems = []
+        for problem, names in by_place.values():
+            where = "" if len(names) == len(self.profiles) else f" (in profile {', '.join(sorted(names))})"
+            problems.append(replace(problem, message=problem.message + where))
+        if self.loading:  # the files of overrides may be needed much later than they are written
+            for name in entry.overrides:
+                problems += self._missing_files(merge([override_layer(entry.script, name)]), entry.folder)
+        else:
+            problems += syntax_problems(entry.script.data, entry.script.position)
+        return CheckedScript(entry, *values[0], tuple(problems))
+
+    def _different(self, entry: ScriptEntry) -> Iterator[tuple[list[str], LoadedProfile]]:
+        """Yield the profiles that make a difference to a script; those that add nothing to it are one."""
+        alike: dict[object, list[str]] = {}
+        for name, profile in self.profiles.items():
+            kind = name if profile.layers or profile.site or name in entry.overrides else None
+            alike.setdefault(kind, []).append(name)
+        for names in alike.values():
+            yield names, self.profiles[names[0]]
+
+    def _in_profile(
+        self, merged: Merged, profile: LoadedProfile, folder: Path
+    ) -> tuple[Script | None, list[Problem]]:
+        problems: list[Problem] = []
+        without: set[object] = set()
+        try:
+            script = self._validated(merged.data, merged)
+        except SpecError as exc:
+            problems += exc.problems
+            # So all that is wrong is told at once, and the assets are known to the scripts that depend on them.
+            without = _fields(exc.problems)
+            intact = {name: value for name, value in merged.data.items() if name not in without}
+            try:
+                script = self._validated(intact, merged)
+            except SpecError:
+                script = None
+        problems += self._missing_files(merged, folder)
+        if script is None:
+            return None, problems
+        problems += script_problems(script, merged.position, without=without)
+        if profile.site is not None and not without:
+            # What a template stands for can't be held against the site before it is rendered.
+            limits = site_problems(script, profile.site, merged.position)
+            problems += [each for each in limits if template_at(merged.data, each.path) is None]
+        return None if "assets" in without else script, problems
+
+    def _validated(self, data: Mapping[str, Any], merged: Merged) -> Script | None:
+        part = dict(data)
+        errors = take_untyped(part) if self.loading else []
+        try:
+            script = Script.model_validate(part) if self.loading else validate_unrendered(Script, part)
+        except ValidationError as exc:
+            errors += [kept(error) for error in exc.errors(include_url=False)]
+        if errors:
+            wrong = ValidationError.from_exception_data("script", errors)
+            raise SpecError(problems_of(wrong, merged.position))
+        return script
+
+    def _missing_files(self, merged: Merged, folder: Path) -> Iterator[Problem]:
+        for path, pattern in wanted_files(merged.data.get("payload"), merged.data.get("files")):
+            if not isinstance(pattern, str) or is_template(pattern) or "\0" in pattern:
+                continue
+            base = merged.folder(path) or folder
+            if (base, pattern) not in self._missing:
+                self._missing[base, pattern] = next(iter(matching_files(base, pattern)), None) is None
+            if self._missing[base, pattern]:
+                yield no_file(pattern, base, merged.position(path), path)
+
+
+def _fields(wrong: Iterable[Problem]) -> set[object]:
+    """Return the fields of a script that have mistakes; an override's are those of the field that it names."""
+    first = {problem.path[0] for problem in wrong if problem.path}
+    return first | {
+        problem.path[2] for problem in wrong if problem.path[:1] == ("profiles",) and problem.path[2:]
+    }
