@@ -34,7 +34,7 @@ class Stream:
         self._tail: deque[str] = deque(maxlen=_TAIL_LINES)
         self._rest = ""
 
-    def write(self, data: bytes) -> None:
+    def feed(self, data: bytes) -> None:
         """Show bytes of the stream."""
         self.position += len(data)
         old, new = data[: self._silent], data[self._silent :]

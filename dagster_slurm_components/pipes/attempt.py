@@ -81,8 +81,7 @@ class AttemptRun:
 
     def _submit(self, session: dg.PipesSession) -> tuple[JobHandle, JobSpec]:
         """Submit the job; an environment that was there lately and is not any more is made first."""
-        call = self.call
-        info = call.step.context.log.info
+        call, info = self.call, self.call.step.context.log.info
         try:
             try:
                 return self._submit_once(session)

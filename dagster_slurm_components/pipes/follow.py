@@ -67,6 +67,7 @@ class Follower:
             STDOUT: Stream(lambda: sys.stdout, begin[STDOUT], seen.get(STDOUT, 0)),
             STDERR: Stream(lambda: sys.stderr, begin[STDERR], seen.get(STDERR, 0)),
         }
+        self._outputs: dict[str, Stream | RunDirectoryMessageReader] = {**self._streams, MESSAGES: reader}
         self._news = ""
         inodes = claim.shown.inodes
         self._watch = call.place.watcher.watch(handle, offsets=begin, inodes=inodes, epoch=claim.epoch)
@@ -103,8 +104,7 @@ class Follower:
     @property
     def shown(self) -> OutputPosition:
         """What a person has seen by now."""
-        streams = {name: stream.position for name, stream in self._streams.items()}
-        offsets = {MESSAGES: self._reader.position, **streams}
+        offsets = {name: output.position for name, output in self._outputs.items()}
         inodes = self._watch.inodes
         return OutputPosition(offsets, {name: inodes[name] for name in offsets if name in inodes})
 
@@ -145,7 +145,10 @@ class Follower:
             event = self._watch.next(timeout=_LISTEN)
             match event:
                 case Output(name=name, data=data, rewound=rewound):
-                    self._show(name, data, rewound)
+                    output = self._outputs[name]
+                    if rewound:
+                        output.rewind()
+                    output.feed(data)
                 case OutputSkipped(name=name, size=size):
                     self._streams[name].skip(size, self._handle.file(name))
                 case Changed(observation=observation, status=status):
@@ -170,20 +173,9 @@ class Follower:
                     return event
         return None
 
-    def _show(self, name: str, data: bytes, rewound: bool) -> None:
-        if name == MESSAGES:
-            if rewound:
-                self._reader.rewind()
-            self._reader.feed(data)
-        else:
-            if rewound:
-                self._streams[name].rewind()
-            self._streams[name].write(data)
-
     def _finish(self) -> None:
-        for stream in self._streams.values():
-            stream.finish()
-        self._reader.finish()
+        for output in self._outputs.values():
+            output.finish()
         for complaint in self._reader.complaints:
             self._log.warning(complaint)
         for note in self._reader.notes:

@@ -33,7 +33,7 @@ def test_f32_output_may_hold_any_bytes_and_be_cut_anywhere(pieces: list[bytes], 
     position, turn = 0, 0
     while position < len(data):
         size = cuts[turn % len(cuts)]
-        stream.write(data[position : position + size])
+        stream.feed(data[position : position + size])
         position, turn = position + size, turn + 1
     stream.finish()
     assert shown.getvalue() == data.decode("utf-8", "replace")
