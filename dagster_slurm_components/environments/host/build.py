@@ -10,16 +10,20 @@ import tempfile
 import time
 from typing import Optional
 
-from dagster_slurm_components.environments.host.commands import (
+from dagster_slurm_components.environments.host.store import admit
+from dagster_slurm_components.environments.host.tools import (
     Env,
+    Json,
+    Problem,
     activated,
     execute,
+    hash_of,
     plain_environment,
     run,
+    size_of,
     tail,
+    write,
 )
-from dagster_slurm_components.environments.host.files import Json, Problem, hash_of, size_of, write
-from dagster_slurm_components.environments.host.store import admit
 from dagster_slurm_components.hosts.satellite.files import remove_tree
 from dagster_slurm_components.hosts.satellite.locks import kept
 
