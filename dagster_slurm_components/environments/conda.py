@@ -25,7 +25,7 @@ from dagster_slurm_components.environments.content import (
     Progress,
     Request,
 )
-from dagster_slurm_components.environments.host.files import hash_of, new_file
+from dagster_slurm_components.environments.host.tools import hash_of, new_file
 from dagster_slurm_components.environments.machine import (
     cache_folder,
     digest_of,

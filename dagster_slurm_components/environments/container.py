@@ -11,7 +11,7 @@ from dagster_slurm_components.environments.content import (
     Progress,
     Request,
 )
-from dagster_slurm_components.environments.host.files import hash_of
+from dagster_slurm_components.environments.host.tools import hash_of
 from dagster_slurm_components.errors import EnvironmentFailedError
 from dagster_slurm_components.spec.environments import ContainerEnvironment
 

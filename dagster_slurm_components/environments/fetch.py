@@ -13,8 +13,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from dagster_slurm_components.environments.content import Artifact, Progress, silent
-from dagster_slurm_components.environments.host.files import hash_of, new_file
 from dagster_slurm_components.environments.host.store import download, without_login
+from dagster_slurm_components.environments.host.tools import hash_of, new_file
 from dagster_slurm_components.environments.machine import cache_folder
 from dagster_slurm_components.errors import EnvironmentFailedError
 

@@ -17,7 +17,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from dagster_slurm_components.environments.host.files import new_file
+from dagster_slurm_components.environments.host.tools import new_file
 from dagster_slurm_components.errors import EnvironmentFailedError
 from dagster_slurm_components.hosts.satellite.locks import kept
 

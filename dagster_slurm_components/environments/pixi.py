@@ -27,7 +27,7 @@ from dagster_slurm_components.environments.content import (
     silent,
 )
 from dagster_slurm_components.environments.fetch import cached_file, fetch
-from dagster_slurm_components.environments.host.files import new_file
+from dagster_slurm_components.environments.host.tools import new_file
 from dagster_slurm_components.environments.machine import cache_folder, digest_of, run_program
 from dagster_slurm_components.environments.pylock import LockedPackage, locked_file
 from dagster_slurm_components.environments.wheels import tree_digest, with_wheels

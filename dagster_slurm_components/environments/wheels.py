@@ -26,7 +26,7 @@ from dagster_slurm_components.environments.content import (
     Progress,
 )
 from dagster_slurm_components.environments.fetch import fetch
-from dagster_slurm_components.environments.host.files import hash_of, new_file
+from dagster_slurm_components.environments.host.tools import hash_of, new_file
 from dagster_slurm_components.environments.machine import (
     cache_folder,
     digest_of,

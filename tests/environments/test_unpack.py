@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from dagster_slurm_components.environments.host.build import unpack
-from dagster_slurm_components.environments.host.files import Problem
+from dagster_slurm_components.environments.host.tools import Problem
 
 
 def archive_of(path: Path, *members: tuple[str, bytes | str]) -> str:

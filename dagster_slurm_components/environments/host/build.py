@@ -10,20 +10,25 @@ import tempfile
 import time
 from typing import Optional
 
-from dagster_slurm_components.environments.host.commands import (
+from dagster_slurm_components.environments.host.store import admit
+from dagster_slurm_components.environments.host.tools import (
     Env,
+    Json,
+    Problem,
     activated,
     execute,
+    hash_of,
     plain_environment,
     run,
+    size_of,
     tail,
+    write,
 )
-from dagster_slurm_components.environments.host.files import Json, Problem, hash_of, size_of, write
-from dagster_slurm_components.environments.host.store import admit
 from dagster_slurm_components.hosts.satellite.files import remove_tree
 from dagster_slurm_components.hosts.satellite.locks import kept
 
 _UV = {"UV_NO_CONFIG": "1", "UV_OFFLINE": "1", "UV_PYTHON_DOWNLOADS": "never", "UV_NO_PROGRESS": "1"}
+# `install`, for `sync` would remove what conda packages brought; the pins name all that is to be there.
 _INSTALL = ["pip", "install", "--quiet", "--require-hashes", "--no-deps", "--no-index", "--no-build"]
 
 
@@ -139,7 +144,7 @@ def install(order: Json, folder: str, cache: str) -> Env:
         unpack(os.path.join(content, archive), prefix)
     env = activated(order["activation"])
     uv, own = os.path.join(content, "uv"), dict(env, UV_CACHE_DIR=os.path.join(cache, "uv"), **_UV)
-    if order["python"]:
+    if order["python"]:  # else the archives brought their own
         options = ["--quiet", "--relocatable", "--no-project", "--python", order["python"]]
         execute([uv, "venv", *options, prefix], own, folder)
     if order["requirements"]:

@@ -7,7 +7,7 @@ import time
 from typing import Dict, Iterator, List, Set, Tuple
 
 from dagster_slurm_components.environments.host.build import check, lock_of, put_away, ready
-from dagster_slurm_components.environments.host.files import Json, Problem, hash_of, size_of
+from dagster_slurm_components.environments.host.tools import Json, Problem, hash_of, size_of
 from dagster_slurm_components.hosts.satellite.files import remove_tree
 from dagster_slurm_components.hosts.satellite.locks import locked
 from dagster_slurm_components.hosts.satellite.protocol import Failure

@@ -7,8 +7,7 @@ import shutil
 import sys
 from typing import List, Tuple
 
-from dagster_slurm_components.environments.host.commands import activated, execute, run
-from dagster_slurm_components.environments.host.files import Json, Problem
+from dagster_slurm_components.environments.host.tools import Json, Problem, activated, execute, run
 
 _ASK = (
     "import sys, os, sysconfig;"

@@ -8,9 +8,9 @@ from typing import Callable, Dict
 
 from dagster_slurm_components.environments.host.build import build
 from dagster_slurm_components.environments.host.care import prune, show, verify
-from dagster_slurm_components.environments.host.files import Json, Problem
 from dagster_slurm_components.environments.host.probe import probe
 from dagster_slurm_components.environments.host.store import fetch
+from dagster_slurm_components.environments.host.tools import Json, Problem
 from dagster_slurm_components.hosts.satellite.protocol import Failure
 
 ACTIONS: Dict[str, Callable[[Json], Json]] = {

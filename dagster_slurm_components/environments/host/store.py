@@ -10,7 +10,7 @@ import shutil
 import urllib.request
 from urllib.parse import unquote, urlsplit, urlunsplit
 
-from dagster_slurm_components.environments.host.files import CHUNK, Json, Problem, hash_of, new_file
+from dagster_slurm_components.environments.host.tools import CHUNK, Json, Problem, hash_of, new_file
 
 _FETCHES = 8
 _FETCH_TIMEOUT = 15.0
