@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import re
 import shutil
 import subprocess
 import tempfile
@@ -39,9 +40,10 @@ class Connection:
     """
 
     def __init__(self) -> None:
-        # The path of a socket holds 107 bytes, and ssh's own temporary name is 17 longer.
-        short = None if len(tempfile.gettempdir()) < 64 else "/tmp"  # noqa: S108 - mkdtemp makes it safe
-        self.folder = Path(tempfile.mkdtemp(prefix="dg-slurm-", dir=short))
+        # The path of a socket holds 107 bytes, and ssh's own temporary name is 17 longer; a shell reads it, too.
+        plain = re.fullmatch(r"[\w./-]{1,63}", tempfile.gettempdir(), re.ASCII)
+        folder = tempfile.mkdtemp(prefix="dg-slurm-", dir=None if plain else "/tmp")  # noqa: S108 - mkdtemp makes it safe
+        self.folder = Path(folder)
         self.close = weakref.finalize(self, _end, self.folder, os.getpid())
 
     def stands(self) -> bool:
