@@ -10,8 +10,6 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from dagster_slurm_components.errors import LoginRequiredError
-
 
 @dataclass(frozen=True)
 class Validity:
@@ -53,14 +51,3 @@ def validity(key_file: str) -> Validity | None:
         return None
     end = re.search(r"(?:to|before) (\S+)", valid[1])
     return Validity(float(calendar.timegm(time.strptime(end[1], "%Y-%m-%dT%H:%M:%S"))) if end else None)
-
-
-def check_certificate(key_file: str, host: str) -> None:
-    """Raise LoginRequiredError when the certificate of a key has expired: it is not even sent."""
-    ends = validity(key_file)
-    if ends is not None and ends.over:
-        raise LoginRequiredError(
-            f"the host would accept no key:\n  {key_file}: its certificate {ends}",
-            where=host,
-            hint="Renew the certificate.",
-        )

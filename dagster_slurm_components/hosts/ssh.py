@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import re
 import shutil
 import subprocess
 import tempfile
@@ -12,7 +13,7 @@ import weakref
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from dagster_slurm_components.errors import HostRefusedError, HostUnreachableError
+from dagster_slurm_components.errors import HostRefusedError
 from dagster_slurm_components.hosts import bootstrap
 from dagster_slurm_components.hosts.answers import Answers
 from dagster_slurm_components.hosts.base import address
@@ -39,9 +40,10 @@ class Connection:
     """
 
     def __init__(self) -> None:
-        # The path of a socket holds 107 bytes, and ssh's own temporary name is 17 longer.
-        short = None if len(tempfile.gettempdir()) < 64 else "/tmp"  # noqa: S108 - mkdtemp makes it safe
-        self.folder = Path(tempfile.mkdtemp(prefix="dg-slurm-", dir=short))
+        # The path of a socket holds 107 bytes, and ssh's own temporary name is 17 longer; a shell reads it, too.
+        plain = re.fullmatch(r"[\w./-]{1,63}", tempfile.gettempdir(), re.ASCII)
+        folder = tempfile.mkdtemp(prefix="dg-slurm-", dir=None if plain else "/tmp")  # noqa: S108 - mkdtemp makes it safe
+        self.folder = Path(folder)
         self.close = weakref.finalize(self, _end, self.folder, os.getpid())
 
     def stands(self) -> bool:
@@ -100,20 +102,16 @@ class SessionPipe(SubprocessPipe):
         super().close()
 
     def ending(self) -> bootstrap.Ending:
-        """Return how the command ended.
-
-        Raises:
-            SessionRefusedError: It never began.
-            HostUnreachableError: The connection was lost.
-        """
+        """Return how the command ended; raises SessionRefusedError when it never began."""
         ending = super().ending()
         if ending.returncode != _SSH_FAILED or self._hung_up:
             return ending
         if "open refused by peer" in ending.stderr:
-            raise SessionRefusedError(
-                f"the host opens no session: {ending.stderr.strip()}", where=self._where
-            )
-        raise HostUnreachableError(f"the connection was lost: {ending.stderr.strip()}", where=self._where)
+            why = f"the host opens no session: {ending.stderr.strip()}"
+            raise SessionRefusedError(why, where=self._where)
+        # The command may end with 255, too; a client whose master has gone says nothing, or one of these.
+        lost = not ending.stderr.strip() or re.search("UNKNOWN port 65535|mux_client_", ending.stderr)
+        return bootstrap.Ending(None, "") if lost else ending
 
 
 class SshDialer:
@@ -132,13 +130,13 @@ class SshDialer:
         spec: SshHost,
         answers: Answers | None = None,
         *,
-        pauses: Sequence[float] = PAUSES,
+        pauses: Sequence[float] | None = None,
         sleep: Callable[[float], None] = time.sleep,
         jitter: Callable[[], float] = random.random,
     ) -> None:
         self._spec = spec
         self._answers = answers or Answers(spec.secret_command)
-        self._pauses = pauses
+        self._pauses = PAUSES if pauses is None else pauses
         self._sleep = sleep
         self._jitter = jitter
         self._connection: Connection | None = None

@@ -13,11 +13,16 @@ import threading
 from collections.abc import Sequence
 from pathlib import Path
 
-from dagster_slurm_components.errors import HostError, HostRefusedError, HostUnreachableError
+from dagster_slurm_components.errors import (
+    HostError,
+    HostRefusedError,
+    HostUnreachableError,
+    LoginRequiredError,
+)
 from dagster_slurm_components.hosts import ssh_errors
 from dagster_slurm_components.hosts.answers import INTERACTIVE, Answers, Prompt, required
 from dagster_slurm_components.hosts.base import address
-from dagster_slurm_components.hosts.certificate import check_certificate
+from dagster_slurm_components.hosts.certificate import validity
 from dagster_slurm_components.hosts.ssh_errors import DeniedError
 from dagster_slurm_components.spec.hosts import JumpHost, SshHost
 
@@ -95,7 +100,10 @@ class Login:
         if key_file is not None and not set(hop.login) <= INTERACTIVE:
             if not Path(key_file).expanduser().is_file():
                 raise HostRefusedError(f"there is no key file {key_file}", where=name)
-            check_certificate(key_file, name)
+            certificate = validity(key_file)
+            if certificate is not None and certificate.over:  # not even sent
+                why = f"the host would accept no key:\n  {key_file}: its certificate {certificate}"
+                raise LoginRequiredError(why, where=name, hint="Renew the certificate.")
         self._answers.check(name, hop.login)
 
     def _log(self, number: int) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import tempfile
 import time
 from pathlib import Path
 
@@ -97,6 +98,16 @@ def test_nothing_is_left_when_the_connection_is_closed(sshd: Sshd) -> None:
     host.close()
     assert not dialer._connection.folder.exists()
     assert not dialer._connection.stands()
+
+
+def test_a_temporary_folder_of_any_name_will_do(
+    sshd: Sshd, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    odd = tmp_path / "a b%h $HOME"
+    odd.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(odd))
+    jump = {"hostname": "127.0.0.1", "port": sshd.port}
+    assert call(sshd.spec(jump=[jump])) == b"it's here\n"
 
 
 def test_a_machine_without_ssh_is_told(sshd: Sshd, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

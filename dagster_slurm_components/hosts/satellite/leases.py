@@ -230,13 +230,10 @@ def change_lease(
             return {"changed": False, "lease": lease}
         if owner is not None and not repeated:
             lease.update(owner=owner, epoch=epoch + 1)
-        if state is not None:
-            lease["state"] = state
         if outcome is not None:
             lease.update(outcome=outcome, finished=finished)
-        if shown is not None:
-            lease["shown"] = shown
-        lease["renewed"] = time.time()
+        wanted = {"state": state, "shown": shown}
+        lease.update({key: value for key, value in wanted.items() if value is not None}, renewed=time.time())
         write_json(os.path.join(folder, b"lease"), lease, durable=True)
         if not is_open(lease) and lease["token"]:
             with contextlib.suppress(FileNotFoundError):
