@@ -64,7 +64,7 @@ def is_script_component(name: str, file: Path) -> bool:
         file: The file that names it.
     """
     module, _, attribute = name.rpartition(".")
-    if not module or module.partition(".")[0].startswith(("dagster.", "dagster_")):
+    if not module or f"{module}.".startswith(("dagster.", "dagster_")):
         return False  # Dagster's own integrations hold none, and take seconds to import
     from dagster_slurm_components.component.script_component import SlurmScriptComponent  # noqa: PLC0415
 

@@ -10,7 +10,7 @@ from functools import partial
 from typing import Any
 
 from dagster_slurm_components.spec.merge import Layer
-from dagster_slurm_components.spec.place import KEY, KeyPath, texts, with_texts
+from dagster_slurm_components.spec.place import KEY, KeyPath, texts, with_templates
 from dagster_slurm_components.spec.problems import Problem, SpecError, did_you_mean
 
 MAX_CELLS = 10_000
@@ -42,7 +42,7 @@ def expand(script: Layer) -> tuple[Layer, ...]:
     for values in itertools.product(*matrix.values()):
         cell = dict(zip(matrix, values, strict=True))
         label = ", ".join(f"{name}={value}" for name, value in cell.items())
-        data = with_texts(rest, partial(_filled, cell))
+        data = with_templates(rest, partial(_filled, cell))
         layers.append(replace(script, name=f"{script.name} [{label}]", data=data))
     return tuple(layers)
 

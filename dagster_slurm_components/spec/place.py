@@ -45,13 +45,15 @@ def texts(tree: Any, path: KeyPath = ()) -> Iterator[tuple[str, KeyPath]]:
         yield tree, path
 
 
-def with_texts(tree: Any, replace: Callable[[str, KeyPath], Any], path: KeyPath = ()) -> Any:
-    """Return a copy of a raw tree in which each text, keys too, is what ``replace`` makes of it and its path."""
+def with_templates(tree: Any, replace: Callable[[str, KeyPath], Any], path: KeyPath = ()) -> Any:
+    """Return a copy of a raw tree in which ``replace`` is asked for each text that may hold a template, keys too."""
     if isinstance(tree, dict):
-        return {
-            with_texts(key, replace, (*path, key, KEY)): with_texts(item, replace, (*path, key))
-            for key, item in tree.items()
-        }
+        copy = {}
+        for key, item in tree.items():
+            # Most keys and texts have no brace, and each of a thousand scripts is walked twice.
+            new_key = with_templates(key, replace, (*path, key, KEY)) if "{" in str(key) else key
+            copy[new_key] = with_templates(item, replace, (*path, key))
+        return copy
     if isinstance(tree, list):
-        return [with_texts(item, replace, (*path, index)) for index, item in enumerate(tree)]
-    return replace(tree, path) if isinstance(tree, str) else tree
+        return [with_templates(item, replace, (*path, index)) for index, item in enumerate(tree)]
+    return replace(tree, path) if isinstance(tree, str) and "{" in tree else tree

@@ -226,8 +226,9 @@ def known_sites(start: Path) -> Mapping[str, KnownSite]:
 
 def _sites(project: Path) -> Mapping[str, KnownSite]:
     folders = (SHIPPED_SITES, project / OWN_SITES)
-    files = [file for folder in folders for file in sorted(folder.glob("*.yaml"))]
-    return {file.stem: KnownSite(file.stem, file, file.parent == SHIPPED_SITES) for file in files}
+    files = [file for folder in folders for file in folder.glob("*.yaml")]
+    sites = {file.stem: KnownSite(file.stem, file, file.parent == SHIPPED_SITES) for file in files}
+    return dict(sorted(sites.items()))
 
 
 def known_site(name: str, start: Path) -> KnownSite:

@@ -9,7 +9,7 @@ from functools import cache, cached_property
 from typing import Any
 
 from dagster_slurm_components.spec.merge import Layer, merge
-from dagster_slurm_components.spec.place import KEY, KeyPath, Position, texts, with_texts
+from dagster_slurm_components.spec.place import KEY, KeyPath, Position, texts, with_templates
 from dagster_slurm_components.spec.problems import Problem, SpecError, did_you_mean
 from dagster_slurm_components.spec.source import Document
 
@@ -100,7 +100,7 @@ def render(
             problems.append(_not_rendered(exc, position_of(path), path))
         return text
 
-    result = with_texts(tree, rendered)
+    result = with_templates(tree, rendered)
     if problems:
         raise SpecError(problems)
     return result
