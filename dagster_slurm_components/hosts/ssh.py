@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import random
 import re
@@ -26,6 +27,9 @@ from dagster_slurm_components.spec.hosts import SshHost
 PAUSES = (0.5, 1.0, 2.0, 4.0, 8.0, 12.0)
 """Seconds between attempts when sshd hangs up early: above MaxStartups (10 by default) it drops at random."""
 
+_LEFT_BEHIND = 600.0
+"""Seconds after which a login's folder without a master's socket belongs to nobody."""
+
 _SESSION_TRIES = 5
 _SSH_FAILED = 255
 _START_TIMEOUT = 60.0
@@ -41,9 +45,14 @@ class Connection:
 
     def __init__(self) -> None:
         # The path of a socket holds 107 bytes, and ssh's own temporary name is 17 longer; a shell reads it, too.
-        plain = re.fullmatch(r"[\w./-]{1,63}", tempfile.gettempdir(), re.ASCII)
-        folder = tempfile.mkdtemp(prefix="dg-slurm-", dir=None if plain else "/tmp")  # noqa: S108 - mkdtemp makes it safe
-        self.folder = Path(folder)
+        plain = re.fullmatch(r"[\w./-]{1,60}", tempfile.gettempdir(), re.ASCII)
+        place = tempfile.gettempdir() if plain else "/tmp"  # noqa: S108 - mkdtemp makes it safe
+        # What a killed process left is of no use once its master has ended and removed the socket.
+        for old in Path(place).glob("dg-slurm-ssh-*"):
+            with contextlib.suppress(OSError):
+                if time.time() - old.stat().st_mtime > _LEFT_BEHIND and not (old / "master").exists():
+                    shutil.rmtree(old)
+        self.folder = Path(tempfile.mkdtemp(prefix="dg-slurm-ssh-", dir=place))
         self.close = weakref.finalize(self, _end, self.folder, os.getpid())
 
     def stands(self) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import tempfile
 import time
@@ -129,3 +130,17 @@ def test_a_forked_child_leaves_its_parents_connection_alone(sshd: Sshd) -> None:
     os.waitpid(child, 0)
     assert dialer._connection.stands()
     host.close()
+
+
+def test_a_folder_that_a_killed_process_left_goes_with_the_next_login(
+    sshd: Sshd, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", tempfile.mkdtemp(prefix="t-", dir="/tmp"))
+    old, held, young = (Path(tempfile.mkdtemp(prefix="dg-slurm-ssh-")) for _ in range(3))
+    (old / "log0").touch()
+    (held / "master").touch()
+    for folder in (old, held):
+        os.utime(folder, (0, 0))
+    call(sshd.spec())
+    assert [folder.exists() for folder in (old, held, young)] == [False, True, True]
+    shutil.rmtree(tempfile.gettempdir())
