@@ -103,7 +103,10 @@ class ScriptChecker:
                 script = self._validated(intact, merged)
             except SpecError:
                 script = None
-        problems += self._missing_files(merged, folder)
+        if (
+            problems or not self.loading
+        ):  # a script without mistakes is loaded, which looks for its files anyway
+            problems += self._missing_files(merged, folder)
         if script is None:
             return None, problems
         problems += script_problems(script, merged.position, without=without)

@@ -66,10 +66,12 @@ class Document:
         """
         wants_key = path[-1:] == (KEY,)
         path = path[:-1] if wants_key else path
+        if not path:
+            return (
+                self.start
+            )  # without composing the document again, for each script is asked where it begins
         steps = self._steps(path)
-        if len(steps) == 1:
-            return _at(steps[0][1], self.file) if path else self.start
-        key_node, node = steps[-1]
+        key_node, node = steps[-1] if len(steps) > 1 else (None, steps[0][1])
         # A node that isn't written belongs where its parent's key is.
         if key_node is not None and (wants_key or len(steps) <= len(path)):
             node = key_node
