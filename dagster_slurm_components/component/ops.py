@@ -51,15 +51,12 @@ def script_assets(
     }
     inputs = {_input_name(key): key for key in deps}
     check_outputs = {check.get_python_identifier(): check for check in checks}
-
+    outs = {**{made[spec.key]: _out(spec) for spec in specs}, **dict.fromkeys(check_outputs, _CHECK_OUT)}
     op = dg.OpDefinition(
         lambda context, inputs: run(context),  # Dagster reads annotations and takes none that is text
         settings.name,
         ins=dict.fromkeys(inputs, _NOTHING_IN),
-        outs={
-            **{made[spec.key]: _out(spec) for spec in specs},
-            **dict.fromkeys(check_outputs, _CHECK_OUT),
-        },
+        outs=outs,
         description=settings.description,
         config_schema={},  # none takes any config, and what is typed in the launchpad would do nothing
         tags=settings.tags,

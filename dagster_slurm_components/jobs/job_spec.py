@@ -42,9 +42,8 @@ def job_spec(
     payload = resolved.payload_place()
     launcher = script.launcher
     interpreter = launcher.interpreter if isinstance(launcher, BashLauncher) else None
-    argv = payload_argv(
-        str(payload) if payload is not None else None, script.command, script.args, interpreter
-    )
+    program = None if payload is None else str(payload)
+    argv = payload_argv(program, script.command, script.args, interpreter)
     if activation is None:
         activation = plan_environment(script.environment, profile.profile.host)
     argv = _wrapped(argv, activation, launcher)
