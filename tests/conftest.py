@@ -2,11 +2,17 @@
 
 import os
 import shutil
+import signal
 import tempfile
 
 import pytest
 
 pytest_plugins = ["agent_fixture", "cluster_fixture", "framework_venvs", "project_fixture"]
+
+# A shell that starts something in the background has it ignore SIGINT. Dagster then ignores SIGTERM, too, and so does
+# the `tail` by which it captures output: it would wait for that for ever (dagster 1.13).
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # An agent outlives the test that starts it: tests of the agent switch it on and end it themselves.
 os.environ["DAGSTER_SLURM_AGENT"] = "off"
