@@ -142,19 +142,24 @@ class Orphans:
         It may not have claimed the job yet: it waits in Dagster's queue, or has just begun.
         """
         over = []
+        steps: dict[str, frozenset[str]] = {}
         for attempt in attempts:
             record = records.get(_run_of(attempt))
             if record is not None and record.dagster_run.is_finished:
-                over.append((attempt, _root(record.dagster_run)))
+                root = _root(record.dagster_run)
+                over.append((attempt, root))
+                steps[root] = steps.get(root, frozenset()) | {attempt.step}
         # By their fields: the tag of the first run is not set by `dg.execute_job` (dagster 1.13, D3).
         wanted = dg.RunsFilter(statuses=_NOT_OVER)
         under_way = self.instance.get_runs(wanted, limit=MOST_RUNS) if over else []
-        return frozenset(
-            attempt.run_dir
-            for attempt, root in over
+        # Each run is asked once for all steps of its family: where it runs all, Dagster reads its whole plan for that.
+        again = {
+            (root, step)
             for run in under_way
-            if _root(run) == root and executed(self.instance, run, frozenset({attempt.step}))
-        )
+            if (root := _root(run)) in steps
+            for step in executed(self.instance, run, steps[root])
+        }
+        return frozenset(attempt.run_dir for attempt, root in over if (root, attempt.step) in again)
 
     def _cancel(self, attempts: Sequence[Attempt], now: float) -> Iterator[Finding]:
         """Cancel jobs that nobody follows; each lease says so before, and its end is confirmed, now or next time."""
