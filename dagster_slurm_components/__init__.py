@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from dagster_slurm_components.component.script_component import SlurmScriptComponent
     from dagster_slurm_components.errors import DagsterSlurmError
+    from dagster_slurm_components.executor.definition import slurm_executor
     from dagster_slurm_components.pipes.client import ComputeJob
     from dagster_slurm_components.pipes.results import CompletedJob
     from dagster_slurm_components.pipes.sensor import parked_hosts_sensor, slurm_jobs_sensor
@@ -58,6 +59,7 @@ _HOME = {
     "TorchrunLauncher": "spec.launchers",
     "UvEnvironment": "spec.environments",
     "parked_hosts_sensor": "pipes.sensor",
+    "slurm_executor": "executor.definition",
     "slurm_jobs_sensor": "pipes.sensor",
 }
 """The module that each public name lives in."""
@@ -85,6 +87,7 @@ __all__ = [
     "TorchrunLauncher",
     "UvEnvironment",
     "parked_hosts_sensor",
+    "slurm_executor",
     "slurm_jobs_sensor",
 ]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextvars
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
@@ -14,6 +15,10 @@ Result = TypeVar("Result")
 
 INTERRUPTS = (dg.DagsterExecutionInterruptedError, KeyboardInterrupt)
 """What Dagster turns signals into. Neither is an ``Exception``."""
+INTERRUPTION: contextvars.ContextVar[threading.Event | None] = contextvars.ContextVar(
+    "dagster_slurm_interruption", default=None
+)
+"""Set while a step is executed as a thread: its event takes the place of signals, which reach main threads alone."""
 _LISTEN = 0.5
 
 
@@ -30,8 +35,9 @@ class Call(Generic[Result]):
             except BaseException as error:  # noqa: BLE001 - raised again where the result is asked for
                 self.future.set_exception(error)
 
-        # Not a daemon: an interpreter that ends waits for what has begun.
-        threading.Thread(target=run, name=name).start()
+        # In the context of its step, whose output is told apart by that. Not a daemon: an interpreter that ends waits
+        # for what has begun.
+        threading.Thread(target=contextvars.copy_context().run, args=(run,), name=name).start()
 
     def stop(self) -> None:
         """Ask the work to stop."""
@@ -67,11 +73,14 @@ class Calls:
 def wait_for(calls: Sequence[Call[Any]], others: Iterable[Call[Any]] = ()) -> None:
     """Wait until one of these calls has ended.
 
-    Signals reach the main thread alone. An interrupt there asks all calls, and the others of the step, to stop, and is
-    raised once they have: by then their jobs are cancelled, or left alone in good order.
+    An interrupt (a signal in the main thread, or `INTERRUPTION`) asks all calls, and the others of the step, to stop,
+    and is raised once they have: by then their jobs are cancelled, or left alone in good order.
     """
+    interruption = INTERRUPTION.get()
     try:
         while not any(call.done for call in calls):
+            if interruption is not None and interruption.is_set():
+                raise dg.DagsterExecutionInterruptedError
             # In short pieces, so that signals are heard.
             wait([call.future for call in calls], _LISTEN, FIRST_COMPLETED)
     except INTERRUPTS:

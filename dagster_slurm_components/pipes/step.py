@@ -14,7 +14,7 @@ import dagster as dg
 
 from dagster_slurm_components.jobs.lease import Owner, this_owner
 from dagster_slurm_components.jobs.model import JobIdentity
-from dagster_slurm_components.pipes.call import Calls
+from dagster_slurm_components.pipes.call import INTERRUPTION, Calls
 from dagster_slurm_components.pipes.context import StepContext, is_direct
 
 AnyContext = StepContext | dg.AssetCheckExecutionContext
@@ -70,7 +70,14 @@ class Step:
         """Whether there may be attempts at this step already: of another run, or of this one."""
         if self.run is None:
             return False
-        return self.run.parent_run_id is not None or self.context.retry_number > 0
+        return self.run.parent_run_id is not None or self.context.retry_number > 0 or self._run_was_resumed
+
+    @property
+    def _run_was_resumed(self) -> bool:
+        """Whether Dagster's run monitoring has given the run another worker (not with its default launcher, 1.13)."""
+        instance = self.instance
+        may_be = instance.run_monitoring_enabled and instance.run_monitoring_max_resume_run_attempts > 0
+        return may_be and instance.count_resume_run_attempts(self.run_id) > 0
 
 
 def step_of(context: AnyContext) -> Step:
@@ -101,12 +108,12 @@ def _partition(context: StepContext) -> str | None:
 
 
 def _is_step_worker(context: StepContext) -> bool:
-    """Whether this is a step's own process: the multiprocess executor's child.
+    """Whether this is a step's own process: a child of the multiprocess executor, or of ours.
 
     A run worker, too, is a child of Python's `multiprocessing` where a code server starts it (dagster 1.13), so the
     executor decides.
     """
-    if multiprocessing.parent_process() is None:
+    if multiprocessing.parent_process() is None or INTERRUPTION.get() is not None:
         return False
     config: Any = context.run.run_config.get("execution") or {}
     executor = context.job_def.executor_def.name

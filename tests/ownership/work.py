@@ -44,12 +44,20 @@ from pathlib import Path
 
 import dagster as dg
 
+from dagster_slurm_components import slurm_executor
+
 
 def job():
     found = dg.load_from_defs_folder(path_within_project=Path(__file__).parent)
     # Dagster's own job of all assets has a name that can't be executed from Python (dagster 1.13).
     both = dg.Definitions.merge(found, dg.Definitions(jobs=[dg.define_asset_job("everything")]))
     return both.resolve_job_def("everything")
+
+
+def threads():
+    found = dg.load_from_defs_folder(path_within_project=Path(__file__).parent)
+    jobs = [dg.define_asset_job("threads", executor_def=slurm_executor)]
+    return dg.Definitions.merge(found, dg.Definitions(jobs=jobs)).resolve_job_def("threads")
 """
 ASSETS = """
 from pathlib import Path
@@ -234,7 +242,7 @@ class Work:
             run.process = subprocess.Popen(
                 [sys.executable, *words],
                 cwd=self.project.root,
-                env={**os.environ, "PYTHONPATH": f"{TESTS.parent}:{TESTS}"},
+                env={**os.environ, "PYTHONPATH": f"{TESTS.parent}:{TESTS}:{self.project.root / 'src'}"},
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,

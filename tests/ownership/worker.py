@@ -15,11 +15,13 @@ from pathlib import Path
 from typing import Any
 
 import dagster as dg
+from dagster._core.execution.api import execute_run_iterator
+from dagster._daemon.monitoring.run_monitoring import RESUME_RUN_LOG_MESSAGE
 
 from dagster_slurm_components.errors import HostUnreachableError
 from dagster_slurm_components.hosts.local import InProcessHost
 
-IN_PROCESS = {"execution": {"config": {"in_process": {}}}}
+IN_PROCESS = {"in_process": {}}
 
 
 def execute(
@@ -32,6 +34,8 @@ def execute(
     parent: str | None = None,
     whole: bool = False,
     tags: Mapping[str, str] | None = None,
+    executor: Mapping[str, Any] | None = None,
+    resume: str | None = None,
 ) -> bool:
     """Execute a run of the project's assets; return whether it succeeded.
 
@@ -44,11 +48,22 @@ def execute(
         parent: The run to re-execute.
         whole: Re-execute all steps, and not only from the failed ones.
         tags: More tags.
+        executor: The configuration of `slurm_executor`, which is to execute it; by default all in this process.
+        resume: The run to go on with, as Dagster's run monitoring has a new worker do it.
     """
     source = str(folder / "src")
     if source not in sys.path:
         sys.path.insert(0, source)
-    job = dg.reconstructable(importlib.import_module(f"{package}.job").job)
+    jobs = importlib.import_module(f"{package}.job")
+    job = dg.reconstructable(jobs.job if executor is None else jobs.threads)
+    if resume is not None:
+        run = instance.get_run_by_id(resume)
+        assert run is not None
+        instance.report_engine_event(RESUME_RUN_LOG_MESSAGE, run)
+        return any(
+            event.is_job_success
+            for event in execute_run_iterator(job, run, instance, resume_from_failure=True)
+        )
     options = None
     if parent is not None:
         whole_run = dg.ReexecutionOptions(parent_run_id=parent)
@@ -56,7 +71,7 @@ def execute(
     with dg.execute_job(
         job,
         instance=instance,
-        run_config=IN_PROCESS,
+        run_config={"execution": {"config": IN_PROCESS if executor is None else dict(executor)}},
         tags={"test/name": name, **(tags or {})},
         reexecution_options=options,
         asset_selection=[dg.AssetKey(key) for key in select] or None,

@@ -1,0 +1,73 @@
+"""The parts of Dagster's own executors that have no public name, in one place.
+
+Dagster offers no public way to write an executor beyond one that starts a process for each step: what follows a plan
+(``ActiveExecution``), claims pools (``InstanceConcurrencyContext``), executes one step in this process or in another
+is private. All of it is used as ``dagster._core.executor.multiprocess`` uses it (1.13);
+``tests/executor/test_dagster_parts.py`` names the versions for which that was seen to hold.
+"""
+
+from __future__ import annotations
+
+import dagster as dg
+
+from dagster_slurm_components.errors import DagsterSlurmError
+
+try:
+    from dagster._core.errors import DagsterSubprocessError
+    from dagster._core.events import EngineEventData
+    from dagster._core.execution.context.system import PlanExecutionContext, PlanOrchestrationContext
+    from dagster._core.execution.context_creation_job import PlanExecutionContextManager
+    from dagster._core.execution.plan.active import ActiveExecution
+    from dagster._core.execution.plan.execute_plan import _trigger_hook as trigger_hooks
+    from dagster._core.execution.plan.execute_plan import dagster_event_sequence_for_step
+    from dagster._core.execution.plan.instance_concurrency_context import InstanceConcurrencyContext
+    from dagster._core.execution.plan.plan import ExecutionPlan
+    from dagster._core.execution.plan.state import KnownExecutionState
+    from dagster._core.execution.plan.step import ExecutionStep
+    from dagster._core.execution.retries import RetryMode, get_retries_config
+    from dagster._core.execution.tags import get_tag_concurrency_limits_config
+    from dagster._core.executor.child_process_executor import ChildProcessCrashException
+    from dagster._core.executor.multiprocess import execute_step_out_of_process
+    from dagster._core.storage.cloud_storage_compute_log_manager import CloudStorageComputeLogManager
+    from dagster._core.storage.compute_log_manager import CapturedLogContext, ComputeIOType, ComputeLogManager
+    from dagster._core.storage.local_compute_log_manager import LocalComputeLogManager
+    from dagster._utils.error import serializable_error_info_from_exc_info
+    from dagster_shared.error import SerializableErrorInfo
+except ImportError as error:
+    raise DagsterSlurmError(
+        f"dagster {dg.__version__} has other executors inside than 1.13 had: {error}",
+        hint='Install a version that this one was made for (pip install "dagster>=1.13,<2"), '
+        "or leave `executor=slurm_executor` out of your definitions.",
+    ) from error
+
+__all__ = [
+    "ActiveExecution",
+    "CapturedLogContext",
+    "ChildProcessCrashException",
+    "CloudStorageComputeLogManager",
+    "ComputeIOType",
+    "ComputeLogManager",
+    "DagsterSubprocessError",
+    "EngineEventData",
+    "ExecutionPlan",
+    "ExecutionStep",
+    "InstanceConcurrencyContext",
+    "KnownExecutionState",
+    "LocalComputeLogManager",
+    "PlanExecutionContext",
+    "PlanExecutionContextManager",
+    "PlanOrchestrationContext",
+    "RetryMode",
+    "SerializableErrorInfo",
+    "dagster_event_sequence_for_step",
+    "execute_step_out_of_process",
+    "get_retries_config",
+    "get_tag_concurrency_limits_config",
+    "serializable_error_info",
+    "trigger_hooks",
+]
+
+
+def serializable_error_info(error: BaseException) -> SerializableErrorInfo:
+    """Return an error as Dagster stores it."""
+    return serializable_error_info_from_exc_info((type(error), error, error.__traceback__))  # type: ignore[arg-type]
