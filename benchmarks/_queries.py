@@ -49,7 +49,7 @@ def since(before: dict[str, int], now: dict[str, int]) -> dict[str, int]:
 
 
 @contextmanager
-def _large_nodes(cores: int) -> Iterator[None]:
+def large_nodes(cores: int) -> Iterator[None]:
     """Let the nodes promise so many cores that all jobs run at once; the machine need not have them.
 
     Memory is not sampled: without cgroups each job's slurmstepd reads all of /proc for that, every second, and 600 of
@@ -103,7 +103,7 @@ def _ended(watch: Watch) -> str:
 
 def measure_on_slurm(count: int, seconds: float, operations: float) -> dict[str, object]:
     """Submit jobs, watch them for a while, let them end; return the figures."""
-    with _large_nodes(count), lab() as setting:
+    with large_nodes(count), lab() as setting:
         cluster, workdir = setting.cluster, setting.project / "work"
         workdir.mkdir()
         host = RemoteHost(SubprocessDialer(env={**os.environ, "SLURM_CONF": str(cluster.slurm_conf)}))

@@ -24,6 +24,7 @@ GENERATED = "<!-- Written by scripts/reference.py; `make reference` renews it. -
 PYTHON = {
     "Run jobs from Python": ["ComputeResource", "PayloadArguments", "ComputeJob", "CompletedJob"],
     "The component": ["SlurmScriptComponent"],
+    "Executor": ["slurm_executor"],
     "Sensors": ["slurm_jobs_sensor", "parked_hosts_sensor"],
     "Launchers": ["BashLauncher", "SrunLauncher", "TorchrunLauncher", "RayLauncher"],
     "Environments": [

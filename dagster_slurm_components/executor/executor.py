@@ -134,8 +134,10 @@ class RunExecution:
         self._retries = retries
         self._lanes = (threads, processes)
         self._threads, self._processes = threads, processes
-        self._context = ThreadContext(run, self._only_threads(plan), retries)
+        threaded = self._only_threads(plan)
+        self._context = ThreadContext(run, threaded, retries) if threaded.step_handles_to_execute else None
         self._running: dict[str, RunningStep] = {}
+        self._up_for_retry: dict[str, dg.DagsterEvent] = {}
         self._reports: queue.SimpleQueue[Report] = queue.SimpleQueue()
         self._stopping = False
         self._errors: list[SerializableErrorInfo] = []
@@ -159,7 +161,8 @@ class RunExecution:
                 pass
             raise
         finally:
-            self._context.close()
+            if self._context is not None:
+                self._context.close()
         if self._stopping and all(error.cls_name in _INTERRUPT_NAMES for error in self._errors):
             raise dg.DagsterExecutionInterruptedError
         if self._errors:
@@ -195,9 +198,9 @@ class RunExecution:
                 known_state = known_state or self._active.get_known_state()
                 step = lane.waiting.popleft()
                 arguments = (step, known_state, self._reports)
-                running = (
+                running: RunningStep = (
                     ThreadStep(*arguments, context=self._context)
-                    if lane is self._threads
+                    if lane is self._threads and self._context is not None
                     else ProcessStep(*arguments, run=self._run, retries=self._retries)
                 )
                 lane.running.add(step.key)
@@ -217,7 +220,7 @@ class RunExecution:
                 yield from self._end(running, report.error)
             else:
                 yield report
-                self._active.handle_event(report)
+                self._handle(report)
                 if report.is_resource_init_failure and report.engine_event_data.error:
                     yield self._fail(running.step, report.engine_event_data.error)
 
@@ -235,6 +238,8 @@ class RunExecution:
             self._errors += running.errors.values()
         del self._running[key]
         self._lane(running.step).running.discard(key)
+        if key in self._up_for_retry:
+            self._active.handle_event(self._up_for_retry.pop(key))
         self._active.verify_complete(self._run, key)
 
     def _fail(self, step: ExecutionStep, error: SerializableErrorInfo) -> dg.DagsterEvent:
@@ -242,8 +247,15 @@ class RunExecution:
         event = self._run.executor.log_failure_or_retry_event_after_error(
             self._run.for_step(step), error, self._active.get_known_state()
         )
-        self._active.handle_event(event)
+        self._handle(event)
         return event
+
+    def _handle(self, event: dg.DagsterEvent) -> None:
+        if event.is_step_up_for_retry and event.step_key is not None:
+            # Not before this try has ended, hooks and all: the next one goes by the same key.
+            self._up_for_retry[event.step_key] = event
+        else:
+            self._active.handle_event(event)
 
     def _lane(self, step: ExecutionStep) -> Lane:
         return self._threads if self._is_thread(step) else self._processes

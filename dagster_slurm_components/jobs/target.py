@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import threading
 from dataclasses import dataclass, replace
@@ -33,6 +34,7 @@ class Target:
         watcher: Looks after this process's jobs there; it waits for a lost host by itself.
         workdir: The working folder on the host, absolute.
         direct: The host once more, whose calls fail at once where it can't be reached.
+        slots: What this machine's own processes share: a job holds one. A scheduler needs none.
     """
 
     satellite: Satellite
@@ -40,6 +42,7 @@ class Target:
     watcher: Watcher
     workdir: str
     direct: Satellite
+    slots: threading.Semaphore | None = None
 
     def patient(self, parking: Parking) -> Target:
         """Return the same for a step: calls of ``satellite`` wait while the host can't be reached."""
@@ -87,7 +90,17 @@ def _make(profile: Profile, parking: Parking | None) -> Target:
         operations_per_second=profile.limits.file_operations_per_second,
         park_timeout=duration_seconds(profile.park_timeout),
     )
-    return Target(satellite, scheduler, watcher, workdir, satellite)
+    return Target(satellite, scheduler, watcher, workdir, satellite, _slots(profile))
+
+
+def _slots(profile: Profile) -> threading.Semaphore | None:
+    """Return how many jobs a process of ours starts at once on this machine: by default one a core.
+
+    On a host behind ssh nobody counts its cores for us, and Slurm counts by itself.
+    """
+    if profile.scheduler == "slurm" or not isinstance(profile.host, LocalHost):
+        return None
+    return threading.Semaphore(profile.limits.max_submit_jobs or os.cpu_count() or 1)
 
 
 def heal(loaded: LoadedProfile) -> str:

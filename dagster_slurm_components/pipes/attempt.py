@@ -30,6 +30,7 @@ from dagster_slurm_components.pipes.records import tag_job, tell
 from dagster_slurm_components.pipes.results import CompletedJob, keep_check_results, typed
 
 SUCCESS = "COMPLETED"
+_LISTEN = 0.5
 
 
 @dataclass(frozen=True)
@@ -40,13 +41,24 @@ class AttemptRun:
     claim: Claim
 
     def run(self) -> CompletedJob | NextAttempt:
-        """Run one job; return its results, or what the retry policy answers its end with.
+        """Run one job, once there is room for it; return its results, or what the retry policy answers its end with.
 
         Raises:
             TakenError: Somebody else's job is there.
             Failure: The payload failed, the job was stopped or cancelled, or the scheduler refused it.
             HostError: The host refuses us.
         """
+        slots = self.call.place.slots
+        if slots is None:
+            return self._run()
+        while not slots.acquire(timeout=_LISTEN):
+            self.call.guard.check()
+        try:
+            return self._run()
+        finally:
+            slots.release()
+
+    def _run(self) -> CompletedJob | NextAttempt:
         context, resolved = self.call.step.context, self.call.resolved
         reader = RunDirectoryMessageReader(f"{self._run_dir}/{MESSAGES}", selection(context))
         session = open_session(context, reader, self._run_dir, self.call.extras)

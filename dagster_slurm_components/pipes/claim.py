@@ -48,7 +48,8 @@ _STORED = {
     dg.DagsterEventType.ASSET_CHECK_EVALUATION,
     dg.DagsterEventType.STEP_OUTPUT,
 }
-_PAGE = 100
+_PAGE = 8
+"""Events that are read at first; mostly what is looked for is among the newest. Each further page is larger."""
 _SLACK = 1.0
 """Seconds by which the clocks of two of Dagster's machines may differ."""
 
@@ -230,11 +231,12 @@ def results_stored(instance: dg.DagsterInstance, run_id: str, step: str, since: 
     """Return whether Dagster has stored results of a run's step since a moment, in seconds since the epoch."""
     # The newest first: mostly what is asked for was stored a moment ago, or is the last thing that its run did. Other
     # steps of a large run may have stored hundreds of events since.
-    cursor = None
+    cursor, limit = None, _PAGE
     while True:
         page = instance.get_records_for_run(
-            run_id, of_type=_STORED, limit=_PAGE, ascending=False, cursor=cursor
+            run_id, of_type=_STORED, limit=limit, ascending=False, cursor=cursor
         )
+        limit *= 4
         for record in page.records:
             event = record.event_log_entry.dagster_event
             if record.timestamp < since - _SLACK:

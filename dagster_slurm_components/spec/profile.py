@@ -65,7 +65,9 @@ class Limits(Model):
     )
     burst: Positive = option("Queries that may follow each other at once after a quiet time.", 10, default=10)
     max_submit_jobs: Positive | None = option(
-        "Jobs waiting or running at once; further ones wait in Dagster.", 100
+        "Jobs waiting or running at once; further ones wait in Dagster. By default no more plain processes run on"
+        " this machine than it has cores; Slurm is not limited.",
+        100,
     )
     file_operations_per_second: AboveZero = option(
         "File operations per second on the host at most, for all jobs of a process; 100 running jobs"

@@ -235,7 +235,7 @@ def e():
         if each.dagster_event
     ]
     for name in "abc":
-        assert ("STEP_RESTARTED", name) in kinds
+        assert ("STEP_RESTARTED", name) in kinds, said
         assert ("STEP_SUCCESS", name) in kinds
     assert ("STEP_FAILURE", "d") in kinds
     assert ("STEP_START", "e") not in kinds

@@ -179,7 +179,10 @@ class Work:
         self.file("act.sh", ACT)
         (self.project.root / "src" / self.project.package / "job.py").write_text(JOB)
         profile = self.project.root / "profiles" / f"{self.profile}.yaml"
-        profile.write_text(f"{profile.read_text()}env: {{MARKS: '{self.marks}'}}\n")
+        text = profile.read_text()
+        if self.profile == "local":  # payloads at their gates need no core each
+            text += "limits: {max_submit_jobs: 100}\n"
+        profile.write_text(f"{text}env: {{MARKS: '{self.marks}'}}\n")
 
     @property
     def act(self) -> Path:
