@@ -8,8 +8,6 @@ from typing import Any
 
 import dagster as dg
 
-from dagster_slurm_components.executor.tags import STEP_TAG, THREAD
-
 
 @dataclass(frozen=True)
 class OpArguments:
@@ -61,7 +59,7 @@ def script_assets(
         outs=outs,
         description=settings.description,
         config_schema={},  # none takes any config, and what is typed in the launchpad would do nothing
-        tags={STEP_TAG: THREAD, **settings.tags},
+        tags=settings.tags,
         retry_policy=settings.retry_policy,
         pool=settings.pool,
     )
@@ -104,7 +102,7 @@ def _subsettable(
         description=settings.description,
         specs=specs,
         check_specs=checks,
-        op_tags={STEP_TAG: THREAD, **settings.tags},
+        op_tags=settings.tags,
         pool=settings.pool,
         retry_policy=settings.retry_policy,
         backfill_policy=settings.backfill_policy,

@@ -16,6 +16,7 @@ from dagster.components.resolved.errors import ResolutionException
 from dagster_shared.check import CheckError
 
 from dagster_slurm_components.component.ops import OpArguments
+from dagster_slurm_components.executor.tags import STEP_TAG, THREAD
 from dagster_slurm_components.spec.component import ScriptEntry
 from dagster_slurm_components.spec.place import KeyPath, Position
 from dagster_slurm_components.spec.problems import Problem, SpecError, describe
@@ -183,7 +184,7 @@ def _op_arguments(name: str, script: Script) -> OpArguments:
     return OpArguments(
         name=name,
         description=op.description or script.description,
-        tags=op.tags,
+        tags={STEP_TAG: THREAD, **op.tags},
         pool=op.pool,
         retry_policy=dg.RetryPolicy(
             max_retries=retry.max_retries,

@@ -100,7 +100,7 @@ class AttemptRun:
             except EnvironmentLackingError as error:
                 info(f"Not submitted yet: {error.message}")
             call.activation = activation_for(
-                call.resolved, call.place.direct, call.place.workdir, checked=True, tell=info
+                call.resolved, call.place.satellite, call.place.workdir, checked=True, tell=info
             )
             return self._submit_once(session)
         except SubmitRejectedError as error:

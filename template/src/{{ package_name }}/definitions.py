@@ -3,12 +3,11 @@
 from pathlib import Path
 
 import dagster as dg
+from dagster_slurm_components import slurm_executor
 
 
 @dg.definitions
 def defs() -> dg.Definitions:
     found = dg.load_from_defs_folder(path_within_project=Path(__file__).parent)
-    # A step that waits for a job costs next to nothing, so many may wait at once; by default Dagster runs as many
-    # steps as this machine has cores.
-    executor = dg.multiprocess_executor.configured({"max_concurrent": 16})
-    return dg.Definitions.merge(found, dg.Definitions(executor=executor))
+    # Scripts that wait for their jobs are threads of the run's one process; any other step is a process of its own.
+    return dg.Definitions.merge(found, dg.Definitions(executor=slurm_executor))
