@@ -115,12 +115,6 @@ def cpu_s(pids: list[int]) -> float:
     return total / os.sysconf("SC_CLK_TCK")
 
 
-def submitted(lab: Lab) -> int:
-    """Return how many jobs the cluster has taken so far."""
-    rows = lab.cluster.run(["squeue", "-h", "-o", "%i"]).stdout.split()
-    return len(rows)
-
-
 def bare(lab: Lab, count: int) -> float:
     """Return the seconds that so many sbatch calls in a loop take."""
     began = time.monotonic()
@@ -153,7 +147,6 @@ def measure(lab: Lab, kind: str, count: int) -> dict[str, object]:
             stderr=subprocess.STDOUT,
         )
         memory = cpu = first = last = 0.0
-        workdirs = lab.project
         while process.poll() is None:
             pids = tree(process.pid)
             memory, cpu = max(memory, pss_mb(pids)), max(cpu, cpu_s(pids))
@@ -163,7 +156,6 @@ def measure(lab: Lab, kind: str, count: int) -> dict[str, object]:
                 first = time.monotonic() - began
             if done >= count and not last:
                 last = time.monotonic() - began
-                cpu_at_last = cpu
             time.sleep(1.0)
         took = time.monotonic() - began
     queries = since(before, asked(lab.cluster))
