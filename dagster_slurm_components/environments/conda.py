@@ -16,6 +16,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from packaging.utils import canonicalize_name
+
 from dagster_slurm_components.environments.content import (
     Artifact,
     EnvironmentPlan,
@@ -36,8 +38,8 @@ from dagster_slurm_components.environments.machine import (
 from dagster_slurm_components.errors import EnvironmentFailedError
 from dagster_slurm_components.spec.environments import CondaEnvironment
 
-_OWN = "environment"
-"""Name of the archive of files that hold the prefix's path or belong to no package: another one for each key."""
+# The archive of files that hold the prefix's path or belong to no package: another one for each key.
+_OWN = "environment.tar"
 
 _SUBDIRS = {
     ("linux", "x86_64"): "linux-64",
@@ -111,10 +113,8 @@ def conda_plan(
 ) -> EnvironmentPlan:
     """Return the plan of an environment of conda packages, still without its archives.
 
-    The packages are named by the lock or prefix ``where``; ``content`` is a hash of what they hold.
-
-    Raises:
-        EnvironmentFailedError: A package is for another platform.
+    The packages are named by the lock or prefix ``where``; ``content`` is a hash of what they hold. Raises
+    EnvironmentFailedError if one is for another platform.
     """
     wanted = subdir_of(host.platform)
     others = sorted({str(record["subdir"]) for record in records} - {"noarch", wanted})
@@ -155,42 +155,36 @@ def packed(plan: EnvironmentPlan, workdir: str, make: Callable[[Path, str], None
             with new_file(done) as file:
                 Path(file).write_text(json.dumps(state))
     state = json.loads(done.read_text())
-    names, artifacts = tuple(state["names"]), list(plan.artifacts)
-    for path in (folder / name for name in names):
-        size = path.stat().st_size
-        artifacts.append(Artifact(path.name, hash_of(path), size, "archive", None, str(path), path.name))
-    return dataclasses.replace(plan, artifacts=tuple(artifacts), unpack=names, brought=state["brought"])
+    archives = [
+        Artifact(path.name, hash_of(path), path.stat().st_size, "archive", path=str(path), identity=path.name)
+        for path in (folder / name for name in state["names"])
+    ]
+    names, artifacts = tuple(state["names"]), (*plan.artifacts, *archives)
+    return dataclasses.replace(plan, artifacts=artifacts, unpack=names, brought=state["brought"])
 
 
 def _archives(prefix: Path, destination: str, folder: Path) -> list[str]:
     """Write a prefix as tar files, the same bytes for the same content; return their names."""
     owners: dict[str, str] = {}
     for record in _records(prefix):
-        name = f"{record['name']}-{record['version']}-{record['build']}"
+        name = f"{record['name']}-{record['version']}-{record['build']}.tar"
         owners.update(dict.fromkeys(record.get("files", ()), name))
     groups: dict[str, list[str]] = {_OWN: []}
     mark = destination.encode("utf-8", "surrogateescape")
     for path in _entries(prefix):
         owner = _OWN if _holds(prefix / path, mark) else owners.get(path, _OWN)
         groups.setdefault(owner, []).append(path)
-    names = []
-    for name, paths in sorted(groups.items()):
-        names.append(f"{name}.tar")
-        with new_file(folder / names[-1]) as file:
+    for name, paths in groups.items():
+        with new_file(folder / name) as file:
             _pack(prefix, paths, file)
-    return names
+    return sorted(groups)
 
 
 def _entries(prefix: Path) -> Iterator[str]:
     """Yield all files, links and empty folders of a prefix."""
-    for where, folders, files in os.walk(prefix):
-        relative = os.path.relpath(where, prefix)
-        folders.sort()
-        links = [name for name in folders if os.path.islink(os.path.join(where, name))]
-        for name in sorted([*files, *links]):
-            yield os.path.normpath(os.path.join(relative, name))
-        if not folders and not files and relative != ".":
-            yield relative
+    for path in sorted(prefix.rglob("*")):  # which follows no link
+        if path.is_symlink() or not path.is_dir() or not any(path.iterdir()):
+            yield str(path.relative_to(prefix))
 
 
 def _holds(path: Path, mark: bytes) -> bool:
@@ -200,31 +194,27 @@ def _holds(path: Path, mark: bytes) -> bool:
 
 
 def _pack(prefix: Path, paths: Sequence[str], target: str) -> None:
+    def plain(member: tarfile.TarInfo) -> tarfile.TarInfo:
+        member.uid = member.gid = 0
+        member.uname = member.gname = ""
+        # Compiled bytecode knows its source by this time: whole seconds, and the same for every user.
+        member.mtime = int(member.mtime)
+        member.mode = 0o700 if member.isdir() or member.mode & 0o100 else 0o600
+        if member.islnk():  # two names of one file in the prefix: each is packed whole
+            member.type, member.linkname = tarfile.REGTYPE, ""
+            member.size = (prefix / member.name).stat().st_size
+        return member
+
     with tarfile.open(target, "w", format=tarfile.PAX_FORMAT) as archive:
         for path in paths:
-            member = archive.gettarinfo(str(prefix / path), arcname=path)
-            member.uid = member.gid = 0
-            member.uname = member.gname = ""
-            # Compiled bytecode knows its source by this time: whole seconds, and the same for every user.
-            member.mtime = int(member.mtime)
-            member.mode = 0o700 if member.isdir() or member.mode & 0o100 else 0o600
-            if member.islnk():  # two names of one file in the prefix: each is packed whole
-                member.type, member.linkname = tarfile.REGTYPE, ""
-                member.size = (prefix / path).stat().st_size
-            if member.isreg():
-                with (prefix / path).open("rb") as file:
-                    archive.addfile(member, file)
-            else:
-                archive.addfile(member)
+            archive.add(prefix / path, arcname=path, recursive=False, filter=plain)
 
 
 def _distributions(prefix: Path) -> dict[str, str]:
     """Return the Python packages of a prefix, as its interpreter will report them: version by name."""
-    versions = {}
-    for info in prefix.glob("lib/python*/site-packages/*.dist-info"):
-        name, _, version = info.name.removesuffix(".dist-info").partition("-")
-        versions["-".join(part for part in name.lower().replace(".", "_").split("_") if part)] = version
-    return versions
+    infos = prefix.glob("lib/python*/site-packages/*.dist-info")
+    stems = [info.name.removesuffix(".dist-info").partition("-") for info in infos]
+    return {canonicalize_name(name): version for name, _, version in stems}
 
 
 def _tree_state(prefix: Path) -> str:

@@ -21,12 +21,9 @@ _LEGACY = {17: "manylinux2014", 12: "manylinux2010", 5: "manylinux1"}
 
 
 class LockedPackage(NamedTuple):
-    """What a lock says of one Python package on one platform.
+    """What a lock says of one Python package on one platform: its normalised name, and its best file.
 
-    Attributes:
-        name: Its normalised name.
-        version: Its version; a local project may have none in the lock.
-        file: Its wheel, else its source archive, or the folder of a local project, which has no hash.
+    That is a wheel, else a source archive, or the folder of a local project, which has no hash and maybe no version.
     """
 
     name: str

@@ -7,10 +7,10 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from dagster_slurm_components.environments.content import Artifact, Progress, silent
-from dagster_slurm_components.environments.plan import static_file
+from dagster_slurm_components.environments.plan import Provided, static_file
 from dagster_slurm_components.errors import EnvironmentFailedError, SatelliteError
 from dagster_slurm_components.hosts.calls import FileRead
 from dagster_slurm_components.hosts.client import Satellite
@@ -22,10 +22,8 @@ PROGRAM = "dagster_slurm_components.environments.host.program"
 PIECE = 16 * 1024 * 1024
 """Bytes of one piece. It travels in one call and is there whole or not at all, so an upload resumes between pieces."""
 
+# The host's connection shares them among a few channels; on each one travels while another is written.
 _AT_ONCE = 8
-"""Calls under way at once. The host's connection shares them among a few channels; on each one travels while another is
-written."""
-
 _SHORT = 120.0
 _CARE_TIMEOUT = 1800.0
 _LARGEST_MANIFEST = 64 * 1024 * 1024
@@ -40,8 +38,7 @@ _HINTS = {
 }
 
 
-@dataclass(frozen=True)
-class Piece:
+class Piece(NamedTuple):
     """A part of an artifact on its way."""
 
     artifact: Artifact
@@ -69,13 +66,9 @@ def pieces_of(artifact: Artifact) -> list[Piece]:
 
 @dataclass(frozen=True)
 class Store:
-    """The environments of a working folder, and the packages they are made from.
+    """The environments of a profile's working folder, and the packages they are made from.
 
-    Attributes:
-        satellite: The host.
-        workdir: The profile's working folder there.
-        profile: The profile's name, for messages.
-        deployed: Whether only environments are accepted that `dg-slurm env deploy` made.
+    If it is ``deployed``, only environments are accepted that `dg-slurm env deploy` made.
     """
 
     satellite: Satellite
@@ -83,16 +76,15 @@ class Store:
     profile: str = ""
     deployed: bool = False
 
-    def folder(self, key: str) -> str:
-        """Return where the environment of this key lies."""
-        return f"{self.workdir}/envs/{key}"
+    def provided(self, manifest: Mapping[str, Any], state: str, sent: int = 0) -> Provided:
+        """Return the environment that has this manifest."""
+        return Provided(f"{self.workdir}/envs/{manifest['key']}", manifest, state, sent)
 
-    def published(self, key: str) -> Mapping[str, Any] | None:
-        """Return the manifest of an environment if it is there. One call."""
-        path = f"{self.folder(key)}/.ready"
-        (file,) = self.satellite.read([FileRead(path, 0, _LARGEST_MANIFEST)], total=_LARGEST_MANIFEST)
-        manifest: Mapping[str, Any] | None = json.loads(file.data) if file.exists else None
-        return manifest
+    def published(self, key: str) -> Provided | None:
+        """Return an environment if it is there. One call."""
+        read = FileRead(f"{self.workdir}/envs/{key}/.ready", 0, _LARGEST_MANIFEST)
+        (file,) = self.satellite.read([read], total=_LARGEST_MANIFEST)
+        return self.provided(json.loads(file.data), "ready") if file.exists else None
 
     def call(self, action: str, order: Mapping[str, Any], *, timeout: float = _SHORT) -> Any:
         """Let the builder there do one action, and return its result.
@@ -131,14 +123,7 @@ class Store:
         return [file.size if file.exists else None for file in files]
 
     def upload(self, artifacts: Sequence[Artifact], progress: Progress = silent) -> int:
-        """Send fetched artifacts; what an earlier try sent is not sent again.
-
-        Args:
-            artifacts: What is lacking.
-            progress: Hears of the bytes.
-
-        Returns:
-            The bytes that really travelled.
+        """Send fetched artifacts; what an earlier try sent is not sent again. Returns the bytes that travelled.
 
         Raises:
             EnvironmentFailedError: The host's disk is full.
@@ -190,12 +175,9 @@ class Store:
         return EnvironmentFailedError(text, code="disk_full", where=where, hint=hint)
 
     def inventory(self) -> dict[str, Any]:
-        """Return what is here, as JSON values.
+        """Return what is here, as JSON values: each of the ``environments``, and the size of the packages below them.
 
-        Returns:
-            ``environments``: of each its ``key``, ``name``, ``kind`` (type), number of ``packages``, when it was
-            ``created`` and last ``used`` (seconds since the epoch), ``bytes`` and ``inodes``; files that several share
-            count in each. ``store_bytes`` and ``store_inodes``: size of the packages below them.
+        Times are seconds since the epoch; files that several environments share count in each.
         """
         answer = self.call("list", {})
         names = ("key", "name", "kind", "packages", "created", "used", "bytes", "inodes")
@@ -214,12 +196,8 @@ class Store:
     def prune(self, keep: Sequence[str], *, unused_for: float, dry_run: bool = False) -> Mapping[str, Any]:
         """Remove environments that nobody refers to, and files of the store that no environment needs.
 
-        Kept are those in ``keep``, those of jobs that wait or run, and those that a job used lately.
-
-        Args:
-            keep: Keys that scripts of the profile need.
-            unused_for: Seconds without a use after which one may go.
-            dry_run: Only say what would go.
+        Kept are those whose keys are in ``keep``, those of jobs that wait or run, and those that a job used in the last
+        ``unused_for`` seconds.
 
         Returns:
             ``removed``: key, name and bytes of each; ``kept``: why, by key; ``freed``: bytes of the store's files that

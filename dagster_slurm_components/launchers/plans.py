@@ -33,12 +33,7 @@ class PlansItself(Protocol):
 
 
 def plan(launcher: LauncherSpec, payload: tuple[str, ...], context: LaunchContext) -> LaunchPlan:
-    """Return how a payload starts inside the job.
-
-    Args:
-        launcher: The launcher's spec.
-        payload: The payload's argument list (see ``payload_argv``).
-        context: What the job asks for, and who runs it.
+    """Return how a payload (see ``payload_argv``) starts inside the job.
 
     Raises:
         DagsterSlurmError: The launcher can't be planned for.
@@ -61,7 +56,6 @@ def _shipped(launcher: LauncherSpec, payload: tuple[str, ...], context: LaunchCo
 
 @_shipped.register
 def _bash(launcher: BashLauncher, payload: tuple[str, ...], context: LaunchContext) -> LaunchPlan:
-    """Start the payload once, as a plain process on the job's first node."""
     return LaunchPlan(script=_text("shell/launch_bash.sh"), payload=payload)
 
 
@@ -124,12 +118,10 @@ def _ray(launcher: RayLauncher, payload: tuple[str, ...], context: LaunchContext
     return _by_program("launch_ray.py", options, payload, *modules)
 
 
-def _options(spec: SrunLauncher | TorchrunLauncher | RayLauncher | Resources, *names: str) -> list[str]:
+def _options(spec: LauncherSpec | Resources, *names: str) -> list[str]:
     """Return options as programs write them, of those attributes of a spec that are set."""
-    values = {name: getattr(spec, name) for name in names}
-    return [
-        f"--{name.replace('_', '-')}={value}" for name, value in values.items() if value not in (None, "")
-    ]
+    pairs = [(name.replace("_", "-"), getattr(spec, name)) for name in names]
+    return [f"--{name}={value}" for name, value in pairs if value not in (None, "")]
 
 
 def _by_program(program: str, options: Sequence[str], payload: tuple[str, ...], *modules: str) -> LaunchPlan:

@@ -1,5 +1,6 @@
 """Builds an environment once, whoever wants it at the same time, in a folder aside, and publishes it by rename."""
 
+import contextlib
 import glob
 import json
 import os
@@ -24,7 +25,7 @@ from dagster_slurm_components.environments.host.tools import (
     tail,
     write,
 )
-from dagster_slurm_components.hosts.satellite.files import remove_tree
+from dagster_slurm_components.hosts.satellite.files import read_json, remove_tree
 from dagster_slurm_components.hosts.satellite.locks import kept
 
 _UV = {"UV_NO_CONFIG": "1", "UV_OFFLINE": "1", "UV_PYTHON_DOWNLOADS": "never", "UV_NO_PROGRESS": "1"}
@@ -34,12 +35,8 @@ _INSTALL = ["pip", "install", "--quiet", "--require-hashes", "--no-deps", "--no-
 
 def ready(folder: str) -> Optional[Json]:
     """Return the manifest of an environment that is there."""
-    try:
-        with open(os.path.join(folder, ".ready"), encoding="utf-8") as file:
-            manifest: Json = json.load(file)
-            return manifest
-    except (FileNotFoundError, NotADirectoryError):
-        return None
+    manifest: Optional[Json] = read_json(os.fsencode(os.path.join(folder, ".ready")))
+    return manifest
 
 
 def lock_of(envs: str, key: str) -> bytes:
@@ -58,8 +55,7 @@ def build(order: Json) -> Json:
             for artifact in order["artifacts"]:  # sent though another machine had sent it just now
                 remove_tree(os.path.join(order["workdir"], "store", "incoming", artifact["sha256"]))
             return {"state": "ready", "manifest": manifest}
-        for left in glob.glob(glob.escape(os.path.join(envs, ".building-%s-" % order["key"])) + "*"):
-            remove_tree(left)
+        remove_left(envs, ".building-%s-" % order["key"])
         folder = tempfile.mkdtemp(prefix=".building-%s-" % order["key"], dir=envs)
         try:
             manifest = make(order, folder)
@@ -68,32 +64,34 @@ def build(order: Json) -> Json:
         except BaseException:
             remove_tree(folder)
             raise
-    for old in glob.glob(os.path.join(glob.escape(envs), ".removing-%s-*" % order["key"])):
-        remove_tree(old)
+    remove_left(envs, ".removing-%s-" % order["key"])
     return {"state": "built", "manifest": manifest}
 
 
-def put_away(target: str) -> Optional[str]:
+def put_away(target: str) -> None:
     """Move an environment out of sight; what runs in it keeps its open files."""
     folder, key = os.path.split(target)
-    aside = os.path.join(folder, ".removing-%s-%s-%d" % (key, os.uname().nodename, os.getpid()))
-    try:
-        os.rename(target, aside)
-    except FileNotFoundError:
-        return None
-    return aside
+    aside = ".removing-%s-%s-%d" % (key, os.uname().nodename, os.getpid())
+    with contextlib.suppress(FileNotFoundError):
+        os.rename(target, os.path.join(folder, aside))
+
+
+def remove_left(envs: str, beginning: str) -> None:
+    """Remove what an earlier build, or one just now, has left under names that begin so."""
+    for path in glob.glob(glob.escape(os.path.join(envs, beginning)) + "*"):
+        remove_tree(path)
 
 
 def make(order: Json, folder: str) -> Json:
     """Make an environment in a folder that will be renamed."""
     manifest = dict(order["manifest"], created=time.time())
+    image = os.path.join(folder, manifest["entry"])
     if manifest["form"] == "squashfs":
-        manifest.update(make_image(order, folder))
+        make_image(order, image, manifest)
     else:
         install(order, folder, os.path.join(order["workdir"], "store", "cache"))
         if manifest["entry"] != "prefix":
-            image = os.path.join(folder, "content", manifest["entry"])
-            os.rename(image, os.path.join(folder, manifest["entry"]))
+            os.rename(os.path.join(folder, "content", manifest["entry"]), image)
         remove_tree(os.path.join(folder, "content"))
         manifest["installed"] = check(order["check"], folder, manifest, published=False)
     manifest["bytes"], manifest["inodes"] = size_of(folder)
@@ -102,21 +100,20 @@ def make(order: Json, folder: str) -> Json:
     return manifest
 
 
-def make_image(order: Json, folder: str) -> Json:
-    """Make an environment as one file; return what the manifest says of it.
+def make_image(order: Json, image: str, manifest: Json) -> None:
+    """Make an environment as one file, and note in its manifest what it holds.
 
     All other files, the packer's cache too, lie in this machine's own temporary folder: on the file system of the
     working folder they would count, if only for the time of the build.
     """
-    image = os.path.join(folder, order["manifest"]["entry"])
     aside = tempfile.mkdtemp(prefix="dagster-slurm-build-")
     try:
         env = install(order, aside, os.path.join(aside, "cache"))
-        installed = check(order["check"], aside, order["manifest"], published=False)
+        manifest["installed"] = check(order["check"], aside, manifest, published=False)
         squash(os.path.join(aside, "prefix"), image, env)
     finally:
         remove_tree(aside)
-    return {"installed": installed, "image": hash_of(image)}
+    manifest["image"] = hash_of(image)
 
 
 def squash(prefix: str, image: str, env: Env) -> None:
@@ -129,9 +126,8 @@ def squash(prefix: str, image: str, env: Env) -> None:
         )
     # zstd at level 3 takes a seventh of gzip's time and unpacks faster; old squashfs-tools are built without it.
     usage = run([program, "-help"], env)
-    packed = ["gzip"]
-    if b"zstd" in usage.stdout + usage.stderr:
-        packed = ["zstd", "-Xcompression-level", "3"]
+    has_zstd = b"zstd" in usage.stdout + usage.stderr
+    packed = ["zstd", "-Xcompression-level", "3"] if has_zstd else ["gzip"]
     options = ["-noappend", "-quiet", "-no-progress", "-no-xattrs", "-comp"]
     execute([program, prefix, image, *options, *packed], env)
 

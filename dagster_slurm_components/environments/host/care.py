@@ -6,7 +6,7 @@ import os
 import time
 from typing import Dict, Iterator, List, Set, Tuple
 
-from dagster_slurm_components.environments.host.build import check, lock_of, put_away, ready
+from dagster_slurm_components.environments.host.build import check, lock_of, put_away, ready, remove_left
 from dagster_slurm_components.environments.host.tools import Json, Problem, hash_of, size_of
 from dagster_slurm_components.hosts.satellite.files import remove_tree
 from dagster_slurm_components.hosts.satellite.locks import locked
@@ -80,7 +80,7 @@ def in_use(workdir: str, keys: List[str]) -> List[str]:
 def prune(order: Json) -> Json:
     """Remove environments that nobody refers to and nobody used for a while, and what only they were made from."""
     workdir, now = order["workdir"], time.time()
-    rows = [(key, folder, manifest) for key, folder, manifest in environments(workdir)]
+    rows = list(environments(workdir))
     running = in_use(workdir, [key for key, _, _ in rows])
     removed, kept = [], {}
     for key, folder, manifest in rows:
@@ -104,11 +104,10 @@ def take_away(workdir: str, key: str) -> bool:
     envs = os.path.join(workdir, "envs")
     try:
         with locked(lock_of(envs, key), 0):
-            aside = put_away(os.path.join(envs, key))
+            put_away(os.path.join(envs, key))
     except Failure:
         return False
-    if aside is not None:
-        remove_tree(aside)
+    remove_left(envs, ".removing-%s-" % key)
     return True
 
 

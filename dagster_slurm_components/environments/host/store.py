@@ -14,6 +14,7 @@ from dagster_slurm_components.environments.host.tools import CHUNK, Json, Proble
 
 _FETCHES = 8
 _FETCH_TIMEOUT = 15.0
+_UNREACHABLE = (Problem, OSError, ValueError, http.client.HTTPException)  # URLError is an OSError
 
 
 def stored_path(workdir: str, digest: str) -> str:
@@ -64,12 +65,7 @@ def fetch(order: Json) -> Json:
         for item, call in calls:
             try:
                 call.result()
-            except (
-                Problem,
-                OSError,
-                ValueError,
-                http.client.HTTPException,
-            ) as error:  # URLError is an OSError
+            except _UNREACHABLE as error:
                 failed[item["name"]] = str(error)
     return {"failed": failed}
 

@@ -3,10 +3,10 @@
 
 Usage: python -I verify_environment.py names|full MANIFEST [FOLDER]
 
-Exits with 0 when they agree, with 3 after a list of the differences on standard error.
-``names``: every package by name and version, the entries at the top of the packages' folder, the interpreter's
-version. ``full``: also the hash of every file. FOLDER is the published environment, and is marked as used now;
-without it, what is there now is printed, as it is kept in the published manifest.
+Exits with 0 when they agree, with 3 after a list of the differences on standard error. ``names``: packages with their
+versions, the entries at the top of their folder, the interpreter's version; ``full``: also the hash of every file.
+FOLDER is the published environment, and is marked as used now; without it what is there is printed, as the published
+manifest keeps it.
 
 Runs in the environment's own Python, 3.7 or newer, with the standard library only. It stands before every
 payload, so it imports little: reading packages by ``importlib.metadata`` takes some 200 ms, this a few.
@@ -53,25 +53,14 @@ def installed() -> Packages:
     return packages
 
 
-def top_entries() -> List[str]:
+def top_entries() -> Set[str]:
     """Return what lies at the top of the folders of packages."""
-    return sorted({entry for folder in package_folders() for entry in os.listdir(folder)} - {"__pycache__"})
+    return {entry for folder in package_folders() for entry in os.listdir(folder)} - {"__pycache__"}
 
 
-def differences(mode: str, packages: Packages, manifest: Json, published: Optional[Json]) -> Iterator[str]:
-    """Yield everything in which this environment is not what it should be."""
-    yield from compare_names(packages, manifest["packages"])
-    wanted = manifest.get("python")
-    if wanted and wanted.split(".")[:2] != [str(part) for part in sys.version_info[:2]]:
-        yield "different: Python is %s, wanted %s" % (sys.version.split()[0], wanted)
-    if published is not None:
-        yield from compare_tops(set(top_entries()), set(published["tops"]))
-        if mode == "full":
-            yield from compare_files(packages, published)
-
-
-def compare_names(packages: Packages, wanted: Dict[str, str]) -> Iterator[str]:
-    """Yield what differs between the installed and the wanted packages."""
+def compare_packages(packages: Packages, manifest: Json) -> Iterator[str]:
+    """Yield in what the packages and the interpreter are not what they should be."""
+    wanted = manifest["packages"]
     for name, version in sorted(wanted.items()):
         versions = [each[2] for each in packages.get(name, [])]
         if not versions:
@@ -80,10 +69,14 @@ def compare_names(packages: Packages, wanted: Dict[str, str]) -> Iterator[str]:
             yield "different: %s: has %s, wanted %s" % (name, " and ".join(versions), version)
     for name in sorted(set(packages) - set(wanted)):
         yield "not wanted: %s %s" % (name, packages[name][0][2])
+    python = manifest.get("python")
+    if python and python.split(".")[:2] != [str(part) for part in sys.version_info[:2]]:
+        yield "different: Python is %s, wanted %s" % (sys.version.split()[0], python)
 
 
-def compare_tops(has: Set[str], wanted: Set[str]) -> Iterator[str]:
+def compare_tops(published: Json) -> Iterator[str]:
     """Yield entries that are gone, and those that no package brought."""
+    has, wanted = top_entries(), set(published["tops"])
     for entry in sorted(wanted - has):
         yield "missing: %s" % entry
     for entry in sorted(has - wanted):
@@ -101,21 +94,20 @@ def compare_files(packages: Packages, published: Json) -> Iterator[str]:
             yield "%s: %s of %s" % (word, path, owner)
 
 
+def record(folder: str, entry: str) -> bytes:
+    """Return a distribution's list of files, with their hashes."""
+    try:
+        with open(os.path.join(folder, entry, "RECORD"), "rb") as file:
+            return file.read()
+    except OSError:
+        return b""
+
+
 def records(packages: Packages) -> Dict[str, str]:
     """Return the hash of each distribution's list of files."""
     from hashlib import sha256
 
-    texts = {name: record(*group[0][:2]) for name, group in packages.items()}
-    return {name: sha256(text.encode("utf-8")).hexdigest() for name, text in texts.items()}
-
-
-def record(folder: str, entry: str) -> str:
-    """Return a distribution's list of files, with their hashes."""
-    try:
-        with open(os.path.join(folder, entry, "RECORD"), encoding="utf-8", newline="") as file:
-            return file.read()
-    except OSError:
-        return ""
+    return {name: sha256(record(*group[0][:2])).hexdigest() for name, group in packages.items()}
 
 
 def deviations(packages: Packages) -> Iterator[Tuple[str, str, str]]:
@@ -142,7 +134,7 @@ def python_files(packages: Packages) -> Iterator[Tuple[str, str, str, str]]:
 
     for name, group in sorted(packages.items()):
         folder, entry, _ = group[0]
-        for row in csv.reader(record(folder, entry).splitlines()):
+        for row in csv.reader(record(folder, entry).decode("utf-8").splitlines()):
             if row and not row[0].endswith(".pyc"):
                 kind, _, digest = (row[1] if len(row) > 1 else "").partition("=")
                 yield folder, row[0], urlsafe_b64decode(digest + "==").hex() if kind == "sha256" else "", name
@@ -154,7 +146,7 @@ def conda_files() -> Iterator[Tuple[str, str, str, str]]:
     for name in sorted(os.listdir(folder)) if os.path.isdir(folder) else []:
         if not name.endswith(".json"):
             continue
-        package = load(os.path.join(folder, name))
+        package = load(folder, name)
         for entry in (package.get("paths_data") or {}).get("paths", ()):
             if not entry["_path"].endswith(".pyc"):
                 digest = entry.get("sha256_in_prefix") or entry.get("sha256") or ""
@@ -162,9 +154,9 @@ def conda_files() -> Iterator[Tuple[str, str, str, str]]:
                 yield sys.prefix, entry["_path"], "" if linked else digest, package["name"]
 
 
-def load(path: str) -> Json:
+def load(*path: str) -> Json:
     """Read a JSON file."""
-    with open(path, encoding="utf-8") as file:
+    with open(os.path.join(*path), encoding="utf-8") as file:
         value: Json = json.load(file)
         return value
 
@@ -176,14 +168,17 @@ def state(packages: Packages) -> Json:
     """
     conda = os.path.isdir(os.path.join(sys.prefix, "conda-meta"))
     deviating = sorted({path for _, path, _ in deviations(packages)}) if conda else []
-    return {"tops": top_entries(), "records": records(packages), "deviating": deviating}
+    return {"tops": sorted(top_entries()), "records": records(packages), "deviating": deviating}
 
 
 def main(mode: str, manifest: str, folder: Optional[str] = None) -> int:
     """Compare and return the exit status."""
-    published = None if folder is None else load(os.path.join(folder, ".ready"))["installed"]
     packages = installed()
-    lines = list(differences(mode, packages, load(manifest), published))
+    lines = list(compare_packages(packages, load(manifest)))
+    if folder is not None:
+        published = load(folder, ".ready")["installed"]
+        lines += compare_tops(published)
+        lines += compare_files(packages, published) if mode == "full" else []
     if lines:
         sys.stderr.write("\n".join(lines) + "\n")
         return 3
