@@ -41,12 +41,6 @@ from dagster_slurm_components.spec.environments import CondaEnvironment
 # The archive of files that hold the prefix's path or belong to no package: another one for each key.
 _OWN = "environment.tar"
 
-_SUBDIRS = {
-    ("linux", "x86_64"): "linux-64",
-    ("darwin", "x86_64"): "osx-64",
-    ("darwin", "arm64"): "osx-arm64",
-}
-
 Record = Mapping[str, Any]
 """What conda knows of a package: ``name``, ``version``, ``build``, ``subdir``..."""
 
@@ -92,7 +86,8 @@ def _prefix(request: Request[CondaEnvironment]) -> Path:
 
 def subdir_of(platform: Platform) -> str:
     """Return what conda calls a platform: ``linux-64``, ``linux-aarch64``, ``osx-arm64``."""
-    return _SUBDIRS.get((platform.system, platform.machine), f"{platform.system}-{platform.machine}")
+    system = "osx" if platform.system == "darwin" else platform.system
+    return f"{system}-{'64' if platform.machine == 'x86_64' else platform.machine}"
 
 
 def _records(prefix: Path) -> list[Record]:

@@ -87,13 +87,9 @@ class Store:
         return self.provided(json.loads(file.data), "ready") if file.exists else None
 
     def call(self, action: str, order: Mapping[str, Any], *, timeout: float = _SHORT) -> Any:
-        """Let the builder there do one action, and return its result.
+        """Let the builder there do one action, and return its result; what it says else is an EnvironmentFailedError.
 
         A build goes on when the connection is lost; the next one with the same key waits for it and adopts it.
-
-        Raises:
-            EnvironmentFailedError: What the builder says.
-            HostError: The host is lost or refuses.
         """
         builder, where = program(PROGRAM), self.satellite.host.name
         request = {"action": action, "order": {"workdir": self.workdir, **order}}
@@ -123,12 +119,7 @@ class Store:
         return [file.size if file.exists else None for file in files]
 
     def upload(self, artifacts: Sequence[Artifact], progress: Progress = silent) -> int:
-        """Send fetched artifacts; what an earlier try sent is not sent again. Returns the bytes that travelled.
-
-        Raises:
-            EnvironmentFailedError: The host's disk is full.
-            HostError: The host was lost, or refuses.
-        """
+        """Send fetched artifacts, and return the bytes that travelled: what an earlier try sent is not sent again."""
         pieces = [piece for artifact in artifacts for piece in pieces_of(artifact)]
         sizes = self._sizes([piece.path for piece in pieces])
         waiting = [piece for piece, size in zip(pieces, sizes, strict=True) if size != piece.size]
@@ -136,18 +127,15 @@ class Store:
         for digest in dict.fromkeys(piece.artifact.sha256 for piece in waiting):
             self.satellite.mkdir(f"{self.workdir}/store/incoming/{digest}")
         progress("upload", 0, total)
-        with concurrent.futures.ThreadPoolExecutor(_AT_ONCE) as pool:
-            calls = [pool.submit(self._send, piece) for piece in waiting]
-            try:
-                for call in concurrent.futures.as_completed(calls):
-                    done += call.result()
+        try:
+            with concurrent.futures.ThreadPoolExecutor(_AT_ONCE) as pool:
+                for size in pool.map(self._send, waiting):  # of which the rest is cancelled when one fails
+                    done += size
                     progress("upload", done, total)
-            except SatelliteError as error:
-                if error.code == "disk_full":
-                    raise self.disk_full(str(error), total) from error
-                raise
-            finally:
-                pool.shutdown(cancel_futures=True)
+        except SatelliteError as error:
+            if error.code == "disk_full":
+                raise self.disk_full(str(error), total) from error
+            raise
         return total
 
     def _send(self, piece: Piece) -> int:
@@ -175,18 +163,12 @@ class Store:
         return EnvironmentFailedError(text, code="disk_full", where=where, hint=hint)
 
     def inventory(self) -> dict[str, Any]:
-        """Return what is here, as JSON values: each of the ``environments``, and the size of the packages below them.
-
-        Times are seconds since the epoch; files that several environments share count in each.
-        """
+        """Return what is here, as JSON values; files that several environments share count in each."""
         answer = self.call("list", {})
         names = ("key", "name", "kind", "packages", "created", "used", "bytes", "inodes")
         rows = [{name: row[name] for name in names} for row in answer["environments"]]
-        return {
-            "environments": [{**row, "packages": len(row["packages"])} for row in rows],
-            "store_bytes": answer["store"]["bytes"],
-            "store_inodes": answer["store"]["inodes"],
-        }
+        size = {f"store_{name}": answer["store"][name] for name in ("bytes", "inodes")}
+        return {"environments": [{**row, "packages": len(row["packages"])} for row in rows], **size}
 
     def verify(self, mode: Literal["names", "full"] = "full") -> Mapping[str, tuple[str, ...]]:
         """Return in what each environment differs from what it was published with, by key."""

@@ -84,9 +84,8 @@ def payload_argv(
     """
     if (payload is None) == (command is None):
         raise ValueError("exactly one of payload and command is needed")
-    if command is not None:
-        return (*command, *args)
-    assert payload is not None  # noqa: S101 - tells mypy what the check above has settled
+    if payload is None:
+        return (*(command or ()), *args)
     runner = tuple(interpreter) if interpreter else INTERPRETERS.get(PurePosixPath(payload).suffix, ())
     # A bare name would be searched in PATH, and one that starts with a dash be taken for an option.
     path = payload if payload.startswith("/") or (runner and not payload.startswith("-")) else f"./{payload}"

@@ -7,9 +7,8 @@ launcher's ``type``, its object a subclass of ``LauncherSpec`` that has a method
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import cache, partial, singledispatch
+from functools import cache, singledispatch
 from pathlib import Path
-from typing import Protocol, runtime_checkable
 
 from dagster_slurm_components.errors import DagsterSlurmError
 from dagster_slurm_components.launchers.base import LaunchContext, LaunchPlan
@@ -24,22 +23,14 @@ from dagster_slurm_components.spec.resources import Resources
 from dagster_slurm_components.spec.slurm_values import memory_megabytes
 
 
-@runtime_checkable
-class PlansItself(Protocol):
-    """A launcher from another package: the model brings its planner along."""
-
-    def plan(self, payload: tuple[str, ...], context: LaunchContext) -> LaunchPlan:
-        """Return how the payload starts inside the job."""
-
-
 def plan(launcher: LauncherSpec, payload: tuple[str, ...], context: LaunchContext) -> LaunchPlan:
     """Return how a payload (see ``payload_argv``) starts inside the job.
 
     Raises:
         DagsterSlurmError: The launcher can't be planned for.
     """
-    plan_it = launcher.plan if isinstance(launcher, PlansItself) else partial(_shipped, launcher)
-    made = plan_it(payload, context)
+    own = getattr(launcher, "plan", None)
+    made: LaunchPlan = own(payload, context) if own else _shipped(launcher, payload, context)
     if "--" in made.options:
         raise DagsterSlurmError(f"an option of the launcher {launcher.type} is exactly `--`")
     return made
