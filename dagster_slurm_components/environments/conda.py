@@ -12,7 +12,7 @@ import os
 import stat
 import tarfile
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +33,8 @@ from dagster_slurm_components.environments.machine import (
     digest_of,
     find_program,
     only_one,
+    recall,
+    remember,
     run_program,
 )
 from dagster_slurm_components.errors import EnvironmentFailedError
@@ -140,16 +142,14 @@ def packed(plan: EnvironmentPlan, workdir: str, make: Callable[[Path, str], None
     destination = f"{workdir}/envs/{plan.key}/prefix"
     name = digest_of(destination, plan.key)[:40]
     folder = cache_folder("packed", name)
-    done = folder / ".done"
     with only_one(f"packed-{name}"):
-        if not done.exists():
+        state = recall(f"packed/{name}", "done")
+        if state is None:
             with tempfile.TemporaryDirectory(dir=folder) as aside:
                 place = Path(aside) / "prefix"
                 make(place, destination)
                 state = {"names": _archives(place, destination, folder), "brought": _distributions(place)}
-            with new_file(done) as file:
-                Path(file).write_text(json.dumps(state))
-    state = json.loads(done.read_text())
+            remember(f"packed/{name}", "done", state)
     archives = [
         Artifact(path.name, hash_of(path), path.stat().st_size, "archive", path=str(path), identity=path.name)
         for path in (folder / name for name in state["names"])
@@ -159,27 +159,22 @@ def packed(plan: EnvironmentPlan, workdir: str, make: Callable[[Path, str], None
 
 
 def _archives(prefix: Path, destination: str, folder: Path) -> list[str]:
-    """Write a prefix as tar files, the same bytes for the same content; return their names."""
+    """Write a prefix's files, links and empty folders as tars, same bytes for same content; return their names."""
     owners: dict[str, str] = {}
     for record in _records(prefix):
         name = f"{record['name']}-{record['version']}-{record['build']}.tar"
         owners.update(dict.fromkeys(record.get("files", ()), name))
     groups: dict[str, list[str]] = {_OWN: []}
     mark = destination.encode("utf-8", "surrogateescape")
-    for path in _entries(prefix):
-        owner = _OWN if _holds(prefix / path, mark) else owners.get(path, _OWN)
-        groups.setdefault(owner, []).append(path)
+    for path in sorted(prefix.rglob("*")):  # which follows no link
+        if path.is_symlink() or not path.is_dir() or not any(path.iterdir()):
+            name = str(path.relative_to(prefix))
+            owner = _OWN if _holds(path, mark) else owners.get(name, _OWN)
+            groups.setdefault(owner, []).append(name)
     for name, paths in groups.items():
         with new_file(folder / name) as file:
             _pack(prefix, paths, file)
     return sorted(groups)
-
-
-def _entries(prefix: Path) -> Iterator[str]:
-    """Yield all files, links and empty folders of a prefix."""
-    for path in sorted(prefix.rglob("*")):  # which follows no link
-        if path.is_symlink() or not path.is_dir() or not any(path.iterdir()):
-            yield str(path.relative_to(prefix))
 
 
 def _holds(path: Path, mark: bytes) -> bool:

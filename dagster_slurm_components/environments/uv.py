@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from packaging.requirements import InvalidRequirement, Requirement
-from packaging.specifiers import InvalidSpecifier, SpecifierSet
+from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 
 from dagster_slurm_components.environments.content import (
@@ -138,10 +138,7 @@ def _interpreter(request: Request[UvEnvironment], requires: str, host: HostPlatf
     """Return the host's Python that fits what was asked, what the project names, and what the lock requires."""
     spec = request.spec
     wish = spec.python or (_project_python(request) if spec.requirements is None else None)
-    try:
-        required = SpecifierSet(requires)
-    except InvalidSpecifier:
-        required = SpecifierSet()
+    required = SpecifierSet(requires)
     for python in host.interpreters:
         fits = python.implementation == "cpython" and required.contains(python.version, prereleases=True)
         if fits and _is_wished(python, wish):
