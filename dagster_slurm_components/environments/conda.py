@@ -9,7 +9,6 @@ import dataclasses
 import hashlib
 import json
 import os
-import stat
 import tarfile
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
@@ -212,7 +211,7 @@ def _tree_state(prefix: Path) -> str:
     digest = hashlib.sha256()
     for place in [prefix / "conda-meta", *sorted(prefix.glob("lib/python*/site-packages"))]:
         for entry in sorted(os.scandir(place), key=lambda entry: entry.name):
-            info = entry.stat(follow_symlinks=False)
-            when = 0 if stat.S_ISDIR(info.st_mode) and entry.name == "__pycache__" else info.st_mtime_ns
+            bytecode = entry.name == "__pycache__" and entry.is_dir(follow_symlinks=False)
+            when = 0 if bytecode else entry.stat(follow_symlinks=False).st_mtime_ns
             digest.update(f"{entry.path}\0{when}\0".encode("utf-8", "surrogateescape"))
     return digest.hexdigest()

@@ -44,11 +44,9 @@ class LaunchPlan:
 
 @dataclass(frozen=True)
 class LaunchContext:
-    """What a planner may know of the job.
+    """What a planner may know of the job: what it asks for, and who runs it.
 
-    Attributes:
-        resources: What the job asks for.
-        scheduler: Who runs it; under ``process`` there are no SLURM_* variables and no srun.
+    Under the scheduler ``process`` there are no SLURM_* variables and no srun.
     """
 
     resources: Resources
