@@ -44,9 +44,11 @@ class LaunchPlan:
 
 @dataclass(frozen=True)
 class LaunchContext:
-    """What a planner may know of the job: what it asks for, and who runs it.
+    """What a planner may know of the job.
 
-    Under the scheduler ``process`` there are no SLURM_* variables and no srun.
+    Attributes:
+        resources: What the job asks for.
+        scheduler: Who runs it; under ``process`` there are no SLURM_* variables and no srun.
     """
 
     resources: Resources
