@@ -5,9 +5,9 @@ import concurrent.futures
 import contextlib
 import http.client
 import netrc
-import os
 import shutil
 import urllib.request
+from pathlib import Path
 from urllib.parse import unquote, urlsplit, urlunsplit
 
 from dagster_slurm_components.environments.host.tools import CHUNK, Json, Problem, hash_of, new_file
@@ -17,43 +17,40 @@ _FETCH_TIMEOUT = 15.0
 _UNREACHABLE = (Problem, OSError, ValueError, http.client.HTTPException)  # URLError is an OSError
 
 
-def stored_path(workdir: str, digest: str) -> str:
+def stored_path(workdir: str, digest: str) -> Path:
     """Return where an artifact lies; its folder is made."""
-    folder = os.path.join(workdir, "store", digest[:2])
-    os.makedirs(folder, 0o700, exist_ok=True)
-    return os.path.join(folder, digest)
+    path = Path(workdir, "store", digest[:2], digest)
+    path.parent.mkdir(0o700, parents=True, exist_ok=True)
+    return path
 
 
-def admit(workdir: str, artifact: Json) -> str:
+def admit(workdir: str, artifact: Json) -> Path:
     """Return where an artifact lies in the store, let in if its content is what its name says."""
     digest, name = artifact["sha256"], artifact["name"]
-    target = stored_path(workdir, digest)
-    incoming = os.path.join(workdir, "store", "incoming", digest)
-    if os.path.exists(target):
-        if hash_of(target) != digest:
-            os.unlink(target)
-            raise Problem(
-                "tampered", "%s in the store is not what was put there; it is removed" % name, [name]
-            )
-        return target
+    target, incoming = stored_path(workdir, digest), Path(workdir, "store", "incoming", digest)
+    if target.exists():
+        if hash_of(target) == digest:
+            return target
+        target.unlink()
+        raise Problem("tampered", "%s in the store is not what was put there; it is removed" % name, [name])
     if not artifact["pieces"]:
         raise Problem("missing", "%s is not in the store" % name, [name])
     try:
         with new_file(target) as temporary:
             with open(temporary, "wb") as whole:
                 for number in range(artifact["pieces"]):
-                    with open(os.path.join(incoming, str(number)), "rb") as piece:
+                    with (incoming / str(number)).open("rb") as piece:
                         shutil.copyfileobj(piece, whole, CHUNK)
             if hash_of(temporary) != digest:
-                shutil.rmtree(incoming, ignore_errors=True)
+                shutil.rmtree(str(incoming), ignore_errors=True)
                 raise Problem(
                     "tampered", "%s arrived with another content than the lock names" % name, [name]
                 )
     except FileNotFoundError as error:
-        if not os.path.exists(target):  # else another build admitted it meanwhile
+        if not target.exists():  # else another build admitted it meanwhile
             raise Problem("missing", "%s did not arrive whole (%s)" % (name, error.filename), [name])
         return target
-    shutil.rmtree(incoming, ignore_errors=True)
+    shutil.rmtree(str(incoming), ignore_errors=True)
     return target
 
 

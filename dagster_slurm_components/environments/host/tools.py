@@ -35,7 +35,7 @@ def hash_of(path: AnyPath) -> str:
     return digest.hexdigest()
 
 
-def write(path: str, text: str) -> None:
+def write(path: AnyPath, text: str) -> None:
     """Write a file, which our umask makes 0600."""
     with open(path, "w", encoding="utf-8", errors="surrogateescape", newline="") as file:
         file.write(text)
@@ -54,7 +54,7 @@ def new_file(target: AnyPath) -> Iterator[str]:
             os.unlink(temporary)
 
 
-def size_of(folder: str) -> Tuple[int, int]:
+def size_of(folder: AnyPath) -> Tuple[int, int]:
     """Return bytes and inodes of a folder; a file that is also elsewhere (a hard link) counts here too."""
     total, count = 0, 1
     for where, folders, files in os.walk(folder):
@@ -69,13 +69,13 @@ def plain_environment() -> Env:
     return {name: value for name, value in os.environ.items() if not name.startswith(bending)}
 
 
-def run(argv: List[str], env: Env, cwd: Optional[str] = None) -> "subprocess.CompletedProcess[bytes]":
+def run(argv: List[str], env: Env, cwd: Optional[Path] = None) -> "subprocess.CompletedProcess[bytes]":
     """Run a command that reads nothing, and return the process, which has ended."""
     pipe = subprocess.PIPE
     return subprocess.run(argv, env=env, cwd=cwd, stdin=subprocess.DEVNULL, stdout=pipe, stderr=pipe)
 
 
-def execute(argv: List[str], env: Env, cwd: Optional[str] = None) -> bytes:
+def execute(argv: List[str], env: Env, cwd: Optional[Path] = None) -> bytes:
     """Run a command and return what it printed; what it printed as errors is the message of its failure."""
     try:
         done = run(argv, env, cwd)
@@ -97,8 +97,8 @@ def activated(activation: Optional[Json]) -> Env:
     files = {**activation["files"], "activate.sh": activation["script"], "activate.args": activation["args"]}
     with tempfile.TemporaryDirectory() as folder:
         for name, text in files.items():
-            os.makedirs(os.path.dirname(os.path.join(folder, name)), exist_ok=True)
-            write(os.path.join(folder, name), text)
+            Path(folder, name).parent.mkdir(parents=True, exist_ok=True)
+            write(Path(folder, name), text)
         done = run(["bash", "-c", _SHOW], dict(env, DAGSTER_SLURM_RUN_DIR=folder))
     if done.returncode != 0:
         raise Problem("activation_failed", tail(done.stderr) or "the modules or setup files failed")
