@@ -59,7 +59,7 @@ def build(order: Json) -> Json:
         remove_left(envs, ".building-%s-" % key)
         folder = Path(tempfile.mkdtemp(prefix=".building-%s-" % key, dir=str(envs)))
         try:
-            manifest = make(order, folder)
+            manifest = _make(order, folder)
             put_away(envs / key)
             folder.rename(envs / key)
         except BaseException:
@@ -82,14 +82,13 @@ def remove_left(envs: Path, beginning: str) -> None:
         remove_tree(str(path))
 
 
-def make(order: Json, folder: Path) -> Json:
-    """Make an environment in a folder that will be renamed."""
+def _make(order: Json, folder: Path) -> Json:
     manifest = dict(order["manifest"], created=time.time())
     entry = folder / manifest["entry"]
     if manifest["form"] == "squashfs":
-        make_image(order, entry, manifest)
+        _make_image(order, entry, manifest)
     else:
-        install(order, folder, Path(order["workdir"], "store", "cache"))
+        _install(order, folder, Path(order["workdir"], "store", "cache"))
         if manifest["entry"] != "prefix":
             (folder / "content" / manifest["entry"]).rename(entry)
         remove_tree(str(folder / "content"))
@@ -100,7 +99,7 @@ def make(order: Json, folder: Path) -> Json:
     return manifest
 
 
-def make_image(order: Json, image: Path, manifest: Json) -> None:
+def _make_image(order: Json, image: Path, manifest: Json) -> None:
     """Make an environment as one file, and note in its manifest what it holds.
 
     All other files, the packer's cache too, lie in this machine's own temporary folder: on the file system of the
@@ -108,16 +107,15 @@ def make_image(order: Json, image: Path, manifest: Json) -> None:
     """
     aside = Path(tempfile.mkdtemp(prefix="dagster-slurm-build-"))
     try:
-        env = install(order, aside, aside / "cache")
+        env = _install(order, aside, aside / "cache")
         manifest["installed"] = check(order["check"], aside, manifest, published=False)
-        squash(aside / "prefix", image, env)
+        _squash(aside / "prefix", image, env)
     finally:
         remove_tree(str(aside))
     manifest["image"] = hash_of(image)
 
 
-def squash(prefix: Path, image: Path, env: Env) -> None:
-    """Write the image of a prefix, by ``mksquashfs`` as it is found under these variables."""
+def _squash(prefix: Path, image: Path, env: Env) -> None:
     path = env.get("PATH", os.defpath)
     program = shutil.which("mksquashfs", path=path + ":/usr/sbin:/sbin")
     if program is None:
@@ -132,10 +130,10 @@ def squash(prefix: Path, image: Path, env: Env) -> None:
     execute([program, str(prefix), str(image), *options, *packed], env)
 
 
-def install(order: Json, folder: Path, cache: Path) -> Env:
+def _install(order: Json, folder: Path, cache: Path) -> Env:
     """Make the prefix of an environment in a folder, beside its ``content``; return the variables it was made under."""
     prefix, content = folder / "prefix", folder / "content"
-    lay_out(order, content)
+    _lay_out(order, content)
     for archive in order["unpack"]:
         unpack(str(content / archive), str(prefix))
     env = activated(order["activation"])
@@ -148,12 +146,11 @@ def install(order: Json, folder: Path, cache: Path) -> Env:
         write(wanted, order["requirements"])
         where = ["--python", str(prefix / "bin" / "python"), "--find-links", str(content)]
         execute([uv, *_INSTALL, "--compile-bytecode", *where, "--requirements", str(wanted)], own, folder)
-    name_place(prefix, Path(order["workdir"], "envs", order["key"], "prefix"))
+    _name_place(prefix, Path(order["workdir"], "envs", order["key"], "prefix"))
     return env
 
 
-def lay_out(order: Json, content: Path) -> None:
-    """Put the artifacts into ``content``, by name."""
+def _lay_out(order: Json, content: Path) -> None:
     content.mkdir(0o700)
     for artifact in order["artifacts"]:
         source, target = admit(order["workdir"], artifact), content / artifact["name"]
@@ -167,7 +164,7 @@ def lay_out(order: Json, content: Path) -> None:
             target.symlink_to(source)
 
 
-def name_place(prefix: Path, target: Path) -> None:
+def _name_place(prefix: Path, target: Path) -> None:
     """Let scripts that name the place where they were made name the one where they will lie."""
     for script in prefix.glob("bin/*"):
         if script.is_symlink() or not script.is_file():

@@ -15,15 +15,14 @@ from dagster_slurm_components.hosts.satellite.protocol import Failure
 _DAY = 86400.0
 
 
-def environments(workdir: Path) -> Iterator[Tuple[Path, Json]]:
-    """Yield folder and manifest of each environment."""
+def _environments(workdir: Path) -> Iterator[Tuple[Path, Json]]:
     for folder in sorted(workdir.glob("envs/[!.]*")):
         manifest = ready(folder)
         if manifest is not None:
             yield folder, manifest
 
 
-def last_use(folder: Path, manifest: Json) -> float:
+def _last_use(folder: Path, manifest: Json) -> float:
     """Return when a job last began in an environment; when it was made, if none has."""
     try:
         return (folder / ".used").stat().st_mtime
@@ -34,9 +33,9 @@ def last_use(folder: Path, manifest: Json) -> float:
 def show(order: Json) -> Json:
     """Return all environments, with when they were last used, and the store's size."""
     rows, workdir = [], Path(order["workdir"])
-    for folder, manifest in environments(workdir):
+    for folder, manifest in _environments(workdir):
         manifest.pop("installed", None)
-        rows.append(dict(manifest, used=last_use(folder, manifest)))
+        rows.append(dict(manifest, used=_last_use(folder, manifest)))
     store = workdir / "store"
     total, count = size_of(store) if store.is_dir() else (0, 0)
     return {"environments": rows, "store": {"bytes": total, "inodes": count}}
@@ -45,7 +44,7 @@ def show(order: Json) -> Json:
 def verify(order: Json) -> Json:
     """Return what each environment differs in from its manifest."""
     results: Dict[str, List[str]] = {}
-    for folder, manifest in environments(Path(order["workdir"])):
+    for folder, manifest in _environments(Path(order["workdir"])):
         entry = folder / manifest["entry"]
         try:
             if not entry.exists():
@@ -63,7 +62,7 @@ def verify(order: Json) -> Json:
     return {"differences": results}
 
 
-def in_use(workdir: Path, keys: List[str]) -> Set[str]:
+def _in_use(workdir: Path, keys: List[str]) -> Set[str]:
     """Return the keys that a job which has not ended refers to: submitted, and no exit in its status."""
     used: Set[str] = set()
     for args in map(
@@ -83,26 +82,26 @@ def in_use(workdir: Path, keys: List[str]) -> Set[str]:
 def prune(order: Json) -> Json:
     """Remove environments that nobody refers to and nobody used for a while, and what only they were made from."""
     workdir, now = Path(order["workdir"]), time.time()
-    rows = list(environments(workdir))
-    running = in_use(workdir, [folder.name for folder, _ in rows])
+    rows = list(_environments(workdir))
+    running = _in_use(workdir, [folder.name for folder, _ in rows])
     removed, kept = [], {}
     for folder, manifest in rows:
-        key, used = folder.name, last_use(folder, manifest)
+        key, used = folder.name, _last_use(folder, manifest)
         if key in order["keep"]:
             kept[key] = "a script of this profile needs it"
         elif key in running:
             kept[key] = "a job that has not ended uses it"
         elif now - used < order["unused_for"]:
             kept[key] = "used %.1f days ago" % ((now - used) / _DAY)
-        elif order["dry_run"] or take_away(folder):
+        elif order["dry_run"] or _take_away(folder):
             removed.append((key, manifest["name"], manifest["bytes"]))
         else:
             kept[key] = "it is being built"
-    freed = 0 if order["dry_run"] else sweep(workdir, removed != [])
+    freed = 0 if order["dry_run"] else _sweep(workdir, removed != [])
     return {"removed": removed, "kept": kept, "freed": freed}
 
 
-def take_away(folder: Path) -> bool:
+def _take_away(folder: Path) -> bool:
     """Remove an environment in two steps: out of sight at once, then its files."""
     try:
         with locked(lock_of(folder.parent, folder.name), 0):
@@ -113,10 +112,10 @@ def take_away(folder: Path) -> bool:
     return True
 
 
-def sweep(workdir: Path, shared: bool) -> int:
+def _sweep(workdir: Path, shared: bool) -> int:
     """Remove artifacts that no environment was made from, and what killed builds and uploads left; return bytes."""
     old, store = time.time() - _DAY, workdir / "store"
-    needed = {row[1] for _, manifest in environments(workdir) for row in manifest["artifacts"]}
+    needed = {row[1] for _, manifest in _environments(workdir) for row in manifest["artifacts"]}
     unneeded = [path for path in store.glob("??/*") if path.name not in needed]
     left = [path for path in [*store.glob("incoming/*"), *unneeded] if path.stat().st_mtime < old]
     left += workdir.glob("envs/.removing-*")

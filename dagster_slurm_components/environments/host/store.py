@@ -58,7 +58,7 @@ def fetch(order: Json) -> Json:
     """Fetch artifacts from where their lock says, those that this host can reach; tell why others are left."""
     failed = {}
     with concurrent.futures.ThreadPoolExecutor(_FETCHES) as pool:
-        calls = [(item, pool.submit(fetch_one, order["workdir"], item)) for item in order["artifacts"]]
+        calls = [(item, pool.submit(_fetch_one, order["workdir"], item)) for item in order["artifacts"]]
         for item, call in calls:
             try:
                 call.result()
@@ -67,8 +67,7 @@ def fetch(order: Json) -> Json:
     return {"failed": failed}
 
 
-def fetch_one(workdir: str, artifact: Json) -> None:
-    """Fetch one artifact into the store."""
+def _fetch_one(workdir: str, artifact: Json) -> None:
     with new_file(stored_path(workdir, artifact["sha256"])) as temporary:
         download(artifact["url"], temporary, _FETCH_TIMEOUT)
         if hash_of(temporary) != artifact["sha256"]:
