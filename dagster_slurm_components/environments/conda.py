@@ -182,7 +182,7 @@ def _holds(path: Path, mark: bytes) -> bool:
     return path.is_file() and mark in path.read_bytes()
 
 
-def _pack(prefix: Path, paths: Sequence[str], target: str) -> None:
+def _pack(prefix: Path, paths: Sequence[str], target: Path) -> None:
     def plain(member: tarfile.TarInfo) -> tarfile.TarInfo:
         member.uid = member.gid = 0
         member.uname = member.gname = ""

@@ -50,8 +50,8 @@ def _fetch(artifact: Artifact) -> Artifact:
     # Spoilt by a broken disk or a curious hand, it is fetched anew.
     elif not path.exists() or hash_of(path) != artifact.sha256:
         with new_file(path) as target:
-            _download(artifact, Path(target))
-            _check(artifact, Path(target), "arrived with")
+            _download(artifact, target)
+            _check(artifact, target, "arrived with")
     return dataclasses.replace(artifact, path=str(path), size=path.stat().st_size)
 
 
@@ -73,7 +73,7 @@ def _download(artifact: Artifact, target: Path) -> None:
         raise EnvironmentFailedError(f"no way is known to fetch {url!r}")
     for _ in range(_TRIES):
         try:
-            download(url, str(target), _TIMEOUT)
+            download(url, target, _TIMEOUT)
             return
         except urllib.error.HTTPError as error:
             failure = f"{error.code} {error.reason}"

@@ -40,7 +40,7 @@ def digest_of(*parts: object) -> str:
 def remember(kind: str, name: str, value: Any) -> None:
     """Keep a JSON value."""
     with new_file(cache_folder(kind) / f"{name}.json") as file:
-        Path(file).write_text(json.dumps(value), encoding="utf-8")
+        file.write_text(json.dumps(value), encoding="utf-8")
 
 
 def recall(kind: str, name: str, max_age: float = math.inf) -> Any:

@@ -199,7 +199,7 @@ def fetch_packages(
                     item = lacking.get(Path(member.name).name)
                     source = packed.extractfile(member) if member.name.startswith("channel/") else None
                     if item is not None and source is not None:  # `fetch` checks its hash
-                        with new_file(cached_file(item)) as target, open(target, "wb") as file:
+                        with new_file(cached_file(item)) as target, target.open("wb") as file:
                             shutil.copyfileobj(source, file)
     return fetch(wanted, progress)
 

@@ -146,12 +146,12 @@ def _memo(request: Request[Any], store: Store) -> str | None:
     return digest_of(_MEMO, store.satellite.host.name, store.workdir, kind, under, inputs)
 
 
-def _activation_order(request: Request[Any]) -> dict[str, Any] | None:
-    """Return the modules and setup files that the builder works under, as they will be in the job."""
+def _activation_order(request: Request[Any]) -> dict[str, str]:
+    """Return the files of the modules and setup commands that the builder works under, as they will be in the job."""
     under = groundwork(request.spec)
     args = under.arguments().decode("utf-8", "surrogateescape")
-    script = static_file("shell/activate.sh")
-    return {"script": script, "args": args, "files": dict(under.files)} if under.steps else None
+    own = {"activate.sh": static_file("shell/activate.sh"), "activate.args": args}
+    return {**own, **under.files} if under.steps else {}
 
 
 @dataclass(frozen=True)

@@ -188,4 +188,4 @@ def _extract_uv(version: str, platform: Platform, path: Path) -> None:
     (uv,) = locked_packages(lock, Interpreter("", "3.12.0"), platform, Path(f"uv {version}"))
     (wheel,) = fetch([uv.file])
     with zipfile.ZipFile(wheel.path or "") as archive, new_file(path) as target:
-        Path(target).write_bytes(archive.read(f"uv-{version}.data/scripts/uv"))
+        target.write_bytes(archive.read(f"uv-{version}.data/scripts/uv"))

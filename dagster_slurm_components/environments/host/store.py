@@ -37,7 +37,7 @@ def admit(workdir: str, artifact: Json) -> Path:
         raise Problem("missing", "%s is not in the store" % name, [name])
     try:
         with new_file(target) as temporary:
-            with open(temporary, "wb") as whole:
+            with temporary.open("wb") as whole:
                 for number in range(artifact["pieces"]):
                     with (incoming / str(number)).open("rb") as piece:
                         shutil.copyfileobj(piece, whole, CHUNK)
@@ -74,7 +74,7 @@ def _fetch_one(workdir: str, artifact: Json) -> None:
             raise Problem("tampered", "another content than the lock names")
 
 
-def download(url: str, target: str, timeout: float) -> None:
+def download(url: str, target: Path, timeout: float) -> None:
     """Fetch a URL into a file, with the user and password that it names, else those of ``~/.netrc``."""
     parts = urlsplit(url)
     user, password = unquote(parts.username or ""), unquote(parts.password or "")
@@ -85,7 +85,7 @@ def download(url: str, target: str, timeout: float) -> None:
     if user:  # not for whom a redirect leads to
         token = base64.b64encode((user + ":" + password).encode()).decode()
         request.add_unredirected_header("Authorization", "Basic " + token)
-    with urllib.request.urlopen(request, timeout=timeout) as answer, open(target, "wb") as file:
+    with urllib.request.urlopen(request, timeout=timeout) as answer, target.open("wb") as file:
         shutil.copyfileobj(answer, file, CHUNK)
 
 

@@ -42,16 +42,16 @@ def write(path: AnyPath, text: str) -> None:
 
 
 @contextlib.contextmanager
-def new_file(target: AnyPath) -> Iterator[str]:
+def new_file(target: Path) -> Iterator[Path]:
     """Yield a path beside ``target`` to write to, which takes its place when the block succeeds."""
-    descriptor, temporary = tempfile.mkstemp(prefix="new-", dir=os.path.dirname(str(target)))
+    descriptor, name = tempfile.mkstemp(prefix="new-", dir=str(target.parent))
     os.close(descriptor)
     try:
-        yield temporary
-        os.rename(temporary, target)
+        yield Path(name)
+        os.rename(name, target)
     finally:
         with contextlib.suppress(FileNotFoundError):
-            os.unlink(temporary)
+            os.unlink(name)
 
 
 def size_of(folder: AnyPath) -> Tuple[int, int]:
@@ -89,12 +89,11 @@ def execute(argv: List[str], env: Env, cwd: Optional[Path] = None) -> bytes:
     return done.stdout
 
 
-def activated(activation: Optional[Json]) -> Env:
+def activated(files: Dict[str, str]) -> Env:
     """Return the variables after the modules and shell files that the environment is made under."""
     env = plain_environment()
-    if not activation:
+    if not files:
         return env
-    files = {**activation["files"], "activate.sh": activation["script"], "activate.args": activation["args"]}
     with tempfile.TemporaryDirectory() as folder:
         for name, text in files.items():
             Path(folder, name).parent.mkdir(parents=True, exist_ok=True)
