@@ -8,13 +8,7 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True)
 class ActivationStep:
-    """One thing ``activate.sh`` does before the payload boots.
-
-    Attributes:
-        kind: The name of a function in ``activate.sh``: ``modules``, ``setup``, ``prefix``, ``python``,
-            ``squashfs``, ``verify``.
-        args: Its positional arguments.
-    """
+    """One thing that is done before the payload boots: a function of ``activate.sh``, and its arguments."""
 
     kind: str
     args: tuple[str, ...] = ()
@@ -22,10 +16,7 @@ class ActivationStep:
 
 @dataclass(frozen=True)
 class Activation:
-    """The steps that make an environment the payload's own.
-
-    They become ``activate.args`` in the run directory: for each step its kind, the number of its arguments and
-    the arguments, each ended by a NUL byte. ``job.sh`` sources the static ``activate.sh``, which reads them.
+    """The steps that make an environment the payload's own; ``job.sh`` sources the static ``activate.sh`` for them.
 
     Attributes:
         steps: In order; a later step sees what an earlier one loaded.
@@ -44,6 +35,6 @@ class Activation:
     needs: tuple[str, ...] = ()
 
     def arguments(self) -> bytes:
-        """Return the content of ``activate.args``."""
+        """Return the content of ``activate.args``: of each step kind, number of arguments and these, ended by NUL."""
         words = [word for step in self.steps for word in (step.kind, str(len(step.args)), *step.args)]
         return b"".join(word.encode("utf-8", "surrogateescape") + b"\0" for word in words)

@@ -9,12 +9,13 @@ import dataclasses
 import hashlib
 import json
 import os
-import stat
 import tarfile
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+from packaging.utils import canonicalize_name
 
 from dagster_slurm_components.environments.content import (
     Artifact,
@@ -31,19 +32,15 @@ from dagster_slurm_components.environments.machine import (
     digest_of,
     find_program,
     only_one,
+    recall,
+    remember,
     run_program,
 )
 from dagster_slurm_components.errors import EnvironmentFailedError
 from dagster_slurm_components.spec.environments import CondaEnvironment
 
-_OWN = "environment"
-"""Name of the archive of files that hold the prefix's path or belong to no package: another one for each key."""
-
-_SUBDIRS = {
-    ("linux", "x86_64"): "linux-64",
-    ("darwin", "x86_64"): "osx-64",
-    ("darwin", "arm64"): "osx-arm64",
-}
+# The archive of files that hold the prefix's path or belong to no package: another one for each key.
+_OWN = "environment.tar"
 
 Record = Mapping[str, Any]
 """What conda knows of a package: ``name``, ``version``, ``build``, ``subdir``..."""
@@ -90,7 +87,8 @@ def _prefix(request: Request[CondaEnvironment]) -> Path:
 
 def subdir_of(platform: Platform) -> str:
     """Return what conda calls a platform: ``linux-64``, ``linux-aarch64``, ``osx-arm64``."""
-    return _SUBDIRS.get((platform.system, platform.machine), f"{platform.system}-{platform.machine}")
+    system = "osx" if platform.system == "darwin" else platform.system
+    return f"{system}-{'64' if platform.machine == 'x86_64' else platform.machine}"
 
 
 def _records(prefix: Path) -> list[Record]:
@@ -111,10 +109,8 @@ def conda_plan(
 ) -> EnvironmentPlan:
     """Return the plan of an environment of conda packages, still without its archives.
 
-    The packages are named by the lock or prefix ``where``; ``content`` is a hash of what they hold.
-
-    Raises:
-        EnvironmentFailedError: A package is for another platform.
+    The packages are named by the lock or prefix ``where``; ``content`` is a hash of what they hold. Raises
+    EnvironmentFailedError if one is for another platform.
     """
     wanted = subdir_of(host.platform)
     others = sorted({str(record["subdir"]) for record in records} - {"noarch", wanted})
@@ -145,52 +141,39 @@ def packed(plan: EnvironmentPlan, workdir: str, make: Callable[[Path, str], None
     destination = f"{workdir}/envs/{plan.key}/prefix"
     name = digest_of(destination, plan.key)[:40]
     folder = cache_folder("packed", name)
-    done = folder / ".done"
     with only_one(f"packed-{name}"):
-        if not done.exists():
+        state = recall(f"packed/{name}", "done")
+        if state is None:
             with tempfile.TemporaryDirectory(dir=folder) as aside:
                 place = Path(aside) / "prefix"
                 make(place, destination)
                 state = {"names": _archives(place, destination, folder), "brought": _distributions(place)}
-            with new_file(done) as file:
-                Path(file).write_text(json.dumps(state))
-    state = json.loads(done.read_text())
-    names, artifacts = tuple(state["names"]), list(plan.artifacts)
-    for path in (folder / name for name in names):
-        size = path.stat().st_size
-        artifacts.append(Artifact(path.name, hash_of(path), size, "archive", None, str(path), path.name))
-    return dataclasses.replace(plan, artifacts=tuple(artifacts), unpack=names, brought=state["brought"])
+            remember(f"packed/{name}", "done", state)
+    archives = [
+        Artifact(path.name, hash_of(path), path.stat().st_size, "archive", path=str(path), identity=path.name)
+        for path in (folder / name for name in state["names"])
+    ]
+    names, artifacts = tuple(state["names"]), (*plan.artifacts, *archives)
+    return dataclasses.replace(plan, artifacts=artifacts, unpack=names, brought=state["brought"])
 
 
 def _archives(prefix: Path, destination: str, folder: Path) -> list[str]:
-    """Write a prefix as tar files, the same bytes for the same content; return their names."""
+    """Write a prefix's files, links and empty folders as tars, same bytes for same content; return their names."""
     owners: dict[str, str] = {}
     for record in _records(prefix):
-        name = f"{record['name']}-{record['version']}-{record['build']}"
+        name = f"{record['name']}-{record['version']}-{record['build']}.tar"
         owners.update(dict.fromkeys(record.get("files", ()), name))
     groups: dict[str, list[str]] = {_OWN: []}
     mark = destination.encode("utf-8", "surrogateescape")
-    for path in _entries(prefix):
-        owner = _OWN if _holds(prefix / path, mark) else owners.get(path, _OWN)
-        groups.setdefault(owner, []).append(path)
-    names = []
-    for name, paths in sorted(groups.items()):
-        names.append(f"{name}.tar")
-        with new_file(folder / names[-1]) as file:
+    for path in sorted(prefix.rglob("*")):  # which follows no link
+        if path.is_symlink() or not path.is_dir() or not any(path.iterdir()):
+            name = str(path.relative_to(prefix))
+            owner = _OWN if _holds(path, mark) else owners.get(name, _OWN)
+            groups.setdefault(owner, []).append(name)
+    for name, paths in groups.items():
+        with new_file(folder / name) as file:
             _pack(prefix, paths, file)
-    return names
-
-
-def _entries(prefix: Path) -> Iterator[str]:
-    """Yield all files, links and empty folders of a prefix."""
-    for where, folders, files in os.walk(prefix):
-        relative = os.path.relpath(where, prefix)
-        folders.sort()
-        links = [name for name in folders if os.path.islink(os.path.join(where, name))]
-        for name in sorted([*files, *links]):
-            yield os.path.normpath(os.path.join(relative, name))
-        if not folders and not files and relative != ".":
-            yield relative
+    return sorted(groups)
 
 
 def _holds(path: Path, mark: bytes) -> bool:
@@ -199,32 +182,28 @@ def _holds(path: Path, mark: bytes) -> bool:
     return path.is_file() and mark in path.read_bytes()
 
 
-def _pack(prefix: Path, paths: Sequence[str], target: str) -> None:
+def _pack(prefix: Path, paths: Sequence[str], target: Path) -> None:
+    def plain(member: tarfile.TarInfo) -> tarfile.TarInfo:
+        member.uid = member.gid = 0
+        member.uname = member.gname = ""
+        # Compiled bytecode knows its source by this time: whole seconds, and the same for every user.
+        member.mtime = int(member.mtime)
+        member.mode = 0o700 if member.isdir() or member.mode & 0o100 else 0o600
+        if member.islnk():  # two names of one file in the prefix: each is packed whole
+            member.type, member.linkname = tarfile.REGTYPE, ""
+            member.size = (prefix / member.name).stat().st_size
+        return member
+
     with tarfile.open(target, "w", format=tarfile.PAX_FORMAT) as archive:
         for path in paths:
-            member = archive.gettarinfo(str(prefix / path), arcname=path)
-            member.uid = member.gid = 0
-            member.uname = member.gname = ""
-            # Compiled bytecode knows its source by this time: whole seconds, and the same for every user.
-            member.mtime = int(member.mtime)
-            member.mode = 0o700 if member.isdir() or member.mode & 0o100 else 0o600
-            if member.islnk():  # two names of one file in the prefix: each is packed whole
-                member.type, member.linkname = tarfile.REGTYPE, ""
-                member.size = (prefix / path).stat().st_size
-            if member.isreg():
-                with (prefix / path).open("rb") as file:
-                    archive.addfile(member, file)
-            else:
-                archive.addfile(member)
+            archive.add(prefix / path, arcname=path, recursive=False, filter=plain)
 
 
 def _distributions(prefix: Path) -> dict[str, str]:
     """Return the Python packages of a prefix, as its interpreter will report them: version by name."""
-    versions = {}
-    for info in prefix.glob("lib/python*/site-packages/*.dist-info"):
-        name, _, version = info.name.removesuffix(".dist-info").partition("-")
-        versions["-".join(part for part in name.lower().replace(".", "_").split("_") if part)] = version
-    return versions
+    infos = prefix.glob("lib/python*/site-packages/*.dist-info")
+    stems = [info.name.removesuffix(".dist-info").partition("-") for info in infos]
+    return {canonicalize_name(name): version for name, _, version in stems}
 
 
 def _tree_state(prefix: Path) -> str:
@@ -232,7 +211,7 @@ def _tree_state(prefix: Path) -> str:
     digest = hashlib.sha256()
     for place in [prefix / "conda-meta", *sorted(prefix.glob("lib/python*/site-packages"))]:
         for entry in sorted(os.scandir(place), key=lambda entry: entry.name):
-            info = entry.stat(follow_symlinks=False)
-            when = 0 if stat.S_ISDIR(info.st_mode) and entry.name == "__pycache__" else info.st_mtime_ns
+            bytecode = entry.name == "__pycache__" and entry.is_dir(follow_symlinks=False)
+            when = 0 if bytecode else entry.stat(follow_symlinks=False).st_mtime_ns
             digest.update(f"{entry.path}\0{when}\0".encode("utf-8", "surrogateescape"))
     return digest.hexdigest()

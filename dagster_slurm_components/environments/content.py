@@ -17,8 +17,8 @@ Progress = Callable[[str, int, int], None]
 """Called with a stage (``fetch``, ``upload``, ``build``), the bytes done and all bytes; a build has neither."""
 
 
-def silent(stage: str, done: int, total: int) -> None:
-    """Show no progress."""
+def silent(*told: object) -> None:
+    """Show no progress, tell nobody."""
 
 
 ArtifactKind = Literal["wheel", "conda", "archive", "folder", "image", "tool"]
@@ -26,26 +26,14 @@ ArtifactKind = Literal["wheel", "conda", "archive", "folder", "image", "tool"]
 KEY_FORMAT = 1
 """Part of every key: raised when environments are built differently from the same content."""
 
-_KEY_DIGITS = 32
-
-SQUASHED = "environment.squashfs"
-"""File name of an environment that is an image."""
-
 
 @dataclass(frozen=True)
 class Artifact:
-    """One file that an environment is built from.
+    """One file that an environment is built from; it can be fetched from ``url``, or lies at ``path`` on this machine.
 
-    Attributes:
-        name: Its file name.
-        sha256: Hash of its bytes, 64 hex digits.
-        size: Its size in bytes, where the lock says it.
-        kind: What it is. Of some the key knows by other words: a ``tool`` only makes the environment, and the packer's
-            version stands for it; an ``archive`` is made from what ``inputs`` say, for its place on one host.
-        url: Where it can be fetched.
-        path: Where it lies on this machine, if it does.
-        identity: What stands for it in the key where two builds of the same source differ in their bytes
-            (a wheel built from a local project: the hash of its source); otherwise its own hash.
+    Of some the key knows by other words: a ``tool`` only makes the environment, and the packer's version stands for it;
+    an ``archive`` is made from what ``inputs`` say, for its place on one host; a wheel that is built here has the hash
+    of its source as ``identity``, for two builds of one source differ in their bytes.
     """
 
     name: str
@@ -59,14 +47,7 @@ class Artifact:
 
 @dataclass(frozen=True)
 class Interpreter:
-    """A Python of the host.
-
-    Attributes:
-        path: Its program.
-        version: ``3.11.7``.
-        implementation: ``cpython``.
-        abi_flags: ``t`` for a free-threaded build, otherwise empty.
-    """
+    """A Python of the host; ``abi_flags`` are ``t`` for a free-threaded build, otherwise empty."""
 
     path: str
     version: str
@@ -82,13 +63,9 @@ class Interpreter:
 
 @dataclass(frozen=True)
 class Platform:
-    """What packages for a host must fit.
+    """What packages for a host must fit: ``linux``, ``x86_64``, ``glibc`` or ``musl``, its version.
 
-    Attributes:
-        system: ``linux`` or ``darwin``, as ``sys.platform`` says it.
-        machine: ``x86_64``, ``aarch64``, ``arm64``...
-        libc: ``glibc`` or ``musl``, or nothing where that doesn't matter.
-        libc_version: Of the C library; of macOS where the system is ``darwin``.
+    Where the system is ``darwin`` there is no C library, and the version is that of macOS.
     """
 
     system: str
@@ -105,12 +82,7 @@ class Platform:
 
 @dataclass(frozen=True)
 class Request(Generic[Spec]):
-    """An environment that a script needs.
-
-    Attributes:
-        spec: As the user wrote it.
-        base: Returns where the relative path in a field of the spec starts.
-    """
+    """An environment as the user wrote it; ``base`` returns where the relative path in a field of it starts."""
 
     spec: Spec
     base: Callable[[str], Path]
@@ -146,20 +118,17 @@ class EnvironmentPlan:
     """An environment before it exists: all that defines it, and how it is made.
 
     Attributes:
-        kind: The environment's type: ``uv``, ``pixi``, ``conda``, ``container``.
+        kind: The environment's type.
         name: What people call it; no part of the key.
-        platform: What it is made for.
         packer: The program that makes it, with its version: ``uv 0.13.9``.
         packages: Version of each Python package that the lock names, by normalised name.
         brought: The same of those that conda packages bring along; they follow from ``inputs``. The environment's own
             interpreter must report exactly both.
-        artifacts: All files it is built from.
-        interpreter: The host's Python that it uses, if it brings none.
-        requirements: What uv installs from the wheels among the artifacts, each pinned by its hash; empty for nothing.
+        interpreter: The host's Python that it uses, or the one that it brings.
+        requirements: What uv installs from the wheels among the artifacts, each pinned by its hash.
         inputs: Whatever else shapes it, such as the modules that are loaded for its build.
         unpack: Names of the artifacts that are archives of the prefix.
-        entry: Where the environment lies below its folder: ``prefix``, or an image's file name.
-        form: ``folder``, or ``squashfs``: the prefix is made aside and becomes an image, named by ``entry``.
+        entry: Where it lies below its folder: ``prefix``, or the file name of an image that is made of the prefix.
     """
 
     kind: str
@@ -197,7 +166,7 @@ class EnvironmentPlan:
             **({} if self.form == "folder" else {"form": self.form}),
         }
         text = json.dumps(parts, sort_keys=True, ensure_ascii=True)
-        return hashlib.sha256(text.encode()).hexdigest()[:_KEY_DIGITS]
+        return hashlib.sha256(text.encode()).hexdigest()[:32]
 
     def manifest(self) -> dict[str, Any]:
         """Return what the builder publishes with the environment, and what a job compares it with."""
@@ -226,12 +195,12 @@ def build_order(plan: EnvironmentPlan, pieces: Mapping[str, int]) -> dict[str, A
         "manifest": plan.manifest(),
         "artifacts": [
             {
-                "name": item.name,
-                "sha256": item.sha256,
-                "pieces": pieces.get(item.sha256, 0),
-                "tool": item.kind == "tool",
+                "name": each.name,
+                "sha256": each.sha256,
+                "pieces": pieces.get(each.sha256, 0),
+                "tool": each.kind == "tool",
             }
-            for item in plan.artifacts
+            for each in plan.artifacts
         ],
         "unpack": list(plan.unpack),
         "python": plan.interpreter.path if plan.interpreter and not plan.unpack else None,

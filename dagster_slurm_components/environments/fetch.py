@@ -20,7 +20,6 @@ from dagster_slurm_components.errors import EnvironmentFailedError
 
 _TRIES = 3
 _TIMEOUT = 60.0
-_AT_ONCE = 8
 
 
 def fetch(artifacts: Sequence[Artifact], progress: Progress = silent) -> list[Artifact]:
@@ -29,13 +28,13 @@ def fetch(artifacts: Sequence[Artifact], progress: Progress = silent) -> list[Ar
     Raises:
         EnvironmentFailedError: A file can't be fetched, or has another content than its lock names.
     """
-    total, done, files = sum(item.size or 0 for item in artifacts), 0, []
+    total = sum(item.size or 0 for item in artifacts)
+    files: list[Artifact] = []
     progress("fetch", 0, total)
-    with concurrent.futures.ThreadPoolExecutor(_AT_ONCE) as pool:
+    with concurrent.futures.ThreadPoolExecutor(8) as pool:
         for file in pool.map(_fetch, artifacts):
             files.append(file)
-            done += file.size or 0
-            progress("fetch", done, total)
+            progress("fetch", sum(each.size or 0 for each in files), total)
     return files
 
 
@@ -51,8 +50,8 @@ def _fetch(artifact: Artifact) -> Artifact:
     # Spoilt by a broken disk or a curious hand, it is fetched anew.
     elif not path.exists() or hash_of(path) != artifact.sha256:
         with new_file(path) as target:
-            _download(artifact, Path(target))
-            _check(artifact, Path(target), "arrived with")
+            _download(artifact, target)
+            _check(artifact, target, "arrived with")
     return dataclasses.replace(artifact, path=str(path), size=path.stat().st_size)
 
 
@@ -74,7 +73,7 @@ def _download(artifact: Artifact, target: Path) -> None:
         raise EnvironmentFailedError(f"no way is known to fetch {url!r}")
     for _ in range(_TRIES):
         try:
-            download(url, str(target), _TIMEOUT)
+            download(url, target, _TIMEOUT)
             return
         except urllib.error.HTTPError as error:
             failure = f"{error.code} {error.reason}"

@@ -21,14 +21,11 @@ from dagster_slurm_components.environments.host.tools import new_file
 from dagster_slurm_components.errors import EnvironmentFailedError
 from dagster_slurm_components.hosts.satellite.locks import kept
 
-CACHE_VARIABLE = "DAGSTER_SLURM_CACHE"
-"""Environment variable that names the cache, instead of ``dagster-slurm`` in the user's cache folder."""
-
 
 def cache_folder(*parts: str) -> Path:
-    """Return a folder of the cache, made 0700 where it is missing."""
-    named = os.environ.get(CACHE_VARIABLE)
+    """Return a folder of the cache (DAGSTER_SLURM_CACHE, else in the user's), made 0700 where it is missing."""
     base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "dagster-slurm"
+    named = os.environ.get("DAGSTER_SLURM_CACHE")
     folder = (Path(named).expanduser().absolute() if named else base).joinpath(*parts)
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     return folder
@@ -43,7 +40,7 @@ def digest_of(*parts: object) -> str:
 def remember(kind: str, name: str, value: Any) -> None:
     """Keep a JSON value."""
     with new_file(cache_folder(kind) / f"{name}.json") as file:
-        Path(file).write_text(json.dumps(value), encoding="utf-8")
+        file.write_text(json.dumps(value), encoding="utf-8")
 
 
 def recall(kind: str, name: str, max_age: float = math.inf) -> Any:
@@ -94,11 +91,10 @@ def run_program(
     cwd: Path | None = None,
     env: Mapping[str, str] | None = None,
 ) -> str:
-    """Run a program of this machine and return what it printed.
+    """Run a program of this machine on the file or folder ``where``, and return what it printed.
 
     Raises:
-        EnvironmentFailedError: It failed. ``says``, by default ``PROGRAM says``, stands before the program's own words;
-            ``where`` is the file or folder that it worked on.
+        EnvironmentFailedError: It failed. ``says``, by default ``PROGRAM says``, stands before the program's own words.
     """
     done = subprocess.run(argv, cwd=cwd, env=env, stdin=subprocess.DEVNULL, capture_output=True, check=False)
     if done.returncode != 0:

@@ -10,9 +10,8 @@ import shutil
 import tarfile
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from packaging.utils import canonicalize_name
 
@@ -38,27 +37,18 @@ if TYPE_CHECKING:
     from rattler import RepoDataRecord
 
 _LOCAL = re.compile(r"^\s*- pypi: (\..*?)\s*$", re.MULTILINE)
-
-_PIXI_PACK = "pixi-pack"
 _HINT = (
-    f"`{_PIXI_PACK} --version` must be 0.7 or newer. Without {_PIXI_PACK} on PATH the packages are fetched from"
-    " where the lock says, with the logins of ~/.netrc."
+    "`pixi-pack --version` must be 0.7 or newer. Without pixi-pack on PATH the packages are fetched from where the"
+    " lock says, with the logins of ~/.netrc."
 )
 
 
-@dataclass(frozen=True)
-class Locked:
-    """What a ``pixi.lock`` says of one environment on one platform.
-
-    Attributes:
-        records: Its conda packages, as rattler knows them.
-        conda: The same as artifacts.
-        pypi: Its PyPI packages.
-    """
+class Locked(NamedTuple):
+    """What a ``pixi.lock`` says of one environment on one platform: its conda packages, twice, and those of PyPI."""
 
     records: Sequence[RepoDataRecord]
-    conda: tuple[Artifact, ...]
-    pypi: tuple[LockedPackage, ...]
+    conda: Sequence[Artifact]
+    pypi: Sequence[LockedPackage]
 
 
 def inputs(request: Request[PixiEnvironment]) -> list[object]:
@@ -73,26 +63,20 @@ def inputs(request: Request[PixiEnvironment]) -> list[object]:
 def plan(request: Request[PixiEnvironment], host: HostPlatform, progress: Progress) -> EnvironmentPlan:
     """Return the plan. Installs the conda packages here, for their place on the host."""
     spec, file = request.spec, _lock_file(request)
-    folder = file.parent
+    folder, subdir = file.parent, subdir_of(host.platform)
     locked = read_lock(file, spec.environment, host.platform, spec.platform)
     records = [
         {"name": r.name.normalized, "version": str(r.version), "build": r.build, "subdir": r.subdir}
         for r in locked.records
     ]
-    bare = conda_plan(
-        request,
-        host,
-        records,
-        where=file,
-        content=digest_of(sorted([item.name, item.sha256] for item in locked.conda)),
-        name=folder.name if spec.environment == "default" else f"{folder.name}-{spec.environment}",
-        packer=f"py-rattler {_rattler().__version__}",
-    )
+    name = folder.name if spec.environment == "default" else f"{folder.name}-{spec.environment}"
+    content = digest_of(sorted([item.name, item.sha256] for item in locked.conda))
+    packer = f"py-rattler {_rattler().__version__}"
+    bare = conda_plan(request, host, records, where=file, content=content, name=name, packer=packer)
     if locked.pypi:
         bare = with_wheels(bare, locked.pypi, progress)
 
     def make(place: Path, destination: str) -> None:
-        subdir = subdir_of(host.platform)
         files = fetch_packages(folder, spec.environment, subdir, locked.conda, progress)
         _install(locked.records, files, place, destination, subdir)
 
@@ -102,9 +86,8 @@ def plan(request: Request[PixiEnvironment], host: HostPlatform, progress: Progre
 def _lock_file(request: Request[PixiEnvironment]) -> Path:
     file = request.path("project") / "pixi.lock"
     if not file.is_file():
-        raise EnvironmentFailedError(
-            "there is no such file", where=str(file), hint=f"Run `pixi lock` in {file.parent}."
-        )
+        hint = f"Run `pixi lock` in {file.parent}."
+        raise EnvironmentFailedError("there is no such file", where=str(file), hint=hint)
     return file
 
 
@@ -131,24 +114,21 @@ def read_lock(file: Path, environment: str, platform: Platform, name: str | None
     except (OSError, rattler.exceptions.ParseCondaLockError) as error:
         hint = f"Run `pixi lock` in {file.parent}."
         raise EnvironmentFailedError(f"can't be read: {error}", where=str(file), hint=hint) from error
-    names = sorted(each for each, _ in lock.environments())
-    if environment not in names:
-        raise EnvironmentFailedError(
-            f"it has no environment `{environment}`, only {', '.join(names)}", where=str(file)
-        )
     content = lock.environment(environment)
+    if content is None:
+        names = ", ".join(sorted(each for each, _ in lock.environments()))
+        raise EnvironmentFailedError(f"it has no environment `{environment}`, only {names}", where=str(file))
     what = f"environment `{environment}`"
     locked_for = _platform(content.platforms(), subdir_of(platform), name, what, file)
     packages = content.packages(locked_for) or []
     sources = [str(each.name) for each in packages if isinstance(each, rattler.CondaLockedSourcePackage)]
     if sources:
-        raise EnvironmentFailedError(
-            f"conda packages from source can't be packed: {', '.join(sources)}", where=str(file)
-        )
+        text = f"conda packages from source can't be packed: {', '.join(sources)}"
+        raise EnvironmentFailedError(text, where=str(file))
     records = content.conda_repodata_records_for_platform(locked_for) or []
     pypi = [_pypi(package, file) for package in content.pypi_packages_for_platform(locked_for) or []]
     pypi.sort(key=lambda package: package.name)
-    return Locked(records, tuple(_artifact(record, file) for record in records), tuple(pypi))
+    return Locked(records, [_artifact(record, file) for record in records], pypi)
 
 
 def _platform(platforms: Sequence[Any], subdir: str, name: str | None, what: str, file: Path) -> Any:
@@ -207,7 +187,7 @@ def fetch_packages(
     Raises:
         EnvironmentFailedError: One can't be fetched, or has another content than the lock names.
     """
-    program = shutil.which(_PIXI_PACK)
+    program = shutil.which("pixi-pack")
     lacking = {item.name: item for item in wanted if not cached_file(item).exists()}
     if program and not all((item.url or "").startswith("file:") for item in lacking.values()):
         with tempfile.TemporaryDirectory(dir=cache_folder("packed")) as aside:
@@ -219,7 +199,7 @@ def fetch_packages(
                     item = lacking.get(Path(member.name).name)
                     source = packed.extractfile(member) if member.name.startswith("channel/") else None
                     if item is not None and source is not None:  # `fetch` checks its hash
-                        with new_file(cached_file(item)) as target, open(target, "wb") as file:
+                        with new_file(cached_file(item)) as target, target.open("wb") as file:
                             shutil.copyfileobj(source, file)
     return fetch(wanted, progress)
 

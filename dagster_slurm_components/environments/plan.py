@@ -24,14 +24,10 @@ from dagster_slurm_components.spec.hosts import HostSpec, LocalHost
 
 @dataclass(frozen=True)
 class Provided:
-    """An environment that is on the host.
+    """An environment that lies in a folder on the host, and the manifest that it was published with.
 
-    Attributes:
-        folder: Where it lies there.
-        manifest: What it was published with.
-        state: ``ready``: it was there; ``built``: it was made now; ``believed``: it was there lately.
-        sent: Bytes that travelled for it.
-        seconds: How long it took.
+    Its state is ``ready``: it was there; ``built``: it was made now, of so many bytes that were sent; ``believed``: it
+    was there lately.
     """
 
     folder: str
@@ -44,23 +40,15 @@ class Provided:
 def plan_environment(
     environment: EnvironmentSpec, host: HostSpec, provided: Provided | None = None
 ) -> Activation:
-    """Return how an environment is activated on a host.
-
-    Modules come first, then the setup commands, then the environment itself.
-
-    Args:
-        environment: The environment.
-        host: The host.
-        provided: What was made there, if it is one that is made by us.
+    """Return how an environment is activated on a host: its modules, the setup commands, then what was made there.
 
     Raises:
-        DagsterSlurmError: An environment that this host can't have.
+        DagsterSlurmError: It has to be made first.
     """
     below = groundwork(environment)
     own = _own(environment, host, provided)
     needs = () if provided is None else (f"{provided.folder}/.ready",)
-    files = {**below.files, **own.files}
-    return replace(own, steps=(*below.steps, *own.steps), files=files, needs=needs)
+    return replace(own, steps=below.steps + own.steps, files={**below.files, **own.files}, needs=needs)
 
 
 def groundwork(environment: EnvironmentSpec) -> Activation:
@@ -96,7 +84,7 @@ def _own(environment: EnvironmentSpec, host: HostSpec, provided: Provided | None
 
 
 def _packed(environment: PackedEnvironment, provided: Provided) -> Activation:
-    entry = provided.manifest.get("entry", "prefix")
+    entry = provided.manifest["entry"]
     steps = [ActivationStep("prefix" if entry == "prefix" else "squashfs", (f"{provided.folder}/{entry}",))]
     files = {}
     if entry != "prefix":
@@ -121,19 +109,11 @@ def _container(environment: ContainerEnvironment, provided: Provided | None) -> 
     else:
         gpu = {"nvidia": ("--nv",), "amd": ("--rocm",)}.get(environment.gpu or "", ())
         options = (*gpu, *(word for mount in mounts for word in ("--bind", mount)))
-    runtime, checked = environment.runtime, ([digest] if digest else [])
+    runtime, program = environment.runtime, "environment/in_container.sh"
     return Activation(
-        steps=(ActivationStep("image", (runtime, image, *checked)),),
-        files={"environment/in_container.sh": static_file("shell/in_container.sh")},
-        wrapper=(
-            "bash",
-            "../environment/in_container.sh",
-            runtime,
-            image,
-            *options,
-            *environment.options,
-            "--",
-        ),
+        steps=(ActivationStep("image", (runtime, image, *([digest] if digest else []))),),
+        files={program: static_file("shell/in_container.sh")},
+        wrapper=("bash", f"../{program}", runtime, image, *options, *environment.options, "--"),
         python=environment.python,
     )
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from dagster_slurm_components.environments import conda, container, pixi, uv
@@ -47,10 +47,6 @@ nothing is run or fetched for them. None where that can't be told so quickly: th
 Tell = Callable[[str], None]
 
 
-def _unheard(text: str) -> None:
-    """Tell nobody."""
-
-
 def is_content(spec: EnvironmentSpec) -> bool:
     """Return whether an environment is made by us; others are only activated."""
     return spec.type in _PLANNERS and getattr(spec, "is_sent", True)
@@ -67,18 +63,12 @@ def activation_for(
     workdir: str,
     *,
     checked: bool = False,
-    tell: Tell = _unheard,
+    tell: Tell = silent,
 ) -> Activation:
     """Return how a script's environment is activated; before that, make it on the host if it must be.
 
-    One that was there lately is believed to be there still, without a call: the submission itself checks that.
-
-    Args:
-        resolved: The script.
-        satellite: The host that it runs on.
-        workdir: The profile's working folder there.
-        checked: Ask the host whether the environment is there, whatever was found lately.
-        tell: Receives a sentence when making it starts, ends or has to wait.
+    Unless that is to be ``checked``, one that was there lately is believed to be there still, without a call: the
+    submission itself checks that. ``tell`` receives a sentence when making it starts, ends or has to wait.
 
     Raises:
         EnvironmentFailedError: It can't be made, or the profile accepts deployed environments only.
@@ -94,13 +84,10 @@ def activation_for(
 
 
 def remembered(request: Request[Any], store: Store) -> Provided | None:
-    """Return the environment that these very inputs gave lately, without asking the host whether it is still there.
-
-    Whoever believes it lets the submission check it: its folder holds ``.ready``, or nothing is submitted.
-    """
+    """Return the environment that these very inputs gave lately, without asking the host whether it is still there."""
     memo = _memo(request, store)
     manifest = recall("plans", memo, _BELIEVED) if memo else None
-    return Provided(store.folder(manifest["key"]), manifest, "believed") if manifest else None
+    return store.provided(manifest, "believed") if manifest else None
 
 
 def provide(
@@ -108,23 +95,15 @@ def provide(
     store: Store,
     *,
     progress: Progress = silent,
-    tell: Tell = _unheard,
+    tell: Tell = silent,
     rebuild: bool = False,
     patience: float = math.inf,
     sleep: Callable[[float], None] = time.sleep,
 ) -> Provided:
-    """Return an environment that is on the host, made there first if it must be.
+    """Return an environment that is on the host, made there first if it must be; with ``rebuild`` always.
 
-    A lost connection is waited out: what was sent stays, a build goes on by itself, and both are found again.
-
-    Args:
-        request: The environment.
-        store: Where it is to be.
-        progress: Hears of bytes.
-        tell: Receives a sentence when something starts, ends or has to wait.
-        rebuild: Whether it is made anew even if it is there.
-        patience: Seconds for which a lost host is waited for, all waits together.
-        sleep: Waits; the tests' clock.
+    A lost connection is waited out: what was sent stays, a build goes on by itself, and both are found again. All waits
+    together last for ``patience`` seconds; ``tell`` receives a sentence when something starts, ends or has to wait.
 
     Raises:
         EnvironmentFailedError: It can't be made, or, with ``deployed``, is not there.
@@ -167,18 +146,16 @@ def _memo(request: Request[Any], store: Store) -> str | None:
     return digest_of(_MEMO, store.satellite.host.name, store.workdir, kind, under, inputs)
 
 
-def _activation_order(request: Request[Any]) -> dict[str, Any] | None:
-    """Return the modules and setup files that the builder works under, as they will be in the job."""
+def _activation_order(request: Request[Any]) -> dict[str, str]:
+    """Return the files of the modules and setup commands that the builder works under, as they will be in the job."""
     under = groundwork(request.spec)
     args = under.arguments().decode("utf-8", "surrogateescape")
-    script = static_file("shell/activate.sh")
-    return {"script": script, "args": args, "files": dict(under.files)} if under.steps else None
+    own = {"activate.sh": static_file("shell/activate.sh"), "activate.args": args}
+    return {**own, **under.files} if under.steps else {}
 
 
 @dataclass(frozen=True)
 class _Work:
-    """Bringing one environment to a host."""
-
     request: Request[Any]
     store: Store
     progress: Progress
@@ -187,32 +164,30 @@ class _Work:
 
     def provide(self) -> Provided:
         began, store = time.monotonic(), self.store
-        believed = None if self.rebuild else remembered(self.request, store)
-        manifest = store.published(believed.manifest["key"]) if believed else None
-        state, sent = "ready", 0
-        if manifest is None:
+        believed = remembered(self.request, store)
+        found = store.published(believed.manifest["key"]) if believed and not self.rebuild else None
+        if found is None:
             plan = plan_for(self.request, store, self.progress)
-            manifest = self._published(plan)
-            if manifest is None and store.deployed:
+            found = self._published(plan)
+            if found is None and store.deployed:
                 raise self._not_deployed(plan)
-            if manifest is None:
+            if found is None:
                 # One process of this machine sends and builds; the others come in when it is there.
                 name = digest_of(store.satellite.host.name, store.workdir, plan.key)[:32]
                 with only_one(f"environment-{name}"):
-                    manifest = self._published(plan)
-                    if manifest is None:
-                        state, manifest, sent = self._make(plan)
+                    found = self._published(plan) or self._make(plan)
             memo = _memo(self.request, store)
             if memo:
                 # What a job needs of it; the state of each file stays on the host.
-                remember("plans", memo, {name: manifest[name] for name in manifest if name != "installed"})
-        return Provided(store.folder(manifest["key"]), manifest, state, sent, time.monotonic() - began)
+                kept = {name: value for name, value in found.manifest.items() if name != "installed"}
+                remember("plans", memo, kept)
+        return replace(found, seconds=time.monotonic() - began)
 
-    def _published(self, plan: EnvironmentPlan) -> Mapping[str, Any] | None:
+    def _published(self, plan: EnvironmentPlan) -> Provided | None:
         return None if self.rebuild else self.store.published(plan.key)
 
-    def _make(self, plan: EnvironmentPlan) -> tuple[str, Mapping[str, Any], int]:
-        """Send what the host lacks and build; return ``built`` or ``ready``, the manifest and the bytes sent."""
+    def _make(self, plan: EnvironmentPlan) -> Provided:
+        """Send what the host lacks and build, unless another machine has just done so."""
         began, store = time.monotonic(), self.store
         wanted = store.lacking(plan.artifacts)
         if getattr(self.request.spec, "build_on", None) == "host":
@@ -243,7 +218,7 @@ class _Work:
             f"{title}) is ready after {time.monotonic() - began:.1f} s: {sent / 1e6:.1f} MB sent, "
             f"{manifest['bytes'] / 1e6:.0f} MB and {manifest['inodes']} files there."
         )
-        return result["state"], manifest, sent
+        return store.provided(manifest, result["state"], sent)
 
     def _fetch_there(self, wanted: Sequence[Artifact]) -> list[Artifact]:
         """Let the host fetch what it can by itself; return what must be sent all the same."""

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 from packaging import tags
-from packaging.markers import Environment, Marker
-from packaging.pylock import Pylock, PylockSelectError, PylockValidationError
-from packaging.utils import canonicalize_name
+from packaging.markers import Marker
+from packaging.utils import canonicalize_name, parse_wheel_filename
 
 from dagster_slurm_components.environments.content import Artifact, ArtifactKind, Interpreter, Platform
 from dagster_slurm_components.errors import DagsterSlurmError
@@ -21,12 +20,9 @@ _LEGACY = {17: "manylinux2014", 12: "manylinux2010", 5: "manylinux1"}
 
 
 class LockedPackage(NamedTuple):
-    """What a lock says of one Python package on one platform.
+    """What a lock says of one Python package on one platform: its normalised name, and its best file.
 
-    Attributes:
-        name: Its normalised name.
-        version: Its version; a local project may have none in the lock.
-        file: Its wheel, else its source archive, or the folder of a local project, which has no hash.
+    That is a wheel, else a source archive, or the folder of a local project, which has no hash and maybe no version.
     """
 
     name: str
@@ -60,25 +56,22 @@ def locked_packages(
     Raises:
         DagsterSlurmError: A package has no file that fits, or one without a hash.
     """
-    environment, fitting = _marker_environment(interpreter, platform), _tags(interpreter, platform)
+    environment = _marker_environment(interpreter, platform)
+    fitting = tags.create_compatible_tags_selector(_tags(interpreter, platform))
     chosen: list[LockedPackage] = []
     lacking: list[str] = []
     for package in lock.get("packages", []):
-        if "marker" in package and not Marker(package["marker"]).evaluate(
-            cast("dict[str, str]", environment)
-        ):
+        if "marker" in package and not Marker(package["marker"]).evaluate(environment):
             continue
-        # A lock of each package alone: all that lack a file are named, not just the first.
-        usable = _usable(package, allowed)
-        alone = {"lock-version": "1.0", "created-by": "", "packages": [usable]}
-        try:
-            ((_, source),) = Pylock.from_dict(alone).select(environment=environment, tags=fitting)
-        except (PylockValidationError, PylockSelectError):
+        name = canonicalize_name(package["name"])
+        files = _usable(package, where.parent, None if allowed is None else allowed.get(name, frozenset()))
+        wheels = [(file, parse_wheel_filename(file.name)[-1]) for file in files if file.kind == "wheel"]
+        sources = [file for file in files if file.kind != "wheel"]
+        best = next(fitting(wheels), sources[0] if sources else None)
+        if best is None:
             lacking.append(_lack(package))
-            continue
-        entry = {name: getattr(source, name, None) for name in ("name", "url", "path", "size", "hashes")}
-        file = _file(entry, where.parent)
-        chosen.append(LockedPackage(usable["name"], package.get("version"), file))
+        else:
+            chosen.append(LockedPackage(name, package.get("version"), best))
     if lacking:
         raise DagsterSlurmError(
             f"no usable file for Python {interpreter.version} on {platform}:\n" + "\n".join(lacking),
@@ -88,32 +81,16 @@ def locked_packages(
     return chosen
 
 
-def _usable(package: Mapping[str, Any], allowed: Mapping[str, frozenset[str]] | None) -> dict[str, Any]:
-    """Return a package with those files alone whose sha256 is in the lock, and is allowed."""
-    name = canonicalize_name(package["name"])
-    hashes = None if allowed is None else allowed.get(name, frozenset())
-
-    def fits(entry: Mapping[str, Any]) -> bool:
-        digest = entry.get("hashes", {}).get("sha256")
-        return digest is not None and (hashes is None or digest in hashes)
-
-    usable = {key: package[key] for key in ("version", "directory") if key in package}
-    wheels = list(package.get("wheels", []))
-    for key in ("archive", "sdist"):
-        entry = package.get(key)
-        if entry and _file(entry).name.endswith(".whl"):  # named by its URL: its tags count like any wheel's
-            wheels.append(entry)
-        elif entry and fits(entry):
-            usable[key] = entry
-    return {
-        **usable,
-        "name": name,
-        "wheels": sorted(filter(fits, wheels), key=lambda entry: _file(entry).name),
-    }
+def _usable(package: Mapping[str, Any], folder: Path, allowed: frozenset[str] | None) -> list[Artifact]:
+    """Return a package's folder, and its wheels and archives by name, whose sha256 is in the lock, and is allowed."""
+    entries = package.get("wheels", []) + [package[key] for key in ("archive", "sdist") if key in package]
+    files = sorted((_file(entry, folder) for entry in entries), key=lambda file: file.name)
+    own = [_file(package["directory"], folder)] if "directory" in package else []
+    return own + [file for file in files if file.sha256 and (allowed is None or file.sha256 in allowed)]
 
 
-def _file(entry: Mapping[str, Any], folder: Path = Path()) -> Artifact:
-    location, digest = entry.get("url") or entry["path"], (entry.get("hashes") or {}).get("sha256")
+def _file(entry: Mapping[str, Any], folder: Path) -> Artifact:
+    location, digest = entry.get("url") or entry["path"], entry.get("hashes", {}).get("sha256")
     return locked_file(folder, location, digest, entry.get("size"), entry.get("name"))
 
 
@@ -121,7 +98,7 @@ def _lack(package: Mapping[str, Any]) -> str:
     name = f"  {package['name']} {package.get('version', '')}".rstrip()
     if "vcs" in package:
         return f"{name} comes from version control ({package['vcs'].get('url')}), which has no hash to verify"
-    names = [_file(wheel).name for wheel in package.get("wheels", [])]
+    names = [_file(wheel, Path()).name for wheel in package.get("wheels", [])]
     more = f" and {len(names) - 4} more" if len(names) > 4 else ""
     has = f"the lock has {', '.join(names[:4])}{more}" if names else "the lock names no file with a sha256"
     return f"{name}: {has}"
@@ -155,7 +132,7 @@ def _platform_tags(platform: Platform) -> Iterator[str]:
     yield f"{platform.system}_{machine}"
 
 
-def _marker_environment(interpreter: Interpreter, platform: Platform) -> Environment:
+def _marker_environment(interpreter: Interpreter, platform: Platform) -> dict[str, str]:
     return {
         "implementation_name": interpreter.implementation,
         "implementation_version": interpreter.version,

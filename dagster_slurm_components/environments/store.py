@@ -7,10 +7,10 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from dagster_slurm_components.environments.content import Artifact, Progress, silent
-from dagster_slurm_components.environments.plan import static_file
+from dagster_slurm_components.environments.plan import Provided, static_file
 from dagster_slurm_components.errors import EnvironmentFailedError, SatelliteError
 from dagster_slurm_components.hosts.calls import FileRead
 from dagster_slurm_components.hosts.client import Satellite
@@ -22,10 +22,8 @@ PROGRAM = "dagster_slurm_components.environments.host.program"
 PIECE = 16 * 1024 * 1024
 """Bytes of one piece. It travels in one call and is there whole or not at all, so an upload resumes between pieces."""
 
+# The host's connection shares them among a few channels; on each one travels while another is written.
 _AT_ONCE = 8
-"""Calls under way at once. The host's connection shares them among a few channels; on each one travels while another is
-written."""
-
 _SHORT = 120.0
 _CARE_TIMEOUT = 1800.0
 _LARGEST_MANIFEST = 64 * 1024 * 1024
@@ -40,8 +38,7 @@ _HINTS = {
 }
 
 
-@dataclass(frozen=True)
-class Piece:
+class Piece(NamedTuple):
     """A part of an artifact on its way."""
 
     artifact: Artifact
@@ -69,13 +66,9 @@ def pieces_of(artifact: Artifact) -> list[Piece]:
 
 @dataclass(frozen=True)
 class Store:
-    """The environments of a working folder, and the packages they are made from.
+    """The environments of a profile's working folder, and the packages they are made from.
 
-    Attributes:
-        satellite: The host.
-        workdir: The profile's working folder there.
-        profile: The profile's name, for messages.
-        deployed: Whether only environments are accepted that `dg-slurm env deploy` made.
+    If it is ``deployed``, only environments are accepted that `dg-slurm env deploy` made.
     """
 
     satellite: Satellite
@@ -83,25 +76,20 @@ class Store:
     profile: str = ""
     deployed: bool = False
 
-    def folder(self, key: str) -> str:
-        """Return where the environment of this key lies."""
-        return f"{self.workdir}/envs/{key}"
+    def provided(self, manifest: Mapping[str, Any], state: str, sent: int = 0) -> Provided:
+        """Return the environment that has this manifest."""
+        return Provided(f"{self.workdir}/envs/{manifest['key']}", manifest, state, sent)
 
-    def published(self, key: str) -> Mapping[str, Any] | None:
-        """Return the manifest of an environment if it is there. One call."""
-        path = f"{self.folder(key)}/.ready"
-        (file,) = self.satellite.read([FileRead(path, 0, _LARGEST_MANIFEST)], total=_LARGEST_MANIFEST)
-        manifest: Mapping[str, Any] | None = json.loads(file.data) if file.exists else None
-        return manifest
+    def published(self, key: str) -> Provided | None:
+        """Return an environment if it is there. One call."""
+        read = FileRead(f"{self.workdir}/envs/{key}/.ready", 0, _LARGEST_MANIFEST)
+        (file,) = self.satellite.read([read], total=_LARGEST_MANIFEST)
+        return self.provided(json.loads(file.data), "ready") if file.exists else None
 
     def call(self, action: str, order: Mapping[str, Any], *, timeout: float = _SHORT) -> Any:
-        """Let the builder there do one action, and return its result.
+        """Let the builder there do one action, and return its result; what it says else is an EnvironmentFailedError.
 
         A build goes on when the connection is lost; the next one with the same key waits for it and adopts it.
-
-        Raises:
-            EnvironmentFailedError: What the builder says.
-            HostError: The host is lost or refuses.
         """
         builder, where = program(PROGRAM), self.satellite.host.name
         request = {"action": action, "order": {"workdir": self.workdir, **order}}
@@ -131,19 +119,7 @@ class Store:
         return [file.size if file.exists else None for file in files]
 
     def upload(self, artifacts: Sequence[Artifact], progress: Progress = silent) -> int:
-        """Send fetched artifacts; what an earlier try sent is not sent again.
-
-        Args:
-            artifacts: What is lacking.
-            progress: Hears of the bytes.
-
-        Returns:
-            The bytes that really travelled.
-
-        Raises:
-            EnvironmentFailedError: The host's disk is full.
-            HostError: The host was lost, or refuses.
-        """
+        """Send fetched artifacts, and return the bytes that travelled: what an earlier try sent is not sent again."""
         pieces = [piece for artifact in artifacts for piece in pieces_of(artifact)]
         sizes = self._sizes([piece.path for piece in pieces])
         waiting = [piece for piece, size in zip(pieces, sizes, strict=True) if size != piece.size]
@@ -151,18 +127,15 @@ class Store:
         for digest in dict.fromkeys(piece.artifact.sha256 for piece in waiting):
             self.satellite.mkdir(f"{self.workdir}/store/incoming/{digest}")
         progress("upload", 0, total)
-        with concurrent.futures.ThreadPoolExecutor(_AT_ONCE) as pool:
-            calls = [pool.submit(self._send, piece) for piece in waiting]
-            try:
-                for call in concurrent.futures.as_completed(calls):
-                    done += call.result()
+        try:
+            with concurrent.futures.ThreadPoolExecutor(_AT_ONCE) as pool:
+                for size in pool.map(self._send, waiting):  # of which the rest is cancelled when one fails
+                    done += size
                     progress("upload", done, total)
-            except SatelliteError as error:
-                if error.code == "disk_full":
-                    raise self.disk_full(str(error), total) from error
-                raise
-            finally:
-                pool.shutdown(cancel_futures=True)
+        except SatelliteError as error:
+            if error.code == "disk_full":
+                raise self.disk_full(str(error), total) from error
+            raise
         return total
 
     def _send(self, piece: Piece) -> int:
@@ -190,21 +163,12 @@ class Store:
         return EnvironmentFailedError(text, code="disk_full", where=where, hint=hint)
 
     def inventory(self) -> dict[str, Any]:
-        """Return what is here, as JSON values.
-
-        Returns:
-            ``environments``: of each its ``key``, ``name``, ``kind`` (type), number of ``packages``, when it was
-            ``created`` and last ``used`` (seconds since the epoch), ``bytes`` and ``inodes``; files that several share
-            count in each. ``store_bytes`` and ``store_inodes``: size of the packages below them.
-        """
+        """Return what is here, as JSON values; files that several environments share count in each."""
         answer = self.call("list", {})
         names = ("key", "name", "kind", "packages", "created", "used", "bytes", "inodes")
         rows = [{name: row[name] for name in names} for row in answer["environments"]]
-        return {
-            "environments": [{**row, "packages": len(row["packages"])} for row in rows],
-            "store_bytes": answer["store"]["bytes"],
-            "store_inodes": answer["store"]["inodes"],
-        }
+        size = {f"store_{name}": answer["store"][name] for name in ("bytes", "inodes")}
+        return {"environments": [{**row, "packages": len(row["packages"])} for row in rows], **size}
 
     def verify(self, mode: Literal["names", "full"] = "full") -> Mapping[str, tuple[str, ...]]:
         """Return in what each environment differs from what it was published with, by key."""
@@ -214,12 +178,8 @@ class Store:
     def prune(self, keep: Sequence[str], *, unused_for: float, dry_run: bool = False) -> Mapping[str, Any]:
         """Remove environments that nobody refers to, and files of the store that no environment needs.
 
-        Kept are those in ``keep``, those of jobs that wait or run, and those that a job used lately.
-
-        Args:
-            keep: Keys that scripts of the profile need.
-            unused_for: Seconds without a use after which one may go.
-            dry_run: Only say what would go.
+        Kept are those whose keys are in ``keep``, those of jobs that wait or run, and those that a job used in the last
+        ``unused_for`` seconds.
 
         Returns:
             ``removed``: key, name and bytes of each; ``kept``: why, by key; ``freed``: bytes of the store's files that

@@ -9,11 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from packaging.requirements import InvalidRequirement, Requirement
-from packaging.specifiers import InvalidSpecifier, SpecifierSet
+from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 
 from dagster_slurm_components.environments.content import (
-    SQUASHED,
     EnvironmentPlan,
     HostPlatform,
     Interpreter,
@@ -65,7 +64,7 @@ def plan(request: Request[UvEnvironment], host: HostPlatform, progress: Progress
         platform=host.platform,
         interpreter=interpreter,
         inputs=request.prerequisites,
-        entry=SQUASHED if spec.form == "squashfs" else "prefix",
+        entry="environment.squashfs" if spec.form == "squashfs" else "prefix",
         form=spec.form,
     )
     return with_wheels(bare, packages, progress)
@@ -75,10 +74,9 @@ def _text(path: Path) -> str:
     try:
         return path.read_text(encoding="utf-8")
     except OSError as error:
+        message = f"can't be read: {error.strerror}"
         hint = f"Run `uv lock` in {path.parent}." if path.name == "uv.lock" else None
-        raise EnvironmentFailedError(
-            f"can't be read: {error.strerror}", where=str(path), hint=hint
-        ) from error
+        raise EnvironmentFailedError(message, where=str(path), hint=hint) from error
 
 
 def _optional(path: Path) -> str | None:
@@ -90,15 +88,12 @@ def _project_lock(request: Request[UvEnvironment]) -> _Lock:
     where = project / "uv.lock"
     _text(where)
     # --locked: a pyproject.toml that has changed since is the user's mistake, and not silently left out.
-    argv = [
-        *["export", "--quiet", "--locked", "--no-header", "--format=pylock.toml", "--directory"],
-        str(project),
-    ]
+    argv = [find_uv()[0], "export", "--quiet", "--locked", "--no-header", "--format=pylock.toml"]
     argv += [f"--group={group}" for group in spec.groups] + [f"--extra={extra}" for extra in spec.extras]
     argv += [] if spec.default_groups else ["--no-default-groups"]
     argv += [] if spec.install_project else ["--no-emit-project"]
     try:
-        lock = run_program([find_uv()[0], *argv], where=str(where))
+        lock = run_program([*argv, "--directory", str(project)], where=str(where))
     except EnvironmentFailedError as error:
         if "needs to be updated" in error.message:
             error.hint = f"Run `uv lock` in {project}, and commit the new lock."
@@ -143,10 +138,7 @@ def _interpreter(request: Request[UvEnvironment], requires: str, host: HostPlatf
     """Return the host's Python that fits what was asked, what the project names, and what the lock requires."""
     spec = request.spec
     wish = spec.python or (_project_python(request) if spec.requirements is None else None)
-    try:
-        required = SpecifierSet(requires)
-    except InvalidSpecifier:
-        required = SpecifierSet()
+    required = SpecifierSet(requires)
     for python in host.interpreters:
         fits = python.implementation == "cpython" and required.contains(python.version, prereleases=True)
         if fits and _is_wished(python, wish):

@@ -56,16 +56,16 @@ def with_wheels(
         EnvironmentFailedError: A source archive can't be fetched, or no wheel can be built.
     """
     uv, uv_version = find_uv()
-    wheels = [_wheel(package.file, progress) for package in packages]
-    names = [package.name for package in packages]
-    built = [str(parse_wheel_filename(wheel.name)[1]) for wheel in wheels]
-    versions = [package.version or version for package, version in zip(packages, built, strict=True)]
-    pins = list(zip(names, versions, [wheel.sha256 for wheel in wheels], strict=True))
+    wheels = {package: _wheel(package.file, progress) for package in packages}
+    pins = [
+        (package.name, package.version or str(parse_wheel_filename(wheel.name)[1]), wheel.sha256)
+        for package, wheel in wheels.items()
+    ]
     return dataclasses.replace(
         plan,
         packer=f"{plan.packer}, uv {uv_version}" if plan.packer else f"uv {uv_version}",
-        packages=dict(zip(names, versions, strict=True)),
-        artifacts=(*wheels, _uv_for(uv, uv_version, plan.platform)),
+        packages={name: version for name, version, _ in pins},
+        artifacts=(*wheels.values(), _uv_for(uv, uv_version, plan.platform)),
         requirements=requirements(pins),
     )
 
@@ -77,13 +77,12 @@ def requirements(pins: Sequence[tuple[str, str, str]]) -> str:
 
 def _wheel(file: Artifact, progress: Progress) -> Artifact:
     """Return the wheel of a package. What it is built from is its identity: two builds differ in their bytes."""
-    if file.kind == "folder":
-        folder = Path(file.path or "")
-        return _built(folder, tree_digest(folder))
     if file.kind == "wheel":
         return file
-    (archive,) = fetch([file], progress)
-    return _built(Path(archive.path or ""), archive.sha256)
+    if file.kind == "archive":
+        (file,) = fetch([file], progress)
+    source = Path(file.path or "")
+    return _built(source, file.sha256 or tree_digest(source))
 
 
 def tree_digest(folder: Path) -> str:
@@ -189,4 +188,4 @@ def _extract_uv(version: str, platform: Platform, path: Path) -> None:
     (uv,) = locked_packages(lock, Interpreter("", "3.12.0"), platform, Path(f"uv {version}"))
     (wheel,) = fetch([uv.file])
     with zipfile.ZipFile(wheel.path or "") as archive, new_file(path) as target:
-        Path(target).write_bytes(archive.read(f"uv-{version}.data/scripts/uv"))
+        target.write_bytes(archive.read(f"uv-{version}.data/scripts/uv"))

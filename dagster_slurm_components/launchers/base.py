@@ -10,28 +10,22 @@ from typing import Literal
 from dagster_slurm_components.spec.resources import Resources
 
 PYTHON = "@python"
-"""Stands in a payload's argument list for the interpreter of the activated environment.
-
-Only the job knows that path, so ``launch.sh`` replaces it by ``$DAGSTER_SLURM_PYTHON``.
-"""
+"""Stands in a payload's argument list for the activated environment's interpreter, which only the job knows."""
 
 
 @dataclass(frozen=True)
 class LaunchPlan:
     """How a payload starts inside the job.
 
-    The plan becomes two files in the run directory: ``launch.sh`` (``script``, byte for byte as shipped) and
-    ``launch.args`` (``options``, then ``--``, then ``payload``, each ended by a NUL byte). ``job.sh`` runs
-    ``bash launch.sh OPTIONS... -- PAYLOAD...`` in the payload folder, with ``job.env`` and the environment
-    already loaded. Nothing of it is ever parsed by a shell.
+    ``job.sh`` runs ``bash launch.sh OPTIONS... -- PAYLOAD...`` in the payload folder, with ``job.env`` and the
+    environment already loaded. Nothing of it is ever parsed by a shell.
 
     Attributes:
-        script: Text of the static shell file.
+        script: Text of the static shell file, which becomes ``launch.sh``.
         options: Launcher options; none of them is exactly ``--``.
         payload: The payload's argument list; the first may be ``PYTHON``.
         env: Extra environment variables; a value the user set wins.
-        sbatch: Extra sbatch options the launcher needs, as sbatch spells them (``ntasks-per-node`` for torchrun);
-            a value the user set wins.
+        sbatch: Extra sbatch options, as sbatch spells them (``ntasks-per-node``); a value the user set wins.
         files: Extra static files for the run directory, by relative path.
     """
 
@@ -43,10 +37,9 @@ class LaunchPlan:
     files: Mapping[str, str] = field(default_factory=dict)
 
     def arguments(self) -> bytes:
-        """Return the content of ``launch.args``."""
-        return b"".join(
-            part.encode("utf-8", "surrogateescape") + b"\0" for part in (*self.options, "--", *self.payload)
-        )
+        """Return the content of ``launch.args``: each argument ended by a NUL byte."""
+        words = (*self.options, "--", *self.payload)
+        return b"".join(word.encode("utf-8", "surrogateescape") + b"\0" for word in words)
 
 
 @dataclass(frozen=True)
@@ -78,16 +71,10 @@ def payload_argv(
     args: Sequence[str],
     interpreter: Sequence[str] | None = None,
 ) -> tuple[str, ...]:
-    """Return the payload's argument list, as it runs inside the payload folder.
+    """Return the argument list of a payload file, or of a command instead, as it runs inside the payload folder.
 
-    Args:
-        payload: Path of the payload file inside the payload folder, or None.
-        command: The command the user wrote instead of a payload file, or None.
-        args: The payload's own arguments, appended to either.
-        interpreter: What runs the payload file, instead of the choice by extension.
-
-    Raises:
-        ValueError: Not exactly one of ``payload`` and ``command`` is given.
+    ``interpreter`` runs the file, instead of the choice by extension. Raises ValueError if not exactly one of
+    ``payload`` and ``command`` is given.
 
     Example:
         >>> payload_argv("train.py", None, ["--epochs", "3"])
@@ -97,9 +84,8 @@ def payload_argv(
     """
     if (payload is None) == (command is None):
         raise ValueError("exactly one of payload and command is needed")
-    if command is not None:
-        return (*command, *args)
-    assert payload is not None  # noqa: S101 - tells mypy what the check above has settled
+    if payload is None:
+        return (*(command or ()), *args)
     runner = tuple(interpreter) if interpreter else INTERPRETERS.get(PurePosixPath(payload).suffix, ())
     # A bare name would be searched in PATH, and one that starts with a dash be taken for an option.
     path = payload if payload.startswith("/") or (runner and not payload.startswith("-")) else f"./{payload}"

@@ -7,9 +7,8 @@ launcher's ``type``, its object a subclass of ``LauncherSpec`` that has a method
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import cache, partial, singledispatch
+from functools import cache, singledispatch
 from pathlib import Path
-from typing import Protocol, runtime_checkable
 
 from dagster_slurm_components.errors import DagsterSlurmError
 from dagster_slurm_components.launchers.base import LaunchContext, LaunchPlan
@@ -24,27 +23,14 @@ from dagster_slurm_components.spec.resources import Resources
 from dagster_slurm_components.spec.slurm_values import memory_megabytes
 
 
-@runtime_checkable
-class PlansItself(Protocol):
-    """A launcher from another package: the model brings its planner along."""
-
-    def plan(self, payload: tuple[str, ...], context: LaunchContext) -> LaunchPlan:
-        """Return how the payload starts inside the job."""
-
-
 def plan(launcher: LauncherSpec, payload: tuple[str, ...], context: LaunchContext) -> LaunchPlan:
-    """Return how a payload starts inside the job.
-
-    Args:
-        launcher: The launcher's spec.
-        payload: The payload's argument list (see ``payload_argv``).
-        context: What the job asks for, and who runs it.
+    """Return how a payload (see ``payload_argv``) starts inside the job.
 
     Raises:
         DagsterSlurmError: The launcher can't be planned for.
     """
-    plan_it = launcher.plan if isinstance(launcher, PlansItself) else partial(_shipped, launcher)
-    made = plan_it(payload, context)
+    own = getattr(launcher, "plan", None)
+    made: LaunchPlan = own(payload, context) if own else _shipped(launcher, payload, context)
     if "--" in made.options:
         raise DagsterSlurmError(f"an option of the launcher {launcher.type} is exactly `--`")
     return made
@@ -61,7 +47,6 @@ def _shipped(launcher: LauncherSpec, payload: tuple[str, ...], context: LaunchCo
 
 @_shipped.register
 def _bash(launcher: BashLauncher, payload: tuple[str, ...], context: LaunchContext) -> LaunchPlan:
-    """Start the payload once, as a plain process on the job's first node."""
     return LaunchPlan(script=_text("shell/launch_bash.sh"), payload=payload)
 
 
@@ -124,12 +109,10 @@ def _ray(launcher: RayLauncher, payload: tuple[str, ...], context: LaunchContext
     return _by_program("launch_ray.py", options, payload, *modules)
 
 
-def _options(spec: SrunLauncher | TorchrunLauncher | RayLauncher | Resources, *names: str) -> list[str]:
+def _options(spec: LauncherSpec | Resources, *names: str) -> list[str]:
     """Return options as programs write them, of those attributes of a spec that are set."""
-    values = {name: getattr(spec, name) for name in names}
-    return [
-        f"--{name.replace('_', '-')}={value}" for name, value in values.items() if value not in (None, "")
-    ]
+    pairs = [(name.replace("_", "-"), getattr(spec, name)) for name in names]
+    return [f"--{name}={value}" for name, value in pairs if value not in (None, "")]
 
 
 def _by_program(program: str, options: Sequence[str], payload: tuple[str, ...], *modules: str) -> LaunchPlan:

@@ -27,15 +27,7 @@ PAYLOAD = "payload.py"
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a run.
-
-    Attributes:
-        exit_code: The job's exit code.
-        stdout: What the job wrote.
-        stderr: The same for its errors.
-        status: The last value of each key of the job's status file.
-        folder: The run directory.
-    """
+    """What became of a run: the job's, with the last value of each key of its status file."""
 
     exit_code: int
     stdout: str
@@ -55,13 +47,8 @@ def make_run_directory(
 ) -> None:
     """Make a run directory as a submitted job has it, save for the parts that only Dagster needs.
 
-    Args:
-        folder: Where; must not exist.
-        made: The launcher's plan.
-        payload: Text of the payload file, ``payload.py``.
-        env: Environment variables.
-        activation: Content of ``activate.args``: the steps that load the payload's environment.
-        header: What stands above the body of ``job.sh``, such as ``#SBATCH`` lines.
+    ``payload`` is the text of ``payload.py``, ``activation`` the content of ``activate.args``; ``header`` stands
+    above the body of ``job.sh``, such as ``#SBATCH`` lines.
     """
     shipped = resource_files(__package__.rpartition(".")[0])
     variables = {**made.env, **(env or {})}
@@ -102,25 +89,17 @@ def run_launcher(
         resources: What the script asks for.
         env: Environment variables.
         python: The payload's interpreter.
-        timeout: Seconds.
-
-    Raises:
-        subprocess.TimeoutExpired: It took longer.
+        timeout: Seconds after which ``subprocess.TimeoutExpired`` is raised.
     """
     text, command = (payload, None) if isinstance(payload, str) else (None, payload)
     argv = payload_argv(PAYLOAD if text is not None else None, command, args)
     made = plan(launcher, argv, LaunchContext(resources or Resources(), "process"))
     make_run_directory(folder, made, payload=text, env={"DAGSTER_SLURM_PYTHON": python, **(env or {})})
-    completed = subprocess.run(
-        ["bash", str(folder / "job.sh"), str(folder)],
-        env=outside_slurm(),
-        capture_output=True,
-        text=True,
-        timeout=timeout,
-        check=False,
+    job = ["bash", str(folder / "job.sh"), str(folder)]
+    done = subprocess.run(
+        job, env=outside_slurm(), capture_output=True, text=True, timeout=timeout, check=False
     )
-    status = read_status(folder)
-    return Outcome(completed.returncode, completed.stdout, completed.stderr, status, folder)
+    return Outcome(done.returncode, done.stdout, done.stderr, read_status(folder), folder)
 
 
 def outside_slurm() -> dict[str, str]:

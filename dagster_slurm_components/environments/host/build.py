@@ -1,6 +1,6 @@
 """Builds an environment once, whoever wants it at the same time, in a folder aside, and publishes it by rename."""
 
-import glob
+import contextlib
 import json
 import os
 import shutil
@@ -8,10 +8,12 @@ import stat
 import tarfile
 import tempfile
 import time
+from pathlib import Path
 from typing import Optional
 
 from dagster_slurm_components.environments.host.store import admit
 from dagster_slurm_components.environments.host.tools import (
+    AnyPath,
     Env,
     Json,
     Problem,
@@ -24,7 +26,7 @@ from dagster_slurm_components.environments.host.tools import (
     tail,
     write,
 )
-from dagster_slurm_components.hosts.satellite.files import remove_tree
+from dagster_slurm_components.hosts.satellite.files import read_json, remove_tree
 from dagster_slurm_components.hosts.satellite.locks import kept
 
 _UV = {"UV_NO_CONFIG": "1", "UV_OFFLINE": "1", "UV_PYTHON_DOWNLOADS": "never", "UV_NO_PROGRESS": "1"}
@@ -32,95 +34,88 @@ _UV = {"UV_NO_CONFIG": "1", "UV_OFFLINE": "1", "UV_PYTHON_DOWNLOADS": "never", "
 _INSTALL = ["pip", "install", "--quiet", "--require-hashes", "--no-deps", "--no-index", "--no-build"]
 
 
-def ready(folder: str) -> Optional[Json]:
+def ready(folder: Path) -> Optional[Json]:
     """Return the manifest of an environment that is there."""
-    try:
-        with open(os.path.join(folder, ".ready"), encoding="utf-8") as file:
-            manifest: Json = json.load(file)
-            return manifest
-    except (FileNotFoundError, NotADirectoryError):
-        return None
+    manifest: Optional[Json] = read_json(os.fsencode(folder / ".ready"))
+    return manifest
 
 
-def lock_of(envs: str, key: str) -> bytes:
+def lock_of(envs: AnyPath, key: str) -> bytes:
     """Return the lock under which an environment is made or put away."""
-    return os.fsencode(os.path.join(envs, ".lock-" + key))
+    return os.fsencode(Path(envs, ".lock-" + key))
 
 
 def build(order: Json) -> Json:
     """Make an environment, unless it is there; of all that want it at once one makes it."""
-    envs = os.path.join(order["workdir"], "envs")
-    target = os.path.join(envs, order["key"])
-    os.makedirs(envs, 0o700, exist_ok=True)
-    with kept(lock_of(envs, order["key"]), order["patience"]):
-        manifest = ready(target)
+    workdir, key = Path(order["workdir"]), order["key"]
+    envs = workdir / "envs"
+    envs.mkdir(0o700, parents=True, exist_ok=True)
+    with kept(lock_of(envs, key), order["patience"]):
+        manifest = ready(envs / key)
         if manifest is not None and not order.get("rebuild"):
             for artifact in order["artifacts"]:  # sent though another machine had sent it just now
-                remove_tree(os.path.join(order["workdir"], "store", "incoming", artifact["sha256"]))
+                remove_tree(str(workdir / "store" / "incoming" / artifact["sha256"]))
             return {"state": "ready", "manifest": manifest}
-        for left in glob.glob(glob.escape(os.path.join(envs, ".building-%s-" % order["key"])) + "*"):
-            remove_tree(left)
-        folder = tempfile.mkdtemp(prefix=".building-%s-" % order["key"], dir=envs)
+        remove_left(envs, ".building-%s-" % key)
+        folder = Path(tempfile.mkdtemp(prefix=".building-%s-" % key, dir=str(envs)))
         try:
-            manifest = make(order, folder)
-            put_away(target)
-            os.rename(folder, target)
+            manifest = _make(order, folder)
+            put_away(envs / key)
+            folder.rename(envs / key)
         except BaseException:
-            remove_tree(folder)
+            remove_tree(str(folder))
             raise
-    for old in glob.glob(os.path.join(glob.escape(envs), ".removing-%s-*" % order["key"])):
-        remove_tree(old)
+    remove_left(envs, ".removing-%s-" % key)
     return {"state": "built", "manifest": manifest}
 
 
-def put_away(target: str) -> Optional[str]:
+def put_away(target: Path) -> None:
     """Move an environment out of sight; what runs in it keeps its open files."""
-    folder, key = os.path.split(target)
-    aside = os.path.join(folder, ".removing-%s-%s-%d" % (key, os.uname().nodename, os.getpid()))
-    try:
-        os.rename(target, aside)
-    except FileNotFoundError:
-        return None
-    return aside
+    aside = ".removing-%s-%s-%d" % (target.name, os.uname().nodename, os.getpid())
+    with contextlib.suppress(FileNotFoundError):
+        target.rename(target.with_name(aside))
 
 
-def make(order: Json, folder: str) -> Json:
-    """Make an environment in a folder that will be renamed."""
+def remove_left(envs: Path, beginning: str) -> None:
+    """Remove what an earlier build, or one just now, has left under names that begin so."""
+    for path in list(envs.glob(beginning + "*")):
+        remove_tree(str(path))
+
+
+def _make(order: Json, folder: Path) -> Json:
     manifest = dict(order["manifest"], created=time.time())
+    entry = folder / manifest["entry"]
     if manifest["form"] == "squashfs":
-        manifest.update(make_image(order, folder))
+        _make_image(order, entry, manifest)
     else:
-        install(order, folder, os.path.join(order["workdir"], "store", "cache"))
+        _install(order, folder, Path(order["workdir"], "store", "cache"))
         if manifest["entry"] != "prefix":
-            image = os.path.join(folder, "content", manifest["entry"])
-            os.rename(image, os.path.join(folder, manifest["entry"]))
-        remove_tree(os.path.join(folder, "content"))
+            (folder / "content" / manifest["entry"]).rename(entry)
+        remove_tree(str(folder / "content"))
         manifest["installed"] = check(order["check"], folder, manifest, published=False)
     manifest["bytes"], manifest["inodes"] = size_of(folder)
-    write(os.path.join(folder, ".used"), "")
-    write(os.path.join(folder, ".ready"), json.dumps(manifest, sort_keys=True))
+    write(folder / ".used", "")
+    write(folder / ".ready", json.dumps(manifest, sort_keys=True))
     return manifest
 
 
-def make_image(order: Json, folder: str) -> Json:
-    """Make an environment as one file; return what the manifest says of it.
+def _make_image(order: Json, image: Path, manifest: Json) -> None:
+    """Make an environment as one file, and note in its manifest what it holds.
 
     All other files, the packer's cache too, lie in this machine's own temporary folder: on the file system of the
     working folder they would count, if only for the time of the build.
     """
-    image = os.path.join(folder, order["manifest"]["entry"])
-    aside = tempfile.mkdtemp(prefix="dagster-slurm-build-")
+    aside = Path(tempfile.mkdtemp(prefix="dagster-slurm-build-"))
     try:
-        env = install(order, aside, os.path.join(aside, "cache"))
-        installed = check(order["check"], aside, order["manifest"], published=False)
-        squash(os.path.join(aside, "prefix"), image, env)
+        env = _install(order, aside, aside / "cache")
+        manifest["installed"] = check(order["check"], aside, manifest, published=False)
+        _squash(aside / "prefix", image, env)
     finally:
-        remove_tree(aside)
-    return {"installed": installed, "image": hash_of(image)}
+        remove_tree(str(aside))
+    manifest["image"] = hash_of(image)
 
 
-def squash(prefix: str, image: str, env: Env) -> None:
-    """Write the image of a prefix, by ``mksquashfs`` as it is found under these variables."""
+def _squash(prefix: Path, image: Path, env: Env) -> None:
     path = env.get("PATH", os.defpath)
     program = shutil.which("mksquashfs", path=path + ":/usr/sbin:/sbin")
     if program is None:
@@ -129,61 +124,58 @@ def squash(prefix: str, image: str, env: Env) -> None:
         )
     # zstd at level 3 takes a seventh of gzip's time and unpacks faster; old squashfs-tools are built without it.
     usage = run([program, "-help"], env)
-    packed = ["gzip"]
-    if b"zstd" in usage.stdout + usage.stderr:
-        packed = ["zstd", "-Xcompression-level", "3"]
+    has_zstd = b"zstd" in usage.stdout + usage.stderr
+    packed = ["zstd", "-Xcompression-level", "3"] if has_zstd else ["gzip"]
     options = ["-noappend", "-quiet", "-no-progress", "-no-xattrs", "-comp"]
-    execute([program, prefix, image, *options, *packed], env)
+    execute([program, str(prefix), str(image), *options, *packed], env)
 
 
-def install(order: Json, folder: str, cache: str) -> Env:
+def _install(order: Json, folder: Path, cache: Path) -> Env:
     """Make the prefix of an environment in a folder, beside its ``content``; return the variables it was made under."""
-    prefix, content = os.path.join(folder, "prefix"), os.path.join(folder, "content")
-    lay_out(order, content)
+    prefix, content = folder / "prefix", folder / "content"
+    _lay_out(order, content)
     for archive in order["unpack"]:
-        unpack(os.path.join(content, archive), prefix)
+        unpack(str(content / archive), str(prefix))
     env = activated(order["activation"])
-    uv, own = os.path.join(content, "uv"), dict(env, UV_CACHE_DIR=os.path.join(cache, "uv"), **_UV)
+    uv, own = str(content / "uv"), dict(env, UV_CACHE_DIR=str(cache / "uv"), **_UV)
     if order["python"]:  # else the archives brought their own
         options = ["--quiet", "--relocatable", "--no-project", "--python", order["python"]]
-        execute([uv, "venv", *options, prefix], own, folder)
+        execute([uv, "venv", *options, str(prefix)], own, folder)
     if order["requirements"]:
-        wanted = os.path.join(content, "requirements.txt")
+        wanted = content / "requirements.txt"
         write(wanted, order["requirements"])
-        where = ["--python", os.path.join(prefix, "bin", "python"), "--find-links", content]
-        execute([uv, *_INSTALL, "--compile-bytecode", *where, "--requirements", wanted], own, folder)
-    name_place(prefix, os.path.join(order["workdir"], "envs", order["key"], "prefix"))
+        where = ["--python", str(prefix / "bin" / "python"), "--find-links", str(content)]
+        execute([uv, *_INSTALL, "--compile-bytecode", *where, "--requirements", str(wanted)], own, folder)
+    _name_place(prefix, Path(order["workdir"], "envs", order["key"], "prefix"))
     return env
 
 
-def lay_out(order: Json, content: str) -> None:
-    """Put the artifacts into ``content``, by name."""
-    os.mkdir(content, 0o700)
+def _lay_out(order: Json, content: Path) -> None:
+    content.mkdir(0o700)
     for artifact in order["artifacts"]:
-        source = admit(order["workdir"], artifact)
-        target = os.path.join(content, artifact["name"])
+        source, target = admit(order["workdir"], artifact), content / artifact["name"]
         if artifact["tool"]:
             shutil.copyfile(source, target)
-            os.chmod(target, 0o700)
+            target.chmod(0o700)
             continue
         try:
             os.link(source, target)
         except OSError:  # a file system without hard links
-            os.symlink(source, target)
+            target.symlink_to(source)
 
 
-def name_place(prefix: str, target: str) -> None:
+def _name_place(prefix: Path, target: Path) -> None:
     """Let scripts that name the place where they were made name the one where they will lie."""
-    for script in glob.glob(os.path.join(glob.escape(prefix), "bin", "*")):
-        if os.path.islink(script) or not os.path.isfile(script):
+    for script in prefix.glob("bin/*"):
+        if script.is_symlink() or not script.is_file():
             continue
-        with open(script, "rb") as file:
+        with script.open("rb") as file:
             content = file.read() if file.read(2) == b"#!" else b""
-        if os.fsencode(prefix) in content:
-            mode = os.stat(script).st_mode
-            os.unlink(script)  # it may share its content with the packer's cache
-            write(script, (b"#!" + content).replace(os.fsencode(prefix), os.fsencode(target)).decode("utf-8"))
-            os.chmod(script, stat.S_IMODE(mode))
+        if bytes(prefix) in content:
+            mode = script.stat().st_mode
+            script.unlink()  # it may share its content with the packer's cache
+            script.write_bytes((b"#!" + content).replace(bytes(prefix), bytes(target)))
+            script.chmod(stat.S_IMODE(mode))
 
 
 def unpack(archive: str, prefix: str) -> None:
@@ -204,16 +196,15 @@ def unpack(archive: str, prefix: str) -> None:
             tar.extract(member, prefix, set_attrs=not member.isdir())
 
 
-def check(order: Optional[Json], folder: str, manifest: Json, *, published: bool) -> Optional[Json]:
+def check(order: Optional[Json], folder: Path, manifest: Json, *, published: bool) -> Optional[Json]:
     """Let the environment's own interpreter compare itself with the manifest; a new one also tells what is there."""
     if order is None:  # it has no interpreter
         return None
-    with tempfile.TemporaryDirectory() as aside:
-        program, wanted = os.path.join(aside, "verify.py"), os.path.join(aside, "manifest.json")
-        write(program, order["program"])
-        write(wanted, json.dumps(manifest))
-        python = os.path.join(folder, "prefix", "bin", "python")
-        argv = [python, "-I", program, order["mode"], wanted] + ([folder] if published else [])
+    with tempfile.NamedTemporaryFile("w", suffix=".json") as wanted:
+        json.dump(manifest, wanted)
+        wanted.flush()
+        python, given = str(folder / "prefix" / "bin" / "python"), [str(folder)] if published else []
+        argv = [python, "-I", "-c", order["program"], order["mode"], wanted.name, *given]
         done = run(argv, plain_environment())
     if done.returncode == 0:
         return None if published else json.loads(done.stdout.decode("utf-8"))

@@ -21,7 +21,7 @@ _ASK = (
 
 def probe(order: Json) -> Json:
     """Return the platform and the Pythons that are here, under the given modules and setup files."""
-    env = activated(order.get("activation"))
+    env = activated(order.get("activation", {}))
     path = env.get("PATH", os.defpath)
     names = ["python3"] + ["python3.%d" % minor for minor in range(16, 7, -1)]
     if order.get("python"):

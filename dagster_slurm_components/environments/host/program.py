@@ -10,7 +10,7 @@ from dagster_slurm_components.environments.host.build import build
 from dagster_slurm_components.environments.host.care import prune, show, verify
 from dagster_slurm_components.environments.host.probe import probe
 from dagster_slurm_components.environments.host.store import fetch
-from dagster_slurm_components.environments.host.tools import Json, Problem
+from dagster_slurm_components.environments.host.tools import Json
 from dagster_slurm_components.hosts.satellite.protocol import Failure
 
 ACTIONS: Dict[str, Callable[[Json], Json]] = {
@@ -22,18 +22,16 @@ ACTIONS: Dict[str, Callable[[Json], Json]] = {
     "prune": prune,
 }
 
-_FULL = (errno.ENOSPC, errno.EDQUOT)
-
 
 def answer(action: str, order: Json) -> Json:
     """Do one action; whatever goes wrong is an answer as well."""
     try:
         return {"ok": True, "result": ACTIONS[action](order)}
-    except (Problem, Failure) as error:  # the satellite's: of a lock
+    except Failure as error:  # a Problem, or of a lock
         detail = getattr(error, "detail", [])
         return {"ok": False, "code": error.code, "message": error.message, "detail": detail}
     except OSError as error:
-        code = "disk_full" if error.errno in _FULL else "failed"
+        code = "disk_full" if error.errno in (errno.ENOSPC, errno.EDQUOT) else "failed"
         message = "%s: %s" % (error.filename, error.strerror)
         return {"ok": False, "code": code, "message": message, "detail": []}
 

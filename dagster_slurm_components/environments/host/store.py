@@ -5,54 +5,52 @@ import concurrent.futures
 import contextlib
 import http.client
 import netrc
-import os
 import shutil
 import urllib.request
+from pathlib import Path
 from urllib.parse import unquote, urlsplit, urlunsplit
 
 from dagster_slurm_components.environments.host.tools import CHUNK, Json, Problem, hash_of, new_file
 
 _FETCHES = 8
 _FETCH_TIMEOUT = 15.0
+_UNREACHABLE = (Problem, OSError, ValueError, http.client.HTTPException)  # URLError is an OSError
 
 
-def stored_path(workdir: str, digest: str) -> str:
+def stored_path(workdir: str, digest: str) -> Path:
     """Return where an artifact lies; its folder is made."""
-    folder = os.path.join(workdir, "store", digest[:2])
-    os.makedirs(folder, 0o700, exist_ok=True)
-    return os.path.join(folder, digest)
+    path = Path(workdir, "store", digest[:2], digest)
+    path.parent.mkdir(0o700, parents=True, exist_ok=True)
+    return path
 
 
-def admit(workdir: str, artifact: Json) -> str:
+def admit(workdir: str, artifact: Json) -> Path:
     """Return where an artifact lies in the store, let in if its content is what its name says."""
     digest, name = artifact["sha256"], artifact["name"]
-    target = stored_path(workdir, digest)
-    incoming = os.path.join(workdir, "store", "incoming", digest)
-    if os.path.exists(target):
-        if hash_of(target) != digest:
-            os.unlink(target)
-            raise Problem(
-                "tampered", "%s in the store is not what was put there; it is removed" % name, [name]
-            )
-        return target
+    target, incoming = stored_path(workdir, digest), Path(workdir, "store", "incoming", digest)
+    if target.exists():
+        if hash_of(target) == digest:
+            return target
+        target.unlink()
+        raise Problem("tampered", "%s in the store is not what was put there; it is removed" % name, [name])
     if not artifact["pieces"]:
         raise Problem("missing", "%s is not in the store" % name, [name])
     try:
         with new_file(target) as temporary:
-            with open(temporary, "wb") as whole:
+            with temporary.open("wb") as whole:
                 for number in range(artifact["pieces"]):
-                    with open(os.path.join(incoming, str(number)), "rb") as piece:
+                    with (incoming / str(number)).open("rb") as piece:
                         shutil.copyfileobj(piece, whole, CHUNK)
             if hash_of(temporary) != digest:
-                shutil.rmtree(incoming, ignore_errors=True)
+                shutil.rmtree(str(incoming), ignore_errors=True)
                 raise Problem(
                     "tampered", "%s arrived with another content than the lock names" % name, [name]
                 )
     except FileNotFoundError as error:
-        if not os.path.exists(target):  # else another build admitted it meanwhile
+        if not target.exists():  # else another build admitted it meanwhile
             raise Problem("missing", "%s did not arrive whole (%s)" % (name, error.filename), [name])
         return target
-    shutil.rmtree(incoming, ignore_errors=True)
+    shutil.rmtree(str(incoming), ignore_errors=True)
     return target
 
 
@@ -60,29 +58,23 @@ def fetch(order: Json) -> Json:
     """Fetch artifacts from where their lock says, those that this host can reach; tell why others are left."""
     failed = {}
     with concurrent.futures.ThreadPoolExecutor(_FETCHES) as pool:
-        calls = [(item, pool.submit(fetch_one, order["workdir"], item)) for item in order["artifacts"]]
+        calls = [(item, pool.submit(_fetch_one, order["workdir"], item)) for item in order["artifacts"]]
         for item, call in calls:
             try:
                 call.result()
-            except (
-                Problem,
-                OSError,
-                ValueError,
-                http.client.HTTPException,
-            ) as error:  # URLError is an OSError
+            except _UNREACHABLE as error:
                 failed[item["name"]] = str(error)
     return {"failed": failed}
 
 
-def fetch_one(workdir: str, artifact: Json) -> None:
-    """Fetch one artifact into the store."""
+def _fetch_one(workdir: str, artifact: Json) -> None:
     with new_file(stored_path(workdir, artifact["sha256"])) as temporary:
         download(artifact["url"], temporary, _FETCH_TIMEOUT)
         if hash_of(temporary) != artifact["sha256"]:
             raise Problem("tampered", "another content than the lock names")
 
 
-def download(url: str, target: str, timeout: float) -> None:
+def download(url: str, target: Path, timeout: float) -> None:
     """Fetch a URL into a file, with the user and password that it names, else those of ``~/.netrc``."""
     parts = urlsplit(url)
     user, password = unquote(parts.username or ""), unquote(parts.password or "")
@@ -93,7 +85,7 @@ def download(url: str, target: str, timeout: float) -> None:
     if user:  # not for whom a redirect leads to
         token = base64.b64encode((user + ":" + password).encode()).decode()
         request.add_unredirected_header("Authorization", "Basic " + token)
-    with urllib.request.urlopen(request, timeout=timeout) as answer, open(target, "wb") as file:
+    with urllib.request.urlopen(request, timeout=timeout) as answer, target.open("wb") as file:
         shutil.copyfileobj(answer, file, CHUNK)
 
 

@@ -1,7 +1,4 @@
-"""What every part of the builder does with files and commands; this package hashes and writes its own in the same way.
-
-Commands run without a shell, in an environment that nothing of the user bends.
-"""
+"""What every part of the builder does with files and commands; on this machine files are hashed in the same way."""
 
 import contextlib
 import hashlib
@@ -9,7 +6,9 @@ import os
 import subprocess
 import tempfile
 from pathlib import Path
-from typing import Any, Dict, Iterator, List, Optional, Tuple, Union
+from typing import Any, Dict, Iterator, List, Optional, Sequence, Tuple, Union
+
+from dagster_slurm_components.hosts.satellite.protocol import Failure
 
 Json = Dict[str, Any]
 AnyPath = Union[str, Path]
@@ -19,14 +18,12 @@ _TAIL = 4000
 _SHOW = '. "$DAGSTER_SLURM_RUN_DIR/activate.sh" >&2 </dev/null; exec env -0'
 
 
-class Problem(Exception):
-    """What can't be done; ``code`` is a short stable word for programs."""
+class Problem(Failure):
+    """What can't be done, with a line for each thing that is concerned."""
 
-    def __init__(self, code: str, message: str, detail: Optional[List[str]] = None) -> None:
-        super().__init__(message)
-        self.code = code
-        self.message = message
-        self.detail = detail or []
+    def __init__(self, code: str, message: str, detail: Sequence[str] = ()) -> None:
+        super().__init__(code, message)
+        self.detail = list(detail)
 
 
 def hash_of(path: AnyPath) -> str:
@@ -38,27 +35,26 @@ def hash_of(path: AnyPath) -> str:
     return digest.hexdigest()
 
 
-def write(path: str, text: str) -> None:
-    """Write a new file, 0600."""
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(text.encode("utf-8", "surrogateescape"))
+def write(path: AnyPath, text: str) -> None:
+    """Write a file, which our umask makes 0600."""
+    with open(path, "w", encoding="utf-8", errors="surrogateescape", newline="") as file:
+        file.write(text)
 
 
 @contextlib.contextmanager
-def new_file(target: AnyPath) -> Iterator[str]:
+def new_file(target: Path) -> Iterator[Path]:
     """Yield a path beside ``target`` to write to, which takes its place when the block succeeds."""
-    descriptor, temporary = tempfile.mkstemp(prefix="new-", dir=os.path.dirname(str(target)))
+    descriptor, name = tempfile.mkstemp(prefix="new-", dir=str(target.parent))
     os.close(descriptor)
     try:
-        yield temporary
-        os.rename(temporary, target)
+        yield Path(name)
+        os.rename(name, target)
     finally:
         with contextlib.suppress(FileNotFoundError):
-            os.unlink(temporary)
+            os.unlink(name)
 
 
-def size_of(folder: str) -> Tuple[int, int]:
+def size_of(folder: AnyPath) -> Tuple[int, int]:
     """Return bytes and inodes of a folder; a file that is also elsewhere (a hard link) counts here too."""
     total, count = 0, 1
     for where, folders, files in os.walk(folder):
@@ -73,13 +69,13 @@ def plain_environment() -> Env:
     return {name: value for name, value in os.environ.items() if not name.startswith(bending)}
 
 
-def run(argv: List[str], env: Env, cwd: Optional[str] = None) -> Any:
+def run(argv: List[str], env: Env, cwd: Optional[Path] = None) -> "subprocess.CompletedProcess[bytes]":
     """Run a command that reads nothing, and return the process, which has ended."""
     pipe = subprocess.PIPE
     return subprocess.run(argv, env=env, cwd=cwd, stdin=subprocess.DEVNULL, stdout=pipe, stderr=pipe)
 
 
-def execute(argv: List[str], env: Env, cwd: Optional[str] = None) -> bytes:
+def execute(argv: List[str], env: Env, cwd: Optional[Path] = None) -> bytes:
     """Run a command and return what it printed; what it printed as errors is the message of its failure."""
     try:
         done = run(argv, env, cwd)
@@ -90,22 +86,18 @@ def execute(argv: List[str], env: Env, cwd: Optional[str] = None) -> bytes:
         full = "No space left on device" in words or "quota exceeded" in words.lower()
         text = "%s ended with %d: %s" % (os.path.basename(argv[0]), done.returncode, words)
         raise Problem("disk_full" if full else "build_failed", text)
-    output: bytes = done.stdout
-    return output
+    return done.stdout
 
 
-def activated(activation: Optional[Json]) -> Env:
+def activated(files: Dict[str, str]) -> Env:
     """Return the variables after the modules and shell files that the environment is made under."""
     env = plain_environment()
-    if not activation:
+    if not files:
         return env
-    files = dict(
-        activation["files"], **{"activate.sh": activation["script"], "activate.args": activation["args"]}
-    )
     with tempfile.TemporaryDirectory() as folder:
         for name, text in files.items():
-            os.makedirs(os.path.dirname(os.path.join(folder, name)), exist_ok=True)
-            write(os.path.join(folder, name), text)
+            Path(folder, name).parent.mkdir(parents=True, exist_ok=True)
+            write(Path(folder, name), text)
         done = run(["bash", "-c", _SHOW], dict(env, DAGSTER_SLURM_RUN_DIR=folder))
     if done.returncode != 0:
         raise Problem("activation_failed", tail(done.stderr) or "the modules or setup files failed")

@@ -30,7 +30,7 @@ def main() -> int:
     left, code = options.tasks, 0
     kill_at: Optional[float] = None
     while left:
-        event = family.wait(processes.left_until(kill_at))
+        event = family.wait(kill_at)
         if event is None:
             break
         number = event.signal or int(processes.STOP[0])

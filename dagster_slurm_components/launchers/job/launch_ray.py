@@ -34,7 +34,7 @@ def require_token() -> None:
     """Let nobody else on these nodes use the cluster: Ray 2.52 and newer ask for a token, older ones ignore it."""
     if "RAY_AUTH_MODE" in os.environ:
         return
-    path = os.path.join(records.run_directory(), "ray.token")
+    path = str(records.run_directory() / "ray.token")
     with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
         file.write(secrets.token_hex(32))
     os.environ.update(RAY_AUTH_MODE="token", RAY_AUTH_TOKEN_PATH=path)
@@ -88,7 +88,7 @@ class Cluster:
         """Return the exit code: the payload's, or that of what failed before it."""
         self.start()
         while True:
-            event = self.family.wait(processes.left_until(self._kill_at))
+            event = self.family.wait(self._kill_at)
             if event is None:
                 return 128 + processes.STOP[0]
             code = self._on_end(event.ended, event.code) if event.ended else self._on_signal(event.signal)
@@ -123,7 +123,7 @@ class Cluster:
             os.close(self._lifeline)
             deadline = time.monotonic() + self.options.grace
             while self.family.running("workers") and time.monotonic() < deadline:
-                self.family.wait(deadline - time.monotonic())
+                self.family.wait(deadline)
         self.head.close(failed)
 
 

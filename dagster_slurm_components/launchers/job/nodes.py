@@ -57,16 +57,10 @@ def srun_options() -> List[str]:
 
 
 def own_address(suffix: str) -> str:
-    """Return the address by which the job's other nodes reach this one.
+    """Return the address by which the job's other nodes reach this one, in its fast network by a suffix (`-ib0`).
 
     A number, not a name: the names of compute nodes may end in `.local`, or resolve to an IPv6 address or,
     on the node itself, to its loopback address.
-
-    Args:
-        suffix: Appended to the node's name to get the name of its fast network (`i`, `-ib0`); may be empty.
-
-    Raises:
-        OSError: The name with that suffix does not resolve.
     """
     name = records.own_node() + suffix
     try:

@@ -26,19 +26,11 @@ def is_free(port: int) -> bool:
 
 
 def claim(seed: int) -> Tuple[socket.socket, int]:
-    """Claim a block of ``SIZE`` ports.
+    """Claim a block of ``SIZE`` ports, and return the socket to keep and the first port after it.
 
     The block's first port is its lock: we listen on it for as long as the block is ours. So the claim holds
     between all users of the node, needs neither a lock file nor the `flock` program, and ends with the process.
-
-    Args:
-        seed: Where the search starts; jobs with different numbers look at different blocks first.
-
-    Returns:
-        The socket to keep, and the first port after it.
-
-    Raises:
-        NoFreePortsError: All blocks are taken.
+    Jobs with different seeds look at different blocks first.
     """
     blocks = (HIGHEST - LOWEST) // SIZE
     for step in range(blocks):

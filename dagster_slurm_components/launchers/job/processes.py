@@ -8,8 +8,6 @@ So a Family is the reaper of all its descendants, and a child dies with the proc
 
 import collections
 import contextlib
-import fcntl
-import functools
 import os
 import select
 import signal
@@ -67,11 +65,6 @@ def descendants(root: int) -> List[int]:
     return family[1:]
 
 
-def left_until(deadline: Optional[float]) -> Optional[float]:
-    """Return the seconds until a moment of the monotonic clock; None if there is none."""
-    return None if deadline is None else max(0.0, deadline - time.monotonic())
-
-
 def _send(how: Callable[[int, int], None], pid: int, number: int) -> None:
     with contextlib.suppress(ProcessLookupError, PermissionError):  # it may have ended just now
         how(pid, number)
@@ -87,17 +80,14 @@ class Family:
         self._events: Deque[Event] = collections.deque()
         self._reader, writer = os.pipe()
         for end in (self._reader, writer):
-            fcntl.fcntl(end, fcntl.F_SETFL, fcntl.fcntl(end, fcntl.F_GETFL) | os.O_NONBLOCK)
+            os.set_blocking(end, False)
         # Signals are read from a pipe, one byte each, so that none interrupts anything half done.
         signal.set_wakeup_fd(writer)
         for number in (*PASSED, signal.SIGCHLD):
             signal.signal(number, lambda number, frame: None)
 
     def start(self, name: str, argv: Sequence[str], *, ignored: Tuple[int, ...] = (), **how: Any) -> None:
-        """Start a child in a session of its own; environment and files as Popen takes them.
-
-        ``ignored`` are signals that the child is not to die of. Raises OSError if the program can't be run.
-        """
+        """Start a child, which is not to die of the ``ignored`` signals, in a session of its own, as Popen does."""
         parent = os.getpid()
 
         def prepare() -> None:
@@ -133,14 +123,13 @@ class Family:
         for pid in descendants(os.getpid()) if LINUX else list(self._names):
             _send(os.kill, pid, number)
 
-    def wait(self, timeout: Optional[float] = None, watch: Optional[int] = None) -> Optional[Event]:
-        """Return the next event, of the file descriptor ``watch`` too; None after ``timeout`` seconds."""
-        deadline = None if timeout is None else time.monotonic() + timeout
+    def wait(self, until: Optional[float] = None, watch: Optional[int] = None) -> Optional[Event]:
+        """Return the next event, of the file descriptor ``watch`` too; None at a moment of the monotonic clock."""
         while True:
             self._reap()
             if self._events:
                 return self._events.popleft()
-            left = None if deadline is None else deadline - time.monotonic()
+            left = None if until is None else until - time.monotonic()
             if left is not None and left < 0:
                 return None
             readable = select.select([self._reader] + ([] if watch is None else [watch]), [], [], left)[0]
@@ -184,18 +173,15 @@ class Family:
 def attend(
     family: Family, name: str, grace: float, relay: Optional[Callable[[int], None]] = None
 ) -> Tuple[int, bool]:
-    """Wait for the end of a child, and end what it leaves behind.
+    """Wait for a child's end and end what it leaves behind; return its exit code, and whether it was asked to stop.
 
     SIGTERM and SIGINT mean that it has ``grace`` seconds to end before it is killed. ``relay`` is called with
     each signal that arrives; without it none is passed on, for Slurm itself signals every process of a step.
-
-    Returns:
-        The child's exit code, and whether it was asked to stop.
     """
     kill_at: Optional[float] = None
     stopped = False
     while True:
-        event = family.wait(left_until(kill_at))
+        event = family.wait(kill_at)
         if event is None:
             family.kill()
             kill_at = None
@@ -209,15 +195,15 @@ def attend(
                 relay(event.signal)
     if event.code in (128 + signal.SIGTERM, 128 + signal.SIGINT) and not stopped:
         # Slurm signals all processes of a step, in any order: the same signal may be on its way to us.
-        later = family.wait(0.2)
+        later = family.wait(time.monotonic() + 0.2)
         stopped = later is not None and later.signal in STOP
     family.kill()
     return event.code, stopped
 
 
 def run_step(argv: Sequence[str], grace: float) -> Tuple[int, bool]:
-    """Run srun to its end; return its exit code, and whether it was asked to stop."""
+    """Run srun to its end, and return the same."""
     family = Family()
     family.start("srun", argv)
     # Longer than the grace on the nodes: there they clean up themselves.
-    return attend(family, "srun", grace + 10, functools.partial(family.signal, "srun"))
+    return attend(family, "srun", grace + 10, lambda number: family.signal("srun", number))

@@ -19,7 +19,7 @@ def main() -> int:
     options, payload = command_line.split(number=str, output="first", grace=15.0, signals="leave")
     rank = int(os.environ[options.number])
     name = f"rank {rank} on {records.own_node()}"
-    log = os.path.join(records.folder(), str(rank))
+    log = str(records.folder() / str(rank))
     to_job_log = rank == 0 or options.output == "all"
     out, err = (None, None) if to_job_log else (open(log + ".out", "ab"), open(log + ".err", "ab"))  # noqa: SIM115
     family = processes.Family()

@@ -16,6 +16,7 @@ import socket
 import stat
 import tempfile
 import time
+from pathlib import Path
 from typing import Any, Dict, List, Optional
 
 import command_line
@@ -73,26 +74,19 @@ def sweep(parent: str) -> None:
 
 def keep_logs(temp: str) -> None:
     """Copy the end of each of Ray's logs to the run directory, before they go with the folder."""
-    source = os.path.join(temp, "session_latest", "logs")
-    target = os.path.join(records.folder(), "ray-" + records.own_node())
-    if not os.path.isdir(source):
-        return
-    os.makedirs(target, exist_ok=True)
-    for name in sorted(os.listdir(source))[:200]:
-        path = os.path.join(source, name)
-        if os.path.isfile(path):
-            with open(path, "rb") as log, open(os.path.join(target, name), "wb") as copy:
-                log.seek(max(0, os.path.getsize(path) - LOG_BYTES))
+    target = records.folder() / ("ray-" + records.own_node())
+    for path in sorted(Path(temp, "session_latest", "logs").glob("*"))[:200]:
+        if path.is_file():
+            target.mkdir(exist_ok=True)
+            with path.open("rb") as log, (target / path.name).open("wb") as copy:
+                log.seek(max(0, path.stat().st_size - LOG_BYTES))
                 copy.write(log.read())
 
 
 def memory(number: int) -> Optional[int]:
     """Return the bytes of memory that the job has on its node of that number; None if it has no limit."""
-    if os.environ.get("SLURM_MEM_PER_NODE", "0") != "0":
-        return int(os.environ["SLURM_MEM_PER_NODE"]) * 2**20
-    if os.environ.get("SLURM_MEM_PER_CPU", "0") != "0":
-        return int(os.environ["SLURM_MEM_PER_CPU"]) * 2**20 * nodes.own_cpus(number)
-    return None
+    of_node, of_cpu = (int(os.environ.get(f"SLURM_MEM_PER_{each}") or 0) for each in ("NODE", "CPU"))
+    return (of_node or of_cpu * nodes.own_cpus(number)) * 2**20 or None
 
 
 def share(options: argparse.Namespace, number: int) -> List[str]:
@@ -121,7 +115,7 @@ class RayNode:
         self.address = nodes.own_address(options.host_suffix)
         self._lock, self._port = ports.claim(int(os.environ.get("SLURM_JOB_ID") or os.getpid()) + number)
         self.temp = make_temp_folder()
-        self.log = os.path.join(records.folder(), f"ray-{records.own_node()}.log")
+        self.log = records.folder() / f"ray-{records.own_node()}.log"
         self.dashboard_port = self._port + 1
         self._argv: List[str] = []
         self._give_up_at = time.monotonic() + options.start_timeout

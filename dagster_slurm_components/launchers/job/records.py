@@ -1,11 +1,8 @@
 """Who failed first: each rank leaves a record, and the first node of the job makes them known.
 
 A rank that fails writes ``ranks/WHO.failed``: KEY=VALUE lines. Only the job's first node writes to ``status``,
-for appending from several nodes at once loses lines on NFS. It adds
-
-    failed_rank=WHO NODE CODE
-
-where WHO is the rank's number, or `agent` (torchrun's own process), `head` or `worker` (Ray's).
+for appending from several nodes at once loses lines on NFS. It adds `failed_rank=WHO NODE CODE`, where WHO is the
+rank's number, or `agent` (torchrun's own process), `head` or `worker` (Ray's).
 """
 
 import os
@@ -14,25 +11,26 @@ import signal
 import socket
 import sys
 import time
-from typing import Optional, Tuple
+from pathlib import Path
+from typing import Optional, Tuple, Union
 
 
-def run_directory() -> str:
+def run_directory() -> Path:
     """Return the run directory."""
-    return os.environ["DAGSTER_SLURM_RUN_DIR"]
+    return Path(os.environ["DAGSTER_SLURM_RUN_DIR"])
 
 
-def folder() -> str:
+def folder() -> Path:
     """Return the folder of the ranks' records and logs."""
-    return os.path.join(run_directory(), "ranks")
+    return run_directory() / "ranks"
 
 
 def prepare() -> None:
     """Make the folder; what an earlier start of a requeued job left in it is set aside."""
     restart = int(os.environ.get("DAGSTER_SLURM_RESTART_COUNT") or 0)
-    if restart and os.path.isdir(folder()):
-        os.rename(folder(), f"{folder()}.{restart - 1}")
-    os.makedirs(folder(), mode=0o700, exist_ok=True)
+    if restart and folder().is_dir():
+        folder().rename(f"{folder()}.{restart - 1}")
+    folder().mkdir(0o700, exist_ok=True)
 
 
 def own_node() -> str:
@@ -66,7 +64,7 @@ def in_words(code: int) -> str:
     return f"ended with exit code {code}"
 
 
-def tail(path: str, lines: int = 20) -> str:
+def tail(path: Union[Path, str], lines: int = 20) -> str:
     """Return the last lines of a log, without terminal colours."""
     try:
         with open(path, "rb") as file:
@@ -82,21 +80,19 @@ def record(who: str, code: int, start: int = 0) -> None:
     """Leave a record of a failure; ``start`` counts torchrun's restarts."""
     values = {"who": who, "node": own_node(), "code": code, "start": start, "time": repr(time.time())}
     name = who if who.isdigit() or who == "head" else f"{who}-{own_node()}"
-    path = os.path.join(folder(), f"{name}.failed")
-    with open(path + ".new", "w") as file:
-        file.write("".join(f"{key}={value}\n" for key, value in values.items()))
-    os.rename(path + ".new", path)
+    new = folder() / f"{name}.new"
+    new.write_text("".join(f"{key}={value}\n" for key, value in values.items()))
+    new.rename(folder() / f"{name}.failed")
 
 
 def succeed() -> None:
     """Leave a record of this node's good end."""
-    with open(os.path.join(folder(), f"{own_node()}.ok"), "w"):
-        pass
+    (folder() / f"{own_node()}.ok").touch()
 
 
 def succeeded() -> int:
     """Return how many nodes came to a good end."""
-    return sum(name.endswith(".ok") for name in os.listdir(folder()))
+    return len(list(folder().glob("*.ok")))
 
 
 def first_failure() -> Optional[Tuple[str, str, int]]:
@@ -105,19 +101,17 @@ def first_failure() -> Optional[Tuple[str, str, int]]:
     An agent that ends with exit code 1 only reports the failure of one of its ranks.
     """
     failures = []
-    for name in os.listdir(folder()):
-        if name.endswith(".failed"):
-            with open(os.path.join(folder(), name)) as file:
-                values = dict(line.rstrip("\n").split("=", 1) for line in file)
-            reports = values["who"] == "agent" and values["code"] == "1"
-            order = (reports, -int(values["start"]), float(values["time"]))
-            failures.append((order, (values["who"], values["node"], int(values["code"]))))
+    for path in folder().glob("*.failed"):
+        values = dict(line.split("=", 1) for line in path.read_text().splitlines())
+        reports = values["who"] == "agent" and values["code"] == "1"
+        order = (reports, -int(values["start"]), float(values["time"]))
+        failures.append((order, (values["who"], values["node"], int(values["code"]))))
     return min(failures)[1] if failures else None
 
 
 def note(**values: str) -> None:
     """Append KEY=VALUE lines to the job's status in one write; for the job's first node only."""
-    with open(os.path.join(run_directory(), "status"), "a") as file:
+    with open(run_directory() / "status", "a") as file:
         file.write("".join(f"{key}={value}\n" for key, value in values.items()))
 
 
