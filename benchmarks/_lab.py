@@ -32,6 +32,7 @@ def lab() -> Iterator[Lab]:
         shutil.copy(cluster.folder / "profile.yaml", project / "profiles" / "staging.yaml")
         os.environ["DAGSTER_HOME"] = str(root / "dagster")
         (root / "dagster").mkdir()
+        (root / "dagster" / "dagster.yaml").write_text("telemetry: {enabled: false}\n")
         yield Lab(cluster, project)
     finally:
         slurm.down(root / "cluster")
