@@ -10,6 +10,7 @@ import queue
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
+from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any
 
@@ -124,7 +125,7 @@ class ThreadStep(RunningStep):
     def __init__(self, *arguments: Any, context: ThreadContext) -> None:
         super().__init__(*arguments)
         self._context = context
-        self._interruption = threading.Event()
+        self._interruption: Future[None] = Future()
 
     def _events(self) -> Iterator[dg.DagsterEvent]:
         INTERRUPTION.set(self._interruption)
@@ -142,7 +143,8 @@ class ThreadStep(RunningStep):
 
     def interrupt(self) -> None:
         """Have it end as a signal would: what it waits for in `pipes.call` is interrupted."""
-        self._interruption.set()
+        if not self._interruption.done():
+            self._interruption.set_result(None)
 
 
 class ProcessStep(RunningStep):

@@ -15,10 +15,10 @@ Result = TypeVar("Result")
 
 INTERRUPTS = (dg.DagsterExecutionInterruptedError, KeyboardInterrupt)
 """What Dagster turns signals into. Neither is an ``Exception``."""
-INTERRUPTION: contextvars.ContextVar[threading.Event | None] = contextvars.ContextVar(
+INTERRUPTION: contextvars.ContextVar[Future[None] | None] = contextvars.ContextVar(
     "dagster_slurm_interruption", default=None
 )
-"""Set while a step is executed as a thread: its event takes the place of signals, which reach main threads alone."""
+"""Set while a step is executed as a thread: it takes the place of signals, which reach main threads alone."""
 _LISTEN = 0.5
 
 
@@ -77,12 +77,13 @@ def wait_for(calls: Sequence[Call[Any]], others: Iterable[Call[Any]] = ()) -> No
     and is raised once they have: by then their jobs are cancelled, or left alone in good order.
     """
     interruption = INTERRUPTION.get()
+    also, timeout = ([], _LISTEN) if interruption is None else ([interruption], None)
     try:
         while not any(call.done for call in calls):
-            if interruption is not None and interruption.is_set():
+            # In the main thread in short pieces, so that signals are heard.
+            wait([*(call.future for call in calls), *also], timeout, FIRST_COMPLETED)
+            if interruption is not None and interruption.done():
                 raise dg.DagsterExecutionInterruptedError
-            # In short pieces, so that signals are heard.
-            wait([call.future for call in calls], _LISTEN, FIRST_COMPLETED)
     except INTERRUPTS:
         _stop_all([*calls, *others])
         raise

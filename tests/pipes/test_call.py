@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import threading
-from concurrent.futures import wait
+from concurrent.futures import Future, wait
 from typing import Any
 
 import dagster as dg
 import pytest
 
 from dagster_slurm_components.pipes import call as call_module
-from dagster_slurm_components.pipes.call import Call, wait_for
+from dagster_slurm_components.pipes.call import INTERRUPTION, Call, wait_for
 
 
 def until_stopped(stop: threading.Event) -> str:
@@ -88,3 +88,21 @@ def test_an_interpreter_that_ends_waits_for_its_calls() -> None:
     call.stop()
     thread.join(10)
     assert not thread.is_alive()
+
+
+def test_a_step_in_a_thread_is_interrupted_without_a_signal() -> None:
+    interruption: Future[None] = Future()
+    ended: list[str] = []
+
+    def step() -> None:
+        INTERRUPTION.set(interruption)
+        calls = [Call(until_stopped, name=str(number)) for number in range(2)]
+        with pytest.raises(dg.DagsterExecutionInterruptedError):
+            wait_for(calls[:1], calls)
+        ended.extend(call.outcome() for call in calls)
+
+    thread = threading.Thread(target=step)
+    thread.start()
+    interruption.set_result(None)
+    thread.join(60)
+    assert ended == ["stopped", "stopped"]
