@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from dagster_slurm_components.errors import HostRefusedError
 from dagster_slurm_components.hosts.base import Host, Reply
-from dagster_slurm_components.hosts.calls import (
+from dagster_slurm_components.hosts.satellite.calls import (
     AttemptFiles,
     Budget,
     Completed,
@@ -45,23 +44,20 @@ class Satellite:
 
     def hello(self, names: Sequence[str] = ()) -> HostFacts:
         """Return what the host is, and the named environment variables."""
-        found = dict(self._call("hello", names=list(names)).result)
-        found.pop("pid")
-        version = found.pop("version")
-        if version != VERSION:
+        facts = HostFacts(**self._call("hello", names=list(names)).result)
+        if facts.version != VERSION:
             raise HostRefusedError(
-                f"its satellite speaks version {version}, this package version {VERSION}",
+                f"its satellite speaks version {facts.version}, this package version {VERSION}",
                 where=self.host.name,
                 hint="Both ends must be of the same release: end what still runs the other one.",
             )
-        return HostFacts(**found)
+        return facts
 
     def submit(self, request: SubmitRequest, bundle: bytes) -> SubmitReply:
         """Unpack a bundle (tar or tar.gz) and submit it, once, however often this is called."""
         commands = 2 + len(request.lookups) + (request.limit is not None)
         timeout = request.lock_timeout + commands * request.command_timeout + _MARGIN
-        params = dataclasses.asdict(request)
-        return SubmitReply(**self._call("submit", bundle, timeout=timeout, **params).result)
+        return SubmitReply(**self._call("submit", bundle, timeout=timeout, **request._asdict()).result)
 
     def read(
         self, requests: Sequence[FileRead], *, total: int = 16 * 1024 * 1024, timeout: float = 60.0
@@ -70,15 +66,15 @@ class Satellite:
 
         A missing or unreadable file is part of the answer, not an error.
         """
-        params = {"files": _rows(requests), "total": max(total, len(requests))}
-        return _pieces(requests, self._call("read", timeout=timeout, **params))
+        total = max(total, len(requests))
+        return _pieces(requests, self._call("read", timeout=timeout, files=list(requests), total=total))
 
     def follow(
         self, requests: Sequence[FileRead], renewals: Sequence[LeaseRenewal], *, total: int
     ) -> tuple[list[FileData], list[tuple[int, str]]]:
         """Read, and renew the leases of the jobs that are followed; return the epoch and state of each, too."""
-        params: dict[str, Any] = {"files": _rows(requests), "leases": _rows(renewals)}
-        reply = self._call("read", total=max(total, len(requests)), **params)
+        total = max(total, len(requests))
+        reply = self._call("read", files=list(requests), total=total, leases=list(renewals))
         return _pieces(requests, reply), [(epoch, state) for epoch, state in reply.result["leases"]]
 
     def attempts(self, folder: str) -> list[AttemptFiles]:
@@ -122,8 +118,8 @@ class Satellite:
 
         Raises SatelliteError ``over_budget`` when it would have to be asked anew and the budget is used up.
         """
-        query = dataclasses.asdict(QueueQuery(path, list(argv), max_age, timeout, budget))
-        return Snapshot(**self._call("snapshot", timeout=2 * timeout + _MARGIN, **query).result)
+        query = QueueQuery(path, list(argv), max_age, timeout, budget)
+        return Snapshot(**self._call("snapshot", timeout=2 * timeout + _MARGIN, **query._asdict()).result)
 
     def run(
         self,
@@ -140,21 +136,17 @@ class Satellite:
         Raises SatelliteError ``over_budget`` instead when a budget is given that is used up.
         """
         command = {"argv": list(argv), "cwd": cwd, "env": dict(env or {}), "command_timeout": timeout}
-        allowed = None if budget is None else dataclasses.asdict(budget)
-        reply = self._call("run", input, timeout=timeout + _MARGIN, **command, budget=allowed)
-        ended = dict(reply.result)
-        length = ended.pop("stdout")
-        return Completed(**{**ended, "stdout": reply.blob[:length], "stderr": reply.blob[length:]})
+        reply = self._call("run", input, timeout=timeout + _MARGIN, **command, budget=budget)
+        length = reply.result["stdout"]
+        return Completed(**{**reply.result, "stdout": reply.blob[:length], "stderr": reply.blob[length:]})
 
     def alive(self, processes: Sequence[Process]) -> list[bool]:
         """Return whether each process still runs."""
-        params = [[process.pid, process.start] for process in processes]
-        return list(self._call("alive", processes=params).result["alive"])
+        return list(self._call("alive", processes=list(processes)).result["alive"])
 
     def kill(self, process: Process, signal: str = "TERM") -> bool:
         """Send a signal to a started process, ``KILL`` to its whole session; return whether it was there."""
-        reply = self._call("kill", process=[process.pid, process.start], name=signal)
-        return bool(reply.result["sent"])
+        return bool(self._call("kill", process=process, name=signal).result["sent"])
 
     def put(self, path: str, data: bytes, mode: int = 0o600, *, append_at: int | None = None) -> None:
         """Write a file whole, by rename; with ``append_at`` cut or grow it from that length on."""
@@ -171,10 +163,6 @@ class Satellite:
     def disk(self, path: str) -> Disk:
         """Return the size of the file system at ``path``, and what is left."""
         return Disk(**self._call("disk", path=path).result)
-
-
-def _rows(values: Sequence[FileRead | LeaseRenewal]) -> list[list[Any]]:
-    return [list(vars(value).values()) for value in values]
 
 
 def _pieces(requests: Sequence[FileRead], reply: Reply) -> list[FileData]:

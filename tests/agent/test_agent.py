@@ -21,11 +21,11 @@ from dagster_slurm_components.errors import HostRefusedError, HostUnreachableErr
 from dagster_slurm_components.hosts.agent import client, place
 from dagster_slurm_components.hosts.agent.client import AgentDialer
 from dagster_slurm_components.hosts.agent.server import Agent
-from dagster_slurm_components.hosts.calls import Budget, FileRead
 from dagster_slurm_components.hosts.client import Satellite
 from dagster_slurm_components.hosts.connect import connect
 from dagster_slurm_components.hosts.local import InProcessHost
 from dagster_slurm_components.hosts.remote import RemoteHost
+from dagster_slurm_components.hosts.satellite.calls import Budget, FileRead
 from dagster_slurm_components.spec.hosts import LocalHost, SshHost
 
 FORK = multiprocessing.get_context("fork")

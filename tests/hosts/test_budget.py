@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from dagster_slurm_components.errors import SatelliteError
-from dagster_slurm_components.hosts.calls import Budget
 from dagster_slurm_components.hosts.client import Satellite
+from dagster_slurm_components.hosts.satellite.calls import Budget
 
 
 def test_f15_what_is_used_up_is_refused_and_shared_answers_are_free(

@@ -12,11 +12,11 @@ from satellite_fixture import HOSTILE, bundle
 
 from dagster_slurm_components.errors import SatelliteError
 from dagster_slurm_components.hosts.bootstrap import SubprocessDialer
-from dagster_slurm_components.hosts.calls import Process, SubmitRequest
 from dagster_slurm_components.hosts.client import Satellite
 from dagster_slurm_components.hosts.local import InProcessHost
 from dagster_slurm_components.hosts.remote import RemoteHost
 from dagster_slurm_components.hosts.satellite import processes, queries
+from dagster_slurm_components.hosts.satellite.calls import Process, SubmitRequest
 from dagster_slurm_components.hosts.satellite.commands import OUTPUT_CAP
 from dagster_slurm_components.hosts.satellite.locks import acquire
 from dagster_slurm_components.hosts.satellite.processes import identify

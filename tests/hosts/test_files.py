@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from satellite_fixture import HOSTILE
 
 from dagster_slurm_components.errors import SatelliteError
-from dagster_slurm_components.hosts.calls import FileRead
+from dagster_slurm_components.hosts.satellite.calls import FileRead
 from dagster_slurm_components.hosts.satellite.transfer import fair_shares
 
 

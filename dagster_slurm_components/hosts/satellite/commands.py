@@ -8,8 +8,9 @@ import signal
 import subprocess
 import threading
 import time
-from typing import Any, Dict, List, NamedTuple, Optional, Sequence, Tuple
+from typing import Any, Dict, List, Optional, Sequence, Tuple
 
+from dagster_slurm_components.hosts.satellite.calls import Completed
 from dagster_slurm_components.hosts.satellite.protocol import Failure, as_text
 
 OUTPUT_CAP = 8 * 1024 * 1024
@@ -21,15 +22,8 @@ _LOGIN_NAMES = (b"PATH", b"SLURM_CONF", b"LD_LIBRARY_PATH")
 _login_lock = threading.Lock()
 _login_found: List[Environment] = []
 
-
-class Completed(NamedTuple):
-    """A command that ended; ``truncated`` when it printed more than was kept."""
-
-    returncode: int
-    stdout: bytes
-    stderr: bytes
-    timed_out: bool
-    truncated: bool
+_AFTER_EXIT = 0.5
+"""Seconds to listen to a pipe after the command's end: a daemon that it started may hold it open for ever."""
 
 
 def command_environment() -> Environment:
@@ -42,8 +36,7 @@ def command_environment() -> Environment:
     for name in (b"SLURM_CONF", b"SLURM_JWT", b"SLURM_JWT_PATH"):
         if name in os.environb:
             environment[name] = os.environb[name]
-    environment.update({b"LC_ALL": b"C", b"SLURM_TIME_FORMAT": b"%s"})
-    return environment
+    return {**environment, b"LC_ALL": b"C", b"SLURM_TIME_FORMAT": b"%s"}
 
 
 def job_environment() -> Environment:
@@ -116,17 +109,13 @@ def execute(
     with process:
         deadline = time.monotonic() + timeout
         outputs, truncated = _converse(process, stdin, deadline, cap)
+        timed_out = False
         try:
             process.wait(max(0.0, deadline - time.monotonic()))
         except subprocess.TimeoutExpired:
+            timed_out = True
             os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
-            return Completed(process.returncode, outputs[0], outputs[1], True, truncated)
-    return Completed(process.returncode, outputs[0], outputs[1], False, truncated)
-
-
-_AFTER_EXIT = 0.5
-"""Seconds to listen to a pipe after the command's end: a daemon that it started may hold it open for ever."""
+    return Completed(process.returncode, outputs[0], outputs[1], timed_out, truncated)
 
 
 def _converse(process: Any, stdin: bytes, deadline: float, cap: int) -> Tuple[List[bytes], bool]:

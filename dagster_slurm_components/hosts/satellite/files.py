@@ -11,21 +11,14 @@ from typing import Any, AnyStr, Optional
 
 def make_folder(path: bytes) -> None:
     """Make a folder and its missing parents, 0700 (os.makedirs gives parents the umask's mode)."""
-    try:
-        _make_one_folder(path)
-    except FileNotFoundError:
-        parent = os.path.dirname(path)
-        if parent == path:
-            raise
+    if os.path.isdir(path):
+        return
+    parent = os.path.dirname(path)
+    if parent not in (path, b""):
         make_folder(parent)
-        # Once, for some file systems (/proc) say so even when the parent is there.
-        _make_one_folder(path)
-
-
-def _make_one_folder(path: bytes) -> None:
     try:
         os.mkdir(path, 0o700)
-    except FileExistsError:
+    except FileExistsError:  # made meanwhile, or another thing than a folder
         if not os.path.isdir(path):
             raise
 

@@ -40,12 +40,10 @@ class Entries:
         """Take a line in."""
         if name == "token":
             self.token = value
-        elif name == "intent":
-            self.intent, self.job_id, self.released = int(value), None, False
+        elif name in ("intent", "rejected", "void"):
+            self.intent, self.job_id, self.released = int(value) if name == "intent" else None, None, False
         elif name == "job_id":
             self.job_id = value
-        elif name in ("rejected", "void"):
-            self.intent, self.job_id, self.released = None, None, False
         elif name == "released":
             self.released = True
         elif name in ("submitted", "adopted"):

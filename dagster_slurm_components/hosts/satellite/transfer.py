@@ -5,6 +5,7 @@ import os
 import stat
 from typing import Any, List, Optional, Sequence, Tuple
 
+from dagster_slurm_components.hosts.satellite.calls import Disk
 from dagster_slurm_components.hosts.satellite.files import (
     make_folder,
     remove_tree,
@@ -23,14 +24,13 @@ def read(
     """Read many files from offsets; what a file lacks or refuses is its own status, never the call's error.
 
     Args:
-        files: ``[path, offset, limit]`` each.
+        files: A ``FileRead`` each.
         total: Most bytes of the answer, shared fairly: one endless log can't starve another job's messages.
-        leases: ``[run directory, epoch, shown]`` of each job that the reader follows: reading is a sign of life.
+        leases: A ``LeaseRenewal`` of each job that the reader follows: reading is a sign of life.
 
     Returns:
-        ``leases``: ``[epoch, state]`` each (``leases.renew``).
-        ``files``: ``[status, size, inode, mtime, n]`` each, with ``n`` bytes in the blob, in order. The
-        status is ``ok``, ``missing`` or the reason.
+        ``leases``: ``[epoch, state]`` each (``leases.renew``), and ``files``: ``[status, size, inode, mtime, n]`` each,
+        with ``n`` bytes in the blob, in order. The status is ``ok``, ``missing`` or the reason.
     """
     if total < len(files):
         raise Failure("bad_request", f"a total of {total} bytes is too little for {len(files)} files")
@@ -127,9 +127,5 @@ def remove(root: str, paths: Sequence[str]) -> Result:
 def disk(path: str) -> Result:
     """Return the bytes and inodes of the file system at ``path``."""
     found = os.statvfs(native(path))
-    return {
-        "total": found.f_blocks * found.f_frsize,
-        "available": found.f_bavail * found.f_frsize,
-        "inodes": found.f_files,
-        "inodes_available": found.f_favail,
-    }
+    size = found.f_frsize
+    return Disk(found.f_blocks * size, found.f_bavail * size, found.f_files, found.f_favail)._asdict()

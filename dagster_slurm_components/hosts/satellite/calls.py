@@ -1,36 +1,37 @@
-"""What goes into the satellite's operations, and what comes out of them."""
+"""What goes into the operations, and what comes out of them; both ends of a connection read it here.
 
-from __future__ import annotations
+Values that lie in others travel as JSON lists of their fields, in order.
+"""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Dict, NamedTuple, Optional, Sequence
 
-from dagster_slurm_components.hosts.satellite.queries import JOB_ID_LINE
+_CLUSTER = "[A-Za-z0-9][A-Za-z0-9_.-]*"
+JOB_ID_LINE = (
+    r"^\s*(?:.*Submitted batch job |(?=\S+\s*$))([1-9][0-9]*)"
+    + f"(?:;{_CLUSTER}| on cluster {_CLUSTER})?"
+    + r"\s*$"
+)
+"""Regular expression of the line in which sbatch tells the job's id, group 1; a number among other words is none.
+
+``--parsable`` prints ``7`` or ``7;cluster``, but a site's wrapper may drop the option: ``Submitted batch job 7``."""
 
 
-@dataclass(frozen=True)
-class HostFacts:
-    """What a host is: its user, ``sys.platform``, its Python, and the epoch of its clock.
+class HostFacts(NamedTuple):
+    """What a host is: its satellite, user and Python, the epoch of its clock, and the variables that were asked for."""
 
-    Attributes:
-        environment: The variables that were asked for and are set.
-    """
-
+    version: int
+    pid: int
     user: str
-    uid: int
     home: str
     hostname: str
     python: str
     executable: str
     platform: str
-    machine: str
     time: float
-    environment: Mapping[str, str]
+    environment: Dict[str, str]
 
 
-@dataclass(frozen=True)
-class Budget:
+class Budget(NamedTuple):
     """Slurm queries that all processes on all machines may make together, which name the same file on the host.
 
     It is refilled by ``per_minute`` queries, and holds ``burst`` at most.
@@ -41,9 +42,8 @@ class Budget:
     burst: float
 
 
-@dataclass(frozen=True)
-class QueueQuery:
-    """The queue's answer that all share who name the same file on the host; see ``satellite.queries.snapshot``.
+class QueueQuery(NamedTuple):
+    """The queue's answer that all share who name the same file on the host.
 
     An answer is believed for ``max_age`` seconds, and the query may take ``query_timeout``.
     """
@@ -51,65 +51,58 @@ class QueueQuery:
     path: str
     argv: Sequence[str]
     max_age: float
-    query_timeout: float
-    budget: Budget | None = None
+    query_timeout: float = 60.0
+    budget: Optional[Budget] = None
 
 
-@dataclass(frozen=True)
-class JobLimit:
-    """How many jobs there may be at once; see ``satellite.places.Places``.
+class JobLimit(NamedTuple):
+    """How many jobs there may be at once.
 
     Attributes:
         jobs: The most.
         path: The file on the host that keeps account; who names the same file shares the places.
         window: Seconds within which a submitted job shows in the queue.
-        snapshot: The queue's answer; nothing where jobs are processes.
+        snapshot: The queue's answer; nothing where jobs are processes, which are looked at themselves.
         live: Regular expression whose group 1 is the id in a line about a job that takes a place.
     """
 
     jobs: int
     path: str
     window: float
-    snapshot: QueueQuery | None = None
+    snapshot: Optional[QueueQuery] = None
     live: str = ""
 
 
-@dataclass(frozen=True)
-class LeaseRequest:
-    """Who submits a job, and what it is made of; see ``satellite.leases``, which has most of these words.
+class LeaseRequest(NamedTuple):
+    """Who submits a job, and what it is made of; ``satellite.leases`` says what most of the words mean.
 
-    Attributes:
-        note: What the owner keeps for whoever takes the job over.
-        epoch: The lease's epoch, for a job that was taken over; none for a new one.
+    ``epoch`` is that of the lease, for a job that was taken over; none for a new one.
     """
 
     digest: str
     content: str
-    owner: Mapping[str, Any]
-    note: Mapping[str, Any]
-    epoch: int | None = None
+    owner: Dict[str, Any]
+    note: Dict[str, Any]
+    epoch: Optional[int] = None
 
 
-@dataclass(frozen=True)
-class LeaseRenewal:
+class LeaseRenewal(NamedTuple):
     """A sign of life of who follows a job; ``shown`` is what a person has seen of the output, where that is news."""
 
     run_dir: str
     epoch: int
-    shown: Mapping[str, Any] | None = None
+    shown: Optional[Dict[str, Any]] = None
 
 
-@dataclass(frozen=True)
-class AttemptFiles:
+class AttemptFiles(NamedTuple):
     """What a run directory's own files say of its job: its lease, and its ledger's text."""
 
     run_dir: str
-    lease: Mapping[str, Any]
+    lease: Dict[str, Any]
     ledger: str
 
 
-@dataclass(frozen=True)
-class SubmitRequest:
+class SubmitRequest(NamedTuple):
     """One submission.
 
     Attributes:
@@ -135,7 +128,7 @@ class SubmitRequest:
     run_dir: str
     workdir: str
     token: str
-    mode: Literal["command", "process"]
+    mode: str
     argv: Sequence[str]
     lookups: Sequence[Sequence[str]] = ()
     id_pattern: str = JOB_ID_LINE
@@ -145,13 +138,12 @@ class SubmitRequest:
     window: float = 300.0
     command_timeout: float = 60.0
     lock_timeout: float = 60.0
-    limit: JobLimit | None = None
-    claim: LeaseRequest | None = None
+    limit: Optional[JobLimit] = None
+    claim: Optional[LeaseRequest] = None
     settle_only: bool = False
 
 
-@dataclass(frozen=True)
-class SubmitReply:
+class SubmitReply(NamedTuple):
     """How a submission went; ``returncode``, ``stdout`` and ``stderr`` are those of the command that decided.
 
     Attributes:
@@ -165,20 +157,17 @@ class SubmitReply:
         others: Further jobs that carry the token; there should be none.
     """
 
-    outcome: Literal[
-        "submitted", "known", "adopted", "rejected", "lacking", "full", "taken", "none", "uncertain"
-    ]
-    job_id: str | None = None
-    returncode: int | None = None
+    outcome: str
+    job_id: Optional[str] = None
+    returncode: Optional[int] = None
     stdout: str = ""
     stderr: str = ""
-    retry_after: float | None = None
+    retry_after: Optional[float] = None
     detail: str = ""
     others: Sequence[str] = ()
 
 
-@dataclass(frozen=True)
-class FileRead:
+class FileRead(NamedTuple):
     """A wish to read a file from ``offset``, ``limit`` bytes at most."""
 
     path: str
@@ -186,8 +175,7 @@ class FileRead:
     limit: int = 1024 * 1024
 
 
-@dataclass(frozen=True)
-class FileData:
+class FileData(NamedTuple):
     """What was read of a file; ``path`` and ``offset`` are as asked.
 
     Attributes:
@@ -205,17 +193,13 @@ class FileData:
     offset: int
     data: bytes
     mtime: float = 0.0
-    error: str | None = None
+    error: Optional[str] = None
 
 
-@dataclass(frozen=True)
-class Snapshot:
+class Snapshot(NamedTuple):
     """A query's answer, failures included, shared by everyone who names the same file.
 
-    Attributes:
-        taken: Epoch, by the host's clock.
-        fresh: Whether this very call ran the query.
-        timed_out: Whether it was killed.
+    It was taken at the epoch ``taken`` by the host's clock, and is ``fresh`` when this very call ran the query.
     """
 
     returncode: int
@@ -226,8 +210,7 @@ class Snapshot:
     timed_out: bool = False
 
 
-@dataclass(frozen=True)
-class Completed:
+class Completed(NamedTuple):
     """A command that ended; ``truncated`` when it printed more than was kept."""
 
     returncode: int
@@ -237,22 +220,23 @@ class Completed:
     truncated: bool = False
 
 
-@dataclass(frozen=True)
-class Process:
-    """A process that can't be mistaken for a later one with the same number."""
+class Process(NamedTuple):
+    """A process that can't be mistaken for a later one with the same number.
+
+    The start (the kernel's ticks and boot, or what ps says where there is no /proc) tells them apart.
+    """
 
     pid: int
     start: str
 
     @classmethod
-    def parse(cls, job_id: str) -> Process:
+    def parse(cls, job_id: str) -> "Process":
         """Read the job id that a submission in ``process`` mode returned."""
         pid, _, start = job_id.partition(":")
         return cls(int(pid), start)
 
 
-@dataclass(frozen=True)
-class Disk:
+class Disk(NamedTuple):
     """A file system: bytes and inodes, all of them and those still free for this user."""
 
     total: int
