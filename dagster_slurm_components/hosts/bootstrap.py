@@ -10,8 +10,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import IO, cast
+from typing import IO, NamedTuple, cast
 
 from dagster_slurm_components.errors import HostRefusedError, HostUnreachableError
 from dagster_slurm_components.hosts.channel import Pipe
@@ -35,8 +34,7 @@ _PASSING = re.compile(
 """What an overloaded or restarting machine says: waiting may heal it."""
 
 
-@dataclass(frozen=True)
-class Ending:
+class Ending(NamedTuple):
     """How a process at the other end of a pipe ended, as far as known."""
 
     returncode: int | None
@@ -107,8 +105,7 @@ def source() -> bytes:
 def arguments(python: str) -> list[str]:
     """Return the command that waits for the satellite's program on its standard input.
 
-    Isolated (``-I``) and without ``site`` (``-S``), as neither a user's modules and variables nor a folder's
-    content may decide what the satellite imports.
+    Isolated (``-I``) and without ``site`` (``-S``): no user's modules, variables or folders decide what it imports.
     """
     return [python, "-I", "-S", "-c", BOOTSTRAP, str(len(source()))]
 
@@ -120,12 +117,9 @@ def shell_command(python: str) -> str:
 
 
 def boot(pipe: SubprocessPipe, name: str, timeout: float) -> None:
-    """Send the satellite and wait until its frames begin.
+    """Send the satellite and wait until its frames begin, ``timeout`` seconds at most.
 
-    Args:
-        pipe: To a process that runs ``arguments``; closed when this raises.
-        name: The host's name for messages.
-        timeout: Seconds until the satellite must have spoken.
+    The pipe leads to a process that runs ``arguments``, and is closed when this raises.
 
     Raises:
         NoPythonError: There is no such Python, or it is too old.
@@ -180,9 +174,8 @@ def _reason(noise: bytes, ending: Ending, name: str, timeout: float | None) -> E
         why = f"the satellite did not start within {timeout:g} s; the host printed:\n{said}"
         return HostUnreachableError(why, where=name)
     if _PASSING.search(said):
-        return HostUnreachableError(
-            f"the host can't start the satellite now; it printed:\n{said}", where=name
-        )
+        why = f"the host can't start the satellite now; it printed:\n{said}"
+        return HostUnreachableError(why, where=name)
     if ending.returncode in (126, 127) or "needs Python 3.6" in said:
         return NoPythonError(said or "no python3", where=name)
     if ending.returncode is None and not said:

@@ -46,27 +46,17 @@ class Dialer(Protocol):
         """The host's name for messages."""
 
     def dial(self) -> Pipe:
-        """Return a pipe on which the satellite's frames begin.
-
-        Raises:
-            HostUnreachableError: It can't be reached now.
-            HostRefusedError: It, or our check of it, said no.
-        """
+        """Return a pipe on which the satellite's frames begin; raises HostUnreachableError or HostRefusedError."""
 
     def extend(self, pipe: Pipe) -> Pipe | None:
         """Return a further pipe to a satellite over the connection of ``pipe``, or None where there is no such way.
 
-        Raises:
-            HostError: The host allows no more, or is lost.
+        Raises HostError when the host allows no more, or is lost.
         """
 
 
 class Channel:
-    """One connection to a satellite.
-
-    Attributes:
-        pipe: What it talks on.
-    """
+    """One connection to a satellite, over ``pipe``."""
 
     def __init__(self, pipe: Pipe, name: str) -> None:
         self.pipe = pipe
@@ -129,12 +119,9 @@ class Channel:
         return answer
 
     def _listen(self) -> None:
+        reason = "the satellite ended"
         try:
-            while True:
-                frame = read_frame(self.pipe.read)
-                if frame is None:
-                    reason = "the satellite ended"
-                    break
+            while (frame := read_frame(self.pipe.read)) is not None:
                 header, blob = frame
                 if header.get("id") is None:
                     reason = str(header.get("error"))

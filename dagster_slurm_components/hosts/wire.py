@@ -59,11 +59,7 @@ class SocketPipe:
         self.write(encode_frame(dict(header)))
 
     def hear(self) -> dict[str, Any]:
-        """Return the next frame's header.
-
-        Raises:
-            OSError: The other side has ended.
-        """
+        """Return the next frame's header; raises OSError when the other side has ended."""
         try:
             frame = read_frame(self.read)
         except FrameError as error:

@@ -90,21 +90,16 @@ def ask(pipe: SocketPipe, want: str, **more: Any) -> dict[str, Any]:
 
 
 def connected() -> SocketPipe:
-    """Return a connection to the agent, which is started if none runs.
+    """Return a connection to the agent, which is started if none runs; raises HostError when that can't be done.
 
     Of many processes that find none, one starts it and the others wait: they queue at a lock.
-
-    Raises:
-        HostRefusedError: It can't be started here.
-        HostUnreachableError: It did not start in time.
     """
     pipe = _try()
     if pipe is not None:
         return pipe
     folder = place.folder()
     with locked(os.fsencode(folder / "start.lock"), math.inf):
-        pipe = _try()  # somebody before us in the queue has started it
-        return pipe if pipe is not None else _start(folder)
+        return _try() or _start(folder)  # somebody before us in the queue may have started it
 
 
 def _if_running(want: str) -> dict[str, Any] | None:
@@ -134,17 +129,18 @@ def _try() -> SocketPipe | None:
     connection = socket.socket(socket.AF_UNIX)
     try:
         connection.connect(place.address())
-    except (FileNotFoundError, ConnectionRefusedError):
+    except BaseException as error:
         connection.close()
-        return None
-    except BaseException:
-        connection.close()
+        if isinstance(error, (FileNotFoundError, ConnectionRefusedError)):
+            return None
         raise
     return SocketPipe(connection)
 
 
 def _start(folder: Path) -> SocketPipe:
     log = folder / "log"
+    # The way this process found the package is the agent's, too.
+    paths = os.pathsep.join(filter(None, sys.path))
     # Its own session, no standard streams and no inherited files: it outlives us, whoever waits for our end.
     with open(os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as output:
         process = subprocess.Popen(
@@ -153,12 +149,7 @@ def _start(folder: Path) -> SocketPipe:
             stdout=output,
             stderr=output,
             cwd="/",
-            # The way this process found the package is the agent's, too.
-            env={
-                **os.environ,
-                place.FOLDER: str(folder),
-                "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
-            },
+            env={**os.environ, place.FOLDER: str(folder), "PYTHONPATH": paths},
             start_new_session=True,
         )
     deadline = time.monotonic() + _START
@@ -168,9 +159,7 @@ def _start(folder: Path) -> SocketPipe:
             return pipe
         if process.poll() not in (None, 0):
             said = log.read_text(errors="replace").strip()
-            raise HostRefusedError(
-                f"the agent did not start: {said}",
-                hint=f"Set {place.SWITCH}=off to connect without it.",
-            )
+            hint = f"Set {place.SWITCH}=off to connect without it."
+            raise HostRefusedError(f"the agent did not start: {said}", hint=hint)
         time.sleep(0.02)
     raise HostUnreachableError(f"the agent did not start within {_START:g} s", where=str(log))

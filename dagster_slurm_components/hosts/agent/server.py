@@ -46,7 +46,6 @@ _LOOK = 1.0
 _TURNS = 16
 """Calls of one client that may be under way at once; its further ones wait, and not those of other clients."""
 
-_WORKERS = 256
 _WATCHED = 120.0
 """Seconds after which a job whose files nobody reads counts as watched no more."""
 
@@ -58,9 +57,8 @@ class SharedHost:
         self._answers = Answers(spec.secret_command)
         dialer = SshDialer(spec, self._answers, pauses=())
         self.host = RemoteHost(NotedDialer(dialer, folder), interval=spec.reconnect_interval)
-        self._interactive = bool(
-            INTERACTIVE & {*spec.login, *(step for hop in spec.jump for step in hop.login)}
-        )
+        steps = {*spec.login, *(step for hop in spec.jump for step in hop.login)}
+        self._interactive = bool(INTERACTIVE & steps)
         self._lock = threading.Lock()
         self._calls = 0
         self._queries = 0
@@ -116,11 +114,9 @@ class _Server(socketserver.ThreadingMixIn, socketserver.UnixStreamServer):
 
 
 class Agent:
-    """Serves clients until it is idle or told to stop.
+    """Serves clients until it was without them for ``idle`` seconds, or is told to stop.
 
-    Args:
-        folder: Where its socket lies; closed to others.
-        idle: Seconds without clients after which it ends.
+    Its socket lies in ``folder``, which is closed to others.
     """
 
     def __init__(self, folder: Path, *, idle: float = IDLE) -> None:
@@ -132,7 +128,6 @@ class Agent:
         self._clients: dict[SocketPipe, str] = {}
         self._used = time.monotonic()
         self._stopping = threading.Event()
-        self._pool = ThreadPoolExecutor(_WORKERS, thread_name_prefix="call")
         self._wants: dict[str, Callable[[SocketPipe, dict[str, Any]], None]] = {
             "host": self._forward,
             "login": self._login,
@@ -218,21 +213,21 @@ class Agent:
         """Forward a client's calls until it ends."""
         shared = self._shared(asked["host"])
         writing = threading.Lock()
-        turns = threading.BoundedSemaphore(_TURNS)
 
         def answer(request: dict[str, Any], blob: bytes) -> None:
-            try:
-                frame = _reply(shared, request, blob)
-                with writing, contextlib.suppress(OSError):  # the client may have gone
-                    pipe.write(frame)
-            finally:
-                turns.release()
+            frame = _reply(shared, request, blob)
+            with writing, contextlib.suppress(OSError):  # the client may have gone
+                pipe.write(frame)
 
         pipe.say({"ok": True})
-        with contextlib.suppress(FrameError):  # the client ended within a frame
+        turns = ThreadPoolExecutor(_TURNS, thread_name_prefix="call")
+        try:
             while (frame := read_frame(pipe.read)) is not None:
-                turns.acquire()
-                self._pool.submit(answer, *frame)
+                turns.submit(answer, *frame)
+        except FrameError:
+            pass  # the client ended within a frame
+        finally:
+            turns.shutdown(wait=False)
 
     def _login(self, pipe: SocketPipe, asked: dict[str, Any]) -> None:
         def person(prompt: Prompt) -> str:
@@ -264,10 +259,10 @@ def _reply(shared: SharedHost, request: dict[str, Any], blob: bytes) -> bytes:
         reply = shared.call(request["op"], request["params"], blob, float(request["timeout"]))
         return encode_frame({**number, "ok": True, "result": dict(reply.result)}, reply.blob)
     except HostError as error:
-        return encode_frame({**number, **wire.failure(error)})
+        told = error
     except (KeyError, TypeError, ValueError) as error:
-        wrong = HostRefusedError(f"the agent can't read the call: {error!r}")
-        return encode_frame({**number, **wire.failure(wrong)})
+        told = HostRefusedError(f"the agent can't read the call: {error!r}")
+    return encode_frame({**number, **wire.failure(told)})
 
 
 def main() -> None:
