@@ -99,7 +99,6 @@ class FaultySlurm(SlurmScheduler):
         return request._replace(
             argv=(str(self._programs / "sbatch"), *asked, self._fault),
             lookups=((str(self._programs / "squeue"), *asked, str(self._deaf)),),
-            lookup_pattern=r"^(\d+)\|",
             window=1.0,
         )
 

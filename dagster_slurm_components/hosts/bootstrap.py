@@ -135,16 +135,14 @@ def boot(pipe: SubprocessPipe, name: str, timeout: float) -> None:
     watchdog = threading.Timer(timeout, expire)
     watchdog.daemon = True
     watchdog.start()
-    try:
-        # Beside the listening: who says no need not read, and what is sent may be more than a pipe holds.
-        sender = threading.Thread(target=_send, args=(pipe,), name=f"program for {name}", daemon=True)
-        sender.start()
-        noise = _listen(pipe)
-        if noise.endswith(READY):
-            sender.join()
-            return
-    finally:
-        watchdog.cancel()
+    # Beside the listening: who says no need not read, and what is sent may be more than a pipe holds.
+    sender = threading.Thread(target=_send, args=(pipe,), name=f"program for {name}", daemon=True)
+    sender.start()
+    noise = _listen(pipe)
+    watchdog.cancel()
+    if noise.endswith(READY):
+        sender.join()
+        return
     ending = pipe.ending()
     pipe.close()
     raise _reason(noise, ending, name, timeout if expired.is_set() else None)
@@ -158,12 +156,8 @@ def _send(pipe: Pipe) -> None:
 def _listen(pipe: Pipe) -> bytes:
     noise = b""
     with contextlib.suppress(OSError, EOFError):
-        while not noise.endswith(READY) and len(noise) < _NOISE:
-            # One byte more than the marker could be the first frame's: read what is missing of it, no more.
-            begun = max(length for length in range(len(READY)) if noise.endswith(READY[:length]))
-            piece = pipe.read(len(READY) - begun)
-            if not piece:
-                break
+        # Nothing follows the marker before the satellite is asked something.
+        while not noise.endswith(READY) and len(noise) < _NOISE and (piece := pipe.read(4096)):
             noise += piece
     return noise
 

@@ -88,21 +88,14 @@ class Satellite:
         return [AttemptFiles(*row) for row in found["attempts"]], found["time"]
 
     def change_lease(
-        self,
-        run_dir: str,
-        workdir: str,
-        epoch: int,
-        *,
-        state: str | None = None,
-        owner: Mapping[str, Any] | None = None,
-        outcome: str | None = None,
-        finished: float | None = None,
-        shown: Mapping[str, Any] | None = None,
+        self, run_dir: str, workdir: str, epoch: int, **changes: Any
     ) -> tuple[bool, Mapping[str, Any] | None]:
-        """Change a lease if its epoch is the one given; return whether it was, and the lease as it is now."""
+        """Change a lease (``satellite.leases.change_lease``) if its epoch is the one given.
+
+        Returns whether it was changed, and the lease as it is now.
+        """
         lease = {"run_dir": run_dir, "workdir": workdir, "epoch": epoch}
-        wanted = {"state": state, "owner": owner, "outcome": outcome, "finished": finished, "shown": shown}
-        result = self._call("change_lease", timeout=60.0 + _MARGIN, **lease, **wanted).result
+        result = self._call("change_lease", timeout=60.0 + _MARGIN, **lease, **changes).result
         return result["changed"], result["lease"]
 
     def snapshot(

@@ -11,10 +11,12 @@ import subprocess
 import tempfile
 import time
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
-from dagster_slurm_components.errors import HostRefusedError
+from dagster_slurm_components.errors import HostError, HostRefusedError
 from dagster_slurm_components.hosts import bootstrap
 from dagster_slurm_components.hosts.answers import Answers
 from dagster_slurm_components.hosts.base import address
@@ -30,8 +32,9 @@ PAUSES = (0.5, 1.0, 2.0, 4.0, 8.0, 12.0)
 _LEFT_BEHIND = 600.0
 """Seconds after which a login's folder without a master's socket belongs to nobody."""
 
-_SESSION_TRIES = 5
+_SESSION_PAUSES = (0.2,) * 4
 _SSH_FAILED = 255
+_T = TypeVar("_T")
 _START_TIMEOUT = 60.0
 """Seconds for the login shell's own files and the satellite's start; both may lie on a slow network disk."""
 
@@ -98,7 +101,7 @@ class SessionPipe(SubprocessPipe):
         self._ended = self._hung_up = False
 
     def read(self, size: int) -> bytes:
-        """Return at most ``size`` bytes; none at the end."""
+        """Read, and remember the end."""
         data = super().read(size)
         self._ended = self._ended or not data
         return data
@@ -154,7 +157,8 @@ class SshDialer:
     def dial(self) -> Pipe:
         """Log in, unless the last login still stands, and start the satellite; see ``Dialer``."""
         if self._connection is None or not self._connection.stands():
-            self._connection = self._log_in()
+            pauses = (pause * (0.5 + self._jitter()) for pause in self._pauses)
+            self._connection = self._patiently(self._log_in, DroppedError, pauses)
         return self._start(self._connection, self._connection.close)
 
     def extend(self, pipe: Pipe) -> Pipe | None:
@@ -162,14 +166,6 @@ class SshDialer:
         return None if self._connection is None else self._start(self._connection, None)
 
     def _log_in(self) -> Connection:
-        for pause in self._pauses:
-            try:
-                return self._log_in_once()
-            except DroppedError:
-                self._sleep(pause * (0.5 + self._jitter()))
-        return self._log_in_once()
-
-    def _log_in_once(self) -> Connection:
         connection = None
         try:
             connection = Connection()
@@ -188,8 +184,11 @@ class SshDialer:
     def _start(self, connection: Connection, hang_up: Callable[[], object] | None) -> Pipe:
         absent = []
         for python in bootstrap.PYTHONS:
+            argv = [*_through(connection.folder), "-T", "host", bootstrap.shell_command(python)]
+            session = partial(self._session, argv, hang_up)
             try:
-                return self._session(connection, python, hang_up)
+                # sshd frees the place of an ended session a little late (MaxSessions).
+                return self._patiently(session, SessionRefusedError, _SESSION_PAUSES)
             except bootstrap.NoPythonError as error:
                 absent.append(f"  {python}: {error.message}")
         raise HostRefusedError(
@@ -197,17 +196,16 @@ class SshDialer:
             where=self.name,
         )
 
-    def _session(self, connection: Connection, python: str, hang_up: Callable[[], object] | None) -> Pipe:
-        argv = [*_through(connection.folder), "-T", "host", bootstrap.shell_command(python)]
-        for remaining in reversed(range(_SESSION_TRIES)):
-            pipe = SessionPipe(argv, self.name, hang_up)
+    def _session(self, argv: Sequence[str], hang_up: Callable[[], object] | None) -> Pipe:
+        pipe = SessionPipe(argv, self.name, hang_up)
+        bootstrap.boot(pipe, self.name, _START_TIMEOUT)
+        return pipe
+
+    def _patiently(self, attempt: Callable[[], _T], passing: type[HostError], pauses: Iterable[float]) -> _T:
+        """Return what an attempt gives; while it fails so, and there are pauses left, try again."""
+        for pause in pauses:
             try:
-                bootstrap.boot(pipe, self.name, _START_TIMEOUT)
-            except SessionRefusedError:
-                # sshd frees the place of an ended session a little late (MaxSessions).
-                if not remaining:
-                    raise
-                self._sleep(0.2)
-            else:
-                return pipe
-        raise AssertionError("the last try returns or raises")
+                return attempt()
+            except passing:
+                self._sleep(pause)
+        return attempt()

@@ -252,13 +252,12 @@ _COMMON = (
 def _methods(steps: Sequence[str]) -> str:
     asked = [step for step in steps if step in INTERACTIVE]
     methods = ["gssapi-with-mic", "hostbased", "publickey"] if len(asked) < len(steps) else []
-    # PAM asks for password and one-time password in one conversation, which "password" can't carry.
-    by_hand = (
-        ["password", "keyboard-interactive"]
-        if asked == ["password"]
-        else ["keyboard-interactive", "password"]
-    )
-    return ",".join([*methods, *by_hand] if asked else methods)
+    if asked == ["password"]:
+        methods += ["password", "keyboard-interactive"]
+    elif asked:
+        # PAM asks for password and one-time password in one conversation, which "password" can't carry.
+        methods += ["keyboard-interactive", "password"]
+    return ",".join(methods)
 
 
 def _quoted(value: str | Path) -> str:

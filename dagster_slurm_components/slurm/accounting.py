@@ -53,18 +53,14 @@ class AccountingRow:
         signal: The signal that ended it, if one did; 125 stands for the memory killer, 53 for an output file
             that could not be opened.
         nodes: Its node list in Slurm's compact form, empty if it never had one.
-        num_nodes: How many nodes it had, or asked for.
-        alloc_cpus: How many CPUs it had, or asks for.
-        elapsed_s: How long it ran, in seconds.
-        time_limit_s: Its time limit, in seconds; ``None`` for none.
+        num_nodes: How many nodes it had, or asked for; ``alloc_cpus`` likewise.
         start: When it started, in seconds since 1970.
-        total_cpu_s: CPU time of all its processes, in seconds.
+        total_cpu_s: CPU time of all its processes.
         used_memory_bytes: The most memory all tasks of one step held together. Slurm samples it, so short peaks are
             missed; steps that ran side by side aren't added up.
         req_mem_bytes: The memory of the whole allocation: what it got, or else what it asked for.
         restarts: How many earlier starts of this job the accounting shows.
         cancelled_by: The user id that cancelled it.
-        out_of_memory_step: Whether one of its steps was killed for its memory.
     """
 
     job_id: str
@@ -104,24 +100,17 @@ class AccountingRow:
 
 
 def sacct(job_ids: Sequence[str], *, since: int) -> list[str]:
-    """Return the command that asks the accounting for these jobs, at most ``MAX_IDS``.
+    """Return the command that asks the accounting for these jobs, at most ``MAX_IDS``; their ids are checked.
 
     ``since`` is before the first of them was submitted, in seconds since 1970. Without it sacct searches from midnight
     and would miss yesterday's jobs; it also keeps an old job of the same id out, where a cluster's ids began anew.
-
-    Raises:
-        DagsterSlurmError: An id is no job id, or there is none.
     """
     check_job_ids(job_ids)
     return [*_COMMAND, _since(since), f"--jobs={','.join(job_ids)}"]
 
 
 def sacct_by_name(name: str, *, since: int) -> list[str]:
-    """Return the command that asks the accounting for the jobs of exactly this name.
-
-    Raises:
-        DagsterSlurmError: The name holds a comma or is empty.
-    """
+    """Return the command that asks the accounting for the jobs of exactly this name, which is checked."""
     check_name(name)
     return [*_COMMAND, _since(since), f"--name={name}"]
 
@@ -191,7 +180,7 @@ def _step_memory(step: _Fields) -> int | None:
 
 
 def _tres_memory(text: str) -> str:
-    """Read the memory of trackable resources: ``cpu=4,gres/gpu=2,mem=800M``."""
+    # cpu=4,gres/gpu=2,mem=800M
     return dict(part.partition("=")[::2] for part in text.split(",")).get("mem", "")
 
 

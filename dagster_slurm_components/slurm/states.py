@@ -28,14 +28,12 @@ class SlurmState:
 
     Attributes:
         name: Slurm's long name, or the unknown word as it came.
-        phase: Where the job is in its life.
         explanation: The state in plain words.
-        advice: What the user can do about it; empty when there is nothing to do.
+        advice: What the user can do about it; may be empty.
         retryable: Whether the same job may well succeed when it is started again, unchanged. Slurm itself may put such
             a job back into the queue, by its own configuration: in the accounting another row may follow this one.
         kind: Its name in a retry policy; empty for an end that no policy answers.
         options: The resource options that a user could change, the likeliest first.
-        known: Whether this is a state of the table.
     """
 
     name: str

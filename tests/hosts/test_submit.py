@@ -16,13 +16,13 @@ from dagster_slurm_components.hosts.client import Satellite
 from dagster_slurm_components.hosts.local import InProcessHost
 from dagster_slurm_components.hosts.remote import RemoteHost
 from dagster_slurm_components.hosts.satellite import locks, submission
-from dagster_slurm_components.hosts.satellite.calls import JOB_ID_LINE
 from dagster_slurm_components.hosts.satellite.files import make_folder
 from dagster_slurm_components.hosts.satellite.leases import lock_of
 from dagster_slurm_components.hosts.satellite.ledger import Ledger
 from dagster_slurm_components.hosts.satellite.locks import acquire, locked
 from dagster_slurm_components.hosts.satellite.protocol import native
 from dagster_slurm_components.hosts.satellite.queries import ids_in
+from dagster_slurm_components.hosts.satellite.submission import JOB_ID_LINE
 
 BUNDLE = bundle({"job.sh": "true", "payload/train.py": "pass"}, executable=("job.sh",))
 

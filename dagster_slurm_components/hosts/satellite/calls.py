@@ -5,16 +5,6 @@ Values that lie in others travel as JSON lists of their fields, in order.
 
 from typing import Any, Dict, NamedTuple, Optional, Sequence
 
-_CLUSTER = "[A-Za-z0-9][A-Za-z0-9_.-]*"
-JOB_ID_LINE = (
-    r"^\s*(?:.*Submitted batch job |(?=\S+\s*$))([1-9][0-9]*)"
-    + f"(?:;{_CLUSTER}| on cluster {_CLUSTER})?"
-    + r"\s*$"
-)
-"""Regular expression of the line in which sbatch tells the job's id, group 1; a number among other words is none.
-
-``--parsable`` prints ``7`` or ``7;cluster``, but a site's wrapper may drop the option: ``Submitted batch job 7``."""
-
 
 class HostFacts(NamedTuple):
     """What a host is: its satellite, user and Python, the epoch of its clock, and the variables that were asked for."""
@@ -111,10 +101,8 @@ class SubmitRequest(NamedTuple):
         token: The job's mark; the same at every try for this run directory.
         mode: ``command``: ``argv`` submits and prints the id; ``process``: ``argv`` is the job.
         argv: The command, run in ``run_dir``.
-        lookups: Commands that list the jobs with this token, asked when an earlier try's end is not known; needed for
-            ``command``. One that fails proves nothing, and nothing is submitted then.
-        id_pattern: Regular expression whose group 1 is the id in a line of the command's output; the last one counts.
-        lookup_pattern: The same for a line of the lookups' output.
+        lookups: Commands that list the jobs with this token, ``ID|`` first in a line, asked when an earlier try's end
+            is not known; needed for ``command``. One that fails proves nothing, and nothing is submitted then.
         ambiguous: Regular expressions of error texts after which the job may exist all the same.
         needs: Paths on the host without which nothing is submitted.
         window: Seconds for which a job may exist without a lookup showing it.
@@ -131,8 +119,6 @@ class SubmitRequest(NamedTuple):
     mode: str
     argv: Sequence[str]
     lookups: Sequence[Sequence[str]] = ()
-    id_pattern: str = JOB_ID_LINE
-    lookup_pattern: str = r"^(\d+)\|"
     ambiguous: Sequence[str] = ()
     needs: Sequence[str] = ()
     window: float = 300.0

@@ -31,6 +31,16 @@ from dagster_slurm_components.hosts.satellite.queries import ids_in
 
 MAX_UNPACKED = 4 * 1024 * 1024 * 1024
 
+_CLUSTER = "[A-Za-z0-9][A-Za-z0-9_.-]*"
+JOB_ID_LINE = (
+    r"^\s*(?:.*Submitted batch job |(?=\S+\s*$))([1-9][0-9]*)"
+    + f"(?:;{_CLUSTER}| on cluster {_CLUSTER})?"
+    + r"\s*$"
+)
+"""Regular expression of the line in which sbatch tells the job's id, group 1; a number among other words is none.
+
+``--parsable`` prints ``7`` or ``7;cluster``, but a site's wrapper may drop the option: ``Submitted batch job 7``."""
+
 
 def submit(blob: bytes, **request: Any) -> Result:
     """Unpack a bundle and submit it, once, however often this is called and wherever it was cut off before.
@@ -98,7 +108,7 @@ def _look_up(ledger: Ledger, wish: SubmitRequest) -> Optional[Result]:
         if done.returncode != 0:
             failed = _reply(done, "uncertain", f"{lookup[0]} failed")
             continue
-        ids = ids_in(wish.lookup_pattern, done.stdout)
+        ids = ids_in(r"^(\d+)\|", done.stdout)
         if ids:
             ledger.append(("job_id", ids[0]), ("adopted", int(time.time())))
             return {"outcome": "adopted", "job_id": ids[0], "others": ids[1:]}
@@ -126,7 +136,7 @@ def _run(wish: SubmitRequest, bundle: bytes, folder: bytes, claim: Optional[Clai
     program, environment = locate([native(word) for word in wish.argv])
     ledger = _unpack(bundle, folder, wish.token, claim)
     done = execute(program, environment, folder, timeout=wish.command_timeout)
-    ids = ids_in(wish.id_pattern, done.stdout)
+    ids = ids_in(JOB_ID_LINE, done.stdout)
     if done.timed_out:
         return _reply(done, "uncertain", "the command did not end in time")
     if done.returncode == 0:
