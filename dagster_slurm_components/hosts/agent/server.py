@@ -50,13 +50,13 @@ _WATCHED = 120.0
 """Seconds after which a job whose files nobody reads counts as watched no more."""
 
 
-class SharedHost:
+class SharedHost(RemoteHost):
     """One host as the agent holds it: the connection, the login's secrets, and what ``dg-slurm status`` counts."""
 
     def __init__(self, spec: SshHost, folder: Path) -> None:
         self._answers = Answers(spec.secret_command)
         dialer = SshDialer(spec, self._answers, pauses=())
-        self.host = RemoteHost(NotedDialer(dialer, folder), interval=spec.reconnect_interval)
+        super().__init__(NotedDialer(dialer, folder), interval=spec.reconnect_interval)
         steps = {*spec.login, *(step for hop in spec.jump for step in hop.login)}
         self._interactive = bool(INTERACTIVE & steps)
         self._lock = threading.Lock()
@@ -68,14 +68,17 @@ class SharedHost:
     @property
     def holds_a_login(self) -> bool:
         """Whether a connection stands for which a person had to log in."""
-        return self._interactive and self.host.connected
+        return self._interactive and self.connected
 
-    def call(self, op: str, params: Mapping[str, Any], blob: bytes, timeout: float) -> Reply:
-        """Do one operation on the host; see ``Host.call``."""
+    def call(
+        self, op: str, params: Mapping[str, Any] | None = None, blob: bytes = b"", *, timeout: float = 60.0
+    ) -> Reply:
+        """Do one operation, and count it."""
+        params = params or {}
         status_files = [path for path, *_ in params.get("files", []) if path.endswith("/status")]
         with self._lock:
             self._watched.update(dict.fromkeys(status_files, time.monotonic()))
-        reply = self.host.call(op, params, blob, timeout=timeout)
+        reply = super().call(op, params, blob, timeout=timeout)
         with self._lock:
             self._calls += 1
             self._queries += bool(params.get("budget") and reply.result.get("fresh", True))
@@ -84,22 +87,21 @@ class SharedHost:
 
     def login(self, person: Callable[[Prompt], str]) -> bool:
         """Connect, asking a person; return whether a connection stood already."""
-        if self.host.connected:
-            return True
-        with self._answers.asking(person):
-            self.host.connect()
-        return False
+        already = self.connected
+        if not already:
+            with self._answers.asking(person):
+                self.connect()
+        return already
 
     def status(self) -> dict[str, Any]:
         """Return what is known of the host now."""
-        failure = self.host.failure
         oldest = time.monotonic() - _WATCHED
         with self._lock:
             self._watched = {path: when for path, when in self._watched.items() if when > oldest}
             return {
-                "host": self.host.name,
-                "connected": self.host.connected,
-                "failure": str(failure) if failure else None,
+                "host": self.name,
+                "connected": self.connected,
+                "failure": str(self.failure) if self.failure else None,
                 "calls": self._calls,
                 "queries": self._queries,
                 "jobs": len(self._watched),
@@ -155,7 +157,7 @@ class Agent:
             address.unlink(missing_ok=True)
             server.server_close()
             for shared in self._hosts.values():
-                shared.host.close()
+                shared.close()
             release()
         return True
 
@@ -221,13 +223,10 @@ class Agent:
 
         pipe.say({"ok": True})
         turns = ThreadPoolExecutor(_TURNS, thread_name_prefix="call")
-        try:
+        with contextlib.suppress(FrameError, OSError):  # the client ended within a frame
             while (frame := read_frame(pipe.read)) is not None:
                 turns.submit(answer, *frame)
-        except FrameError:
-            pass  # the client ended within a frame
-        finally:
-            turns.shutdown(wait=False)
+        turns.shutdown(wait=False)
 
     def _login(self, pipe: SocketPipe, asked: dict[str, Any]) -> None:
         def person(prompt: Prompt) -> str:
@@ -238,7 +237,7 @@ class Agent:
                 raise HostRefusedError("nobody answered", where=prompt.host) from error
 
         shared = self._shared(asked["host"])
-        pipe.say({"ok": True, "already": shared.login(person), "host": shared.host.name})
+        pipe.say({"ok": True, "already": shared.login(person), "host": shared.name})
 
     def _status(self, pipe: SocketPipe, asked: dict[str, Any]) -> None:
         with self._lock:
@@ -256,7 +255,7 @@ def _reply(shared: SharedHost, request: dict[str, Any], blob: bytes) -> bytes:
     """Do a client's call and return the reply's frame."""
     number = {"id": request.get("id")}
     try:
-        reply = shared.call(request["op"], request["params"], blob, float(request["timeout"]))
+        reply = shared.call(request["op"], request["params"], blob, timeout=float(request["timeout"]))
         return encode_frame({**number, "ok": True, "result": dict(reply.result)}, reply.blob)
     except HostError as error:
         told = error
