@@ -141,9 +141,9 @@ class Satellite:
         """Send a signal to a started process, ``KILL`` to its whole session; return whether it was there."""
         return bool(self._call("kill", process=process, name=signal).result["sent"])
 
-    def put(self, path: str, data: bytes, mode: int = 0o600, *, append_at: int | None = None) -> None:
-        """Write a file whole, by rename; with ``append_at`` cut or grow it from that length on."""
-        self._call("put", data, path=path, mode=mode, append_at=append_at, timeout=300.0)
+    def put(self, path: str, data: bytes, mode: int = 0o600) -> None:
+        """Write a file, whole and by rename."""
+        self._call("put", data, path=path, mode=mode, timeout=300.0)
 
     def mkdir(self, path: str) -> None:
         """Make a folder and its missing parents, 0700."""

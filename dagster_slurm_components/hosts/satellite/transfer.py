@@ -3,13 +3,12 @@
 import errno
 import os
 import stat
-from typing import Any, List, Optional, Sequence, Tuple
+from typing import Any, List, Sequence, Tuple
 
 from dagster_slurm_components.hosts.satellite.calls import Disk
 from dagster_slurm_components.hosts.satellite.files import (
     make_folder,
     remove_tree,
-    write_all,
     write_atomically,
 )
 from dagster_slurm_components.hosts.satellite.leases import renew
@@ -80,27 +79,10 @@ def _read(path: bytes, offset: int = 0, size: int = 0) -> Tuple[List[Any], bytes
     return ["ok", facts.st_size, facts.st_ino, facts.st_mtime], data
 
 
-def put(blob: bytes, path: str, mode: int = 0o600, append_at: Optional[int] = None) -> Result:
-    """Write a file: whole and by rename, or, with ``append_at``, this piece at that length.
-
-    Appending cuts the file at ``append_at`` first, so that a piece sent twice is there once. A file shorter
-    than ``append_at`` is the failure ``gap``.
-    """
-    target = native(path)
-    if append_at is None:
-        write_atomically(target, blob, mode)
-        return {"size": len(blob)}
-    descriptor = os.open(target, os.O_WRONLY | os.O_CREAT, mode)
-    try:
-        size = os.fstat(descriptor).st_size
-        if size < append_at:
-            raise Failure("gap", f"{path} has {size} bytes, the piece starts at {append_at}")
-        os.ftruncate(descriptor, append_at)
-        os.lseek(descriptor, append_at, os.SEEK_SET)
-        write_all(descriptor, blob)
-    finally:
-        os.close(descriptor)
-    return {"size": append_at + len(blob)}
+def put(blob: bytes, path: str, mode: int = 0o600) -> Result:
+    """Write a file, whole and by rename."""
+    write_atomically(native(path), blob, mode)
+    return {}
 
 
 def mkdir(path: str) -> Result:
