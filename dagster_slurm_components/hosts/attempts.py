@@ -53,22 +53,13 @@ def _read(path: Path) -> Failing | None:
 
 
 class NotedDialer:
-    """A dialer whose attempts the whole machine knows of.
+    """A dialer whose attempts the whole machine knows of: they are noted in a ``folder`` that is closed to others.
 
-    Args:
-        dialer: What dials.
-        folder: Where attempts are noted; closed to others.
-        interval: Least seconds after a failed attempt of any process; zero where one process alone dials.
-        clock: An epoch clock.
+    ``interval`` is the least seconds after a failed attempt of any process; zero where one process alone dials.
     """
 
     def __init__(
-        self,
-        dialer: Dialer,
-        folder: Path,
-        *,
-        interval: float = 0.0,
-        clock: Callable[[], float] = time.time,
+        self, dialer: Dialer, folder: Path, *, interval: float = 0.0, clock: Callable[[], float] = time.time
     ) -> None:
         self._dialer = dialer
         self.name = dialer.name

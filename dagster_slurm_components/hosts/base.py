@@ -33,10 +33,9 @@ class Host(Protocol):
     def call(
         self, op: str, params: Mapping[str, Any] | None = None, blob: bytes = b"", *, timeout: float = 60.0
     ) -> Reply:
-        """Do one operation of the satellite, with its parameters and raw bytes that go with them.
+        """Do one operation of the satellite, with JSON parameters and raw bytes.
 
-        ``timeout`` is how many seconds to wait for the answer once the connection stands; longer than any timeout among
-        the parameters.
+        ``timeout`` is the seconds to wait once the connection stands; longer than any timeout among the parameters.
 
         Raises:
             HostUnreachableError: The host can't be reached, or was lost and may or may not have done the call.

@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from dagster_slurm_components.errors import HostRefusedError
 from dagster_slurm_components.hosts.base import Host, Reply
 from dagster_slurm_components.hosts.satellite.calls import (
     AttemptFiles,
@@ -23,7 +22,6 @@ from dagster_slurm_components.hosts.satellite.calls import (
     SubmitReply,
     SubmitRequest,
 )
-from dagster_slurm_components.hosts.satellite.protocol import VERSION
 
 _MARGIN = 15.0
 """Seconds that a call may take beyond the operation's own timeouts."""
@@ -44,14 +42,7 @@ class Satellite:
 
     def hello(self, names: Sequence[str] = ()) -> HostFacts:
         """Return what the host is, and the named environment variables."""
-        facts = HostFacts(**self._call("hello", names=list(names)).result)
-        if facts.version != VERSION:
-            raise HostRefusedError(
-                f"its satellite speaks version {facts.version}, this package version {VERSION}",
-                where=self.host.name,
-                hint="Both ends must be of the same release: end what still runs the other one.",
-            )
-        return facts
+        return HostFacts(**self._call("hello", names=list(names)).result)
 
     def submit(self, request: SubmitRequest, bundle: bytes) -> SubmitReply:
         """Unpack a bundle (tar or tar.gz) and submit it, once, however often this is called."""

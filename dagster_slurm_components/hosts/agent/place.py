@@ -11,7 +11,6 @@ from pathlib import Path
 
 from dagster_slurm_components.errors import HostRefusedError
 from dagster_slurm_components.hosts import bootstrap
-from dagster_slurm_components.hosts.satellite.protocol import VERSION
 
 SWITCH = "DAGSTER_SLURM_AGENT"
 """Set to ``off``, each process dials by itself: for containers that live as long as one step."""
@@ -27,7 +26,7 @@ _HINT = f"Name another folder in {FOLDER}, or set {SWITCH}=off to connect withou
 def version() -> str:
     """Return what both ends must have in common: this protocol, and the satellite behind it."""
     content = hashlib.sha256(bootstrap.source()).hexdigest()[:12]
-    return f"{_PROTOCOL}.{VERSION}.{content}"
+    return f"{_PROTOCOL}.{content}"
 
 
 def wanted() -> bool:

@@ -16,14 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-import pydantic
-
-from dagster_slurm_components.errors import (
-    DagsterSlurmError,
-    HostError,
-    HostRefusedError,
-    HostUnreachableError,
-)
+from dagster_slurm_components.errors import HostError, HostRefusedError, HostUnreachableError
 from dagster_slurm_components.hosts import wire
 from dagster_slurm_components.hosts.agent import place
 from dagster_slurm_components.hosts.answers import INTERACTIVE, Answers, Prompt
@@ -175,10 +168,9 @@ class Agent:
                 self._clients[pipe] = want
             self._check(asked)
             self._wants[want](pipe, asked)
-        except DagsterSlurmError as error:
-            told = error if isinstance(error, HostError) else HostRefusedError(str(error))
+        except HostError as error:
             with contextlib.suppress(OSError):
-                pipe.say(wire.failure(told))
+                pipe.say(wire.failure(error))
         except OSError:
             pass  # the client has gone
         finally:
@@ -189,8 +181,6 @@ class Agent:
 
     def _check(self, asked: dict[str, Any]) -> None:
         """Raise unless the client is of our version; an agent that nobody else uses makes room for a new one."""
-        if asked.get("want") not in self._wants:
-            raise HostRefusedError(f"the agent does not know {asked.get('want')!r}")
         if asked.get("version") == place.version() or asked["want"] in ("stop", "status"):
             return
         with self._lock:
@@ -205,10 +195,7 @@ class Agent:
     def _shared(self, text: str) -> SharedHost:
         with self._lock:
             if text not in self._hosts:
-                try:
-                    self._hosts[text] = SharedHost(SshHost.model_validate_json(text), self._folder)
-                except pydantic.ValidationError as error:
-                    raise HostRefusedError(f"the agent can't read the host: {error}") from error
+                self._hosts[text] = SharedHost(SshHost.model_validate_json(text), self._folder)
             return self._hosts[text]
 
     def _forward(self, pipe: SocketPipe, asked: dict[str, Any]) -> None:

@@ -9,7 +9,6 @@ from typing import Any, Dict, NamedTuple, Optional, Sequence
 class HostFacts(NamedTuple):
     """What a host is: its satellite, user and Python, the epoch of its clock, and the variables that were asked for."""
 
-    version: int
     pid: int
     user: str
     home: str

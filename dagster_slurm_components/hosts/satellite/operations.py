@@ -18,7 +18,6 @@ from dagster_slurm_components.hosts.satellite.leases import attempts, change_lea
 from dagster_slurm_components.hosts.satellite.processes import alive, kill
 from dagster_slurm_components.hosts.satellite.protocol import (
     READY,
-    VERSION,
     Failure,
     FrameError,
     Result,
@@ -39,7 +38,6 @@ def hello(names: Sequence[str] = ()) -> Result:
     """Return what this machine is, and the asked environment variables, no others."""
     user = pwd.getpwuid(os.getuid())
     return HostFacts(
-        version=VERSION,
         pid=os.getpid(),
         user=user.pw_name,
         home=os.environ.get("HOME") or user.pw_dir,

@@ -9,9 +9,6 @@ import json
 import struct
 from typing import Any, Callable, Dict, List, Optional, Tuple
 
-VERSION = 1
-"""Of the protocol and of the operations together: both ends are always the same files."""
-
 Result = Dict[str, Any]
 
 

@@ -47,10 +47,7 @@ def submit(blob: bytes, **request: Any) -> Result:
 
     ``calls.SubmitRequest`` says what goes in and ``calls.SubmitReply`` what comes out.
     """
-    try:
-        wish = SubmitRequest(**request)
-    except TypeError as error:
-        raise Failure("bad_request", f"submit: {error}") from error
+    wish = SubmitRequest(**request)
     if wish.mode not in ("command", "process") or (wish.mode == "command" and not wish.lookups):
         raise Failure("bad_request", "mode is 'process', or 'command' with at least one lookup")
     folder = _folder_below(wish.run_dir, wish.workdir)

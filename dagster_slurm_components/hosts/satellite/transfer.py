@@ -1,4 +1,4 @@
-"""Files on request: read from offsets, written whole or in pieces, removed; folders made, disks measured."""
+"""Files on request: read from offsets, written whole, removed; folders made, disks measured."""
 
 import errno
 import os
@@ -6,26 +6,18 @@ import stat
 from typing import Any, List, Sequence, Tuple
 
 from dagster_slurm_components.hosts.satellite.calls import Disk
-from dagster_slurm_components.hosts.satellite.files import (
-    make_folder,
-    remove_tree,
-    write_atomically,
-)
+from dagster_slurm_components.hosts.satellite.files import make_folder, remove_tree, write_atomically
 from dagster_slurm_components.hosts.satellite.leases import renew
 from dagster_slurm_components.hosts.satellite.protocol import Failure, Result, native
 
 
 def read(
-    files: Sequence[Sequence[Any]],
-    total: int = 16 * 1024 * 1024,
-    leases: Sequence[Sequence[Any]] = (),
+    files: Sequence[Sequence[Any]], total: int = 16 * 1024 * 1024, leases: Sequence[Sequence[Any]] = ()
 ) -> Tuple[Result, bytes]:
     """Read many files from offsets; what a file lacks or refuses is its own status, never the call's error.
 
-    Args:
-        files: A ``FileRead`` each.
-        total: Most bytes of the answer, shared fairly: one endless log can't starve another job's messages.
-        leases: A ``LeaseRenewal`` of each job that the reader follows: reading is a sign of life.
+    The ``total`` bytes of the answer are shared fairly: one endless log can't starve another job's messages. With them
+    the ``leases`` of the jobs that the reader follows are renewed: reading is a sign of life.
 
     Returns:
         ``leases``: ``[epoch, state]`` each (``leases.renew``), and ``files``: ``[status, size, inode, mtime, n]`` each,
