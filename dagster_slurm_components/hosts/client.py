@@ -7,21 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from dagster_slurm_components.hosts.base import Host, Reply
-from dagster_slurm_components.hosts.satellite.calls import (
-    AttemptFiles,
-    Budget,
-    Completed,
-    Disk,
-    FileData,
-    FileRead,
-    HostFacts,
-    LeaseRenewal,
-    Process,
-    QueueQuery,
-    Snapshot,
-    SubmitReply,
-    SubmitRequest,
-)
+from dagster_slurm_components.hosts.satellite import calls
 
 _MARGIN = 15.0
 """Seconds that a call may take beyond the operation's own timeouts."""
@@ -40,43 +26,48 @@ class Satellite:
     def _call(self, op: str, blob: bytes = b"", /, *, timeout: float = 60.0, **params: Any) -> Reply:
         return self.host.call(op, params, blob, timeout=timeout)
 
-    def hello(self, names: Sequence[str] = ()) -> HostFacts:
+    def hello(self, names: Sequence[str] = ()) -> calls.HostFacts:
         """Return what the host is, and the named environment variables."""
-        return HostFacts(**self._call("hello", names=list(names)).result)
+        return calls.HostFacts(**self._call("hello", names=list(names)).result)
 
-    def submit(self, request: SubmitRequest, bundle: bytes) -> SubmitReply:
+    def submit(self, request: calls.SubmitRequest, bundle: bytes) -> calls.SubmitReply:
         """Unpack a bundle (tar or tar.gz) and submit it, once, however often this is called."""
         commands = 2 + len(request.lookups) + (request.limit is not None)
         timeout = request.lock_timeout + commands * request.command_timeout + _MARGIN
-        return SubmitReply(**self._call("submit", bundle, timeout=timeout, **request._asdict()).result)
+        return calls.SubmitReply(**self._call("submit", bundle, timeout=timeout, **request._asdict()).result)
 
     def read(
-        self, requests: Sequence[FileRead], *, total: int = 16 * 1024 * 1024, timeout: float = 60.0
-    ) -> list[FileData]:
+        self, requests: Sequence[calls.FileRead], *, total: int = 16 * 1024 * 1024
+    ) -> list[calls.FileData]:
         """Read pieces of many files in one call, ``total`` bytes at most, shared fairly.
 
         A missing or unreadable file is part of the answer, not an error.
         """
-        total = max(total, len(requests))
-        return _pieces(requests, self._call("read", timeout=timeout, files=list(requests), total=total))
+        return self.follow(requests, (), total=total)[0]
 
     def follow(
-        self, requests: Sequence[FileRead], renewals: Sequence[LeaseRenewal], *, total: int
-    ) -> tuple[list[FileData], list[tuple[int, str]]]:
+        self, requests: Sequence[calls.FileRead], renewals: Sequence[calls.LeaseRenewal], *, total: int
+    ) -> tuple[list[calls.FileData], list[tuple[int, str]]]:
         """Read, and renew the leases of the jobs that are followed; return the epoch and state of each, too."""
         total = max(total, len(requests))
         reply = self._call("read", files=list(requests), total=total, leases=list(renewals))
-        return _pieces(requests, reply), [(epoch, state) for epoch, state in reply.result["leases"]]
+        files, pieces, rest = reply.result["files"], [], memoryview(reply.blob)
+        for request, (status, size, inode, mtime, length) in zip(requests, files, strict=True):
+            data, rest = bytes(rest[:length]), rest[length:]
+            error = None if status in ("ok", "missing") else status
+            facts = (status != "missing", size, inode, request.offset, data, mtime, error)
+            pieces.append(calls.FileData(request.path, *facts))
+        return pieces, [(epoch, state) for epoch, state in reply.result["leases"]]
 
-    def attempts(self, folder: str) -> list[AttemptFiles]:
+    def attempts(self, folder: str) -> list[calls.AttemptFiles]:
         """Return the attempts of a call, in order."""
         rows = self._call("attempts", folder=folder).result["attempts"]
-        return [AttemptFiles(*row) for row in rows]
+        return [calls.AttemptFiles(*row) for row in rows]
 
-    def open_leases(self, workdir: str) -> tuple[list[AttemptFiles], float]:
+    def open_leases(self, workdir: str) -> tuple[list[calls.AttemptFiles], float]:
         """Return the attempts on which somebody may still have to act, and the host's clock."""
         found = self._call("open_leases", workdir=workdir).result
-        return [AttemptFiles(*row) for row in found["attempts"]], found["time"]
+        return [calls.AttemptFiles(*row) for row in found["attempts"]], found["time"]
 
     def change_lease(
         self, run_dir: str, workdir: str, epoch: int, **changes: Any
@@ -96,14 +87,15 @@ class Satellite:
         *,
         max_age: float,
         timeout: float = 60.0,
-        budget: Budget | None = None,
-    ) -> Snapshot:
+        budget: calls.Budget | None = None,
+    ) -> calls.Snapshot:
         """Return the answer to a query from the file at ``path``, if younger than ``max_age``, or ask anew.
 
         Raises SatelliteError ``over_budget`` when it would have to be asked anew and the budget is used up.
         """
-        query = QueueQuery(path, list(argv), max_age, timeout, budget)
-        return Snapshot(**self._call("snapshot", timeout=2 * timeout + _MARGIN, **query._asdict()).result)
+        query = calls.QueueQuery(path, list(argv), max_age, timeout, budget)
+        reply = self._call("snapshot", timeout=2 * timeout + _MARGIN, **query._asdict())
+        return calls.Snapshot(**reply.result)
 
     def run(
         self,
@@ -113,8 +105,8 @@ class Satellite:
         env: Mapping[str, str] | None = None,
         input: bytes = b"",  # noqa: A002 - subprocess.run's name
         timeout: float = 60.0,
-        budget: Budget | None = None,
-    ) -> Completed:
+        budget: calls.Budget | None = None,
+    ) -> calls.Completed:
         """Run a command, without a shell, in an environment free of the user's Slurm options.
 
         Raises SatelliteError ``over_budget`` instead when a budget is given that is used up.
@@ -122,13 +114,14 @@ class Satellite:
         command = {"argv": list(argv), "cwd": cwd, "env": dict(env or {}), "command_timeout": timeout}
         reply = self._call("run", input, timeout=timeout + _MARGIN, **command, budget=budget)
         length = reply.result["stdout"]
-        return Completed(**{**reply.result, "stdout": reply.blob[:length], "stderr": reply.blob[length:]})
+        outputs = {"stdout": reply.blob[:length], "stderr": reply.blob[length:]}
+        return calls.Completed(**{**reply.result, **outputs})
 
-    def alive(self, processes: Sequence[Process]) -> list[bool]:
+    def alive(self, processes: Sequence[calls.Process]) -> list[bool]:
         """Return whether each process still runs."""
         return list(self._call("alive", processes=list(processes)).result["alive"])
 
-    def kill(self, process: Process, signal: str = "TERM") -> bool:
+    def kill(self, process: calls.Process, signal: str = "TERM") -> bool:
         """Send a signal to a started process, ``KILL`` to its whole session; return whether it was there."""
         return bool(self._call("kill", process=process, name=signal).result["sent"])
 
@@ -144,17 +137,6 @@ class Satellite:
         """Remove files and folders strictly below ``root``; a path elsewhere refuses the whole call."""
         self._call("remove", root=root, paths=list(paths), timeout=300.0)
 
-    def disk(self, path: str) -> Disk:
+    def disk(self, path: str) -> calls.Disk:
         """Return the size of the file system at ``path``, and what is left."""
-        return Disk(**self._call("disk", path=path).result)
-
-
-def _pieces(requests: Sequence[FileRead], reply: Reply) -> list[FileData]:
-    pieces = []
-    rest = memoryview(reply.blob)
-    for request, (status, size, inode, mtime, length) in zip(requests, reply.result["files"], strict=True):
-        data, rest = bytes(rest[:length]), rest[length:]
-        error = None if status in ("ok", "missing") else status
-        piece = FileData(request.path, status != "missing", size, inode, request.offset, data, mtime, error)
-        pieces.append(piece)
-    return pieces
+        return calls.Disk(**self._call("disk", path=path).result)

@@ -16,13 +16,10 @@ _PAUSES = (0.5, 15.0)
 
 @dataclass(frozen=True)
 class Parking:
-    """How somebody waits for a host.
+    """How somebody waits for a host, for ``limit`` seconds at most; what ``sleep`` raises ends the waiting.
 
-    Attributes:
-        limit: Seconds after which the waiting ends with an error.
-        tell: Receives a sentence when a wait begins, when its reason changes, and when it is over.
-        heal: What to type when the host asks for a login; may be empty.
-        sleep: Waits; what it raises ends the waiting.
+    ``tell`` receives a sentence when a wait begins, when its reason changes, and when it is over; with what to type to
+    ``heal`` it.
     """
 
     limit: float

@@ -191,10 +191,8 @@ class SshDialer:
                 return self._patiently(session, SessionRefusedError, _SESSION_PAUSES)
             except bootstrap.NoPythonError as error:
                 absent.append(f"  {python}: {error.message}")
-        raise HostRefusedError(
-            "no Python 3.6 or newer was found, which this package needs on the host:\n" + "\n".join(absent),
-            where=self.name,
-        )
+        why = "no Python 3.6 or newer was found, which this package needs on the host:\n" + "\n".join(absent)
+        raise HostRefusedError(why, where=self.name)
 
     def _session(self, argv: Sequence[str], hang_up: Callable[[], object] | None) -> Pipe:
         pipe = SessionPipe(argv, self.name, hang_up)

@@ -31,10 +31,9 @@ LIVE = rf"^\s*(\d[^|\s]*)\s*\|(?!\s*(?:{_OVER})\s*\|)"
 
 @dataclass(frozen=True)
 class QueueRow:
-    """One job in slurmctld's memory.
+    """One job in slurmctld's memory; the waiting rest of an array has the id ``123_[5-9%2]``.
 
     Attributes:
-        job_id: ``123``, ``123_4``, ``123+0``, or ``123_[5-9%2]`` for the waiting rest of an array.
         state: The state's long name, such as ``PENDING``.
         reason: Why it waits, or why it ended; see ``reasons.explain``.
         start: When it started, or is expected to, in seconds since 1970.

@@ -16,8 +16,7 @@ class Reason:
     """One pending reason.
 
     Attributes:
-        name: Slurm's word for it.
-        text: The same in plain words, with the details Slurm added.
+        name: Slurm's word for it; ``text`` is the same in plain words, with the details Slurm added.
         permanence: ``wait``: time heals it. ``held``: nothing happens until a person acts, the user or an
             administrator. ``never``: this job, as it was submitted, will not start.
         option: The resource option a user would change, by its name in YAML.

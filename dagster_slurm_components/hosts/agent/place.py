@@ -57,9 +57,8 @@ def folder() -> Path:
         raise HostRefusedError(why, hint=_HINT) from error
     found = path.lstat()
     if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or found.st_mode & 0o077:
-        raise HostRefusedError(
-            f"{path} must be a folder of yours that is closed to others (0700)", hint=_HINT
-        )
+        why = f"{path} must be a folder of yours that is closed to others (0700)"
+        raise HostRefusedError(why, hint=_HINT)
     return path
 
 

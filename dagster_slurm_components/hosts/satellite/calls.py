@@ -45,14 +45,10 @@ class QueueQuery(NamedTuple):
 
 
 class JobLimit(NamedTuple):
-    """How many jobs there may be at once.
+    """How many jobs there may be at once; who names the same file on the host shares the places.
 
-    Attributes:
-        jobs: The most.
-        path: The file on the host that keeps account; who names the same file shares the places.
-        window: Seconds within which a submitted job shows in the queue.
-        snapshot: The queue's answer; nothing where jobs are processes, which are looked at themselves.
-        live: Regular expression whose group 1 is the id in a line about a job that takes a place.
+    A submitted job shows within ``window`` seconds in the queue's answer ``snapshot``, where group 1 of the regular
+    expression ``live`` is the id in a line about a job that takes a place. Without it jobs are processes.
     """
 
     jobs: int
@@ -107,8 +103,6 @@ class SubmitRequest(NamedTuple):
         window: Seconds for which a job may exist without a lookup showing it.
         command_timeout: Seconds for the command and for each lookup.
         lock_timeout: Seconds to wait for another submission of the same run directory.
-        limit: How many jobs there may be, if that is limited.
-        claim: Who submits, and what.
         settle_only: Only find out whether an earlier try made a job.
     """
 
@@ -163,12 +157,8 @@ class FileRead(NamedTuple):
 class FileData(NamedTuple):
     """What was read of a file; ``path`` and ``offset`` are as asked.
 
-    Attributes:
-        size: Its size in bytes; below ``offset`` if it was cut.
-        inode: Changes when another file has taken its place.
-        data: The bytes at ``offset``; fewer than there are when many files share one call.
-        mtime: Epoch of its last change.
-        error: Why it can't be read, if it exists.
+    Its ``size`` is below ``offset`` if it was cut, and the ``inode`` changes when another file has taken its place. The
+    ``data`` are fewer than there are when many files share one call. ``error`` says why it can't be read, if it exists.
     """
 
     path: str

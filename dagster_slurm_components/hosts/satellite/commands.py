@@ -11,7 +11,7 @@ import time
 from typing import Any, Dict, List, Optional, Sequence, Tuple
 
 from dagster_slurm_components.hosts.satellite.calls import Completed
-from dagster_slurm_components.hosts.satellite.protocol import Failure, as_text
+from dagster_slurm_components.hosts.satellite.protocol import Failure, as_text, native
 
 OUTPUT_CAP = 8 * 1024 * 1024
 
@@ -45,19 +45,20 @@ def job_environment() -> Environment:
     return {name: value for name, value in os.environb.items() if not slurm.match(name)}
 
 
-def locate(argv: Sequence[bytes]) -> Tuple[List[bytes], Environment]:
-    """Return argv with its program found, and the environment to run it in.
+def locate(words: Sequence[str]) -> Tuple[List[bytes], Environment]:
+    """Return a command with its program found, and the environment to run it in.
 
     Many sites put Slurm on PATH in /etc/profile.d alone, which a command over ssh never reads: what is not on
     PATH is looked for once more on the login shell's.
     """
+    argv = [native(word) for word in words]
     if not argv or not argv[0]:
         raise Failure("bad_request", "an empty command")
     environment = command_environment()
     if b"/" in argv[0]:
         if os.path.isabs(argv[0]) and _find(argv[0], b"") is None:
             raise Failure("no_such_program", f"{as_text(argv[0])} is not an executable file")
-        return list(argv), environment
+        return argv, environment
     program = _find(argv[0], environment.get(b"PATH", os.defpath.encode()))
     if program is None:
         environment.update(login_environment())

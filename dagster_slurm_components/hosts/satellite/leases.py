@@ -64,10 +64,8 @@ def read_lease(folder: bytes) -> Optional[Result]:
     try:
         return parsed(text)
     except ValueError:
-        raise Failure(
-            "bad_lease",
-            f"{as_text(path)} is no lease; once it is removed, what it was for counts as a job of other content",
-        ) from None
+        why = "is no lease; once it is removed, what it was for counts as a job of other content"
+        raise Failure("bad_lease", f"{as_text(path)} {why}") from None
 
 
 def parsed(text: bytes) -> Result:

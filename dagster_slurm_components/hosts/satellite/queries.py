@@ -28,7 +28,7 @@ def run(
     Its outputs come one after the other in the blob; their lengths are in the reply.
     """
     spend(budget)
-    command, environment = locate([native(word) for word in argv])
+    command, environment = locate(argv)
     environment.update({native(name): native(value) for name, value in (env or {}).items()})
     done = execute(command, environment, None if cwd is None else native(cwd), blob, command_timeout)
     lengths = {"stdout": len(done.stdout), "stderr": len(done.stderr)}
@@ -91,9 +91,9 @@ def _stored_snapshot(path: bytes, query: QueueQuery) -> Optional[Result]:
 
 
 def _take_snapshot(path: bytes, query: QueueQuery) -> Result:
-    command, environment = locate([native(word) for word in query.argv])
+    command = locate(query.argv)
     asked = time.time()
-    done = execute(command, environment, timeout=query.query_timeout, cap=SNAPSHOT_CAP)
+    done = execute(*command, timeout=query.query_timeout, cap=SNAPSHOT_CAP)
     if done.truncated:
         # A cut queue would make its missing jobs look vanished.
         raise Failure("output_too_long", f"{query.argv[0]} printed more than {SNAPSHOT_CAP} bytes")

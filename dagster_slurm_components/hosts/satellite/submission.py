@@ -100,8 +100,7 @@ def _known_job(ledger: Ledger, wish: SubmitRequest) -> Optional[Result]:
 def _look_up(ledger: Ledger, wish: SubmitRequest) -> Optional[Result]:
     failed = None
     for lookup in wish.lookups:
-        command, environment = locate([native(word) for word in lookup])
-        done = execute(command, environment, timeout=wish.command_timeout)
+        done = execute(*locate(lookup), timeout=wish.command_timeout)
         if done.returncode != 0:
             failed = _reply(done, "uncertain", f"{lookup[0]} failed")
             continue
@@ -130,7 +129,7 @@ def _wait(ledger: Ledger, window: float) -> Optional[Result]:
 def _run(wish: SubmitRequest, bundle: bytes, folder: bytes, claim: Optional[Claim]) -> Result:
     """Submit by a command that prints the job's id."""
     # Found before anything is written: without the program there is nothing to remember.
-    program, environment = locate([native(word) for word in wish.argv])
+    program, environment = locate(wish.argv)
     ledger = _unpack(bundle, folder, wish.token, claim)
     done = execute(program, environment, folder, timeout=wish.command_timeout)
     ids = ids_in(JOB_ID_LINE, done.stdout)
