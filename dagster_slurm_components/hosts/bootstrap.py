@@ -202,6 +202,6 @@ class SubprocessDialer:
         """Return the command line."""
         return arguments(self._python)
 
-    def extend(self, pipe: Pipe) -> Pipe | None:
+    def extend(self) -> Pipe | None:
         """Start another one; see ``Dialer``."""
         return self.dial()

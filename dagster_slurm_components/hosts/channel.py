@@ -48,18 +48,18 @@ class Dialer(Protocol):
     def dial(self) -> Pipe:
         """Return a pipe on which the satellite's frames begin; raises HostUnreachableError or HostRefusedError."""
 
-    def extend(self, pipe: Pipe) -> Pipe | None:
-        """Return a further pipe to a satellite over the connection of ``pipe``, or None where there is no such way.
+    def extend(self) -> Pipe | None:
+        """Return a further pipe over the last connection, or None where there is no such way.
 
         Raises HostError when the host allows no more, or is lost.
         """
 
 
 class Channel:
-    """One connection to a satellite, over ``pipe``."""
+    """One connection to a satellite, over a pipe."""
 
     def __init__(self, pipe: Pipe, name: str) -> None:
-        self.pipe = pipe
+        self._pipe = pipe
         self._name = name
         self._numbers = itertools.count(1)
         self._waiting: dict[int, _Answer] = {}
@@ -92,7 +92,7 @@ class Channel:
     def close(self) -> None:
         """End the connection; waiting calls raise HostUnreachableError."""
         self._lose("closed")
-        self.pipe.close()
+        self._pipe.close()
 
     def _send(self, op: str, params: Mapping[str, Any], blob: bytes, timeout: float) -> _Answer:
         number = next(self._numbers)
@@ -110,7 +110,7 @@ class Channel:
         if not self._writing.acquire(timeout=timeout):
             raise self._unreachable(f"could not send {op!r} within {timeout:g} s")
         try:
-            self.pipe.write(frame)
+            self._pipe.write(frame)
         except (OSError, EOFError) as error:
             self._reader.join(_LAST_WORDS)  # why the other side has ended tells more than a broken pipe
             self._lose(str(error) or type(error).__name__)
@@ -121,7 +121,7 @@ class Channel:
     def _listen(self) -> None:
         reason = "the satellite ended"
         try:
-            while (frame := read_frame(self.pipe.read)) is not None:
+            while (frame := read_frame(self._pipe.read)) is not None:
                 header, blob = frame
                 if header.get("id") is None:
                     reason = str(header.get("error"))
@@ -134,7 +134,7 @@ class Channel:
         except (OSError, EOFError, FrameError) as error:
             reason = str(error) or type(error).__name__
         self._lose(reason)
-        self.pipe.close()
+        self._pipe.close()
 
     def _lose(self, reason: str) -> None:
         with self._state:

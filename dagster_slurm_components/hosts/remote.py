@@ -171,7 +171,7 @@ class Lanes:
     def _widened(self, taken: Channel) -> Channel:
         """Return a new channel instead of one that others use too, if the host allows it."""
         try:
-            pipe = self._dialer.extend(self.main.pipe)
+            pipe = self._dialer.extend()
         except HostError:  # a host that allows one session alone, or is lost: the main channel will tell
             pipe = None
         if pipe is None:

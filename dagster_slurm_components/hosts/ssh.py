@@ -161,7 +161,7 @@ class SshDialer:
             self._connection = self._patiently(self._log_in, DroppedError, pauses)
         return self._start(self._connection, self._connection.close)
 
-    def extend(self, pipe: Pipe) -> Pipe | None:
+    def extend(self) -> Pipe | None:
         """Open another session on the connection; see ``Dialer``."""
         return None if self._connection is None else self._start(self._connection, None)
 

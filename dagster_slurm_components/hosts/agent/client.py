@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
 import socket
@@ -46,7 +47,7 @@ class AgentDialer:
             raise
         return pipe
 
-    def extend(self, pipe: Pipe) -> Pipe | None:
+    def extend(self) -> Pipe | None:
         """Return nothing: the agent itself shares large uploads among the channels of its connection."""
         return None
 
@@ -74,14 +75,11 @@ def stop() -> dict[str, Any] | None:
 
 def login(spec: SshHost, person: Callable[[Prompt], str]) -> dict[str, Any]:
     """Let the agent log in and ask a person what the host asks; ``already`` says that a connection stood."""
-    pipe = connected()
-    try:
+    with contextlib.closing(connected()) as pipe:
         said = ask(pipe, "login", host=described(spec))
         while "prompt" in said:
             said = _talk(pipe, {"answer": person(Prompt(**said["prompt"]))})
-        return said
-    finally:
-        pipe.close()
+    return said
 
 
 def ask(pipe: SocketPipe, want: str, **more: Any) -> dict[str, Any]:
@@ -106,12 +104,9 @@ def _if_running(want: str) -> dict[str, Any] | None:
     pipe = _try()
     if pipe is None:
         return None
-    try:
+    with contextlib.closing(pipe), contextlib.suppress(HostUnreachableError):  # it ended meanwhile
         return ask(pipe, want)
-    except HostUnreachableError:
-        return None  # it ended meanwhile
-    finally:
-        pipe.close()
+    return None
 
 
 def _talk(pipe: SocketPipe, header: dict[str, Any]) -> dict[str, Any]:

@@ -43,13 +43,6 @@ def write_json(path: bytes, value: Any, durable: bool = False) -> None:
     write_atomically(path, json.dumps(value).encode("ascii"), durable=durable)
 
 
-def write_all(descriptor: int, data: bytes) -> None:
-    """Write all of ``data``."""
-    view = memoryview(data)
-    while view:
-        view = view[os.write(descriptor, view) :]
-
-
 def temporary_name(path: bytes) -> bytes:
     """Return a name beside ``path`` that nobody else uses."""
     return path + b".tmp-" + base64.b16encode(os.urandom(8)).lower()
@@ -60,13 +53,12 @@ def write_atomically(path: bytes, data: bytes, mode: int = 0o600, durable: bool 
     temporary = temporary_name(path)
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
     try:
-        try:
-            write_all(descriptor, data)
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(data)
+            file.flush()
             os.fchmod(descriptor, mode)
             if durable:
                 os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
         os.rename(temporary, path)
     except OSError:
         with contextlib.suppress(OSError):

@@ -114,11 +114,14 @@ def is_to_collect(lease: Result) -> bool:
 
 def attempts_in(folder: bytes) -> List[int]:
     """Return the numbers of the attempts in a call's folder, in order."""
+    return sorted(int(name) for name in _names_in(folder) if name.isdigit())
+
+
+def _names_in(folder: bytes) -> List[bytes]:
     try:
-        names = os.listdir(folder)
+        return os.listdir(folder)
     except (FileNotFoundError, NotADirectoryError):
         return []
-    return sorted(int(name) for name in names if name.isdigit())
 
 
 class Claim:
@@ -131,22 +134,21 @@ class Claim:
         self._token = token
         self._claim = claim
 
-    def refusal(self) -> Optional[Result]:
+    def refusal(self) -> Optional[str]:
         """Return why this submission may not be made: somebody else's job is there, or one of other content."""
         lease = read_lease(self._folder)
         epoch = self._claim.epoch
         if lease is None:
-            return None if epoch is None and not self._has_rival() else _taken("another attempt")
+            return None if epoch is None and not self._has_rival() else "another attempt"
         if lease["version"] != VERSION:
-            return _taken(f"its lease is of version {lease['version']}")
+            return f"its lease is of version {lease['version']}"
         if lease["digest"] != self._claim.digest:
-            return _taken("it has other content")
+            return "it has other content"
         # The same first submission once more, its reply was lost; or a job that was taken over just now, perhaps after
         # its end: its results are still to be collected.
         mine = lease["epoch"] == (1 if epoch is None else epoch) and lease["owner"] == self._claim.owner
-        if mine and (lease["state"] == FOLLOWING or (epoch is not None and is_to_collect(lease))):
-            return None
-        return _taken("somebody else follows it")
+        allowed = mine and (lease["state"] == FOLLOWING or (epoch is not None and is_to_collect(lease)))
+        return None if allowed else "somebody else follows it"
 
     def _others(self) -> List[int]:
         return [number for number in attempts_in(self._call) if number != int(self._name)]
@@ -181,10 +183,6 @@ class Claim:
 
 def _entry(workdir: str, token: str) -> bytes:
     return os.path.join(native(workdir), b"open", token.encode())
-
-
-def _taken(why: str) -> Result:
-    return {"outcome": "taken", "detail": why}
 
 
 def change_lease(
@@ -264,12 +262,8 @@ def attempts(folder: str) -> Result:
 def open_leases(workdir: str) -> Result:
     """Return ``attempts`` (as the operation of that name) on which somebody may still have to act, and ``time``."""
     index = os.path.join(native(workdir), b"open")
-    try:
-        names = sorted(os.listdir(index))
-    except FileNotFoundError:
-        names = []
     rows = []
-    for name in names:
+    for name in sorted(_names_in(index)):
         path = os.path.join(index, name)
         with contextlib.suppress(FileNotFoundError):  # closed meanwhile
             folder = read_file(path)

@@ -59,7 +59,7 @@ def submit(blob: bytes, **request: Any) -> Result:
             raise Failure("token_mismatch", f"{wish.run_dir} belongs to {ledger.token}, not {wish.token}")
         refusal = claim.refusal() if claim and not wish.settle_only else None
         if refusal is not None:
-            return refusal
+            return {"outcome": "taken", "detail": refusal}
         known = _known_process(folder, ledger) if wish.mode == "process" else _known_job(ledger, wish)
         if known is None and wish.settle_only:
             return {"outcome": "none"}
