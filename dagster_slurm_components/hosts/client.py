@@ -80,22 +80,13 @@ class Satellite:
         result = self._call("change_lease", timeout=60.0 + _MARGIN, **lease, **changes).result
         return result["changed"], result["lease"]
 
-    def snapshot(
-        self,
-        path: str,
-        argv: Sequence[str],
-        *,
-        max_age: float,
-        timeout: float = 60.0,
-        budget: calls.Budget | None = None,
-    ) -> calls.Snapshot:
-        """Return the answer to a query from the file at ``path``, if younger than ``max_age``, or ask anew.
+    def snapshot(self, query: calls.QueueQuery) -> calls.Snapshot:
+        """Return the shared answer to a query, if young enough, or ask anew.
 
         Raises SatelliteError ``over_budget`` when it would have to be asked anew and the budget is used up.
         """
-        query = calls.QueueQuery(path, list(argv), max_age, timeout, budget)
-        reply = self._call("snapshot", timeout=2 * timeout + _MARGIN, **query._asdict())
-        return calls.Snapshot(**reply.result)
+        timeout = 2 * query.query_timeout + _MARGIN
+        return calls.Snapshot(**self._call("snapshot", timeout=timeout, **query._asdict()).result)
 
     def run(
         self,

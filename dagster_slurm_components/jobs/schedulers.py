@@ -232,9 +232,8 @@ class SlurmScheduler(Scheduler):
 
     def queue(self, satellite: Satellite, handles: Sequence[JobHandle]) -> Mapping[str, QueueRow] | None:
         """Return the rows of one ``squeue`` for all jobs of the user, shared with everybody who asks."""
-        shot = satellite.snapshot(
-            self._snapshot, squeue(), max_age=self.first_query, timeout=_TIMEOUT, budget=self._budget
-        )
+        query = QueueQuery(self._snapshot, squeue(), self.first_query, _TIMEOUT, self._budget)
+        shot = satellite.snapshot(query)
         failed = query_failure(shot.returncode, shot.stdout, shot.stderr) is not None
         return None if failed else parse_squeue(shot.stdout)
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-import socketserver
+import socket
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -102,12 +102,6 @@ class SharedHost(RemoteHost):
             }
 
 
-class _Server(socketserver.ThreadingMixIn, socketserver.UnixStreamServer):
-    daemon_threads = True
-    request_queue_size = 256
-    timeout = _LOOK
-
-
 class Agent:
     """Serves clients until it was without them for ``idle`` seconds, or is told to stop.
 
@@ -137,18 +131,23 @@ class Agent:
             return False
         address = self._folder / "socket"
         address.unlink(missing_ok=True)  # left by one that was killed: we hold the lock
+        listener = socket.socket(socket.AF_UNIX)
+        listener.settimeout(_LOOK)
         before = os.umask(0o177)
         try:
-            server = _Server(str(address), lambda request, *_: self._client(SocketPipe(request)))  # type: ignore[arg-type]
+            listener.bind(str(address))
         finally:
             os.umask(before)
+        listener.listen(256)
         try:
             while not self._stopping.is_set() and not self._idle_too_long():
-                server.handle_request()
+                with contextlib.suppress(TimeoutError):
+                    pipe = SocketPipe(listener.accept()[0])
+                    threading.Thread(target=self._client, args=(pipe,), daemon=True).start()
         finally:
             # The path first: who comes now starts a new agent instead of talking to one that leaves.
             address.unlink(missing_ok=True)
-            server.server_close()
+            listener.close()
             for shared in self._hosts.values():
                 shared.close()
             release()
