@@ -45,6 +45,7 @@ class SubprocessPipe:
     """A pipe to a command on this machine; raises HostRefusedError when it can't be run, ``where`` it is for."""
 
     def __init__(self, argv: Sequence[str], where: str, env: Mapping[str, str] | None = None) -> None:
+        self.where = where
         try:
             self.process = subprocess.Popen(
                 argv,

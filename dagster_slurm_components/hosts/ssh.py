@@ -96,7 +96,6 @@ class SessionPipe(SubprocessPipe):
 
     def __init__(self, argv: Sequence[str], where: str, hang_up: Callable[[], object] | None) -> None:
         super().__init__(argv, where)
-        self._where = where
         self._hang_up = hang_up
         self._ended = self._hung_up = False
 
@@ -119,8 +118,7 @@ class SessionPipe(SubprocessPipe):
         if ending.returncode != _SSH_FAILED or self._hung_up:
             return ending
         if "open refused by peer" in ending.stderr:
-            why = f"the host opens no session: {ending.stderr.strip()}"
-            raise SessionRefusedError(why, where=self._where)
+            raise SessionRefusedError(f"the host opens no session: {ending.stderr.strip()}", where=self.where)
         # The command may end with 255, too; a client whose master has gone says nothing, or one of these.
         lost = not ending.stderr.strip() or re.search("UNKNOWN port 65535|mux_client_", ending.stderr)
         return bootstrap.Ending(None, "") if lost else ending
@@ -129,12 +127,8 @@ class SessionPipe(SubprocessPipe):
 class SshDialer:
     """Reaches a host with OpenSSH's own program.
 
-    Args:
-        spec: The host.
-        answers: Who knows the login's secrets.
-        pauses: Seconds before further attempts when the host drops newcomers.
-        sleep: Waits between attempts.
-        jitter: Between 0 and 1; keeps processes that were dropped together from coming back together.
+    ``pauses`` are the seconds before further attempts when the host drops newcomers; ``jitter`` keeps processes that
+    were dropped together from coming back together.
     """
 
     def __init__(
@@ -166,19 +160,17 @@ class SshDialer:
         return None if self._connection is None else self._start(self._connection, None)
 
     def _log_in(self) -> Connection:
-        connection = None
         try:
-            connection = Connection()
-            Login(self._spec, self._answers, connection.folder).run()
-            for path in connection.folder.iterdir():
-                if path.name != "master":
-                    path.unlink()  # the log would grow with each session
-        except BaseException as error:
-            if connection is not None:
-                connection.close()
-            if isinstance(error, OSError):  # no disk to write to
-                raise HostRefusedError(f"can't prepare the login: {error}", where=self.name) from error
-            raise
+            with contextlib.ExitStack() as undo:
+                connection = Connection()
+                undo.callback(connection.close)
+                Login(self._spec, self._answers, connection.folder).run()
+                for path in connection.folder.iterdir():
+                    if path.name != "master":
+                        path.unlink()  # the log would grow with each session
+                undo.pop_all()
+        except OSError as error:  # no disk to write to
+            raise HostRefusedError(f"can't prepare the login: {error}", where=self.name) from error
         return connection
 
     def _start(self, connection: Connection, hang_up: Callable[[], object] | None) -> Pipe:

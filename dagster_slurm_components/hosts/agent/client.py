@@ -39,12 +39,10 @@ class AgentDialer:
 
     def dial(self) -> Pipe:
         """Return a pipe through the agent; see ``Dialer``."""
-        pipe = connected()
-        try:
+        with contextlib.ExitStack() as undo:
+            pipe = undo.enter_context(contextlib.closing(connected()))
             ask(pipe, "host", host=described(self._spec))
-        except BaseException:
-            pipe.close()
-            raise
+            undo.pop_all()
         return pipe
 
     def extend(self) -> Pipe | None:
@@ -121,15 +119,12 @@ def _talk(pipe: SocketPipe, header: dict[str, Any]) -> dict[str, Any]:
 
 
 def _try() -> SocketPipe | None:
-    connection = socket.socket(socket.AF_UNIX)
-    try:
+    with contextlib.ExitStack() as undo, contextlib.suppress(FileNotFoundError, ConnectionRefusedError):
+        connection = undo.enter_context(socket.socket(socket.AF_UNIX))
         connection.connect(place.address())
-    except BaseException as error:
-        connection.close()
-        if isinstance(error, (FileNotFoundError, ConnectionRefusedError)):
-            return None
-        raise
-    return SocketPipe(connection)
+        undo.pop_all()
+        return SocketPipe(connection)
+    return None
 
 
 def _start(folder: Path) -> SocketPipe:
