@@ -120,12 +120,8 @@ def shell_command(python: str) -> str:
 def boot(pipe: SubprocessPipe, name: str, timeout: float) -> None:
     """Send the satellite and wait until its frames begin, ``timeout`` seconds at most.
 
-    The pipe leads to a process that runs ``arguments``, and is closed when this raises.
-
-    Raises:
-        NoPythonError: There is no such Python, or it is too old.
-        HostRefusedError: Something else answered.
-        HostUnreachableError: Nothing answered in time.
+    The pipe leads to a process that runs ``arguments``, and is closed when this raises: NoPythonError when there is no
+    such Python, or it is too old; HostRefusedError when something else answered; HostUnreachableError when nothing did.
     """
     expired = threading.Event()
 

@@ -61,13 +61,7 @@ class Login:
         self._error: Exception | None = None
 
     def run(self) -> None:
-        """Log in.
-
-        Raises:
-            HostRefusedError: No key or answer was accepted, or the host wants more than the profile says.
-            LoginRequiredError: A person has to log in.
-            HostUnreachableError: The host can't be reached, or the connection was lost meanwhile.
-        """
+        """Log in; raises as ``Dialer.dial``, and LoginRequiredError when a person has to do it."""
         for number, hop in enumerate(self._hops):
             self._check(hop, self._names[number])
             (self._folder / f"config{number}").write_text(self._config(number))
