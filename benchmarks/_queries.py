@@ -15,9 +15,9 @@ from _lab import lab
 
 from dagster_slurm_components.environments.base import Activation
 from dagster_slurm_components.hosts.bootstrap import SubprocessDialer
-from dagster_slurm_components.hosts.calls import Budget
 from dagster_slurm_components.hosts.client import Satellite
 from dagster_slurm_components.hosts.remote import RemoteHost
+from dagster_slurm_components.hosts.satellite.calls import Budget
 from dagster_slurm_components.jobs.events import Ended, Watch
 from dagster_slurm_components.jobs.model import JobHandle, JobIdentity, JobSpec
 from dagster_slurm_components.jobs.schedulers import SlurmScheduler

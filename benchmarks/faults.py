@@ -17,7 +17,6 @@ import sys
 import tempfile
 import time
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -27,10 +26,10 @@ from dagster_slurm_components.environments.base import Activation
 from dagster_slurm_components.errors import HostUnreachableError
 from dagster_slurm_components.hosts import satellite
 from dagster_slurm_components.hosts.base import Reply
-from dagster_slurm_components.hosts.calls import LeaseRequest, SubmitRequest
 from dagster_slurm_components.hosts.client import Satellite
 from dagster_slurm_components.hosts.local import InProcessHost
 from dagster_slurm_components.hosts.parked import ParkedHost, Parking
+from dagster_slurm_components.hosts.satellite.calls import LeaseRequest, SubmitRequest
 from dagster_slurm_components.jobs import submit as submission
 from dagster_slurm_components.jobs.model import JobHandle, JobIdentity, JobSpec
 from dagster_slurm_components.jobs.schedulers import SlurmScheduler
@@ -97,11 +96,9 @@ class FaultySlurm(SlurmScheduler):
         """Ask for the programs of the test; a job is visible within a second."""
         request = super().request(spec, run_dir, workdir, claim)
         asked = (str(self._folder), request.token)
-        return replace(
-            request,
+        return request._replace(
             argv=(str(self._programs / "sbatch"), *asked, self._fault),
             lookups=((str(self._programs / "squeue"), *asked, str(self._deaf)),),
-            lookup_pattern=r"^(\d+)\|",
             window=1.0,
         )
 

@@ -22,9 +22,9 @@ from pathlib import Path
 from _queries import measure_on_slurm
 
 from dagster_slurm_components.hosts.bootstrap import SubprocessDialer
-from dagster_slurm_components.hosts.calls import Budget
 from dagster_slurm_components.hosts.client import Satellite
 from dagster_slurm_components.hosts.remote import RemoteHost
+from dagster_slurm_components.hosts.satellite.calls import Budget
 from dagster_slurm_components.jobs.events import Output, Watch
 from dagster_slurm_components.jobs.model import JobHandle
 from dagster_slurm_components.jobs.schedulers import SlurmScheduler

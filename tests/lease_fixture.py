@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 from satellite_fixture import FakeSlurm, bundle
 
-from dagster_slurm_components.hosts.calls import LeaseRenewal, LeaseRequest, SubmitReply
 from dagster_slurm_components.hosts.client import Satellite
+from dagster_slurm_components.hosts.satellite.calls import LeaseRenewal, LeaseRequest, SubmitReply
 
 BUNDLE = bundle({"job.sh": "true"})
 OURS: Mapping[str, Any] = {

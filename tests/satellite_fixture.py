@@ -8,17 +8,16 @@ import shutil
 import sys
 import tarfile
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from dagster_slurm_components.hosts.base import Host
 from dagster_slurm_components.hosts.bootstrap import SubprocessDialer
-from dagster_slurm_components.hosts.calls import SubmitRequest
 from dagster_slurm_components.hosts.client import Satellite
 from dagster_slurm_components.hosts.local import InProcessHost
 from dagster_slurm_components.hosts.remote import RemoteHost
+from dagster_slurm_components.hosts.satellite.calls import SubmitRequest
 
 HOSTILE = (
     "a b",
@@ -94,7 +93,7 @@ class FakeSlurm:
             window=0,
             command_timeout=20,
         )
-        return replace(request, **changes)  # type: ignore[arg-type]
+        return request._replace(**changes)  # type: ignore[arg-type]
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import pytest
 
 from dagster_slurm_components.errors import SatelliteError
-from dagster_slurm_components.hosts.calls import FileData, FileRead, LeaseRenewal
+from dagster_slurm_components.hosts.satellite.calls import FileData, FileRead, LeaseRenewal
 from dagster_slurm_components.jobs.events import (
     Event,
     Output,

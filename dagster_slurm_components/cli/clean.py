@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from dagster_slurm_components.cli.terminal import errors_told, json_option, print_json, profile_option, table
-from dagster_slurm_components.hosts.calls import FileRead
+from dagster_slurm_components.hosts.satellite.calls import FileRead
 from dagster_slurm_components.jobs.records import observed, run_directories
 from dagster_slurm_components.jobs.retention import Keep, judge_folders, paths_to_remove
 from dagster_slurm_components.jobs.target import target

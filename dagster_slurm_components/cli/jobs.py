@@ -20,7 +20,7 @@ from dagster_slurm_components.cli.terminal import (
     table,
 )
 from dagster_slurm_components.errors import DagsterSlurmError
-from dagster_slurm_components.hosts.calls import FileRead
+from dagster_slurm_components.hosts.satellite.calls import FileRead
 from dagster_slurm_components.jobs.ending import cancel as cancel_job
 from dagster_slurm_components.jobs.events import STATUS, STDERR, STDOUT
 from dagster_slurm_components.jobs.lease import CANCEL_WANTED, FOLLOWING

@@ -11,8 +11,8 @@ from dagster_slurm_components.doctor import slurm_facts
 from dagster_slurm_components.doctor.findings import Finding, failed, note, ok, skipped, warning
 from dagster_slurm_components.doctor.slurm_facts import Association, PartitionFacts
 from dagster_slurm_components.errors import SatelliteError
-from dagster_slurm_components.hosts.calls import HostFacts
 from dagster_slurm_components.hosts.client import Satellite
+from dagster_slurm_components.hosts.satellite.calls import HostFacts
 from dagster_slurm_components.slurm.header import command_line
 from dagster_slurm_components.slurm.rejections import classify_rejection
 from dagster_slurm_components.slurm.replies import query_failure

@@ -6,8 +6,8 @@ import json
 from collections.abc import Iterator
 
 from dagster_slurm_components.doctor.findings import Finding, note, ok, warning
-from dagster_slurm_components.hosts.calls import HostFacts
 from dagster_slurm_components.hosts.client import Satellite
+from dagster_slurm_components.hosts.satellite.calls import HostFacts
 from dagster_slurm_components.spec.profiles import LoadedProfile
 
 _RUNTIMES = ("apptainer", "singularity", "enroot")

@@ -8,8 +8,8 @@ from collections.abc import Iterator
 
 from dagster_slurm_components.doctor.findings import Finding, failed, ok, warning
 from dagster_slurm_components.errors import DagsterSlurmError, SatelliteError
-from dagster_slurm_components.hosts.calls import Disk, FileRead, HostFacts
 from dagster_slurm_components.hosts.client import Satellite
+from dagster_slurm_components.hosts.satellite.calls import Disk, FileRead, HostFacts
 from dagster_slurm_components.jobs.target import absolute_workdir
 from dagster_slurm_components.spec.profile import Profile
 from dagster_slurm_components.units import format_size

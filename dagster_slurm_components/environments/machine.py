@@ -19,7 +19,7 @@ from typing import Any
 
 from dagster_slurm_components.environments.host.tools import new_file
 from dagster_slurm_components.errors import EnvironmentFailedError
-from dagster_slurm_components.hosts.satellite.locks import kept
+from dagster_slurm_components.hosts.satellite.locks import locked
 
 
 def cache_folder(*parts: str) -> Path:
@@ -55,7 +55,7 @@ def recall(kind: str, name: str, max_age: float = math.inf) -> Any:
 
 def only_one(name: str) -> contextlib.AbstractContextManager[None]:
     """Let only one process of this machine be inside at a time; a killed one is out."""
-    return kept(os.fsencode(cache_folder("locks") / f"{name}.lock"), math.inf)
+    return locked(os.fsencode(cache_folder("locks") / f"{name}.lock"), math.inf, pause=0.5)
 
 
 @functools.cache

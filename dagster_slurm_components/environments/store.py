@@ -12,9 +12,9 @@ from typing import Any, Literal, NamedTuple
 from dagster_slurm_components.environments.content import Artifact, Progress, silent
 from dagster_slurm_components.environments.plan import Provided, static_file
 from dagster_slurm_components.errors import EnvironmentFailedError, SatelliteError
-from dagster_slurm_components.hosts.calls import FileRead
 from dagster_slurm_components.hosts.client import Satellite
 from dagster_slurm_components.hosts.program import BOOTSTRAP, program
+from dagster_slurm_components.hosts.satellite.calls import FileRead
 
 PROGRAM = "dagster_slurm_components.environments.host.program"
 """What takes the builder's orders on the host; it is sent along with each."""

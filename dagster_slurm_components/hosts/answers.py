@@ -21,10 +21,8 @@ _COMMAND_TIMEOUT = 60.0
 class Prompt:
     """A question of the login. It comes from the SSH protocol itself, never from text that the host prints.
 
-    Attributes:
-        host: Who asks, ``user@hostname:port``.
-        kind: ``password`` or ``otp``, as the profile's ``login`` says.
-        text: The question in the host's words, ``instructions`` what it says beside it.
+    ``host`` is who asks, ``user@hostname:port``; ``kind`` is ``password`` or ``otp``, as the profile's ``login`` says;
+    ``text`` is the question in the host's words, and ``instructions`` what it says beside it.
     """
 
     host: str
@@ -34,18 +32,15 @@ class Prompt:
 
 
 class Answers:
-    """What is known of the secrets of one host and its jump hosts. Secrets stay in this process's memory.
+    """What is known of the secrets of one host and its jump hosts, if need be by the user's own ``command``.
 
-    A password is kept for the next connection; a one-time password is not. After a wrong answer nothing is
-    answered by itself until a person has logged in: repeated wrong logins lock accounts.
-
-    Args:
-        command: The user's own command, or nothing.
+    Secrets stay in this process's memory. A password is kept for the next connection; a one-time password is not. After
+    a wrong answer nothing is answered by itself until a person has logged in: repeated wrong logins lock accounts.
     """
 
     def __init__(self, command: Sequence[str] = ()) -> None:
         self._command = list(command)
-        self._kept: dict[tuple[str, str], str] = {}
+        self._passwords: dict[str, str] = {}
         self._person: Callable[[Prompt], str] | None = None
         self._wrong = False
         self._lock = threading.Lock()
@@ -72,27 +67,22 @@ class Answers:
             return
         if self._wrong:
             raise required(host, "the last answer was not accepted")
-        if not self._command and any((host, step) not in self._kept or step == "otp" for step in asked):
+        if not self._command and ("otp" in asked or host not in self._passwords):
             raise required(host, f"the login asks for {' and '.join(asked)}")
 
     def answer(self, prompt: Prompt) -> str:
-        """Return the answer to a question.
-
-        Raises:
-            LoginRequiredError: Nobody can answer it.
-            HostRefusedError: The user's command failed.
-        """
+        """Return the answer; raises LoginRequiredError where there is none, HostRefusedError if the command failed."""
         person = self._person
         if person is not None:
             found = person(prompt)
-        elif (prompt.host, prompt.kind) in self._kept:
-            return self._kept[prompt.host, prompt.kind]
+        elif prompt.kind == "password" and prompt.host in self._passwords:
+            return self._passwords[prompt.host]
         elif self._command:
             found = self._run(prompt)
         else:
             raise required(prompt.host, f"the login asks: {prompt.text.strip()}")
         if prompt.kind == "password":
-            self._kept[prompt.host, prompt.kind] = found
+            self._passwords[prompt.host] = found
         return found
 
     def accepted(self) -> None:
@@ -102,7 +92,7 @@ class Answers:
     def refused(self) -> None:
         """The answers were wrong: forget them."""
         self._wrong = True
-        self._kept.clear()
+        self._passwords.clear()
 
     def _run(self, prompt: Prompt) -> str:
         asked = {"DG_SLURM_KIND": prompt.kind, "DG_SLURM_PROMPT": prompt.text, "DG_SLURM_HOST": prompt.host}
@@ -119,15 +109,15 @@ class Answers:
         except (OSError, subprocess.TimeoutExpired) as error:
             # Not the error's own text of a timeout: it would hold what the command printed.
             reason = error.strerror if isinstance(error, OSError) else f"no answer in {_COMMAND_TIMEOUT:g} s"
-            raise HostRefusedError(
-                f"secret_command {self._command[0]!r}: {reason}", where=prompt.host
-            ) from None
-        if done.returncode != 0 or not done.stdout.strip():
-            raise HostRefusedError(
+            why = f"secret_command {self._command[0]!r}: {reason}"
+            raise HostRefusedError(why, where=prompt.host) from None
+        answered = bool(done.stdout.strip())
+        if done.returncode != 0 or not answered:
+            why = (
                 f"secret_command {self._command[0]!r} ended with status {done.returncode} and "
-                f"{'an' if done.stdout.strip() else 'no'} answer: {done.stderr.strip()[:500]}",
-                where=prompt.host,
+                f"{'an' if answered else 'no'} answer: {done.stderr.strip()[:500]}"
             )
+            raise HostRefusedError(why, where=prompt.host)
         return done.stdout.splitlines()[0]
 
 

@@ -7,14 +7,12 @@ just failed to reach, and whoever wants to know which hosts are waited for reads
 from __future__ import annotations
 
 import hashlib
-import json
 import math
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from dagster_slurm_components.errors import (
     HostError,
@@ -24,7 +22,7 @@ from dagster_slurm_components.errors import (
 )
 from dagster_slurm_components.hosts import wire
 from dagster_slurm_components.hosts.channel import Dialer, Pipe
-from dagster_slurm_components.hosts.satellite.files import write_atomically
+from dagster_slurm_components.hosts.satellite.files import read_json, write_json
 from dagster_slurm_components.hosts.satellite.locks import locked
 
 FORGOTTEN = 300.0
@@ -33,14 +31,7 @@ FORGOTTEN = 300.0
 
 @dataclass(frozen=True)
 class Failing:
-    """A host that can't be reached.
-
-    Attributes:
-        host: ``user@hostname:port``.
-        error: Why, by the last attempt.
-        since: Epoch of the first failed attempt.
-        tried: Epoch of the last one.
-    """
+    """A host that can't be reached: why, and the epochs of the first failed attempt (``since``) and the last one."""
 
     host: str
     error: HostError
@@ -55,31 +46,20 @@ def failing(folder: Path, *, clock: Callable[[], float] = time.time) -> list[Fai
 
 
 def _read(path: Path) -> Failing | None:
-    try:
-        kept: Mapping[str, Any] = json.loads(path.read_bytes())
-    except FileNotFoundError:
+    kept = read_json(os.fsencode(path))
+    if kept is None:
         return None
-    error = wire.error_of(kept["failure"], kept["host"])
-    return Failing(kept["host"], error, kept["since"], kept["tried"])
+    return Failing(kept["host"], wire.error_of(kept["failure"], kept["host"]), kept["since"], kept["tried"])
 
 
 class NotedDialer:
-    """A dialer whose attempts the whole machine knows of.
+    """A dialer whose attempts the whole machine knows of: they are noted in a ``folder`` that is closed to others.
 
-    Args:
-        dialer: What dials.
-        folder: Where attempts are noted; closed to others.
-        interval: Least seconds after a failed attempt of any process; zero where one process alone dials.
-        clock: An epoch clock.
+    ``interval`` is the least seconds after a failed attempt of any process; zero where one process alone dials.
     """
 
     def __init__(
-        self,
-        dialer: Dialer,
-        folder: Path,
-        *,
-        interval: float = 0.0,
-        clock: Callable[[], float] = time.time,
+        self, dialer: Dialer, folder: Path, *, interval: float = 0.0, clock: Callable[[], float] = time.time
     ) -> None:
         self._dialer = dialer
         self.name = dialer.name
@@ -109,7 +89,7 @@ class NotedDialer:
             now, before = self._clock(), _read(self._path)
             since = before.since if before is not None and now - before.tried < FORGOTTEN else now
             content = {"host": self.name, "since": since, "tried": now, "failure": wire.failure(error)}
-            write_atomically(os.fsencode(self._path), json.dumps(content).encode())
+            write_json(os.fsencode(self._path), content)
             raise
         self._path.unlink(missing_ok=True)
         return pipe

@@ -17,12 +17,7 @@ def address(host: SshHost | JumpHost, user: str | None = None) -> str:
 
 @dataclass(frozen=True)
 class Reply:
-    """The answer to a call.
-
-    Attributes:
-        result: The operation's result, JSON values.
-        blob: Raw bytes that belong to it.
-    """
+    """The answer to a call: the operation's result, JSON values, and raw bytes that belong to it."""
 
     result: Mapping[str, Any]
     blob: bytes = b""
@@ -38,14 +33,9 @@ class Host(Protocol):
     def call(
         self, op: str, params: Mapping[str, Any] | None = None, blob: bytes = b"", *, timeout: float = 60.0
     ) -> Reply:
-        """Do one operation of the satellite.
+        """Do one operation of the satellite, with JSON parameters and raw bytes.
 
-        Args:
-            op: Its name.
-            params: Its parameters, JSON values.
-            blob: Raw bytes that go with them.
-            timeout: Seconds to wait for the answer once the connection stands. Should be longer than any
-                timeout among the parameters.
+        ``timeout`` is the seconds to wait once the connection stands; longer than any timeout among the parameters.
 
         Raises:
             HostUnreachableError: The host can't be reached, or was lost and may or may not have done the call.

@@ -10,8 +10,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import IO, cast
+from typing import IO, NamedTuple, cast
 
 from dagster_slurm_components.errors import HostRefusedError, HostUnreachableError
 from dagster_slurm_components.hosts.channel import Pipe
@@ -35,8 +34,7 @@ _PASSING = re.compile(
 """What an overloaded or restarting machine says: waiting may heal it."""
 
 
-@dataclass(frozen=True)
-class Ending:
+class Ending(NamedTuple):
     """How a process at the other end of a pipe ended, as far as known."""
 
     returncode: int | None
@@ -47,6 +45,7 @@ class SubprocessPipe:
     """A pipe to a command on this machine; raises HostRefusedError when it can't be run, ``where`` it is for."""
 
     def __init__(self, argv: Sequence[str], where: str, env: Mapping[str, str] | None = None) -> None:
+        self.where = where
         try:
             self.process = subprocess.Popen(
                 argv,
@@ -107,8 +106,7 @@ def source() -> bytes:
 def arguments(python: str) -> list[str]:
     """Return the command that waits for the satellite's program on its standard input.
 
-    Isolated (``-I``) and without ``site`` (``-S``), as neither a user's modules and variables nor a folder's
-    content may decide what the satellite imports.
+    Isolated (``-I``) and without ``site`` (``-S``): no user's modules, variables or folders decide what it imports.
     """
     return [python, "-I", "-S", "-c", BOOTSTRAP, str(len(source()))]
 
@@ -120,17 +118,10 @@ def shell_command(python: str) -> str:
 
 
 def boot(pipe: SubprocessPipe, name: str, timeout: float) -> None:
-    """Send the satellite and wait until its frames begin.
+    """Send the satellite and wait until its frames begin, ``timeout`` seconds at most.
 
-    Args:
-        pipe: To a process that runs ``arguments``; closed when this raises.
-        name: The host's name for messages.
-        timeout: Seconds until the satellite must have spoken.
-
-    Raises:
-        NoPythonError: There is no such Python, or it is too old.
-        HostRefusedError: Something else answered.
-        HostUnreachableError: Nothing answered in time.
+    The pipe leads to a process that runs ``arguments``, and is closed when this raises: NoPythonError when there is no
+    such Python, or it is too old; HostRefusedError when something else answered; HostUnreachableError when nothing did.
     """
     expired = threading.Event()
 
@@ -141,16 +132,14 @@ def boot(pipe: SubprocessPipe, name: str, timeout: float) -> None:
     watchdog = threading.Timer(timeout, expire)
     watchdog.daemon = True
     watchdog.start()
-    try:
-        # Beside the listening: who says no need not read, and what is sent may be more than a pipe holds.
-        sender = threading.Thread(target=_send, args=(pipe,), name=f"program for {name}", daemon=True)
-        sender.start()
-        noise = _listen(pipe)
-        if noise.endswith(READY):
-            sender.join()
-            return
-    finally:
-        watchdog.cancel()
+    # Beside the listening: who says no need not read, and what is sent may be more than a pipe holds.
+    sender = threading.Thread(target=_send, args=(pipe,), name=f"program for {name}", daemon=True)
+    sender.start()
+    noise = _listen(pipe)
+    watchdog.cancel()
+    if noise.endswith(READY):
+        sender.join()
+        return
     ending = pipe.ending()
     pipe.close()
     raise _reason(noise, ending, name, timeout if expired.is_set() else None)
@@ -164,12 +153,8 @@ def _send(pipe: Pipe) -> None:
 def _listen(pipe: Pipe) -> bytes:
     noise = b""
     with contextlib.suppress(OSError, EOFError):
-        while not noise.endswith(READY) and len(noise) < _NOISE:
-            # One byte more than the marker could be the first frame's: read what is missing of it, no more.
-            begun = max(length for length in range(len(READY)) if noise.endswith(READY[:length]))
-            piece = pipe.read(len(READY) - begun)
-            if not piece:
-                break
+        # Nothing follows the marker before the satellite is asked something.
+        while not noise.endswith(READY) and len(noise) < _NOISE and (piece := pipe.read(4096)):
             noise += piece
     return noise
 
@@ -180,9 +165,8 @@ def _reason(noise: bytes, ending: Ending, name: str, timeout: float | None) -> E
         why = f"the satellite did not start within {timeout:g} s; the host printed:\n{said}"
         return HostUnreachableError(why, where=name)
     if _PASSING.search(said):
-        return HostUnreachableError(
-            f"the host can't start the satellite now; it printed:\n{said}", where=name
-        )
+        why = f"the host can't start the satellite now; it printed:\n{said}"
+        return HostUnreachableError(why, where=name)
     if ending.returncode in (126, 127) or "needs Python 3.6" in said:
         return NoPythonError(said or "no python3", where=name)
     if ending.returncode is None and not said:
@@ -215,6 +199,6 @@ class SubprocessDialer:
         """Return the command line."""
         return arguments(self._python)
 
-    def extend(self, pipe: Pipe) -> Pipe | None:
+    def extend(self) -> Pipe | None:
         """Start another one; see ``Dialer``."""
         return self.dial()

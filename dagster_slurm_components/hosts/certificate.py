@@ -13,11 +13,7 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class Validity:
-    """The end of a certificate.
-
-    Attributes:
-        until: Epoch, or nothing when it never ends.
-    """
+    """The end of a certificate: an epoch, or nothing when it never ends."""
 
     until: float | None
 

@@ -46,30 +46,20 @@ class Dialer(Protocol):
         """The host's name for messages."""
 
     def dial(self) -> Pipe:
-        """Return a pipe on which the satellite's frames begin.
+        """Return a pipe on which the satellite's frames begin; raises HostUnreachableError or HostRefusedError."""
 
-        Raises:
-            HostUnreachableError: It can't be reached now.
-            HostRefusedError: It, or our check of it, said no.
-        """
+    def extend(self) -> Pipe | None:
+        """Return a further pipe over the last connection, or None where there is no such way.
 
-    def extend(self, pipe: Pipe) -> Pipe | None:
-        """Return a further pipe to a satellite over the connection of ``pipe``, or None where there is no such way.
-
-        Raises:
-            HostError: The host allows no more, or is lost.
+        Raises HostError when the host allows no more, or is lost.
         """
 
 
 class Channel:
-    """One connection to a satellite.
-
-    Attributes:
-        pipe: What it talks on.
-    """
+    """One connection to a satellite, over a pipe."""
 
     def __init__(self, pipe: Pipe, name: str) -> None:
-        self.pipe = pipe
+        self._pipe = pipe
         self._name = name
         self._numbers = itertools.count(1)
         self._waiting: dict[int, _Answer] = {}
@@ -102,7 +92,7 @@ class Channel:
     def close(self) -> None:
         """End the connection; waiting calls raise HostUnreachableError."""
         self._lose("closed")
-        self.pipe.close()
+        self._pipe.close()
 
     def _send(self, op: str, params: Mapping[str, Any], blob: bytes, timeout: float) -> _Answer:
         number = next(self._numbers)
@@ -120,7 +110,7 @@ class Channel:
         if not self._writing.acquire(timeout=timeout):
             raise self._unreachable(f"could not send {op!r} within {timeout:g} s")
         try:
-            self.pipe.write(frame)
+            self._pipe.write(frame)
         except (OSError, EOFError) as error:
             self._reader.join(_LAST_WORDS)  # why the other side has ended tells more than a broken pipe
             self._lose(str(error) or type(error).__name__)
@@ -129,12 +119,9 @@ class Channel:
         return answer
 
     def _listen(self) -> None:
+        reason = "the satellite ended"
         try:
-            while True:
-                frame = read_frame(self.pipe.read)
-                if frame is None:
-                    reason = "the satellite ended"
-                    break
+            while (frame := read_frame(self._pipe.read)) is not None:
                 header, blob = frame
                 if header.get("id") is None:
                     reason = str(header.get("error"))
@@ -147,7 +134,7 @@ class Channel:
         except (OSError, EOFError, FrameError) as error:
             reason = str(error) or type(error).__name__
         self._lose(reason)
-        self.pipe.close()
+        self._pipe.close()
 
     def _lose(self, reason: str) -> None:
         with self._state:

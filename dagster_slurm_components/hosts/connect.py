@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
 
@@ -10,6 +11,7 @@ from dagster_slurm_components.hosts.agent import place
 from dagster_slurm_components.hosts.agent.client import AgentDialer, described
 from dagster_slurm_components.hosts.attempts import NotedDialer
 from dagster_slurm_components.hosts.base import Host
+from dagster_slurm_components.hosts.channel import Dialer
 from dagster_slurm_components.hosts.local import InProcessHost
 from dagster_slurm_components.hosts.remote import RemoteHost
 from dagster_slurm_components.hosts.ssh import SshDialer
@@ -40,11 +42,8 @@ def connect(spec: HostSpec) -> Host:
 def _remote(spec: SshHost) -> RemoteHost:
     if spec.agent and place.wanted():
         return RemoteHost(AgentDialer(spec), interval=AgentDialer.INTERVAL)
-    dialer = SshDialer(spec)
-    try:
-        folder = place.folder()
-    except HostRefusedError:
-        # A container may have no place to write to; with one process a container there is nobody to tell, either.
-        return RemoteHost(dialer, interval=spec.reconnect_interval)
-    noted = NotedDialer(dialer, folder, interval=spec.reconnect_interval)
-    return RemoteHost(noted, interval=spec.reconnect_interval)
+    dialer: Dialer = SshDialer(spec)
+    # A container may have no place to write to; with one process a container there is nobody to tell, either.
+    with contextlib.suppress(HostRefusedError):
+        dialer = NotedDialer(dialer, place.folder(), interval=spec.reconnect_interval)
+    return RemoteHost(dialer, interval=spec.reconnect_interval)

@@ -21,10 +21,9 @@ class InProcessHost:
     ) -> Reply:
         """Do one operation; ``timeout`` is unused, as only the operation's own timeouts can end it."""
         try:
-            result, data = handle(op, dict(params or {}), blob)
+            return Reply(*handle(op, dict(params or {}), blob))
         except Failure as failure:
             raise SatelliteError(failure.message, code=failure.code, where=self.name) from failure
-        return Reply(result, data)
 
     def close(self) -> None:
         """Do nothing: there is no connection."""

@@ -16,14 +16,10 @@ _PAUSES = (0.5, 15.0)
 
 @dataclass(frozen=True)
 class Parking:
-    """How somebody waits for a host.
+    """How somebody waits for a host, for ``limit`` seconds at most; what ``sleep`` raises ends the waiting.
 
-    Attributes:
-        limit: Seconds after which the waiting ends with an error.
-        tell: Receives a sentence when a wait begins, when its reason changes, and when it is over.
-        heal: What to type when the host asks for a login; may be empty.
-        sleep: Waits; what it raises ends the waiting.
-        clock: A monotonic clock, in seconds.
+    ``tell`` receives a sentence when a wait begins, when its reason changes, and when it is over; with what to type to
+    ``heal`` it.
     """
 
     limit: float
@@ -49,11 +45,7 @@ class ParkedHost:
     def call(
         self, op: str, params: Mapping[str, Any] | None = None, blob: bytes = b"", *, timeout: float = 60.0
     ) -> Reply:
-        """Do one operation, however long the host can't be reached; see ``Host.call``.
-
-        Raises:
-            ParkedTooLongError: It has been waited for as long as that is allowed.
-        """
+        """Do one operation, after up to ``Parking.limit``, from when on it raises ParkedTooLongError."""
         parking = self._parking
         since: float | None = None
         told: type[HostUnreachableError] | None = None
@@ -64,14 +56,15 @@ class ParkedHost:
             except HostUnreachableError as error:
                 now = parking.clock()
                 since = now if since is None else since
-                if now - since >= parking.limit:
-                    raise parked_too_long(error, now - since) from error
+                parked = now - since
+                if parked >= parking.limit:
+                    raise parked_too_long(error, parked) from error
                 if told is not type(error):
                     told = type(error)
                     parking.tell(
-                        f"{error}\nThis step waits for the host{_since(now - since)}. {parking.heal}".rstrip()
+                        f"{error}\nThis step waits for the host{_since(parked)}. {parking.heal}".rstrip()
                     )
-                parking.sleep(min(pause, parking.limit - (now - since)))
+                parking.sleep(min(pause, parking.limit - parked))
                 pause = min(pause * 2, longest)
             else:
                 if since is not None:

@@ -1,8 +1,7 @@
 """Programs that run on hosts: a few of our modules, sent as one text to a Python that has none of them.
 
-What runs there are the very files that lie here: which ones, their imports say, and the loader lets them find each
-other. They import each other by ``from dagster_slurm_components... import``, use the standard library alone, and run on
-Python 3.6.
+What runs there are the very files that lie here: which ones, their imports say. They import each other by ``from
+dagster_slurm_components... import``, never in a circle, use the standard library alone, and run on Python 3.6.
 """
 
 from __future__ import annotations
@@ -35,13 +34,16 @@ def program(entry: str) -> bytes:
 
 
 def modules(entry: str) -> dict[str, str]:
-    """Return the texts of a module and of those of its own package that it imports, by name."""
+    """Return the texts of a module and of those of its own package that it imports, by name, the imported first."""
     ours = re.compile(rf"^\s*(?:from|import) ({entry.partition('.')[0]}\.[\w.]+)", re.MULTILINE)
     found: dict[str, str] = {}
-    wanted = [entry]
-    while wanted:
-        name = wanted.pop()
-        if name not in found:
-            found[name] = _ROOT.joinpath(*name.split(".")).with_suffix(".py").read_text("utf-8")
-            wanted += ours.findall(found[name])
+
+    def find(name: str) -> None:
+        text = _ROOT.joinpath(*name.split(".")).with_suffix(".py").read_text("utf-8")
+        for other in ours.findall(text):
+            if other not in found:
+                find(other)
+        found[name] = text
+
+    find(entry)
     return found

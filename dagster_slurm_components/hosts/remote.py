@@ -46,73 +46,63 @@ class RemoteHost:
         clock: Callable[[], float] = time.monotonic,
         jitter: Callable[[], float] = random.random,
     ) -> None:
+        self.name = dialer.name
         self._dialer = dialer
         self._interval = interval
+        self._channels = channels
         self._clock = clock
         self._jitter = jitter
         self._dialing = threading.Lock()
-        self._channel: Channel | None = None
-        self._lanes = Lanes(dialer, channels - 1)
+        self._lanes: Lanes | None = None
         self._failures = 0
         self.failure: HostError | None = None
         """Why the last attempt failed, if it did."""
         self._not_before = 0.0
 
     @property
-    def name(self) -> str:
-        """``user@hostname:port``."""
-        return self._dialer.name
-
-    @property
     def connected(self) -> bool:
         """Whether a connection stands, as far as is known without asking."""
-        return self._channel is not None and not self._channel.lost
+        return self._lanes is not None and not self._lanes.main.lost
 
     def call(
         self, op: str, params: Mapping[str, Any] | None = None, blob: bytes = b"", *, timeout: float = 60.0
     ) -> Reply:
         """Do one operation; see ``Host.call``. Large uploads that are under way together share several channels."""
-        channel = self._connected()
+        lanes = self._connected()
         if op != "put" or len(blob) < LARGE:
-            return channel.call(op, params or {}, blob, timeout)
-        with self._lanes.lane(channel) as lane:
+            return lanes.main.call(op, params or {}, blob, timeout)
+        with lanes.lane() as lane:
             return lane.call(op, params or {}, blob, timeout)
 
     def connect(self) -> None:
         """Connect now, whatever pause is left: a person asked for it."""
         with self._dialing:
             if not self.connected:
-                self._channel = self._dial()
+                self._dial()
 
     def close(self) -> None:
         """End the connection; a later call makes a new one."""
         with self._dialing:
-            channel, self._channel = self._channel, None
+            lanes, self._lanes = self._lanes, None
             self._not_before = 0.0 if self.failure is None else self._not_before
-        self._lanes.close()
-        if channel is not None:
-            channel.close()
+        if lanes is not None:
+            lanes.close()
 
-    def _connected(self) -> Channel:
-        channel = self._channel
-        if channel is not None and not channel.lost:
-            return channel
+    def _connected(self) -> Lanes:
+        lanes = self._lanes
+        if lanes is not None and not lanes.main.lost:
+            return lanes
         with self._dialing:
-            if self._channel is not None and not self._channel.lost:
-                return self._channel  # somebody else's attempt succeeded while we waited
+            if self._lanes is not None and self.connected:
+                return self._lanes  # somebody else's attempt succeeded while we waited
             pause = self._not_before - self._clock()
             if pause > 0:
-                raise self._told_again(pause)
-            self._channel = None
-            self._channel = self._dial()
-            return self._channel
+                last = self.failure or HostUnreachableError("the connection was lost", where=self.name)
+                text = f"{last.message} (next attempt in {pause:.0f} s)"
+                raise type(last)(text, where=last.where, hint=last.hint)
+            return self._dial()
 
-    def _told_again(self, pause: float) -> HostError:
-        last = self.failure or HostUnreachableError("the connection was lost", where=self.name)
-        text = f"{last.message} (next attempt in {pause:.0f} s)"
-        return type(last)(text, where=last.where, hint=last.hint)
-
-    def _dial(self) -> Channel:
+    def _dial(self) -> Lanes:
         try:
             pipe = self._dialer.dial()
         except (HostUnreachableError, HostRefusedError) as error:
@@ -125,86 +115,77 @@ class RemoteHost:
         self._pause(self._interval)
         self._failures = 0
         self.failure = None
-        return Channel(pipe, self._dialer.name)
+        self._lanes = Lanes(self._dialer, Channel(pipe, self.name), self._channels - 1)
+        return self._lanes
 
     def _pause(self, seconds: float) -> None:
         self._not_before = self._clock() + seconds * (1 + 0.5 * self._jitter())
 
 
 class Lanes:
-    """Opens channels while several large calls are under way, and closes them when none is.
+    """The channels of one connection: the main one, and others while several large calls are under way.
 
     OpenSSH gives each channel a window of 2 MiB, so that one alone carries no more than that in a round trip: 59 MB/s
-    at 30 ms, whatever the line could do. Only more channels help, and they need no further login. Beside the main one
-    there are ``most`` at most.
+    at 30 ms, whatever the line could do. Only more channels help, and they need no further login. There are ``most``
+    beside the main one.
     """
 
-    def __init__(self, dialer: Dialer, most: int) -> None:
+    def __init__(self, dialer: Dialer, main: Channel, most: int) -> None:
+        self.main = main
         self._dialer = dialer
         self._most = most
         self._lock = threading.Lock()
-        self._main: Channel | None = None
-        self._busy: dict[Channel, int] = {}
+        self._busy = {main: 0}
         self._barred = False
         """Whether no channel is to be opened: the host refused one, or one is being opened just now."""
 
     @contextlib.contextmanager
-    def lane(self, main: Channel) -> Iterator[Channel]:
+    def lane(self) -> Iterator[Channel]:
         """Yield a channel for one large call: the main one, or another if that is taken already."""
         with self._lock:
-            stale: list[Channel] = []
-            if self._main is not main:  # the connection is another one by now
-                stale, self._barred = self._forget(), False
-                self._main, self._busy = main, {main: 0}
-            for lost in [channel for channel in self._busy if channel.lost and channel is not main]:
+            for lost in [channel for channel in self._busy if channel.lost and channel is not self.main]:
                 del self._busy[lost]
             channel = min(self._busy, key=self._busy.__getitem__)
-            self._busy[channel] += 1
-            open_one = self._busy[channel] > 1 and len(self._busy) <= self._most and not self._barred
+            open_one = bool(self._busy[channel]) and len(self._busy) <= self._most and not self._barred
             self._barred = self._barred or open_one
-        _close(stale)
+            self._busy[channel] += 1
         try:
             if open_one:
-                channel = self._widened(channel, main)
+                channel = self._widened(channel)
             yield channel
         finally:
             with self._lock:
-                if channel in self._busy:
+                if channel in self._busy:  # else it was lost meanwhile
                     self._busy[channel] -= 1
                 idle = [] if any(self._busy.values()) else self._forget()
-            _close(idle)
+            for extra in idle:
+                extra.close()
 
     def close(self) -> None:
-        """Close all channels but the main one."""
+        """Close all channels."""
         with self._lock:
-            extra = self._forget()
-        _close(extra)
+            channels = [*self._forget(), self.main]
+        for channel in channels:
+            channel.close()
 
-    def _widened(self, taken: Channel, main: Channel) -> Channel:
+    def _widened(self, taken: Channel) -> Channel:
         """Return a new channel instead of one that others use too, if the host allows it."""
         try:
-            pipe = self._dialer.extend(main.pipe)
+            pipe = self._dialer.extend()
         except HostError:  # a host that allows one session alone, or is lost: the main channel will tell
             pipe = None
         if pipe is None:
             return taken  # and none is opened any more
         opened = Channel(pipe, self._dialer.name)
         with self._lock:
-            if self._main is main:
-                self._barred = False
-                if taken in self._busy:  # else it was lost meanwhile
-                    self._busy[taken] -= 1
-                self._busy[opened] = 1
-                return opened
-        opened.close()
-        return taken
+            self._barred = False
+            if taken in self._busy:
+                self._busy[taken] -= 1
+            self._busy[opened] = 1
+        return opened
 
     def _forget(self) -> list[Channel]:
-        extra = [channel for channel in self._busy if channel is not self._main]
-        self._main, self._busy = None, {}
+        extra = [channel for channel in self._busy if channel is not self.main]
+        self._busy = {self.main: self._busy[self.main]}
+        self._barred = False
         return extra
-
-
-def _close(channels: list[Channel]) -> None:
-    for channel in channels:
-        channel.close()

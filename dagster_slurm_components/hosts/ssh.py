@@ -11,10 +11,12 @@ import subprocess
 import tempfile
 import time
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
-from dagster_slurm_components.errors import HostRefusedError
+from dagster_slurm_components.errors import HostError, HostRefusedError
 from dagster_slurm_components.hosts import bootstrap
 from dagster_slurm_components.hosts.answers import Answers
 from dagster_slurm_components.hosts.base import address
@@ -30,8 +32,9 @@ PAUSES = (0.5, 1.0, 2.0, 4.0, 8.0, 12.0)
 _LEFT_BEHIND = 600.0
 """Seconds after which a login's folder without a master's socket belongs to nobody."""
 
-_SESSION_TRIES = 5
+_SESSION_PAUSES = (0.2,) * 4
 _SSH_FAILED = 255
+_T = TypeVar("_T")
 _START_TIMEOUT = 60.0
 """Seconds for the login shell's own files and the satellite's start; both may lie on a slow network disk."""
 
@@ -93,12 +96,11 @@ class SessionPipe(SubprocessPipe):
 
     def __init__(self, argv: Sequence[str], where: str, hang_up: Callable[[], object] | None) -> None:
         super().__init__(argv, where)
-        self._where = where
         self._hang_up = hang_up
         self._ended = self._hung_up = False
 
     def read(self, size: int) -> bytes:
-        """Return at most ``size`` bytes; none at the end."""
+        """Read, and remember the end."""
         data = super().read(size)
         self._ended = self._ended or not data
         return data
@@ -116,8 +118,7 @@ class SessionPipe(SubprocessPipe):
         if ending.returncode != _SSH_FAILED or self._hung_up:
             return ending
         if "open refused by peer" in ending.stderr:
-            why = f"the host opens no session: {ending.stderr.strip()}"
-            raise SessionRefusedError(why, where=self._where)
+            raise SessionRefusedError(f"the host opens no session: {ending.stderr.strip()}", where=self.where)
         # The command may end with 255, too; a client whose master has gone says nothing, or one of these.
         lost = not ending.stderr.strip() or re.search("UNKNOWN port 65535|mux_client_", ending.stderr)
         return bootstrap.Ending(None, "") if lost else ending
@@ -126,12 +127,8 @@ class SessionPipe(SubprocessPipe):
 class SshDialer:
     """Reaches a host with OpenSSH's own program.
 
-    Args:
-        spec: The host.
-        answers: Who knows the login's secrets.
-        pauses: Seconds before further attempts when the host drops newcomers.
-        sleep: Waits between attempts.
-        jitter: Between 0 and 1; keeps processes that were dropped together from coming back together.
+    ``pauses`` are the seconds before further attempts when the host drops newcomers; ``jitter`` keeps processes that
+    were dropped together from coming back together.
     """
 
     def __init__(
@@ -154,60 +151,51 @@ class SshDialer:
     def dial(self) -> Pipe:
         """Log in, unless the last login still stands, and start the satellite; see ``Dialer``."""
         if self._connection is None or not self._connection.stands():
-            self._connection = self._log_in()
+            pauses = (pause * (0.5 + self._jitter()) for pause in self._pauses)
+            self._connection = self._patiently(self._log_in, DroppedError, pauses)
         return self._start(self._connection, self._connection.close)
 
-    def extend(self, pipe: Pipe) -> Pipe | None:
+    def extend(self) -> Pipe | None:
         """Open another session on the connection; see ``Dialer``."""
         return None if self._connection is None else self._start(self._connection, None)
 
     def _log_in(self) -> Connection:
-        for pause in self._pauses:
-            try:
-                return self._log_in_once()
-            except DroppedError:
-                self._sleep(pause * (0.5 + self._jitter()))
-        return self._log_in_once()
-
-    def _log_in_once(self) -> Connection:
-        connection = None
         try:
-            connection = Connection()
-            Login(self._spec, self._answers, connection.folder).run()
-            for path in connection.folder.iterdir():
-                if path.name != "master":
-                    path.unlink()  # the log would grow with each session
-        except BaseException as error:
-            if connection is not None:
-                connection.close()
-            if isinstance(error, OSError):  # no disk to write to
-                raise HostRefusedError(f"can't prepare the login: {error}", where=self.name) from error
-            raise
+            with contextlib.ExitStack() as undo:
+                connection = Connection()
+                undo.callback(connection.close)
+                Login(self._spec, self._answers, connection.folder).run()
+                for path in connection.folder.iterdir():
+                    if path.name != "master":
+                        path.unlink()  # the log would grow with each session
+                undo.pop_all()
+        except OSError as error:  # no disk to write to
+            raise HostRefusedError(f"can't prepare the login: {error}", where=self.name) from error
         return connection
 
     def _start(self, connection: Connection, hang_up: Callable[[], object] | None) -> Pipe:
         absent = []
         for python in bootstrap.PYTHONS:
+            argv = [*_through(connection.folder), "-T", "host", bootstrap.shell_command(python)]
+            session = partial(self._session, argv, hang_up)
             try:
-                return self._session(connection, python, hang_up)
+                # sshd frees the place of an ended session a little late (MaxSessions).
+                return self._patiently(session, SessionRefusedError, _SESSION_PAUSES)
             except bootstrap.NoPythonError as error:
                 absent.append(f"  {python}: {error.message}")
-        raise HostRefusedError(
-            "no Python 3.6 or newer was found, which this package needs on the host:\n" + "\n".join(absent),
-            where=self.name,
-        )
+        why = "no Python 3.6 or newer was found, which this package needs on the host:\n" + "\n".join(absent)
+        raise HostRefusedError(why, where=self.name)
 
-    def _session(self, connection: Connection, python: str, hang_up: Callable[[], object] | None) -> Pipe:
-        argv = [*_through(connection.folder), "-T", "host", bootstrap.shell_command(python)]
-        for remaining in reversed(range(_SESSION_TRIES)):
-            pipe = SessionPipe(argv, self.name, hang_up)
+    def _session(self, argv: Sequence[str], hang_up: Callable[[], object] | None) -> Pipe:
+        pipe = SessionPipe(argv, self.name, hang_up)
+        bootstrap.boot(pipe, self.name, _START_TIMEOUT)
+        return pipe
+
+    def _patiently(self, attempt: Callable[[], _T], passing: type[HostError], pauses: Iterable[float]) -> _T:
+        """Return what an attempt gives; while it fails so, and there are pauses left, try again."""
+        for pause in pauses:
             try:
-                bootstrap.boot(pipe, self.name, _START_TIMEOUT)
-            except SessionRefusedError:
-                # sshd frees the place of an ended session a little late (MaxSessions).
-                if not remaining:
-                    raise
-                self._sleep(0.2)
-            else:
-                return pipe
-        raise AssertionError("the last try returns or raises")
+                return attempt()
+            except passing:
+                self._sleep(pause)
+        return attempt()

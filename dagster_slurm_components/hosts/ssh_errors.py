@@ -51,13 +51,9 @@ class DeniedError(HostRefusedError):
 def failure(
     spec: SshHost, names: Sequence[str], logs: Sequence[str], locked: Sequence[str]
 ) -> tuple[int, HostError]:
-    """Return which hop failed, and why.
+    """Return which hop failed, and why: of the jump hosts, nearest first, and the host itself.
 
-    Args:
-        spec: The host.
-        names: The names of its jump hosts, nearest first, and of itself.
-        logs: What ``ssh`` logged for each.
-        locked: Key files whose passphrase was asked for.
+    ``logs`` are what ``ssh`` logged for each, and ``locked`` the key files whose passphrase was asked for.
     """
     for number, log in enumerate(logs[:-1]):
         if not _LOGGED_IN.search(log):

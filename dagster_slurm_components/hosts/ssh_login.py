@@ -61,13 +61,7 @@ class Login:
         self._error: Exception | None = None
 
     def run(self) -> None:
-        """Log in.
-
-        Raises:
-            HostRefusedError: No key or answer was accepted, or the host wants more than the profile says.
-            LoginRequiredError: A person has to log in.
-            HostUnreachableError: The host can't be reached, or the connection was lost meanwhile.
-        """
+        """Log in; raises as ``Dialer.dial``, and LoginRequiredError when a person has to do it."""
         for number, hop in enumerate(self._hops):
             self._check(hop, self._names[number])
             (self._folder / f"config{number}").write_text(self._config(number))
@@ -252,13 +246,12 @@ _COMMON = (
 def _methods(steps: Sequence[str]) -> str:
     asked = [step for step in steps if step in INTERACTIVE]
     methods = ["gssapi-with-mic", "hostbased", "publickey"] if len(asked) < len(steps) else []
-    # PAM asks for password and one-time password in one conversation, which "password" can't carry.
-    by_hand = (
-        ["password", "keyboard-interactive"]
-        if asked == ["password"]
-        else ["keyboard-interactive", "password"]
-    )
-    return ",".join([*methods, *by_hand] if asked else methods)
+    if asked == ["password"]:
+        methods += ["password", "keyboard-interactive"]
+    elif asked:
+        # PAM asks for password and one-time password in one conversation, which "password" can't carry.
+        methods += ["keyboard-interactive", "password"]
+    return ",".join(methods)
 
 
 def _quoted(value: str | Path) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import socket
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 from dagster_slurm_components.errors import (
@@ -26,18 +27,17 @@ _KINDS: Mapping[str, type[HostError]] = {
 
 def failure(error: HostError) -> dict[str, Any]:
     """Return an error as the header of a reply."""
-    codes = [code for code, kind in _KINDS.items() if isinstance(error, kind)] or ["failed"]
-    code = error.code if isinstance(error, SatelliteError) else codes[0]
+    if isinstance(error, SatelliteError):
+        code = error.code
+    else:
+        code = next(code for code, kind in _KINDS.items() if isinstance(error, kind))
     return {"ok": False, "error": error.message, "where": error.where, "hint": error.hint, "code": code}
 
 
 def error_of(header: Mapping[str, Any], name: str) -> HostError:
     """Return the error that a reply's header tells; ``name`` is where it comes from unless it says so itself."""
-    where, hint = header.get("where") or name, header.get("hint")
-    kind = _KINDS.get(header["code"])
-    if kind is not None:
-        return kind(header["error"], where=where, hint=hint)
-    return SatelliteError(header["error"], code=header["code"], where=where, hint=hint)
+    kind = _KINDS.get(header["code"]) or partial(SatelliteError, code=header["code"])
+    return kind(header["error"], where=header.get("where") or name, hint=header.get("hint"))
 
 
 class SocketPipe:
@@ -59,11 +59,7 @@ class SocketPipe:
         self.write(encode_frame(dict(header)))
 
     def hear(self) -> dict[str, Any]:
-        """Return the next frame's header.
-
-        Raises:
-            OSError: The other side has ended.
-        """
+        """Return the next frame's header; raises OSError when the other side has ended."""
         try:
             frame = read_frame(self.read)
         except FrameError as error:

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from dagster_slurm_components.errors import DagsterSlurmError, HostUnreachableError, SatelliteError
-from dagster_slurm_components.hosts.calls import LeaseRenewal
 from dagster_slurm_components.hosts.client import Satellite
+from dagster_slurm_components.hosts.satellite.calls import LeaseRenewal
 from dagster_slurm_components.jobs.events import Ended, WatchFailed
 from dagster_slurm_components.jobs.lease import CANCEL_WANTED, CANCELLED, Attempt, Owner
 from dagster_slurm_components.jobs.lease_store import LeaseStore

@@ -6,7 +6,7 @@ import queue
 from dataclasses import dataclass, field, replace
 
 from dagster_slurm_components.errors import HostUnreachableError
-from dagster_slurm_components.hosts.calls import FileData
+from dagster_slurm_components.hosts.satellite.calls import FileData
 from dagster_slurm_components.jobs.lease import FOLLOWING, OutputPosition
 from dagster_slurm_components.jobs.model import JobHandle
 from dagster_slurm_components.jobs.reconcile import Evidence, Observation

@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from dagster_slurm_components.errors import DagsterSlurmError
-from dagster_slurm_components.hosts.calls import AttemptFiles
 from dagster_slurm_components.hosts.satellite import leases
+from dagster_slurm_components.hosts.satellite.calls import AttemptFiles
 from dagster_slurm_components.hosts.satellite.leases import (
     CANCEL_WANTED,
     CANCELLED,

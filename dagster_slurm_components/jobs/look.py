@@ -8,8 +8,8 @@ from dataclasses import dataclass, replace
 from typing import TypeVar
 
 from dagster_slurm_components.errors import SatelliteError
-from dagster_slurm_components.hosts.calls import FileRead
 from dagster_slurm_components.hosts.client import Satellite
+from dagster_slurm_components.hosts.satellite.calls import FileRead
 from dagster_slurm_components.jobs.events import STATUS
 from dagster_slurm_components.jobs.lease import Attempt
 from dagster_slurm_components.jobs.model import JobHandle

@@ -5,10 +5,10 @@ from __future__ import annotations
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 
 from dagster_slurm_components.errors import HostRefusedError, HostUnreachableError
-from dagster_slurm_components.hosts.calls import (
+from dagster_slurm_components.hosts.client import Satellite
+from dagster_slurm_components.hosts.satellite.calls import (
     Budget,
     FileRead,
     JobLimit,
@@ -17,7 +17,6 @@ from dagster_slurm_components.hosts.calls import (
     QueueQuery,
     SubmitRequest,
 )
-from dagster_slurm_components.hosts.client import Satellite
 from dagster_slurm_components.jobs.events import STATUS
 from dagster_slurm_components.jobs.model import JobHandle, JobSpec
 from dagster_slurm_components.jobs.reconcile import Patience
@@ -69,8 +68,8 @@ class Scheduler(ABC):
         self, spec: JobSpec, run_dir: str, workdir: str, claim: LeaseRequest | None = None
     ) -> SubmitRequest:
         """Return what the satellite is asked to do with the bundle, where no earlier call has made the job."""
-        return replace(
-            self.settlement(run_dir, workdir, spec.identity.token, spec.identity.job_name),
+        settlement = self.settlement(run_dir, workdir, spec.identity.token, spec.identity.job_name)
+        return settlement._replace(
             argv=tuple(self.argv(spec, run_dir)),
             needs=spec.activation.needs,
             limit=self._limit,
@@ -233,9 +232,8 @@ class SlurmScheduler(Scheduler):
 
     def queue(self, satellite: Satellite, handles: Sequence[JobHandle]) -> Mapping[str, QueueRow] | None:
         """Return the rows of one ``squeue`` for all jobs of the user, shared with everybody who asks."""
-        shot = satellite.snapshot(
-            self._snapshot, squeue(), max_age=self.first_query, timeout=_TIMEOUT, budget=self._budget
-        )
+        query = QueueQuery(self._snapshot, squeue(), self.first_query, _TIMEOUT, self._budget)
+        shot = satellite.snapshot(query)
         failed = query_failure(shot.returncode, shot.stdout, shot.stderr) is not None
         return None if failed else parse_squeue(shot.stdout)
 

@@ -6,8 +6,8 @@ import time
 from collections.abc import Callable
 
 from dagster_slurm_components.errors import DagsterSlurmError
-from dagster_slurm_components.hosts.calls import LeaseRequest, SubmitReply, SubmitRequest
 from dagster_slurm_components.hosts.client import Satellite
+from dagster_slurm_components.hosts.satellite.calls import LeaseRequest, SubmitReply, SubmitRequest
 from dagster_slurm_components.jobs.bundle import bundle
 from dagster_slurm_components.jobs.lease import Attempt
 from dagster_slurm_components.jobs.model import JobHandle, JobSpec

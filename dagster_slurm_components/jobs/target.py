@@ -8,10 +8,10 @@ import threading
 from dataclasses import dataclass, replace
 
 from dagster_slurm_components.errors import DagsterSlurmError
-from dagster_slurm_components.hosts.calls import Budget
 from dagster_slurm_components.hosts.client import Satellite
 from dagster_slurm_components.hosts.connect import connect
 from dagster_slurm_components.hosts.parked import ParkedHost, Parking
+from dagster_slurm_components.hosts.satellite.calls import Budget
 from dagster_slurm_components.jobs.schedulers import ProcessScheduler, Scheduler, SlurmScheduler
 from dagster_slurm_components.jobs.watch import Watcher
 from dagster_slurm_components.spec.base import duration_seconds

@@ -15,9 +15,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 
 from dagster_slurm_components.errors import HostUnreachableError, SatelliteError
-from dagster_slurm_components.hosts.calls import FileData, FileRead, LeaseRenewal
 from dagster_slurm_components.hosts.client import Satellite
 from dagster_slurm_components.hosts.parked import parked_too_long
+from dagster_slurm_components.hosts.satellite.calls import FileData, FileRead, LeaseRenewal
 from dagster_slurm_components.jobs.events import (
     Changed,
     Ended,

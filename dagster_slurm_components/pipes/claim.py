@@ -16,7 +16,7 @@ from typing import Any
 import dagster as dg
 
 from dagster_slurm_components.environments.base import Activation
-from dagster_slurm_components.hosts.calls import LeaseRequest
+from dagster_slurm_components.hosts.satellite.calls import LeaseRequest
 from dagster_slurm_components.jobs.ending import JobEnder
 from dagster_slurm_components.jobs.lease import (
     COLLECTED,

@@ -12,7 +12,7 @@ from dataclasses import asdict
 import dagster as dg
 
 from dagster_slurm_components.errors import HostError
-from dagster_slurm_components.hosts.calls import LeaseRenewal
+from dagster_slurm_components.hosts.satellite.calls import LeaseRenewal
 from dagster_slurm_components.jobs.dashboard import DashboardNotice
 from dagster_slurm_components.jobs.ending import JobEnder, LeaseLostError, cancel
 from dagster_slurm_components.jobs.events import (

@@ -11,15 +11,9 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from dagster_slurm_components import units
 from dagster_slurm_components.slurm import states
 from dagster_slurm_components.slurm.commands import check_job_ids, check_name, is_job_id
-from dagster_slurm_components.units import (
-    parse_count,
-    parse_duration,
-    parse_epoch,
-    parse_exit_code,
-    parse_size,
-)
 
 MAX_IDS = 100
 """How many ids to ask for in one call: calls with more than 200 hung on a large site (Parsl issue 3814)."""
@@ -53,18 +47,14 @@ class AccountingRow:
         signal: The signal that ended it, if one did; 125 stands for the memory killer, 53 for an output file
             that could not be opened.
         nodes: Its node list in Slurm's compact form, empty if it never had one.
-        num_nodes: How many nodes it had, or asked for.
-        alloc_cpus: How many CPUs it had, or asks for.
-        elapsed_s: How long it ran, in seconds.
-        time_limit_s: Its time limit, in seconds; ``None`` for none.
+        num_nodes: How many nodes it had, or asked for; ``alloc_cpus`` likewise.
         start: When it started, in seconds since 1970.
-        total_cpu_s: CPU time of all its processes, in seconds.
+        total_cpu_s: CPU time of all its processes.
         used_memory_bytes: The most memory all tasks of one step held together. Slurm samples it, so short peaks are
             missed; steps that ran side by side aren't added up.
         req_mem_bytes: The memory of the whole allocation: what it got, or else what it asked for.
         restarts: How many earlier starts of this job the accounting shows.
         cancelled_by: The user id that cancelled it.
-        out_of_memory_step: Whether one of its steps was killed for its memory.
     """
 
     job_id: str
@@ -104,24 +94,17 @@ class AccountingRow:
 
 
 def sacct(job_ids: Sequence[str], *, since: int) -> list[str]:
-    """Return the command that asks the accounting for these jobs, at most ``MAX_IDS``.
+    """Return the command that asks the accounting for these jobs, at most ``MAX_IDS``; their ids are checked.
 
     ``since`` is before the first of them was submitted, in seconds since 1970. Without it sacct searches from midnight
     and would miss yesterday's jobs; it also keeps an old job of the same id out, where a cluster's ids began anew.
-
-    Raises:
-        DagsterSlurmError: An id is no job id, or there is none.
     """
     check_job_ids(job_ids)
     return [*_COMMAND, _since(since), f"--jobs={','.join(job_ids)}"]
 
 
 def sacct_by_name(name: str, *, since: int) -> list[str]:
-    """Return the command that asks the accounting for the jobs of exactly this name.
-
-    Raises:
-        DagsterSlurmError: The name holds a comma or is empty.
-    """
+    """Return the command that asks the accounting for the jobs of exactly this name, which is checked."""
     check_name(name)
     return [*_COMMAND, _since(since), f"--name={name}"]
 
@@ -154,10 +137,10 @@ def parse_sacct(out: str) -> dict[str, AccountingRow]:
 def _job(job_id: str, starts: Sequence[Sequence[_Fields]]) -> AccountingRow:
     # max() keeps the first of equals: reversed, the row that sacct shows last wins.
     fields, *steps = max(reversed(starts), key=_order)
-    exit_code, signal = parse_exit_code(fields["ExitCode"])
-    limit = parse_count(fields["TimelimitRaw"])
+    exit_code, signal = units.parse_exit_code(fields["ExitCode"])
+    limit = units.parse_count(fields["TimelimitRaw"])
     cancelled_by = re.search(r"by ([0-9]{1,10})", fields["State"])
-    step_cpu = [cpu for step in steps if (cpu := parse_duration(step["TotalCPU"])) is not None]
+    step_cpu = [cpu for step in steps if (cpu := units.parse_duration(step["TotalCPU"])) is not None]
     step_memory = [size for step in steps if (size := _step_memory(step)) is not None]
     return AccountingRow(
         job_id=job_id,
@@ -166,12 +149,12 @@ def _job(job_id: str, starts: Sequence[Sequence[_Fields]]) -> AccountingRow:
         signal=signal,
         partition=fields["Partition"],
         nodes="" if fields["NodeList"] in {"None assigned", "(null)", "None"} else fields["NodeList"],
-        num_nodes=parse_count(fields["NNodes"]),
-        alloc_cpus=parse_count(fields["AllocCPUS"]),
-        elapsed_s=parse_count(fields["ElapsedRaw"]),
+        num_nodes=units.parse_count(fields["NNodes"]),
+        alloc_cpus=units.parse_count(fields["AllocCPUS"]),
+        elapsed_s=units.parse_count(fields["ElapsedRaw"]),
         time_limit_s=None if limit is None else limit * 60,
-        start=parse_epoch(fields["Start"]),
-        total_cpu_s=parse_duration(fields["TotalCPU"]) or (sum(step_cpu) if step_cpu else None),
+        start=units.parse_epoch(fields["Start"]),
+        total_cpu_s=units.parse_duration(fields["TotalCPU"]) or (sum(step_cpu) if step_cpu else None),
         used_memory_bytes=max(step_memory, default=None),
         req_mem_bytes=_asked_memory(fields),
         restarts=len(starts) - 1,
@@ -181,17 +164,17 @@ def _job(job_id: str, starts: Sequence[Sequence[_Fields]]) -> AccountingRow:
 
 
 def _order(start: Sequence[_Fields]) -> tuple[int, int]:
-    return parse_epoch(start[0]["Submit"]) or 0, parse_epoch(start[0]["Start"]) or 0
+    return units.parse_epoch(start[0]["Submit"]) or 0, units.parse_epoch(start[0]["Start"]) or 0
 
 
 def _step_memory(step: _Fields) -> int | None:
     # Summed over the step's tasks; MaxRSS is that of one task, and missing for steps shorter than a sampling interval.
-    used = parse_size(_tres_memory(step["TRESUsageInTot"]))
-    return parse_size(step["MaxRSS"]) if used is None else used
+    used = units.parse_size(_tres_memory(step["TRESUsageInTot"]))
+    return units.parse_size(step["MaxRSS"]) if used is None else used
 
 
 def _tres_memory(text: str) -> str:
-    """Read the memory of trackable resources: ``cpu=4,gres/gpu=2,mem=800M``."""
+    # cpu=4,gres/gpu=2,mem=800M
     return dict(part.partition("=")[::2] for part in text.split(",")).get("mem", "")
 
 
@@ -201,11 +184,10 @@ def _asked_memory(fields: _Fields) -> int | None:
     AllocTRES has what it got, which also answers ``--mem=0`` (all of a node). ReqMem is for the whole job
     since 21.08 (``4G``); before, it was per node (``4Gn``) or per CPU (``4Gc``).
     """
-    allocated = parse_size(_tres_memory(fields["AllocTRES"]), default_unit="M")
+    allocated = units.parse_size(_tres_memory(fields["AllocTRES"]), default_unit="M")
     if allocated:
         return allocated
-    text = fields["ReqMem"]
-    counted = {"n": "NNodes", "c": "AllocCPUS"}.get(text[-1:])
-    factor = (parse_count(fields[counted]) or 1) if counted else 1
-    size = parse_size(text[:-1] if counted else text, default_unit="M")
-    return size * factor if size else None
+    size = units.parse_size(fields["ReqMem"].rstrip("nc"), default_unit="M")
+    counted = {"n": "NNodes", "c": "AllocCPUS"}.get(fields["ReqMem"][-1:])
+    factor = units.parse_count(fields[counted]) if counted else 1
+    return size * (factor or 1) if size else None

@@ -30,11 +30,9 @@ def is_printed_id(text: str) -> bool:
 
 
 def check_job_ids(job_ids: Sequence[str]) -> None:
-    """Refuse everything that is not exactly a job id.
+    """Raise DagsterSlurmError unless all are exactly job ids, and there is one.
 
-    Raises:
-        DagsterSlurmError: One of them is no job id, or there is none: ``scancel`` and ``sacct`` without an id
-            mean something else than "nothing".
+    ``scancel`` and ``sacct`` without an id mean something else than "nothing".
     """
     if not job_ids:
         raise DagsterSlurmError("No job id was given.")
@@ -44,21 +42,13 @@ def check_job_ids(job_ids: Sequence[str]) -> None:
 
 
 def check_name(name: str) -> None:
-    """Refuse a job name that ``--name`` would not take as one name.
-
-    Raises:
-        DagsterSlurmError: See above.
-    """
+    """Raise DagsterSlurmError for a job name that ``--name`` would not take as one name."""
     if not re.fullmatch(r"[^,\x00-\x20]{1,200}", name):
         raise DagsterSlurmError(f"Jobs can't be looked up by the name {name!r}.")
 
 
 def sbatch(script: str, args: Sequence[str] = ()) -> list[str]:
-    """Return the command that submits a job script, with the script's positional arguments.
-
-    Raises:
-        DagsterSlurmError: ``script`` is no absolute path.
-    """
+    """Return the command that submits a job script, an absolute path, with the script's positional arguments."""
     if not script.startswith("/"):
         raise DagsterSlurmError(f"The job script's path {script!r} is not absolute.")
     return ["sbatch", "--parsable", script, *args]
@@ -67,11 +57,8 @@ def sbatch(script: str, args: Sequence[str] = ()) -> list[str]:
 def scancel(job_ids: Sequence[str]) -> list[str]:
     """Return the command that cancels exactly these jobs, at most a few hundred.
 
-    A plain ``scancel`` ends waiting jobs too and reaches batch script and steps. Ids only, never a name or a
-    user: nobody else's job can be hit by a filter.
-
-    Raises:
-        DagsterSlurmError: An id is no job id, or there is none.
+    A plain ``scancel`` ends waiting jobs too and reaches batch script and steps. Ids only, which are checked, never a
+    name or a user: nobody else's job can be hit by a filter.
     """
     check_job_ids(job_ids)
     return ["scancel", *job_ids]
@@ -84,13 +71,8 @@ def scancel_failure(returncode: int | None, err: str) -> str | None:
     """
     lines = messages(err)
     errors = [match for line in lines if (match := _CANCEL_ERROR.search(line))]
-    failed = [
-        f"job {each['job_id']}: {each['message'].strip()}"
-        for each in errors
-        if not _ENDED.search(each["message"])
-    ]
-    if failed or errors or returncode == 0:
-        return "; ".join(failed) or None
-    return " ".join(lines) or (
-        "no answer in time" if returncode is None else f"scancel ended with {returncode}"
-    )
+    if errors or returncode == 0:
+        failed = [each for each in errors if not _ENDED.search(each["message"])]
+        return "; ".join(f"job {each['job_id']}: {each['message'].strip()}" for each in failed) or None
+    ended = "no answer in time" if returncode is None else f"scancel ended with {returncode}"
+    return " ".join(lines) or ended

@@ -44,13 +44,8 @@ def render_header(options: Sequence[tuple[str, str]]) -> str:
         #SBATCH --nodes=2
         #SBATCH --requeue
 
-    Args:
-        options: sbatch's long option names and their values, in the order to write them. An empty value
-            stands for an option that needs none, such as ``requeue``.
-
-    Raises:
-        DagsterSlurmError: A name is no long option, a value is missing or holds a character that no
-            ``#SBATCH`` line can carry.
+    The options are sbatch's long names and their values (``check_option``), in the order to write them. An empty value
+    stands for an option that needs none.
     """
     lines = ["#!/bin/bash"]
     for name, value in options:
@@ -67,13 +62,10 @@ def command_line(options: Sequence[tuple[str, str]]) -> list[str]:
 
 
 def check_option(name: str, value: str) -> None:
-    """Refuse a name that is no long option, a missing value, and control characters in a value.
+    """Raise DagsterSlurmError for a name that is no long option, a missing value, and control characters in a value.
 
     Line and paragraph separators are refused with them: sbatch would take them, but no person reading the
     script (nor Python's ``splitlines``) would see one line.
-
-    Raises:
-        DagsterSlurmError: Names the option and the character.
     """
     if not _NAME.fullmatch(name):
         raise DagsterSlurmError(f"{name!r} is no long option of sbatch.")

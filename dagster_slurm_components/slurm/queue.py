@@ -1,12 +1,9 @@
 """What waits and runs: ``squeue``, asked once for all jobs of the user.
 
-Why ``--me`` and not the list of our ids: squeue sends one id (``REQUEST_JOB_INFO_SINGLE``) or one user
-(``REQUEST_JOB_USER_INFO``) for slurmctld to filter by, but for two or more ids it fetches *every job of the
-cluster* and filters on the client's side (``src/squeue/squeue.c``, 20.11 to 25.11). One user's jobs are the
-cheapest answer that holds all of ours. It has more advantages: the argument list has one length for one job
-and for thousands, all processes and machines of a user ask the same question and can share one answer, and an
-unknown id can't turn a good answer into an error (``squeue --jobs=1`` fails when the one job is gone), so a
-failed query is never taken for "no such job". ``--me`` exists since 20.02.
+Why ``--me`` and not the list of our ids: for two or more ids squeue fetches *every job of the cluster* and filters on
+the client's side (``src/squeue/squeue.c``, 20.11 to 25.11), while slurmctld itself filters by user. All processes and
+machines of a user ask the same question and can share one answer, and an unknown id can't turn a good answer into an
+error (``squeue --jobs=1`` fails when the one job is gone). ``--me`` exists since 20.02.
 """
 
 from __future__ import annotations
@@ -34,12 +31,11 @@ LIVE = rf"^\s*(\d[^|\s]*)\s*\|(?!\s*(?:{_OVER})\s*\|)"
 
 @dataclass(frozen=True)
 class QueueRow:
-    """One job in slurmctld's memory.
+    """One job in slurmctld's memory; the waiting rest of an array has the id ``123_[5-9%2]``.
 
     Attributes:
-        job_id: ``123``, ``123_4``, ``123+0``, or ``123_[5-9%2]`` for the waiting rest of an array.
-        state: The state's long name, such as ``PENDING``; see ``states.state``.
-        reason: Why it waits, or why it ended; see ``reasons.explain``. ``None`` for Slurm's own ``None``.
+        state: The state's long name, such as ``PENDING``.
+        reason: Why it waits, or why it ended; see ``reasons.explain``.
         start: When it started, or is expected to, in seconds since 1970.
         restarts: How often Slurm requeued it.
     """
@@ -57,11 +53,7 @@ def squeue() -> list[str]:
 
 
 def squeue_by_name(name: str) -> list[str]:
-    """Return the command that lists the user's jobs of exactly this name.
-
-    Raises:
-        DagsterSlurmError: The name holds a comma (squeue takes a list of names) or is empty.
-    """
+    """Return the command that lists the user's jobs of exactly this name, which is checked."""
     check_name(name)
     return ["squeue", *_ARGUMENTS, f"--name={name}"]
 

@@ -16,11 +16,10 @@ class Reason:
     """One pending reason.
 
     Attributes:
-        name: Slurm's word for it.
-        text: The same in plain words, with the details Slurm added.
+        name: Slurm's word for it; ``text`` is the same in plain words, with the details Slurm added.
         permanence: ``wait``: time heals it. ``held``: nothing happens until a person acts, the user or an
             administrator. ``never``: this job, as it was submitted, will not start.
-        option: The resource option a user would change, by its name in YAML (``cpus_per_task``), or ``None``.
+        option: The resource option a user would change, by its name in YAML.
         known: Whether the reason is explained here, or only passed through.
     """
 
@@ -77,11 +76,8 @@ def _of_table(name: str, details: str) -> Reason:
 
 
 def _of_limit(name: str, limit: re.Match[str], details: str) -> Reason:
-    """Put a limit's name into words.
-
-    A limit on one job alone is ``never``: the job breaks it by itself, and only another job, or an
-    administrator, changes that. A limit that other jobs share is ``wait``.
-    """
+    # A limit on one job alone is "never": the job breaks it by itself, and only another job, or an administrator,
+    # changes that. A limit that other jobs share is "wait".
     owner, owner_option = _OWNERS[limit["whose"]]
     resource, option = _LIMITED[limit["what"]]["words"], _LIMITED[limit["what"]]["option"] or None
     counted = {"": resource, "Minutes": f"{resource} times minutes"}.get(

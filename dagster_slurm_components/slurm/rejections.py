@@ -18,7 +18,7 @@ class Rejection:
     Attributes:
         kind: ``permanent``: the same job will be refused again. ``limit``: nothing is wrong with the job, it
             may be accepted later. ``unknown``: sbatch gave no reason that is known here.
-        option: The resource option concerned, by its name in YAML (``cpus_per_task``), or ``None``.
+        option: The resource option concerned, by its name in YAML.
         message: What sbatch, or the site's own plugin, said.
         hint: What the user can do; may be empty.
     """

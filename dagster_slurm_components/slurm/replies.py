@@ -18,9 +18,8 @@ def query_failure(returncode: int | None, out: str, err: str) -> str | None:
     """Say why a query gave no observation, or ``None`` when its answer counts.
 
     An answer counts when the program ended with 0, unless it wrote nothing at all and complained of the
-    network: sacct 20.11 ends with ``exit(errno)``, whose low byte may be 0. Harmless complaints (an unknown
-    line in slurm.conf makes every command print one) don't spoil an answer. The code is negative for a signal, and
-    ``None`` for a program that was given up on.
+    network: sacct 20.11 ends with ``exit(errno)``, whose low byte may be 0. Harmless complaints (as of an unknown
+    line in slurm.conf) don't spoil it. The code is negative for a signal, and ``None`` for a program given up on.
     """
     if returncode == 0 and (out.strip() or not _NO_ANSWER.search(err)):
         return None

@@ -28,14 +28,11 @@ class SlurmState:
 
     Attributes:
         name: Slurm's long name, or the unknown word as it came.
-        phase: Where the job is in its life.
-        explanation: The state in plain words.
-        advice: What the user can do about it; empty when there is nothing to do.
+        explanation: The state in plain words; ``advice`` says what the user can do about it, and may be empty.
         retryable: Whether the same job may well succeed when it is started again, unchanged. Slurm itself may put such
             a job back into the queue, by its own configuration: in the accounting another row may follow this one.
         kind: Its name in a retry policy; empty for an end that no policy answers.
         options: The resource options that a user could change, the likeliest first.
-        known: Whether this is a state of the table.
     """
 
     name: str
@@ -72,8 +69,7 @@ def state(word: str) -> SlurmState:
 
     Long names, short codes (``CG``), sacct's ``CANCELLED by 1000`` and words cut to a column (``OUT_OF_ME+``)
     are understood. A cut word that fits several states (``COMPLET+``) is unknown, because ``COMPLETING`` must
-    never be taken for ``COMPLETED``. An unknown word gets a row that is not terminal: the job may well be
-    alive.
+    never be taken for ``COMPLETED``. An unknown word gets a row that is not terminal: the job may well be alive.
     """
     name = word.strip().upper().split(" ")[0]
     row = STATES.get(name) or _CODES.get(name)

@@ -21,11 +21,11 @@ from dagster_slurm_components.errors import HostRefusedError, HostUnreachableErr
 from dagster_slurm_components.hosts.agent import client, place
 from dagster_slurm_components.hosts.agent.client import AgentDialer
 from dagster_slurm_components.hosts.agent.server import Agent
-from dagster_slurm_components.hosts.calls import Budget, FileRead
 from dagster_slurm_components.hosts.client import Satellite
 from dagster_slurm_components.hosts.connect import connect
 from dagster_slurm_components.hosts.local import InProcessHost
 from dagster_slurm_components.hosts.remote import RemoteHost
+from dagster_slurm_components.hosts.satellite.calls import Budget, FileRead, QueueQuery
 from dagster_slurm_components.spec.hosts import LocalHost, SshHost
 
 FORK = multiprocessing.get_context("fork")
@@ -216,7 +216,7 @@ def test_status_shows_hosts_sessions_jobs_contact_and_queries(
     remote.read([FileRead(f"{tmp_path}/{number}/status") for number in range(3)])
     budget = Budget(f"{tmp_path}/budget.json", 2, 10)
     for _ in range(3):  # two of them are answered from the first one's answer
-        remote.snapshot(f"{tmp_path}/squeue.json", ["echo", "row"], max_age=60, budget=budget)
+        remote.snapshot(QueueQuery(f"{tmp_path}/squeue.json", ["echo", "row"], max_age=60, budget=budget))
     remote.run(["echo", "sacct"], budget=budget)
     said = CliRunner().invoke(main, ["status", "--json"])
     shown = json.loads(said.output)

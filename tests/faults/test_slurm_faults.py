@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 import time
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -41,7 +40,7 @@ def submitted(fake: FakeSlurm, local: Satellite, tmp_path: Path, out: str, err: 
     wish = SlurmScheduler(f"{tmp_path}/queue").settlement(
         f"{tmp_path}/w/runs/r/s/0", f"{tmp_path}/w", "t", "dg-t"
     )
-    request = replace(wish, argv=tuple(sbatch("/w/job.sh")), settle_only=False)
+    request = wish._replace(argv=tuple(sbatch("/w/job.sh")), settle_only=False)
     reply = local.submit(request, bundle({"job.sh": "true"}))
     assert reply.outcome == "submitted"
     return reply.job_id

@@ -18,6 +18,7 @@ from typing import Any
 from _killing import adopt_orphans, killed_at, reap
 
 from dagster_slurm_components.hosts import satellite
+from dagster_slurm_components.hosts.satellite.calls import LeaseRequest
 from dagster_slurm_components.hosts.satellite.operations import handle
 
 FILES = {str(path) for path in Path(satellite.__file__).parent.glob("*.py")}
@@ -51,7 +52,7 @@ def submit(mode: str, folder: Path, number: int, window: float = 0) -> dict[str,
         "argv": argv[mode],
         "lookups": [["/bin/sh", "-c", 'if [ -e "$0" ]; then sed "s/$/|t/" "$0"; fi', str(jobs)]],
         "window": window,
-        "claim": {"digest": "d", "content": "c", "owner": OWNER, "note": {}},
+        "claim": LeaseRequest("d", "c", OWNER, {}),
     }
     return handle("submit", params, make_bundle())[0]
 

@@ -35,8 +35,8 @@ class Scripted:
             raise self.errors.pop(0)
         return object()  # type: ignore[return-value]
 
-    def extend(self, pipe: Pipe) -> Pipe | None:
-        return pipe
+    def extend(self) -> Pipe | None:
+        return None
 
 
 class Machine:

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from dagster_slurm_components.errors import SatelliteError
-from dagster_slurm_components.hosts.calls import Budget
 from dagster_slurm_components.hosts.client import Satellite
+from dagster_slurm_components.hosts.satellite.calls import Budget, QueueQuery
 
 
 def test_f15_what_is_used_up_is_refused_and_shared_answers_are_free(
@@ -21,12 +21,12 @@ def test_f15_what_is_used_up_is_refused_and_shared_answers_are_free(
     counted = tmp_path / "counted"
     query = ["/bin/sh", "-c", f"echo x >>'{counted}'; echo answer"]
     for _ in range(3):
-        shot = satellite.snapshot(f"{tmp_path}/shot", query, max_age=0, budget=budget)
+        shot = satellite.snapshot(QueueQuery(f"{tmp_path}/shot", query, max_age=0, budget=budget))
         assert shot.stdout == "answer\n"
     for _ in range(5):
-        assert not satellite.snapshot(f"{tmp_path}/shot", query, max_age=60, budget=budget).fresh
+        assert not satellite.snapshot(QueueQuery(f"{tmp_path}/shot", query, max_age=60, budget=budget)).fresh
     with pytest.raises(SatelliteError) as caught:
-        satellite.snapshot(f"{tmp_path}/shot", query, max_age=0, budget=budget)
+        satellite.snapshot(QueueQuery(f"{tmp_path}/shot", query, max_age=0, budget=budget))
     assert caught.value.code == "over_budget"
     with pytest.raises(SatelliteError, match="used up"):
         satellite.run(["true"], budget=budget)

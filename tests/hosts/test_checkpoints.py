@@ -9,8 +9,8 @@ import pytest
 from lease_fixture import Step, claim
 
 from dagster_slurm_components.errors import SatelliteError
-from dagster_slurm_components.hosts.calls import LeaseRequest
 from dagster_slurm_components.hosts.satellite import leases
+from dagster_slurm_components.hosts.satellite.calls import LeaseRequest
 
 
 class TestCheckpoint:

@@ -12,11 +12,11 @@ from satellite_fixture import HOSTILE, bundle
 
 from dagster_slurm_components.errors import SatelliteError
 from dagster_slurm_components.hosts.bootstrap import SubprocessDialer
-from dagster_slurm_components.hosts.calls import Process, SubmitRequest
 from dagster_slurm_components.hosts.client import Satellite
 from dagster_slurm_components.hosts.local import InProcessHost
 from dagster_slurm_components.hosts.remote import RemoteHost
 from dagster_slurm_components.hosts.satellite import processes, queries
+from dagster_slurm_components.hosts.satellite.calls import Process, QueueQuery, SubmitRequest
 from dagster_slurm_components.hosts.satellite.commands import OUTPUT_CAP
 from dagster_slurm_components.hosts.satellite.locks import acquire
 from dagster_slurm_components.hosts.satellite.processes import identify
@@ -163,8 +163,8 @@ class TestSnapshot:
 
     def test_a_young_answer_is_shared_and_an_old_one_is_not(self, satellite, query, tmp_path):
         path = str(tmp_path / "queue" / "snapshot")
-        first = satellite.snapshot(path, query, max_age=60)
-        second = satellite.snapshot(path, query, max_age=60)
+        first = satellite.snapshot(QueueQuery(path, query, max_age=60))
+        second = satellite.snapshot(QueueQuery(path, query, max_age=60))
         assert (first.stdout, first.stderr, first.returncode, first.fresh) == (
             "answer\n",
             "trouble\n",
@@ -172,34 +172,36 @@ class TestSnapshot:
             True,
         )
         assert (second.stdout, second.taken, second.fresh) == ("answer\n", first.taken, False)
-        assert satellite.snapshot(path, query, max_age=0).fresh
+        assert satellite.snapshot(QueueQuery(path, query, max_age=0)).fresh
         assert self.asked(query) == 2
         assert os.stat(path).st_mode & 0o777 == 0o600
 
     def test_failures_are_shared_too(self, satellite, query, tmp_path):
         query = [*query, "9"]
-        snapshots = [satellite.snapshot(str(tmp_path / "snapshot"), query, max_age=60) for _ in range(3)]
+        snapshots = [
+            satellite.snapshot(QueueQuery(str(tmp_path / "snapshot"), query, max_age=60)) for _ in range(3)
+        ]
         assert [shot.returncode for shot in snapshots] == [9, 9, 9]
         assert self.asked(query) == 1
 
     def test_another_querys_answer_is_none(self, satellite, query, tmp_path):
-        satellite.snapshot(str(tmp_path / "snapshot"), query, max_age=60)
-        assert satellite.snapshot(str(tmp_path / "snapshot"), [*query, "0"], max_age=60).fresh
+        satellite.snapshot(QueueQuery(str(tmp_path / "snapshot"), query, max_age=60))
+        assert satellite.snapshot(QueueQuery(str(tmp_path / "snapshot"), [*query, "0"], max_age=60)).fresh
 
     @pytest.mark.parametrize("shift", [-3600, 3600])
     def test_an_answer_of_another_time_is_none_when_the_clock_was_set(self, local, query, tmp_path, shift):
         path = tmp_path / "snapshot"
-        local.snapshot(str(path), query, max_age=60)
+        local.snapshot(QueueQuery(str(path), query, max_age=60))
         stored = json.loads(path.read_text())
         path.write_text(json.dumps({**stored, "taken": stored["taken"] + shift}))
-        assert local.snapshot(str(path), query, max_age=60).fresh
+        assert local.snapshot(QueueQuery(str(path), query, max_age=60)).fresh
 
     def test_a_hanging_query_is_ended_and_its_end_is_shared(self, satellite, tmp_path):
         path = str(tmp_path / "snapshot")
-        shot = satellite.snapshot(path, ["sleep", "300"], max_age=60, timeout=0.3)
+        shot = satellite.snapshot(QueueQuery(path, ["sleep", "300"], max_age=60, query_timeout=0.3))
         assert shot.timed_out
         assert shot.returncode != 0
-        assert not satellite.snapshot(path, ["sleep", "300"], max_age=60, timeout=0.3).fresh
+        assert not satellite.snapshot(QueueQuery(path, ["sleep", "300"], max_age=60, query_timeout=0.3)).fresh
 
     def test_many_processes_ask_once(self, tmp_path):
         script = tmp_path / "slow"
@@ -215,7 +217,9 @@ class TestSnapshot:
             host.call("ping")
         with ThreadPoolExecutor(len(hosts)) as pool:
             shots = pool.map(
-                lambda host: Satellite(host).snapshot(str(tmp_path / "shot"), [str(script)], max_age=60),
+                lambda host: Satellite(host).snapshot(
+                    QueueQuery(str(tmp_path / "shot"), [str(script)], max_age=60)
+                ),
                 hosts,
             )
             assert [shot.stdout for shot in shots] == ["answer\n"] * 4
@@ -228,15 +232,17 @@ class TestSnapshot:
         release = acquire(os.fsencode(path) + b".lock")
         assert release is not None
         with pytest.raises(SatelliteError) as caught:
-            local.snapshot(str(path), query, max_age=60, timeout=0.2)
+            local.snapshot(QueueQuery(str(path), query, max_age=60, query_timeout=0.2))
         assert caught.value.code == "locked"
         release()
-        assert local.snapshot(str(path), query, max_age=60).fresh
+        assert local.snapshot(QueueQuery(str(path), query, max_age=60)).fresh
 
     def test_a_cut_answer_is_an_error_as_missing_rows_would_lie(self, local, tmp_path, monkeypatch):
         monkeypatch.setattr(queries, "SNAPSHOT_CAP", 100)
         with pytest.raises(SatelliteError) as caught:
-            local.snapshot(str(tmp_path / "snapshot"), ["head", "-c", "200", "/dev/zero"], max_age=60)
+            local.snapshot(
+                QueueQuery(str(tmp_path / "snapshot"), ["head", "-c", "200", "/dev/zero"], max_age=60)
+            )
         assert caught.value.code == "output_too_long"
 
 

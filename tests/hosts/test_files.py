@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from satellite_fixture import HOSTILE
 
 from dagster_slurm_components.errors import SatelliteError
-from dagster_slurm_components.hosts.calls import FileRead
+from dagster_slurm_components.hosts.satellite.calls import FileRead
 from dagster_slurm_components.hosts.satellite.transfer import fair_shares
 
 
@@ -98,18 +98,6 @@ def test_put_replaces_whole_and_leaves_nothing_beside(satellite, tmp_path):
     assert path.read_bytes() == b"new"
     assert mode(path) == 0o700
     assert os.listdir(tmp_path) == ["file"]
-
-
-def test_pieces_grow_a_file_and_a_piece_sent_twice_is_there_once(satellite, tmp_path):
-    path = str(tmp_path / "file")
-    satellite.put(path, b"abc", append_at=0)
-    satellite.put(path, b"def", append_at=3)
-    satellite.put(path, b"def", append_at=3)
-    assert Path(path).read_bytes() == b"abcdef"
-    with pytest.raises(SatelliteError) as caught:
-        satellite.put(path, b"x", append_at=7)
-    assert caught.value.code == "gap"
-    assert Path(path).read_bytes() == b"abcdef"
 
 
 def test_put_into_a_missing_folder_says_so(satellite, tmp_path):

@@ -21,10 +21,10 @@ from dagster_slurm_components.hosts.ssh import SshDialer
 
 
 @contextlib.contextmanager
-def taken(lanes: Lanes, main: Channel, count: int) -> Iterator[list[Channel]]:
+def taken(lanes: Lanes, count: int) -> Iterator[list[Channel]]:
     """Hold so many lanes at once."""
     with contextlib.ExitStack() as stack:
-        yield [stack.enter_context(lanes.lane(main)) for _ in range(count)]
+        yield [stack.enter_context(lanes.lane()) for _ in range(count)]
 
 
 def pid(channel: Channel) -> int:
@@ -32,53 +32,48 @@ def pid(channel: Channel) -> int:
 
 
 @contextlib.contextmanager
-def dialed(dialer: SshDialer) -> Iterator[Channel]:
-    channel = Channel(dialer.dial(), dialer.name)
-    yield channel
-    channel.close()
+def dialed(dialer: SshDialer) -> Iterator[Lanes]:
+    lanes = Lanes(dialer, Channel(dialer.dial(), dialer.name), 3)
+    yield lanes
+    lanes.close()
 
 
 def test_large_calls_at_once_get_channels_of_their_own_on_the_one_connection(sshd: Sshd):
-    dialer = SshDialer(sshd.spec())
-    lanes = Lanes(dialer, 3)
-    with dialed(dialer) as main:
-        with taken(lanes, main, 6) as held:
+    with dialed(SshDialer(sshd.spec())) as lanes:
+        main = lanes.main
+        with taken(lanes, 6) as held:
             assert held[0] is main
             assert len({pid(channel) for channel in held}) == 4
         assert [channel.lost for channel in dict.fromkeys(held)] == [False, True, True, True]
-        with taken(lanes, main, 2) as again:
+        with taken(lanes, 2) as again:
             assert pid(again[1]) != pid(main)
     assert sshd.logins() == 1
 
 
 def test_one_large_call_after_the_other_opens_nothing(sshd: Sshd):
-    dialer = SshDialer(sshd.spec())
-    lanes = Lanes(dialer, 3)
-    with dialed(dialer) as main:
+    with dialed(SshDialer(sshd.spec())) as lanes:
         for _ in range(3):
-            with lanes.lane(main) as lane:
-                assert lane is main
+            with lanes.lane() as lane:
+                assert lane is lanes.main
 
 
 def test_where_the_host_allows_one_session_all_goes_over_it(sshd_factory: Callable[..., Sshd]):
     dialer = SshDialer(sshd_factory("MaxSessions 1").spec())
-    lanes = Lanes(dialer, 3)
-    with dialed(dialer) as main, taken(lanes, main, 3) as held:
-        assert {pid(channel) for channel in held} == {pid(main)}
+    with dialed(dialer) as lanes, taken(lanes, 3) as held:
+        assert {pid(channel) for channel in held} == {pid(lanes.main)}
 
 
 def test_after_a_loss_the_new_connection_has_its_own_channels(sshd: Sshd):
     dialer = SshDialer(sshd.spec())
-    lanes = Lanes(dialer, 3)
     with dialed(dialer) as first:
-        with taken(lanes, first, 2) as held:
+        with taken(first, 2) as held:
             sshd.cut()
             with pytest.raises(HostUnreachableError):
                 pid(held[1])
-            with dialed(dialer) as second, taken(lanes, second, 2) as others:
+            with dialed(dialer) as second, taken(second, 2) as others:
                 assert len({pid(channel) for channel in others}) == 2
-        with dialed(dialer) as third, lanes.lane(third) as lane:
-            assert lane is third
+        with dialed(dialer) as third, third.lane() as lane:
+            assert lane is third.main
 
 
 def test_a_host_s_large_uploads_arrive_whatever_channel_they_took(tmp_path: Path):

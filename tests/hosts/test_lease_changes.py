@@ -14,9 +14,9 @@ import pytest
 from lease_fixture import LONG_AGO, OURS, THEIRS, Step
 
 from dagster_slurm_components.errors import SatelliteError
-from dagster_slurm_components.hosts.calls import FileRead, LeaseRenewal
 from dagster_slurm_components.hosts.local import InProcessHost
 from dagster_slurm_components.hosts.satellite import leases
+from dagster_slurm_components.hosts.satellite.calls import FileRead, LeaseRenewal
 from dagster_slurm_components.hosts.satellite.locks import locked
 
 STATES = ("following", "cancel wanted", "cancelled", "ended", "collected")

@@ -13,9 +13,9 @@ from lease_fixture import BUNDLE, LONG_AGO, OURS, THEIRS, Step, claim
 from satellite_fixture import HOSTILE, FakeSlurm
 
 from dagster_slurm_components.errors import SatelliteError
-from dagster_slurm_components.hosts.calls import LeaseRequest
 from dagster_slurm_components.hosts.client import Satellite
 from dagster_slurm_components.hosts.satellite import locks
+from dagster_slurm_components.hosts.satellite.calls import LeaseRequest
 
 
 class TestClaim:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import time
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from satellite_fixture import FakeSlurm, bundle
 
-from dagster_slurm_components.hosts.calls import (
+from dagster_slurm_components.hosts.client import Satellite
+from dagster_slurm_components.hosts.satellite.calls import (
     Budget,
     JobLimit,
     Process,
@@ -18,7 +18,6 @@ from dagster_slurm_components.hosts.calls import (
     SubmitReply,
     SubmitRequest,
 )
-from dagster_slurm_components.hosts.client import Satellite
 from dagster_slurm_components.slurm.queue import LIVE
 
 BUNDLE = bundle({"job.sh": "exec sleep 300"})
@@ -154,13 +153,13 @@ def test_processes_are_counted_by_looking_at_them(local: Satellite, workdir: Pat
 def test_a_place_taken_by_somebody_who_was_killed_is_given_back(local: Satellite, queue: Queue) -> None:
     request = queue.request(1, 1)
     assert request.limit is not None
-    short = replace(request, limit=replace(request.limit, window=0.0))
+    short = request._replace(limit=request.limit._replace(window=0.0))
     assert local.submit(short, BUNDLE).outcome == "submitted"
     notes = Path(request.limit.path)
     # As if it had been killed before it wrote the id: neither the note nor the queue knows the job.
     taken = str(time.time())
     notes.write_text(f'{{"asked": 1, "seen": [], "noted": {{"gone": {{"at": {taken}, "job_id": null}}}}}}')
     queue.end(queue.slurm.jobs()[0])
-    other = replace(queue.request(2, 1), limit=short.limit)
+    other = queue.request(2, 1)._replace(limit=short.limit)
     assert local.submit(other, BUNDLE).outcome == "full"
     assert until_submitted(local, other).outcome == "submitted"

@@ -280,7 +280,7 @@ class TestLosses:
         host.call("ping")
         sshd.cut()
         for _ in range(100):
-            if host._channel is None or host._channel.lost:
+            if not host.connected:
                 break
             time.sleep(0.02)
         host.close()

@@ -21,7 +21,8 @@ from dagster_slurm_components.hosts.satellite.leases import lock_of
 from dagster_slurm_components.hosts.satellite.ledger import Ledger
 from dagster_slurm_components.hosts.satellite.locks import acquire, locked
 from dagster_slurm_components.hosts.satellite.protocol import native
-from dagster_slurm_components.hosts.satellite.queries import JOB_ID_LINE, ids_in
+from dagster_slurm_components.hosts.satellite.queries import ids_in
+from dagster_slurm_components.hosts.satellite.submission import JOB_ID_LINE
 
 BUNDLE = bundle({"job.sh": "true", "payload/train.py": "pass"}, executable=("job.sh",))
 
@@ -418,7 +419,7 @@ class TestFolderLock:
     def test_what_is_kept_is_touched(self, tmp_path, monkeypatch):
         monkeypatch.setattr(locks, "_TOUCH", 0.01)
         folder = tmp_path / "lock.d"
-        with locks.kept(os.fsencode(tmp_path / "lock"), 1):
+        with locks.locked(os.fsencode(tmp_path / "lock"), 1):
             os.utime(folder, (0, 0))
             deadline = time.monotonic() + 10
             while folder.stat().st_mtime == 0 and time.monotonic() < deadline:

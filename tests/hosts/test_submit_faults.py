@@ -12,9 +12,9 @@ from satellite_fixture import bundle
 
 from dagster_slurm_components.errors import HostUnreachableError
 from dagster_slurm_components.hosts.bootstrap import SubprocessDialer, SubprocessPipe
-from dagster_slurm_components.hosts.calls import Process, SubmitRequest
 from dagster_slurm_components.hosts.client import Satellite
 from dagster_slurm_components.hosts.remote import RemoteHost
+from dagster_slurm_components.hosts.satellite.calls import Process, SubmitRequest
 from dagster_slurm_components.hosts.satellite.processes import identify
 from dagster_slurm_components.hosts.satellite.protocol import encode_frame
 
@@ -98,7 +98,7 @@ def test_a_closed_connection_lets_the_submission_finish_its_ledger(slurm, workdi
     dialer = Recording()
     pipe = dialer.dial()
     request = slurm.request(workdir)
-    params = {**vars(request)}
+    params = request._asdict()
     pipe.write(encode_frame({"id": 1, "op": "submit", "params": params}, bundle({"job.sh": "x"})))
     wait_for(slurm.folder / "asked")
     dialer.pipe._stdin.close()

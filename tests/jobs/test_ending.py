@@ -12,9 +12,9 @@ import pytest
 from satellite_fixture import bundle
 
 from dagster_slurm_components.errors import HostUnreachableError
-from dagster_slurm_components.hosts.calls import LeaseRequest, Process, SubmitRequest
 from dagster_slurm_components.hosts.client import Satellite
 from dagster_slurm_components.hosts.local import InProcessHost
+from dagster_slurm_components.hosts.satellite.calls import LeaseRequest, Process, SubmitRequest
 from dagster_slurm_components.jobs import ending
 from dagster_slurm_components.jobs.ending import JobEnder, LeaseLostError, NotEndedError
 from dagster_slurm_components.jobs.events import Ended

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from dagster_slurm_components.errors import HostUnreachableError, SatelliteError
-from dagster_slurm_components.hosts.calls import LeaseRenewal
+from dagster_slurm_components.hosts.satellite.calls import LeaseRenewal
 from dagster_slurm_components.jobs.ending import JobEnder, LeaseLostError
 from dagster_slurm_components.jobs.events import Ended
 from dagster_slurm_components.jobs.model import JobHandle

@@ -14,8 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from dagster_slurm_components.hosts.calls import AttemptFiles
 from dagster_slurm_components.hosts.satellite import leases
+from dagster_slurm_components.hosts.satellite.calls import AttemptFiles
 from dagster_slurm_components.jobs import lease as jobs_lease
 from dagster_slurm_components.jobs.lease import (
     CANCEL_WANTED,

@@ -15,9 +15,9 @@ import pytest
 from dagster_slurm_components.environments.base import Activation, ActivationStep
 from dagster_slurm_components.errors import DagsterSlurmError, HostUnreachableError
 from dagster_slurm_components.hosts.base import Reply
-from dagster_slurm_components.hosts.calls import Budget, LeaseRequest, SubmitReply, SubmitRequest
 from dagster_slurm_components.hosts.client import Satellite
 from dagster_slurm_components.hosts.parked import ParkedHost, Parking
+from dagster_slurm_components.hosts.satellite.calls import Budget, LeaseRequest, SubmitReply, SubmitRequest
 from dagster_slurm_components.jobs.bundle import bundle, env_file
 from dagster_slurm_components.jobs.lease import Attempt, Lease, LedgerRecord
 from dagster_slurm_components.jobs.model import JobHandle, JobIdentity, JobSpec, PayloadFile

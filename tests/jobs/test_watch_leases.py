@@ -10,7 +10,7 @@ from watch_fixture import STARTED, World, events, handle
 from dagster_slurm_components.errors import (
     HostUnreachableError,
 )
-from dagster_slurm_components.hosts.calls import LeaseRenewal
+from dagster_slurm_components.hosts.satellite.calls import LeaseRenewal
 from dagster_slurm_components.jobs.events import (
     STDOUT,
     LeaseChanged,

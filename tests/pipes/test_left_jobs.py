@@ -16,9 +16,9 @@ from satellite_fixture import bundle
 
 from dagster_slurm_components.errors import HostUnreachableError
 from dagster_slurm_components.hosts.base import Reply
-from dagster_slurm_components.hosts.calls import LeaseRequest, Process, SubmitRequest
 from dagster_slurm_components.hosts.client import Satellite
 from dagster_slurm_components.hosts.local import InProcessHost
+from dagster_slurm_components.hosts.satellite.calls import LeaseRequest, Process, SubmitRequest
 from dagster_slurm_components.jobs.lease import (
     CANCEL_WANTED,
     CANCELLED,

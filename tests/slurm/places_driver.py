@@ -8,12 +8,11 @@ from __future__ import annotations
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 
 from dagster_slurm_components.environments.base import Activation
-from dagster_slurm_components.hosts.calls import Budget
 from dagster_slurm_components.hosts.client import Satellite
 from dagster_slurm_components.hosts.local import InProcessHost
+from dagster_slurm_components.hosts.satellite.calls import Budget
 from dagster_slurm_components.jobs.model import JobIdentity, JobSpec
 from dagster_slurm_components.jobs.schedulers import SlurmScheduler
 from dagster_slurm_components.jobs.submit import submit
@@ -27,8 +26,8 @@ class OwnJobs(SlurmScheduler):
         super().__init__(folder, Budget(f"{folder}/budget.json", 60, 60), limit)
         assert self._limit is not None
         assert self._limit.snapshot is not None
-        query = replace(self._limit.snapshot, argv=(*self._limit.snapshot.argv, f"--name={names}"), max_age=1)
-        self._limit = replace(self._limit, snapshot=query)
+        query = self._limit.snapshot._replace(argv=(*self._limit.snapshot.argv, f"--name={names}"), max_age=1)
+        self._limit = self._limit._replace(snapshot=query)
 
 
 def main() -> None:

@@ -6,16 +6,16 @@ import os
 import random
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 from satellite_fixture import bundle
 
-from dagster_slurm_components.hosts.calls import SubmitReply
 from dagster_slurm_components.hosts.client import Satellite
 from dagster_slurm_components.hosts.local import InProcessHost
+from dagster_slurm_components.hosts.satellite.calls import SubmitReply
 from dagster_slurm_components.jobs.schedulers import SlurmScheduler
 from dagster_slurm_components.slurm.accounting import AccountingRow, parse_sacct, sacct, sacct_by_name
 from dagster_slurm_components.slurm.commands import sbatch, scancel, scancel_failure
@@ -76,7 +76,7 @@ class Slurm:
         script = render_header(list(defaults.items())) + body + "\n"
         name = f"dg-{random.getrandbits(64):x}"
         wish = SlurmScheduler(f"{self.folder}/queue").settlement(folder, str(self.folder), name, name)
-        request = replace(wish, argv=tuple(sbatch(f"{folder}/job.sh")), settle_only=False)
+        request = wish._replace(argv=tuple(sbatch(f"{folder}/job.sh")), settle_only=False)
         return self.satellite.submit(request, bundle({"job.sh": script}))
 
     def submit(self, body: str, *options: Option) -> str:

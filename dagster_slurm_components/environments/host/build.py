@@ -27,7 +27,7 @@ from dagster_slurm_components.environments.host.tools import (
     write,
 )
 from dagster_slurm_components.hosts.satellite.files import read_json, remove_tree
-from dagster_slurm_components.hosts.satellite.locks import kept
+from dagster_slurm_components.hosts.satellite.locks import locked
 
 _UV = {"UV_NO_CONFIG": "1", "UV_OFFLINE": "1", "UV_PYTHON_DOWNLOADS": "never", "UV_NO_PROGRESS": "1"}
 # `install`, for `sync` would remove what conda packages brought; the pins name all that is to be there.
@@ -50,7 +50,7 @@ def build(order: Json) -> Json:
     workdir, key = Path(order["workdir"]), order["key"]
     envs = workdir / "envs"
     envs.mkdir(0o700, parents=True, exist_ok=True)
-    with kept(lock_of(envs, key), order["patience"]):
+    with locked(lock_of(envs, key), order["patience"], pause=0.5):
         manifest = ready(envs / key)
         if manifest is not None and not order.get("rebuild"):
             for artifact in order["artifacts"]:  # sent though another machine had sent it just now

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
 import socket
@@ -38,15 +39,13 @@ class AgentDialer:
 
     def dial(self) -> Pipe:
         """Return a pipe through the agent; see ``Dialer``."""
-        pipe = connected()
-        try:
+        with contextlib.ExitStack() as undo:
+            pipe = undo.enter_context(contextlib.closing(connected()))
             ask(pipe, "host", host=described(self._spec))
-        except BaseException:
-            pipe.close()
-            raise
+            undo.pop_all()
         return pipe
 
-    def extend(self, pipe: Pipe) -> Pipe | None:
+    def extend(self) -> Pipe | None:
         """Return nothing: the agent itself shares large uploads among the channels of its connection."""
         return None
 
@@ -74,14 +73,11 @@ def stop() -> dict[str, Any] | None:
 
 def login(spec: SshHost, person: Callable[[Prompt], str]) -> dict[str, Any]:
     """Let the agent log in and ask a person what the host asks; ``already`` says that a connection stood."""
-    pipe = connected()
-    try:
+    with contextlib.closing(connected()) as pipe:
         said = ask(pipe, "login", host=described(spec))
         while "prompt" in said:
             said = _talk(pipe, {"answer": person(Prompt(**said["prompt"]))})
-        return said
-    finally:
-        pipe.close()
+    return said
 
 
 def ask(pipe: SocketPipe, want: str, **more: Any) -> dict[str, Any]:
@@ -90,33 +86,25 @@ def ask(pipe: SocketPipe, want: str, **more: Any) -> dict[str, Any]:
 
 
 def connected() -> SocketPipe:
-    """Return a connection to the agent, which is started if none runs.
+    """Return a connection to the agent, which is started if none runs; raises HostError when that can't be done.
 
     Of many processes that find none, one starts it and the others wait: they queue at a lock.
-
-    Raises:
-        HostRefusedError: It can't be started here.
-        HostUnreachableError: It did not start in time.
     """
     pipe = _try()
     if pipe is not None:
         return pipe
     folder = place.folder()
     with locked(os.fsencode(folder / "start.lock"), math.inf):
-        pipe = _try()  # somebody before us in the queue has started it
-        return pipe if pipe is not None else _start(folder)
+        return _try() or _start(folder)  # somebody before us in the queue may have started it
 
 
 def _if_running(want: str) -> dict[str, Any] | None:
     pipe = _try()
     if pipe is None:
         return None
-    try:
+    with contextlib.closing(pipe), contextlib.suppress(HostUnreachableError):  # it ended meanwhile
         return ask(pipe, want)
-    except HostUnreachableError:
-        return None  # it ended meanwhile
-    finally:
-        pipe.close()
+    return None
 
 
 def _talk(pipe: SocketPipe, header: dict[str, Any]) -> dict[str, Any]:
@@ -131,20 +119,18 @@ def _talk(pipe: SocketPipe, header: dict[str, Any]) -> dict[str, Any]:
 
 
 def _try() -> SocketPipe | None:
-    connection = socket.socket(socket.AF_UNIX)
-    try:
+    with contextlib.ExitStack() as undo, contextlib.suppress(FileNotFoundError, ConnectionRefusedError):
+        connection = undo.enter_context(socket.socket(socket.AF_UNIX))
         connection.connect(place.address())
-    except (FileNotFoundError, ConnectionRefusedError):
-        connection.close()
-        return None
-    except BaseException:
-        connection.close()
-        raise
-    return SocketPipe(connection)
+        undo.pop_all()
+        return SocketPipe(connection)
+    return None
 
 
 def _start(folder: Path) -> SocketPipe:
     log = folder / "log"
+    # The way this process found the package is the agent's, too.
+    paths = os.pathsep.join(filter(None, sys.path))
     # Its own session, no standard streams and no inherited files: it outlives us, whoever waits for our end.
     with open(os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as output:
         process = subprocess.Popen(
@@ -153,12 +139,7 @@ def _start(folder: Path) -> SocketPipe:
             stdout=output,
             stderr=output,
             cwd="/",
-            # The way this process found the package is the agent's, too.
-            env={
-                **os.environ,
-                place.FOLDER: str(folder),
-                "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
-            },
+            env={**os.environ, place.FOLDER: str(folder), "PYTHONPATH": paths},
             start_new_session=True,
         )
     deadline = time.monotonic() + _START
@@ -168,9 +149,7 @@ def _start(folder: Path) -> SocketPipe:
             return pipe
         if process.poll() not in (None, 0):
             said = log.read_text(errors="replace").strip()
-            raise HostRefusedError(
-                f"the agent did not start: {said}",
-                hint=f"Set {place.SWITCH}=off to connect without it.",
-            )
+            hint = f"Set {place.SWITCH}=off to connect without it."
+            raise HostRefusedError(f"the agent did not start: {said}", hint=hint)
         time.sleep(0.02)
     raise HostUnreachableError(f"the agent did not start within {_START:g} s", where=str(log))

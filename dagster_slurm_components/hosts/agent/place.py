@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import stat
@@ -10,7 +11,6 @@ from pathlib import Path
 
 from dagster_slurm_components.errors import HostRefusedError
 from dagster_slurm_components.hosts import bootstrap
-from dagster_slurm_components.hosts.satellite.protocol import VERSION
 
 SWITCH = "DAGSTER_SLURM_AGENT"
 """Set to ``off``, each process dials by itself: for containers that live as long as one step."""
@@ -19,21 +19,18 @@ FOLDER = "DAGSTER_SLURM_AGENT_DIR"
 """Another folder for the agent's socket."""
 
 _PROTOCOL = 1
+_HINT = f"Name another folder in {FOLDER}, or set {SWITCH}=off to connect without the agent."
 
 
 @cache
 def version() -> str:
     """Return what both ends must have in common: this protocol, and the satellite behind it."""
     content = hashlib.sha256(bootstrap.source()).hexdigest()[:12]
-    return f"{_PROTOCOL}.{VERSION}.{content}"
+    return f"{_PROTOCOL}.{content}"
 
 
 def wanted() -> bool:
-    """Return whether the environment leaves the agent switched on.
-
-    Raises:
-        HostRefusedError: The variable has a value that means nothing.
-    """
+    """Return whether the environment leaves the agent switched on; raises HostRefusedError when it says neither."""
     value = os.environ.get(SWITCH, "on")
     if value not in ("on", "off"):
         raise HostRefusedError(f"{SWITCH} is {value!r}; it can be 'on' or 'off'")
@@ -47,31 +44,24 @@ def folder() -> Path:
     be (108 bytes); and not in ``XDG_RUNTIME_DIR``, which goes with the user's last login session while a Dagster
     daemon goes on.
 
-    Raises:
-        HostRefusedError: Somebody else made it, or it is open to others.
+    Raises HostRefusedError when somebody else made it, or it is open to others.
     """
     own = os.environ.get(FOLDER)
     home = hashlib.sha256(os.fsencode(Path.home())).hexdigest()[:8]
     path = Path(own) if own else Path(f"/tmp/dagster-slurm-{os.getuid()}-{home}")  # noqa: S108 - checked below
     try:
-        path.mkdir(mode=0o700, parents=bool(own))
-    except FileExistsError:
-        pass
+        with contextlib.suppress(FileExistsError):
+            path.mkdir(mode=0o700, parents=bool(own))
     except OSError as error:
-        raise HostRefusedError(
-            f"can't make the agent's folder {path}: {error.strerror}", hint=_HINT
-        ) from error
+        why = f"can't make the agent's folder {path}: {error.strerror}"
+        raise HostRefusedError(why, hint=_HINT) from error
     found = path.lstat()
     if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or found.st_mode & 0o077:
-        raise HostRefusedError(
-            f"{path} must be a folder of yours that is closed to others (0700)", hint=_HINT
-        )
+        why = f"{path} must be a folder of yours that is closed to others (0700)"
+        raise HostRefusedError(why, hint=_HINT)
     return path
 
 
 def address() -> str:
     """Return the socket's path."""
     return str(folder() / "socket")
-
-
-_HINT = f"Name another folder in {FOLDER}, or set {SWITCH}=off to connect without the agent."

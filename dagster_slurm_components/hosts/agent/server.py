@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-import socketserver
+import socket
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -16,14 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-import pydantic
-
-from dagster_slurm_components.errors import (
-    DagsterSlurmError,
-    HostError,
-    HostRefusedError,
-    HostUnreachableError,
-)
+from dagster_slurm_components.errors import HostError, HostRefusedError, HostUnreachableError
 from dagster_slurm_components.hosts import wire
 from dagster_slurm_components.hosts.agent import place
 from dagster_slurm_components.hosts.answers import INTERACTIVE, Answers, Prompt
@@ -46,21 +39,19 @@ _LOOK = 1.0
 _TURNS = 16
 """Calls of one client that may be under way at once; its further ones wait, and not those of other clients."""
 
-_WORKERS = 256
 _WATCHED = 120.0
 """Seconds after which a job whose files nobody reads counts as watched no more."""
 
 
-class SharedHost:
+class SharedHost(RemoteHost):
     """One host as the agent holds it: the connection, the login's secrets, and what ``dg-slurm status`` counts."""
 
     def __init__(self, spec: SshHost, folder: Path) -> None:
         self._answers = Answers(spec.secret_command)
         dialer = SshDialer(spec, self._answers, pauses=())
-        self.host = RemoteHost(NotedDialer(dialer, folder), interval=spec.reconnect_interval)
-        self._interactive = bool(
-            INTERACTIVE & {*spec.login, *(step for hop in spec.jump for step in hop.login)}
-        )
+        super().__init__(NotedDialer(dialer, folder), interval=spec.reconnect_interval)
+        steps = {*spec.login, *(step for hop in spec.jump for step in hop.login)}
+        self._interactive = bool(INTERACTIVE & steps)
         self._lock = threading.Lock()
         self._calls = 0
         self._queries = 0
@@ -70,14 +61,17 @@ class SharedHost:
     @property
     def holds_a_login(self) -> bool:
         """Whether a connection stands for which a person had to log in."""
-        return self._interactive and self.host.connected
+        return self._interactive and self.connected
 
-    def call(self, op: str, params: Mapping[str, Any], blob: bytes, timeout: float) -> Reply:
-        """Do one operation on the host; see ``Host.call``."""
+    def call(
+        self, op: str, params: Mapping[str, Any] | None = None, blob: bytes = b"", *, timeout: float = 60.0
+    ) -> Reply:
+        """Do one operation, and count it."""
+        params = params or {}
         status_files = [path for path, *_ in params.get("files", []) if path.endswith("/status")]
         with self._lock:
             self._watched.update(dict.fromkeys(status_files, time.monotonic()))
-        reply = self.host.call(op, params, blob, timeout=timeout)
+        reply = super().call(op, params, blob, timeout=timeout)
         with self._lock:
             self._calls += 1
             self._queries += bool(params.get("budget") and reply.result.get("fresh", True))
@@ -86,22 +80,21 @@ class SharedHost:
 
     def login(self, person: Callable[[Prompt], str]) -> bool:
         """Connect, asking a person; return whether a connection stood already."""
-        if self.host.connected:
-            return True
-        with self._answers.asking(person):
-            self.host.connect()
-        return False
+        already = self.connected
+        if not already:
+            with self._answers.asking(person):
+                self.connect()
+        return already
 
     def status(self) -> dict[str, Any]:
         """Return what is known of the host now."""
-        failure = self.host.failure
         oldest = time.monotonic() - _WATCHED
         with self._lock:
             self._watched = {path: when for path, when in self._watched.items() if when > oldest}
             return {
-                "host": self.host.name,
-                "connected": self.host.connected,
-                "failure": str(failure) if failure else None,
+                "host": self.name,
+                "connected": self.connected,
+                "failure": str(self.failure) if self.failure else None,
                 "calls": self._calls,
                 "queries": self._queries,
                 "jobs": len(self._watched),
@@ -109,18 +102,10 @@ class SharedHost:
             }
 
 
-class _Server(socketserver.ThreadingMixIn, socketserver.UnixStreamServer):
-    daemon_threads = True
-    request_queue_size = 256
-    timeout = _LOOK
-
-
 class Agent:
-    """Serves clients until it is idle or told to stop.
+    """Serves clients until it was without them for ``idle`` seconds, or is told to stop.
 
-    Args:
-        folder: Where its socket lies; closed to others.
-        idle: Seconds without clients after which it ends.
+    Its socket lies in ``folder``, which is closed to others.
     """
 
     def __init__(self, folder: Path, *, idle: float = IDLE) -> None:
@@ -132,7 +117,6 @@ class Agent:
         self._clients: dict[SocketPipe, str] = {}
         self._used = time.monotonic()
         self._stopping = threading.Event()
-        self._pool = ThreadPoolExecutor(_WORKERS, thread_name_prefix="call")
         self._wants: dict[str, Callable[[SocketPipe, dict[str, Any]], None]] = {
             "host": self._forward,
             "login": self._login,
@@ -147,20 +131,25 @@ class Agent:
             return False
         address = self._folder / "socket"
         address.unlink(missing_ok=True)  # left by one that was killed: we hold the lock
+        listener = socket.socket(socket.AF_UNIX)
+        listener.settimeout(_LOOK)
         before = os.umask(0o177)
         try:
-            server = _Server(str(address), lambda request, *_: self._client(SocketPipe(request)))  # type: ignore[arg-type]
+            listener.bind(str(address))
         finally:
             os.umask(before)
+        listener.listen(256)
         try:
             while not self._stopping.is_set() and not self._idle_too_long():
-                server.handle_request()
+                with contextlib.suppress(TimeoutError):
+                    pipe = SocketPipe(listener.accept()[0])
+                    threading.Thread(target=self._client, args=(pipe,), daemon=True).start()
         finally:
             # The path first: who comes now starts a new agent instead of talking to one that leaves.
             address.unlink(missing_ok=True)
-            server.server_close()
+            listener.close()
             for shared in self._hosts.values():
-                shared.host.close()
+                shared.close()
             release()
         return True
 
@@ -178,10 +167,9 @@ class Agent:
                 self._clients[pipe] = want
             self._check(asked)
             self._wants[want](pipe, asked)
-        except DagsterSlurmError as error:
-            told = error if isinstance(error, HostError) else HostRefusedError(str(error))
+        except HostError as error:
             with contextlib.suppress(OSError):
-                pipe.say(wire.failure(told))
+                pipe.say(wire.failure(error))
         except OSError:
             pass  # the client has gone
         finally:
@@ -192,8 +180,6 @@ class Agent:
 
     def _check(self, asked: dict[str, Any]) -> None:
         """Raise unless the client is of our version; an agent that nobody else uses makes room for a new one."""
-        if asked.get("want") not in self._wants:
-            raise HostRefusedError(f"the agent does not know {asked.get('want')!r}")
         if asked.get("version") == place.version() or asked["want"] in ("stop", "status"):
             return
         with self._lock:
@@ -208,31 +194,25 @@ class Agent:
     def _shared(self, text: str) -> SharedHost:
         with self._lock:
             if text not in self._hosts:
-                try:
-                    self._hosts[text] = SharedHost(SshHost.model_validate_json(text), self._folder)
-                except pydantic.ValidationError as error:
-                    raise HostRefusedError(f"the agent can't read the host: {error}") from error
+                self._hosts[text] = SharedHost(SshHost.model_validate_json(text), self._folder)
             return self._hosts[text]
 
     def _forward(self, pipe: SocketPipe, asked: dict[str, Any]) -> None:
         """Forward a client's calls until it ends."""
         shared = self._shared(asked["host"])
         writing = threading.Lock()
-        turns = threading.BoundedSemaphore(_TURNS)
 
         def answer(request: dict[str, Any], blob: bytes) -> None:
-            try:
-                frame = _reply(shared, request, blob)
-                with writing, contextlib.suppress(OSError):  # the client may have gone
-                    pipe.write(frame)
-            finally:
-                turns.release()
+            frame = _reply(shared, request, blob)
+            with writing, contextlib.suppress(OSError):  # the client may have gone
+                pipe.write(frame)
 
         pipe.say({"ok": True})
-        with contextlib.suppress(FrameError):  # the client ended within a frame
+        turns = ThreadPoolExecutor(_TURNS, thread_name_prefix="call")
+        with contextlib.suppress(FrameError, OSError):  # the client ended within a frame
             while (frame := read_frame(pipe.read)) is not None:
-                turns.acquire()
-                self._pool.submit(answer, *frame)
+                turns.submit(answer, *frame)
+        turns.shutdown(wait=False)
 
     def _login(self, pipe: SocketPipe, asked: dict[str, Any]) -> None:
         def person(prompt: Prompt) -> str:
@@ -243,7 +223,7 @@ class Agent:
                 raise HostRefusedError("nobody answered", where=prompt.host) from error
 
         shared = self._shared(asked["host"])
-        pipe.say({"ok": True, "already": shared.login(person), "host": shared.host.name})
+        pipe.say({"ok": True, "already": shared.login(person), "host": shared.name})
 
     def _status(self, pipe: SocketPipe, asked: dict[str, Any]) -> None:
         with self._lock:
@@ -261,13 +241,13 @@ def _reply(shared: SharedHost, request: dict[str, Any], blob: bytes) -> bytes:
     """Do a client's call and return the reply's frame."""
     number = {"id": request.get("id")}
     try:
-        reply = shared.call(request["op"], request["params"], blob, float(request["timeout"]))
+        reply = shared.call(request["op"], request["params"], blob, timeout=float(request["timeout"]))
         return encode_frame({**number, "ok": True, "result": dict(reply.result)}, reply.blob)
     except HostError as error:
-        return encode_frame({**number, **wire.failure(error)})
+        told = error
     except (KeyError, TypeError, ValueError) as error:
-        wrong = HostRefusedError(f"the agent can't read the call: {error!r}")
-        return encode_frame({**number, **wire.failure(wrong)})
+        told = HostRefusedError(f"the agent can't read the call: {error!r}")
+    return encode_frame({**number, **wire.failure(told)})
 
 
 def main() -> None:

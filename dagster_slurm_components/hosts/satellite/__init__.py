@@ -7,6 +7,7 @@ therefore only ``operations.main`` touches the process's own environment, workin
 Each imports from those above it alone:
 
 * ``protocol``: frames, and what requests and replies are made of
+* ``calls``: what goes in and comes out
 * ``files``: whole or not at all
 * ``commands``: run with a time limit
 * ``processes``: whether they live

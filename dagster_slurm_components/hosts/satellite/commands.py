@@ -8,9 +8,10 @@ import signal
 import subprocess
 import threading
 import time
-from typing import Any, Dict, List, NamedTuple, Optional, Sequence, Tuple
+from typing import Any, Dict, List, Optional, Sequence, Tuple
 
-from dagster_slurm_components.hosts.satellite.protocol import Failure, as_text
+from dagster_slurm_components.hosts.satellite.calls import Completed
+from dagster_slurm_components.hosts.satellite.protocol import Failure, as_text, native
 
 OUTPUT_CAP = 8 * 1024 * 1024
 
@@ -21,15 +22,8 @@ _LOGIN_NAMES = (b"PATH", b"SLURM_CONF", b"LD_LIBRARY_PATH")
 _login_lock = threading.Lock()
 _login_found: List[Environment] = []
 
-
-class Completed(NamedTuple):
-    """A command that ended; ``truncated`` when it printed more than was kept."""
-
-    returncode: int
-    stdout: bytes
-    stderr: bytes
-    timed_out: bool
-    truncated: bool
+_AFTER_EXIT = 0.5
+"""Seconds to listen to a pipe after the command's end: a daemon that it started may hold it open for ever."""
 
 
 def command_environment() -> Environment:
@@ -42,8 +36,7 @@ def command_environment() -> Environment:
     for name in (b"SLURM_CONF", b"SLURM_JWT", b"SLURM_JWT_PATH"):
         if name in os.environb:
             environment[name] = os.environb[name]
-    environment.update({b"LC_ALL": b"C", b"SLURM_TIME_FORMAT": b"%s"})
-    return environment
+    return {**environment, b"LC_ALL": b"C", b"SLURM_TIME_FORMAT": b"%s"}
 
 
 def job_environment() -> Environment:
@@ -52,19 +45,20 @@ def job_environment() -> Environment:
     return {name: value for name, value in os.environb.items() if not slurm.match(name)}
 
 
-def locate(argv: Sequence[bytes]) -> Tuple[List[bytes], Environment]:
-    """Return argv with its program found, and the environment to run it in.
+def locate(words: Sequence[str]) -> Tuple[List[bytes], Environment]:
+    """Return a command with its program found, and the environment to run it in.
 
     Many sites put Slurm on PATH in /etc/profile.d alone, which a command over ssh never reads: what is not on
     PATH is looked for once more on the login shell's.
     """
+    argv = [native(word) for word in words]
     if not argv or not argv[0]:
         raise Failure("bad_request", "an empty command")
     environment = command_environment()
     if b"/" in argv[0]:
         if os.path.isabs(argv[0]) and _find(argv[0], b"") is None:
             raise Failure("no_such_program", f"{as_text(argv[0])} is not an executable file")
-        return list(argv), environment
+        return argv, environment
     program = _find(argv[0], environment.get(b"PATH", os.defpath.encode()))
     if program is None:
         environment.update(login_environment())
@@ -116,17 +110,13 @@ def execute(
     with process:
         deadline = time.monotonic() + timeout
         outputs, truncated = _converse(process, stdin, deadline, cap)
+        timed_out = False
         try:
             process.wait(max(0.0, deadline - time.monotonic()))
         except subprocess.TimeoutExpired:
+            timed_out = True
             os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
-            return Completed(process.returncode, outputs[0], outputs[1], True, truncated)
-    return Completed(process.returncode, outputs[0], outputs[1], False, truncated)
-
-
-_AFTER_EXIT = 0.5
-"""Seconds to listen to a pipe after the command's end: a daemon that it started may hold it open for ever."""
+    return Completed(process.returncode, outputs[0], outputs[1], timed_out, truncated)
 
 
 def _converse(process: Any, stdin: bytes, deadline: float, cap: int) -> Tuple[List[bytes], bool]:

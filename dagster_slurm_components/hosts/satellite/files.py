@@ -11,21 +11,14 @@ from typing import Any, AnyStr, Optional
 
 def make_folder(path: bytes) -> None:
     """Make a folder and its missing parents, 0700 (os.makedirs gives parents the umask's mode)."""
-    try:
-        _make_one_folder(path)
-    except FileNotFoundError:
-        parent = os.path.dirname(path)
-        if parent == path:
-            raise
+    if os.path.isdir(path):
+        return
+    parent = os.path.dirname(path)
+    if parent not in (path, b""):
         make_folder(parent)
-        # Once, for some file systems (/proc) say so even when the parent is there.
-        _make_one_folder(path)
-
-
-def _make_one_folder(path: bytes) -> None:
     try:
         os.mkdir(path, 0o700)
-    except FileExistsError:
+    except FileExistsError:  # made meanwhile, or another thing than a folder
         if not os.path.isdir(path):
             raise
 
@@ -50,13 +43,6 @@ def write_json(path: bytes, value: Any, durable: bool = False) -> None:
     write_atomically(path, json.dumps(value).encode("ascii"), durable=durable)
 
 
-def write_all(descriptor: int, data: bytes) -> None:
-    """Write all of ``data``."""
-    view = memoryview(data)
-    while view:
-        view = view[os.write(descriptor, view) :]
-
-
 def temporary_name(path: bytes) -> bytes:
     """Return a name beside ``path`` that nobody else uses."""
     return path + b".tmp-" + base64.b16encode(os.urandom(8)).lower()
@@ -67,13 +53,12 @@ def write_atomically(path: bytes, data: bytes, mode: int = 0o600, durable: bool 
     temporary = temporary_name(path)
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
     try:
-        try:
-            write_all(descriptor, data)
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(data)
+            file.flush()
             os.fchmod(descriptor, mode)
             if durable:
                 os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
         os.rename(temporary, path)
     except OSError:
         with contextlib.suppress(OSError):

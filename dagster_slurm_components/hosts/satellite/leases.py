@@ -21,6 +21,7 @@ import os
 import time
 from typing import Any, Dict, List, Optional, Tuple
 
+from dagster_slurm_components.hosts.satellite.calls import LeaseRequest
 from dagster_slurm_components.hosts.satellite.files import (
     make_folder,
     read_file,
@@ -58,24 +59,17 @@ def read_lease(folder: bytes) -> Optional[Result]:
     path = os.path.join(folder, b"lease")
     text = read_file(path)
     if text is None:
-        return (
-            _new("", "", "", None, {}, epoch=0) if os.path.exists(os.path.join(folder, b"ledger")) else None
-        )
+        submitted = os.path.exists(os.path.join(folder, b"ledger"))
+        return _new("", "", "", None, {}, epoch=0) if submitted else None
     try:
         return parsed(text)
     except ValueError:
-        raise Failure(
-            "bad_lease",
-            f"{as_text(path)} is no lease; once it is removed, what it was for counts as a job of other content",
-        ) from None
+        why = "is no lease; once it is removed, what it was for counts as a job of other content"
+        raise Failure("bad_lease", f"{as_text(path)} {why}") from None
 
 
 def parsed(text: bytes) -> Result:
-    """Read a lease's text; of a newer release's only the version is looked at.
-
-    Raises:
-        ValueError: It is none.
-    """
+    """Read a lease's text, of a newer release's its version alone; raises ValueError when it is none."""
     lease = json.loads(text.decode("ascii"))
     if not isinstance(lease, dict) or not isinstance(lease.get("version"), int):
         raise ValueError("no lease")
@@ -120,74 +114,75 @@ def is_to_collect(lease: Result) -> bool:
 
 def attempts_in(folder: bytes) -> List[int]:
     """Return the numbers of the attempts in a call's folder, in order."""
+    return sorted(int(name) for name in _names_in(folder) if name.isdigit())
+
+
+def _names_in(folder: bytes) -> List[bytes]:
     try:
-        names = os.listdir(folder)
+        return os.listdir(folder)
     except (FileNotFoundError, NotADirectoryError):
         return []
-    return sorted(int(name) for name in names if name.isdigit())
 
 
 class Claim:
-    """A wish to submit, under the lock of the call's folder; ``hosts.calls.LeaseRequest`` says what it holds."""
+    """A wish to submit, under the lock of the call's folder."""
 
-    def __init__(self, folder: bytes, workdir: bytes, token: str, claim: Result) -> None:
+    def __init__(self, folder: bytes, workdir: str, token: str, claim: LeaseRequest) -> None:
         self._folder = folder
-        self._index = os.path.join(workdir, b"open")
+        self._call, self._name = os.path.split(folder)
+        self._workdir = workdir
         self._token = token
         self._claim = claim
 
-    def refusal(self) -> Optional[Result]:
+    def refusal(self) -> Optional[str]:
         """Return why this submission may not be made: somebody else's job is there, or one of other content."""
         lease = read_lease(self._folder)
-        epoch = self._claim.get("epoch")
+        epoch = self._claim.epoch
         if lease is None:
-            return None if epoch is None and not self._has_rival() else _taken("another attempt")
+            return None if epoch is None and not self._has_rival() else "another attempt"
         if lease["version"] != VERSION:
-            return _taken(f"its lease is of version {lease['version']}")
-        if lease["digest"] != self._claim["digest"]:
-            return _taken("it has other content")
+            return f"its lease is of version {lease['version']}"
+        if lease["digest"] != self._claim.digest:
+            return "it has other content"
         # The same first submission once more, its reply was lost; or a job that was taken over just now, perhaps after
         # its end: its results are still to be collected.
-        mine = lease["epoch"] == (1 if epoch is None else epoch) and lease["owner"] == self._claim["owner"]
-        if mine and (lease["state"] == FOLLOWING or (epoch is not None and is_to_collect(lease))):
-            return None
-        return _taken("somebody else follows it")
+        mine = lease["epoch"] == (1 if epoch is None else epoch) and lease["owner"] == self._claim.owner
+        allowed = mine and (lease["state"] == FOLLOWING or (epoch is not None and is_to_collect(lease)))
+        return None if allowed else "somebody else follows it"
 
     def _others(self) -> List[int]:
-        call, name = os.path.split(self._folder)
-        return [number for number in attempts_in(call) if number != int(name)]
+        return [number for number in attempts_in(self._call) if number != int(self._name)]
 
     def _has_rival(self) -> bool:
-        call = os.path.dirname(self._folder)
-        leases = [read_lease(os.path.join(call, b"%d" % number)) for number in self._others()]
+        leases = [read_lease(os.path.join(self._call, b"%d" % number)) for number in self._others()]
         return any(lease is not None and is_open(lease) for lease in leases)
 
     def write(self, folder: bytes) -> None:
         """Write a new lease into a run directory that is being made, and make it known."""
-        make_folder(self._index)
-        write_atomically(os.path.join(self._index, self._token.encode()), self._folder)
+        entry = _entry(self._workdir, self._token)
+        make_folder(os.path.dirname(entry))
+        write_atomically(entry, self._folder)
         claim = self._claim
-        lease = _new(self._token, claim["digest"], claim["content"], claim["owner"], claim["note"])
+        lease = _new(self._token, claim.digest, claim.content, claim.owner, claim.note)
         write_json(os.path.join(folder, b"lease"), lease, durable=True)
         self._set_checkpoint_aside()
 
     def _set_checkpoint_aside(self) -> None:
         """A checkpoint is for the next attempt at the same content; after a success the work begins anew."""
-        call = os.path.dirname(self._folder)
         earlier = self._others()
         if not earlier:
             return
-        before = read_lease(os.path.join(call, b"%d" % earlier[-1])) or {}
-        goes_on = before.get("content") == self._claim["content"] and before.get("outcome") != SUCCESS
-        checkpoint = os.path.join(call, b"checkpoint")
+        before = read_lease(os.path.join(self._call, b"%d" % earlier[-1])) or {}
+        goes_on = before.get("content") == self._claim.content and before.get("outcome") != SUCCESS
+        checkpoint = os.path.join(self._call, b"checkpoint")
         if not goes_on and os.path.lexists(checkpoint):
-            aside = os.path.join(call, b"checkpoint-%d" % earlier[-1])
+            aside = os.path.join(self._call, b"checkpoint-%d" % earlier[-1])
             remove_tree(aside)
             os.rename(checkpoint, aside)
 
 
-def _taken(why: str) -> Result:
-    return {"outcome": "taken", "detail": why}
+def _entry(workdir: str, token: str) -> bytes:
+    return os.path.join(native(workdir), b"open", token.encode())
 
 
 def change_lease(
@@ -201,22 +196,10 @@ def change_lease(
     shown: Optional[Result] = None,
     lock_timeout: float = 60.0,
 ) -> Result:
-    """Change the lease of a run directory, if its epoch is still the one that the caller knows.
+    """Change the lease of a run directory, if its epoch is the one given and the state is reached from the present one.
 
-    Args:
-        run_dir: The run directory.
-        workdir: The working folder.
-        epoch: The epoch that the caller knows.
-        state: The state to go to, if it is reached from the present one.
-        owner: Who takes the job over: the epoch grows by one.
-        outcome: Slurm's word for the job's end.
-        finished: When the caller heard of that, by the caller's clock.
-        shown: What a person has seen of the output.
-        lock_timeout: Seconds to wait for the lock.
-
-    Returns:
-        ``changed``: whether it was, and ``lease`` as it is now. A change that was made already, by a call whose reply
-        was lost, counts as made.
+    With an ``owner``, who takes the job over, the epoch grows by one. Returns ``changed``: whether it was, and
+    ``lease`` as it is now. A change that was made already, by a call whose reply was lost, counts as made.
     """
     folder = os.path.normpath(native(run_dir))
     with locked(lock_of(folder), lock_timeout):
@@ -232,12 +215,12 @@ def change_lease(
             lease.update(owner=owner, epoch=epoch + 1)
         if outcome is not None:
             lease.update(outcome=outcome, finished=finished)
-        wanted = {"state": state, "shown": shown}
-        lease.update({key: value for key, value in wanted.items() if value is not None}, renewed=time.time())
+        lease.update(state=state or lease["state"], shown=lease["shown"] if shown is None else shown)
+        lease["renewed"] = time.time()
         write_json(os.path.join(folder, b"lease"), lease, durable=True)
         if not is_open(lease) and lease["token"]:
             with contextlib.suppress(FileNotFoundError):
-                os.unlink(os.path.join(native(workdir), b"open", lease["token"].encode()))
+                os.unlink(_entry(workdir, lease["token"]))
     return {"changed": True, "lease": lease}
 
 
@@ -254,13 +237,13 @@ def renew(run_dir: str, epoch: int, shown: Optional[Result]) -> List[Any]:
         return [epoch, ""]
     if lease is None:
         return [0, ""]
-    if _is_of(lease, epoch) and (shown is not None or _silent(lease) >= RENEW):
+    # abs(): a clock that was set back makes nobody silent for ever.
+    if _is_of(lease, epoch) and (shown is not None or abs(time.time() - lease["renewed"]) >= RENEW):
         # Whoever changes it meanwhile gives a sign of life as well.
         with contextlib.suppress(Failure, OSError), locked(lock_of(folder), 1.0):
             lease = read_lease(folder) or lease
             if _is_of(lease, epoch):
-                lease["renewed"] = time.time()
-                lease["shown"] = lease["shown"] if shown is None else shown
+                lease.update(renewed=time.time(), shown=lease["shown"] if shown is None else shown)
                 write_json(os.path.join(folder, b"lease"), lease)
     return [lease.get("epoch", 0), lease.get("state", "")]
 
@@ -269,13 +252,8 @@ def _is_of(lease: Result, epoch: int) -> bool:
     return (lease["version"], lease.get("epoch")) == (VERSION, epoch)
 
 
-def _silent(lease: Result) -> float:
-    """Return the seconds since the last sign of life; a clock that was set back makes nobody silent for ever."""
-    return abs(time.time() - float(lease["renewed"]))
-
-
 def attempts(folder: str) -> Result:
-    """Return ``attempts`` of a call: ``[run directory, lease, ledger's text]`` each, in order."""
+    """Return ``attempts`` of a call: ``AttemptFiles`` each, in order."""
     top = os.path.normpath(native(folder))
     rows = [_row(os.path.join(top, b"%d" % number)) for number in attempts_in(top)]
     return {"attempts": [row for row in rows if row is not None]}
@@ -284,12 +262,8 @@ def attempts(folder: str) -> Result:
 def open_leases(workdir: str) -> Result:
     """Return ``attempts`` (as the operation of that name) on which somebody may still have to act, and ``time``."""
     index = os.path.join(native(workdir), b"open")
-    try:
-        names = sorted(os.listdir(index))
-    except FileNotFoundError:
-        names = []
     rows = []
-    for name in names:
+    for name in sorted(_names_in(index)):
         path = os.path.join(index, name)
         with contextlib.suppress(FileNotFoundError):  # closed meanwhile
             folder = read_file(path)

@@ -3,8 +3,8 @@
 import os
 from typing import Optional, Tuple
 
-from dagster_slurm_components.hosts.satellite.files import read_file, write_all
-from dagster_slurm_components.hosts.satellite.protocol import Failure, as_text
+from dagster_slurm_components.hosts.satellite.files import read_file
+from dagster_slurm_components.hosts.satellite.protocol import Failure, as_text, native
 
 
 class Entries:
@@ -40,12 +40,10 @@ class Entries:
         """Take a line in."""
         if name == "token":
             self.token = value
-        elif name == "intent":
-            self.intent, self.job_id, self.released = int(value), None, False
+        elif name in ("intent", "rejected", "void"):
+            self.intent, self.job_id, self.released = int(value) if name == "intent" else None, None, False
         elif name == "job_id":
             self.job_id = value
-        elif name in ("rejected", "void"):
-            self.intent, self.job_id, self.released = None, None, False
         elif name == "released":
             self.released = True
         elif name in ("submitted", "adopted"):
@@ -64,15 +62,14 @@ class Ledger(Entries):
         """Add lines, on disk when this returns."""
         text = "".join(f"{name}={value}\n" for name, value in lines)
         descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600)
-        try:
+        with os.fdopen(descriptor, "ab") as file:
             # A machine's crash may have torn the last line, and a torn job id is a wrong one.
             size = os.fstat(descriptor).st_size
             tail = os.pread(descriptor, 4096, max(0, size - 4096))
             if tail and not tail.endswith(b"\n"):
                 os.ftruncate(descriptor, size - len(tail) + tail.rfind(b"\n") + 1)
-            write_all(descriptor, text.encode("utf-8", "surrogateescape"))
+            file.write(native(text))
+            file.flush()
             os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
         for name, value in lines:
             self.apply(name, str(value))

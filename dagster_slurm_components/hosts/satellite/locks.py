@@ -16,10 +16,7 @@ from dagster_slurm_components.hosts.satellite.protocol import Failure, Result, a
 
 _NO_FLOCK = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP)
 STALE_LOCK = 900.0
-"""Seconds after which a folder lock taken on another machine counts as abandoned; no call lasts that long.
-
-What lasts longer is done under ``kept``.
-"""
+"""Seconds after which a folder lock that was taken on another machine, and not touched since, counts as abandoned."""
 _TOUCH = 60.0
 
 
@@ -53,11 +50,20 @@ def _acquire_folder(path: bytes) -> Optional[Callable[[], None]]:
             shutil.rmtree(prepared)
             return None
 
+    released = threading.Event()
+
+    def touch() -> None:
+        while not released.wait(_TOUCH):
+            with contextlib.suppress(OSError):
+                os.utime(path)
+
     def release() -> None:
+        released.set()
         if _lock_owner(path).get("token") == token:  # else it was taken for abandoned
             os.rename(path, prepared)
             shutil.rmtree(prepared)
 
+    threading.Thread(target=touch, name="keeps a lock", daemon=True).start()
     return release
 
 
@@ -90,7 +96,10 @@ def _break_abandoned(path: bytes) -> None:
 
 @contextlib.contextmanager
 def locked(path: bytes, timeout: float, pause: float = 0.05) -> Iterator[None]:
-    """Hold the lock file at ``path``."""
+    """Hold the lock file at ``path``, for however long it takes.
+
+    Who may have to wait for minutes asks less often: a try at a folder lock is half a dozen requests to the disk.
+    """
     deadline = time.monotonic() + timeout
     release = acquire(path)
     while release is None:
@@ -102,24 +111,3 @@ def locked(path: bytes, timeout: float, pause: float = 0.05) -> Iterator[None]:
         yield
     finally:
         release()
-
-
-@contextlib.contextmanager
-def kept(path: bytes, timeout: float) -> Iterator[None]:
-    """Hold the lock file at ``path`` for however long it takes: a folder lock is touched again and again.
-
-    Who waits that long asks less often: a try at a folder lock is half a dozen requests to the file system.
-    """
-    with locked(path, timeout, pause=0.5):
-        done = threading.Event()
-
-        def touch() -> None:
-            while not done.wait(_TOUCH):
-                with contextlib.suppress(OSError):  # there is a folder only where flock does not work
-                    os.utime(path + b".d")
-
-        threading.Thread(target=touch, name="keeps a lock", daemon=True).start()
-        try:
-            yield
-        finally:
-            done.set()

@@ -13,11 +13,11 @@ import time
 import traceback
 from typing import Any, BinaryIO, Callable, Dict, Sequence, Set, Tuple
 
+from dagster_slurm_components.hosts.satellite.calls import HostFacts
 from dagster_slurm_components.hosts.satellite.leases import attempts, change_lease, open_leases
 from dagster_slurm_components.hosts.satellite.processes import alive, kill
 from dagster_slurm_components.hosts.satellite.protocol import (
     READY,
-    VERSION,
     Failure,
     FrameError,
     Result,
@@ -37,20 +37,17 @@ _FAREWELL = 90.0
 def hello(names: Sequence[str] = ()) -> Result:
     """Return what this machine is, and the asked environment variables, no others."""
     user = pwd.getpwuid(os.getuid())
-    return {
-        "version": VERSION,
-        "python": platform.python_version(),
-        "executable": sys.executable,
-        "platform": sys.platform,
-        "machine": platform.machine(),
-        "hostname": os.uname().nodename,
-        "user": user.pw_name,
-        "uid": user.pw_uid,
-        "home": os.environ.get("HOME") or user.pw_dir,
-        "pid": os.getpid(),
-        "time": time.time(),
-        "environment": {name: os.environ[name] for name in names if name in os.environ},
-    }
+    return HostFacts(
+        pid=os.getpid(),
+        user=user.pw_name,
+        home=os.environ.get("HOME") or user.pw_dir,
+        hostname=os.uname().nodename,
+        python=platform.python_version(),
+        executable=sys.executable,
+        platform=sys.platform,
+        time=time.time(),
+        environment={name: os.environ[name] for name in names if name in os.environ},
+    )._asdict()
 
 
 def ping() -> Result:

@@ -1,14 +1,11 @@
-"""Processes of this machine: whether they live, and signals to them.
-
-A process is [pid, start]. The start (the kernel's ticks and boot, or what ps says where there is no /proc)
-tells it from a later process that got the same number.
-"""
+"""Processes of this machine: whether they live, and signals to them."""
 
 import contextlib
 import os
 import signal
-from typing import Dict, List, Optional, Sequence, Tuple
+from typing import Dict, List, Optional, Sequence
 
+from dagster_slurm_components.hosts.satellite.calls import Process
 from dagster_slurm_components.hosts.satellite.commands import command_environment, execute
 from dagster_slurm_components.hosts.satellite.protocol import Failure, Result
 
@@ -16,13 +13,13 @@ _HAS_PROC = os.path.exists("/proc/self/stat")
 
 
 def identify(pids: Sequence[int]) -> Dict[int, str]:
-    """Return the start of each process that exists; a zombie does not."""
-    if _HAS_PROC:
-        with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
-            boot = file.read()[:8]
-        starts = {pid: _start_in_proc(pid, boot) for pid in pids}
-        return {pid: start for pid, start in starts.items() if start is not None}
-    return _starts_by_ps(pids)
+    """Return the start (``calls.Process``) of each process that exists; a zombie does not."""
+    if not _HAS_PROC:
+        return _starts_by_ps(pids)
+    with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
+        boot = file.read()[:8]
+    starts = {pid: _start_in_proc(pid, boot) for pid in pids}
+    return {pid: start for pid, start in starts.items() if start is not None}
 
 
 def _start_in_proc(pid: int, boot: str) -> Optional[str]:
@@ -32,9 +29,7 @@ def _start_in_proc(pid: int, boot: str) -> Optional[str]:
             fields = file.read().rpartition(b")")[2].split()
     except (FileNotFoundError, ProcessLookupError):
         return None
-    if fields[0] in (b"Z", b"X"):
-        return None
-    return f"{fields[19].decode()}-{boot}"
+    return None if fields[0] in (b"Z", b"X") else f"{fields[19].decode()}-{boot}"
 
 
 def _starts_by_ps(pids: Sequence[int]) -> Dict[int, str]:
@@ -48,13 +43,18 @@ def _starts_by_ps(pids: Sequence[int]) -> Dict[int, str]:
     return {int(row[0]): "_".join(row[2:]) for row in rows if len(row) > 2 and not row[1].startswith("Z")}
 
 
-def alive(processes: Sequence[Tuple[int, str]]) -> Result:
-    """Return ``alive``: whether each process still runs."""
+def living(processes: Sequence[Process]) -> List[bool]:
+    """Return whether each process still runs."""
     starts = identify([int(pid) for pid, _ in processes])
-    return {"alive": [starts.get(int(pid)) == start for pid, start in processes]}
+    return [starts.get(int(pid)) == start for pid, start in processes]
 
 
-def kill(process: Tuple[int, str], name: str) -> Result:
+def alive(processes: Sequence[Process]) -> Result:
+    """Return ``alive``: whether each process still runs."""
+    return {"alive": living(processes)}
+
+
+def kill(process: Process, name: str) -> Result:
     """Send a signal (``TERM``) to a started process; return whether it was still there as ``sent``.
 
     The process gets it for its group and hands it on as it sees fit. KILL can't be handed on, so it goes to
@@ -63,9 +63,9 @@ def kill(process: Tuple[int, str], name: str) -> Result:
     number = getattr(signal, "SIG" + name, None)
     if not isinstance(number, signal.Signals):
         raise Failure("bad_request", f"there is no signal {name!r}")
-    pid, start = int(process[0]), process[1]
-    if identify([pid]).get(pid) != start:
+    if not living([process])[0]:
         return {"sent": False}
+    pid = int(process[0])
     for member in _session(pid) if number == signal.SIGKILL else []:
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.kill(member, number)

@@ -9,9 +9,6 @@ import json
 import struct
 from typing import Any, Callable, Dict, List, Optional, Tuple
 
-VERSION = 1
-"""Of the protocol and of the operations together: both ends are always the same files."""
-
 Result = Dict[str, Any]
 
 
@@ -48,12 +45,12 @@ def encode_frame(header: Result, blob: bytes = b"") -> bytes:
 def read_frame(read: Callable[[int], bytes]) -> Optional[Tuple[Result, bytes]]:
     """Return the next frame's header and blob, or None at the stream's end.
 
-    Args:
-        read: Returns at most that many bytes, and none only at the end.
+    ``read`` returns at most that many bytes, and none only at the end.
     """
-    lengths = _read_exactly(read, _LENGTHS.size, at_boundary=True)
-    if not lengths:
+    begin = read(_LENGTHS.size)
+    if not begin:
         return None
+    lengths = begin + _read_exactly(read, _LENGTHS.size - len(begin))
     header_length, blob_length = _LENGTHS.unpack(lengths)
     _check_lengths(header_length, blob_length)
     text = _read_exactly(read, header_length)
@@ -74,15 +71,13 @@ def _check_lengths(header: int, blob: int) -> None:
         )
 
 
-def _read_exactly(read: Callable[[int], bytes], size: int, at_boundary: bool = False) -> bytes:
+def _read_exactly(read: Callable[[int], bytes], size: int) -> bytes:
     # In pieces, so that a corrupt length costs no more memory than the data that really comes.
     pieces: List[bytes] = []
     missing = size
     while missing:
         piece = read(min(missing, CHUNK))
         if not piece:
-            if at_boundary and missing == size:
-                return b""
             raise FrameError(f"the stream ended inside a frame ({missing} of {size} bytes missing)")
         pieces.append(piece)
         missing -= len(piece)

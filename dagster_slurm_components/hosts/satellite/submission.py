@@ -10,80 +10,68 @@ import subprocess
 import tarfile
 import threading
 import time
-from functools import partial
-from typing import Any, Callable, NamedTuple, Optional, Sequence
+from typing import Any, Optional, Sequence
 
-from dagster_slurm_components.hosts.satellite.commands import Completed, execute, job_environment, locate
+from dagster_slurm_components.hosts.satellite.calls import (
+    Completed,
+    JobLimit,
+    LeaseRequest,
+    Process,
+    SubmitRequest,
+)
+from dagster_slurm_components.hosts.satellite.commands import execute, job_environment, locate
 from dagster_slurm_components.hosts.satellite.files import make_folder, remove_tree, temporary_name
 from dagster_slurm_components.hosts.satellite.leases import Claim, lock_of, read_lease
 from dagster_slurm_components.hosts.satellite.ledger import Ledger
 from dagster_slurm_components.hosts.satellite.locks import locked
 from dagster_slurm_components.hosts.satellite.places import Places
-from dagster_slurm_components.hosts.satellite.processes import identify
+from dagster_slurm_components.hosts.satellite.processes import identify, living
 from dagster_slurm_components.hosts.satellite.protocol import CHUNK, Failure, Result, as_text, native
-from dagster_slurm_components.hosts.satellite.queries import JOB_ID_LINE, ids_in
+from dagster_slurm_components.hosts.satellite.queries import ids_in
 
 MAX_UNPACKED = 4 * 1024 * 1024 * 1024
 
+_CLUSTER = "[A-Za-z0-9][A-Za-z0-9_.-]*"
+JOB_ID_LINE = (
+    r"^\s*(?:.*Submitted batch job |(?=\S+\s*$))([1-9][0-9]*)"
+    + f"(?:;{_CLUSTER}| on cluster {_CLUSTER})?"
+    + r"\s*$"
+)
+"""Regular expression of the line in which sbatch tells the job's id, group 1; a number among other words is none.
 
-class Command(NamedTuple):
-    """How a command that submits is to be understood; ``hosts.calls.SubmitRequest`` says what each field is."""
-
-    lookups: Sequence[Sequence[str]] = ()
-    id_pattern: str = JOB_ID_LINE
-    lookup_pattern: str = r"^(\d+)\|"
-    ambiguous: Sequence[str] = ()
-    window: float = 300.0
-    command_timeout: float = 60.0
+``--parsable`` prints ``7`` or ``7;cluster``, but a site's wrapper may drop the option: ``Submitted batch job 7``."""
 
 
-def submit(
-    blob: bytes,
-    run_dir: str,
-    workdir: str,
-    token: str,
-    mode: str,
-    argv: Sequence[str],
-    lock_timeout: float = 60.0,
-    needs: Sequence[str] = (),
-    limit: Optional[Result] = None,
-    claim: Optional[Result] = None,
-    settle_only: bool = False,
-    **command: Any,
-) -> Result:
+def submit(blob: bytes, **request: Any) -> Result:
     """Unpack a bundle and submit it, once, however often this is called and wherever it was cut off before.
 
-    ``hosts.calls.SubmitRequest`` says what goes in and ``hosts.calls.SubmitReply`` what comes out; ``command`` are the
-    fields of ``Command``.
+    ``calls.SubmitRequest`` says what goes in and ``calls.SubmitReply`` what comes out.
     """
-    if mode not in ("command", "process") or (mode == "command" and not command.get("lookups")):
+    wish = SubmitRequest(**request)
+    if wish.mode not in ("command", "process") or (wish.mode == "command" and not wish.lookups):
         raise Failure("bad_request", "mode is 'process', or 'command' with at least one lookup")
-    try:
-        how = Command(**command)
-    except TypeError as error:
-        raise Failure("bad_request", f"submit: {error}") from error
-    folder = _folder_below(run_dir, workdir)
-    wish = None if claim is None else Claim(folder, native(workdir), token, claim)
-    with locked(lock_of(folder), lock_timeout):
+    folder = _folder_below(wish.run_dir, wish.workdir)
+    claim = Claim(folder, wish.workdir, wish.token, LeaseRequest(*wish.claim)) if wish.claim else None
+    places = Places(JobLimit(*wish.limit), wish.token) if wish.limit else None
+    with locked(lock_of(folder), wish.lock_timeout):
         ledger = Ledger(folder)
-        if ledger.token not in (None, token):
-            raise Failure("token_mismatch", f"{run_dir} belongs to {ledger.token}, not {token}")
-        refusal = wish.refusal() if wish is not None and not settle_only else None
+        if ledger.token not in (None, wish.token):
+            raise Failure("token_mismatch", f"{wish.run_dir} belongs to {ledger.token}, not {wish.token}")
+        refusal = claim.refusal() if claim and not wish.settle_only else None
         if refusal is not None:
-            return refusal
-        known = _known_process(folder, ledger) if mode == "process" else _known_job(ledger, how)
-        if known is None and settle_only:
+            return {"outcome": "taken", "detail": refusal}
+        known = _known_process(folder, ledger) if wish.mode == "process" else _known_job(ledger, wish)
+        if known is None and wish.settle_only:
             return {"outcome": "none"}
-        places = Places(limit, token)
-        reply = known or _lacking(needs) or places.take()
-        if reply is None:
-            try:
-                unpacked = partial(unpack, blob, folder, token, wish)
-                reply = _start(unpacked(), argv) if mode == "process" else _run(unpacked, argv, how)
-            except (OSError, Failure):
+        reply = known or _lacking(wish.needs) or (places.take() if places else None)
+        try:
+            reply = reply or (_start if wish.mode == "process" else _run)(wish, blob, folder, claim)
+        except (OSError, Failure):
+            if places:
                 places.settle({"outcome": "rejected"})
-                raise
-        places.settle(reply)
+            raise
+        if places:
+            places.settle(reply)
         return reply
 
 
@@ -100,24 +88,23 @@ def _lacking(needs: Sequence[str]) -> Optional[Result]:
     return {"outcome": "lacking", "detail": missing[0]} if missing else None
 
 
-def _known_job(ledger: Ledger, how: Command) -> Optional[Result]:
+def _known_job(ledger: Ledger, wish: SubmitRequest) -> Optional[Result]:
     """Return the job of an earlier call, or why nobody knows yet whether there is one."""
     if ledger.job_id is not None:
         return {"outcome": "known", "job_id": ledger.job_id}
     if ledger.intent is not None:
-        return _look_up(ledger, how) or _wait(ledger, how.window)
+        return _look_up(ledger, wish) or _wait(ledger, wish.window)
     return None
 
 
-def _look_up(ledger: Ledger, how: Command) -> Optional[Result]:
+def _look_up(ledger: Ledger, wish: SubmitRequest) -> Optional[Result]:
     failed = None
-    for lookup in how.lookups:
-        command, environment = locate([native(word) for word in lookup])
-        done = execute(command, environment, timeout=how.command_timeout)
+    for lookup in wish.lookups:
+        done = execute(*locate(lookup), timeout=wish.command_timeout)
         if done.returncode != 0:
             failed = _reply(done, "uncertain", f"{lookup[0]} failed")
             continue
-        ids = ids_in(how.lookup_pattern, done.stdout)
+        ids = ids_in(r"^(\d+)\|", done.stdout)
         if ids:
             ledger.append(("job_id", ids[0]), ("adopted", int(time.time())))
             return {"outcome": "adopted", "job_id": ids[0], "others": ids[1:]}
@@ -139,12 +126,13 @@ def _wait(ledger: Ledger, window: float) -> Optional[Result]:
     return {"outcome": "uncertain", "retry_after": left, "detail": detail}
 
 
-def _run(unpacked: Callable[[], Ledger], argv: Sequence[str], how: Command) -> Result:
+def _run(wish: SubmitRequest, bundle: bytes, folder: bytes, claim: Optional[Claim]) -> Result:
+    """Submit by a command that prints the job's id."""
     # Found before anything is written: without the program there is nothing to remember.
-    program, environment = locate([native(word) for word in argv])
-    ledger = unpacked()
-    done = execute(program, environment, os.path.dirname(ledger.path), timeout=how.command_timeout)
-    ids = ids_in(how.id_pattern, done.stdout)
+    program, environment = locate(wish.argv)
+    ledger = _unpack(bundle, folder, wish.token, claim)
+    done = execute(program, environment, folder, timeout=wish.command_timeout)
+    ids = ids_in(JOB_ID_LINE, done.stdout)
     if done.timed_out:
         return _reply(done, "uncertain", "the command did not end in time")
     if done.returncode == 0:
@@ -153,7 +141,7 @@ def _run(unpacked: Callable[[], Ledger], argv: Sequence[str], how: Command) -> R
         ledger.append(("job_id", ids[-1]), ("submitted", int(time.time())))
         return dict(_reply(done, "submitted"), job_id=ids[-1])
     # Killed, or an id before a failure (a site's wrapper): a submission got as far as anyone knows.
-    if done.returncode < 0 or ids or any(re.search(text, as_text(done.stderr)) for text in how.ambiguous):
+    if done.returncode < 0 or ids or any(re.search(text, as_text(done.stderr)) for text in wish.ambiguous):
         return _reply(done, "uncertain", "the job may exist all the same")
     ledger.append(("rejected", int(time.time())))
     return _reply(done, "rejected")
@@ -169,7 +157,7 @@ def _reply(done: Completed, outcome: str, detail: str = "") -> Result:
     }
 
 
-def unpack(bundle: bytes, folder: bytes, token: str, claim: Optional[Claim] = None) -> Ledger:
+def _unpack(bundle: bytes, folder: bytes, token: str, claim: Optional[Claim]) -> Ledger:
     """Make the run directory from a bundle, with a lease and an intent in its ledger; older ones are kept."""
     temporary = temporary_name(folder)
     try:
@@ -247,16 +235,16 @@ exec "$@" </dev/null
 """The started process waits here until its id is in the ledger; without the word it ends and ran nothing."""
 
 
-def _start(ledger: Ledger, argv: Sequence[str]) -> Result:
+def _start(wish: SubmitRequest, bundle: bytes, folder: bytes, claim: Optional[Claim]) -> Result:
     """Start a job in its run directory; its id is in the ledger before it runs."""
-    folder = os.path.dirname(ledger.path)
+    ledger = _unpack(bundle, folder, wish.token, claim)
     logs = [
         os.open(os.path.join(folder, name), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
         for name in (b"stdout.log", b"stderr.log")
     ]
     try:
         process: Any = subprocess.Popen(
-            [b"/bin/sh", b"-c", _GATE.encode(), b"sh", *(native(word) for word in argv)],
+            [b"/bin/sh", b"-c", _GATE.encode(), b"sh", *(native(word) for word in wish.argv)],
             stdin=subprocess.PIPE,
             stdout=logs[0],
             stderr=logs[1],
@@ -280,26 +268,21 @@ def _start(ledger: Ledger, argv: Sequence[str]) -> Result:
 
 
 def _known_process(folder: bytes, ledger: Ledger) -> Optional[Result]:
-    """Return the process of an earlier call, if it became the job."""
-    if ledger.job_id is not None and not ledger.released:
-        _settle_start(folder, ledger)
-    return None if ledger.job_id is None else {"outcome": "known", "job_id": ledger.job_id}
-
-
-def _settle_start(folder: bytes, ledger: Ledger) -> None:
-    """Find out whether a process whose starter was killed became the job; if not, the ledger says so."""
-    number, _, start = (ledger.job_id or "").partition(":")
-    pid = int(number)
+    """Return the process of an earlier call, if it became the job; if not, the ledger says so."""
+    if ledger.job_id is None:
+        return None
+    process = Process.parse(ledger.job_id)
     patience = time.monotonic() + 5.0
-    while True:
-        waiting = identify([pid]).get(pid) == start
+    # Whoever started it was perhaps killed before the process was let go.
+    while not ledger.released:
+        (waiting,) = living([process])
         # Read after looking: a process that has ended since may have been the job.
         if Ledger(folder).released:
-            ledger.released = True
-            return
+            break
         if not waiting:
             ledger.append(("void", int(time.time())))
-            return
+            return None
         if time.monotonic() > patience:  # a process forked from its starter may hold the gate's pipe open
-            os.kill(pid, signal.SIGKILL)
+            os.kill(process.pid, signal.SIGKILL)
         time.sleep(0.02)
+    return {"outcome": "known", "job_id": ledger.job_id}

@@ -1,36 +1,27 @@
-"""Files on request: read from offsets, written whole or in pieces, removed; folders made, disks measured."""
+"""Files on request: read from offsets, written whole, removed; folders made, disks measured."""
 
 import errno
 import os
 import stat
-from typing import Any, List, Optional, Sequence, Tuple
+from typing import Any, List, Sequence, Tuple
 
-from dagster_slurm_components.hosts.satellite.files import (
-    make_folder,
-    remove_tree,
-    write_all,
-    write_atomically,
-)
+from dagster_slurm_components.hosts.satellite.calls import Disk
+from dagster_slurm_components.hosts.satellite.files import make_folder, remove_tree, write_atomically
 from dagster_slurm_components.hosts.satellite.leases import renew
 from dagster_slurm_components.hosts.satellite.protocol import Failure, Result, native
 
 
 def read(
-    files: Sequence[Sequence[Any]],
-    total: int = 16 * 1024 * 1024,
-    leases: Sequence[Sequence[Any]] = (),
+    files: Sequence[Sequence[Any]], total: int = 16 * 1024 * 1024, leases: Sequence[Sequence[Any]] = ()
 ) -> Tuple[Result, bytes]:
     """Read many files from offsets; what a file lacks or refuses is its own status, never the call's error.
 
-    Args:
-        files: ``[path, offset, limit]`` each.
-        total: Most bytes of the answer, shared fairly: one endless log can't starve another job's messages.
-        leases: ``[run directory, epoch, shown]`` of each job that the reader follows: reading is a sign of life.
+    The ``total`` bytes of the answer are shared fairly: one endless log can't starve another job's messages. With them
+    the ``leases`` of the jobs that the reader follows are renewed: reading is a sign of life.
 
     Returns:
-        ``leases``: ``[epoch, state]`` each (``leases.renew``).
-        ``files``: ``[status, size, inode, mtime, n]`` each, with ``n`` bytes in the blob, in order. The
-        status is ``ok``, ``missing`` or the reason.
+        ``leases``: ``[epoch, state]`` each (``leases.renew``), and ``files``: ``[status, size, inode, mtime, n]`` each,
+        with ``n`` bytes in the blob, in order. The status is ``ok``, ``missing`` or the reason.
     """
     if total < len(files):
         raise Failure("bad_request", f"a total of {total} bytes is too little for {len(files)} files")
@@ -80,27 +71,10 @@ def _read(path: bytes, offset: int = 0, size: int = 0) -> Tuple[List[Any], bytes
     return ["ok", facts.st_size, facts.st_ino, facts.st_mtime], data
 
 
-def put(blob: bytes, path: str, mode: int = 0o600, append_at: Optional[int] = None) -> Result:
-    """Write a file: whole and by rename, or, with ``append_at``, this piece at that length.
-
-    Appending cuts the file at ``append_at`` first, so that a piece sent twice is there once. A file shorter
-    than ``append_at`` is the failure ``gap``.
-    """
-    target = native(path)
-    if append_at is None:
-        write_atomically(target, blob, mode)
-        return {"size": len(blob)}
-    descriptor = os.open(target, os.O_WRONLY | os.O_CREAT, mode)
-    try:
-        size = os.fstat(descriptor).st_size
-        if size < append_at:
-            raise Failure("gap", f"{path} has {size} bytes, the piece starts at {append_at}")
-        os.ftruncate(descriptor, append_at)
-        os.lseek(descriptor, append_at, os.SEEK_SET)
-        write_all(descriptor, blob)
-    finally:
-        os.close(descriptor)
-    return {"size": append_at + len(blob)}
+def put(blob: bytes, path: str, mode: int = 0o600) -> Result:
+    """Write a file, whole and by rename."""
+    write_atomically(native(path), blob, mode)
+    return {}
 
 
 def mkdir(path: str) -> Result:
@@ -127,9 +101,5 @@ def remove(root: str, paths: Sequence[str]) -> Result:
 def disk(path: str) -> Result:
     """Return the bytes and inodes of the file system at ``path``."""
     found = os.statvfs(native(path))
-    return {
-        "total": found.f_blocks * found.f_frsize,
-        "available": found.f_bavail * found.f_frsize,
-        "inodes": found.f_files,
-        "inodes_available": found.f_favail,
-    }
+    size = found.f_frsize
+    return Disk(found.f_blocks * size, found.f_bavail * size, found.f_files, found.f_favail)._asdict()

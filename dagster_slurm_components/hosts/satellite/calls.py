@@ -1,36 +1,26 @@
-"""What goes into the satellite's operations, and what comes out of them."""
+"""What goes into the operations, and what comes out of them; both ends of a connection read it here.
 
-from __future__ import annotations
+Values that lie in others travel as JSON lists of their fields, in order.
+"""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Literal
-
-from dagster_slurm_components.hosts.satellite.queries import JOB_ID_LINE
+from typing import Any, Dict, NamedTuple, Optional, Sequence
 
 
-@dataclass(frozen=True)
-class HostFacts:
-    """What a host is: its user, ``sys.platform``, its Python, and the epoch of its clock.
+class HostFacts(NamedTuple):
+    """What a host is: its satellite, user and Python, the epoch of its clock, and the variables that were asked for."""
 
-    Attributes:
-        environment: The variables that were asked for and are set.
-    """
-
+    pid: int
     user: str
-    uid: int
     home: str
     hostname: str
     python: str
     executable: str
     platform: str
-    machine: str
     time: float
-    environment: Mapping[str, str]
+    environment: Dict[str, str]
 
 
-@dataclass(frozen=True)
-class Budget:
+class Budget(NamedTuple):
     """Slurm queries that all processes on all machines may make together, which name the same file on the host.
 
     It is refilled by ``per_minute`` queries, and holds ``burst`` at most.
@@ -41,9 +31,8 @@ class Budget:
     burst: float
 
 
-@dataclass(frozen=True)
-class QueueQuery:
-    """The queue's answer that all share who name the same file on the host; see ``satellite.queries.snapshot``.
+class QueueQuery(NamedTuple):
+    """The queue's answer that all share who name the same file on the host.
 
     An answer is believed for ``max_age`` seconds, and the query may take ``query_timeout``.
     """
@@ -51,65 +40,54 @@ class QueueQuery:
     path: str
     argv: Sequence[str]
     max_age: float
-    query_timeout: float
-    budget: Budget | None = None
+    query_timeout: float = 60.0
+    budget: Optional[Budget] = None
 
 
-@dataclass(frozen=True)
-class JobLimit:
-    """How many jobs there may be at once; see ``satellite.places.Places``.
+class JobLimit(NamedTuple):
+    """How many jobs there may be at once; who names the same file on the host shares the places.
 
-    Attributes:
-        jobs: The most.
-        path: The file on the host that keeps account; who names the same file shares the places.
-        window: Seconds within which a submitted job shows in the queue.
-        snapshot: The queue's answer; nothing where jobs are processes.
-        live: Regular expression whose group 1 is the id in a line about a job that takes a place.
+    A submitted job shows within ``window`` seconds in the queue's answer ``snapshot``, where group 1 of the regular
+    expression ``live`` is the id in a line about a job that takes a place. Without it jobs are processes.
     """
 
     jobs: int
     path: str
     window: float
-    snapshot: QueueQuery | None = None
+    snapshot: Optional[QueueQuery] = None
     live: str = ""
 
 
-@dataclass(frozen=True)
-class LeaseRequest:
-    """Who submits a job, and what it is made of; see ``satellite.leases``, which has most of these words.
+class LeaseRequest(NamedTuple):
+    """Who submits a job, and what it is made of; ``satellite.leases`` says what most of the words mean.
 
-    Attributes:
-        note: What the owner keeps for whoever takes the job over.
-        epoch: The lease's epoch, for a job that was taken over; none for a new one.
+    ``epoch`` is that of the lease, for a job that was taken over; none for a new one.
     """
 
     digest: str
     content: str
-    owner: Mapping[str, Any]
-    note: Mapping[str, Any]
-    epoch: int | None = None
+    owner: Dict[str, Any]
+    note: Dict[str, Any]
+    epoch: Optional[int] = None
 
 
-@dataclass(frozen=True)
-class LeaseRenewal:
+class LeaseRenewal(NamedTuple):
     """A sign of life of who follows a job; ``shown`` is what a person has seen of the output, where that is news."""
 
     run_dir: str
     epoch: int
-    shown: Mapping[str, Any] | None = None
+    shown: Optional[Dict[str, Any]] = None
 
 
-@dataclass(frozen=True)
-class AttemptFiles:
+class AttemptFiles(NamedTuple):
     """What a run directory's own files say of its job: its lease, and its ledger's text."""
 
     run_dir: str
-    lease: Mapping[str, Any]
+    lease: Dict[str, Any]
     ledger: str
 
 
-@dataclass(frozen=True)
-class SubmitRequest:
+class SubmitRequest(NamedTuple):
     """One submission.
 
     Attributes:
@@ -118,40 +96,33 @@ class SubmitRequest:
         token: The job's mark; the same at every try for this run directory.
         mode: ``command``: ``argv`` submits and prints the id; ``process``: ``argv`` is the job.
         argv: The command, run in ``run_dir``.
-        lookups: Commands that list the jobs with this token, asked when an earlier try's end is not known; needed for
-            ``command``. One that fails proves nothing, and nothing is submitted then.
-        id_pattern: Regular expression whose group 1 is the id in a line of the command's output; the last one counts.
-        lookup_pattern: The same for a line of the lookups' output.
+        lookups: Commands that list the jobs with this token, ``ID|`` first in a line, asked when an earlier try's end
+            is not known; needed for ``command``. One that fails proves nothing, and nothing is submitted then.
         ambiguous: Regular expressions of error texts after which the job may exist all the same.
         needs: Paths on the host without which nothing is submitted.
         window: Seconds for which a job may exist without a lookup showing it.
         command_timeout: Seconds for the command and for each lookup.
         lock_timeout: Seconds to wait for another submission of the same run directory.
-        limit: How many jobs there may be, if that is limited.
-        claim: Who submits, and what.
         settle_only: Only find out whether an earlier try made a job.
     """
 
     run_dir: str
     workdir: str
     token: str
-    mode: Literal["command", "process"]
+    mode: str
     argv: Sequence[str]
     lookups: Sequence[Sequence[str]] = ()
-    id_pattern: str = JOB_ID_LINE
-    lookup_pattern: str = r"^(\d+)\|"
     ambiguous: Sequence[str] = ()
     needs: Sequence[str] = ()
     window: float = 300.0
     command_timeout: float = 60.0
     lock_timeout: float = 60.0
-    limit: JobLimit | None = None
-    claim: LeaseRequest | None = None
+    limit: Optional[JobLimit] = None
+    claim: Optional[LeaseRequest] = None
     settle_only: bool = False
 
 
-@dataclass(frozen=True)
-class SubmitReply:
+class SubmitReply(NamedTuple):
     """How a submission went; ``returncode``, ``stdout`` and ``stderr`` are those of the command that decided.
 
     Attributes:
@@ -165,20 +136,17 @@ class SubmitReply:
         others: Further jobs that carry the token; there should be none.
     """
 
-    outcome: Literal[
-        "submitted", "known", "adopted", "rejected", "lacking", "full", "taken", "none", "uncertain"
-    ]
-    job_id: str | None = None
-    returncode: int | None = None
+    outcome: str
+    job_id: Optional[str] = None
+    returncode: Optional[int] = None
     stdout: str = ""
     stderr: str = ""
-    retry_after: float | None = None
+    retry_after: Optional[float] = None
     detail: str = ""
     others: Sequence[str] = ()
 
 
-@dataclass(frozen=True)
-class FileRead:
+class FileRead(NamedTuple):
     """A wish to read a file from ``offset``, ``limit`` bytes at most."""
 
     path: str
@@ -186,16 +154,11 @@ class FileRead:
     limit: int = 1024 * 1024
 
 
-@dataclass(frozen=True)
-class FileData:
+class FileData(NamedTuple):
     """What was read of a file; ``path`` and ``offset`` are as asked.
 
-    Attributes:
-        size: Its size in bytes; below ``offset`` if it was cut.
-        inode: Changes when another file has taken its place.
-        data: The bytes at ``offset``; fewer than there are when many files share one call.
-        mtime: Epoch of its last change.
-        error: Why it can't be read, if it exists.
+    Its ``size`` is below ``offset`` if it was cut, and the ``inode`` changes when another file has taken its place. The
+    ``data`` are fewer than there are when many files share one call. ``error`` says why it can't be read, if it exists.
     """
 
     path: str
@@ -205,17 +168,13 @@ class FileData:
     offset: int
     data: bytes
     mtime: float = 0.0
-    error: str | None = None
+    error: Optional[str] = None
 
 
-@dataclass(frozen=True)
-class Snapshot:
+class Snapshot(NamedTuple):
     """A query's answer, failures included, shared by everyone who names the same file.
 
-    Attributes:
-        taken: Epoch, by the host's clock.
-        fresh: Whether this very call ran the query.
-        timed_out: Whether it was killed.
+    It was taken at the epoch ``taken`` by the host's clock, and is ``fresh`` when this very call ran the query.
     """
 
     returncode: int
@@ -226,8 +185,7 @@ class Snapshot:
     timed_out: bool = False
 
 
-@dataclass(frozen=True)
-class Completed:
+class Completed(NamedTuple):
     """A command that ended; ``truncated`` when it printed more than was kept."""
 
     returncode: int
@@ -237,22 +195,23 @@ class Completed:
     truncated: bool = False
 
 
-@dataclass(frozen=True)
-class Process:
-    """A process that can't be mistaken for a later one with the same number."""
+class Process(NamedTuple):
+    """A process that can't be mistaken for a later one with the same number.
+
+    The start (the kernel's ticks and boot, or what ps says where there is no /proc) tells them apart.
+    """
 
     pid: int
     start: str
 
     @classmethod
-    def parse(cls, job_id: str) -> Process:
+    def parse(cls, job_id: str) -> "Process":
         """Read the job id that a submission in ``process`` mode returned."""
         pid, _, start = job_id.partition(":")
         return cls(int(pid), start)
 
 
-@dataclass(frozen=True)
-class Disk:
+class Disk(NamedTuple):
     """A file system: bytes and inodes, all of them and those still free for this user."""
 
     total: int
