@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from dagster_slurm_components.cli.terminal import errors_told, json_option, print_json
+from dagster_slurm_components.cli.terminal import json_option, print_json
 from dagster_slurm_components.errors import DagsterSlurmError
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ def attach(run: str, url: str | None, as_json: bool) -> None:
     )
     from dagster_slurm_components.pipes.runs import call_off_retry  # noqa: PLC0415
 
-    with errors_told(), opened_instance() as instance:
+    with opened_instance() as instance:
         parent = run_to_take_up(instance, find_run(instance, run))
         if url is not None:
             _refuse_without_origin(parent)
@@ -91,17 +91,15 @@ def reexecute(run_id: str, url: str) -> str:
         DagsterSlurmError: It gives no answer, or refuses.
     """
     url = url.rstrip("/")
+    here = f"Without a webserver, in this terminal: dg-slurm attach {run_id}"
     body = json.dumps({"query": _MUTATION, "variables": {"parent": run_id}}).encode()
     request = urllib.request.Request(f"{url}/graphql", body, {"Content-Type": "application/json"})  # noqa: S310
     try:
         with urllib.request.urlopen(request, timeout=_ANSWER) as answer:  # noqa: S310 -- the user's own webserver
             reply: dict[str, Any] = json.load(answer)
     except urllib.error.HTTPError as error:
-        raise DagsterSlurmError(
-            f"Dagster's webserver answers HTTP {error.code}: {_reason(error)}",
-            where=url,
-            hint=f"Without a webserver, in this terminal: dg-slurm attach {run_id}",
-        ) from error
+        text = f"Dagster's webserver answers HTTP {error.code}: {_reason(error)}"
+        raise DagsterSlurmError(text, where=url, hint=here) from error
     except (urllib.error.URLError, TimeoutError, ValueError) as error:
         raise DagsterSlurmError(
             f"Dagster's webserver gives no answer: {error}",

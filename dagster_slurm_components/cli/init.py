@@ -10,7 +10,6 @@ from typing import Any
 import click
 from jinja2 import Environment, StrictUndefined
 
-from dagster_slurm_components.cli.terminal import errors_told
 from dagster_slurm_components.errors import DagsterSlurmError
 from dagster_slurm_components.spec.flow_style import flow_style
 from dagster_slurm_components.spec.profiles import (
@@ -46,37 +45,31 @@ def profile(name: str, site: str | None, force: bool, **wanted: str | None) -> N
 
     Without --site and --hostname it is a profile of this machine.
     """
-    with errors_told():
-        file = new_profile_file(name, Path.cwd(), force=force)
-        facts = known_site(site, Path.cwd()).load() if site else None
-        text = profile_text(name, site=site, facts=facts, **wanted)
-        before = file.read_bytes() if file.exists() else None
-        file.parent.mkdir(exist_ok=True)
-        file.write_text(text, encoding="utf-8")
-        try:
-            load_profile_file(file, unrendered=True)
-        except DagsterSlurmError:
-            # What was typed can't stand in a profile: leave things as they were.
-            if before is None:
-                file.unlink()
-            else:
-                file.write_bytes(before)
-            raise
+    file = _new_file(name, force=force)
+    facts = known_site(site, Path.cwd()).load() if site else Site()
+    text = profile_text(name, site=site, facts=facts, **wanted)
+    before = file.read_bytes() if file.exists() else None
+    file.parent.mkdir(exist_ok=True)
+    file.write_text(text, encoding="utf-8")
+    try:
+        load_profile_file(file, unrendered=True)
+    except DagsterSlurmError:
+        # What was typed can't stand in a profile: leave things as they were.
+        if before is None:
+            file.unlink()
+        else:
+            file.write_bytes(before)
+        raise
     click.echo(f"wrote {file}")
     click.echo(f"next: edit it, then `dg-slurm doctor {name}`")
 
 
-def new_profile_file(name: str, start: Path, *, force: bool) -> Path:
-    """Return the file of a new profile.
-
-    Raises:
-        DagsterSlurmError: The name can't be a profile's, or there is such a profile.
-    """
+def _new_file(name: str, *, force: bool) -> Path:
     if not _NAME.fullmatch(name):
         raise DagsterSlurmError(
             f"{name!r} can't be the name of a profile", hint="Use letters, digits, `-`, `_` and `.`."
         )
-    folder = profiles_folder(start) or project_folder(start) / "profiles"
+    folder = profiles_folder(Path.cwd()) or project_folder(Path.cwd()) / "profiles"
     file = folder / f"{name}.yaml"
     if file.exists() and not force:
         raise DagsterSlurmError("there is such a profile", where=str(file), hint="--force writes over it.")
@@ -86,19 +79,18 @@ def new_profile_file(name: str, start: Path, *, force: bool) -> Path:
 def profile_text(
     name: str,
     *,
-    site: str | None = None,
-    facts: Site | None = None,
-    hostname: str | None = None,
-    user: str | None = None,
-    scheduler: str | None = None,
-    workdir: str | None = None,
+    site: str | None,
+    facts: Site,
+    hostname: str | None,
+    user: str | None,
+    scheduler: str | None,
+    workdir: str | None,
 ) -> str:
     """Return the text of a new profile, where ``facts`` are what is known of its site.
 
     Raises:
         DagsterSlurmError: The site's host is not known.
     """
-    facts = facts or Site()
     way = facts.logins[0] if facts.logins else LoginWay()
     target = hostname or way.hostname or next(iter(facts.login_nodes), None)
     if site and target is None:

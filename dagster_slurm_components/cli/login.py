@@ -6,7 +6,6 @@ from pathlib import Path
 
 import click
 
-from dagster_slurm_components.cli.terminal import errors_told
 from dagster_slurm_components.errors import DagsterSlurmError
 from dagster_slurm_components.hosts.agent import client, place
 from dagster_slurm_components.hosts.answers import Prompt
@@ -22,17 +21,16 @@ def login(profile: str) -> None:
 
     What you type stays in the agent's memory. Steps that wait for this login go on by themselves.
     """
-    with errors_told():
-        host = load_profile(profile, start=Path.cwd()).profile.host
-        if not isinstance(host, SshHost):
-            click.echo(f"Profile {profile} runs on this machine: there is nothing to log in to.")
-            return
-        if not (host.agent and place.wanted()):
-            raise DagsterSlurmError(
-                "the agent is switched off, and a login lives in it",
-                hint=f"Remove `agent: false` from the profile, or {place.SWITCH}=off from the environment.",
-            )
-        said = client.login(host, ask)
+    host = load_profile(profile, start=Path.cwd()).profile.host
+    if not isinstance(host, SshHost):
+        click.echo(f"Profile {profile} runs on this machine: there is nothing to log in to.")
+        return
+    if not (host.agent and place.wanted()):
+        raise DagsterSlurmError(
+            "the agent is switched off, and a login lives in it",
+            hint=f"Remove `agent: false` from the profile, or {place.SWITCH}=off from the environment.",
+        )
+    said = client.login(host, ask)
     click.echo(f"{'Logged in already' if said['already'] else 'Logged in'}: {said['host']}")
     ends = validity(host.key_file) if host.key_file else None
     if ends is not None:
@@ -45,8 +43,7 @@ def ask(prompt: Prompt) -> str:
         click.echo(_printable(prompt.instructions), err=True)
     label = _printable(prompt.text).strip().removesuffix(":") or prompt.kind
     shown = f"[{prompt.host}] {label}"
-    answer = click.prompt(shown, hide_input=True, default="", show_default=False, err=True)
-    return str(answer)
+    return str(click.prompt(shown, hide_input=True, default="", show_default=False, err=True))
 
 
 def _printable(text: str) -> str:

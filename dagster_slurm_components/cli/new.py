@@ -13,7 +13,6 @@ from pathlib import Path
 import click
 import yaml
 
-from dagster_slurm_components.cli.terminal import errors_told
 from dagster_slurm_components.errors import DagsterSlurmError
 from dagster_slurm_components.spec.problems import did_you_mean
 
@@ -30,8 +29,7 @@ def new(folder: Path, answers: tuple[str, ...], defaults: bool) -> None:
     The same as `copier copy REPOSITORY FOLDER`, without git. To take over later changes of the template by `copier
     update`, make the project by copier from the repository.
     """
-    with errors_told():
-        _make(folder, answers, defaults or not sys.stdin.isatty())
+    _make(folder, answers, defaults or not sys.stdin.isatty())
 
 
 def template_folder() -> Path:

@@ -7,11 +7,10 @@ from collections.abc import Callable
 
 from dagster_slurm_components.errors import DagsterSlurmError
 from dagster_slurm_components.hosts.calls import LeaseRequest, SubmitReply, SubmitRequest
-from dagster_slurm_components.hosts.client import Satellite
 from dagster_slurm_components.jobs.bundle import bundle
 from dagster_slurm_components.jobs.lease import Attempt
 from dagster_slurm_components.jobs.model import JobHandle, JobSpec
-from dagster_slurm_components.jobs.schedulers import Scheduler
+from dagster_slurm_components.jobs.target import Target
 from dagster_slurm_components.slurm.rejections import Rejection, classify_rejection
 
 _FIRST_WAIT = 1.0
@@ -35,10 +34,8 @@ class TakenError(DagsterSlurmError):
 
 
 def submit(
-    satellite: Satellite,
-    scheduler: Scheduler,
+    place: Target,
     spec: JobSpec,
-    workdir: str,
     *,
     claim: LeaseRequest | None = None,
     tell: Callable[[str], None] = lambda text: None,
@@ -58,32 +55,30 @@ def submit(
         HostRefusedError: The host's or the login's no.
         DagsterSlurmError: A file of the job that can't be read, or an option that can't be written.
     """
-    run_dir = f"{workdir}/{spec.identity.folder}"
-    packed = bundle(spec, scheduler.header(spec, run_dir))
-    request = scheduler.request(spec, run_dir, workdir, claim)
+    run_dir, where = f"{place.workdir}/{spec.identity.folder}", place.satellite.host.name
+    packed = bundle(spec, place.scheduler.header(spec, run_dir))
+    request = place.scheduler.request(spec, run_dir, place.workdir, claim)
 
     def wait(seconds: float, reason: str) -> None:
         tell(f"The job is not submitted yet: {reason}")
         sleep(seconds)
 
-    sent_at, reply = _submit(satellite, request, packed, wait=wait)
+    sent_at, reply = _submit(place, request, packed, wait=wait)
     if reply.outcome == "lacking":
         raise EnvironmentLackingError(
             f"the job's environment is not there: {reply.detail}",
-            where=satellite.host.name,
+            where=where,
             hint="`dg-slurm env deploy` makes it.",
         )
     if reply.job_id is None:
-        raise TakenError(f"{run_dir} is taken: {reply.detail}", where=satellite.host.name)
+        raise TakenError(f"{run_dir} is taken: {reply.detail}", where=where)
     return JobHandle(reply.job_id, run_dir, spec.identity.token, reply.outcome, sent_at)
 
 
 def find_job(
-    satellite: Satellite,
-    scheduler: Scheduler,
+    place: Target,
     attempt: Attempt,
     job_name: str,
-    workdir: str,
     *,
     tell: Callable[[str], None] = lambda text: None,
     sleep: Callable[[float], None] = time.sleep,
@@ -100,31 +95,31 @@ def find_job(
         tell(f"Whether an earlier attempt made a job is not known yet: {reason}")
         sleep(seconds)
 
-    request = scheduler.settlement(attempt.run_dir, workdir, token, job_name)
-    _, reply = _submit(satellite, request, b"", wait=wait)
+    request = place.scheduler.settlement(attempt.run_dir, place.workdir, token, job_name)
+    _, reply = _submit(place, request, b"", wait=wait)
     return None if reply.job_id is None else JobHandle(reply.job_id, attempt.run_dir, token, "known")
 
 
 def _submit(
-    satellite: Satellite, request: SubmitRequest, packed: bytes, *, wait: Callable[[float, str], None]
+    place: Target, request: SubmitRequest, packed: bytes, *, wait: Callable[[float, str], None]
 ) -> tuple[float, SubmitReply]:
     """Submit until the reply is one that waiting won't change; return when that was sent, and the reply."""
     pause = _FIRST_WAIT
     while True:
         sent_at = time.time()
-        reply = satellite.submit(request, packed)
+        reply = place.satellite.submit(request, packed)
         if reply.job_id is not None or reply.outcome in ("lacking", "taken", "none"):
             return sent_at, reply
         pause = min(reply.retry_after or pause, _LONGEST_WAIT)
-        wait(pause, _reason_to_wait(satellite, reply))
+        wait(pause, _reason_to_wait(reply, place.satellite.host.name))
         pause *= 2
 
 
-def _reason_to_wait(satellite: Satellite, reply: SubmitReply) -> str:
+def _reason_to_wait(reply: SubmitReply, where: str) -> str:
     output = "\n".join(text for text in (reply.stderr.strip(), reply.stdout.strip()) if text)
     if reply.outcome == "rejected":
         rejection = classify_rejection(output)
         if rejection.kind != "limit":
-            raise SubmitRejectedError(rejection, where=satellite.host.name)
+            raise SubmitRejectedError(rejection, where=where)
         return f"{rejection.message} It is tried again."
     return f"{reply.detail or 'the scheduler gave no clear answer'}. {output}".strip()

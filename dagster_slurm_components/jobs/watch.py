@@ -76,7 +76,7 @@ class Watcher:
         clock: Callable[[], float] = time.monotonic,
         threaded: bool = True,
     ) -> None:
-        self._satellite = satellite
+        self.satellite = satellite
         self._scheduler = scheduler
         self._operations = operations_per_second
         self._park_timeout = park_timeout
@@ -209,7 +209,7 @@ class Watcher:
             )
             for watch, shown in renewing
         ]
-        files, leases = self._satellite.follow(requests, renewals, total=_BYTES_PER_STEP)
+        files, leases = self.satellite.follow(requests, renewals, total=_BYTES_PER_STEP)
         for (watch, shown), (epoch, state) in zip(renewing, leases, strict=True):
             watch.renew_at = now + _RENEW
             watch.shown_written = shown

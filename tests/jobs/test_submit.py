@@ -29,6 +29,7 @@ from dagster_slurm_components.jobs.submit import (
     find_job,
     submit,
 )
+from dagster_slurm_components.jobs.target import Target
 from dagster_slurm_components.launchers.base import LaunchPlan
 from dagster_slurm_components.slurm.queue import squeue
 
@@ -63,9 +64,13 @@ class Scripted:
         return answer
 
 
+def at(satellite: Scripted | Satellite) -> Target:
+    return Target(satellite, SLURM, None, "/w")  # type: ignore[arg-type]
+
+
 def go(answers: Sequence[SubmitReply | Exception]) -> tuple[Scripted, list[float], list[str], str]:
     satellite, waits, told = Scripted(list(answers)), [], []
-    handle = submit(satellite, SLURM, job(), "/w", tell=told.append, sleep=waits.append)  # type: ignore[arg-type]
+    handle = submit(at(satellite), job(), tell=told.append, sleep=waits.append)
     return satellite, waits, told, handle.job_id
 
 
@@ -108,7 +113,7 @@ class Losing:
 def test_f08_a_lost_reply_is_asked_again_with_the_same_token_and_bundle() -> None:
     host, waits, told = Losing(), [], []
     parked = ParkedHost(host, Parking(60, tell=told.append, sleep=waits.append))
-    assert submit(Satellite(parked), SLURM, job(), "/w", sleep=pytest.fail).job_id == "7"
+    assert submit(at(Satellite(parked)), job(), sleep=pytest.fail).job_id == "7"
     assert host.asked[0] == host.asked[1]
     assert len(waits) == 1
     assert "This step waits" in told[0]
@@ -138,7 +143,7 @@ def test_who_submits_and_what_travels_with_each_submission() -> None:
         assert scheduler.request(job(), "/w/run", "/w").claim is None
     satellite = Scripted([SubmitReply("uncertain"), SubmitReply("submitted", "7")])
     waits: list[float] = []
-    submit(satellite, SLURM, job(), "/w", claim=claim, sleep=waits.append)  # type: ignore[arg-type]
+    submit(at(satellite), job(), claim=claim, sleep=waits.append)
     assert [request.claim for request, _ in satellite.asked] == [claim, claim]
 
 
@@ -152,7 +157,7 @@ def find(
 ) -> tuple[Scripted, list[float], list[str], JobHandle | None]:
     satellite, waits, told = Scripted(list(answers)), [], []
     attempt = Attempt(0, "/w/runs/run-1/train/0", Lease(epoch=1), ledger)
-    found = find_job(satellite, SLURM, attempt, "train-ab", "/w", tell=told.append, sleep=waits.append)  # type: ignore[arg-type]
+    found = find_job(at(satellite), attempt, "train-ab", tell=told.append, sleep=waits.append)
     return satellite, waits, told, found
 
 
