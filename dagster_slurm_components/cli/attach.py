@@ -71,11 +71,7 @@ def attach(run: str, url: str | None, as_json: bool) -> None:
 
 
 def _refuse_without_origin(run: dg.DagsterRun) -> None:
-    """Refuse what the webserver answers with HTTP 500 and "CheckError: Expected non-None value: None" (1.13).
-
-    Raises:
-        DagsterSlurmError: The run was made in a terminal.
-    """
+    """Refuse what the webserver answers with HTTP 500 and "CheckError: Expected non-None value: None" (1.13)."""
     if run.remote_job_origin is None:
         raise DagsterSlurmError(
             f"Dagster's webserver can't re-execute run {run.run_id}: it was made in a terminal, by `dg launch` or "

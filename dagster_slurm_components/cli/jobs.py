@@ -134,11 +134,7 @@ def cancel(job: str, profile_name: str | None) -> None:
 
 
 def _find(place: Target, name: str) -> tuple[RunDirectory, JobInfo | None]:
-    """Return the newest job that a person means.
-
-    Raises:
-        DagsterSlurmError: There is none, or there are several.
-    """
+    """Return the newest job that a person means."""
     folders = _meant(run_directories(place), name)
     if not folders:
         raise DagsterSlurmError(

@@ -32,18 +32,14 @@ def new(folder: Path, answers: tuple[str, ...], defaults: bool) -> None:
     _make(folder, answers, defaults or not sys.stdin.isatty())
 
 
-def template_folder() -> Path:
+def _template_folder() -> Path:
     """Return the folder of ``copier.yml``: inside an installed package, or the root of a source tree."""
     installed = _PACKAGE / "_template"
     return installed if installed.is_dir() else _PACKAGE.parent
 
 
-def parse_answers(pairs: Sequence[str], questions: Sequence[str]) -> dict[str, str]:
-    """Return answers by question, from pairs ``NAME=VALUE``.
-
-    Raises:
-        DagsterSlurmError: A pair is not one, or names no question.
-    """
+def _parse_answers(pairs: Sequence[str], questions: Sequence[str]) -> dict[str, str]:
+    """Return answers by question, from pairs ``NAME=VALUE``."""
     answers = {}
     for pair in pairs:
         name, equals, value = pair.partition("=")
@@ -65,7 +61,7 @@ def _make(folder: Path, pairs: Sequence[str], defaults: bool) -> None:
         ) from None
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise DagsterSlurmError(f"{folder} is there already, and not an empty folder")
-    answers = {**_named_after(folder), **parse_answers(pairs, _questions())}
+    answers = {**_named_after(folder), **_parse_answers(pairs, _questions())}
     try:
         with _plain_template() as source:
             copier.run_copy(str(source), folder, data=answers, defaults=defaults)
@@ -81,7 +77,7 @@ def _plain_template() -> Iterator[Path]:
 
     copier would clone a source tree, and take its last tag instead of its files.
     """
-    source = template_folder()
+    source = _template_folder()
     if not (source / ".git").exists():
         yield source
         return
@@ -92,7 +88,7 @@ def _plain_template() -> Iterator[Path]:
 
 
 def _questions() -> list[str]:
-    questions = yaml.safe_load((template_folder() / "copier.yml").read_text(encoding="utf-8"))
+    questions = yaml.safe_load((_template_folder() / "copier.yml").read_text(encoding="utf-8"))
     return [name for name, about in questions.items() if name[0] != "_" and about.get("when") is not False]
 
 

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from dagster_slurm_components.cli.terminal import near
 from dagster_slurm_components.environments.plan import groundwork, plan_environment
 from dagster_slurm_components.environments.provide import is_content
 from dagster_slurm_components.jobs.bundle import static_file
@@ -114,7 +115,7 @@ def _files(spec: JobSpec) -> Iterator[dict[str, Any]]:
     """Yield the files that travel with the job: their places in the run directory, local files, and sizes."""
     for file in spec.files:
         size = len(file.source) if isinstance(file.source, bytes) else file.source.stat().st_size
-        source = _near(file.source) if isinstance(file.source, Path) else ""
+        source = near(file.source) if isinstance(file.source, Path) else ""
         yield {"place": f"payload/{file.path}", "source": source, "size": size}
 
 
@@ -127,12 +128,6 @@ def _values(resolved: ResolvedScript, mask: Mask) -> Iterator[dict[str, Any]]:
             value = value[part]
         secret = path[0] == "env" and len(path) == 2 and _SECRET.search(str(path[1]))
         where = layer.position(path)
-        position = f"{_near(Path(where.file))}:{where.line}:{where.column}" if where else ""
+        position = f"{near(where.file)}:{where.line}:{where.column}" if where else ""
         shown = MASK if secret else mask.tree(value)
         yield {"path": ".".join(map(str, path)), "value": shown, "layer": layer.name, "position": position}
-
-
-def _near(file: Path) -> str:
-    """Return a file's name as seen from here, if it lies below, else whole."""
-    relative = os.path.relpath(file)
-    return str(file) if relative.startswith("..") else relative

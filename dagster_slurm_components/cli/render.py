@@ -71,9 +71,8 @@ def _ask_sbatch(resolved: ResolvedScript, op: str) -> tuple[bool, str]:
             f"the profile {resolved.profile.name} has no Slurm to ask", hint="Name another by --profile."
         )
     satellite = target(resolved.profile).satellite
-    done = satellite.run(
-        ["sbatch", "--test-only"], input=job_script(resolved, op).encode(), timeout=_TEST_TIMEOUT
-    )
+    script = job_script(resolved, op).encode()
+    done = satellite.run(["sbatch", "--test-only"], input=script, timeout=_TEST_TIMEOUT)
     said = (done.stderr + done.stdout).decode("utf-8", "replace").strip()
     if done.returncode == 0:
         return True, said

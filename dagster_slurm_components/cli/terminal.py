@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import click
@@ -51,6 +53,12 @@ def seconds(context: click.Context, option: click.Parameter, value: str | None) 
 def print_json(data: Any) -> None:
     """Print data for programs."""
     click.echo(json.dumps(data, indent=2, ensure_ascii=False, default=str))
+
+
+def near(file: str | Path) -> str:
+    """Return a file's name as seen from here, if it lies below, else whole."""
+    relative = os.path.relpath(file)
+    return str(file) if relative.startswith("..") else relative
 
 
 def moment(epoch: float | None) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
 
 from dagster_slurm_components.doctor import slurm_facts
@@ -31,22 +30,14 @@ SLURM = (
 """The checks of a cluster."""
 
 
-@dataclass(frozen=True)
-class Answer:
-    """What a program wrote, or why that does not count."""
-
-    out: str
-    failure: str | None
-
-
-def ask(satellite: Satellite, argv: Sequence[str]) -> Answer:
-    """Ask one of Slurm's programs."""
+def ask(satellite: Satellite, argv: Sequence[str]) -> tuple[str, str | None]:
+    """Ask one of Slurm's programs; return what it wrote, and why that does not count, if it does not."""
     try:
         done = satellite.run(list(argv), timeout=30)
     except SatelliteError as error:
-        return Answer("", error.message)
+        return "", error.message
     out, err = (stream.decode("utf-8", "replace") for stream in (done.stdout, done.stderr))
-    return Answer(out, query_failure(None if done.timed_out else done.returncode, out, err))
+    return out, query_failure(None if done.timed_out else done.returncode, out, err)
 
 
 def check_slurm(satellite: Satellite, resources: Resources, facts: HostFacts) -> Iterator[Finding]:
@@ -66,21 +57,20 @@ def check_slurm(satellite: Satellite, resources: Resources, facts: HostFacts) ->
         yield warning("slurm_clients", f"there is no {_quoted(missing)}", "Ask the site for them.")
     else:
         yield ok("slurm_clients", ", ".join((*NEEDED, *USED)))
-    yield _version(satellite)
-    answer = ask(satellite, slurm_facts.CONFIG)
-    if answer.failure is not None:
+    yield _version(ask(satellite, ("sbatch", "--version"))[0].strip())
+    out, failure = ask(satellite, slurm_facts.CONFIG)
+    if failure is not None:
         advice = "Ask the site: slurmctld is down, or can't be reached from this host."
-        yield failed("controller", f"Slurm's controller does not answer: {answer.failure}", advice)
+        yield failed("controller", f"Slurm's controller does not answer: {failure}", advice)
         return
-    config = slurm_facts.parse_config(answer.out)
+    config = slurm_facts.parse_config(out)
     yield ok("controller", f"cluster {config.get('ClusterName', '?')} answers")
-    yield from _accounting(satellite, config, resources, facts)
+    yield from _accounting(satellite, config, resources, facts.user)
     yield from _partition(satellite, resources)
     yield _submission(satellite, resources)
 
 
-def _version(satellite: Satellite) -> Finding:
-    text = ask(satellite, ("sbatch", "--version")).out.strip()
+def _version(text: str) -> Finding:
     match = re.search(r"(\d+)\.(\d+)(?:\.\d+)?", text)
     if match is None:
         return note("slurm_version", f"sbatch says {text!r}", "Is it a wrapper of the site's own?")
@@ -91,7 +81,7 @@ def _version(satellite: Satellite) -> Finding:
 
 
 def _accounting(
-    satellite: Satellite, config: Mapping[str, str], resources: Resources, facts: HostFacts
+    satellite: Satellite, config: Mapping[str, str], resources: Resources, user: str
 ) -> Iterator[Finding]:
     if not config.get("AccountingStorageType", "").endswith("slurmdbd"):
         advice = (
@@ -100,16 +90,17 @@ def _accounting(
         yield warning("accounting", "accounting is off on this cluster", advice)
         yield skipped("association", "accounting is off")
         return
-    answer = ask(satellite, slurm_facts.associations_of(facts.user))
-    if answer.failure is not None:
+    out, failure = ask(satellite, slurm_facts.associations_of(user))
+    if failure is not None:
         advice = "Jobs run all the same; ask the site why the accounting does not answer."
-        yield warning("accounting", f"the accounting does not answer: {answer.failure}", advice)
+        yield warning("accounting", f"the accounting does not answer: {failure}", advice)
         yield skipped("association", "the accounting does not answer")
         return
     enforced = config.get("AccountingStorageEnforce", "")
     yield ok("accounting", f"on; enforced: {enforced or 'nothing'}")
-    associations = slurm_facts.parse_associations(answer.out)
-    yield _association(associations, resources, facts.user, "associations" in enforced.split(","))
+    yield _association(
+        slurm_facts.parse_associations(out), resources, user, "associations" in enforced.split(",")
+    )
 
 
 def _association(
@@ -123,12 +114,12 @@ def _association(
     if account is not None and account not in accounts:
         advice = f"Yours are {_quoted(accounts)}; correct `resources.account`."
         return wrong(f"{user} may not use the account `{account}`{_guess(account, accounts)}", advice)
-    partitions = set((resources.partition or "").split(","))
+    partitions = {None, *resources.partition.split(",")} if resources.partition else None
     usable = [
         association
         for association in associations
         if account in (None, association.account)
-        and (association.partition is None or not resources.partition or association.partition in partitions)
+        and (partitions is None or association.partition in partitions)
     ]
     if not usable:
         advice = "`sacctmgr show assoc user=$USER` lists what goes together."
@@ -142,10 +133,10 @@ def _association(
 
 
 def _partition(satellite: Satellite, resources: Resources) -> Iterator[Finding]:
-    answer = ask(satellite, slurm_facts.PARTITIONS)
-    partitions = slurm_facts.parse_partitions(answer.out)
-    if answer.failure is not None or not partitions:
-        yield skipped("partition", answer.failure or "Slurm lists none")
+    out, failure = ask(satellite, slurm_facts.PARTITIONS)
+    partitions = slurm_facts.parse_partitions(out)
+    if failure is not None or not partitions:
+        yield skipped("partition", failure or "Slurm lists none")
         return
     default = [name for name, partition in partitions.items() if partition.is_default]
     names = resources.partition.split(",") if resources.partition else default

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import gzip
-import importlib.util
 import io
 import re
 import shlex
@@ -13,9 +12,12 @@ from collections.abc import Iterator, Mapping
 from importlib.resources import files as resource_files
 from pathlib import Path, PurePosixPath
 
+import dagster_pipes
+
 from dagster_slurm_components.errors import DagsterSlurmError
 from dagster_slurm_components.jobs.model import JobSpec, PayloadFile
 
+_PACKAGE = resource_files(__package__.rpartition(".")[0])
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
 
 LARGEST_BUNDLE = 256 * 1024 * 1024
@@ -28,7 +30,6 @@ def env_file(env: Mapping[str, str]) -> str:
     Raises:
         DagsterSlurmError: A name that no shell can export, or a value with a NUL.
     """
-    lines = []
     for name, value in env.items():
         if not _VARIABLE.match(name):
             raise DagsterSlurmError(
@@ -39,32 +40,22 @@ def env_file(env: Mapping[str, str]) -> str:
             raise DagsterSlurmError(
                 f"the value of the environment variable {name} holds a NUL character, which no process can receive"
             )
-        lines.append(f"export {name}={shlex.quote(value)}\n")
-    return "".join(lines)
-
-
-@functools.cache
-def _dagster_pipes_source() -> bytes:
-    """Return the source of the installed ``dagster_pipes``: one file without dependencies."""
-    module = importlib.util.find_spec("dagster_pipes")
-    if module is None or module.origin is None:
-        raise DagsterSlurmError(
-            "the package dagster-pipes is not installed", hint="pip install dagster-pipes"
-        )
-    return Path(module.origin).read_bytes()
-
-
-@functools.cache
-def _payload_helper() -> bytes:
-    """Return the source of the helper for payloads, which works without this package."""
-    return (resource_files(__package__.rpartition(".")[0]) / "payload.py").read_bytes()
+    return "".join(f"export {name}={shlex.quote(value)}\n" for name, value in env.items())
 
 
 @functools.cache
 def static_file(package: str, name: str) -> str:
     """Return the text of a shell file that this package ships, such as ``("jobs", "job.sh")``."""
-    root = resource_files(__package__.rpartition(".")[0])
-    return (root / package / "shell" / name).read_text("utf-8")
+    return (_PACKAGE / package / "shell" / name).read_text("utf-8")
+
+
+@functools.cache
+def _libraries() -> Mapping[str, bytes]:
+    """Return what payloads can import: the installed ``dagster_pipes``, one file, and our helper beside it."""
+    return {
+        "lib/dagster_pipes.py": Path(dagster_pipes.__file__).read_bytes(),
+        "lib/dagster_slurm_payload.py": (_PACKAGE / "payload.py").read_bytes(),
+    }
 
 
 def _members(spec: JobSpec, header: str) -> Iterator[PayloadFile]:
@@ -79,8 +70,7 @@ def _members(spec: JobSpec, header: str) -> Iterator[PayloadFile]:
         "context.json": spec.context,
         "job.env": env_file(spec.env),
         "messages.jsonl": b"",
-        "lib/dagster_pipes.py": _dagster_pipes_source(),
-        "lib/dagster_slurm_payload.py": _payload_helper(),
+        **_libraries(),
         **spec.launch.files,
     }
     for path, content in own.items():
@@ -98,8 +88,7 @@ def bundle(spec: JobSpec, header: str) -> bytes:
     Raises:
         DagsterSlurmError: A file that can't be read, or more than ``LARGEST_BUNDLE`` bytes in all.
     """
-    packed = io.BytesIO()
-    total = 0
+    packed, total = io.BytesIO(), 0
     with (
         gzip.GzipFile(fileobj=packed, mode="wb", compresslevel=1, mtime=0) as stream,
         tarfile.open(fileobj=stream, mode="w", format=tarfile.PAX_FORMAT) as archive,

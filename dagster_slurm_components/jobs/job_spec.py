@@ -39,42 +39,32 @@ def job_spec(
         DagsterSlurmError: The environment is not to be had on this host.
     """
     script, profile = resolved.script, resolved.profile
-    payload = resolved.payload_place()
-    launcher = script.launcher
+    payload, launcher, scheduler = resolved.payload_place(), script.launcher, profile.profile.scheduler
     interpreter = launcher.interpreter if isinstance(launcher, BashLauncher) else None
     program = None if payload is None else str(payload)
     argv = payload_argv(program, script.command, script.args, interpreter)
     if activation is None:
         activation = plan_environment(script.environment, profile.profile.host)
-    argv = _wrapped(argv, activation, launcher)
-    launch = plan(launcher, argv, LaunchContext(script.resources, profile.profile.scheduler))
-    options = {**_dashed(launch.sbatch), **_options(script), **(changed or {})}
+    launch = plan(launcher, _wrapped(argv, activation, launcher), LaunchContext(script.resources, scheduler))
+    asked = {name.replace("_", "-"): value for name, value in launch.sbatch.items()}
+    own = {"DAGSTER_SLURM_PROFILE": profile.name, **(env or {})}
     return JobSpec(
         identity=identity,
         launch=launch,
         activation=activation,
-        sbatch=tuple(options.items()),
-        env={
-            **activation.env,
-            **launch.env,
-            **script.env,
-            "DAGSTER_SLURM_PROFILE": profile.name,
-            **(env or {}),
-        },
+        sbatch=tuple({**asked, **_options(script), **(changed or {})}.items()),
+        env={**activation.env, **launch.env, **script.env, **own},
         context=context,
         files=tuple(PayloadFile(where, file) for where, file in resolved.payload_files().items()),
-        requeues=script.requeue_on_timeout if profile.profile.scheduler == "slurm" else 0,
+        requeues=script.requeue_on_timeout if scheduler == "slurm" else 0,
     )
 
 
 def _wrapped(argv: tuple[str, ...], activation: Activation, launcher: LauncherSpec) -> tuple[str, ...]:
-    """Return the payload's argument list inside what the environment wraps around it: a container.
-
-    Raises:
-        DagsterSlurmError: A launcher whose own programs would have to run inside too, or srun inside srun.
-    """
+    """Return the payload's argument list inside what the environment wraps around it: a container."""
     if not activation.wrapper:
         return argv
+    # The others' own programs would have to run inside too, and srun does not run inside srun.
     allowed = ("bash",) if "pyxis" in activation.wrapper[2:3] else ("bash", "srun")
     if launcher.type not in allowed:
         raise DagsterSlurmError(
@@ -90,9 +80,6 @@ def _options(script: Script) -> dict[str, str]:
 
     A signal goes to the batch shell, which passes it on to the payload's process group: without the ``B`` Slurm
     signals the steps that srun started, and none else.
-
-    Raises:
-        DagsterSlurmError: The options don't fit together.
     """
     options = dict(script.resources.sbatch_options())
     signal = options.get("signal")
@@ -108,9 +95,4 @@ def _options(script: Script) -> dict[str, str]:
         )
     if "no-requeue" in options:
         raise DagsterSlurmError("`requeue_on_timeout` and `requeue: false` exclude each other")
-    options["requeue"] = ""
-    return options
-
-
-def _dashed(options: Mapping[str, str]) -> dict[str, str]:
-    return {name.replace("_", "-"): value for name, value in options.items()}
+    return {**options, "requeue": ""}

@@ -1,7 +1,6 @@
 """Who follows a job, with which content, and whether its results were handed over: the lease of its run directory.
 
-The satellite keeps it (``hosts/satellite/leases.py``) and changes it by compare-and-set. What somebody who wants to run
-the same call has to do first is ``decide``, without any I/O.
+The satellite keeps it and changes it by compare-and-set (``hosts/satellite/leases.py``); what it means is decided here.
 """
 
 from __future__ import annotations
@@ -82,9 +81,7 @@ def this_owner(run_id: str, *, step_worker: bool) -> Owner:
 class OutputPosition:
     """How much of a job's output a person has been shown, so that whoever takes the job over goes on from there.
 
-    Attributes:
-        offsets: Bytes of each streamed file.
-        inodes: Which file that was: a requeued job begins a new messages file.
+    By file: how many bytes, and of which one: a requeued job begins a new messages file.
     """
 
     offsets: Mapping[str, int] = field(default_factory=dict)

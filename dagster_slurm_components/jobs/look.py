@@ -40,9 +40,9 @@ class JobInfo:
     evidence: Evidence
 
     @property
-    def ended_badly(self) -> bool:
-        """Whether it has surely ended, and not with success; a job without any trace may be anything."""
-        return self.observation.terminal and self.observation.state not in ("COMPLETED", LOST)
+    def alive(self) -> bool:
+        """Whether it waits or runs, or may do so for all that is known."""
+        return not self.observation.terminal
 
     @property
     def lost(self) -> bool:
@@ -50,9 +50,9 @@ class JobInfo:
         return self.observation.state == LOST
 
     @property
-    def alive(self) -> bool:
-        """Whether it waits or runs, or may do so for all that is known."""
-        return not self.observation.terminal
+    def ended_badly(self) -> bool:
+        """Whether it has surely ended, and not with success; a job without any trace may be anything."""
+        return not self.alive and not self.lost and self.observation.state != "COMPLETED"
 
 
 def look_at(place: Target, attempts: Sequence[Attempt]) -> list[JobInfo | None]:

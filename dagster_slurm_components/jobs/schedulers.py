@@ -38,6 +38,10 @@ _DAY = 86400
 _MOST_STATUS = 256 * 1024
 _BACKOFF = 4.0
 
+QueueRows = Mapping[str, QueueRow] | None
+"""The rows of jobs, by id; nothing where there was no answer, which is no observation."""
+AccountingRows = Mapping[str, AccountingRow] | None
+
 
 class Scheduler(ABC):
     """Runs job scripts and knows about them.
@@ -46,12 +50,13 @@ class Scheduler(ABC):
         has_accounting: Whether ended jobs can be looked up.
         first_query: Seconds after a change until the queue is first asked.
         patience: How long silences are waited out.
+        limit: How many jobs there may be at once, if that is limited.
     """
 
     has_accounting: bool
     first_query: float
     patience: Patience
-    _limit: JobLimit | None
+    limit: JobLimit | None = None
 
     @abstractmethod
     def header(self, spec: JobSpec, run_dir: str) -> str:
@@ -73,19 +78,17 @@ class Scheduler(ABC):
             self.settlement(run_dir, workdir, spec.identity.token, spec.identity.job_name),
             argv=tuple(self.argv(spec, run_dir)),
             needs=spec.activation.needs,
-            limit=self._limit,
+            limit=self.limit,
             claim=claim,
             settle_only=False,
         )
 
     @abstractmethod
-    def queue(self, satellite: Satellite, handles: Sequence[JobHandle]) -> Mapping[str, QueueRow] | None:
-        """Return the queue's rows of these jobs, or nothing when it gave no answer."""
+    def queue(self, satellite: Satellite, handles: Sequence[JobHandle]) -> QueueRows:
+        """Return the queue's rows of these jobs."""
 
-    def accounting(
-        self, satellite: Satellite, handles: Sequence[JobHandle]
-    ) -> Mapping[str, AccountingRow] | None:
-        """Return the accounting's rows of these jobs, at most ``MAX_IDS``, or nothing when it gave no answer."""
+    def accounting(self, satellite: Satellite, handles: Sequence[JobHandle]) -> AccountingRows:
+        """Return the accounting's rows of these jobs, at most ``MAX_IDS``."""
         return None
 
     @abstractmethod
@@ -107,9 +110,7 @@ class Scheduler(ABC):
 class ProcessScheduler(Scheduler):
     """A plain process on the host: the laptop's way, and a workstation's without Slurm. Nobody accounts for it.
 
-    Args:
-        folder: Where the host keeps what all who submit share.
-        max_submit_jobs: The most jobs that may run at once, if that is limited.
+    At most ``max_submit_jobs`` run at once; in ``folder`` the host keeps what all who submit share.
     """
 
     has_accounting = False
@@ -117,9 +118,8 @@ class ProcessScheduler(Scheduler):
     patience = Patience(settle=2.0, explanation=0.0, absence=2.0, trace=2.0)
 
     def __init__(self, folder: str = "", max_submit_jobs: int | None = None) -> None:
-        self._limit = None
         if max_submit_jobs is not None:
-            self._limit = JobLimit(max_submit_jobs, f"{folder}/submitted.json", _STARTS)
+            self.limit = JobLimit(max_submit_jobs, f"{folder}/submitted.json", _STARTS)
 
     def header(self, spec: JobSpec, run_dir: str) -> str:
         """Return the interpreter line alone."""
@@ -133,7 +133,7 @@ class ProcessScheduler(Scheduler):
         """Ask whether the process became the job."""
         return SubmitRequest(run_dir, workdir, token, "process", (), settle_only=True)
 
-    def queue(self, satellite: Satellite, handles: Sequence[JobHandle]) -> Mapping[str, QueueRow] | None:
+    def queue(self, satellite: Satellite, handles: Sequence[JobHandle]) -> QueueRows:
         """Return a row for each process that lives, or that only another machine could judge."""
         alive = satellite.alive([Process.parse(handle.job_id) for handle in handles])
         gone = [handle for handle, lives in zip(handles, alive, strict=True) if not lives]
@@ -142,9 +142,8 @@ class ProcessScheduler(Scheduler):
 
     def cancel(self, satellite: Satellite, handle: JobHandle, *, force: bool = False) -> None:
         """Send TERM, which ``job.sh`` passes on; KILL reaches every process of the job at once."""
-        if satellite.kill(Process.parse(handle.job_id), "KILL" if force else "TERM"):
-            return
-        if _elsewhere(satellite, [handle]):
+        sent = satellite.kill(Process.parse(handle.job_id), "KILL" if force else "TERM")
+        if not sent and _elsewhere(satellite, [handle]):
             raise HostRefusedError(
                 f"job {handle.job_id} is a process of another machine, and only there it can be ended",
                 where=satellite.host.name,
@@ -191,25 +190,24 @@ class SlurmScheduler(Scheduler):
     def __init__(self, folder: str, budget: Budget | None = None, max_submit_jobs: int | None = None) -> None:
         self._snapshot = f"{folder}/squeue.json"
         self._budget = budget
-        self._limit = None
         if max_submit_jobs is not None:
             # An answer is believed for as long as the budget takes to allow the next question.
             age = max(self.first_query, 60.0 / budget.per_minute) if budget else self.first_query
             query = QueueQuery(self._snapshot, tuple(squeue()), age, _TIMEOUT, budget)
-            self._limit = JobLimit(max_submit_jobs, f"{folder}/submitted.json", _VISIBLE, query, LIVE)
+            self.limit = JobLimit(max_submit_jobs, f"{folder}/submitted.json", _VISIBLE, query, LIVE)
 
     def header(self, spec: JobSpec, run_dir: str) -> str:
         """Render the ``#SBATCH`` lines: the user's options, then those that belong to this project."""
         folder = escape_pattern(run_dir)
-        own = (
-            ("job-name", spec.identity.job_name),
-            ("comment", f"dagster {spec.identity.token}"),
-            ("chdir", run_dir),
-            ("output", f"{folder}/stdout.log"),
-            ("error", f"{folder}/stderr.log"),
-            ("open-mode", "append"),
-        )
-        return render_header((*spec.sbatch, *own))
+        own = {
+            "job-name": spec.identity.job_name,
+            "comment": f"dagster {spec.identity.token}",
+            "chdir": run_dir,
+            "output": f"{folder}/stdout.log",
+            "error": f"{folder}/stderr.log",
+            "open-mode": "append",
+        }
+        return render_header((*spec.sbatch, *own.items()))
 
     def argv(self, spec: JobSpec, run_dir: str) -> Sequence[str]:
         """Return the command line of ``sbatch``."""
@@ -231,7 +229,7 @@ class SlurmScheduler(Scheduler):
             settle_only=True,
         )
 
-    def queue(self, satellite: Satellite, handles: Sequence[JobHandle]) -> Mapping[str, QueueRow] | None:
+    def queue(self, satellite: Satellite, handles: Sequence[JobHandle]) -> QueueRows:
         """Return the rows of one ``squeue`` for all jobs of the user, shared with everybody who asks."""
         shot = satellite.snapshot(
             self._snapshot, squeue(), max_age=self.first_query, timeout=_TIMEOUT, budget=self._budget
@@ -239,9 +237,7 @@ class SlurmScheduler(Scheduler):
         failed = query_failure(shot.returncode, shot.stdout, shot.stderr) is not None
         return None if failed else parse_squeue(shot.stdout)
 
-    def accounting(
-        self, satellite: Satellite, handles: Sequence[JobHandle]
-    ) -> Mapping[str, AccountingRow] | None:
+    def accounting(self, satellite: Satellite, handles: Sequence[JobHandle]) -> AccountingRows:
         """Return the rows of one ``sacct`` for these jobs, at most ``MAX_IDS``."""
         command = sacct([handle.job_id for handle in handles], since=int(time.time()) - 30 * _DAY)
         returncode, out, err = _run(satellite, command, self._budget)

@@ -59,11 +59,7 @@ def submit(
     packed = bundle(spec, place.scheduler.header(spec, run_dir))
     request = place.scheduler.request(spec, run_dir, place.workdir, claim)
 
-    def wait(seconds: float, reason: str) -> None:
-        tell(f"The job is not submitted yet: {reason}")
-        sleep(seconds)
-
-    sent_at, reply = _submit(place, request, packed, wait=wait)
+    sent_at, reply = _submit(place, request, packed, "The job is not submitted yet", tell=tell, sleep=sleep)
     if reply.outcome == "lacking":
         raise EnvironmentLackingError(
             f"the job's environment is not there: {reply.detail}",
@@ -89,19 +85,20 @@ def find_job(
     """
     if attempt.handle is not None:
         return attempt.handle
-    token = attempt.ledger.token
-
-    def wait(seconds: float, reason: str) -> None:
-        tell(f"Whether an earlier attempt made a job is not known yet: {reason}")
-        sleep(seconds)
-
+    token, news = attempt.ledger.token, "Whether an earlier attempt made a job is not known yet"
     request = place.scheduler.settlement(attempt.run_dir, place.workdir, token, job_name)
-    _, reply = _submit(place, request, b"", wait=wait)
+    _, reply = _submit(place, request, b"", news, tell=tell, sleep=sleep)
     return None if reply.job_id is None else JobHandle(reply.job_id, attempt.run_dir, token, "known")
 
 
 def _submit(
-    place: Target, request: SubmitRequest, packed: bytes, *, wait: Callable[[float, str], None]
+    place: Target,
+    request: SubmitRequest,
+    packed: bytes,
+    news: str,
+    *,
+    tell: Callable[[str], None],
+    sleep: Callable[[float], None],
 ) -> tuple[float, SubmitReply]:
     """Submit until the reply is one that waiting won't change; return when that was sent, and the reply."""
     pause = _FIRST_WAIT
@@ -111,7 +108,8 @@ def _submit(
         if reply.job_id is not None or reply.outcome in ("lacking", "taken", "none"):
             return sent_at, reply
         pause = min(reply.retry_after or pause, _LONGEST_WAIT)
-        wait(pause, _reason_to_wait(reply, place.satellite.host.name))
+        tell(f"{news}: {_reason_to_wait(reply, place.satellite.host.name)}")
+        sleep(pause)
         pause *= 2
 
 
