@@ -118,9 +118,7 @@ def _planned(store: Store, need: Need, planned: EnvironmentPlan) -> Row:
     there = store.published(planned.key) is not None
     missing = [] if there else store.lacking(planned.artifacts)
     return {
-        "name": planned.name,
-        "key": planned.key,
-        "kind": planned.kind,
+        **{name: getattr(planned, name) for name in ("name", "key", "kind")},
         "platform": str(planned.platform),
         "python": planned.interpreter.path if planned.interpreter else None,
         "packages": dict(planned.packages),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import textwrap
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -45,9 +46,16 @@ def profile(name: str, site: str | None, force: bool, **wanted: str | None) -> N
 
     Without --site and --hostname it is a profile of this machine.
     """
-    file = _new_file(name, force=force)
-    facts = known_site(site, Path.cwd()).load() if site else Site()
-    text = profile_text(name, site=site, facts=facts, **wanted)
+    if not _NAME.fullmatch(name):
+        raise DagsterSlurmError(
+            f"{name!r} can't be the name of a profile", hint="Use letters, digits, `-`, `_` and `.`."
+        )
+    here = Path.cwd()
+    file = (profiles_folder(here) or project_folder(here) / "profiles") / f"{name}.yaml"
+    if file.exists() and not force:
+        raise DagsterSlurmError("there is such a profile", where=str(file), hint="--force writes over it.")
+    facts = known_site(site, here).load() if site else Site()
+    text = _profile_text(name, site, facts, wanted)
     before = file.read_bytes() if file.exists() else None
     file.parent.mkdir(exist_ok=True)
     file.write_text(text, encoding="utf-8")
@@ -64,35 +72,9 @@ def profile(name: str, site: str | None, force: bool, **wanted: str | None) -> N
     click.echo(f"next: edit it, then `dg-slurm doctor {name}`")
 
 
-def _new_file(name: str, *, force: bool) -> Path:
-    if not _NAME.fullmatch(name):
-        raise DagsterSlurmError(
-            f"{name!r} can't be the name of a profile", hint="Use letters, digits, `-`, `_` and `.`."
-        )
-    folder = profiles_folder(Path.cwd()) or project_folder(Path.cwd()) / "profiles"
-    file = folder / f"{name}.yaml"
-    if file.exists() and not force:
-        raise DagsterSlurmError("there is such a profile", where=str(file), hint="--force writes over it.")
-    return file
-
-
-def profile_text(
-    name: str,
-    *,
-    site: str | None,
-    facts: Site,
-    hostname: str | None,
-    user: str | None,
-    scheduler: str | None,
-    workdir: str | None,
-) -> str:
-    """Return the text of a new profile, where ``facts`` are what is known of its site.
-
-    Raises:
-        DagsterSlurmError: The site's host is not known.
-    """
+def _profile_text(name: str, site: str | None, facts: Site, wanted: Mapping[str, str | None]) -> str:
     way = facts.logins[0] if facts.logins else LoginWay()
-    target = hostname or way.hostname or next(iter(facts.login_nodes), None)
+    target = wanted["hostname"] or way.hostname or next(iter(facts.login_nodes), None)
     if site and target is None:
         raise DagsterSlurmError(f"the host of the site {site} is not known", hint="Name it by --hostname.")
     scratch = facts.paths.get("scratch", "")
@@ -109,9 +91,9 @@ def profile_text(
         name=name,
         site=site,
         notes=[*way.notes, *facts.notes],
-        host=_host(target, user, way),
-        slurm=(scheduler or ("slurm" if target else "process")) == "slurm",
-        workdir=workdir or (on_host if target else ".dagster-slurm"),
+        host=_host(target, wanted["user"], way),
+        slurm=(wanted["scheduler"] or ("slurm" if target else "process")) == "slurm",
+        workdir=wanted["workdir"] or (on_host if target else ".dagster-slurm"),
         partitions=list(facts.partitions),
         resources={option: value for option, value in resources.items() if value},
     )

@@ -82,12 +82,9 @@ class JobIdentity:
 
 @dataclass(frozen=True)
 class PayloadFile:
-    """A file that travels with the job.
+    """A local file, or its content, that goes to a path below the run directory's ``payload`` folder.
 
-    Attributes:
-        path: Where it goes, relative to the run directory's ``payload`` folder.
-        source: The local file, or its content.
-        executable: Whether it may be executed there; taken from the local file where it is one.
+    It may be executed there if that is said here, or if the local file is executable.
     """
 
     path: PurePosixPath
@@ -122,8 +119,6 @@ class JobHandle:
 
     Attributes:
         job_id: Slurm's id, or the process's identity.
-        run_dir: The run directory on the host.
-        token: The identity's token.
         outcome: ``submitted``, ``known`` (the ledger had it) or ``adopted`` (found by its token).
         submitted: When it was submitted, in seconds since the epoch, where that is known.
     """

@@ -31,19 +31,9 @@ Query = Literal["queue", "accounting"]
 
 
 def next_query(*, queue_due: bool, accounting_due: bool, last: Query) -> Query | None:
-    """Return what is asked now.
-
-    =========  ==============  =====================================================================
-    queue due  accounting due  asked
-    =========  ==============  =====================================================================
-    no         no              nothing
-    yes        no              the queue
-    no         yes             the accounting
-    yes        yes             not the ``last`` one: ended jobs whose accounting stays out must not
-                               keep the queue from being asked, where the budget allows one of them
-    =========  ==============  =====================================================================
-    """
+    """Return what is asked now."""
     if queue_due and accounting_due:
+        # Ended jobs whose accounting stays out must not keep the queue from being asked, where the budget allows one.
         return "accounting" if last == "queue" else "queue"
     return "queue" if queue_due else "accounting" if accounting_due else None
 
