@@ -9,27 +9,18 @@ from pathlib import Path
 import click
 
 import slurm_testcluster as slurm
-from dagster_slurm_components.cli.terminal import (
-    Columns,
-    ErrorsTold,
-    Row,
-    cells,
-    json_option,
-    print_json,
-    progress,
-    table,
-)
+from dagster_slurm_components.cli import terminal
 
 EXIT_CODES = {"up": 0, "down": 3, "partly": 4}
 _FILES = ("slurm_conf", "key_file", "known_hosts_file", "profile_file")
 
-_DAEMONS: Columns = {"daemon": "name", "state": "state", "pid": lambda row: row["pid"] or "-"}
-_NODES: Columns = {
+_DAEMONS: terminal.Columns = {"daemon": "name", "state": "state", "pid": lambda row: row["pid"] or "-"}
+_NODES: terminal.Columns = {
     **{"node": "name", "state": "state", "cpus": "cpus", "memory MB": "memory_mb"},
     "gres": lambda row: row["gres"].replace("(null)", ""),
     "partitions": lambda row: ",".join(row["partitions"]),
 }
-_PARTITIONS: Columns = {
+_PARTITIONS: terminal.Columns = {
     "partition": lambda row: row["name"] + (" (default)" if row["default"] else ""),
     **{"state": "state", "nodes": "nodes"},
 }
@@ -42,7 +33,7 @@ _folder_option = click.option(
 )
 
 
-class _Cluster(ErrorsTold):
+class _Cluster(terminal.ErrorsTold):
     errors = slurm.ClusterError
 
 
@@ -56,17 +47,17 @@ def cluster() -> None:
 
 @cluster.command()
 @_folder_option
-@json_option
+@terminal.json_option
 @click.option("--install/--no-install", default=True, help="Install missing Debian packages by apt-get.")
 def up(folder: Path | None, as_json: bool, install: bool) -> None:
     """Start the cluster, or repair it; does nothing if it is up."""
-    with progress(quiet=as_json) as report:
+    with terminal.progress(quiet=as_json) as report:
         lab = slurm.up(folder, install=install, report=report)
         facts = slurm.status(lab.folder).as_dict()
     if as_json:
         plain = {name: getattr(lab, name) for name in ("user", "ssh_port", "profile")}
         files = {name: str(getattr(lab, name)) for name in _FILES}
-        print_json({**facts, **plain, **files, "ports": lab.ports.used, "login": _login(lab)})
+        terminal.print_json({**facts, **plain, **files, "ports": lab.ports.used, "login": _login(lab)})
         return
     _table("Nodes", _NODES, facts["nodes"])
     _table("Partitions", _PARTITIONS, facts["partitions"])
@@ -80,13 +71,13 @@ def up(folder: Path | None, as_json: bool, install: bool) -> None:
 
 @cluster.command("status")
 @_folder_option
-@json_option
+@terminal.json_option
 def show_status(folder: Path | None, as_json: bool) -> None:
     """Show daemons, nodes and jobs; exits with 0 for up, 3 for down, 4 for partly up."""
     status = slurm.status(folder)
     facts = status.as_dict()
     if as_json:
-        print_json(facts)
+        terminal.print_json(facts)
     else:
         click.echo(f"{status.folder}: {status.state}")
         if status.daemons:
@@ -100,23 +91,23 @@ def show_status(folder: Path | None, as_json: bool) -> None:
 
 @cluster.command()
 @_folder_option
-@json_option
+@terminal.json_option
 @click.option("--keep", is_flag=True, help="Keep the folder with keys, accounting and logs for a later `up`.")
 def down(folder: Path | None, as_json: bool, keep: bool) -> None:
     """End the cluster's processes, its jobs among them, and remove its folder."""
-    with progress(quiet=as_json) as report:
+    with terminal.progress(quiet=as_json) as report:
         before = slurm.status(folder)
         slurm.down(folder, keep=keep, report=report)
     if as_json:
-        print_json({"folder": str(before.folder), "was": before.state, "kept": keep})
+        terminal.print_json({"folder": str(before.folder), "was": before.state, "kept": keep})
     else:
         kept = "kept" if keep else "removed"
         click.echo(f"{before.folder}: was {before.state}, is down; the folder is {kept}")
 
 
-def _table(title: str, columns: Columns, rows: list[Row]) -> None:
+def _table(title: str, columns: terminal.Columns, rows: list[terminal.Row]) -> None:
     """Print one of several tables: a blank line parts them when piped."""
-    table(columns, cells(rows, columns), title=title)
+    terminal.table(columns, terminal.cells(rows, columns), title=title)
     if not sys.stdout.isatty():
         click.echo()
 

@@ -13,18 +13,8 @@ from typing import Any
 
 import click
 
+from dagster_slurm_components.cli import terminal
 from dagster_slurm_components.cli.project import project_scripts
-from dagster_slurm_components.cli.terminal import (
-    Columns,
-    Row,
-    cells,
-    json_option,
-    print_json,
-    print_rows,
-    profile_option,
-    seconds,
-    table,
-)
 from dagster_slurm_components.environments.content import EnvironmentPlan, Progress, Request, silent
 from dagster_slurm_components.environments.fetch import fetch
 from dagster_slurm_components.environments.provide import is_content, plan_for, provide, request_for
@@ -76,7 +66,7 @@ def _day(epoch: float) -> str:
     return time.strftime("%Y-%m-%d %H:%M", time.localtime(epoch))
 
 
-_NAMED: Columns = {"environment": "name", "key": lambda row: row["key"][:12]}
+_NAMED: terminal.Columns = {"environment": "name", "key": lambda row: row["key"][:12]}
 
 _folder_option = click.option(
     "--project",
@@ -88,7 +78,7 @@ _folder_option = click.option(
 
 
 def _common(command: Callable[..., None]) -> Callable[..., None]:
-    return profile_option(_folder_option(json_option(command)))
+    return terminal.profile_option(_folder_option(terminal.json_option(command)))
 
 
 @click.group()
@@ -102,7 +92,7 @@ def plan(profile_name: str | None, folder: Path, as_json: bool) -> None:
     """Show what the scripts need, what is there, and what would be sent. Changes nothing."""
     loaded, store = _opened(profile_name, folder)
     rows = [_planned(store, need, plan_for(need.request, store)) for need in _needs(loaded, folder)]
-    columns: Columns = {
+    columns: terminal.Columns = {
         **_NAMED,
         "type": "kind",
         "packages": lambda row: len(row["packages"]),
@@ -111,10 +101,10 @@ def plan(profile_name: str | None, folder: Path, as_json: bool) -> None:
         "MB to send": lambda row: _megabytes(row["bytes_to_send"]),
         "scripts": lambda row: ", ".join(row["scripts"]),
     }
-    print_rows(rows, columns, as_json=as_json)
+    terminal.print_rows(rows, columns, as_json=as_json)
 
 
-def _planned(store: Store, need: Need, planned: EnvironmentPlan) -> Row:
+def _planned(store: Store, need: Need, planned: EnvironmentPlan) -> terminal.Row:
     there = store.published(planned.key) is not None
     missing = [] if there else store.lacking(planned.artifacts)
     return {
@@ -134,14 +124,14 @@ def _planned(store: Store, need: Need, planned: EnvironmentPlan) -> Row:
 @_common
 def build(profile_name: str | None, folder: Path, as_json: bool) -> None:
     """Fetch and build on this machine all that a deployment sends, so that it needs no internet then."""
-    rows: list[Row] = []
+    rows: list[terminal.Row] = []
     loaded, store = _opened(profile_name, folder)
     with _progress(as_json) as progress:
         for need in _needs(loaded, folder):
             planned = plan_for(need.request, store, progress)
             size = sum(file.size or 0 for file in fetch(planned.artifacts, progress))
             rows.append({"name": planned.name, "key": planned.key, "bytes": size})
-    print_rows(rows, {**_NAMED, "MB here": lambda row: _megabytes(row["bytes"])}, as_json=as_json)
+    terminal.print_rows(rows, {**_NAMED, "MB here": lambda row: _megabytes(row["bytes"])}, as_json=as_json)
 
 
 @env.command()
@@ -149,12 +139,12 @@ def build(profile_name: str | None, folder: Path, as_json: bool) -> None:
 @click.option("--rebuild", is_flag=True, help="Make environments anew that are there already.")
 @click.option(
     "--wait",
-    callback=seconds,
+    callback=terminal.seconds,
     help="How long a lost host is waited for (10m).  [default: the profile's park_timeout]",
 )
 def deploy(profile_name: str | None, folder: Path, as_json: bool, rebuild: bool, wait: float | None) -> None:
     """Make on the host all environments that the project's scripts need; for production, in CI."""
-    rows: list[Row] = []
+    rows: list[terminal.Row] = []
 
     def tell(text: str) -> None:
         if not as_json:
@@ -172,14 +162,14 @@ def deploy(profile_name: str | None, folder: Path, as_json: bool, rebuild: bool,
                 **{name: getattr(made, name) for name in ("state", "sent", "seconds", "folder")},
             }
             rows.append({**row, "seconds": round(made.seconds, 3), "scripts": need.scripts})
-    columns: Columns = {
+    columns: terminal.Columns = {
         **_NAMED,
         "state": "state",
         "MB sent": lambda row: _megabytes(row["sent"]),
         "seconds": lambda row: f"{row['seconds']:.1f}",
         "folder": "folder",
     }
-    print_rows(rows, columns, as_json=as_json)
+    terminal.print_rows(rows, columns, as_json=as_json)
 
 
 @env.command("list")
@@ -188,9 +178,9 @@ def list_(profile_name: str | None, folder: Path, as_json: bool) -> None:
     """List the environments on the host, with sizes and last use."""
     found = _opened(profile_name, folder)[1].inventory()
     if as_json:
-        print_json(found)
+        terminal.print_json(found)
         return
-    columns: Columns = {
+    columns: terminal.Columns = {
         **_NAMED,
         **{"type": "kind", "packages": "packages"},
         "MB": lambda row: _megabytes(row["bytes"]),
@@ -199,7 +189,7 @@ def list_(profile_name: str | None, folder: Path, as_json: bool) -> None:
         "last used": lambda row: _day(row["used"]),
     }
     latest = sorted(found["environments"], key=lambda each: float(each["used"]), reverse=True)
-    table(columns, cells(latest, columns))
+    terminal.table(columns, terminal.cells(latest, columns))
     click.echo(f"store: {_megabytes(found['store_bytes'])} MB, {found['store_inodes']} files")
 
 
@@ -216,7 +206,7 @@ def verify(profile_name: str | None, folder: Path, as_json: bool, mode: Any) -> 
     """Compare every environment on the host with what it was published with. Exits with 1 if one differs."""
     found = _opened(profile_name, folder)[1].verify(mode=mode)
     if as_json:
-        print_json(found)
+        terminal.print_json(found)
     else:
         for key, lines in found.items():
             click.echo(f"{key[:12]}: {'as published' if not lines else f'{len(lines)} differences'}")
@@ -228,7 +218,7 @@ def verify(profile_name: str | None, folder: Path, as_json: bool, mode: Any) -> 
 @_common
 @click.option(
     "--unused-for",
-    callback=seconds,
+    callback=terminal.seconds,
     help="Remove what no job used for so long (30d).  [default: the profile's retention]",
 )
 @click.option("--dry-run", is_flag=True, help="Only say what would go.")
@@ -241,12 +231,12 @@ def prune(
     keep = [plan_for(need.request, store).key for need in _needs(loaded, folder)]
     found = store.prune(keep, unused_for=unused, dry_run=dry_run)
     if as_json:
-        print_json(found)
+        terminal.print_json(found)
         return
     verb = "would go" if dry_run else "removed"
     rows = [[name, key[:12], verb, _megabytes(size)] for key, name, size in found["removed"]]
     rows += [["", key[:12], f"kept: {why}", ""] for key, why in found["kept"].items()]
-    table(["environment", "key", "what", "MB"], rows)
+    terminal.table(["environment", "key", "what", "MB"], rows)
     click.echo(f"store: {_megabytes(found['freed'])} MB freed")
 
 

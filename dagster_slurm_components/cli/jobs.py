@@ -10,16 +10,8 @@ from typing import Any
 
 import click
 
+from dagster_slurm_components.cli import terminal
 from dagster_slurm_components.cli.attach import attach
-from dagster_slurm_components.cli.terminal import (
-    Columns,
-    json_option,
-    moment,
-    print_json,
-    print_rows,
-    profile_option,
-    table,
-)
 from dagster_slurm_components.errors import DagsterSlurmError
 from dagster_slurm_components.hosts.calls import FileRead
 from dagster_slurm_components.jobs.ending import cancel as cancel_job
@@ -52,27 +44,27 @@ jobs.add_command(attach)
 
 
 @jobs.command("list")
-@profile_option
+@terminal.profile_option
 @click.option("--all", "also_ended", is_flag=True, help="Jobs that have ended too.")
-@json_option
+@terminal.json_option
 def list_jobs(profile_name: str | None, also_ended: bool, as_json: bool) -> None:
     """List jobs, the newest last."""
     place = _target(profile_name)
     found = observed(place, run_directories(place))
     rows = [_summary(folder, seen) for folder, seen in found if also_ended or (seen and seen.alive)]
-    columns: Columns = {
+    columns: terminal.Columns = {
         **{"job": "job_id", "state": "state", "step": "step", "partition": "partition"},
         "run": lambda row: row["run_id"][:8],
         "attempt": "attempt",
-        "submitted": lambda row: moment(row["submitted"]),
+        "submitted": lambda row: terminal.moment(row["submitted"]),
     }
-    print_rows(rows, columns, as_json=as_json)
+    terminal.print_rows(rows, columns, as_json=as_json)
 
 
 @jobs.command()
 @click.argument("job")
-@profile_option
-@json_option
+@terminal.profile_option
+@terminal.json_option
 def show(job: str, profile_name: str | None, as_json: bool) -> None:
     """Show one job: its timeline, why it waits, and its files."""
     place = _target(profile_name)
@@ -87,18 +79,18 @@ def show(job: str, profile_name: str | None, as_json: bool) -> None:
     timeline = _timeline(folder, starts)
     if as_json:
         events = [{"time": when, "event": what} for when, what in timeline]
-        print_json({**_summary(folder, seen), "timeline": events, "files": sizes})
+        terminal.print_json({**_summary(folder, seen), "timeline": events, "files": sizes})
         return
     click.echo(f"job {folder.ledger.job_id or '-'}: {_state(seen)}\n{_explanation(seen)}".rstrip())
     click.echo(f"run {folder.run_id}, step {folder.step}, attempt {folder.attempt}\n{folder.path}\n")
-    table(["time", "event"], [[moment(when), what] for when, what in timeline])
+    terminal.table(["time", "event"], [[terminal.moment(when), what] for when, what in timeline])
     click.echo()
-    table(["file", "bytes"], sizes.items())
+    terminal.table(["file", "bytes"], sizes.items())
 
 
 @jobs.command()
 @click.argument("job")
-@profile_option
+@terminal.profile_option
 @click.option("-f", "--follow", is_flag=True, help="Go on until the job has ended.")
 @click.option("--stderr", "from_stderr", is_flag=True, help="Print stderr instead of stdout.")
 def logs(job: str, profile_name: str | None, follow: bool, from_stderr: bool) -> None:
@@ -119,7 +111,7 @@ def logs(job: str, profile_name: str | None, follow: bool, from_stderr: bool) ->
 
 @jobs.command()
 @click.argument("job")
-@profile_option
+@terminal.profile_option
 def cancel(job: str, profile_name: str | None) -> None:
     """Cancel one job. The step that follows it fails and says so."""
     place = _target(profile_name)

@@ -1,4 +1,7 @@
-"""One look at a job from outside: who it is by its ledger, and what all sources say at this moment."""
+"""One look at jobs from outside: who each is by its ledger, and what all sources say at this moment.
+
+Whoever looks may get a HostError: the host gives no answer.
+"""
 
 from __future__ import annotations
 
@@ -56,11 +59,7 @@ class JobInfo:
 
 
 def look_at(place: Target, attempts: Sequence[Attempt]) -> list[JobInfo | None]:
-    """Return what is known of the jobs of attempts, each nothing where it has none: one call for all their files.
-
-    Raises:
-        HostError: The host gives no answer.
-    """
+    """Return what is known of the jobs of attempts, each nothing where it has none: one call for all their files."""
     handles = [handle for attempt in attempts if (handle := attempt.handle) is not None]
     if not handles:
         return [None] * len(attempts)
@@ -71,18 +70,13 @@ def look_at(place: Target, attempts: Sequence[Attempt]) -> list[JobInfo | None]:
 
 
 def observe(place: Target, jobs: Sequence[tuple[JobHandle, StatusRecord | None]]) -> dict[str, JobInfo]:
-    """Return what is known of jobs at this moment, by run directory: by status files, queue and accounting.
-
-    Raises:
-        HostError: The host gives no answer.
-    """
+    """Return by run directory what is known of jobs at this moment, from status files, queue and accounting."""
     evidence = _ask(place, [handle for handle, status in jobs if not _decides(status)])
     now = time.monotonic()
     infos = {}
     for handle, status in jobs:
         known = replace(evidence.get(handle, Evidence()), status=status)
-        observation = reconcile(Observation(), known, now, _NO_PATIENCE)
-        infos[handle.run_dir] = JobInfo(handle, observation, known)
+        infos[handle.run_dir] = JobInfo(handle, reconcile(Observation(), known, now, _NO_PATIENCE), known)
     return infos
 
 

@@ -20,7 +20,7 @@ class JobOutcome:
         success: Whether the payload did its work: exit status 0, whatever it reported.
         options: The resources that could be changed, the likeliest first.
         retryable: Whether the same job may well succeed when it is submitted again, unchanged.
-        kind: Its name in a retry policy, if it has one.
+        kind: The end's name in a retry policy, if it has one.
     """
 
     success: bool

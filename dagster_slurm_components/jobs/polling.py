@@ -8,7 +8,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from operator import attrgetter
 from typing import Literal, NamedTuple
 
@@ -53,11 +53,13 @@ class Poller:
 
     scheduler: Scheduler
     satellite: Satellite
-    _pending: _Pending | None = None
-    _last: Query = "queue"
-    _count: int = 0
-    """How often the queue was asked since something changed."""
-    _due: dict[Query, float] = field(default_factory=lambda: {"queue": 0.0, "accounting": 0.0})
+
+    def __post_init__(self) -> None:
+        self._pending: _Pending | None = None
+        self._last: Query = "queue"
+        self._count = 0
+        """How often the queue was asked since something changed."""
+        self._due: dict[Query, float] = {"queue": 0.0, "accounting": 0.0}
 
     def soon(self, now: float) -> None:
         """Something changed: ask again as after a submission."""

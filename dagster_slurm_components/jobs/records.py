@@ -120,11 +120,7 @@ def _read(target: Target, top: str, places: Sequence[re.Match[str]]) -> list[Run
 
 
 def observed(place: Target, folders: Sequence[RunDirectory]) -> list[tuple[RunDirectory, JobInfo | None]]:
-    """Return run directories with what is known of their jobs now; nothing where none was submitted.
-
-    Raises:
-        HostError: The host gives no answer.
-    """
+    """Return run directories with what is known of their jobs now, as ``look_at``; nothing where none was submitted."""
     handles = [(folder.ledger.handle(folder.path), folder.status) for folder in folders]
     infos = observe(place, [(handle, status) for handle, status in handles if handle is not None])
     return [(folder, infos.get(folder.path)) for folder in folders]

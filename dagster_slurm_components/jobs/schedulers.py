@@ -8,15 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from dagster_slurm_components.errors import HostRefusedError, HostUnreachableError
-from dagster_slurm_components.hosts.calls import (
-    Budget,
-    FileRead,
-    JobLimit,
-    LeaseRequest,
-    Process,
-    QueueQuery,
-    SubmitRequest,
-)
+from dagster_slurm_components.hosts import calls
 from dagster_slurm_components.hosts.client import Satellite
 from dagster_slurm_components.jobs.events import STATUS
 from dagster_slurm_components.jobs.model import JobHandle, JobSpec
@@ -56,7 +48,7 @@ class Scheduler(ABC):
     has_accounting: bool
     first_query: float
     patience: Patience
-    limit: JobLimit | None = None
+    limit: calls.JobLimit | None = None
 
     @abstractmethod
     def header(self, spec: JobSpec, run_dir: str) -> str:
@@ -67,12 +59,12 @@ class Scheduler(ABC):
         """Return the command that submits ``job.sh``, or is the job."""
 
     @abstractmethod
-    def settlement(self, run_dir: str, workdir: str, token: str, job_name: str) -> SubmitRequest:
+    def settlement(self, run_dir: str, workdir: str, token: str, job_name: str) -> calls.SubmitRequest:
         """Return what the satellite is asked, to find out whether an earlier submission made a job."""
 
     def request(
-        self, spec: JobSpec, run_dir: str, workdir: str, claim: LeaseRequest | None = None
-    ) -> SubmitRequest:
+        self, spec: JobSpec, run_dir: str, workdir: str, claim: calls.LeaseRequest | None = None
+    ) -> calls.SubmitRequest:
         """Return what the satellite is asked to do with the bundle, where no earlier call has made the job."""
         return replace(
             self.settlement(run_dir, workdir, spec.identity.token, spec.identity.job_name),
@@ -119,7 +111,7 @@ class ProcessScheduler(Scheduler):
 
     def __init__(self, folder: str = "", max_submit_jobs: int | None = None) -> None:
         if max_submit_jobs is not None:
-            self.limit = JobLimit(max_submit_jobs, f"{folder}/submitted.json", _STARTS)
+            self.limit = calls.JobLimit(max_submit_jobs, f"{folder}/submitted.json", _STARTS)
 
     def header(self, spec: JobSpec, run_dir: str) -> str:
         """Return the interpreter line alone."""
@@ -129,20 +121,20 @@ class ProcessScheduler(Scheduler):
         """Return the command of the detached process."""
         return ("/bin/bash", f"{run_dir}/job.sh", run_dir)
 
-    def settlement(self, run_dir: str, workdir: str, token: str, job_name: str) -> SubmitRequest:
+    def settlement(self, run_dir: str, workdir: str, token: str, job_name: str) -> calls.SubmitRequest:
         """Ask whether the process became the job."""
-        return SubmitRequest(run_dir, workdir, token, "process", (), settle_only=True)
+        return calls.SubmitRequest(run_dir, workdir, token, "process", (), settle_only=True)
 
     def queue(self, satellite: Satellite, handles: Sequence[JobHandle]) -> QueueRows:
         """Return a row for each process that lives, or that only another machine could judge."""
-        alive = satellite.alive([Process.parse(handle.job_id) for handle in handles])
+        alive = satellite.alive([calls.Process.parse(handle.job_id) for handle in handles])
         gone = [handle for handle, lives in zip(handles, alive, strict=True) if not lives]
         here = {handle.job_id for handle, lives in zip(handles, alive, strict=True) if lives}
         return {job_id: QueueRow(job_id, "RUNNING") for job_id in here | _elsewhere(satellite, gone)}
 
     def cancel(self, satellite: Satellite, handle: JobHandle, *, force: bool = False) -> None:
         """Send TERM, which ``job.sh`` passes on; KILL reaches every process of the job at once."""
-        sent = satellite.kill(Process.parse(handle.job_id), "KILL" if force else "TERM")
+        sent = satellite.kill(calls.Process.parse(handle.job_id), "KILL" if force else "TERM")
         if not sent and _elsewhere(satellite, [handle]):
             raise HostRefusedError(
                 f"job {handle.job_id} is a process of another machine, and only there it can be ended",
@@ -164,7 +156,7 @@ def _elsewhere(satellite: Satellite, handles: Sequence[JobHandle]) -> set[str]:
     if not handles:
         return set()
     here = satellite.hello().hostname
-    files = satellite.read([FileRead(handle.file(STATUS), 0, _MOST_STATUS) for handle in handles])
+    files = satellite.read([calls.FileRead(handle.file(STATUS), 0, _MOST_STATUS) for handle in handles])
     records = [parse_status(file.data) for file in files]
     return {
         handle.job_id
@@ -187,14 +179,16 @@ class SlurmScheduler(Scheduler):
     first_query = 3.0
     patience = Patience()
 
-    def __init__(self, folder: str, budget: Budget | None = None, max_submit_jobs: int | None = None) -> None:
+    def __init__(
+        self, folder: str, budget: calls.Budget | None = None, max_submit_jobs: int | None = None
+    ) -> None:
         self._snapshot = f"{folder}/squeue.json"
         self._budget = budget
         if max_submit_jobs is not None:
             # An answer is believed for as long as the budget takes to allow the next question.
             age = max(self.first_query, 60.0 / budget.per_minute) if budget else self.first_query
-            query = QueueQuery(self._snapshot, tuple(squeue()), age, _TIMEOUT, budget)
-            self.limit = JobLimit(max_submit_jobs, f"{folder}/submitted.json", _VISIBLE, query, LIVE)
+            query = calls.QueueQuery(self._snapshot, tuple(squeue()), age, _TIMEOUT, budget)
+            self.limit = calls.JobLimit(max_submit_jobs, f"{folder}/submitted.json", _VISIBLE, query, LIVE)
 
     def header(self, spec: JobSpec, run_dir: str) -> str:
         """Render the ``#SBATCH`` lines: the user's options, then those that belong to this project."""
@@ -213,10 +207,10 @@ class SlurmScheduler(Scheduler):
         """Return the command line of ``sbatch``."""
         return sbatch(f"{run_dir}/job.sh", [run_dir, str(spec.requeues)] if spec.requeues else [run_dir])
 
-    def settlement(self, run_dir: str, workdir: str, token: str, job_name: str) -> SubmitRequest:
+    def settlement(self, run_dir: str, workdir: str, token: str, job_name: str) -> calls.SubmitRequest:
         """Ask for a look into queue and accounting."""
         since = int(time.time()) - 2 * _DAY
-        return SubmitRequest(
+        return calls.SubmitRequest(
             run_dir=run_dir,
             workdir=workdir,
             token=token,
@@ -260,7 +254,7 @@ class SlurmScheduler(Scheduler):
 
 
 def _run(
-    satellite: Satellite, argv: Sequence[str], budget: Budget | None = None
+    satellite: Satellite, argv: Sequence[str], budget: calls.Budget | None = None
 ) -> tuple[int | None, str, str]:
     done = satellite.run(argv, timeout=_TIMEOUT, budget=budget)
     out, err = done.stdout.decode("utf-8", "replace"), done.stderr.decode("utf-8", "replace")

@@ -16,15 +16,8 @@ from dagster_slurm_components.errors import HostUnreachableError, SatelliteError
 from dagster_slurm_components.hosts.calls import FileData, FileRead, LeaseRenewal
 from dagster_slurm_components.hosts.client import Satellite
 from dagster_slurm_components.hosts.parked import parked_too_long
-from dagster_slurm_components.jobs.events import (
-    Changed,
-    Ended,
-    HostBack,
-    HostLost,
-    LeaseChanged,
-    Watch,
-    WatchFailed,
-)
+from dagster_slurm_components.jobs import events
+from dagster_slurm_components.jobs.events import Watch
 from dagster_slurm_components.jobs.model import JobHandle
 from dagster_slurm_components.jobs.polling import Poller
 from dagster_slurm_components.jobs.reconcile import reconcile
@@ -138,7 +131,7 @@ class Watcher:
             with self._lock:
                 watches, self._watches = self._watches, []
             for watch in watches:
-                watch.put(WatchFailed(error))
+                watch.put(events.WatchFailed(error))
                 watch.close()
             return 0.0
 
@@ -175,7 +168,7 @@ class Watcher:
             if any(more):
                 interval = 0.0
             elif watch.closing_until is not None and watch.closing_until <= now:
-                watch.put(Ended(watch.observation, watch.evidence))
+                watch.put(events.Ended(watch.observation, watch.evidence))
                 watch.close()
             watch.read_at = now + max(interval, least)
 
@@ -201,7 +194,7 @@ class Watcher:
             watch.shown_written = shown
             if epoch != watch.epoch or state != watch.lease_state:
                 watch.lease_state = state
-                watch.put(LeaseChanged(epoch, state))
+                watch.put(events.LeaseChanged(epoch, state))
         return files
 
     def _judge(self, watch: Watch, now: float) -> None:
@@ -220,7 +213,7 @@ class Watcher:
         if watch.observation.phase is not before.phase or watch.observation.restarts != before.restarts:
             watch.changed_at = now
             self._poller.soon(now)
-        watch.put(Changed(watch.observation, watch.evidence.status))
+        watch.put(events.Changed(watch.observation, watch.evidence.status))
         if watch.observation.terminal:
             watch.closing_until = now + self._metrics_wait(watch)
             watch.read_at = now
@@ -240,11 +233,11 @@ class Watcher:
         parked = now - self._lost_since
         for watch in watches:
             if parked > self.park_timeout:
-                watch.put(WatchFailed(parked_too_long(error, parked)))
+                watch.put(events.WatchFailed(parked_too_long(error, parked)))
                 watch.close()
             elif watch.host_error is not type(error):
                 watch.host_error = type(error)
-                watch.put(HostLost(error))
+                watch.put(events.HostLost(error))
         self._redial = min(_REDIAL[1], self._redial * 2)
         return self._redial
 
@@ -254,7 +247,7 @@ class Watcher:
         for watch in watches:
             if watch.host_error is not None:
                 watch.host_error = None
-                watch.put(HostBack(now - self._lost_since))
+                watch.put(events.HostBack(now - self._lost_since))
         self._lost_since = None
         self._redial = _REDIAL[0]
 
