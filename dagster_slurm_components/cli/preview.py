@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import Any
 
 from dagster_slurm_components.cli.terminal import near
@@ -54,7 +53,10 @@ def preview(resolved: ResolvedScript, op: str) -> dict[str, Any]:
         "environment": script.environment.type,
         "activation": [[step.kind, *map(mask, step.args)] for step in spec.activation.steps],
         "env": {name: mask.variable(name, value) for name, value in spec.env.items()},
-        "files": list(_files(spec)),
+        "files": [
+            {"place": f"payload/{where}", "source": near(file), "size": file.stat().st_size}
+            for where, file in spec.files.items()
+        ],
         "values": list(_values(resolved, mask)),
     }
 
@@ -109,14 +111,6 @@ def _header(resolved: ResolvedScript, spec: JobSpec) -> str:
     scheduler: Scheduler = SlurmScheduler("") if slurm else ProcessScheduler()
     header = scheduler.header(spec, _run_directory(resolved, spec))
     return header.replace(spec.identity.token, "TOKEN")
-
-
-def _files(spec: JobSpec) -> Iterator[dict[str, Any]]:
-    """Yield the files that travel with the job: their places in the run directory, local files, and sizes."""
-    for file in spec.files:
-        size = len(file.source) if isinstance(file.source, bytes) else file.source.stat().st_size
-        source = near(file.source) if isinstance(file.source, Path) else ""
-        yield {"place": f"payload/{file.path}", "source": source, "size": size}
 
 
 def _values(resolved: ResolvedScript, mask: Mask) -> Iterator[dict[str, Any]]:

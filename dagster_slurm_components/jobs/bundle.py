@@ -10,12 +10,12 @@ import shlex
 import tarfile
 from collections.abc import Iterator, Mapping
 from importlib.resources import files as resource_files
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 import dagster_pipes
 
 from dagster_slurm_components.errors import DagsterSlurmError
-from dagster_slurm_components.jobs.model import JobSpec, PayloadFile
+from dagster_slurm_components.jobs.model import JobSpec
 
 _PACKAGE = resource_files(__package__.rpartition(".")[0])
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
@@ -58,8 +58,8 @@ def _libraries() -> Mapping[str, bytes]:
     }
 
 
-def _members(spec: JobSpec, header: str) -> Iterator[PayloadFile]:
-    """Yield every file of the run directory, by its path in it."""
+def _members(spec: JobSpec, header: str) -> Iterator[tuple[str, bytes, bool]]:
+    """Yield every file of the run directory: its path in it, its content, and whether it may be executed."""
     own: dict[str, str | bytes] = {
         "job.sh": header + static_file("jobs", "job.sh"),
         "launch.sh": spec.launch.script,
@@ -74,10 +74,9 @@ def _members(spec: JobSpec, header: str) -> Iterator[PayloadFile]:
         **spec.launch.files,
     }
     for path, content in own.items():
-        data = content.encode("utf-8", "surrogateescape") if isinstance(content, str) else content
-        yield PayloadFile(PurePosixPath(path), data)
-    for file in spec.files:
-        yield PayloadFile("payload" / file.path, file.source, file.executable)
+        yield path, content.encode("utf-8", "surrogateescape") if isinstance(content, str) else content, False
+    for where, file in spec.files.items():
+        yield f"payload/{where}", *_content(file)
 
 
 def bundle(spec: JobSpec, header: str) -> bytes:
@@ -96,27 +95,24 @@ def bundle(spec: JobSpec, header: str) -> bytes:
         folder = tarfile.TarInfo("payload")
         folder.type, folder.mode = tarfile.DIRTYPE, 0o700
         archive.addfile(folder)
-        for member in _members(spec, header):
-            data, executable = _content(member)
+        for path, data, executable in _members(spec, header):
             total += len(data)
             if total > LARGEST_BUNDLE:
                 raise DagsterSlurmError(
-                    f"the job's files are larger than {LARGEST_BUNDLE // 2**20} MiB; {member.path} was too much",
+                    f"the job's files are larger than {LARGEST_BUNDLE // 2**20} MiB; {path} was too much",
                     hint="Put data into a folder on the host (a profile's `env` can name it) and keep `files` to code "
                     "and configuration.",
                 )
-            info = tarfile.TarInfo(str(member.path))
+            info = tarfile.TarInfo(path)
             info.size, info.mode = len(data), 0o700 if executable else 0o600
             archive.addfile(info, io.BytesIO(data))
     return packed.getvalue()
 
 
-def _content(file: PayloadFile) -> tuple[bytes, bool]:
-    if isinstance(file.source, bytes):
-        return file.source, file.executable
+def _content(file: Path) -> tuple[bytes, bool]:
     try:
-        return file.source.read_bytes(), file.executable or bool(file.source.stat().st_mode & 0o100)
+        return file.read_bytes(), bool(file.stat().st_mode & 0o100)
     except OSError as error:
         raise DagsterSlurmError(
-            f"the file {file.source} can't be read: {error.strerror}", hint="It was to travel with the job."
+            f"the file {file} can't be read: {error.strerror}", hint="It was to travel with the job."
         ) from error

@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from dagster_slurm_components.environments.base import Activation
-from dagster_slurm_components.environments.plan import plan_environment
 from dagster_slurm_components.errors import DagsterSlurmError
-from dagster_slurm_components.jobs.model import JobIdentity, JobSpec, PayloadFile
+from dagster_slurm_components.jobs.model import JobIdentity, JobSpec
 from dagster_slurm_components.launchers.base import PYTHON, LaunchContext, payload_argv
 from dagster_slurm_components.launchers.plans import plan
 from dagster_slurm_components.spec.launchers import BashLauncher, LauncherSpec
@@ -19,7 +18,7 @@ def job_spec(
     resolved: ResolvedScript,
     identity: JobIdentity,
     *,
-    activation: Activation | None = None,
+    activation: Activation,
     context: bytes = b"{}",
     env: Mapping[str, str] | None = None,
     changed: Mapping[str, str] | None = None,
@@ -29,22 +28,20 @@ def job_spec(
     Args:
         resolved: The script in one profile.
         identity: Which run, step, partition and attempt it is for.
-        activation: How its environment is activated, where that is known from making it.
+        activation: How its environment is activated.
         context: Content of ``context.json``.
         env: Variables that this project sets, beside the user's.
         changed: Slurm options that are different in this attempt.
 
     Raises:
         SpecError: A file is missing.
-        DagsterSlurmError: The environment is not to be had on this host.
+        DagsterSlurmError: What is asked for does not fit together.
     """
     script, profile = resolved.script, resolved.profile
     payload, launcher, scheduler = resolved.payload_place(), script.launcher, profile.profile.scheduler
     interpreter = launcher.interpreter if isinstance(launcher, BashLauncher) else None
     program = None if payload is None else str(payload)
     argv = payload_argv(program, script.command, script.args, interpreter)
-    if activation is None:
-        activation = plan_environment(script.environment, profile.profile.host)
     launch = plan(launcher, _wrapped(argv, activation, launcher), LaunchContext(script.resources, scheduler))
     asked = {name.replace("_", "-"): value for name, value in launch.sbatch.items()}
     own = {"DAGSTER_SLURM_PROFILE": profile.name, **(env or {})}
@@ -55,7 +52,7 @@ def job_spec(
         sbatch=tuple({**asked, **_options(script), **(changed or {})}.items()),
         env={**activation.env, **launch.env, **script.env, **own},
         context=context,
-        files=tuple(PayloadFile(where, file) for where, file in resolved.payload_files().items()),
+        files=resolved.payload_files(),
         requeues=script.requeue_on_timeout if scheduler == "slurm" else 0,
     )
 

@@ -81,18 +81,6 @@ class JobIdentity:
 
 
 @dataclass(frozen=True)
-class PayloadFile:
-    """A local file, or its content, that goes to a path below the run directory's ``payload`` folder.
-
-    It may be executed there if that is said here, or if the local file is executable.
-    """
-
-    path: PurePosixPath
-    source: Path | bytes
-    executable: bool = False
-
-
-@dataclass(frozen=True)
 class JobSpec:
     """Everything that is sent to the host to start one job.
 
@@ -100,6 +88,7 @@ class JobSpec:
         sbatch: Slurm options, name and value, in the order they are rendered; ignored by a plain process.
         env: The payload's environment variables, secrets included; they travel in a file of mode 0600.
         context: Content of ``context.json``.
+        files: Local files, by their places below the run directory's ``payload`` folder.
         requeues: How often the job puts itself back into the queue after it wrote a checkpoint.
     """
 
@@ -109,7 +98,7 @@ class JobSpec:
     sbatch: tuple[tuple[str, str], ...] = ()
     env: Mapping[str, str] = field(default_factory=dict)
     context: bytes = b"{}"
-    files: tuple[PayloadFile, ...] = ()
+    files: Mapping[PurePosixPath, Path] = field(default_factory=dict)
     requeues: int = 0
 
 

@@ -1,9 +1,12 @@
-"""Who runs the job script: a plain process or Slurm. The two answer the same questions."""
+"""Who runs the job script: a plain process or Slurm. The two answer the same questions.
+
+Whether ended jobs can be looked up, says ``has_accounting``; when after a change the queue is first asked, in seconds,
+``first_query``; how long silences are waited out, ``patience``.
+"""
 
 from __future__ import annotations
 
 import time
-from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
@@ -35,71 +38,7 @@ QueueRows = Mapping[str, QueueRow] | None
 AccountingRows = Mapping[str, AccountingRow] | None
 
 
-class Scheduler(ABC):
-    """Runs job scripts and knows about them.
-
-    Attributes:
-        has_accounting: Whether ended jobs can be looked up.
-        first_query: Seconds after a change until the queue is first asked.
-        patience: How long silences are waited out.
-        limit: How many jobs there may be at once, if that is limited.
-    """
-
-    has_accounting: bool
-    first_query: float
-    patience: Patience
-    limit: calls.JobLimit | None = None
-
-    @abstractmethod
-    def header(self, spec: JobSpec, run_dir: str) -> str:
-        """Return what stands above the body of ``job.sh``."""
-
-    @abstractmethod
-    def argv(self, spec: JobSpec, run_dir: str) -> Sequence[str]:
-        """Return the command that submits ``job.sh``, or is the job."""
-
-    @abstractmethod
-    def settlement(self, run_dir: str, workdir: str, token: str, job_name: str) -> calls.SubmitRequest:
-        """Return what the satellite is asked, to find out whether an earlier submission made a job."""
-
-    def request(
-        self, spec: JobSpec, run_dir: str, workdir: str, claim: calls.LeaseRequest | None = None
-    ) -> calls.SubmitRequest:
-        """Return what the satellite is asked to do with the bundle, where no earlier call has made the job."""
-        return replace(
-            self.settlement(run_dir, workdir, spec.identity.token, spec.identity.job_name),
-            argv=tuple(self.argv(spec, run_dir)),
-            needs=spec.activation.needs,
-            limit=self.limit,
-            claim=claim,
-            settle_only=False,
-        )
-
-    @abstractmethod
-    def queue(self, satellite: Satellite, handles: Sequence[JobHandle]) -> QueueRows:
-        """Return the queue's rows of these jobs."""
-
-    def accounting(self, satellite: Satellite, handles: Sequence[JobHandle]) -> AccountingRows:
-        """Return the accounting's rows of these jobs, at most ``MAX_IDS``."""
-        return None
-
-    @abstractmethod
-    def cancel(self, satellite: Satellite, handle: JobHandle, *, force: bool = False) -> None:
-        """Ask for the end of exactly this job; one that has ended already does no harm.
-
-        With ``force`` it was asked before and did not end: leave it no choice.
-
-        Raises:
-            HostUnreachableError: Nobody answered, so that it has to be asked again.
-            HostRefusedError: Nobody there can end it.
-        """
-
-    @abstractmethod
-    def query_interval(self, asked: int, *, waiting: bool) -> float:
-        """Return the seconds until the queue, asked so often since the last change, is asked again."""
-
-
-class ProcessScheduler(Scheduler):
+class ProcessScheduler:
     """A plain process on the host: the laptop's way, and a workstation's without Slurm. Nobody accounts for it.
 
     At most ``max_submit_jobs`` run at once; in ``folder`` the host keeps what all who submit share.
@@ -110,19 +49,24 @@ class ProcessScheduler(Scheduler):
     patience = Patience(settle=2.0, explanation=0.0, absence=2.0, trace=2.0)
 
     def __init__(self, folder: str = "", max_submit_jobs: int | None = None) -> None:
+        self._limit = None
         if max_submit_jobs is not None:
-            self.limit = calls.JobLimit(max_submit_jobs, f"{folder}/submitted.json", _STARTS)
+            self._limit = calls.JobLimit(max_submit_jobs, f"{folder}/submitted.json", _STARTS)
 
     def header(self, spec: JobSpec, run_dir: str) -> str:
-        """Return the interpreter line alone."""
+        """Return what stands above the body of ``job.sh``: the interpreter line alone."""
         return "#!/bin/bash\n"
 
-    def argv(self, spec: JobSpec, run_dir: str) -> Sequence[str]:
-        """Return the command of the detached process."""
-        return ("/bin/bash", f"{run_dir}/job.sh", run_dir)
+    def request(
+        self, spec: JobSpec, run_dir: str, workdir: str, claim: calls.LeaseRequest | None = None
+    ) -> calls.SubmitRequest:
+        """Return what the satellite is asked to do with the bundle: to start a process, where none was started."""
+        argv = ("/bin/bash", f"{run_dir}/job.sh", run_dir)
+        settlement = self.settlement(run_dir, workdir, spec.identity.token, spec.identity.job_name)
+        return _with_job(settlement, argv, spec, claim, self._limit)
 
     def settlement(self, run_dir: str, workdir: str, token: str, job_name: str) -> calls.SubmitRequest:
-        """Ask whether the process became the job."""
+        """Return what the satellite is asked, to find out whether an earlier submission made a job."""
         return calls.SubmitRequest(run_dir, workdir, token, "process", (), settle_only=True)
 
     def queue(self, satellite: Satellite, handles: Sequence[JobHandle]) -> QueueRows:
@@ -132,8 +76,18 @@ class ProcessScheduler(Scheduler):
         here = {handle.job_id for handle, lives in zip(handles, alive, strict=True) if lives}
         return {job_id: QueueRow(job_id, "RUNNING") for job_id in here | _elsewhere(satellite, gone)}
 
+    def accounting(self, satellite: Satellite, handles: Sequence[JobHandle]) -> AccountingRows:
+        """Return that nobody knows."""
+        return None
+
     def cancel(self, satellite: Satellite, handle: JobHandle, *, force: bool = False) -> None:
-        """Send TERM, which ``job.sh`` passes on; KILL reaches every process of the job at once."""
+        """Ask for the end of exactly this job; one that has ended already does no harm.
+
+        TERM is passed on by ``job.sh``; by ``force`` KILL reaches every process of the job at once.
+
+        Raises:
+            HostRefusedError: It runs on another machine.
+        """
         sent = satellite.kill(calls.Process.parse(handle.job_id), "KILL" if force else "TERM")
         if not sent and _elsewhere(satellite, [handle]):
             raise HostRefusedError(
@@ -143,7 +97,7 @@ class ProcessScheduler(Scheduler):
             )
 
     def query_interval(self, asked: int, *, waiting: bool) -> float:
-        """Look again soon: it costs the host next to nothing."""
+        """Return the seconds until the queue is asked again: soon, as it costs the host next to nothing."""
         return 2.0
 
 
@@ -165,7 +119,7 @@ def _elsewhere(satellite: Satellite, handles: Sequence[JobHandle]) -> set[str]:
     }
 
 
-class SlurmScheduler(Scheduler):
+class SlurmScheduler:
     """Slurm.
 
     Args:
@@ -184,11 +138,12 @@ class SlurmScheduler(Scheduler):
     ) -> None:
         self._snapshot = f"{folder}/squeue.json"
         self._budget = budget
+        self._limit = None
         if max_submit_jobs is not None:
             # An answer is believed for as long as the budget takes to allow the next question.
             age = max(self.first_query, 60.0 / budget.per_minute) if budget else self.first_query
             query = calls.QueueQuery(self._snapshot, tuple(squeue()), age, _TIMEOUT, budget)
-            self.limit = calls.JobLimit(max_submit_jobs, f"{folder}/submitted.json", _VISIBLE, query, LIVE)
+            self._limit = calls.JobLimit(max_submit_jobs, f"{folder}/submitted.json", _VISIBLE, query, LIVE)
 
     def header(self, spec: JobSpec, run_dir: str) -> str:
         """Render the ``#SBATCH`` lines: the user's options, then those that belong to this project."""
@@ -203,12 +158,16 @@ class SlurmScheduler(Scheduler):
         }
         return render_header((*spec.sbatch, *own.items()))
 
-    def argv(self, spec: JobSpec, run_dir: str) -> Sequence[str]:
-        """Return the command line of ``sbatch``."""
-        return sbatch(f"{run_dir}/job.sh", [run_dir, str(spec.requeues)] if spec.requeues else [run_dir])
+    def request(
+        self, spec: JobSpec, run_dir: str, workdir: str, claim: calls.LeaseRequest | None = None
+    ) -> calls.SubmitRequest:
+        """Return what the satellite is asked to do with the bundle: to call ``sbatch``, where no call made a job."""
+        argv = sbatch(f"{run_dir}/job.sh", [run_dir, str(spec.requeues)] if spec.requeues else [run_dir])
+        settlement = self.settlement(run_dir, workdir, spec.identity.token, spec.identity.job_name)
+        return _with_job(settlement, argv, spec, claim, self._limit)
 
     def settlement(self, run_dir: str, workdir: str, token: str, job_name: str) -> calls.SubmitRequest:
-        """Ask for a look into queue and accounting."""
+        """Return what the satellite is asked, to find out by queue and accounting whether sbatch made a job."""
         since = int(time.time()) - 2 * _DAY
         return calls.SubmitRequest(
             run_dir=run_dir,
@@ -238,19 +197,39 @@ class SlurmScheduler(Scheduler):
         return None if query_failure(returncode, out, err) is not None else parse_sacct(out)
 
     def cancel(self, satellite: Satellite, handle: JobHandle, *, force: bool = False) -> None:
-        """Run ``scancel``; Slurm itself follows with KILL after its KillWait."""
+        """Ask for the end of exactly this job; Slurm itself follows with KILL after its KillWait.
+
+        Raises:
+            HostUnreachableError: Slurm gave no answer, so that it has to be asked again.
+        """
         returncode, _, err = _run(satellite, scancel([handle.job_id]))
         failure = scancel_failure(returncode, err)
         if failure is not None:
             raise HostUnreachableError(f"scancel failed: {failure}", where=satellite.host.name)
 
     def query_interval(self, asked: int, *, waiting: bool) -> float:
-        """Ask soon after a change, then ever more slowly.
+        """Return the seconds until the queue, asked so often since the last change, is asked again.
 
         A refused or held job should be told at once; later a job's own files tell its start and its end. While one
         waits, its reason may change.
         """
         return min(self.first_query * _BACKOFF**asked, 30.0 if waiting else 60.0)
+
+
+Scheduler = ProcessScheduler | SlurmScheduler
+
+
+def _with_job(
+    settlement: calls.SubmitRequest,
+    argv: Sequence[str],
+    spec: JobSpec,
+    claim: calls.LeaseRequest | None,
+    limit: calls.JobLimit | None,
+) -> calls.SubmitRequest:
+    """Return a request that submits where its settlement finds nothing."""
+    return replace(
+        settlement, argv=tuple(argv), needs=spec.activation.needs, limit=limit, claim=claim, settle_only=False
+    )
 
 
 def _run(

@@ -20,7 +20,7 @@ from dagster_slurm_components.hosts.client import Satellite
 from dagster_slurm_components.hosts.parked import ParkedHost, Parking
 from dagster_slurm_components.jobs.bundle import bundle, env_file
 from dagster_slurm_components.jobs.lease import Attempt, Lease, LedgerRecord
-from dagster_slurm_components.jobs.model import JobHandle, JobIdentity, JobSpec, PayloadFile
+from dagster_slurm_components.jobs.model import JobHandle, JobIdentity, JobSpec
 from dagster_slurm_components.jobs.schedulers import ProcessScheduler, SlurmScheduler
 from dagster_slurm_components.jobs.submit import (
     EnvironmentLackingError,
@@ -43,7 +43,7 @@ def job(**changes: object) -> JobSpec:
         "activation": Activation((ActivationStep("prefix", ("/env",)),)),
         "sbatch": (("partition", "gpu"), ("cpus-per-task", "4")),
         "env": {"A": "it's\n$(id)"},
-        "files": (PayloadFile(PurePosixPath("deep/train.py"), b"print()"),),
+        "files": {PurePosixPath("deep/train.py"): Path(__file__)},
     }
     return JobSpec(**{**base, **changes})  # type: ignore[arg-type]
 
@@ -224,7 +224,7 @@ def test_the_bundle_is_the_run_directory_and_always_the_same_bytes(tmp_path: Pat
     script = tmp_path / "run me.sh"
     script.write_text("true")
     script.chmod(0o755)
-    spec = job(files=(PayloadFile(PurePosixPath("run me.sh"), script),))
+    spec = job(files={PurePosixPath("run me.sh"): script})
     header = SLURM.header(spec, "/w/50%/run")
     packed = bundle(spec, header)
     assert packed == bundle(spec, header)
@@ -256,6 +256,6 @@ def test_names_that_no_shell_can_export_are_refused(name: str) -> None:
 
 
 def test_an_unreadable_file_is_named(tmp_path: Path) -> None:
-    spec = job(files=(PayloadFile(PurePosixPath("a"), tmp_path / "gone.py"),))
+    spec = job(files={PurePosixPath("a"): tmp_path / "gone.py"})
     with pytest.raises(DagsterSlurmError, match=r"gone\.py can't be read"):
         bundle(spec, "")
