@@ -8,7 +8,7 @@ from functools import partial
 
 from dagster_slurm_components.doctor import slurm_facts
 from dagster_slurm_components.doctor.findings import Finding, failed, note, ok, skipped, warning
-from dagster_slurm_components.doctor.slurm_facts import Association, PartitionFacts
+from dagster_slurm_components.doctor.slurm_facts import Association, Partition, limit, members, number
 from dagster_slurm_components.errors import SatelliteError
 from dagster_slurm_components.hosts.calls import HostFacts
 from dagster_slurm_components.hosts.client import Satellite
@@ -138,9 +138,8 @@ def _partition(satellite: Satellite, resources: Resources) -> Iterator[Finding]:
     if failure is not None or not partitions:
         yield skipped("partition", failure or "Slurm lists none")
         return
-    default = [name for name, partition in partitions.items() if partition.is_default]
-    names = resources.partition.split(",") if resources.partition else default
-    for name in names:
+    names = resources.partition or slurm_facts.default_partition(partitions)
+    for name in names.split(",") if names else ():
         yield _one_partition(name, partitions, resources)
     if not names:
         advice = f"Name one in `resources.partition`: {', '.join(partitions)}."
@@ -148,29 +147,29 @@ def _partition(satellite: Satellite, resources: Resources) -> Iterator[Finding]:
         yield failed("partition", detail, advice)
 
 
-def _one_partition(name: str, partitions: Mapping[str, PartitionFacts], resources: Resources) -> Finding:
+def _one_partition(name: str, partitions: Mapping[str, Partition], resources: Resources) -> Finding:
     wrong = partial(failed, "partition")
     if name not in partitions:
         advice = f"There are {', '.join(partitions)}; correct `resources.partition`."
         return wrong(f"there is no partition `{name}`{_guess(name, list(partitions))}", advice)
-    partition = partitions[name]
-    if partition.state != "UP":
+    row = partitions[name]
+    if row.get("State", "UP") != "UP":
         advice = "Jobs wait there until the site opens it again; choose another one."
-        return wrong(f"the partition `{name}` is {partition.state}", advice)
-    for kind, value, allowed, denied in (
-        ("account", resources.account, partition.accounts, partition.denied_accounts),
-        ("qos", resources.qos, partition.qualities, partition.denied_qualities),
-    ):
+        return wrong(f"the partition `{name}` is {row['State']}", advice)
+    for kind, value, names in (("account", resources.account, "Accounts"), ("qos", resources.qos, "Qos")):
+        allowed, denied = members(row.get(f"Allow{names}")), members(row.get(f"Deny{names}")) or ()
         if value is not None and (value in denied or (allowed is not None and value not in allowed)):
             advice = f"It takes {_quoted(sorted(allowed))}." if allowed else "Choose another one."
             return wrong(f"the partition `{name}` does not take the {kind} `{value}`", advice)
-    if resources.time and partition.max_time:
-        seconds, most = time_seconds(resources.time), time_seconds(partition.max_time)
+    max_time = limit(row.get("MaxTime"))
+    if resources.time and max_time:
+        seconds, most = time_seconds(resources.time), time_seconds(max_time)
         if most is not None and (seconds is None or seconds > most):
-            detail = f"`time` is {resources.time}, and the partition `{name}` allows {partition.max_time}"
+            detail = f"`time` is {resources.time}, and the partition `{name}` allows {max_time}"
             return wrong(detail, "Such jobs wait for ever; lower `resources.time`.")
-    limit = f", at most {partition.max_time}" if partition.max_time else ""
-    return ok("partition", f"{name} is up, {partition.total_nodes or '?'} nodes{limit}")
+    at_most = f", at most {max_time}" if max_time else ""
+    nodes = number(row.get("TotalNodes")) or "?"
+    return ok("partition", f"{name} is up, {nodes} nodes{at_most}")
 
 
 def _submission(satellite: Satellite, resources: Resources) -> Finding:

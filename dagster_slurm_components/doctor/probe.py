@@ -10,7 +10,7 @@ import yaml
 
 from dagster_slurm_components.doctor import slurm_facts
 from dagster_slurm_components.doctor.cluster import ask
-from dagster_slurm_components.doctor.slurm_facts import NodeKind, PartitionFacts
+from dagster_slurm_components.doctor.slurm_facts import NodeKind, Partition, limit, members, number
 from dagster_slurm_components.errors import DagsterSlurmError
 from dagster_slurm_components.hosts.client import Satellite
 from dagster_slurm_components.hosts.connect import connect
@@ -58,7 +58,7 @@ def draft_site(profile: LoadedProfile) -> str:
 
 
 def draft(
-    partitions: Mapping[str, PartitionFacts],
+    partitions: Mapping[str, Partition],
     kinds: Sequence[NodeKind],
     qualities: Mapping[str, Mapping[str, str | int | None]],
 ) -> dict[str, Any]:
@@ -67,34 +67,32 @@ def draft(
     By which options jobs should ask for memory and GPUs, and whether they need an account, is a site's policy that no
     answer tells.
     """
-    default = next((name for name, partition in partitions.items() if partition.is_default), None)
     return {
         "partitions": {
-            name: _partition(partition, [kind for kind in kinds if kind.partition == name], qualities)
-            for name, partition in partitions.items()
+            name: _partition(row, [kind for kind in kinds if kind.partition == name], qualities)
+            for name, row in partitions.items()
         },
         "qos": {
-            name: _stated(**{limit: value or None for limit, value in limits.items()})
+            name: _stated(**{option: value or None for option, value in limits.items()})
             for name, limits in qualities.items()
         },
-        "resources": _stated(partition=default),
+        "resources": _stated(partition=slurm_facts.default_partition(partitions)),
     }
 
 
-def _partition(
-    partition: PartitionFacts, kinds: Sequence[NodeKind], qualities: Iterable[str]
-) -> dict[str, Any]:
+def _partition(row: Partition, kinds: Sequence[NodeKind], qualities: Iterable[str]) -> dict[str, Any]:
     gpu_types = {kind.gpu_type for kind in kinds if kind.gpus}
-    allowed = partition.qualities
-    if allowed is None and partition.denied_qualities:
-        allowed = frozenset(qualities) - partition.denied_qualities
+    allowed, denied = members(row.get("AllowQos")), members(row.get("DenyQos"))
+    if allowed is None and denied:
+        allowed = frozenset(qualities) - denied
+    state, least = row.get("State", "UP"), number(row.get("MinNodes")) or 0
     memory = max((kind.memory_mb for kind in kinds), default=0)
     return _stated(
-        description=None if partition.state == "UP" else f"was {partition.state} when this was written",
-        nodes=partition.total_nodes or None,
-        max_time=partition.max_time,
-        min_nodes=partition.min_nodes if (partition.min_nodes or 0) > 1 else None,
-        max_nodes=partition.max_nodes or None,
+        description=None if state == "UP" else f"was {state} when this was written",
+        nodes=number(row.get("TotalNodes")) or None,
+        max_time=limit(row.get("MaxTime")),
+        min_nodes=least if least > 1 else None,
+        max_nodes=number(row.get("MaxNodes")) or None,
         max_cpus_per_node=max((kind.cpus for kind in kinds), default=0) or None,
         max_mem_per_node=f"{memory}M" if memory else None,
         max_gpus_per_node=max((kind.gpus for kind in kinds), default=None),

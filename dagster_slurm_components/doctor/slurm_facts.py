@@ -6,6 +6,7 @@ Formats were compared with Slurm 22.05; names of fields are those of its manuals
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from typing import NamedTuple
 
 CONFIG = ("scontrol", "show", "config")
@@ -14,6 +15,10 @@ NODE_KINDS = ("sinfo", "--all", "--noheader", "--format=%R|%D|%c|%m|%G")
 _SACCTMGR = ("sacctmgr", "--noheader", "--parsable2", "show")
 QUALITIES = (*_SACCTMGR, "qos", "format=Name,MaxWall,MaxSubmitPU,MaxTRES,MinTRES")
 
+Partition = Mapping[str, str]
+"""A partition by slurmctld's own words: ``MaxTime`` is read by ``limit``, ``MaxNodes`` by ``number``, ``AllowQos`` by
+``members``; its ``State`` is ``UP``, ``DOWN``, ``DRAIN`` or ``INACTIVE``."""
+
 _FIELD = re.compile(r"(\w+)=(\S*)")
 _NOTHING = ("", "(null)", "N/A", "NONE", "UNLIMITED", "INFINITE")
 
@@ -21,24 +26,6 @@ _NOTHING = ("", "(null)", "N/A", "NONE", "UNLIMITED", "INFINITE")
 def associations_of(user: str) -> tuple[str, ...]:
     """Return the command that lists what a user may use."""
     return (*_SACCTMGR, "assoc", f"user={user}", "format=Account,Partition,QOS")
-
-
-class PartitionFacts(NamedTuple):
-    """A partition as slurmctld has it; None for a limit means that there is none, for a set that it is all.
-
-    The state is ``UP``, ``DOWN``, ``DRAIN`` or ``INACTIVE``.
-    """
-
-    is_default: bool
-    state: str
-    max_time: str | None
-    max_nodes: int | None
-    min_nodes: int | None
-    total_nodes: int | None
-    accounts: frozenset[str] | None
-    denied_accounts: frozenset[str]
-    qualities: frozenset[str] | None
-    denied_qualities: frozenset[str]
 
 
 class NodeKind(NamedTuple):
@@ -70,32 +57,22 @@ def parse_config(out: str) -> dict[str, str]:
     return {name.strip(): value.strip() for name, value in pairs}
 
 
-def parse_partitions(out: str) -> dict[str, PartitionFacts]:
+def parse_partitions(out: str) -> dict[str, Partition]:
     """Read ``scontrol show partition --oneliner``, by name; lines that are none are passed over."""
     rows = (dict(_FIELD.findall(line)) for line in out.splitlines())
-    return {
-        row["PartitionName"]: PartitionFacts(
-            is_default=row.get("Default") == "YES",
-            state=row.get("State", "UP"),
-            max_time=_value(row.get("MaxTime")),
-            max_nodes=_number(row.get("MaxNodes")),
-            min_nodes=_number(row.get("MinNodes")),
-            total_nodes=_number(row.get("TotalNodes")),
-            accounts=_members(row.get("AllowAccounts")),
-            denied_accounts=_members(row.get("DenyAccounts")) or frozenset(),
-            qualities=_members(row.get("AllowQos")),
-            denied_qualities=_members(row.get("DenyQos")) or frozenset(),
-        )
-        for row in rows
-        if row.get("PartitionName")
-    }
+    return {row["PartitionName"]: row for row in rows if row.get("PartitionName")}
+
+
+def default_partition(partitions: Mapping[str, Partition]) -> str | None:
+    """Return the partition of jobs that name none."""
+    return next((name for name, row in partitions.items() if row.get("Default") == "YES"), None)
 
 
 def parse_node_kinds(out: str) -> list[NodeKind]:
     """Read ``sinfo``'s answer to ``NODE_KINDS``."""
     # A plus after a number says that some of the nodes have more.
     return [
-        NodeKind(partition, _number(cpus) or 0, _number(memory) or 0, *parse_gpus(gres))
+        NodeKind(partition, number(cpus) or 0, number(memory) or 0, *parse_gpus(gres))
         for partition, _, cpus, memory, gres in _rows(out, 5)
     ]
 
@@ -111,7 +88,7 @@ def parse_gpus(gres: str) -> tuple[int, str | None]:
     for entry in re.sub(r"\([^)]*\)", "", gres).split(","):
         name, *rest = entry.split(":")
         if name == "gpu" and rest:
-            total += _number(rest[-1]) or 0
+            total += number(rest[-1]) or 0
             kinds += rest[:-1]
     return total, kinds[0] if len(set(kinds)) == 1 else None
 
@@ -120,10 +97,10 @@ def parse_qualities(out: str) -> dict[str, dict[str, str | int | None]]:
     """Read ``sacctmgr``'s answer to ``QUALITIES``: by name the limits for one job or user, as a site writes them."""
     return {
         name: {
-            "max_time": _value(max_time),
+            "max_time": limit(max_time),
             "min_nodes": _tres(least).get("node"),
             "max_nodes": _tres(most).get("node"),
-            "max_submit_jobs": _number(submit),
+            "max_submit_jobs": number(submit),
         }
         for name, max_time, submit, most, least in _rows(out, 5)
     }
@@ -144,18 +121,21 @@ def _rows(out: str, width: int) -> list[list[str]]:
 
 def _tres(text: str) -> dict[str, int]:
     pairs = (entry.partition("=") for entry in text.split(",") if "=" in entry)
-    return {name: number for name, _, value in pairs if (number := _number(value)) is not None}
+    return {name: count for name, _, value in pairs if (count := number(value)) is not None}
 
 
-def _value(text: str | None) -> str | None:
+def limit(text: str | None) -> str | None:
+    """Return what Slurm wrote, or nothing where it wrote in one of its ways that there is none."""
     return None if text is None or text.strip() in _NOTHING else text.strip()
 
 
-def _number(text: str | None) -> int | None:
+def number(text: str | None) -> int | None:
+    """Return the number that a text begins with."""
     match = re.match(r"\d{1,12}", (text or "").strip())
     return int(match[0]) if match else None
 
 
-def _members(text: str | None) -> frozenset[str] | None:
-    value = _value(text)
+def members(text: str | None) -> frozenset[str] | None:
+    """Return the members of a set; nothing where it is all."""
+    value = limit(text)
     return None if value is None or value == "ALL" else frozenset(value.split(","))

@@ -171,7 +171,7 @@ class LedgerRecord:
 
     def handle(self, run_dir: str) -> JobHandle | None:
         """Return the job, if there is one."""
-        return JobHandle(self.job_id, run_dir, self.token, "known", self.submitted) if self.job_id else None
+        return JobHandle(self.job_id, run_dir, "known", self.submitted) if self.job_id else None
 
 
 def parse_ledger(data: bytes) -> LedgerRecord:

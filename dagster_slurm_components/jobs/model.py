@@ -114,7 +114,6 @@ class JobHandle:
 
     job_id: str
     run_dir: str
-    token: str
     outcome: str = "submitted"
     submitted: float | None = None
 

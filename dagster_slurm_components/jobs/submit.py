@@ -68,7 +68,7 @@ def submit(
         )
     if reply.job_id is None:
         raise TakenError(f"{run_dir} is taken: {reply.detail}", where=where)
-    return JobHandle(reply.job_id, run_dir, spec.identity.token, reply.outcome, sent_at)
+    return JobHandle(reply.job_id, run_dir, reply.outcome, sent_at)
 
 
 def find_job(
@@ -85,10 +85,10 @@ def find_job(
     """
     if attempt.handle is not None:
         return attempt.handle
-    token, news = attempt.ledger.token, "Whether an earlier attempt made a job is not known yet"
-    request = place.scheduler.settlement(attempt.run_dir, place.workdir, token, job_name)
+    news = "Whether an earlier attempt made a job is not known yet"
+    request = place.scheduler.settlement(attempt.run_dir, place.workdir, attempt.ledger.token, job_name)
     _, reply = _submit(place, request, b"", news, tell=tell, sleep=sleep)
-    return None if reply.job_id is None else JobHandle(reply.job_id, attempt.run_dir, token, "known")
+    return None if reply.job_id is None else JobHandle(reply.job_id, attempt.run_dir, "known")
 
 
 def _submit(

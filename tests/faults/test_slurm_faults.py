@@ -71,7 +71,7 @@ def test_f42_the_name_of_a_federated_job_s_cluster_is_no_part_of_its_id(
 
 
 def handles(*ids: str) -> list[JobHandle]:
-    return [JobHandle(job_id, f"/runs/{job_id}", f"t{job_id}") for job_id in ids]
+    return [JobHandle(job_id, f"/runs/{job_id}") for job_id in ids]
 
 
 @pytest.mark.parametrize(

@@ -93,7 +93,7 @@ def world(tmp_path: Path) -> Iterator[World]:
 
 
 def handle(attempt: Attempt) -> JobHandle:
-    return JobHandle(attempt.ledger.job_id or "", attempt.run_dir, attempt.ledger.token)
+    return JobHandle(attempt.ledger.job_id or "", attempt.run_dir)
 
 
 def ended(state: str) -> Ended:

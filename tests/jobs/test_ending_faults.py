@@ -17,7 +17,7 @@ from dagster_slurm_components.jobs.model import JobHandle
 from dagster_slurm_components.jobs.reconcile import Evidence, Observation
 from dagster_slurm_components.jobs.target import Target
 
-HANDLE = JobHandle("7", "/w/runs/r/s/0", "t")
+HANDLE = JobHandle("7", "/w/runs/r/s/0")
 FULL = SatelliteError("lease: No space left on device", code="disk_full", where="login")
 GONE = Ended(Observation(state="CANCELLED"), Evidence())
 

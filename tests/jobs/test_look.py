@@ -79,7 +79,7 @@ def test_a_process_is_cancelled_on_its_own_machine_alone(
 ) -> None:
     """One that is gone here has ended; of one that is elsewhere that is not known."""
     (tmp_path / "status").write_text(f"restart=0\nstarted=6\nhost={host}\n")
-    handle = JobHandle("2:0-no-such-boot", str(tmp_path), "ab")
+    handle = JobHandle("2:0-no-such-boot", str(tmp_path))
     expected = pytest.raises(HostRefusedError, match="of another machine") if refused else nullcontext()
     with expected:
         cancel(at(local, tmp_path), handle, patience=0)

@@ -38,7 +38,7 @@ def folder(name: str, *, days: float, lease: str = FOLLOWING) -> RunDirectory:
 
 def seen(state: str, phase: Phase = Phase.TERMINAL) -> JobInfo:
     observation = Observation(state=state, phase=phase)
-    return JobInfo(JobHandle("12", "/w", "token"), observation, Evidence())
+    return JobInfo(JobHandle("12", "/w"), observation, Evidence())
 
 
 @pytest.mark.parametrize(

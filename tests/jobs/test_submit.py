@@ -164,7 +164,7 @@ def find(
 def test_a_job_that_the_ledger_knows_is_not_asked_for() -> None:
     satellite, _, _, found = find([], LedgerRecord("ab", "12", 6.0))
     assert satellite.asked == []
-    assert found == JobHandle("12", "/w/runs/run-1/train/0", "ab", "known", 6.0)
+    assert found == JobHandle("12", "/w/runs/run-1/train/0", "known", 6.0)
 
 
 @pytest.mark.parametrize(

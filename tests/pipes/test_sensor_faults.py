@@ -85,7 +85,7 @@ def looked_after(place: Place, monkeypatch: pytest.MonkeyPatch, seen: Observatio
     monkeypatch.setattr(Orphans, "_records", lambda self, attempts: records)
 
     def look_at(place: object, attempts: list[Attempt]) -> list[JobInfo]:
-        handles = [JobHandle(each.ledger.job_id or "", each.run_dir, "t") for each in attempts]
+        handles = [JobHandle(each.ledger.job_id or "", each.run_dir) for each in attempts]
         return [JobInfo(handle, seen, Evidence()) for handle in handles]
 
     monkeypatch.setattr(orphans, "look_at", look_at)
