@@ -17,7 +17,7 @@ _FILES = ("slurm_conf", "key_file", "known_hosts_file", "profile_file")
 _DAEMONS: terminal.Columns = {"daemon": "name", "state": "state", "pid": lambda row: row["pid"] or "-"}
 _NODES: terminal.Columns = {
     **{"node": "name", "state": "state", "cpus": "cpus", "memory MB": "memory_mb"},
-    "gres": lambda row: row["gres"].replace("(null)", ""),
+    "gres": lambda row: "" if row["gres"] == "(null)" else row["gres"],
     "partitions": lambda row: ",".join(row["partitions"]),
 }
 _PARTITIONS: terminal.Columns = {

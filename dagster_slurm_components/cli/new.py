@@ -29,7 +29,23 @@ def new(folder: Path, answers: tuple[str, ...], defaults: bool) -> None:
     The same as `copier copy REPOSITORY FOLDER`, without git. To take over later changes of the template by `copier
     update`, make the project by copier from the repository.
     """
-    _make(folder, answers, defaults or not sys.stdin.isatty())
+    try:
+        import copier  # noqa: PLC0415 - an extra, and 0.3 s
+        from copier.errors import CopierAnswersInterrupt, CopierError  # noqa: PLC0415
+    except ImportError:
+        raise DagsterSlurmError(
+            "this command needs copier", hint="pip install 'dagster-slurm-components[new]'"
+        ) from None
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise DagsterSlurmError(f"{folder} is there already, and not an empty folder")
+    data = {**_named_after(folder), **_parse_answers(answers, _questions())}
+    try:
+        with _plain_template() as source:
+            copier.run_copy(str(source), folder, data=data, defaults=defaults or not sys.stdin.isatty())
+    except CopierAnswersInterrupt:
+        raise DagsterSlurmError("interrupted; nothing was made") from None
+    except (CopierError, ValueError) as error:
+        raise DagsterSlurmError(_sentence(error)) from None
 
 
 def _template_folder() -> Path:
@@ -49,26 +65,6 @@ def _parse_answers(pairs: Sequence[str], questions: Sequence[str]) -> dict[str, 
             raise DagsterSlurmError(f"there is no question `{name}`", hint=did_you_mean(name, questions))
         answers[name] = value
     return answers
-
-
-def _make(folder: Path, pairs: Sequence[str], defaults: bool) -> None:
-    try:
-        import copier  # noqa: PLC0415 - an extra, and 0.3 s
-        from copier.errors import CopierAnswersInterrupt, CopierError  # noqa: PLC0415
-    except ImportError:
-        raise DagsterSlurmError(
-            "this command needs copier", hint="pip install 'dagster-slurm-components[new]'"
-        ) from None
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise DagsterSlurmError(f"{folder} is there already, and not an empty folder")
-    answers = {**_named_after(folder), **_parse_answers(pairs, _questions())}
-    try:
-        with _plain_template() as source:
-            copier.run_copy(str(source), folder, data=answers, defaults=defaults)
-    except CopierAnswersInterrupt:
-        raise DagsterSlurmError("interrupted; nothing was made") from None
-    except (CopierError, ValueError) as error:
-        raise DagsterSlurmError(_sentence(error)) from None
 
 
 @contextmanager
