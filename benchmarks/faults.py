@@ -16,7 +16,7 @@ import random
 import sys
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -92,19 +92,15 @@ class FaultySlurm(SlurmScheduler):
         super().__init__(f"{folder}/queue")
         self._programs, self._folder, self._fault, self._deaf = programs, folder, fault, deaf
 
-    def request(
-        self, spec: JobSpec, run_dir: str, workdir: str, claim: LeaseRequest | None = None
-    ) -> SubmitRequest:
-        """Ask for the programs of the test; a job is visible within a second."""
-        request = super().request(spec, run_dir, workdir, claim)
-        asked = (str(self._folder), request.token)
-        return replace(
-            request,
-            argv=(str(self._programs / "sbatch"), *asked, self._fault),
-            lookups=((str(self._programs / "squeue"), *asked, str(self._deaf)),),
-            lookup_pattern=r"^(\d+)\|",
-            window=1.0,
-        )
+    def argv(self, spec: JobSpec, run_dir: str) -> Sequence[str]:
+        """Ask for the test's own sbatch."""
+        return (str(self._programs / "sbatch"), str(self._folder), spec.identity.token, self._fault)
+
+    def settlement(self, run_dir: str, workdir: str, token: str, job_name: str) -> SubmitRequest:
+        """Ask for the test's own squeue; a job is visible within a second."""
+        squeue = (str(self._programs / "squeue"), str(self._folder), token, str(self._deaf))
+        asked = super().settlement(run_dir, workdir, token, job_name)
+        return replace(asked, lookups=(squeue,), lookup_pattern=r"^(\d+)\|", window=1.0)
 
 
 def spec(number: int) -> JobSpec:

@@ -1,14 +1,13 @@
 """Who runs the job script: a plain process or Slurm. The two answer the same questions.
 
 Whether ended jobs can be looked up, says ``has_accounting``; when after a change the queue is first asked, in seconds,
-``first_query``; how long silences are waited out, ``patience``.
+``first_query``; how long silences are waited out, ``patience``; how many jobs there may be, ``limit``, if any.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 
 from dagster_slurm_components.errors import HostRefusedError, HostUnreachableError
 from dagster_slurm_components.hosts import calls
@@ -49,21 +48,17 @@ class ProcessScheduler:
     patience = Patience(settle=2.0, explanation=0.0, absence=2.0, trace=2.0)
 
     def __init__(self, folder: str = "", max_submit_jobs: int | None = None) -> None:
-        self._limit = None
+        self.limit = None
         if max_submit_jobs is not None:
-            self._limit = calls.JobLimit(max_submit_jobs, f"{folder}/submitted.json", _STARTS)
+            self.limit = calls.JobLimit(max_submit_jobs, f"{folder}/submitted.json", _STARTS)
 
     def header(self, spec: JobSpec, run_dir: str) -> str:
         """Return what stands above the body of ``job.sh``: the interpreter line alone."""
         return "#!/bin/bash\n"
 
-    def request(
-        self, spec: JobSpec, run_dir: str, workdir: str, claim: calls.LeaseRequest | None = None
-    ) -> calls.SubmitRequest:
-        """Return what the satellite is asked to do with the bundle: to start a process, where none was started."""
-        argv = ("/bin/bash", f"{run_dir}/job.sh", run_dir)
-        settlement = self.settlement(run_dir, workdir, spec.identity.token, spec.identity.job_name)
-        return _with_job(settlement, argv, spec, claim, self._limit)
+    def argv(self, spec: JobSpec, run_dir: str) -> Sequence[str]:
+        """Return the command that submits ``job.sh``, or is the job: a detached process."""
+        return ("/bin/bash", f"{run_dir}/job.sh", run_dir)
 
     def settlement(self, run_dir: str, workdir: str, token: str, job_name: str) -> calls.SubmitRequest:
         """Return what the satellite is asked, to find out whether an earlier submission made a job."""
@@ -138,12 +133,12 @@ class SlurmScheduler:
     ) -> None:
         self._snapshot = f"{folder}/squeue.json"
         self._budget = budget
-        self._limit = None
+        self.limit = None
         if max_submit_jobs is not None:
             # An answer is believed for as long as the budget takes to allow the next question.
             age = max(self.first_query, 60.0 / budget.per_minute) if budget else self.first_query
             query = calls.QueueQuery(self._snapshot, tuple(squeue()), age, _TIMEOUT, budget)
-            self._limit = calls.JobLimit(max_submit_jobs, f"{folder}/submitted.json", _VISIBLE, query, LIVE)
+            self.limit = calls.JobLimit(max_submit_jobs, f"{folder}/submitted.json", _VISIBLE, query, LIVE)
 
     def header(self, spec: JobSpec, run_dir: str) -> str:
         """Render the ``#SBATCH`` lines: the user's options, then those that belong to this project."""
@@ -158,13 +153,9 @@ class SlurmScheduler:
         }
         return render_header((*spec.sbatch, *own.items()))
 
-    def request(
-        self, spec: JobSpec, run_dir: str, workdir: str, claim: calls.LeaseRequest | None = None
-    ) -> calls.SubmitRequest:
-        """Return what the satellite is asked to do with the bundle: to call ``sbatch``, where no call made a job."""
-        argv = sbatch(f"{run_dir}/job.sh", [run_dir, str(spec.requeues)] if spec.requeues else [run_dir])
-        settlement = self.settlement(run_dir, workdir, spec.identity.token, spec.identity.job_name)
-        return _with_job(settlement, argv, spec, claim, self._limit)
+    def argv(self, spec: JobSpec, run_dir: str) -> Sequence[str]:
+        """Return the command line of ``sbatch``."""
+        return sbatch(f"{run_dir}/job.sh", [run_dir, str(spec.requeues)] if spec.requeues else [run_dir])
 
     def settlement(self, run_dir: str, workdir: str, token: str, job_name: str) -> calls.SubmitRequest:
         """Return what the satellite is asked, to find out by queue and accounting whether sbatch made a job."""
@@ -217,19 +208,6 @@ class SlurmScheduler:
 
 
 Scheduler = ProcessScheduler | SlurmScheduler
-
-
-def _with_job(
-    settlement: calls.SubmitRequest,
-    argv: Sequence[str],
-    spec: JobSpec,
-    claim: calls.LeaseRequest | None,
-    limit: calls.JobLimit | None,
-) -> calls.SubmitRequest:
-    """Return a request that submits where its settlement finds nothing."""
-    return replace(
-        settlement, argv=tuple(argv), needs=spec.activation.needs, limit=limit, claim=claim, settle_only=False
-    )
 
 
 def _run(

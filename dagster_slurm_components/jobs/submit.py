@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from dataclasses import replace
 
 from dagster_slurm_components.errors import DagsterSlurmError
 from dagster_slurm_components.hosts.calls import LeaseRequest, SubmitReply, SubmitRequest
 from dagster_slurm_components.jobs.bundle import bundle
 from dagster_slurm_components.jobs.lease import Attempt
 from dagster_slurm_components.jobs.model import JobHandle, JobSpec
+from dagster_slurm_components.jobs.schedulers import Scheduler
 from dagster_slurm_components.jobs.target import Target
 from dagster_slurm_components.slurm.rejections import Rejection, classify_rejection
 
@@ -57,7 +59,7 @@ def submit(
     """
     run_dir, where = f"{place.workdir}/{spec.identity.folder}", place.satellite.host.name
     packed = bundle(spec, place.scheduler.header(spec, run_dir))
-    request = place.scheduler.request(spec, run_dir, place.workdir, claim)
+    request = request_for(place.scheduler, spec, run_dir, place.workdir, claim)
 
     sent_at, reply = _submit(place, request, packed, "The job is not submitted yet", tell=tell, sleep=sleep)
     if reply.outcome == "lacking":
@@ -69,6 +71,20 @@ def submit(
     if reply.job_id is None:
         raise TakenError(f"{run_dir} is taken: {reply.detail}", where=where)
     return JobHandle(reply.job_id, run_dir, reply.outcome, sent_at)
+
+
+def request_for(
+    scheduler: Scheduler, spec: JobSpec, run_dir: str, workdir: str, claim: LeaseRequest | None = None
+) -> SubmitRequest:
+    """Return what the satellite is asked to do with the bundle, where no earlier call has made the job."""
+    return replace(
+        scheduler.settlement(run_dir, workdir, spec.identity.token, spec.identity.job_name),
+        argv=tuple(scheduler.argv(spec, run_dir)),
+        needs=spec.activation.needs,
+        limit=scheduler.limit,
+        claim=claim,
+        settle_only=False,
+    )
 
 
 def find_job(

@@ -27,6 +27,7 @@ from dagster_slurm_components.jobs.submit import (
     SubmitRejectedError,
     TakenError,
     find_job,
+    request_for,
     submit,
 )
 from dagster_slurm_components.jobs.target import Target
@@ -86,7 +87,7 @@ def test_one_call_submits() -> None:
 def test_what_the_job_needs_is_asked_for_in_the_same_call() -> None:
     spec = job(activation=Activation(needs=("/w/envs/k/.ready",)))
     for scheduler in (SLURM, ProcessScheduler()):
-        assert scheduler.request(spec, "/w/run", "/w").needs == ("/w/envs/k/.ready",)
+        assert request_for(scheduler, spec, "/w/run", "/w").needs == ("/w/envs/k/.ready",)
     with pytest.raises(EnvironmentLackingError, match="/w/envs/k/"):
         go([SubmitReply("lacking", detail="/w/envs/k/.ready")])
 
@@ -121,15 +122,15 @@ def test_f08_a_lost_reply_is_asked_again_with_the_same_token_and_bundle() -> Non
 
 def test_a_limit_on_jobs_travels_with_each_submission() -> None:
     budget = Budget("/w/queue/budget.json", 2, 10)
-    limit = SlurmScheduler("/w/queue", budget, 3).request(job(), "/w/run", "/w").limit
+    limit = request_for(SlurmScheduler("/w/queue", budget, 3), job(), "/w/run", "/w").limit
     assert limit is not None
     assert limit.snapshot is not None
     assert (limit.jobs, limit.path) == (3, "/w/queue/submitted.json")
     # The watcher's own question, so that both share one answer; asked no more often than the budget allows.
     assert (limit.snapshot.argv, limit.snapshot.budget) == (tuple(squeue()), budget)
     assert limit.snapshot.max_age == 30
-    assert SLURM.request(job(), "/w/run", "/w").limit is None
-    assert ProcessScheduler("/w/queue", 2).request(job(), "/w/run", "/w").limit is not None
+    assert request_for(SLURM, job(), "/w/run", "/w").limit is None
+    assert request_for(ProcessScheduler("/w/queue", 2), job(), "/w/run", "/w").limit is not None
     full = SubmitReply("full", detail="3 jobs wait or run, and limits.max_submit_jobs is 3")
     _, waits, told, job_id = go([full, full, full, SubmitReply("submitted", "9")])
     assert (job_id, waits) == ("9", [1, 2, 4])
@@ -139,8 +140,8 @@ def test_a_limit_on_jobs_travels_with_each_submission() -> None:
 def test_who_submits_and_what_travels_with_each_submission() -> None:
     claim = LeaseRequest("d", "c", {"run_id": "r"}, {"step": "train"}, 3)
     for scheduler in (SLURM, ProcessScheduler()):
-        assert scheduler.request(job(), "/w/run", "/w", claim).claim == claim
-        assert scheduler.request(job(), "/w/run", "/w").claim is None
+        assert request_for(scheduler, job(), "/w/run", "/w", claim).claim == claim
+        assert request_for(scheduler, job(), "/w/run", "/w").claim is None
     satellite = Scripted([SubmitReply("uncertain"), SubmitReply("submitted", "7")])
     waits: list[float] = []
     submit(at(satellite), job(), claim=claim, sleep=waits.append)
