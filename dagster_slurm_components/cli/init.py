@@ -12,13 +12,8 @@ import click
 from jinja2 import Environment, StrictUndefined
 
 from dagster_slurm_components.errors import DagsterSlurmError
+from dagster_slurm_components.spec import profiles
 from dagster_slurm_components.spec.flow_style import flow_style
-from dagster_slurm_components.spec.profiles import (
-    known_site,
-    load_profile_file,
-    profiles_folder,
-    project_folder,
-)
 from dagster_slurm_components.spec.site import LoginWay, Site
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.\-]*")
@@ -51,16 +46,16 @@ def profile(name: str, site: str | None, force: bool, **wanted: str | None) -> N
             f"{name!r} can't be the name of a profile", hint="Use letters, digits, `-`, `_` and `.`."
         )
     here = Path.cwd()
-    file = (profiles_folder(here) or project_folder(here) / "profiles") / f"{name}.yaml"
+    file = (profiles.profiles_folder(here) or profiles.project_folder(here) / "profiles") / f"{name}.yaml"
     if file.exists() and not force:
         raise DagsterSlurmError("there is such a profile", where=str(file), hint="--force writes over it.")
-    facts = known_site(site, here).load() if site else Site()
+    facts = profiles.known_site(site, here).load() if site else Site()
     text = _profile_text(name, site, facts, wanted)
     before = file.read_bytes() if file.exists() else None
     file.parent.mkdir(exist_ok=True)
     file.write_text(text, encoding="utf-8")
     try:
-        load_profile_file(file, unrendered=True)
+        profiles.load_profile_file(file, unrendered=True)
     except DagsterSlurmError:
         # What was typed can't stand in a profile: leave things as they were.
         if before is None:

@@ -41,12 +41,9 @@ def ask(satellite: Satellite, argv: Sequence[str]) -> tuple[str, str | None]:
 
 
 def check_slurm(satellite: Satellite, resources: Resources, facts: HostFacts) -> Iterator[Finding]:
-    """Check clients, controller, accounting, and what the profile asks for; some failures end it early.
+    """Check clients, controller, accounting, and the ``resources`` that jobs ask for when their scripts add nothing.
 
-    Args:
-        satellite: The host.
-        resources: What the profile's jobs ask for when their scripts add nothing.
-        facts: What the host is.
+    Some failures end it early.
     """
     missing = [name for name in (*NEEDED, *USED) if not _is_installed(satellite, name)]
     if set(missing) & set(NEEDED):
