@@ -44,23 +44,18 @@ def attach(run: str, url: str | None, as_json: bool) -> None:
     With --url a webserver launches the retry. That works for runs that Dagster's UI, daemon or API launched, not for
     those of `dg launch`.
     """
-    from dagster_slurm_components.pipes.reexecute import (  # noqa: PLC0415 -- a second
-        find_run,
-        opened_instance,
-        reexecute_here,
-        run_to_take_up,
-    )
+    from dagster_slurm_components.pipes import reexecute as here  # noqa: PLC0415 -- a second
     from dagster_slurm_components.pipes.runs import call_off_retry  # noqa: PLC0415
 
-    with opened_instance() as instance:
-        parent = run_to_take_up(instance, find_run(instance, run))
+    with here.opened_instance() as instance:
+        parent = here.run_to_take_up(instance, here.find_run(instance, run))
         if url is not None:
             _refuse_without_origin(parent)
             retry, success = reexecute(parent.run_id, url), None
             call_off_retry(instance, parent)
             text = f"run {retry} goes on for run {parent.run_id}"
         else:
-            made = reexecute_here(instance, parent, tell=lambda text: click.echo(text, err=True))
+            made = here.reexecute_here(instance, parent, tell=lambda text: click.echo(text, err=True))
             retry, success = made.run_id, made.is_success
             text = f"run {retry} went on for run {parent.run_id} and is {made.status.value}"
     if as_json:
