@@ -22,6 +22,7 @@ from dagster_slurm_components.jobs.events import Ended, Watch
 from dagster_slurm_components.jobs.model import JobHandle, JobIdentity, JobSpec
 from dagster_slurm_components.jobs.schedulers import SlurmScheduler
 from dagster_slurm_components.jobs.submit import submit
+from dagster_slurm_components.jobs.target import Target
 from dagster_slurm_components.jobs.watch import Watcher
 from dagster_slurm_components.launchers.base import LaunchPlan
 from dagster_slurm_components.slurm.states import Phase
@@ -68,7 +69,7 @@ def large_nodes(cores: int) -> Iterator[None]:
         render.slurm_conf = text
 
 
-def _jobs(satellite: Satellite, scheduler: SlurmScheduler, workdir: Path, count: int) -> list[JobHandle]:
+def _jobs(place: Target, workdir: Path, count: int) -> list[JobHandle]:
     """Submit jobs that all wait, at no cost, until somebody opens the gate."""
     gate = workdir / "gate"
     os.mkfifo(gate)
@@ -77,7 +78,7 @@ def _jobs(satellite: Satellite, scheduler: SlurmScheduler, workdir: Path, count:
     def one(number: int) -> JobHandle:
         identity = JobIdentity(run_id="benchmark", step=f"waits{number}")
         spec = JobSpec(identity, plan, Activation(), sbatch=(("mem", "16"), ("time", "30")))
-        return submit(satellite, scheduler, spec, str(workdir))
+        return submit(place, spec)
 
     with ThreadPoolExecutor(4) as pool:
         return list(pool.map(one, range(count)))
@@ -112,7 +113,7 @@ def measure_on_slurm(count: int, seconds: float, operations: float) -> dict[str,
         scheduler = SlurmScheduler(f"{workdir}/queue", budget)
         watcher = Watcher(satellite, scheduler, operations_per_second=operations)
         first, began = asked(cluster), time.monotonic()
-        handles = _jobs(satellite, scheduler, workdir, count)
+        handles = _jobs(Target(satellite, scheduler, watcher, str(workdir)), workdir, count)
         submitted = time.monotonic() - began
         watches = [watcher.watch(handle) for handle in handles]
         _until(watches, Phase.RUNNING)

@@ -16,7 +16,7 @@ import random
 import sys
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +33,7 @@ from dagster_slurm_components.hosts.satellite.calls import LeaseRequest, SubmitR
 from dagster_slurm_components.jobs import submit as submission
 from dagster_slurm_components.jobs.model import JobHandle, JobIdentity, JobSpec
 from dagster_slurm_components.jobs.schedulers import SlurmScheduler
+from dagster_slurm_components.jobs.target import Target
 from dagster_slurm_components.launchers.base import LaunchPlan
 
 COUNT = int(os.environ.get("COUNT", "1000"))
@@ -90,17 +91,15 @@ class FaultySlurm(SlurmScheduler):
         super().__init__(f"{folder}/queue")
         self._programs, self._folder, self._fault, self._deaf = programs, folder, fault, deaf
 
-    def request(
-        self, spec: JobSpec, run_dir: str, workdir: str, claim: LeaseRequest | None = None
-    ) -> SubmitRequest:
-        """Ask for the programs of the test; a job is visible within a second."""
-        request = super().request(spec, run_dir, workdir, claim)
-        asked = (str(self._folder), request.token)
-        return request._replace(
-            argv=(str(self._programs / "sbatch"), *asked, self._fault),
-            lookups=((str(self._programs / "squeue"), *asked, str(self._deaf)),),
-            window=1.0,
-        )
+    def argv(self, spec: JobSpec, run_dir: str) -> Sequence[str]:
+        """Ask for the test's own sbatch."""
+        return (str(self._programs / "sbatch"), str(self._folder), spec.identity.token, self._fault)
+
+    def settlement(self, run_dir: str, workdir: str, token: str, job_name: str) -> SubmitRequest:
+        """Ask for the test's own squeue; a job is visible within a second."""
+        squeue = (str(self._programs / "squeue"), str(self._folder), token, str(self._deaf))
+        asked = super().settlement(run_dir, workdir, token, job_name)
+        return asked._replace(lookups=(squeue,), window=1.0)
 
 
 def spec(number: int) -> JobSpec:
@@ -118,7 +117,9 @@ def submit(number: int, folder: Path, slurm: SlurmScheduler, losses: list[str]) 
     host = ParkedHost(FaultyHost(losses), Parking(math.inf, tell=lambda text: None, sleep=sleep))
     owner = {"run_id": f"run{number}", "node": "bench", "pid_namespace": "", "pid": 1, "start": "1"}
     claim = LeaseRequest(digest="d", content="c", owner=owner, note={})
-    return submission.submit(Satellite(host), slurm, spec(number), str(folder), claim=claim, sleep=sleep)
+    # Nobody watches these jobs.
+    place = Target(Satellite(host), slurm, None, str(folder))  # type: ignore[arg-type]
+    return submission.submit(place, spec(number), claim=claim, sleep=sleep)
 
 
 def second_process(work: Any) -> None:

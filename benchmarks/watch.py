@@ -50,7 +50,7 @@ def prepare(folder: Path) -> list[JobHandle]:
         (run_dir / "status").write_text(f"restart=0\nstarted={time.time() - 600}\nhost=node1\n")
         for name in ("messages.jsonl", "stdout.log", "stderr.log"):
             (run_dir / name).touch()
-        handles.append(JobHandle(str(1000 + number), str(run_dir), f"t{number}"))
+        handles.append(JobHandle(str(1000 + number), str(run_dir)))
         rows.append(f"{1000 + number}|RUNNING|1795367857|0|None|")
     (folder / "queue.txt").write_text("\n".join(rows) + "\n")
     squeue = folder / "bin" / "squeue"

@@ -155,7 +155,7 @@ def world() -> World:
 
 
 def handle(number: int = 1) -> JobHandle:
-    return JobHandle(str(number), f"/runs/{number}", f"token{number}")
+    return JobHandle(str(number), f"/runs/{number}")
 
 
 def events(watch: Watch) -> list[Event]:

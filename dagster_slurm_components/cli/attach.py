@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from dagster_slurm_components.cli.terminal import errors_told, json_option, print_json
+from dagster_slurm_components.cli.terminal import json_option, print_json
 from dagster_slurm_components.errors import DagsterSlurmError
 
 if TYPE_CHECKING:
@@ -44,23 +44,18 @@ def attach(run: str, url: str | None, as_json: bool) -> None:
     With --url a webserver launches the retry. That works for runs that Dagster's UI, daemon or API launched, not for
     those of `dg launch`.
     """
-    from dagster_slurm_components.pipes.reexecute import (  # noqa: PLC0415 -- a second
-        find_run,
-        opened_instance,
-        reexecute_here,
-        run_to_take_up,
-    )
+    from dagster_slurm_components.pipes import reexecute as here  # noqa: PLC0415 -- a second
     from dagster_slurm_components.pipes.runs import call_off_retry  # noqa: PLC0415
 
-    with errors_told(), opened_instance() as instance:
-        parent = run_to_take_up(instance, find_run(instance, run))
+    with here.opened_instance() as instance:
+        parent = here.run_to_take_up(instance, here.find_run(instance, run))
         if url is not None:
             _refuse_without_origin(parent)
             retry, success = reexecute(parent.run_id, url), None
             call_off_retry(instance, parent)
             text = f"run {retry} goes on for run {parent.run_id}"
         else:
-            made = reexecute_here(instance, parent, tell=lambda text: click.echo(text, err=True))
+            made = here.reexecute_here(instance, parent, tell=lambda text: click.echo(text, err=True))
             retry, success = made.run_id, made.is_success
             text = f"run {retry} went on for run {parent.run_id} and is {made.status.value}"
     if as_json:
@@ -71,11 +66,7 @@ def attach(run: str, url: str | None, as_json: bool) -> None:
 
 
 def _refuse_without_origin(run: dg.DagsterRun) -> None:
-    """Refuse what the webserver answers with HTTP 500 and "CheckError: Expected non-None value: None" (1.13).
-
-    Raises:
-        DagsterSlurmError: The run was made in a terminal.
-    """
+    """Refuse what the webserver answers with HTTP 500 and "CheckError: Expected non-None value: None" (1.13)."""
     if run.remote_job_origin is None:
         raise DagsterSlurmError(
             f"Dagster's webserver can't re-execute run {run.run_id}: it was made in a terminal, by `dg launch` or "
@@ -91,17 +82,15 @@ def reexecute(run_id: str, url: str) -> str:
         DagsterSlurmError: It gives no answer, or refuses.
     """
     url = url.rstrip("/")
+    here = f"Without a webserver, in this terminal: dg-slurm attach {run_id}"
     body = json.dumps({"query": _MUTATION, "variables": {"parent": run_id}}).encode()
     request = urllib.request.Request(f"{url}/graphql", body, {"Content-Type": "application/json"})  # noqa: S310
     try:
         with urllib.request.urlopen(request, timeout=_ANSWER) as answer:  # noqa: S310 -- the user's own webserver
             reply: dict[str, Any] = json.load(answer)
     except urllib.error.HTTPError as error:
-        raise DagsterSlurmError(
-            f"Dagster's webserver answers HTTP {error.code}: {_reason(error)}",
-            where=url,
-            hint=f"Without a webserver, in this terminal: dg-slurm attach {run_id}",
-        ) from error
+        text = f"Dagster's webserver answers HTTP {error.code}: {_reason(error)}"
+        raise DagsterSlurmError(text, where=url, hint=here) from error
     except (urllib.error.URLError, TimeoutError, ValueError) as error:
         raise DagsterSlurmError(
             f"Dagster's webserver gives no answer: {error}",

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import json
-import os
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import click
 
 from dagster_slurm_components.cli.project import is_script_component
-from dagster_slurm_components.spec.place import Position
+from dagster_slurm_components.cli.terminal import near, print_json
 from dagster_slurm_components.spec.problems import Problem, SpecError
 from dagster_slurm_components.spec.project import Report, check_project
 
@@ -42,28 +40,22 @@ def check(paths: tuple[Path, ...], profiles: tuple[str, ...], strict: bool, form
         report = check_project(paths or (Path(),), profiles=profiles, is_subclass=is_script_component)
     except SpecError as exc:
         raise click.UsageError(str(exc)) from None
-    problems = [_shown(problem, strict) for problem in report.problems]
-    report = replace(report, problems=tuple(problems))
+    report = replace(report, problems=tuple(_shown(problem, strict) for problem in report.problems))
     _FORMATS["json" if as_json else form](report)
     sys.exit(1 if report.count("error") else 0)
 
 
 def _shown(problem: Problem, strict: bool) -> Problem:
     """Name the file as a user would from here; make a warning an error if asked to."""
-    level = "error" if strict else problem.level
-    where = problem.position
-    if where is None:
-        return replace(problem, level=level)
-    near = os.path.relpath(where.file)
-    file = where.file if near.startswith("..") else near
-    return replace(problem, level=level, position=Position(file, where.line, where.column))
+    where = problem.position and replace(problem.position, file=near(problem.position.file))
+    return replace(problem, level="error" if strict else problem.level, position=where)
 
 
 def _text(report: Report) -> None:
     for problem in report.problems:
         first, _, rest = str(problem).partition("\n")
-        place, message = (str(problem.position), first) if problem.position else ("", first)
-        told = message.removeprefix(f"{place}: ")
+        place = str(problem.position or "")
+        told = first.removeprefix(f"{place}: ")
         colour = "red" if problem.level == "error" else "yellow"
         mark = "" if problem.level == "error" else f"{problem.level}: "
         start = f"{click.style(place, bold=True)}: " if place else ""
@@ -80,28 +72,20 @@ def _plural(number: int, word: str) -> str:
 
 
 def _json(report: Report) -> None:
-    problems = [
-        {
-            "file": problem.position.file if problem.position else None,
-            "line": problem.position.line if problem.position else None,
-            "column": problem.position.column if problem.position else None,
-            "level": problem.level,
-            "kind": problem.kind,
-            "message": problem.message,
-            "hint": problem.hint,
-            "path": list(problem.path),
-        }
-        for problem in report.problems
-    ]
-    click.echo(json.dumps({"files": report.files, "scripts": report.scripts, "problems": problems}, indent=2))
+    nowhere = dict.fromkeys(("file", "line", "column"))
+    problems = []
+    for problem in report.problems:
+        about = asdict(problem)
+        where = about.pop("position") or nowhere
+        problems.append({**where, **about})
+    print_json({"files": report.files, "scripts": report.scripts, "problems": problems})
 
 
 def _github(report: Report) -> None:
     for problem in report.problems:
-        properties = {"title": "dg-slurm check"}
-        if problem.position:
-            where = problem.position
-            properties = {"file": where.file, "line": str(where.line), "col": str(where.column), **properties}
+        where = problem.position
+        place = {"file": where.file, "line": str(where.line), "col": str(where.column)} if where else {}
+        properties = {**place, "title": "dg-slurm check"}
         told = f"{problem.message}\n{problem.hint}" if problem.hint else problem.message
         text = ",".join(f"{name}={_escaped(value, ':,')}" for name, value in properties.items())
         click.echo(f"::{problem.level} {text}::{_escaped(told)}")

@@ -5,68 +5,68 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import click
 
+from dagster_slurm_components.cli import terminal
 from dagster_slurm_components.cli.project import project_scripts
-from dagster_slurm_components.cli.terminal import errors_told, json_option, profile_option, seconds, table
 from dagster_slurm_components.environments.content import EnvironmentPlan, Progress, Request, silent
 from dagster_slurm_components.environments.fetch import fetch
 from dagster_slurm_components.environments.provide import is_content, plan_for, provide, request_for
 from dagster_slurm_components.environments.store import Store
 from dagster_slurm_components.jobs.target import target
 from dagster_slurm_components.spec.base import duration_seconds
-from dagster_slurm_components.spec.profiles import load_profile
+from dagster_slurm_components.spec.profiles import LoadedProfile, load_profile
+from dagster_slurm_components.spec.script import Script
 
 
-@dataclass(frozen=True)
+@dataclass
 class Need:
-    """An environment that scripts of the project need in this profile.
-
-    Attributes:
-        request: What is asked for.
-        scripts: Names of the scripts.
-    """
+    """An environment that scripts of the project, which are named, need in this profile."""
 
     request: Request[Any]
-    scripts: tuple[str, ...]
+    scripts: list[str] = field(default_factory=list)
 
 
-@dataclass(frozen=True)
-class Context:
-    """What every command works with."""
-
-    store: Store
-    folder: Path
-    profile: str
-    unused_for: float
-    park_timeout: float
-
-    def needs(self) -> list[Need]:
-        """Return the different environments that the project's scripts need."""
-        loaded = load_profile(self.profile, start=self.folder)
-        found: dict[str, Need] = {}
-        for script in project_scripts(self.folder, self.profile):
-            resolved = script.resolve(loaded)
-            environment = resolved.script.environment
-            if not is_content(environment):
-                continue
-            request = request_for(resolved)
-            paths = [str(request.base(name)) for name in type(environment).model_fields]
-            key = json.dumps([environment.model_dump(mode="json"), paths])
-            names = found[key].scripts if key in found else ()
-            found[key] = Need(request, (*names, _name(resolved.script)))
-        return list(found.values())
+def _opened(profile_name: str | None, folder: Path) -> tuple[LoadedProfile, Store]:
+    loaded = load_profile(profile_name, start=folder)
+    place = target(loaded)
+    return loaded, Store(place.satellite, place.workdir, loaded.name)
 
 
-def _name(script: Any) -> str:
+def _needs(loaded: LoadedProfile, folder: Path) -> list[Need]:
+    """Return the different environments that the project's scripts need."""
+    found: dict[str, Need] = {}
+    for script in project_scripts(folder, loaded.name):
+        resolved = script.resolve(loaded)
+        environment = resolved.script.environment
+        if not is_content(environment):
+            continue
+        request = request_for(resolved)
+        paths = [str(request.base(name)) for name in type(environment).model_fields]
+        key = json.dumps([environment.model_dump(mode="json"), paths])
+        found.setdefault(key, Need(request)).scripts.append(_name(resolved.script))
+    return list(found.values())
+
+
+def _name(script: Script) -> str:
     return str(script.name or script.payload or " ".join(script.command or ["?"]))
 
+
+def _megabytes(size: int) -> str:
+    return f"{size / 1e6:.1f}"
+
+
+def _day(epoch: float) -> str:
+    return time.strftime("%Y-%m-%d %H:%M", time.localtime(epoch))
+
+
+_NAMED: terminal.Columns = {"environment": "name", "key": lambda row: row["key"][:12]}
 
 _folder_option = click.option(
     "--project",
@@ -78,17 +78,7 @@ _folder_option = click.option(
 
 
 def _common(command: Callable[..., None]) -> Callable[..., None]:
-    return profile_option(_folder_option(json_option(command)))
-
-
-@contextmanager
-def _context(profile_name: str | None, folder: Path) -> Iterator[Context]:
-    with errors_told():
-        loaded = load_profile(profile_name, start=folder)
-        place = target(loaded)
-        store = Store(place.satellite, place.workdir, loaded.name)
-        unused = duration_seconds(loaded.profile.retention.environments)
-        yield Context(store, folder, loaded.name, unused, duration_seconds(loaded.profile.park_timeout))
+    return terminal.profile_option(_folder_option(terminal.json_option(command)))
 
 
 @click.group()
@@ -100,35 +90,25 @@ def env() -> None:
 @_common
 def plan(profile_name: str | None, folder: Path, as_json: bool) -> None:
     """Show what the scripts need, what is there, and what would be sent. Changes nothing."""
-    with _context(profile_name, folder) as context:
-        rows = [_planned(context, need, plan_for(need.request, context.store)) for need in context.needs()]
-    if as_json:
-        click.echo(json.dumps(rows, indent=2))
-        return
-    shown = [
-        [
-            row["name"],
-            row["key"][:12],
-            row["kind"],
-            str(len(row["packages"])),
-            row["state"],
-            f"{row['to_send']} of {row['files']}",
-            _megabytes(row["bytes_to_send"]),
-            ", ".join(row["scripts"]),
-        ]
-        for row in rows
-    ]
-    columns = ["environment", "key", "type", "packages", "state", "files to send", "MB to send", "scripts"]
-    table(columns, shown)
+    loaded, store = _opened(profile_name, folder)
+    rows = [_planned(store, need, plan_for(need.request, store)) for need in _needs(loaded, folder)]
+    columns: terminal.Columns = {
+        **_NAMED,
+        "type": "kind",
+        "packages": lambda row: len(row["packages"]),
+        "state": "state",
+        "files to send": lambda row: f"{row['to_send']} of {row['files']}",
+        "MB to send": lambda row: _megabytes(row["bytes_to_send"]),
+        "scripts": lambda row: ", ".join(row["scripts"]),
+    }
+    terminal.print_rows(rows, columns, as_json=as_json)
 
 
-def _planned(context: Context, need: Need, planned: EnvironmentPlan) -> Mapping[str, Any]:
-    there = context.store.published(planned.key) is not None
-    missing = [] if there else context.store.lacking(planned.artifacts)
+def _planned(store: Store, need: Need, planned: EnvironmentPlan) -> terminal.Row:
+    there = store.published(planned.key) is not None
+    missing = [] if there else store.lacking(planned.artifacts)
     return {
-        "name": planned.name,
-        "key": planned.key,
-        "kind": planned.kind,
+        **{name: getattr(planned, name) for name in ("name", "key", "kind")},
         "platform": str(planned.platform),
         "python": planned.interpreter.path if planned.interpreter else None,
         "packages": dict(planned.packages),
@@ -136,7 +116,7 @@ def _planned(context: Context, need: Need, planned: EnvironmentPlan) -> Mapping[
         "files": len(planned.artifacts),
         "to_send": len(missing),
         "bytes_to_send": sum(artifact.size or 0 for artifact in missing),
-        "scripts": list(need.scripts),
+        "scripts": need.scripts,
     }
 
 
@@ -144,21 +124,14 @@ def _planned(context: Context, need: Need, planned: EnvironmentPlan) -> Mapping[
 @_common
 def build(profile_name: str | None, folder: Path, as_json: bool) -> None:
     """Fetch and build on this machine all that a deployment sends, so that it needs no internet then."""
-    rows: list[dict[str, Any]] = []
-    with _context(profile_name, folder) as context, _progress(as_json) as progress:
-        for need in context.needs():
-            planned = plan_for(need.request, context.store, progress)
-            files = fetch(planned.artifacts, progress)
-            rows.append(
-                {"name": planned.name, "key": planned.key, "bytes": sum(file.size or 0 for file in files)}
-            )
-    if as_json:
-        click.echo(json.dumps(rows, indent=2))
-    else:
-        table(
-            ["environment", "key", "MB here"],
-            [[r["name"], r["key"][:12], _megabytes(r["bytes"])] for r in rows],
-        )
+    rows: list[terminal.Row] = []
+    loaded, store = _opened(profile_name, folder)
+    with _progress(as_json) as progress:
+        for need in _needs(loaded, folder):
+            planned = plan_for(need.request, store, progress)
+            size = sum(file.size or 0 for file in fetch(planned.artifacts, progress))
+            rows.append({"name": planned.name, "key": planned.key, "bytes": size})
+    terminal.print_rows(rows, {**_NAMED, "MB here": lambda row: _megabytes(row["bytes"])}, as_json=as_json)
 
 
 @env.command()
@@ -166,74 +139,57 @@ def build(profile_name: str | None, folder: Path, as_json: bool) -> None:
 @click.option("--rebuild", is_flag=True, help="Make environments anew that are there already.")
 @click.option(
     "--wait",
-    callback=seconds,
+    callback=terminal.seconds,
     help="How long a lost host is waited for (10m).  [default: the profile's park_timeout]",
 )
 def deploy(profile_name: str | None, folder: Path, as_json: bool, rebuild: bool, wait: float | None) -> None:
     """Make on the host all environments that the project's scripts need; for production, in CI."""
-    rows: list[dict[str, Any]] = []
+    rows: list[terminal.Row] = []
 
     def tell(text: str) -> None:
         if not as_json:
             click.echo(text, err=True)
 
-    with _context(profile_name, folder) as context, _progress(as_json) as progress:
-        patience = context.park_timeout if wait is None else wait
-        for need in context.needs():
+    loaded, store = _opened(profile_name, folder)
+    patience = duration_seconds(loaded.profile.park_timeout) if wait is None else wait
+    with _progress(as_json) as progress:
+        for need in _needs(loaded, folder):
             made = provide(
-                need.request, context.store, progress=progress, tell=tell, rebuild=rebuild, patience=patience
+                need.request, store, progress=progress, tell=tell, rebuild=rebuild, patience=patience
             )
-            rows.append(
-                {
-                    "name": made.manifest["name"],
-                    "key": made.manifest["key"],
-                    "state": made.state,
-                    "sent": made.sent,
-                    "seconds": round(made.seconds, 3),
-                    "folder": made.folder,
-                    "scripts": list(need.scripts),
-                }
-            )
-    if as_json:
-        click.echo(json.dumps(rows, indent=2))
-        return
-    shown = [
-        [
-            row["name"],
-            row["key"][:12],
-            row["state"],
-            _megabytes(row["sent"]),
-            f"{row['seconds']:.1f}",
-            row["folder"],
-        ]
-        for row in rows
-    ]
-    table(["environment", "key", "state", "MB sent", "seconds", "folder"], shown)
+            row = {
+                **{name: made.manifest[name] for name in ("name", "key")},
+                **{name: getattr(made, name) for name in ("state", "sent", "seconds", "folder")},
+            }
+            rows.append({**row, "seconds": round(made.seconds, 3), "scripts": need.scripts})
+    columns: terminal.Columns = {
+        **_NAMED,
+        "state": "state",
+        "MB sent": lambda row: _megabytes(row["sent"]),
+        "seconds": lambda row: f"{row['seconds']:.1f}",
+        "folder": "folder",
+    }
+    terminal.print_rows(rows, columns, as_json=as_json)
 
 
 @env.command("list")
 @_common
 def list_(profile_name: str | None, folder: Path, as_json: bool) -> None:
     """List the environments on the host, with sizes and last use."""
-    with _context(profile_name, folder) as context:
-        found = context.store.inventory()
+    found = _opened(profile_name, folder)[1].inventory()
     if as_json:
-        click.echo(json.dumps(found, indent=2))
+        terminal.print_json(found)
         return
-    rows = [
-        [
-            each["name"],
-            each["key"][:12],
-            each["kind"],
-            str(each["packages"]),
-            _megabytes(each["bytes"]),
-            str(each["inodes"]),
-            _day(each["created"]),
-            _day(each["used"]),
-        ]
-        for each in sorted(found["environments"], key=lambda each: float(each["used"]), reverse=True)
-    ]
-    table(["environment", "key", "type", "packages", "MB", "files", "made", "last used"], rows)
+    columns: terminal.Columns = {
+        **_NAMED,
+        **{"type": "kind", "packages": "packages"},
+        "MB": lambda row: _megabytes(row["bytes"]),
+        "files": "inodes",
+        "made": lambda row: _day(row["created"]),
+        "last used": lambda row: _day(row["used"]),
+    }
+    latest = sorted(found["environments"], key=lambda each: float(each["used"]), reverse=True)
+    terminal.table(columns, terminal.cells(latest, columns))
     click.echo(f"store: {_megabytes(found['store_bytes'])} MB, {found['store_inodes']} files")
 
 
@@ -248,10 +204,9 @@ def list_(profile_name: str | None, folder: Path, as_json: bool) -> None:
 )
 def verify(profile_name: str | None, folder: Path, as_json: bool, mode: Any) -> None:
     """Compare every environment on the host with what it was published with. Exits with 1 if one differs."""
-    with _context(profile_name, folder) as context:
-        found = context.store.verify(mode=mode)
+    found = _opened(profile_name, folder)[1].verify(mode=mode)
     if as_json:
-        click.echo(json.dumps(found, indent=2))
+        terminal.print_json(found)
     else:
         for key, lines in found.items():
             click.echo(f"{key[:12]}: {'as published' if not lines else f'{len(lines)} differences'}")
@@ -263,7 +218,7 @@ def verify(profile_name: str | None, folder: Path, as_json: bool, mode: Any) -> 
 @_common
 @click.option(
     "--unused-for",
-    callback=seconds,
+    callback=terminal.seconds,
     help="Remove what no job used for so long (30d).  [default: the profile's retention]",
 )
 @click.option("--dry-run", is_flag=True, help="Only say what would go.")
@@ -271,17 +226,17 @@ def prune(
     profile_name: str | None, folder: Path, as_json: bool, unused_for: float | None, dry_run: bool
 ) -> None:
     """Remove environments that no script of the profile needs, no job uses, and nobody used lately."""
-    with _context(profile_name, folder) as context:
-        unused = context.unused_for if unused_for is None else unused_for
-        keep = [plan_for(need.request, context.store).key for need in context.needs()]
-        found = context.store.prune(keep, unused_for=unused, dry_run=dry_run)
+    loaded, store = _opened(profile_name, folder)
+    unused = duration_seconds(loaded.profile.retention.environments) if unused_for is None else unused_for
+    keep = [plan_for(need.request, store).key for need in _needs(loaded, folder)]
+    found = store.prune(keep, unused_for=unused, dry_run=dry_run)
     if as_json:
-        click.echo(json.dumps(found, indent=2))
+        terminal.print_json(found)
         return
     verb = "would go" if dry_run else "removed"
     rows = [[name, key[:12], verb, _megabytes(size)] for key, name, size in found["removed"]]
     rows += [["", key[:12], f"kept: {why}", ""] for key, why in found["kept"].items()]
-    table(["environment", "key", "what", "MB"], rows)
+    terminal.table(["environment", "key", "what", "MB"], rows)
     click.echo(f"store: {_megabytes(found['freed'])} MB freed")
 
 
@@ -305,11 +260,3 @@ def _progress(quiet: bool) -> Iterator[Progress]:
             bar.update(tasks[stage], completed=done, total=total or None)
 
         yield show
-
-
-def _megabytes(size: int) -> str:
-    return f"{size / 1e6:.1f}"
-
-
-def _day(epoch: float) -> str:
-    return time.strftime("%Y-%m-%d %H:%M", time.localtime(epoch))

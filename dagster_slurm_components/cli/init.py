@@ -4,21 +4,16 @@ from __future__ import annotations
 
 import re
 import textwrap
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import click
 from jinja2 import Environment, StrictUndefined
 
-from dagster_slurm_components.cli.terminal import errors_told
 from dagster_slurm_components.errors import DagsterSlurmError
+from dagster_slurm_components.spec import profiles
 from dagster_slurm_components.spec.flow_style import flow_style
-from dagster_slurm_components.spec.profiles import (
-    known_site,
-    load_profile_file,
-    profiles_folder,
-    project_folder,
-)
 from dagster_slurm_components.spec.site import LoginWay, Site
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.\-]*")
@@ -46,61 +41,35 @@ def profile(name: str, site: str | None, force: bool, **wanted: str | None) -> N
 
     Without --site and --hostname it is a profile of this machine.
     """
-    with errors_told():
-        file = new_profile_file(name, Path.cwd(), force=force)
-        facts = known_site(site, Path.cwd()).load() if site else None
-        text = profile_text(name, site=site, facts=facts, **wanted)
-        before = file.read_bytes() if file.exists() else None
-        file.parent.mkdir(exist_ok=True)
-        file.write_text(text, encoding="utf-8")
-        try:
-            load_profile_file(file, unrendered=True)
-        except DagsterSlurmError:
-            # What was typed can't stand in a profile: leave things as they were.
-            if before is None:
-                file.unlink()
-            else:
-                file.write_bytes(before)
-            raise
-    click.echo(f"wrote {file}")
-    click.echo(f"next: edit it, then `dg-slurm doctor {name}`")
-
-
-def new_profile_file(name: str, start: Path, *, force: bool) -> Path:
-    """Return the file of a new profile.
-
-    Raises:
-        DagsterSlurmError: The name can't be a profile's, or there is such a profile.
-    """
     if not _NAME.fullmatch(name):
         raise DagsterSlurmError(
             f"{name!r} can't be the name of a profile", hint="Use letters, digits, `-`, `_` and `.`."
         )
-    folder = profiles_folder(start) or project_folder(start) / "profiles"
-    file = folder / f"{name}.yaml"
+    here = Path.cwd()
+    file = (profiles.profiles_folder(here) or profiles.project_folder(here) / "profiles") / f"{name}.yaml"
     if file.exists() and not force:
         raise DagsterSlurmError("there is such a profile", where=str(file), hint="--force writes over it.")
-    return file
+    facts = profiles.known_site(site, here).load() if site else Site()
+    text = _profile_text(name, site, facts, wanted)
+    before = file.read_bytes() if file.exists() else None
+    file.parent.mkdir(exist_ok=True)
+    file.write_text(text, encoding="utf-8")
+    try:
+        profiles.load_profile_file(file, unrendered=True)
+    except DagsterSlurmError:
+        # What was typed can't stand in a profile: leave things as they were.
+        if before is None:
+            file.unlink()
+        else:
+            file.write_bytes(before)
+        raise
+    click.echo(f"wrote {file}")
+    click.echo(f"next: edit it, then `dg-slurm doctor {name}`")
 
 
-def profile_text(
-    name: str,
-    *,
-    site: str | None = None,
-    facts: Site | None = None,
-    hostname: str | None = None,
-    user: str | None = None,
-    scheduler: str | None = None,
-    workdir: str | None = None,
-) -> str:
-    """Return the text of a new profile, where ``facts`` are what is known of its site.
-
-    Raises:
-        DagsterSlurmError: The site's host is not known.
-    """
-    facts = facts or Site()
+def _profile_text(name: str, site: str | None, facts: Site, wanted: Mapping[str, str | None]) -> str:
     way = facts.logins[0] if facts.logins else LoginWay()
-    target = hostname or way.hostname or next(iter(facts.login_nodes), None)
+    target = wanted["hostname"] or way.hostname or next(iter(facts.login_nodes), None)
     if site and target is None:
         raise DagsterSlurmError(f"the host of the site {site} is not known", hint="Name it by --hostname.")
     scratch = facts.paths.get("scratch", "")
@@ -117,9 +86,9 @@ def profile_text(
         name=name,
         site=site,
         notes=[*way.notes, *facts.notes],
-        host=_host(target, user, way),
-        slurm=(scheduler or ("slurm" if target else "process")) == "slurm",
-        workdir=workdir or (on_host if target else ".dagster-slurm"),
+        host=_host(target, wanted["user"], way),
+        slurm=(wanted["scheduler"] or ("slurm" if target else "process")) == "slurm",
+        workdir=wanted["workdir"] or (on_host if target else ".dagster-slurm"),
         partitions=list(facts.partitions),
         resources={option: value for option, value in resources.items() if value},
     )

@@ -10,21 +10,13 @@ from typing import Any
 
 import click
 
+from dagster_slurm_components.cli import terminal
 from dagster_slurm_components.cli.attach import attach
-from dagster_slurm_components.cli.terminal import (
-    errors_told,
-    json_option,
-    moment,
-    print_json,
-    profile_option,
-    table,
-)
 from dagster_slurm_components.errors import DagsterSlurmError
 from dagster_slurm_components.hosts.satellite.calls import FileRead
 from dagster_slurm_components.jobs.ending import cancel as cancel_job
 from dagster_slurm_components.jobs.events import STATUS, STDERR, STDOUT
 from dagster_slurm_components.jobs.lease import CANCEL_WANTED, FOLLOWING
-from dagster_slurm_components.jobs.lease_store import LeaseStore
 from dagster_slurm_components.jobs.look import JobInfo
 from dagster_slurm_components.jobs.records import RunDirectory, observed, run_directories
 from dagster_slurm_components.jobs.status import StatusRecord, parse_starts
@@ -52,100 +44,90 @@ jobs.add_command(attach)
 
 
 @jobs.command("list")
-@profile_option
+@terminal.profile_option
 @click.option("--all", "also_ended", is_flag=True, help="Jobs that have ended too.")
-@json_option
+@terminal.json_option
 def list_jobs(profile_name: str | None, also_ended: bool, as_json: bool) -> None:
     """List jobs, the newest last."""
-    with errors_told():
-        place = _target(profile_name)
-        folders = run_directories(place.satellite, place.workdir)
-        found = observed(place.satellite, place.scheduler, folders)
-    found = [(folder, seen) for folder, seen in found if also_ended or (seen is not None and seen.alive)]
-    if as_json:
-        print_json([_summary(folder, seen) for folder, seen in found])
-        return
-    rows = [
-        [
-            *(folder.ledger.job_id or "", _state(seen), folder.step, folder.partition or ""),
-            *(folder.run_id[:8], str(folder.attempt), moment(folder.ledger.submitted)),
-        ]
-        for folder, seen in found
-    ]
-    table(["job", "state", "step", "partition", "run", "attempt", "submitted"], rows)
+    place = _target(profile_name)
+    found = observed(place, run_directories(place))
+    rows = [_summary(folder, seen) for folder, seen in found if also_ended or (seen and seen.alive)]
+    columns: terminal.Columns = {
+        **{"job": "job_id", "state": "state", "step": "step", "partition": "partition"},
+        "run": lambda row: row["run_id"][:8],
+        "attempt": "attempt",
+        "submitted": lambda row: terminal.moment(row["submitted"]),
+    }
+    terminal.print_rows(rows, columns, as_json=as_json)
 
 
 @jobs.command()
 @click.argument("job")
-@profile_option
-@json_option
+@terminal.profile_option
+@terminal.json_option
 def show(job: str, profile_name: str | None, as_json: bool) -> None:
     """Show one job: its timeline, why it waits, and its files."""
-    with errors_told():
-        place = _target(profile_name)
-        folder, seen = _find(place, job)
-        requests = [FileRead(f"{folder.path}/{name}", 0, 0) for name in _FILES]
-        files = place.satellite.read([*requests, FileRead(f"{folder.path}/{STATUS}", 0, _MOST_STATUS)])
-    starts = parse_starts(files.pop().data)
+    place = _target(profile_name)
+    folder, seen = _find(place, job)
+    # Of the status file what it says, of the others only how long they are.
+    lengths = {name: _MOST_STATUS if name == STATUS else 0 for name in _FILES}
+    files = place.satellite.read(
+        [FileRead(f"{folder.path}/{name}", 0, most) for name, most in lengths.items()]
+    )
+    starts = parse_starts(files[_FILES.index(STATUS)].data)
     sizes = {name: file.size for name, file in zip(_FILES, files, strict=True) if file.exists}
     timeline = _timeline(folder, starts)
     if as_json:
         events = [{"time": when, "event": what} for when, what in timeline]
-        print_json({**_summary(folder, seen), "timeline": events, "files": sizes})
+        terminal.print_json({**_summary(folder, seen), "timeline": events, "files": sizes})
         return
     click.echo(f"job {folder.ledger.job_id or '-'}: {_state(seen)}\n{_explanation(seen)}".rstrip())
     click.echo(f"run {folder.run_id}, step {folder.step}, attempt {folder.attempt}\n{folder.path}\n")
-    table(["time", "event"], [[moment(when), what] for when, what in timeline])
+    terminal.table(["time", "event"], [[terminal.moment(when), what] for when, what in timeline])
     click.echo()
-    table(["file", "bytes"], [[name, str(size)] for name, size in sizes.items()])
+    terminal.table(["file", "bytes"], sizes.items())
 
 
 @jobs.command()
 @click.argument("job")
-@profile_option
+@terminal.profile_option
 @click.option("-f", "--follow", is_flag=True, help="Go on until the job has ended.")
 @click.option("--stderr", "from_stderr", is_flag=True, help="Print stderr instead of stdout.")
 def logs(job: str, profile_name: str | None, follow: bool, from_stderr: bool) -> None:
     """Print what a job wrote."""
-    with errors_told():
-        place = _target(profile_name)
-        folder, seen = _find(place, job)
-        path = f"{folder.path}/{STDERR if from_stderr else STDOUT}"
-        offset = 0
-        while True:
-            # Looked at before reading: what it wrote last must not be missed.
-            over = not follow or seen is None or not seen.alive
-            offset = _print_from(place, path, offset)
-            if over:
-                return
-            time.sleep(_PAUSE)
-            seen = _find(place, folder.path)[1]
+    place = _target(profile_name)
+    folder, seen = _find(place, job)
+    path = f"{folder.path}/{STDERR if from_stderr else STDOUT}"
+    offset = 0
+    while True:
+        # Looked at before reading: what it wrote last must not be missed.
+        over = not follow or seen is None or not seen.alive
+        offset = _print_from(place, path, offset)
+        if over:
+            return
+        time.sleep(_PAUSE)
+        seen = _find(place, folder.path)[1]
 
 
 @jobs.command()
 @click.argument("job")
-@profile_option
+@terminal.profile_option
 def cancel(job: str, profile_name: str | None) -> None:
     """Cancel one job. The step that follows it fails and says so."""
-    with errors_told():
-        place = _target(profile_name)
-        folder, seen = _find(place, job)
-        if seen is None or not seen.alive:
-            raise DagsterSlurmError(f"job {folder.ledger.job_id or job} has ended already: {_state(seen)}")
-        if folder.lease.state == FOLLOWING and folder.lease.epoch:
-            # Written first: should this end before it is done, whoever follows the job, or the sensor, does it.
-            LeaseStore(place.satellite, place.workdir).change(folder.path, folder.lease.epoch, CANCEL_WANTED)
-        cancel_job(place.satellite, place.scheduler, seen.handle, patience=60.0)
+    place = _target(profile_name)
+    folder, seen = _find(place, job)
+    if seen is None or not seen.alive:
+        raise DagsterSlurmError(f"job {folder.ledger.job_id or job} has ended already: {_state(seen)}")
+    if folder.lease.state == FOLLOWING and folder.lease.epoch:
+        # Written first: should this end before it is done, whoever follows the job, or the sensor, does it.
+        place.leases.change(folder.path, folder.lease.epoch, CANCEL_WANTED)
+    cancel_job(place, seen.handle, patience=60.0)
     click.echo(f"job {seen.handle.job_id} is being cancelled")
 
 
 def _find(place: Target, name: str) -> tuple[RunDirectory, JobInfo | None]:
-    """Return the newest job that a person means.
-
-    Raises:
-        DagsterSlurmError: There is none, or there are several.
-    """
-    folders = _meant(run_directories(place.satellite, place.workdir), name)
+    """Return the newest job that a person means."""
+    folders = _meant(run_directories(place), name)
     if not folders:
         raise DagsterSlurmError(
             f"no job {name!r} below {place.workdir}",
@@ -155,7 +137,7 @@ def _find(place: Target, name: str) -> tuple[RunDirectory, JobInfo | None]:
     if len({folder.step for folder in folders}) > 1:
         steps = ", ".join(f"{folder.step} (job {folder.ledger.job_id})" for folder in folders)
         raise DagsterSlurmError(f"{name!r} has several jobs: {steps}", hint="Name one by its job's id.")
-    return observed(place.satellite, place.scheduler, folders[-1:])[0]
+    return observed(place, folders[-1:])[0]
 
 
 def _meant(known: Sequence[RunDirectory], name: str) -> list[RunDirectory]:

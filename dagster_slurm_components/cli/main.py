@@ -7,15 +7,17 @@ from importlib import metadata
 
 import click
 
+from dagster_slurm_components.cli.terminal import ErrorsTold
+
 COMMANDS = {
     **{name: name for name in ("attach", "check", "clean", "cluster", "doctor", "env", "init", "jobs")},
-    **{name: name for name in ("login", "new", "render", "schema", "sites", "status")},
-    "agent": "status",
+    **{name: name for name in ("new", "render", "schema", "sites")},
+    **dict.fromkeys(("agent", "login", "status"), "agent"),
 }
 """The module of each command, which has its name there. A commit hook must not wait for other commands' imports."""
 
 
-class LazyGroup(click.Group):
+class LazyGroup(ErrorsTold):
     """A group that imports a command when it is run or its help is shown."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:

@@ -13,7 +13,6 @@ from pathlib import Path
 import click
 import yaml
 
-from dagster_slurm_components.cli.terminal import errors_told
 from dagster_slurm_components.errors import DagsterSlurmError
 from dagster_slurm_components.spec.problems import did_you_mean
 
@@ -30,22 +29,33 @@ def new(folder: Path, answers: tuple[str, ...], defaults: bool) -> None:
     The same as `copier copy REPOSITORY FOLDER`, without git. To take over later changes of the template by `copier
     update`, make the project by copier from the repository.
     """
-    with errors_told():
-        _make(folder, answers, defaults or not sys.stdin.isatty())
+    try:
+        import copier  # noqa: PLC0415 - an extra, and 0.3 s
+        from copier.errors import CopierAnswersInterrupt, CopierError  # noqa: PLC0415
+    except ImportError:
+        raise DagsterSlurmError(
+            "this command needs copier", hint="pip install 'dagster-slurm-components[new]'"
+        ) from None
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise DagsterSlurmError(f"{folder} is there already, and not an empty folder")
+    data = {**_named_after(folder), **_parse_answers(answers, _questions())}
+    try:
+        with _plain_template() as source:
+            copier.run_copy(str(source), folder, data=data, defaults=defaults or not sys.stdin.isatty())
+    except CopierAnswersInterrupt:
+        raise DagsterSlurmError("interrupted; nothing was made") from None
+    except (CopierError, ValueError) as error:
+        raise DagsterSlurmError(_sentence(error)) from None
 
 
-def template_folder() -> Path:
+def _template_folder() -> Path:
     """Return the folder of ``copier.yml``: inside an installed package, or the root of a source tree."""
     installed = _PACKAGE / "_template"
     return installed if installed.is_dir() else _PACKAGE.parent
 
 
-def parse_answers(pairs: Sequence[str], questions: Sequence[str]) -> dict[str, str]:
-    """Return answers by question, from pairs ``NAME=VALUE``.
-
-    Raises:
-        DagsterSlurmError: A pair is not one, or names no question.
-    """
+def _parse_answers(pairs: Sequence[str], questions: Sequence[str]) -> dict[str, str]:
+    """Return answers by question, from pairs ``NAME=VALUE``."""
     answers = {}
     for pair in pairs:
         name, equals, value = pair.partition("=")
@@ -57,33 +67,13 @@ def parse_answers(pairs: Sequence[str], questions: Sequence[str]) -> dict[str, s
     return answers
 
 
-def _make(folder: Path, pairs: Sequence[str], defaults: bool) -> None:
-    try:
-        import copier  # noqa: PLC0415 - an extra, and 0.3 s
-        from copier.errors import CopierAnswersInterrupt, CopierError  # noqa: PLC0415
-    except ImportError:
-        raise DagsterSlurmError(
-            "this command needs copier", hint="pip install 'dagster-slurm-components[new]'"
-        ) from None
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise DagsterSlurmError(f"{folder} is there already, and not an empty folder")
-    answers = {**_named_after(folder), **parse_answers(pairs, _questions())}
-    try:
-        with _plain_template() as source:
-            copier.run_copy(str(source), folder, data=answers, defaults=defaults)
-    except CopierAnswersInterrupt:
-        raise DagsterSlurmError("interrupted; nothing was made") from None
-    except (CopierError, ValueError) as error:
-        raise DagsterSlurmError(_sentence(error)) from None
-
-
 @contextmanager
 def _plain_template() -> Iterator[Path]:
     """Yield a folder with the template and nothing else.
 
     copier would clone a source tree, and take its last tag instead of its files.
     """
-    source = template_folder()
+    source = _template_folder()
     if not (source / ".git").exists():
         yield source
         return
@@ -94,7 +84,7 @@ def _plain_template() -> Iterator[Path]:
 
 
 def _questions() -> list[str]:
-    questions = yaml.safe_load((template_folder() / "copier.yml").read_text(encoding="utf-8"))
+    questions = yaml.safe_load((_template_folder() / "copier.yml").read_text(encoding="utf-8"))
     return [name for name, about in questions.items() if name[0] != "_" and about.get("when") is not False]
 
 

@@ -5,10 +5,9 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
+from dagster_slurm_components.cli.terminal import near
 from dagster_slurm_components.environments.plan import groundwork, plan_environment
 from dagster_slurm_components.environments.provide import is_content
 from dagster_slurm_components.jobs.bundle import static_file
@@ -26,66 +25,11 @@ _SHORTEST_SECRET = 6
 _RUN = "RUN-ID"
 
 
-@dataclass(frozen=True)
-class Value:
-    """One value that won: its place in the script (``resources.mem``), masked if it is a secret.
-
-    The layer says so (``script``, ``defaults``, ``profile production``, ``site leonardo``), at ``file:line:column``;
-    the position is empty where it is unknown.
-    """
-
-    path: str
-    value: Any
-    layer: str
-    position: str
-
-
-@dataclass(frozen=True)
-class File:
-    """A file that travels with the job: its place in the run directory, the local file, and its bytes."""
-
-    place: str
-    source: str
-    size: int
-
-
-@dataclass(frozen=True)
-class Preview:
-    """What would be submitted.
+def preview(resolved: ResolvedScript, op: str) -> dict[str, Any]:
+    """Work out what a script, as the op of that name, would be submitted as: what ``render --json`` prints.
 
     The run's id, and what follows from it, is known only when Dagster runs: ``RUN-ID`` and ``TOKEN`` stand for it.
-
-    Attributes:
-        assets: Keys of the script's assets.
-        host: The host, as its type or its name.
-        job_script: The job script: the rendered header, then the static body.
-        launch: The launcher's own arguments.
-        payload: The payload's argument list.
-        activation: The steps that activate the environment: a word, then its arguments.
-        env: The payload's variables.
-        values: The values that won, and where each was written.
-    """
-
-    op: str
-    assets: tuple[str, ...]
-    profile: str
-    host: str
-    scheduler: str
-    run_directory: str
-    job_script: str
-    header: str
-    launcher: str
-    launch: tuple[str, ...]
-    payload: tuple[str, ...]
-    environment: str
-    activation: tuple[tuple[str, ...], ...]
-    env: Mapping[str, str]
-    files: tuple[File, ...]
-    values: tuple[Value, ...]
-
-
-def preview(resolved: ResolvedScript, op: str) -> Preview:
-    """Work out what a script, as the op of that name, would be submitted as.
+    Of each value that won it tells by which layer it was written, and where.
 
     Raises:
         SpecError: A file is missing.
@@ -94,24 +38,27 @@ def preview(resolved: ResolvedScript, op: str) -> Preview:
     script, profile = resolved.script, resolved.profile.profile
     spec, mask = _spec(resolved, op), Mask()
     header = mask(_header(resolved, spec))
-    return Preview(
-        op=op,
-        assets=tuple(asset.key for asset in script.assets),
-        profile=resolved.profile.name,
-        host=getattr(profile.host, "hostname", profile.host.type),
-        scheduler=profile.scheduler,
-        run_directory=_run_directory(resolved, spec),
-        job_script=header + static_file("jobs", "job.sh"),
-        header=header,
-        launcher=script.launcher.type,
-        launch=tuple(map(mask, spec.launch.options)),
-        payload=tuple(mask("python" if word == PYTHON else word) for word in spec.launch.payload),
-        environment=script.environment.type,
-        activation=tuple((step.kind, *map(mask, step.args)) for step in spec.activation.steps),
-        env={name: mask.variable(name, value) for name, value in spec.env.items()},
-        files=tuple(_files(spec)),
-        values=tuple(_values(resolved, mask)),
-    )
+    return {
+        "op": op,
+        "assets": [asset.key for asset in script.assets],
+        "profile": resolved.profile.name,
+        "host": getattr(profile.host, "hostname", profile.host.type),
+        "scheduler": profile.scheduler,
+        "run_directory": _run_directory(resolved, spec),
+        "job_script": header + static_file("jobs", "job.sh"),
+        "header": header,
+        "launcher": script.launcher.type,
+        "launch": [mask(option) for option in spec.launch.options],
+        "payload": [mask("python" if word == PYTHON else word) for word in spec.launch.payload],
+        "environment": script.environment.type,
+        "activation": [[step.kind, *map(mask, step.args)] for step in spec.activation.steps],
+        "env": {name: mask.variable(name, value) for name, value in spec.env.items()},
+        "files": [
+            {"place": f"payload/{where}", "source": near(file), "size": file.stat().st_size}
+            for where, file in spec.files.items()
+        ],
+        "values": list(_values(resolved, mask)),
+    }
 
 
 class Mask:
@@ -144,12 +91,7 @@ class Mask:
 
 
 def job_script(resolved: ResolvedScript, op: str) -> str:
-    """Return the whole job script, with nothing masked.
-
-    Raises:
-        SpecError: A file is missing.
-        DagsterSlurmError: The script can't run in this profile.
-    """
+    """Return the whole job script, with nothing masked; raises as ``preview`` does."""
     return _header(resolved, _spec(resolved, op)) + static_file("jobs", "job.sh")
 
 
@@ -171,14 +113,7 @@ def _header(resolved: ResolvedScript, spec: JobSpec) -> str:
     return header.replace(spec.identity.token, "TOKEN")
 
 
-def _files(spec: JobSpec) -> Iterator[File]:
-    for file in spec.files:
-        size = len(file.source) if isinstance(file.source, bytes) else file.source.stat().st_size
-        source = near(file.source) if isinstance(file.source, Path) else ""
-        yield File(f"payload/{file.path}", source, size)
-
-
-def _values(resolved: ResolvedScript, mask: Mask) -> Iterator[Value]:
+def _values(resolved: ResolvedScript, mask: Mask) -> Iterator[dict[str, Any]]:
     for path, layer in resolved.merged.sources.items():
         if path[0] not in OVERRIDABLE:
             continue
@@ -187,12 +122,6 @@ def _values(resolved: ResolvedScript, mask: Mask) -> Iterator[Value]:
             value = value[part]
         secret = path[0] == "env" and len(path) == 2 and _SECRET.search(str(path[1]))
         where = layer.position(path)
-        position = f"{near(Path(where.file))}:{where.line}:{where.column}" if where else ""
+        position = f"{near(where.file)}:{where.line}:{where.column}" if where else ""
         shown = MASK if secret else mask.tree(value)
-        yield Value(".".join(map(str, path)), shown, layer.name, position)
-
-
-def near(file: Path) -> str:
-    """Return a file's name as seen from here, if it lies below, else whole."""
-    relative = os.path.relpath(file)
-    return str(file) if relative.startswith("..") else relative
+        yield {"path": ".".join(map(str, path)), "value": shown, "layer": layer.name, "position": position}

@@ -19,11 +19,7 @@ if TYPE_CHECKING:
 
 
 def project_scripts(folder: Path, profile: str | None) -> list[SlurmScript]:
-    """Load the scripts of the Dagster project around a folder.
-
-    Args:
-        folder: The folder.
-        profile: Whose values templates know; the chosen profile by default.
+    """Load the scripts of the Dagster project around a folder; templates know the values of the profile.
 
     Raises:
         DagsterSlurmError: There is no project, or it can't be loaded.
@@ -57,12 +53,7 @@ def project_scripts(folder: Path, profile: str | None) -> list[SlurmScript]:
 
 
 def is_script_component(name: str, file: Path) -> bool:
-    """Tell whether a component's type is a subclass of ours; one that can't be imported is not.
-
-    Args:
-        name: The type, as ``module.Class``.
-        file: The file that names it.
-    """
+    """Tell whether ``module.Class``, which a file names, is a subclass of ours; one that can't be imported is not."""
     module, _, attribute = name.rpartition(".")
     if not module or f"{module}.".startswith(("dagster.", "dagster_")):
         return False  # Dagster's own integrations hold none, and take seconds to import
@@ -79,15 +70,16 @@ def is_script_component(name: str, file: Path) -> bool:
 @contextmanager
 def _chosen(profile: str | None) -> Iterator[None]:
     """Choose a profile for templates too: definitions are loaded with the values of the chosen one."""
+    if profile is None:
+        yield
+        return
     before = os.environ.get(PROFILE_VARIABLE)
-    if profile is not None:
-        os.environ[PROFILE_VARIABLE] = profile
+    os.environ[PROFILE_VARIABLE] = profile
     try:
         yield
     finally:
-        if profile is not None:
-            del os.environ[PROFILE_VARIABLE]
-            os.environ.update({PROFILE_VARIABLE: before} if before is not None else {})
+        del os.environ[PROFILE_VARIABLE]
+        os.environ.update({PROFILE_VARIABLE: before} if before is not None else {})
 
 
 @contextmanager

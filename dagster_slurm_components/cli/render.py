@@ -5,15 +5,14 @@ from __future__ import annotations
 import json
 import shlex
 import sys
-from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from dagster_slurm_components.cli.preview import Preview, job_script, preview
+from dagster_slurm_components.cli.preview import job_script, preview
 from dagster_slurm_components.cli.project import project_scripts
-from dagster_slurm_components.cli.terminal import errors_told, json_option, profile_option, table
+from dagster_slurm_components.cli.terminal import json_option, print_json, profile_option, table
 from dagster_slurm_components.errors import DagsterSlurmError
 from dagster_slurm_components.spec.problems import did_you_mean
 from dagster_slurm_components.spec.profiles import load_profile
@@ -37,16 +36,15 @@ def render(asset: str, profile_name: str | None, whole: bool, test_only: bool, a
     ASSET is an asset's key, or the name of a script's op. The definitions are loaded as Dagster loads them; nothing is
     submitted. Values of variables that sound like secrets are masked.
     """
-    with errors_told():
-        script = find_script(asset, project_scripts(Path.cwd(), profile_name))
-        resolved = script.resolve(load_profile(profile_name, start=script.folder))
-        seen = preview(resolved, script.name)
-        verdict = _ask_sbatch(resolved, script.name) if test_only else None
+    script = _find_script(asset, project_scripts(Path.cwd(), profile_name))
+    resolved = script.resolve(load_profile(profile_name, start=script.folder))
+    seen = preview(resolved, script.name)
+    verdict = _ask_sbatch(resolved, script.name) if test_only else None
     if as_json:
         answer = {} if verdict is None else {"test_only": {"accepted": verdict[0], "message": verdict[1]}}
-        click.echo(json.dumps({**asdict(seen), **answer}, indent=2, ensure_ascii=False, default=str))
+        print_json({**seen, **answer})
     elif whole:
-        click.echo(seen.job_script, nl=False)
+        click.echo(seen["job_script"], nl=False)
     else:
         _show(seen)
         if verdict is not None:
@@ -54,29 +52,17 @@ def render(asset: str, profile_name: str | None, whole: bool, test_only: bool, a
     sys.exit(0 if verdict is None or verdict[0] else 1)
 
 
-def find_script(asset: str, scripts: list[SlurmScript]) -> SlurmScript:
-    """Return the script that makes an asset, or whose op has this name.
-
-    Raises:
-        DagsterSlurmError: There is none.
-    """
-    by_name = {script.name: script for script in scripts}
-    by_name |= {spec.key.to_user_string(): script for script in scripts for spec in script.assets}
-    if asset in by_name:
-        return by_name[asset]
-    keys = [spec.key.to_user_string() for script in scripts for spec in script.assets]
-    raise DagsterSlurmError(f"no script makes `{asset}`", hint=did_you_mean(asset, keys))
+def _find_script(asset: str, scripts: list[SlurmScript]) -> SlurmScript:
+    """Return the script that makes an asset, or whose op has this name."""
+    by_key = {spec.key.to_user_string(): script for script in scripts for spec in script.assets}
+    found = {script.name: script for script in scripts} | by_key
+    if asset not in found:
+        raise DagsterSlurmError(f"no script makes `{asset}`", hint=did_you_mean(asset, list(by_key)))
+    return found[asset]
 
 
 def _ask_sbatch(resolved: ResolvedScript, op: str) -> tuple[bool, str]:
-    """Ask the cluster whether it would take the job.
-
-    Returns:
-        Whether it would, and what it said.
-
-    Raises:
-        DagsterSlurmError: The profile has no Slurm, or the host gives no answer.
-    """
+    """Ask the cluster whether it would take the job; return whether, and what it said."""
     from dagster_slurm_components.jobs.target import target  # noqa: PLC0415 -- needs the connection's libraries
     from dagster_slurm_components.slurm.rejections import classify_rejection  # noqa: PLC0415
 
@@ -85,9 +71,8 @@ def _ask_sbatch(resolved: ResolvedScript, op: str) -> tuple[bool, str]:
             f"the profile {resolved.profile.name} has no Slurm to ask", hint="Name another by --profile."
         )
     satellite = target(resolved.profile).satellite
-    done = satellite.run(
-        ["sbatch", "--test-only"], input=job_script(resolved, op).encode(), timeout=_TEST_TIMEOUT
-    )
+    script = job_script(resolved, op).encode()
+    done = satellite.run(["sbatch", "--test-only"], input=script, timeout=_TEST_TIMEOUT)
     said = (done.stderr + done.stdout).decode("utf-8", "replace").strip()
     if done.returncode == 0:
         return True, said
@@ -98,33 +83,30 @@ def _ask_sbatch(resolved: ResolvedScript, op: str) -> tuple[bool, str]:
     return False, "\n".join(line for line in lines if line)
 
 
-def _show(seen: Preview) -> None:
+def _show(seen: dict[str, Any]) -> None:
     rows = [
-        ["assets", ", ".join(seen.assets)],
-        ["op", seen.op],
-        ["profile", seen.profile],
-        ["host", seen.host],
-        ["scheduler", seen.scheduler],
-        ["run directory", seen.run_directory],
-        ["launcher", shlex.join([seen.launcher, *seen.launch])],
-        ["payload", shlex.join(seen.payload)],
-        ["environment", seen.environment],
-        *(["", shlex.join(step)] for step in seen.activation),
+        ("assets", ", ".join(seen["assets"])),
+        *((name, seen[name]) for name in ("op", "profile", "host", "scheduler")),
+        ("run directory", seen["run_directory"]),
+        ("launcher", shlex.join([seen["launcher"], *seen["launch"]])),
+        ("payload", shlex.join(seen["payload"])),
+        ("environment", seen["environment"]),
+        *(("", shlex.join(step)) for step in seen["activation"]),
     ]
     for name, value in rows:
         click.echo(f"{click.style(f'{name:14}', bold=True)} {value}".rstrip())
     _heading("Header of the job script")
-    click.echo(seen.header, nl=False)
+    click.echo(seen["header"], nl=False)
     _heading("Variables")
-    for name, value in seen.env.items():
+    for name, value in seen["env"].items():
         click.echo(f"{name}={shlex.quote(value)}")
     _heading("Files")
-    table(["in the run directory", "from", "bytes"], [[f.place, f.source, str(f.size)] for f in seen.files])
+    table(["in the run directory", "from", "bytes"], [[*file.values()] for file in seen["files"]])
     _heading("Values, and where they were written")
-    table(
-        ["value", "", "by", "at"],
-        [[v.path, _yaml(v.value), v.layer, v.position] for v in seen.values],
-    )
+    values = [
+        [value["path"], _yaml(value["value"]), value["layer"], value["position"]] for value in seen["values"]
+    ]
+    table(["value", "", "by", "at"], values)
 
 
 def _heading(text: str) -> None:

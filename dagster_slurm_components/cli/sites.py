@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from dagster_slurm_components.cli.terminal import errors_told, json_option, print_json, profile_option, table
+from dagster_slurm_components.cli.terminal import json_option, print_json, profile_option, table
 from dagster_slurm_components.errors import DagsterSlurmError
 from dagster_slurm_components.spec.profiles import OWN_SITES, known_site, known_sites
 from dagster_slurm_components.spec.site import JobLimits, Site
@@ -19,8 +19,7 @@ def sites(context: click.Context, as_json: bool) -> None:
     """List the known sites. A profile names one by `site: NAME`."""
     if context.invoked_subcommand is not None:
         return
-    with errors_told():
-        loaded = [(entry, entry.load()) for entry in known_sites(Path.cwd()).values()]
+    loaded = [(entry, entry.load()) for entry in known_sites(Path.cwd()).values()]
     if as_json:
         print_json(
             [
@@ -30,8 +29,7 @@ def sites(context: click.Context, as_json: bool) -> None:
         )
         return
     rows = [
-        [entry.name, site.description or "", ", ".join(site.partitions), _verified(site)]
-        for entry, site in loaded
+        [entry.name, site.description, ", ".join(site.partitions), _verified(site)] for entry, site in loaded
     ]
     table(["site", "description", "partitions", "verified"], rows)
 
@@ -41,9 +39,8 @@ def sites(context: click.Context, as_json: bool) -> None:
 @json_option
 def show(name: str, as_json: bool) -> None:
     """Show all that is known of a site."""
-    with errors_told():
-        entry = known_site(name, Path.cwd())
-        site = entry.load()
+    entry = known_site(name, Path.cwd())
+    site = entry.load()
     if as_json:
         print_json(site.model_dump(mode="json", exclude_defaults=True))
         return
@@ -54,11 +51,11 @@ def show(name: str, as_json: bool) -> None:
         click.echo(f"source: {source.document}, {source.date}, {state}{url}")
     _show_access(site)
     if site.partitions:
+        click.echo()
         rows = [
-            [name, *_limits(part), f"{part.gpu_type or ''}", ",".join(part.qos)]
+            [name, *_limits(part), part.gpu_type, ",".join(part.qos)]
             for name, part in site.partitions.items()
         ]
-        click.echo()
         table(["partition", *_LIMITS, "gpu", "qos"], rows, title="Partitions")
     if site.qos:
         click.echo()
@@ -81,17 +78,16 @@ def probe(profile_name: str | None, name: str | None, only_print: bool) -> None:
     from dagster_slurm_components.doctor.probe import draft_site  # noqa: PLC0415 - imports SSH
     from dagster_slurm_components.spec.profiles import load_profile  # noqa: PLC0415
 
-    with errors_told():
-        profile = load_profile(profile_name, start=Path.cwd())
-        text = draft_site(profile)
-        if only_print:
-            click.echo(text, nl=False)
-            return
-        file = profile.folder / OWN_SITES / f"{name or profile.name}.yaml"
-        if file.exists():
-            raise DagsterSlurmError(
-                f"{file} is there already", hint="Name another one by --name, or use --print and compare."
-            )
+    profile = load_profile(profile_name, start=Path.cwd())
+    text = draft_site(profile)
+    if only_print:
+        click.echo(text, nl=False)
+        return
+    file = profile.folder / OWN_SITES / f"{name or profile.name}.yaml"
+    if file.exists():
+        raise DagsterSlurmError(
+            f"{file} is there already", hint="Name another one by --name, or use --print and compare."
+        )
     file.parent.mkdir(exist_ok=True)
     file.write_text(text, encoding="utf-8")
     click.echo(
@@ -102,13 +98,12 @@ def probe(profile_name: str | None, name: str | None, only_print: bool) -> None:
 _LIMITS = ("max time", "nodes", "cpus", "memory", "gpus", "jobs")
 
 
-def _limits(limits: JobLimits) -> list[str]:
+def _limits(limits: JobLimits) -> tuple[object, ...]:
     least = f"{limits.min_nodes}-" if limits.min_nodes else ""
-    values = (
+    return (
         *(limits.max_time, f"{least}{limits.max_nodes or ''}", limits.max_cpus_per_node),
         *(limits.max_mem_per_node, limits.max_gpus_per_node, limits.max_submit_jobs),
     )
-    return ["" if value is None else str(value) for value in values]
 
 
 def _show_access(site: Site) -> None:

@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import click
 
 from dagster_slurm_components.errors import DagsterSlurmError
 from dagster_slurm_components.spec.base import duration_seconds
+
+Row = Mapping[str, Any]
+Columns = Mapping[str, str | Callable[[Row], object]]
+"""The columns of a table of rows: by its title each one's cells, as a row's key or as a function of the row."""
 
 profile_option = click.option(
     "--profile", "profile_name", help="Name of the profile.  [default: DAGSTER_SLURM_PROFILE, else local]"
@@ -23,6 +29,19 @@ json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON a
 """Adds the option for output that programs read."""
 
 
+class ErrorsTold(click.Group):
+    """A group that turns errors of its commands into a message and exit status 1."""
+
+    errors: type[Exception] = DagsterSlurmError
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command that was asked for."""
+        try:
+            return super().invoke(ctx)
+        except self.errors as error:
+            raise click.ClickException(str(error)) from error
+
+
 def seconds(context: click.Context, option: click.Parameter, value: str | None) -> float | None:
     """Read an option's duration as in YAML (``45s``, ``30m``, ``12h``, ``14d``, ``2w``); an option's ``callback``."""
     try:
@@ -31,18 +50,15 @@ def seconds(context: click.Context, option: click.Parameter, value: str | None) 
         raise click.BadParameter(f"{value!r} is no duration such as 45s, 30m, 12h, 14d or 2w") from None
 
 
-@contextmanager
-def errors_told(other: type[Exception] = DagsterSlurmError) -> Iterator[None]:
-    """Turn this package's errors, and those of another kind, into a message and exit status 1."""
-    try:
-        yield
-    except (DagsterSlurmError, other) as error:
-        raise click.ClickException(str(error)) from error
-
-
 def print_json(data: Any) -> None:
     """Print data for programs."""
     click.echo(json.dumps(data, indent=2, ensure_ascii=False, default=str))
+
+
+def near(file: str | Path) -> str:
+    """Return a file's name as seen from here, if it lies below, else whole."""
+    relative = os.path.relpath(file)
+    return str(file) if relative.startswith("..") else relative
 
 
 def moment(epoch: float | None) -> str:
@@ -50,10 +66,24 @@ def moment(epoch: float | None) -> str:
     return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(epoch)) if epoch else ""
 
 
-def table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, title: str | None = None) -> None:
-    """Print a table: with lines on a terminal, tab-separated when piped."""
+def print_rows(rows: Iterable[Row], columns: Columns, *, as_json: bool) -> None:
+    """Print rows: as JSON all that they hold, else some of it as a table."""
+    if as_json:
+        print_json(list(rows))
+    else:
+        table(columns, cells(rows, columns))
+
+
+def cells(rows: Iterable[Row], columns: Columns) -> list[list[object]]:
+    """Return the cells of a table of rows."""
+    return [[row[cell] if isinstance(cell, str) else cell(row) for cell in columns.values()] for row in rows]
+
+
+def table(columns: Iterable[str], rows: Iterable[Sequence[object]], *, title: str | None = None) -> None:
+    """Print a table: with lines on a terminal, tab-separated when piped. What is not known is an empty cell."""
+    texts = [["" if cell is None else str(cell) for cell in row] for row in rows]
     if not sys.stdout.isatty():
-        click.echo("\n".join("\t".join(row) for row in [columns, *rows]))
+        click.echo("\n".join("\t".join(row) for row in [columns, *texts]))
         return
     from rich.console import Console  # noqa: PLC0415 -- 0.1 s, and for terminals only
     from rich.markup import escape  # noqa: PLC0415
@@ -62,8 +92,8 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, title: str |
     lined = Table(title=title, title_justify="left")
     for column in columns:
         lined.add_column(column, overflow="fold")
-    for row in rows:
-        lined.add_row(*(escape(cell) for cell in row))
+    for row in texts:
+        lined.add_row(*map(escape, row))
     Console().print(lined)
 
 

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
 
 from dagster_slurm_components.doctor import slurm_facts
 from dagster_slurm_components.doctor.findings import Finding, failed, note, ok, skipped, warning
-from dagster_slurm_components.doctor.slurm_facts import Association, PartitionFacts
+from dagster_slurm_components.doctor.slurm_facts import Association, Partition, limit, members, number
 from dagster_slurm_components.errors import SatelliteError
 from dagster_slurm_components.hosts.client import Satellite
 from dagster_slurm_components.hosts.satellite.calls import HostFacts
@@ -31,31 +30,20 @@ SLURM = (
 """The checks of a cluster."""
 
 
-@dataclass(frozen=True)
-class Answer:
-    """What a program wrote, or why that does not count."""
-
-    out: str
-    failure: str | None
-
-
-def ask(satellite: Satellite, argv: Sequence[str]) -> Answer:
-    """Ask one of Slurm's programs."""
+def ask(satellite: Satellite, argv: Sequence[str]) -> tuple[str, str | None]:
+    """Ask one of Slurm's programs; return what it wrote, and why that does not count, if it does not."""
     try:
         done = satellite.run(list(argv), timeout=30)
     except SatelliteError as error:
-        return Answer("", error.message)
+        return "", error.message
     out, err = (stream.decode("utf-8", "replace") for stream in (done.stdout, done.stderr))
-    return Answer(out, query_failure(None if done.timed_out else done.returncode, out, err))
+    return out, query_failure(None if done.timed_out else done.returncode, out, err)
 
 
 def check_slurm(satellite: Satellite, resources: Resources, facts: HostFacts) -> Iterator[Finding]:
-    """Check clients, controller, accounting, and what the profile asks for; some failures end it early.
+    """Check clients, controller, accounting, and the ``resources`` that jobs ask for when their scripts add nothing.
 
-    Args:
-        satellite: The host.
-        resources: What the profile's jobs ask for when their scripts add nothing.
-        facts: What the host is.
+    Some failures end it early.
     """
     missing = [name for name in (*NEEDED, *USED) if not _is_installed(satellite, name)]
     if set(missing) & set(NEEDED):
@@ -66,21 +54,20 @@ def check_slurm(satellite: Satellite, resources: Resources, facts: HostFacts) ->
         yield warning("slurm_clients", f"there is no {_quoted(missing)}", "Ask the site for them.")
     else:
         yield ok("slurm_clients", ", ".join((*NEEDED, *USED)))
-    yield _version(satellite)
-    answer = ask(satellite, slurm_facts.CONFIG)
-    if answer.failure is not None:
+    yield _version(ask(satellite, ("sbatch", "--version"))[0].strip())
+    out, failure = ask(satellite, slurm_facts.CONFIG)
+    if failure is not None:
         advice = "Ask the site: slurmctld is down, or can't be reached from this host."
-        yield failed("controller", f"Slurm's controller does not answer: {answer.failure}", advice)
+        yield failed("controller", f"Slurm's controller does not answer: {failure}", advice)
         return
-    config = slurm_facts.parse_config(answer.out)
+    config = slurm_facts.parse_config(out)
     yield ok("controller", f"cluster {config.get('ClusterName', '?')} answers")
-    yield from _accounting(satellite, config, resources, facts)
+    yield from _accounting(satellite, config, resources, facts.user)
     yield from _partition(satellite, resources)
     yield _submission(satellite, resources)
 
 
-def _version(satellite: Satellite) -> Finding:
-    text = ask(satellite, ("sbatch", "--version")).out.strip()
+def _version(text: str) -> Finding:
     match = re.search(r"(\d+)\.(\d+)(?:\.\d+)?", text)
     if match is None:
         return note("slurm_version", f"sbatch says {text!r}", "Is it a wrapper of the site's own?")
@@ -91,7 +78,7 @@ def _version(satellite: Satellite) -> Finding:
 
 
 def _accounting(
-    satellite: Satellite, config: Mapping[str, str], resources: Resources, facts: HostFacts
+    satellite: Satellite, config: Mapping[str, str], resources: Resources, user: str
 ) -> Iterator[Finding]:
     if not config.get("AccountingStorageType", "").endswith("slurmdbd"):
         advice = (
@@ -100,16 +87,17 @@ def _accounting(
         yield warning("accounting", "accounting is off on this cluster", advice)
         yield skipped("association", "accounting is off")
         return
-    answer = ask(satellite, slurm_facts.associations_of(facts.user))
-    if answer.failure is not None:
+    out, failure = ask(satellite, slurm_facts.associations_of(user))
+    if failure is not None:
         advice = "Jobs run all the same; ask the site why the accounting does not answer."
-        yield warning("accounting", f"the accounting does not answer: {answer.failure}", advice)
+        yield warning("accounting", f"the accounting does not answer: {failure}", advice)
         yield skipped("association", "the accounting does not answer")
         return
     enforced = config.get("AccountingStorageEnforce", "")
     yield ok("accounting", f"on; enforced: {enforced or 'nothing'}")
-    associations = slurm_facts.parse_associations(answer.out)
-    yield _association(associations, resources, facts.user, "associations" in enforced.split(","))
+    yield _association(
+        slurm_facts.parse_associations(out), resources, user, "associations" in enforced.split(",")
+    )
 
 
 def _association(
@@ -123,12 +111,12 @@ def _association(
     if account is not None and account not in accounts:
         advice = f"Yours are {_quoted(accounts)}; correct `resources.account`."
         return wrong(f"{user} may not use the account `{account}`{_guess(account, accounts)}", advice)
-    partitions = set((resources.partition or "").split(","))
+    partitions = {None, *resources.partition.split(",")} if resources.partition else None
     usable = [
         association
         for association in associations
         if account in (None, association.account)
-        and (association.partition is None or not resources.partition or association.partition in partitions)
+        and (partitions is None or association.partition in partitions)
     ]
     if not usable:
         advice = "`sacctmgr show assoc user=$USER` lists what goes together."
@@ -142,14 +130,13 @@ def _association(
 
 
 def _partition(satellite: Satellite, resources: Resources) -> Iterator[Finding]:
-    answer = ask(satellite, slurm_facts.PARTITIONS)
-    partitions = slurm_facts.parse_partitions(answer.out)
-    if answer.failure is not None or not partitions:
-        yield skipped("partition", answer.failure or "Slurm lists none")
+    out, failure = ask(satellite, slurm_facts.PARTITIONS)
+    partitions = slurm_facts.parse_partitions(out)
+    if failure is not None or not partitions:
+        yield skipped("partition", failure or "Slurm lists none")
         return
-    default = [name for name, partition in partitions.items() if partition.is_default]
-    names = resources.partition.split(",") if resources.partition else default
-    for name in names:
+    names = resources.partition or slurm_facts.default_partition(partitions)
+    for name in names.split(",") if names else ():
         yield _one_partition(name, partitions, resources)
     if not names:
         advice = f"Name one in `resources.partition`: {', '.join(partitions)}."
@@ -157,29 +144,29 @@ def _partition(satellite: Satellite, resources: Resources) -> Iterator[Finding]:
         yield failed("partition", detail, advice)
 
 
-def _one_partition(name: str, partitions: Mapping[str, PartitionFacts], resources: Resources) -> Finding:
+def _one_partition(name: str, partitions: Mapping[str, Partition], resources: Resources) -> Finding:
     wrong = partial(failed, "partition")
     if name not in partitions:
         advice = f"There are {', '.join(partitions)}; correct `resources.partition`."
         return wrong(f"there is no partition `{name}`{_guess(name, list(partitions))}", advice)
-    partition = partitions[name]
-    if partition.state != "UP":
+    row = partitions[name]
+    if row.get("State", "UP") != "UP":
         advice = "Jobs wait there until the site opens it again; choose another one."
-        return wrong(f"the partition `{name}` is {partition.state}", advice)
-    for kind, value, allowed, denied in (
-        ("account", resources.account, partition.accounts, partition.denied_accounts),
-        ("qos", resources.qos, partition.qualities, partition.denied_qualities),
-    ):
+        return wrong(f"the partition `{name}` is {row['State']}", advice)
+    for kind, value, names in (("account", resources.account, "Accounts"), ("qos", resources.qos, "Qos")):
+        allowed, denied = members(row.get(f"Allow{names}")), members(row.get(f"Deny{names}")) or ()
         if value is not None and (value in denied or (allowed is not None and value not in allowed)):
             advice = f"It takes {_quoted(sorted(allowed))}." if allowed else "Choose another one."
             return wrong(f"the partition `{name}` does not take the {kind} `{value}`", advice)
-    if resources.time and partition.max_time:
-        seconds, most = time_seconds(resources.time), time_seconds(partition.max_time)
+    max_time = limit(row.get("MaxTime"))
+    if resources.time and max_time:
+        seconds, most = time_seconds(resources.time), time_seconds(max_time)
         if most is not None and (seconds is None or seconds > most):
-            detail = f"`time` is {resources.time}, and the partition `{name}` allows {partition.max_time}"
+            detail = f"`time` is {resources.time}, and the partition `{name}` allows {max_time}"
             return wrong(detail, "Such jobs wait for ever; lower `resources.time`.")
-    limit = f", at most {partition.max_time}" if partition.max_time else ""
-    return ok("partition", f"{name} is up, {partition.total_nodes or '?'} nodes{limit}")
+    at_most = f", at most {max_time}" if max_time else ""
+    nodes = number(row.get("TotalNodes")) or "?"
+    return ok("partition", f"{name} is up, {nodes} nodes{at_most}")
 
 
 def _submission(satellite: Satellite, resources: Resources) -> Finding:

@@ -30,10 +30,7 @@ def check_connection(
 ) -> Iterator[Finding]:
     """Connect and ask the host what it is; a failed stage is the last finding.
 
-    Args:
-        satellite: The host.
-        clock: The time here, as an epoch.
-        timer: Measures durations, in seconds.
+    ``clock`` tells the time here, as an epoch; ``timer`` measures durations, in seconds.
     """
     started = timer()
     try:
@@ -43,8 +40,7 @@ def check_connection(
         yield from (ok(passed, "passed") for passed in STAGES[: STAGES.index(stage)])
         yield failed(stage, error.message, error.hint or _ADVICE[stage])
         return
-    took = timer() - started
-    name = satellite.host.name
+    took, name = timer() - started, satellite.host.name
     yield ok("reach", f"{name} answers")
     yield ok("host_key", "the host's key is known" if name != "local" else "this machine")
     yield ok("login", f"as {facts.user} on {facts.hostname}, first answer after {took:.2f} s")
@@ -82,10 +78,7 @@ def _latency_and_clock(
         yield ok("latency", f"a call takes {took * 1000:.1f} ms")
     if abs(offset) > _MOST_SKEW:
         direction = "ahead of" if offset > 0 else "behind"
-        yield warning(
-            "clock",
-            f"the host's clock is {abs(offset):.0f} s {direction} this machine's",
-            "Start and end times of jobs will be shifted by as much; synchronise the clocks (NTP).",
-        )
+        advice = "Start and end times of jobs will be shifted by as much; synchronise the clocks (NTP)."
+        yield warning("clock", f"the host's clock is {abs(offset):.0f} s {direction} this machine's", advice)
     else:
         yield ok("clock", f"differs by {abs(offset):.1f} s")

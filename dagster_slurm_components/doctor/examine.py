@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from dagster_slurm_components.doctor.cluster import SLURM, check_slurm
 from dagster_slurm_components.doctor.connection import STAGES, check_connection
-from dagster_slurm_components.doctor.findings import Finding, failed, ok, with_skipped
-from dagster_slurm_components.doctor.tools import check_tools
-from dagster_slurm_components.doctor.workdir import WORKDIR, check_workdir
+from dagster_slurm_components.doctor.findings import Finding, failed, ok, skipped
+from dagster_slurm_components.doctor.host import WORKDIR, check_tools, check_workdir
 from dagster_slurm_components.errors import HostError
 from dagster_slurm_components.hosts.base import Host
 from dagster_slurm_components.hosts.client import Satellite
@@ -21,12 +20,7 @@ from dagster_slurm_components.spec.resources import Resources
 
 
 def examine_profile(name: str | None, *, start: Path) -> Iterator[Finding]:
-    """Check a profile by name: first whether it is right itself.
-
-    Args:
-        name: Its name; else ``DAGSTER_SLURM_PROFILE``, else ``local``.
-        start: Where the search for it begins.
-    """
+    """Check a profile by name, which is looked for from ``start`` on: first whether it is right itself."""
     try:
         loaded = load_profile(name, start=start)
     except SpecError as error:
@@ -43,19 +37,27 @@ def examine(loaded: LoadedProfile, *, host: Host | None = None) -> Iterator[Find
     """
     profile = loaded.profile
     satellite = Satellite(host or connect(profile.host))
-    connected = True
-    for finding in with_skipped(check_connection(satellite), STAGES):
-        yield finding
-        connected = connected and not finding.is_failure
-    if not connected:
+    connection = list(_with_skipped(check_connection(satellite), STAGES))
+    yield from connection
+    if any(finding.is_failure for finding in connection):
         return
     try:
         facts = satellite.hello()
-        yield from with_skipped(check_workdir(satellite, profile, facts), WORKDIR)
+        yield from _with_skipped(check_workdir(satellite, profile, facts), WORKDIR)
         if profile.scheduler == "slurm":
             # What jobs ask for when their scripts add nothing: the site's defaults below the profile's own.
             resources = Resources.model_validate(merge(list(loaded.layers)).data.get("resources") or {})
-            yield from with_skipped(check_slurm(satellite, resources, facts), SLURM)
+            yield from _with_skipped(check_slurm(satellite, resources, facts), SLURM)
         yield from check_tools(satellite, loaded, facts)
     except HostError as error:
         yield failed("reach", f"the examination broke off: {error.message}", error.hint or "Try again.")
+
+
+def _with_skipped(findings: Iterable[Finding], checks: Sequence[str]) -> Iterator[Finding]:
+    """Yield findings, and after a failure that ended them early the checks that were not made."""
+    made, failure = set(), None
+    for finding in findings:
+        yield finding
+        made.add(finding.check)
+        failure = finding.check if finding.is_failure else failure
+    yield from (skipped(check, f"{failure} failed") for check in checks if check not in made)

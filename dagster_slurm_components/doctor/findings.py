@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from functools import partial
@@ -24,13 +23,9 @@ class Verdict(str, Enum):
 
 @dataclass(frozen=True)
 class Finding:
-    """The result of one check.
+    """The result of one check, which is a short stable word for programs, such as ``host_key``.
 
-    Attributes:
-        check: A short stable word for programs, such as ``host_key``.
-        verdict: How it ended.
-        detail: What was found, in one sentence.
-        advice: What to do about it; none when nothing has to be done.
+    ``detail`` says what was found, in one sentence; ``advice`` what to do about it, if something has to be done.
     """
 
     check: str
@@ -53,15 +48,3 @@ note = partial(_finding, Verdict.NOTE)
 warning = partial(_finding, Verdict.WARNING)
 failed = partial(_finding, Verdict.FAILED)
 skipped = partial(_finding, Verdict.SKIPPED)
-
-
-def with_skipped(findings: Iterable[Finding], checks: Sequence[str]) -> Iterator[Finding]:
-    """Yield findings, and after a failure that ended them early the checks that were not made."""
-    made, failure = set(), None
-    for finding in findings:
-        yield finding
-        made.add(finding.check)
-        failure = finding.check if finding.is_failure else failure
-    for check in checks:
-        if check not in made:
-            yield skipped(check, f"{failure} failed")

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import yaml
 
 from dagster_slurm_components.doctor import slurm_facts
 from dagster_slurm_components.doctor.cluster import ask
-from dagster_slurm_components.doctor.slurm_facts import NodeKind, PartitionFacts, Quality
+from dagster_slurm_components.doctor.slurm_facts import NodeKind, Partition, limit, members, number
 from dagster_slurm_components.errors import DagsterSlurmError
-from dagster_slurm_components.hosts.base import Host
 from dagster_slurm_components.hosts.client import Satellite
 from dagster_slurm_components.hosts.connect import connect
 from dagster_slurm_components.spec.hosts import SshHost
@@ -27,36 +26,29 @@ _HEAD = """\
 """
 
 
-def draft_site(
-    profile: LoadedProfile, *, host: Host | None = None, clock: Callable[[], float] = time.time
-) -> str:
-    """Ask a cluster and return the YAML of a site.
-
-    Args:
-        profile: Leads to the cluster.
-        host: The host, if not the profile's.
-        clock: The time, as an epoch; its date stands in the draft.
+def draft_site(profile: LoadedProfile) -> str:
+    """Ask a profile's cluster and return the YAML of a site.
 
     Raises:
         HostError: The host can't be reached.
         DagsterSlurmError: Slurm does not answer there.
     """
-    satellite = Satellite(host or connect(profile.profile.host))
+    satellite = Satellite(connect(profile.profile.host))
     facts = satellite.hello(PATHS)
-    config = ask(satellite, slurm_facts.CONFIG)
-    if config.failure is not None:
+    config, failure = ask(satellite, slurm_facts.CONFIG)
+    if failure is not None:
         raise DagsterSlurmError(
-            f"Slurm does not answer: {config.failure}",
+            f"Slurm does not answer: {failure}",
             where=satellite.host.name,
             hint="`dg-slurm doctor` with the same profile says more.",
         )
-    partitions = slurm_facts.parse_partitions(ask(satellite, slurm_facts.PARTITIONS).out)
-    kinds = slurm_facts.parse_node_kinds(ask(satellite, slurm_facts.NODE_KINDS).out)
+    partitions = slurm_facts.parse_partitions(ask(satellite, slurm_facts.PARTITIONS)[0])
+    kinds = slurm_facts.parse_node_kinds(ask(satellite, slurm_facts.NODE_KINDS)[0])
     # Without accounting there are none.
-    qualities = slurm_facts.parse_qualities(ask(satellite, slurm_facts.QUALITIES).out)
-    date = time.strftime("%Y-%m-%d", time.gmtime(clock()))
+    qualities = slurm_facts.parse_qualities(ask(satellite, slurm_facts.QUALITIES)[0])
+    date = time.strftime("%Y-%m-%d", time.gmtime())
     site = {
-        "description": slurm_facts.parse_config(config.out).get("ClusterName", profile.name),
+        "description": slurm_facts.parse_config(config).get("ClusterName", profile.name),
         "sources": {"all": {"document": "scontrol, sinfo and sacctmgr", "date": date, "verified": False}},
         **_access(profile),
         **draft(partitions, kinds, qualities),
@@ -66,46 +58,41 @@ def draft_site(
 
 
 def draft(
-    partitions: Mapping[str, PartitionFacts], kinds: Sequence[NodeKind], qualities: Mapping[str, Quality]
+    partitions: Mapping[str, Partition],
+    kinds: Sequence[NodeKind],
+    qualities: Mapping[str, Mapping[str, str | int | None]],
 ) -> dict[str, Any]:
     """Return what Slurm's answers say of a site, as a raw tree.
 
     By which options jobs should ask for memory and GPUs, and whether they need an account, is a site's policy that no
     answer tells.
     """
-    default = next((partition.name for partition in partitions.values() if partition.is_default), None)
     return {
         "partitions": {
-            name: _partition(partition, [kind for kind in kinds if kind.partition == name], qualities)
-            for name, partition in partitions.items()
+            name: _partition(row, [kind for kind in kinds if kind.partition == name], qualities)
+            for name, row in partitions.items()
         },
         "qos": {
-            name: _stated(
-                max_time=quality.max_time,
-                min_nodes=quality.min_nodes or None,
-                max_nodes=quality.max_nodes or None,
-                max_submit_jobs=quality.max_submit_jobs or None,
-            )
-            for name, quality in qualities.items()
+            name: _stated(**{option: value or None for option, value in limits.items()})
+            for name, limits in qualities.items()
         },
-        "resources": _stated(partition=default),
+        "resources": _stated(partition=slurm_facts.default_partition(partitions)),
     }
 
 
-def _partition(
-    partition: PartitionFacts, kinds: Sequence[NodeKind], qualities: Iterable[str]
-) -> dict[str, Any]:
+def _partition(row: Partition, kinds: Sequence[NodeKind], qualities: Iterable[str]) -> dict[str, Any]:
     gpu_types = {kind.gpu_type for kind in kinds if kind.gpus}
-    allowed = partition.qualities
-    if allowed is None and partition.denied_qualities:
-        allowed = frozenset(qualities) - partition.denied_qualities
+    allowed, denied = members(row.get("AllowQos")), members(row.get("DenyQos"))
+    if allowed is None and denied:
+        allowed = frozenset(qualities) - denied
+    state, least = row.get("State", "UP"), number(row.get("MinNodes")) or 0
     memory = max((kind.memory_mb for kind in kinds), default=0)
     return _stated(
-        description=None if partition.state == "UP" else f"was {partition.state} when this was written",
-        nodes=partition.total_nodes or None,
-        max_time=partition.max_time,
-        min_nodes=partition.min_nodes if (partition.min_nodes or 0) > 1 else None,
-        max_nodes=partition.max_nodes or None,
+        description=None if state == "UP" else f"was {state} when this was written",
+        nodes=number(row.get("TotalNodes")) or None,
+        max_time=limit(row.get("MaxTime")),
+        min_nodes=least if least > 1 else None,
+        max_nodes=number(row.get("MaxNodes")) or None,
         max_cpus_per_node=max((kind.cpus for kind in kinds), default=0) or None,
         max_mem_per_node=f"{memory}M" if memory else None,
         max_gpus_per_node=max((kind.gpus for kind in kinds), default=None),
@@ -118,11 +105,10 @@ def _access(profile: LoadedProfile) -> dict[str, Any]:
     host = profile.profile.host
     if not isinstance(host, SshHost):
         return {}
+    way = _stated(port=host.port, login=list(host.login), jump=[jump.hostname for jump in host.jump])
     return {
         "login_nodes": [host.hostname],
-        "logins": [
-            _stated(port=host.port, login=list(host.login), jump=[jump.hostname for jump in host.jump])
-        ],
+        "logins": [way],
         "interactive_login": True if set(host.login) - {"key", "gssapi"} else None,
     }
 

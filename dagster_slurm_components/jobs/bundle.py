@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import functools
 import gzip
-import importlib.util
 import io
 import re
 import shlex
 import tarfile
 from collections.abc import Iterator, Mapping
 from importlib.resources import files as resource_files
-from pathlib import Path, PurePosixPath
+from pathlib import Path
+
+import dagster_pipes
 
 from dagster_slurm_components.errors import DagsterSlurmError
-from dagster_slurm_components.jobs.model import JobSpec, PayloadFile
+from dagster_slurm_components.jobs.model import JobSpec
 
+_PACKAGE = resource_files(__package__.rpartition(".")[0])
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
 
 LARGEST_BUNDLE = 256 * 1024 * 1024
@@ -28,7 +30,6 @@ def env_file(env: Mapping[str, str]) -> str:
     Raises:
         DagsterSlurmError: A name that no shell can export, or a value with a NUL.
     """
-    lines = []
     for name, value in env.items():
         if not _VARIABLE.match(name):
             raise DagsterSlurmError(
@@ -39,36 +40,26 @@ def env_file(env: Mapping[str, str]) -> str:
             raise DagsterSlurmError(
                 f"the value of the environment variable {name} holds a NUL character, which no process can receive"
             )
-        lines.append(f"export {name}={shlex.quote(value)}\n")
-    return "".join(lines)
-
-
-@functools.cache
-def _dagster_pipes_source() -> bytes:
-    """Return the source of the installed ``dagster_pipes``: one file without dependencies."""
-    module = importlib.util.find_spec("dagster_pipes")
-    if module is None or module.origin is None:
-        raise DagsterSlurmError(
-            "the package dagster-pipes is not installed", hint="pip install dagster-pipes"
-        )
-    return Path(module.origin).read_bytes()
-
-
-@functools.cache
-def _payload_helper() -> bytes:
-    """Return the source of the helper for payloads, which works without this package."""
-    return (resource_files(__package__.rpartition(".")[0]) / "payload.py").read_bytes()
+    return "".join(f"export {name}={shlex.quote(value)}\n" for name, value in env.items())
 
 
 @functools.cache
 def static_file(package: str, name: str) -> str:
     """Return the text of a shell file that this package ships, such as ``("jobs", "job.sh")``."""
-    root = resource_files(__package__.rpartition(".")[0])
-    return (root / package / "shell" / name).read_text("utf-8")
+    return (_PACKAGE / package / "shell" / name).read_text("utf-8")
 
 
-def _members(spec: JobSpec, header: str) -> Iterator[PayloadFile]:
-    """Yield every file of the run directory, by its path in it."""
+@functools.cache
+def _libraries() -> Mapping[str, bytes]:
+    """Return what payloads can import: the installed ``dagster_pipes``, one file, and our helper beside it."""
+    return {
+        "lib/dagster_pipes.py": Path(dagster_pipes.__file__).read_bytes(),
+        "lib/dagster_slurm_payload.py": (_PACKAGE / "payload.py").read_bytes(),
+    }
+
+
+def _members(spec: JobSpec, header: str) -> Iterator[tuple[str, bytes, bool]]:
+    """Yield every file of the run directory: its path in it, its content, and whether it may be executed."""
     own: dict[str, str | bytes] = {
         "job.sh": header + static_file("jobs", "job.sh"),
         "launch.sh": spec.launch.script,
@@ -79,15 +70,13 @@ def _members(spec: JobSpec, header: str) -> Iterator[PayloadFile]:
         "context.json": spec.context,
         "job.env": env_file(spec.env),
         "messages.jsonl": b"",
-        "lib/dagster_pipes.py": _dagster_pipes_source(),
-        "lib/dagster_slurm_payload.py": _payload_helper(),
+        **_libraries(),
         **spec.launch.files,
     }
     for path, content in own.items():
-        data = content.encode("utf-8", "surrogateescape") if isinstance(content, str) else content
-        yield PayloadFile(PurePosixPath(path), data)
-    for file in spec.files:
-        yield PayloadFile("payload" / file.path, file.source, file.executable)
+        yield path, content.encode("utf-8", "surrogateescape") if isinstance(content, str) else content, False
+    for where, file in spec.files.items():
+        yield f"payload/{where}", *_content(file)
 
 
 def bundle(spec: JobSpec, header: str) -> bytes:
@@ -98,8 +87,7 @@ def bundle(spec: JobSpec, header: str) -> bytes:
     Raises:
         DagsterSlurmError: A file that can't be read, or more than ``LARGEST_BUNDLE`` bytes in all.
     """
-    packed = io.BytesIO()
-    total = 0
+    packed, total = io.BytesIO(), 0
     with (
         gzip.GzipFile(fileobj=packed, mode="wb", compresslevel=1, mtime=0) as stream,
         tarfile.open(fileobj=stream, mode="w", format=tarfile.PAX_FORMAT) as archive,
@@ -107,27 +95,24 @@ def bundle(spec: JobSpec, header: str) -> bytes:
         folder = tarfile.TarInfo("payload")
         folder.type, folder.mode = tarfile.DIRTYPE, 0o700
         archive.addfile(folder)
-        for member in _members(spec, header):
-            data, executable = _content(member)
+        for path, data, executable in _members(spec, header):
             total += len(data)
             if total > LARGEST_BUNDLE:
                 raise DagsterSlurmError(
-                    f"the job's files are larger than {LARGEST_BUNDLE // 2**20} MiB; {member.path} was too much",
+                    f"the job's files are larger than {LARGEST_BUNDLE // 2**20} MiB; {path} was too much",
                     hint="Put data into a folder on the host (a profile's `env` can name it) and keep `files` to code "
                     "and configuration.",
                 )
-            info = tarfile.TarInfo(str(member.path))
+            info = tarfile.TarInfo(path)
             info.size, info.mode = len(data), 0o700 if executable else 0o600
             archive.addfile(info, io.BytesIO(data))
     return packed.getvalue()
 
 
-def _content(file: PayloadFile) -> tuple[bytes, bool]:
-    if isinstance(file.source, bytes):
-        return file.source, file.executable
+def _content(file: Path) -> tuple[bytes, bool]:
     try:
-        return file.source.read_bytes(), file.executable or bool(file.source.stat().st_mode & 0o100)
+        return file.read_bytes(), bool(file.stat().st_mode & 0o100)
     except OSError as error:
         raise DagsterSlurmError(
-            f"the file {file.source} can't be read: {error.strerror}", hint="It was to travel with the job."
+            f"the file {file} can't be read: {error.strerror}", hint="It was to travel with the job."
         ) from error

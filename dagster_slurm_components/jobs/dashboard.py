@@ -20,12 +20,7 @@ NEAR_PORT = 8265
 
 @dataclass(frozen=True)
 class Dashboard:
-    """A way to the dashboard.
-
-    Attributes:
-        address: What the browser opens.
-        tunnel: The command that makes the address work; empty where it works by itself.
-    """
+    """What the browser opens, and the command that makes that work; empty where it works by itself."""
 
     address: str
     tunnel: str = ""
@@ -54,18 +49,10 @@ def dashboard(status: StatusRecord | None, profile: Profile) -> Dashboard | None
 
 
 class DashboardNotice:
-    """Tells of a job's dashboard as soon as there is one, and of the next one after a requeue.
-
-    Args:
-        profile: Where the job runs.
-        run_dir: Its run directory.
-        tell: Receives the text.
-    """
+    """Tells of a job's dashboard as soon as there is one, and of the next one after a requeue."""
 
     def __init__(self, profile: Profile, run_dir: str, tell: Callable[[str], None]) -> None:
-        self._profile = profile
-        self._run_dir = run_dir
-        self._tell = tell
+        self._profile, self._run_dir, self._tell = profile, run_dir, tell
         self._last: Dashboard | None = None
 
     def look(self, status: StatusRecord | None) -> None:
@@ -82,8 +69,7 @@ def _way(host: object, scheduler: str, node: str) -> list[str]:
         return [node]
     hops = [_hop(jump) for jump in host.jump]
     if scheduler == "slurm":
-        hops.append(_hop(host))
-        return ["-J", ",".join(hops), _at(host.user, node)]
+        return ["-J", ",".join([*hops, _hop(host)]), _at(host.user, node)]
     key = ["-i", host.key_file] if host.key_file else []
     jumps = ["-J", ",".join(hops)] if hops else []
     return [*key, *jumps, "-p", str(host.port), _at(host.user, host.hostname)]

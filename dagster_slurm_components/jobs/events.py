@@ -110,14 +110,15 @@ class Watch:
     accounting_asked_at: float = 0.0
     closing_until: float | None = None
     closed: bool = False
-    backlog: int = 0
+    delivered: int = 0
+    taken: int = 0
     host_error: type[HostUnreachableError] | None = None
     _events: queue.SimpleQueue[Event] = field(default_factory=queue.SimpleQueue)
 
     def put(self, event: Event) -> None:
         """Deliver an event to whoever follows the job."""
         if isinstance(event, Output):
-            self.backlog += len(event.data)
+            self.delivered += len(event.data)
         self._events.put(event)
 
     def next(self, timeout: float) -> Event | None:
@@ -127,8 +128,13 @@ class Watch:
         except queue.Empty:
             return None
         if isinstance(event, Output):
-            self.backlog -= len(event.data)
+            self.taken += len(event.data)
         return event
+
+    @property
+    def backlog(self) -> int:
+        """Bytes that were delivered and not taken yet: two counts, each written by one thread alone."""
+        return self.delivered - self.taken
 
     def close(self) -> None:
         """Stop following; the job itself goes on."""

@@ -15,15 +15,9 @@ Figure = str | int | float
 
 
 def job_figures(handle: JobHandle, ended: Ended, *, profile: str, host: str) -> Mapping[str, Figure]:
-    """Return the figures of one ended job, each only where it is known.
+    """Return the figures of one ended job, each only where it is known; profile and host are told by name.
 
     Figures that the job measured itself stand until the accounting knows better.
-
-    Args:
-        handle: The job.
-        ended: Its last observation and evidence.
-        profile: The profile's name.
-        host: The host's name.
     """
     observation, status = ended.observation, ended.evidence.status
     figures: dict[str, Figure | None] = {

@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from dagster_slurm_components.environments.base import Activation
-from dagster_slurm_components.environments.plan import plan_environment
 from dagster_slurm_components.errors import DagsterSlurmError
-from dagster_slurm_components.jobs.model import JobIdentity, JobSpec, PayloadFile
+from dagster_slurm_components.jobs.model import JobIdentity, JobSpec
 from dagster_slurm_components.launchers.base import PYTHON, LaunchContext, payload_argv
 from dagster_slurm_components.launchers.plans import plan
 from dagster_slurm_components.spec.launchers import BashLauncher, LauncherSpec
@@ -19,7 +18,7 @@ def job_spec(
     resolved: ResolvedScript,
     identity: JobIdentity,
     *,
-    activation: Activation | None = None,
+    activation: Activation,
     context: bytes = b"{}",
     env: Mapping[str, str] | None = None,
     changed: Mapping[str, str] | None = None,
@@ -29,52 +28,40 @@ def job_spec(
     Args:
         resolved: The script in one profile.
         identity: Which run, step, partition and attempt it is for.
-        activation: How its environment is activated, where that is known from making it.
+        activation: How its environment is activated.
         context: Content of ``context.json``.
         env: Variables that this project sets, beside the user's.
         changed: Slurm options that are different in this attempt.
 
     Raises:
         SpecError: A file is missing.
-        DagsterSlurmError: The environment is not to be had on this host.
+        DagsterSlurmError: What is asked for does not fit together.
     """
     script, profile = resolved.script, resolved.profile
-    payload = resolved.payload_place()
-    launcher = script.launcher
+    payload, launcher, scheduler = resolved.payload_place(), script.launcher, profile.profile.scheduler
     interpreter = launcher.interpreter if isinstance(launcher, BashLauncher) else None
     program = None if payload is None else str(payload)
     argv = payload_argv(program, script.command, script.args, interpreter)
-    if activation is None:
-        activation = plan_environment(script.environment, profile.profile.host)
-    argv = _wrapped(argv, activation, launcher)
-    launch = plan(launcher, argv, LaunchContext(script.resources, profile.profile.scheduler))
-    options = {**_dashed(launch.sbatch), **_options(script), **(changed or {})}
+    launch = plan(launcher, _wrapped(argv, activation, launcher), LaunchContext(script.resources, scheduler))
+    asked = {name.replace("_", "-"): value for name, value in launch.sbatch.items()}
+    own = {"DAGSTER_SLURM_PROFILE": profile.name, **(env or {})}
     return JobSpec(
         identity=identity,
         launch=launch,
         activation=activation,
-        sbatch=tuple(options.items()),
-        env={
-            **activation.env,
-            **launch.env,
-            **script.env,
-            "DAGSTER_SLURM_PROFILE": profile.name,
-            **(env or {}),
-        },
+        sbatch=tuple({**asked, **_options(script), **(changed or {})}.items()),
+        env={**activation.env, **launch.env, **script.env, **own},
         context=context,
-        files=tuple(PayloadFile(where, file) for where, file in resolved.payload_files().items()),
-        requeues=script.requeue_on_timeout if profile.profile.scheduler == "slurm" else 0,
+        files=resolved.payload_files(),
+        requeues=script.requeue_on_timeout if scheduler == "slurm" else 0,
     )
 
 
 def _wrapped(argv: tuple[str, ...], activation: Activation, launcher: LauncherSpec) -> tuple[str, ...]:
-    """Return the payload's argument list inside what the environment wraps around it: a container.
-
-    Raises:
-        DagsterSlurmError: A launcher whose own programs would have to run inside too, or srun inside srun.
-    """
+    """Return the payload's argument list inside what the environment wraps around it: a container."""
     if not activation.wrapper:
         return argv
+    # The others' own programs would have to run inside too, and srun does not run inside srun.
     allowed = ("bash",) if "pyxis" in activation.wrapper[2:3] else ("bash", "srun")
     if launcher.type not in allowed:
         raise DagsterSlurmError(
@@ -90,9 +77,6 @@ def _options(script: Script) -> dict[str, str]:
 
     A signal goes to the batch shell, which passes it on to the payload's process group: without the ``B`` Slurm
     signals the steps that srun started, and none else.
-
-    Raises:
-        DagsterSlurmError: The options don't fit together.
     """
     options = dict(script.resources.sbatch_options())
     signal = options.get("signal")
@@ -108,9 +92,4 @@ def _options(script: Script) -> dict[str, str]:
         )
     if "no-requeue" in options:
         raise DagsterSlurmError("`requeue_on_timeout` and `requeue: false` exclude each other")
-    options["requeue"] = ""
-    return options
-
-
-def _dashed(options: Mapping[str, str]) -> dict[str, str]:
-    return {name.replace("_", "-"): value for name, value in options.items()}
+    return {**options, "requeue": ""}

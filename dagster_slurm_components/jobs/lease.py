@@ -1,19 +1,20 @@
 """Who follows a job, with which content, and whether its results were handed over: the lease of its run directory.
 
-The satellite keeps it (``hosts/satellite/leases.py``) and changes it by compare-and-set. What a lease means, and what
-somebody who wants to run the same call has to do first, is decided here, without any I/O.
+The satellite keeps it and changes it by compare-and-set (``hosts/satellite/leases.py``); what it means is decided here.
 """
 
 from __future__ import annotations
 
 import multiprocessing
 import os
+import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from dagster_slurm_components.errors import DagsterSlurmError
+from dagster_slurm_components.hosts.client import Satellite
 from dagster_slurm_components.hosts.satellite import leases
 from dagster_slurm_components.hosts.satellite.calls import AttemptFiles
 from dagster_slurm_components.hosts.satellite.leases import (
@@ -80,9 +81,7 @@ def this_owner(run_id: str, *, step_worker: bool) -> Owner:
 class OutputPosition:
     """How much of a job's output a person has been shown, so that whoever takes the job over goes on from there.
 
-    Attributes:
-        offsets: Bytes of each streamed file.
-        inodes: Which file that was: a requeued job begins a new messages file.
+    By file: how many bytes, and of which one: a requeued job begins a new messages file.
     """
 
     offsets: Mapping[str, int] = field(default_factory=dict)
@@ -156,26 +155,15 @@ def parse_lease(raw: Mapping[str, Any] | None) -> Lease:
         return Lease()
     if raw["version"] > leases.VERSION:
         return Lease(newer=True)
-    owner, note = raw["owner"], raw["note"]
-    return Lease(
-        epoch=raw["epoch"],
-        state=raw["state"],
-        digest=raw["digest"],
-        owner=Owner(**owner) if owner else None,
-        renewed=raw["renewed"],
-        outcome=raw["outcome"],
-        finished=raw["finished"],
-        shown=OutputPosition(**raw["shown"]) if raw["shown"] else OutputPosition(),
-        note=Note(**note) if note else Note(),
-    )
+    plain = {name: raw[name] for name in ("epoch", "state", "digest", "renewed", "outcome", "finished")}
+    owner = Owner(**raw["owner"]) if raw["owner"] else None
+    shown, note = OutputPosition(**raw["shown"] or {}), Note(**raw["note"] or {})
+    return Lease(**plain, owner=owner, shown=shown, note=note)
 
 
 @dataclass(frozen=True)
 class LedgerRecord:
-    """What a ledger says: the mark of the job, its id where it is known to exist, and when it was submitted.
-
-    That moment is in seconds since the epoch by the host's clock.
-    """
+    """A ledger: the job's mark, its id where it is known to exist, and when the host's clock saw it submitted."""
 
     token: str
     job_id: str | None
@@ -183,7 +171,7 @@ class LedgerRecord:
 
     def handle(self, run_dir: str) -> JobHandle | None:
         """Return the job, if there is one."""
-        return JobHandle(self.job_id, run_dir, self.token, "known", self.submitted) if self.job_id else None
+        return JobHandle(self.job_id, run_dir, "known", self.submitted) if self.job_id else None
 
 
 def parse_ledger(data: bytes) -> LedgerRecord:
@@ -229,6 +217,49 @@ def parse_attempt(files: AttemptFiles) -> Attempt:
     number = int(files.run_dir.rpartition("/")[2])
     ledger = parse_ledger(files.ledger.encode("utf-8", "surrogateescape"))
     return Attempt(number, files.run_dir, parse_lease(files.lease), ledger)
+
+
+@dataclass(frozen=True)
+class LeaseStore:
+    """The leases below a working folder, for who knows their epoch. Each call may raise what ``Host.call`` raises."""
+
+    satellite: Satellite
+    workdir: str
+
+    def attempts(self, folder: str) -> list[Attempt]:
+        """Return the attempts at a call, in order."""
+        return [parse_attempt(files) for files in self.satellite.attempts(folder)]
+
+    def open(self) -> tuple[list[Attempt], float]:
+        """Return the attempts on which somebody may still have to act, and the host's clock: one call."""
+        attempts, now = self.satellite.open_leases(self.workdir)
+        return [parse_attempt(files) for files in attempts], now
+
+    def take(self, attempt: Attempt, owner: Owner, *, state: str | None = None) -> Lease | None:
+        """Take a job over: its epoch grows, and who followed it is refused from now on.
+
+        With a ``state`` it goes to that in the same moment. Returns the lease, or nothing where somebody else has
+        changed it since the attempt was read.
+        """
+        return self._change(attempt.run_dir, attempt.lease.epoch, state=state, owner=asdict(owner))
+
+    def change(
+        self,
+        run_dir: str,
+        epoch: int,
+        state: str,
+        *,
+        outcome: str | None = None,
+        shown: OutputPosition | None = None,
+    ) -> Lease | None:
+        """Go to another state; return the lease, or nothing where the epoch is another's by now."""
+        written = None if shown is None else asdict(shown)
+        finished = None if outcome is None else time.time()
+        return self._change(run_dir, epoch, state=state, outcome=outcome, finished=finished, shown=written)
+
+    def _change(self, run_dir: str, epoch: int, **changes: Any) -> Lease | None:
+        changed, raw = self.satellite.change_lease(run_dir, self.workdir, epoch, **changes)
+        return parse_lease(raw) if changed else None
 
 
 @dataclass(frozen=True)

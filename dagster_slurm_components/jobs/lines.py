@@ -11,22 +11,16 @@ _BEGIN = 1024
 
 @dataclass(frozen=True)
 class TooLong:
-    """A line that was not kept.
-
-    Attributes:
-        begin: Its first bytes.
-        size: All its bytes, without the line's end.
-    """
+    """A line that was not kept: its first bytes, and how many it has without its end."""
 
     begin: bytes
     size: int
 
 
 class Lines:
-    """Takes bytes and gives lines; a line that comes in a thousand pieces is not copied a thousand times.
+    """Takes bytes and gives lines, of which the ``longest`` are kept.
 
-    Args:
-        longest: Bytes of a line that are kept.
+    A line that comes in a thousand pieces is not copied a thousand times.
     """
 
     def __init__(self, longest: int = LONGEST) -> None:

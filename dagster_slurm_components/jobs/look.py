@@ -1,4 +1,7 @@
-"""One look at a job from outside: who it is by its ledger, and what all sources say at this moment."""
+"""One look at jobs from outside: who each is by its ledger, and what all sources say at this moment.
+
+Whoever looks may get a HostError: the host gives no answer.
+"""
 
 from __future__ import annotations
 
@@ -21,8 +24,8 @@ from dagster_slurm_components.jobs.reconcile import (
     QueueAnswer,
     reconcile,
 )
-from dagster_slurm_components.jobs.schedulers import Scheduler
 from dagster_slurm_components.jobs.status import StatusRecord, parse_status
+from dagster_slurm_components.jobs.target import Target
 from dagster_slurm_components.slurm.accounting import MAX_IDS
 
 _MOST = 1024 * 1024
@@ -40,9 +43,9 @@ class JobInfo:
     evidence: Evidence
 
     @property
-    def ended_badly(self) -> bool:
-        """Whether it has surely ended, and not with success; a job without any trace may be anything."""
-        return self.observation.terminal and self.observation.state not in ("COMPLETED", LOST)
+    def alive(self) -> bool:
+        """Whether it waits or runs, or may do so for all that is known."""
+        return not self.observation.terminal
 
     @property
     def lost(self) -> bool:
@@ -50,67 +53,51 @@ class JobInfo:
         return self.observation.state == LOST
 
     @property
-    def alive(self) -> bool:
-        """Whether it waits or runs, or may do so for all that is known."""
-        return not self.observation.terminal
+    def ended_badly(self) -> bool:
+        """Whether it has surely ended, and not with success; a job without any trace may be anything."""
+        return not self.alive and not self.lost and self.observation.state != "COMPLETED"
 
 
-def look(satellite: Satellite, scheduler: Scheduler, attempt: Attempt) -> JobInfo | None:
-    """Return what is known of an attempt's job, or nothing when it has none; see ``look_at``."""
-    return look_at(satellite, scheduler, [attempt])[0]
-
-
-def look_at(satellite: Satellite, scheduler: Scheduler, attempts: Sequence[Attempt]) -> list[JobInfo | None]:
-    """Return what is known of the jobs of attempts, each nothing where it has none: one call for all their files.
-
-    Raises:
-        HostError: The host gives no answer.
-    """
+def look_at(place: Target, attempts: Sequence[Attempt]) -> list[JobInfo | None]:
+    """Return what is known of the jobs of attempts, each nothing where it has none: one call for all their files."""
     handles = [handle for attempt in attempts if (handle := attempt.handle) is not None]
     if not handles:
         return [None] * len(attempts)
-    files = satellite.read([FileRead(handle.file(STATUS), 0, _MOST) for handle in handles])
-    jobs = [(handle, parse_status(file.data)) for handle, file in zip(handles, files, strict=True)]
-    infos = {info.handle.run_dir: info for info in observe(satellite, scheduler, jobs)}
+    files = place.satellite.read([FileRead(handle.file(STATUS), 0, _MOST) for handle in handles])
+    statuses = [parse_status(file.data) for file in files]
+    infos = observe(place, list(zip(handles, statuses, strict=True)))
     return [infos.get(attempt.run_dir) for attempt in attempts]
 
 
-def observe(
-    satellite: Satellite, scheduler: Scheduler, jobs: Sequence[tuple[JobHandle, StatusRecord | None]]
-) -> list[JobInfo]:
-    """Return what is known of jobs at this moment, by their status files, the queue and the accounting.
-
-    Raises:
-        HostError: The host gives no answer.
-    """
-    evidence = _ask(satellite, scheduler, [handle for handle, status in jobs if not _decides(status)])
+def observe(place: Target, jobs: Sequence[tuple[JobHandle, StatusRecord | None]]) -> dict[str, JobInfo]:
+    """Return by run directory what is known of jobs at this moment, from status files, queue and accounting."""
+    evidence = _ask(place, [handle for handle, status in jobs if not _decides(status)])
     now = time.monotonic()
-    infos = []
+    infos = {}
     for handle, status in jobs:
         known = replace(evidence.get(handle, Evidence()), status=status)
-        infos.append(JobInfo(handle, reconcile(Observation(), known, now, _NO_PATIENCE), known))
+        infos[handle.run_dir] = JobInfo(handle, reconcile(Observation(), known, now, _NO_PATIENCE), known)
     return infos
 
 
-def _ask(
-    satellite: Satellite, scheduler: Scheduler, handles: Sequence[JobHandle]
-) -> dict[JobHandle, Evidence]:
+def _ask(place: Target, handles: Sequence[JobHandle]) -> dict[JobHandle, Evidence]:
     """Ask the queue once, and the accounting for the jobs that it lacks.
 
     A job of which one gave no answer has no evidence: then its own file alone speaks.
     """
-    now = time.monotonic()
-    queue = _answer(scheduler.queue, satellite, handles)
+    now, scheduler = time.monotonic(), place.scheduler
+    queue = _answer(scheduler.queue, place, handles)
     if queue is None:
         return {}
-    waiting_or_running = [handle for handle in handles if handle.job_id in queue]
     evidence = {
-        handle: Evidence(queue=QueueAnswer(queue[handle.job_id], now)) for handle in waiting_or_running
+        handle: Evidence(queue=QueueAnswer(queue[handle.job_id], now))
+        for handle in handles
+        if handle.job_id in queue
     }
     gone = [handle for handle in handles if handle not in evidence]
     for begin in range(0, len(gone), MAX_IDS):
         some = gone[begin : begin + MAX_IDS]
-        accounting = _answer(scheduler.accounting, satellite, some) if scheduler.has_accounting else {}
+        accounting = _answer(scheduler.accounting, place, some) if scheduler.has_accounting else {}
         if accounting is not None:
             absent = QueueAnswer(None, now)
             evidence |= {
@@ -121,11 +108,11 @@ def _ask(
 
 def _answer(
     query: Callable[[Satellite, Sequence[JobHandle]], Mapping[str, Row] | None],
-    satellite: Satellite,
+    place: Target,
     handles: Sequence[JobHandle],
 ) -> Mapping[str, Row] | None:
     try:
-        return query(satellite, handles) if handles else {}
+        return query(place.satellite, handles) if handles else {}
     except SatelliteError:
         # The budget of queries that all processes share is used up, or somebody else's hangs: no observation.
         return None

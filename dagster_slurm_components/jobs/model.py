@@ -81,21 +81,6 @@ class JobIdentity:
 
 
 @dataclass(frozen=True)
-class PayloadFile:
-    """A file that travels with the job.
-
-    Attributes:
-        path: Where it goes, relative to the run directory's ``payload`` folder.
-        source: The local file, or its content.
-        executable: Whether it may be executed there; taken from the local file where it is one.
-    """
-
-    path: PurePosixPath
-    source: Path | bytes
-    executable: bool = False
-
-
-@dataclass(frozen=True)
 class JobSpec:
     """Everything that is sent to the host to start one job.
 
@@ -103,6 +88,7 @@ class JobSpec:
         sbatch: Slurm options, name and value, in the order they are rendered; ignored by a plain process.
         env: The payload's environment variables, secrets included; they travel in a file of mode 0600.
         context: Content of ``context.json``.
+        files: Local files, by their places below the run directory's ``payload`` folder.
         requeues: How often the job puts itself back into the queue after it wrote a checkpoint.
     """
 
@@ -112,7 +98,7 @@ class JobSpec:
     sbatch: tuple[tuple[str, str], ...] = ()
     env: Mapping[str, str] = field(default_factory=dict)
     context: bytes = b"{}"
-    files: tuple[PayloadFile, ...] = ()
+    files: Mapping[PurePosixPath, Path] = field(default_factory=dict)
     requeues: int = 0
 
 
@@ -122,15 +108,12 @@ class JobHandle:
 
     Attributes:
         job_id: Slurm's id, or the process's identity.
-        run_dir: The run directory on the host.
-        token: The identity's token.
         outcome: ``submitted``, ``known`` (the ledger had it) or ``adopted`` (found by its token).
         submitted: When it was submitted, in seconds since the epoch, where that is known.
     """
 
     job_id: str
     run_dir: str
-    token: str
     outcome: str = "submitted"
     submitted: float | None = None
 

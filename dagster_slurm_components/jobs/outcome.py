@@ -20,7 +20,7 @@ class JobOutcome:
         success: Whether the payload did its work: exit status 0, whatever it reported.
         options: The resources that could be changed, the likeliest first.
         retryable: Whether the same job may well succeed when it is submitted again, unchanged.
-        kind: Its name in a retry policy, if it has one.
+        kind: The end's name in a retry policy, if it has one.
     """
 
     success: bool
@@ -45,6 +45,8 @@ _EXIT_ADVICE = {
     137: "Something killed it; most often it used more memory than the node had to give.",
 }
 
+_RANKS = {"agent": "torchrun's agent", "head": "Ray's head", "worker": "Ray's worker"}
+
 
 def judge(ended: Ended, stderr_tail: str) -> JobOutcome:
     """Return how a job ended; Slurm's daemons write into its stderr what killed it."""
@@ -65,22 +67,17 @@ def judge(ended: Ended, stderr_tail: str) -> JobOutcome:
 
 
 def _payload_failed(code: int, status: StatusRecord | None) -> JobOutcome:
-    where = f" on {status.host}" if status and status.host else ""
-    if status and status.phase == "environment":
+    status = status or StatusRecord()
+    where = f" on {status.host}" if status.host else ""
+    if status.phase == "environment":
         return JobOutcome(False, f"The environment could not be activated{where} (exit code {code}).")
     # A shell reports death by a signal as 128 plus its number.
     name = signal_name(code - 128)
     ended = f"ended with exit code {code}{f' (signal {name})' if name else ''}"
-    rank = _failed_rank(status.get("failed_rank") or "") if status else None
-    message = f"{rank} {ended}, which ended the job." if rank else f"The payload {ended}{where}."
+    message = f"The payload {ended}{where}."
+    # A launcher of several processes noted who failed first: `WHO NODE CODE`.
+    words = (status.get("failed_rank") or "").split(" ")
+    if len(words) == 3:
+        rank = _RANKS.get(words[0], f"Rank {words[0]}")
+        message = f"{rank} on {words[1]} {ended}, which ended the job."
     return JobOutcome(False, message, _EXIT_ADVICE.get(code, ""))
-
-
-def _failed_rank(text: str) -> str | None:
-    """Name who failed first, from the ``WHO NODE CODE`` that a launcher of several processes noted."""
-    words = text.split(" ")
-    if len(words) != 3:
-        return None
-    who, node, _ = words
-    names = {"agent": "torchrun's agent", "head": "Ray's head", "worker": "Ray's worker"}
-    return f"{names.get(who, f'Rank {who}')} on {node}"

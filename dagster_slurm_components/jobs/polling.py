@@ -1,7 +1,6 @@
 """Asks queue and accounting for all watched jobs at once: one query at a time, in a thread of its own.
 
-So a hanging ``squeue`` never delays a log line. How often all processes together may ask is the host's to keep: see
-``satellite.queries.spend``.
+So a hanging ``squeue`` never delays a log line. How often all together may ask, ``satellite.queries.spend`` keeps.
 """
 
 from __future__ import annotations
@@ -9,7 +8,8 @@ from __future__ import annotations
 import threading
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from operator import attrgetter
 from typing import Literal, NamedTuple
 
 from dagster_slurm_components.errors import SatelliteError
@@ -31,19 +31,9 @@ Query = Literal["queue", "accounting"]
 
 
 def next_query(*, queue_due: bool, accounting_due: bool, last: Query) -> Query | None:
-    """Return what is asked now.
-
-    =========  ==============  =====================================================================
-    queue due  accounting due  asked
-    =========  ==============  =====================================================================
-    no         no              nothing
-    yes        no              the queue
-    no         yes             the accounting
-    yes        yes             not the ``last`` one: ended jobs whose accounting stays out must not
-                               keep the queue from being asked, where the budget allows one of them
-    =========  ==============  =====================================================================
-    """
+    """Return what is asked now."""
     if queue_due and accounting_due:
+        # Ended jobs whose accounting stays out must not keep the queue from being asked, where the budget allows one.
         return "accounting" if last == "queue" else "queue"
     return "queue" if queue_due else "accounting" if accounting_due else None
 
@@ -57,12 +47,14 @@ class _Pending(NamedTuple):
     answer: Future[Mapping[str, QueueRow | AccountingRow] | None]
 
 
+@dataclass(eq=False)
 class Poller:
     """Decides when queue and accounting are asked, and hands out their answers as evidence."""
 
-    def __init__(self, scheduler: Scheduler, satellite: Satellite) -> None:
-        self._scheduler = scheduler
-        self._satellite = satellite
+    scheduler: Scheduler
+    satellite: Satellite
+
+    def __post_init__(self) -> None:
         self._pending: _Pending | None = None
         self._last: Query = "queue"
         self._count = 0
@@ -72,7 +64,7 @@ class Poller:
     def soon(self, now: float) -> None:
         """Something changed: ask again as after a submission."""
         self._count = 0
-        self._due["queue"] = now + self._scheduler.first_query
+        self._due["queue"] = now + self.scheduler.first_query
         if self._due["accounting"] < now:
             self._due["accounting"] = now + _ACCOUNTING_LAG
 
@@ -84,7 +76,7 @@ class Poller:
 
     def _unexplained(self, watches: Sequence[Watch]) -> list[Watch]:
         """Return the jobs of which the accounting is to tell."""
-        return [watch for watch in watches if self._scheduler.has_accounting and watch.wants_accounting]
+        return [watch for watch in watches if self.scheduler.has_accounting and watch.wants_accounting]
 
     def poll(self, watches: Sequence[Watch], now: float) -> None:
         """Begin the next query, if one is due and none is under way; hand out an answer that has come.
@@ -100,9 +92,7 @@ class Poller:
 
     def _ask(self, watches: Sequence[Watch], now: float) -> None:
         # sacct takes so many ids at a time: those that were asked about longest ago come first.
-        unexplained = sorted(self._unexplained(watches), key=lambda watch: watch.accounting_asked_at)[
-            :MAX_IDS
-        ]
+        unexplained = sorted(self._unexplained(watches), key=attrgetter("accounting_asked_at"))[:MAX_IDS]
         live = [watch for watch in watches if not watch.observation.terminal]
         query = next_query(
             queue_due=bool(live) and now >= self._due["queue"],
@@ -118,20 +108,19 @@ class Poller:
             self._due[query] = now + _ACCOUNTING_PAUSE
         else:
             waiting = any(watch.observation.phase is Phase.WAITING for watch in live)
-            self._due[query] = now + self._scheduler.query_interval(self._count, waiting=waiting)
+            self._due[query] = now + self.scheduler.query_interval(self._count, waiting=waiting)
             self._count += 1
         self._pending = _Pending(query, live if query == "queue" else unexplained, now, Future())
-        asking = threading.Thread(target=self._answer, args=(self._pending,), daemon=True)
         try:
-            asking.start()
+            threading.Thread(target=self._answer, args=(self._pending,), daemon=True).start()
         except RuntimeError:
             # The interpreter is ending, and starts no more threads: jobs are followed until they are cancelled or left.
             self._answer(self._pending)
 
     def _answer(self, pending: _Pending) -> None:
-        ask = self._scheduler.queue if pending.query == "queue" else self._scheduler.accounting
+        ask = self.scheduler.queue if pending.query == "queue" else self.scheduler.accounting
         try:
-            pending.answer.set_result(ask(self._satellite, [watch.handle for watch in pending.watches]))
+            pending.answer.set_result(ask(self.satellite, [watch.handle for watch in pending.watches]))
         except Exception as error:  # noqa: BLE001 - raised in the watcher's thread, where the answer is taken
             pending.answer.set_exception(error)
 

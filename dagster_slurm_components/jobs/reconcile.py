@@ -76,7 +76,7 @@ class Observation:
         reason: Slurm's reason, while it waits.
         starts_at: The expected start (seconds since the epoch), while it waits.
         restarts: How often Slurm started it anew.
-        exit_code: The payload's exit code, when known.
+        exit_code: The payload's, when known.
         absent_since: Monotonic time of the first queue answer without the job.
         ended_since: Monotonic time at which its end was first seen.
     """

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 
 from dagster_slurm_components.errors import DagsterSlurmError
-from dagster_slurm_components.hosts.client import Satellite
 from dagster_slurm_components.hosts.satellite.calls import FileRead
 from dagster_slurm_components.jobs.events import STATUS
 from dagster_slurm_components.jobs.lease import (
@@ -22,8 +21,8 @@ from dagster_slurm_components.jobs.lease import (
 )
 from dagster_slurm_components.jobs.look import JobInfo, observe
 from dagster_slurm_components.jobs.model import CALL
-from dagster_slurm_components.jobs.schedulers import Scheduler
 from dagster_slurm_components.jobs.status import StatusRecord, parse_status
+from dagster_slurm_components.jobs.target import Target
 
 _PLACE = re.compile(
     f"(?P<run>[^/]+)/(?P<step>[^/]+)(/(?P<partition>[^/=]+))?(/{CALL}(?P<call>[0-9]+))?/(?P<attempt>[0-9]+)"
@@ -73,37 +72,36 @@ class RunDirectory:
         return frozenset(run_id for run_id in runs if len(name) >= _SHORTEST and run_id.startswith(name))
 
 
-def run_directories(satellite: Satellite, workdir: str) -> list[RunDirectory]:
+def run_directories(place: Target) -> list[RunDirectory]:
     """Return all run directories of a working folder, the oldest first.
 
     Raises:
         HostError: The host gives no answer.
         DagsterSlurmError: The folder can't be listed.
     """
-    top = PurePosixPath(workdir, "runs")
+    top = PurePosixPath(place.workdir, "runs")
     find = ["find", str(top), "-mindepth", "3", "-maxdepth", "6", "-type", "f", "-name", LEDGER, "-print0"]
-    done = satellite.run(find, timeout=120.0)
-    listed = done.stdout.decode("utf-8", "surrogateescape").split("\0")[:-1]
-    if done.timed_out or done.truncated or (done.returncode and not _absent(satellite, str(top))):
+    done = place.satellite.run(find, timeout=120.0)
+    if done.timed_out or done.truncated or (done.returncode and exists(place, str(top))):
         error = done.stderr.decode("utf-8", "replace").strip()
-        raise DagsterSlurmError(f"{top} can't be listed: {error}", where=satellite.host.name)
+        raise DagsterSlurmError(f"{top} can't be listed: {error}", where=place.satellite.host.name)
+    listed = done.stdout.decode("utf-8", "surrogateescape").split("\0")[:-1]
     folders = [str(PurePosixPath(path).parent.relative_to(top)) for path in listed]
-    places = [place for folder in folders if (place := _PLACE.fullmatch(folder))]
+    places = [found for folder in folders if (found := _PLACE.fullmatch(folder))]
     directories = []
     for begin in range(0, len(places), _AT_ONCE):
-        directories += _read(satellite, top, places[begin : begin + _AT_ONCE])
+        directories += _read(place, f"{top}", places[begin : begin + _AT_ONCE])
     return sorted(directories, key=lambda each: each.ledger.submitted or each.touched)
 
 
-def _absent(satellite: Satellite, path: str) -> bool:
-    return not satellite.read([FileRead(path, 0, 0)])[0].exists
+def exists(place: Target, path: str) -> bool:
+    """Return whether there is a file or folder of that name."""
+    return place.satellite.read([FileRead(path, 0, 0)])[0].exists
 
 
-def _read(satellite: Satellite, top: PurePosixPath, places: Sequence[re.Match[str]]) -> list[RunDirectory]:
-    names = (LEDGER, STATUS, LEASE)
-    files = iter(
-        satellite.read([FileRead(f"{top}/{place[0]}/{name}", 0, _MOST) for place in places for name in names])
-    )
+def _read(target: Target, top: str, places: Sequence[re.Match[str]]) -> list[RunDirectory]:
+    paths = [f"{top}/{place[0]}/{name}" for place in places for name in (LEDGER, STATUS, LEASE)]
+    files = iter(target.satellite.read([FileRead(path, 0, _MOST) for path in paths]))
     return [
         RunDirectory(
             path=f"{top}/{place[0]}",
@@ -121,18 +119,8 @@ def _read(satellite: Satellite, top: PurePosixPath, places: Sequence[re.Match[st
     ]
 
 
-def observed(
-    satellite: Satellite, scheduler: Scheduler, folders: Sequence[RunDirectory]
-) -> list[tuple[RunDirectory, JobInfo | None]]:
-    """Return run directories with what is known of their jobs now; nothing where none was submitted.
-
-    Raises:
-        HostError: The host gives no answer.
-    """
-    jobs = [
-        (handle, folder.status)
-        for folder in folders
-        if (handle := folder.ledger.handle(folder.path)) is not None
-    ]
-    infos = {info.handle.run_dir: info for info in observe(satellite, scheduler, jobs)}
+def observed(place: Target, folders: Sequence[RunDirectory]) -> list[tuple[RunDirectory, JobInfo | None]]:
+    """Return run directories with what is known of their jobs now, as ``look_at``; nothing where none was submitted."""
+    handles = [(folder.ledger.handle(folder.path), folder.status) for folder in folders]
+    infos = observe(place, [(handle, status) for handle, status in handles if handle is not None])
     return [(folder, infos.get(folder.path)) for folder in folders]

@@ -7,17 +7,11 @@ from dataclasses import dataclass
 
 from dagster_slurm_components.jobs.look import JobInfo
 from dagster_slurm_components.jobs.records import RunDirectory
+from dagster_slurm_components.spec.base import duration_seconds
+from dagster_slurm_components.spec.profile import Retention
 
 _SETTLE = 3600.0
 """Seconds for which nothing is removed: the step that made it may not be recorded yet."""
-
-
-@dataclass(frozen=True)
-class Keep:
-    """Seconds for which run directories are kept after their last change: where Dagster has the results, and else."""
-
-    success: float
-    failure: float
 
 
 @dataclass(frozen=True)
@@ -30,31 +24,31 @@ class Verdict:
 
 
 def judge_folders(
-    folders: Iterable[tuple[RunDirectory, JobInfo | None]], keep: Keep, now: float
+    folders: Iterable[tuple[RunDirectory, JobInfo | None]], keep: Retention, now: float
 ) -> list[Verdict]:
     """Return what is to be done with each run directory; ``now`` is in seconds since the epoch by the host's clock."""
     return [_judge(folder, info, keep, now) for folder, info in folders]
 
 
-def _judge(folder: RunDirectory, info: JobInfo | None, keep: Keep, now: float) -> Verdict:
+def _judge(folder: RunDirectory, info: JobInfo | None, keep: Retention, now: float) -> Verdict:
     age = now - folder.touched
+    success, failure = duration_seconds(keep.success), duration_seconds(keep.failure)
     if age < _SETTLE:
         return Verdict(folder, False, "it changed within the last hour")
     if info is None:
-        goes = age >= keep.failure
-        return Verdict(
-            folder, goes, "nothing was submitted" if goes else "nothing was submitted, or nobody knows"
-        )
+        goes = age >= failure
+        why = "nothing was submitted" if goes else "nothing was submitted, or nobody knows"
+        return Verdict(folder, goes, why)
     state = info.observation.state
     if info.alive:
         return Verdict(folder, False, f"its job is {state}")
-    limit, why = keep.failure, f"its job ended: {state}"
+    limit, why = failure, f"its job ended: {state}"
     if info.lost:
         why = "its job left no trace"
+    elif state == "COMPLETED" and folder.collected:
+        limit, why = success, "its results are in Dagster"
     elif state == "COMPLETED":
-        limit, why = keep.failure, "its results were never collected"
-        if folder.collected:
-            limit, why = keep.success, "its results are in Dagster"
+        why = "its results were never collected"
     if age < limit:
         return Verdict(folder, False, f"{why}; kept for {limit / 86400:g} days")
     return Verdict(folder, True, why)

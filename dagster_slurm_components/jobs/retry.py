@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from dagster_slurm_components.jobs.events import Ended
 from dagster_slurm_components.jobs.outcome import JobOutcome
+from dagster_slurm_components.jobs.status import StatusRecord
 from dagster_slurm_components.spec.base import duration_seconds
 from dagster_slurm_components.spec.retry import Again, AgainWithMemory, AgainWithTime, Retry, factor
 from dagster_slurm_components.units import format_duration, parse_size, parse_time_limit
@@ -19,13 +20,7 @@ _MEMORY = ("mem", "mem-per-cpu", "mem-per-gpu")
 
 @dataclass(frozen=True)
 class NextAttempt:
-    """What the next attempt is.
-
-    Attributes:
-        kind: The end that it answers, by its name in the policy.
-        delay: Seconds to wait before it.
-        changed: Slurm options that are different in it.
-    """
+    """What the next attempt is: the end that it answers, the seconds before it, and the options that it changes."""
 
     kind: str
     delay: float
@@ -69,15 +64,13 @@ def next_attempt(
 
 def _more_memory(rule: AgainWithMemory, options: Mapping[str, str], ended: Ended) -> dict[str, str] | None:
     """Return the option that asks for more memory, or nothing when that can't be or is no more."""
-    status = ended.evidence.status
-    granted = (status.get("mem_per_node_mb") or "") if status else ""
+    status = ended.evidence.status or StatusRecord()
+    granted = status.get("mem_per_node_mb") or ""
     name, asked = next(((name, options[name]) for name in _MEMORY if name in options), ("mem", granted))
     size = parse_size(asked, default_unit="M")
     if not size:  # unknown, or 0: all of a node's memory already
         return None
-    most = parse_size(rule.max_mem, default_unit="M") if rule.max_mem else None
-    wanted = round(size * factor(rule.mem))
-    wanted = min(wanted, most) if most else wanted
+    wanted = _more(size, rule.mem, parse_size(rule.max_mem or "", default_unit="M"))
     return {name: f"{wanted // 2**20}M"} if wanted > size else None
 
 
@@ -86,10 +79,13 @@ def _more_time(rule: AgainWithTime, options: Mapping[str, str], ended: Ended) ->
     asked = parse_time_limit(options.get("time", "")) or (accounting.time_limit_s if accounting else None)
     if not asked:
         return None
-    most = parse_time_limit(rule.max_time) if rule.max_time else None
-    wanted = round(asked * factor(rule.time))
-    wanted = min(wanted, most) if most else wanted
+    wanted = _more(asked, rule.time, parse_time_limit(rule.max_time or ""))
     return {"time": format_duration(wanted)} if wanted > asked else None
+
+
+def _more(asked: int, times: str, most: int | None) -> int:
+    wanted = round(asked * factor(times))
+    return min(wanted, most) if most else wanted
 
 
 def _without_bad_node(ended: Ended, options: Mapping[str, str]) -> dict[str, str]:
@@ -98,9 +94,8 @@ def _without_bad_node(ended: Ended, options: Mapping[str, str]) -> dict[str, str
     Of a job on several nodes nobody says which one failed. Slurm itself keeps what it found down out of the next
     job, and leaving out the sound ones as well could leave too few.
     """
-    accounting = ended.evidence.accounting
-    status = ended.evidence.status
-    nodes = (accounting.nodes if accounting else "") or (status.get("nodes") if status else "") or ""
+    accounting, status = ended.evidence.accounting, ended.evidence.status or StatusRecord()
+    nodes = (accounting.nodes if accounting else "") or status.get("nodes") or ""
     if not _NODE.fullmatch(nodes):
         return {}
     excluded = options.get("exclude")

@@ -1,22 +1,17 @@
-"""Who runs the job script: a plain process or Slurm. The two answer the same questions."""
+"""Who runs the job script: a plain process or Slurm. The two answer the same questions.
+
+Whether ended jobs can be looked up, says ``has_accounting``; when after a change the queue is first asked, in seconds,
+``first_query``; how long silences are waited out, ``patience``; how many jobs there may be, ``limit``, if any.
+"""
 
 from __future__ import annotations
 
 import time
-from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 
 from dagster_slurm_components.errors import HostRefusedError, HostUnreachableError
 from dagster_slurm_components.hosts.client import Satellite
-from dagster_slurm_components.hosts.satellite.calls import (
-    Budget,
-    FileRead,
-    JobLimit,
-    LeaseRequest,
-    Process,
-    QueueQuery,
-    SubmitRequest,
-)
+from dagster_slurm_components.hosts.satellite import calls
 from dagster_slurm_components.jobs.events import STATUS
 from dagster_slurm_components.jobs.model import JobHandle, JobSpec
 from dagster_slurm_components.jobs.reconcile import Patience
@@ -37,78 +32,15 @@ _DAY = 86400
 _MOST_STATUS = 256 * 1024
 _BACKOFF = 4.0
 
-
-class Scheduler(ABC):
-    """Runs job scripts and knows about them.
-
-    Attributes:
-        has_accounting: Whether ended jobs can be looked up.
-        first_query: Seconds after a change until the queue is first asked.
-        patience: How long silences are waited out.
-    """
-
-    has_accounting: bool
-    first_query: float
-    patience: Patience
-    _limit: JobLimit | None
-
-    @abstractmethod
-    def header(self, spec: JobSpec, run_dir: str) -> str:
-        """Return what stands above the body of ``job.sh``."""
-
-    @abstractmethod
-    def argv(self, spec: JobSpec, run_dir: str) -> Sequence[str]:
-        """Return the command that submits ``job.sh``, or is the job."""
-
-    @abstractmethod
-    def settlement(self, run_dir: str, workdir: str, token: str, job_name: str) -> SubmitRequest:
-        """Return what the satellite is asked, to find out whether an earlier submission made a job."""
-
-    def request(
-        self, spec: JobSpec, run_dir: str, workdir: str, claim: LeaseRequest | None = None
-    ) -> SubmitRequest:
-        """Return what the satellite is asked to do with the bundle, where no earlier call has made the job."""
-        settlement = self.settlement(run_dir, workdir, spec.identity.token, spec.identity.job_name)
-        return settlement._replace(
-            argv=tuple(self.argv(spec, run_dir)),
-            needs=spec.activation.needs,
-            limit=self._limit,
-            claim=claim,
-            settle_only=False,
-        )
-
-    @abstractmethod
-    def queue(self, satellite: Satellite, handles: Sequence[JobHandle]) -> Mapping[str, QueueRow] | None:
-        """Return the queue's rows of these jobs, or nothing when it gave no answer."""
-
-    def accounting(
-        self, satellite: Satellite, handles: Sequence[JobHandle]
-    ) -> Mapping[str, AccountingRow] | None:
-        """Return the accounting's rows of these jobs, at most ``MAX_IDS``, or nothing when it gave no answer."""
-        return None
-
-    @abstractmethod
-    def cancel(self, satellite: Satellite, handle: JobHandle, *, force: bool = False) -> None:
-        """Ask for the end of exactly this job; one that has ended already does no harm.
-
-        With ``force`` it was asked before and did not end: leave it no choice.
-
-        Raises:
-            HostUnreachableError: Nobody answered, so that it has to be asked again.
-            HostRefusedError: Nobody there can end it.
-        """
-
-    @abstractmethod
-    def query_interval(self, asked: int, *, waiting: bool) -> float:
-        """Return the seconds until the queue, asked so often since the last change, is asked again."""
+QueueRows = Mapping[str, QueueRow] | None
+"""The rows of jobs, by id; nothing where there was no answer, which is no observation."""
+AccountingRows = Mapping[str, AccountingRow] | None
 
 
-class ProcessScheduler(Scheduler):
+class ProcessScheduler:
     """A plain process on the host: the laptop's way, and a workstation's without Slurm. Nobody accounts for it.
 
-    Args:
-        folder: Where the host keeps what all who submit share.
-        max_submit_jobs: The most jobs that may run at once, if that is limited.
+    At most ``max_submit_jobs`` run at once; in ``folder`` the host keeps what all who submit share.
     """
 
     has_accounting = False
@@ -116,34 +48,43 @@ class ProcessScheduler(Scheduler):
     patience = Patience(settle=2.0, explanation=0.0, absence=2.0, trace=2.0)
 
     def __init__(self, folder: str = "", max_submit_jobs: int | None = None) -> None:
-        self._limit = None
+        self.limit = None
         if max_submit_jobs is not None:
-            self._limit = JobLimit(max_submit_jobs, f"{folder}/submitted.json", _STARTS)
+            self.limit = calls.JobLimit(max_submit_jobs, f"{folder}/submitted.json", _STARTS)
 
     def header(self, spec: JobSpec, run_dir: str) -> str:
-        """Return the interpreter line alone."""
+        """Return what stands above the body of ``job.sh``: the interpreter line alone."""
         return "#!/bin/bash\n"
 
     def argv(self, spec: JobSpec, run_dir: str) -> Sequence[str]:
-        """Return the command of the detached process."""
+        """Return the command that submits ``job.sh``, or is the job: a detached process."""
         return ("/bin/bash", f"{run_dir}/job.sh", run_dir)
 
-    def settlement(self, run_dir: str, workdir: str, token: str, job_name: str) -> SubmitRequest:
-        """Ask whether the process became the job."""
-        return SubmitRequest(run_dir, workdir, token, "process", (), settle_only=True)
+    def settlement(self, run_dir: str, workdir: str, token: str, job_name: str) -> calls.SubmitRequest:
+        """Return what the satellite is asked, to find out whether an earlier submission made a job."""
+        return calls.SubmitRequest(run_dir, workdir, token, "process", (), settle_only=True)
 
-    def queue(self, satellite: Satellite, handles: Sequence[JobHandle]) -> Mapping[str, QueueRow] | None:
+    def queue(self, satellite: Satellite, handles: Sequence[JobHandle]) -> QueueRows:
         """Return a row for each process that lives, or that only another machine could judge."""
-        alive = satellite.alive([Process.parse(handle.job_id) for handle in handles])
+        alive = satellite.alive([calls.Process.parse(handle.job_id) for handle in handles])
         gone = [handle for handle, lives in zip(handles, alive, strict=True) if not lives]
         here = {handle.job_id for handle, lives in zip(handles, alive, strict=True) if lives}
         return {job_id: QueueRow(job_id, "RUNNING") for job_id in here | _elsewhere(satellite, gone)}
 
+    def accounting(self, satellite: Satellite, handles: Sequence[JobHandle]) -> AccountingRows:
+        """Return that nobody knows."""
+        return None
+
     def cancel(self, satellite: Satellite, handle: JobHandle, *, force: bool = False) -> None:
-        """Send TERM, which ``job.sh`` passes on; KILL reaches every process of the job at once."""
-        if satellite.kill(Process.parse(handle.job_id), "KILL" if force else "TERM"):
-            return
-        if _elsewhere(satellite, [handle]):
+        """Ask for the end of exactly this job; one that has ended already does no harm.
+
+        TERM is passed on by ``job.sh``; by ``force`` KILL reaches every process of the job at once.
+
+        Raises:
+            HostRefusedError: It runs on another machine.
+        """
+        sent = satellite.kill(calls.Process.parse(handle.job_id), "KILL" if force else "TERM")
+        if not sent and _elsewhere(satellite, [handle]):
             raise HostRefusedError(
                 f"job {handle.job_id} is a process of another machine, and only there it can be ended",
                 where=satellite.host.name,
@@ -151,7 +92,7 @@ class ProcessScheduler(Scheduler):
             )
 
     def query_interval(self, asked: int, *, waiting: bool) -> float:
-        """Look again soon: it costs the host next to nothing."""
+        """Return the seconds until the queue is asked again: soon, as it costs the host next to nothing."""
         return 2.0
 
 
@@ -164,7 +105,7 @@ def _elsewhere(satellite: Satellite, handles: Sequence[JobHandle]) -> set[str]:
     if not handles:
         return set()
     here = satellite.hello().hostname
-    files = satellite.read([FileRead(handle.file(STATUS), 0, _MOST_STATUS) for handle in handles])
+    files = satellite.read([calls.FileRead(handle.file(STATUS), 0, _MOST_STATUS) for handle in handles])
     records = [parse_status(file.data) for file in files]
     return {
         handle.job_id
@@ -173,7 +114,7 @@ def _elsewhere(satellite: Satellite, handles: Sequence[JobHandle]) -> set[str]:
     }
 
 
-class SlurmScheduler(Scheduler):
+class SlurmScheduler:
     """Slurm.
 
     Args:
@@ -187,37 +128,39 @@ class SlurmScheduler(Scheduler):
     first_query = 3.0
     patience = Patience()
 
-    def __init__(self, folder: str, budget: Budget | None = None, max_submit_jobs: int | None = None) -> None:
+    def __init__(
+        self, folder: str, budget: calls.Budget | None = None, max_submit_jobs: int | None = None
+    ) -> None:
         self._snapshot = f"{folder}/squeue.json"
         self._budget = budget
-        self._limit = None
+        self.limit = None
         if max_submit_jobs is not None:
             # An answer is believed for as long as the budget takes to allow the next question.
             age = max(self.first_query, 60.0 / budget.per_minute) if budget else self.first_query
-            query = QueueQuery(self._snapshot, tuple(squeue()), age, _TIMEOUT, budget)
-            self._limit = JobLimit(max_submit_jobs, f"{folder}/submitted.json", _VISIBLE, query, LIVE)
+            query = calls.QueueQuery(self._snapshot, tuple(squeue()), age, _TIMEOUT, budget)
+            self.limit = calls.JobLimit(max_submit_jobs, f"{folder}/submitted.json", _VISIBLE, query, LIVE)
 
     def header(self, spec: JobSpec, run_dir: str) -> str:
         """Render the ``#SBATCH`` lines: the user's options, then those that belong to this project."""
         folder = escape_pattern(run_dir)
-        own = (
-            ("job-name", spec.identity.job_name),
-            ("comment", f"dagster {spec.identity.token}"),
-            ("chdir", run_dir),
-            ("output", f"{folder}/stdout.log"),
-            ("error", f"{folder}/stderr.log"),
-            ("open-mode", "append"),
-        )
-        return render_header((*spec.sbatch, *own))
+        own = {
+            "job-name": spec.identity.job_name,
+            "comment": f"dagster {spec.identity.token}",
+            "chdir": run_dir,
+            "output": f"{folder}/stdout.log",
+            "error": f"{folder}/stderr.log",
+            "open-mode": "append",
+        }
+        return render_header((*spec.sbatch, *own.items()))
 
     def argv(self, spec: JobSpec, run_dir: str) -> Sequence[str]:
         """Return the command line of ``sbatch``."""
         return sbatch(f"{run_dir}/job.sh", [run_dir, str(spec.requeues)] if spec.requeues else [run_dir])
 
-    def settlement(self, run_dir: str, workdir: str, token: str, job_name: str) -> SubmitRequest:
-        """Ask for a look into queue and accounting."""
+    def settlement(self, run_dir: str, workdir: str, token: str, job_name: str) -> calls.SubmitRequest:
+        """Return what the satellite is asked, to find out by queue and accounting whether sbatch made a job."""
         since = int(time.time()) - 2 * _DAY
-        return SubmitRequest(
+        return calls.SubmitRequest(
             run_dir=run_dir,
             workdir=workdir,
             token=token,
@@ -230,30 +173,32 @@ class SlurmScheduler(Scheduler):
             settle_only=True,
         )
 
-    def queue(self, satellite: Satellite, handles: Sequence[JobHandle]) -> Mapping[str, QueueRow] | None:
+    def queue(self, satellite: Satellite, handles: Sequence[JobHandle]) -> QueueRows:
         """Return the rows of one ``squeue`` for all jobs of the user, shared with everybody who asks."""
-        query = QueueQuery(self._snapshot, squeue(), self.first_query, _TIMEOUT, self._budget)
+        query = calls.QueueQuery(self._snapshot, squeue(), self.first_query, _TIMEOUT, self._budget)
         shot = satellite.snapshot(query)
         failed = query_failure(shot.returncode, shot.stdout, shot.stderr) is not None
         return None if failed else parse_squeue(shot.stdout)
 
-    def accounting(
-        self, satellite: Satellite, handles: Sequence[JobHandle]
-    ) -> Mapping[str, AccountingRow] | None:
+    def accounting(self, satellite: Satellite, handles: Sequence[JobHandle]) -> AccountingRows:
         """Return the rows of one ``sacct`` for these jobs, at most ``MAX_IDS``."""
         command = sacct([handle.job_id for handle in handles], since=int(time.time()) - 30 * _DAY)
         returncode, out, err = _run(satellite, command, self._budget)
         return None if query_failure(returncode, out, err) is not None else parse_sacct(out)
 
     def cancel(self, satellite: Satellite, handle: JobHandle, *, force: bool = False) -> None:
-        """Run ``scancel``; Slurm itself follows with KILL after its KillWait."""
+        """Ask for the end of exactly this job; Slurm itself follows with KILL after its KillWait.
+
+        Raises:
+            HostUnreachableError: Slurm gave no answer, so that it has to be asked again.
+        """
         returncode, _, err = _run(satellite, scancel([handle.job_id]))
         failure = scancel_failure(returncode, err)
         if failure is not None:
             raise HostUnreachableError(f"scancel failed: {failure}", where=satellite.host.name)
 
     def query_interval(self, asked: int, *, waiting: bool) -> float:
-        """Ask soon after a change, then ever more slowly.
+        """Return the seconds until the queue, asked so often since the last change, is asked again.
 
         A refused or held job should be told at once; later a job's own files tell its start and its end. While one
         waits, its reason may change.
@@ -261,8 +206,11 @@ class SlurmScheduler(Scheduler):
         return min(self.first_query * _BACKOFF**asked, 30.0 if waiting else 60.0)
 
 
+Scheduler = ProcessScheduler | SlurmScheduler
+
+
 def _run(
-    satellite: Satellite, argv: Sequence[str], budget: Budget | None = None
+    satellite: Satellite, argv: Sequence[str], budget: calls.Budget | None = None
 ) -> tuple[int | None, str, str]:
     done = satellite.run(argv, timeout=_TIMEOUT, budget=budget)
     out, err = done.stdout.decode("utf-8", "replace"), done.stderr.decode("utf-8", "replace")

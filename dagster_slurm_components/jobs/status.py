@@ -17,11 +17,9 @@ class StatusRecord:
 
     Attributes:
         restart: How often Slurm had started the job before.
-        started: When this start began.
         host: The node that ran ``job.sh``.
         phase: ``environment`` until the payload boots, then ``payload``.
         launched: When the launcher was started.
-        ended: When it ended.
         exit_code: The launcher's exit code; above 128, 128 plus the signal that ended it.
         signals: Signals that reached the job, in order.
         cpu_seconds: CPU time of the job's own processes on its first node.

@@ -15,12 +15,7 @@ from dagster_slurm_components.units import format_duration
 
 
 class StuckError(DagsterSlurmError):
-    """A job waited for something that would not come.
-
-    Args:
-        reason: Slurm's reason.
-        seconds: How long it was waited out.
-    """
+    """A job waited for something that would not come, for so many seconds."""
 
     def __init__(self, reason: Reason, seconds: float) -> None:
         self.reason = reason
@@ -32,24 +27,17 @@ class StuckError(DagsterSlurmError):
 
 
 class StuckTimer:
-    """Measures how long a job has been stuck.
-
-    Args:
-        policy: The script's ``stuck``.
-        clock: A monotonic clock, in seconds.
-    """
+    """Measures how long a job has been stuck, by a monotonic clock, in seconds."""
 
     def __init__(self, policy: Stuck, *, clock: Callable[[], float] = time.monotonic) -> None:
-        self._policy = policy
-        self._clock = clock
+        self._policy, self._clock = policy, clock
         self._since: float | None = None
 
     def check(self, observation: Observation) -> StuckError | None:
         """Return the error to end with, once the job has been stuck for longer than the policy allows."""
         reason = explain(observation.reason) if observation.reason else None
-        limit = None
-        if observation.phase is Phase.WAITING and reason is not None and reason.permanence != "wait":
-            limit = self._policy.never if reason.permanence == "never" else self._policy.held
+        limits = {"never": self._policy.never, "held": self._policy.held}
+        limit = limits.get(reason.permanence) if reason and observation.phase is Phase.WAITING else None
         if limit is None or reason is None:
             self._since = None
             return None

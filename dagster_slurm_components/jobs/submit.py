@@ -6,12 +6,12 @@ import time
 from collections.abc import Callable
 
 from dagster_slurm_components.errors import DagsterSlurmError
-from dagster_slurm_components.hosts.client import Satellite
 from dagster_slurm_components.hosts.satellite.calls import LeaseRequest, SubmitReply, SubmitRequest
 from dagster_slurm_components.jobs.bundle import bundle
 from dagster_slurm_components.jobs.lease import Attempt
 from dagster_slurm_components.jobs.model import JobHandle, JobSpec
 from dagster_slurm_components.jobs.schedulers import Scheduler
+from dagster_slurm_components.jobs.target import Target
 from dagster_slurm_components.slurm.rejections import Rejection, classify_rejection
 
 _FIRST_WAIT = 1.0
@@ -35,10 +35,8 @@ class TakenError(DagsterSlurmError):
 
 
 def submit(
-    satellite: Satellite,
-    scheduler: Scheduler,
+    place: Target,
     spec: JobSpec,
-    workdir: str,
     *,
     claim: LeaseRequest | None = None,
     tell: Callable[[str], None] = lambda text: None,
@@ -58,32 +56,40 @@ def submit(
         HostRefusedError: The host's or the login's no.
         DagsterSlurmError: A file of the job that can't be read, or an option that can't be written.
     """
-    run_dir = f"{workdir}/{spec.identity.folder}"
-    packed = bundle(spec, scheduler.header(spec, run_dir))
-    request = scheduler.request(spec, run_dir, workdir, claim)
+    run_dir, where = f"{place.workdir}/{spec.identity.folder}", place.satellite.host.name
+    packed = bundle(spec, place.scheduler.header(spec, run_dir))
+    request = request_for(place.scheduler, spec, run_dir, place.workdir, claim)
 
-    def wait(seconds: float, reason: str) -> None:
-        tell(f"The job is not submitted yet: {reason}")
-        sleep(seconds)
-
-    sent_at, reply = _submit(satellite, request, packed, wait=wait)
+    sent_at, reply = _submit(place, request, packed, "The job is not submitted yet", tell=tell, sleep=sleep)
     if reply.outcome == "lacking":
         raise EnvironmentLackingError(
             f"the job's environment is not there: {reply.detail}",
-            where=satellite.host.name,
+            where=where,
             hint="`dg-slurm env deploy` makes it.",
         )
     if reply.job_id is None:
-        raise TakenError(f"{run_dir} is taken: {reply.detail}", where=satellite.host.name)
-    return JobHandle(reply.job_id, run_dir, spec.identity.token, reply.outcome, sent_at)
+        raise TakenError(f"{run_dir} is taken: {reply.detail}", where=where)
+    return JobHandle(reply.job_id, run_dir, reply.outcome, sent_at)
+
+
+def request_for(
+    scheduler: Scheduler, spec: JobSpec, run_dir: str, workdir: str, claim: LeaseRequest | None = None
+) -> SubmitRequest:
+    """Return what the satellite is asked to do with the bundle, where no earlier call has made the job."""
+    settlement = scheduler.settlement(run_dir, workdir, spec.identity.token, spec.identity.job_name)
+    return settlement._replace(
+        argv=tuple(scheduler.argv(spec, run_dir)),
+        needs=spec.activation.needs,
+        limit=scheduler.limit,
+        claim=claim,
+        settle_only=False,
+    )
 
 
 def find_job(
-    satellite: Satellite,
-    scheduler: Scheduler,
+    place: Target,
     attempt: Attempt,
     job_name: str,
-    workdir: str,
     *,
     tell: Callable[[str], None] = lambda text: None,
     sleep: Callable[[float], None] = time.sleep,
@@ -94,37 +100,39 @@ def find_job(
     """
     if attempt.handle is not None:
         return attempt.handle
-    token = attempt.ledger.token
-
-    def wait(seconds: float, reason: str) -> None:
-        tell(f"Whether an earlier attempt made a job is not known yet: {reason}")
-        sleep(seconds)
-
-    request = scheduler.settlement(attempt.run_dir, workdir, token, job_name)
-    _, reply = _submit(satellite, request, b"", wait=wait)
-    return None if reply.job_id is None else JobHandle(reply.job_id, attempt.run_dir, token, "known")
+    news = "Whether an earlier attempt made a job is not known yet"
+    request = place.scheduler.settlement(attempt.run_dir, place.workdir, attempt.ledger.token, job_name)
+    _, reply = _submit(place, request, b"", news, tell=tell, sleep=sleep)
+    return None if reply.job_id is None else JobHandle(reply.job_id, attempt.run_dir, "known")
 
 
 def _submit(
-    satellite: Satellite, request: SubmitRequest, packed: bytes, *, wait: Callable[[float, str], None]
+    place: Target,
+    request: SubmitRequest,
+    packed: bytes,
+    news: str,
+    *,
+    tell: Callable[[str], None],
+    sleep: Callable[[float], None],
 ) -> tuple[float, SubmitReply]:
     """Submit until the reply is one that waiting won't change; return when that was sent, and the reply."""
     pause = _FIRST_WAIT
     while True:
         sent_at = time.time()
-        reply = satellite.submit(request, packed)
+        reply = place.satellite.submit(request, packed)
         if reply.job_id is not None or reply.outcome in ("lacking", "taken", "none"):
             return sent_at, reply
         pause = min(reply.retry_after or pause, _LONGEST_WAIT)
-        wait(pause, _reason_to_wait(satellite, reply))
+        tell(f"{news}: {_reason_to_wait(reply, place.satellite.host.name)}")
+        sleep(pause)
         pause *= 2
 
 
-def _reason_to_wait(satellite: Satellite, reply: SubmitReply) -> str:
+def _reason_to_wait(reply: SubmitReply, where: str) -> str:
     output = "\n".join(text for text in (reply.stderr.strip(), reply.stdout.strip()) if text)
     if reply.outcome == "rejected":
         rejection = classify_rejection(output)
         if rejection.kind != "limit":
-            raise SubmitRejectedError(rejection, where=satellite.host.name)
+            raise SubmitRejectedError(rejection, where=where)
         return f"{rejection.message} It is tried again."
     return f"{reply.detail or 'the scheduler gave no clear answer'}. {output}".strip()

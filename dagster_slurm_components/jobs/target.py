@@ -12,6 +12,7 @@ from dagster_slurm_components.hosts.client import Satellite
 from dagster_slurm_components.hosts.connect import connect
 from dagster_slurm_components.hosts.parked import ParkedHost, Parking
 from dagster_slurm_components.hosts.satellite.calls import Budget
+from dagster_slurm_components.jobs.lease import LeaseStore
 from dagster_slurm_components.jobs.schedulers import ProcessScheduler, Scheduler, SlurmScheduler
 from dagster_slurm_components.jobs.watch import Watcher
 from dagster_slurm_components.spec.base import duration_seconds
@@ -19,7 +20,7 @@ from dagster_slurm_components.spec.hosts import LocalHost
 from dagster_slurm_components.spec.profile import Profile
 from dagster_slurm_components.spec.profiles import LoadedProfile
 
-_VARIABLE = re.compile(r"\$(?:\{(\w+)\}|(\w+))")
+_VARIABLE = re.compile(r"\$(\w+|\{\w+\})")
 _targets: dict[str, Target] = {}
 _lock = threading.Lock()
 
@@ -29,11 +30,10 @@ class Target:
     """Where jobs of a profile run.
 
     Attributes:
-        satellite: The host.
+        satellite: The host; calls of a step wait while it can't be reached.
         scheduler: Who runs the job scripts.
         watcher: Looks after this process's jobs there; it waits for a lost host by itself.
         workdir: The working folder on the host, absolute.
-        direct: The host once more, whose calls fail at once where it can't be reached.
         slots: What this machine's own processes share: a job holds one. A scheduler needs none.
     """
 
@@ -41,20 +41,23 @@ class Target:
     scheduler: Scheduler
     watcher: Watcher
     workdir: str
-    direct: Satellite
     slots: threading.Semaphore | None = None
 
-    def patient(self, parking: Parking) -> Target:
-        """Return the same for a step: calls of ``satellite`` wait while the host can't be reached."""
-        return replace(self, satellite=Satellite(ParkedHost(self.direct.host, parking)))
+    @property
+    def direct(self) -> Target:
+        """The same, with a host whose calls fail at once where it can't be reached."""
+        return replace(self, satellite=self.watcher.satellite)
+
+    @property
+    def leases(self) -> LeaseStore:
+        """The leases on the host."""
+        return LeaseStore(self.satellite, self.workdir)
 
 
 def target(loaded: LoadedProfile, parking: Parking | None = None) -> Target:
     """Return the target of a profile; all steps of a process share what is behind it.
 
-    Args:
-        loaded: The profile.
-        parking: How to wait for a host that can't be reached; without it that is an error.
+    ``parking`` says how to wait for a host that can't be reached; without it that is an error.
 
     Raises:
         HostError: The host can't be reached, or refuses.
@@ -65,18 +68,16 @@ def target(loaded: LoadedProfile, parking: Parking | None = None) -> Target:
     with _lock:
         shared = _targets.get(key)
     if shared is None:
-        made = _make(
-            profile, parking
-        )  # without the lock: it may wait for its host, and others have other hosts
+        # Without the lock: it may wait for its host, and others have other hosts.
+        made = _make(profile, parking)
         with _lock:
             shared = _targets.setdefault(key, made)
-    return shared if parking is None else shared.patient(parking)
+    return replace(shared, satellite=_patient(shared.satellite, parking))
 
 
 def _make(profile: Profile, parking: Parking | None) -> Target:
     satellite = Satellite(connect(profile.host))
-    asked = satellite if parking is None else Satellite(ParkedHost(satellite.host, parking))
-    workdir = absolute_workdir(profile.workdir, asked)
+    workdir = absolute_workdir(profile.workdir, _patient(satellite, parking))
     queue, limits = f"{workdir}/queue", profile.limits
     scheduler: Scheduler
     if profile.scheduler == "slurm":
@@ -87,10 +88,10 @@ def _make(profile: Profile, parking: Parking | None) -> Target:
     watcher = Watcher(
         satellite,
         scheduler,
-        operations_per_second=profile.limits.file_operations_per_second,
+        operations_per_second=limits.file_operations_per_second,
         park_timeout=duration_seconds(profile.park_timeout),
     )
-    return Target(satellite, scheduler, watcher, workdir, satellite, _slots(profile))
+    return Target(satellite, scheduler, watcher, workdir, _slots(profile))
 
 
 def _slots(profile: Profile) -> threading.Semaphore | None:
@@ -101,6 +102,10 @@ def _slots(profile: Profile) -> threading.Semaphore | None:
     if profile.scheduler == "slurm" or not isinstance(profile.host, LocalHost):
         return None
     return threading.Semaphore(profile.limits.max_submit_jobs or os.cpu_count() or 1)
+
+
+def _patient(satellite: Satellite, parking: Parking | None) -> Satellite:
+    return satellite if parking is None else Satellite(ParkedHost(satellite.host, parking))
 
 
 def heal(loaded: LoadedProfile) -> str:
@@ -115,7 +120,7 @@ def absolute_workdir(workdir: str, satellite: Satellite) -> str:
     Raises:
         DagsterSlurmError: It has no absolute meaning there.
     """
-    names = [braced or plain for braced, plain in _VARIABLE.findall(workdir)]
+    names = [name.strip("{}") for name in _VARIABLE.findall(workdir)]
     if names or workdir.startswith("~"):
         facts = satellite.hello(names)
         missing = [name for name in names if name not in facts.environment]
@@ -125,7 +130,7 @@ def absolute_workdir(workdir: str, satellite: Satellite) -> str:
                 where=satellite.host.name,
                 hint="Write the path out; variables that only a login shell sets are not known to sshd's commands.",
             )
-        workdir = _VARIABLE.sub(lambda match: facts.environment[match[1] or match[2]], workdir)
+        workdir = _VARIABLE.sub(lambda match: facts.environment[match[1].strip("{}")], workdir)
         if workdir == "~" or workdir.startswith("~/"):
             workdir = facts.home + workdir[1:]
     if not workdir.startswith("/"):

@@ -1,9 +1,7 @@
 """The watcher looks after all jobs of a host and process together, in one thread.
 
-Data: a ``Watch`` a job, which holds file offsets, the newest evidence and the observation. Only ``step`` changes it;
+Only its ``step`` changes a job's ``Watch``, and makes one call to the host for the files of all jobs that are due;
 whoever follows the job receives events through a queue.
-
-Each step makes one call to the host for the files of all jobs that are due.
 """
 
 from __future__ import annotations
@@ -12,21 +10,14 @@ import math
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 
 from dagster_slurm_components.errors import HostUnreachableError, SatelliteError
 from dagster_slurm_components.hosts.client import Satellite
 from dagster_slurm_components.hosts.parked import parked_too_long
 from dagster_slurm_components.hosts.satellite.calls import FileData, FileRead, LeaseRenewal
-from dagster_slurm_components.jobs.events import (
-    Changed,
-    Ended,
-    HostBack,
-    HostLost,
-    LeaseChanged,
-    Watch,
-    WatchFailed,
-)
+from dagster_slurm_components.jobs import events
+from dagster_slurm_components.jobs.events import Watch
 from dagster_slurm_components.jobs.model import JobHandle
 from dagster_slurm_components.jobs.polling import Poller
 from dagster_slurm_components.jobs.reconcile import reconcile
@@ -54,10 +45,11 @@ def read_interval(age: float) -> float:
     return min(longest, shortest * max(1.0, age / _YOUNG))
 
 
+@dataclass(eq=False)
 class Watcher:
     """Looks after all jobs of one host for one process.
 
-    Args:
+    Attributes:
         satellite: The host.
         scheduler: Whom to ask for queue and accounting, and how long their silences are waited out.
         operations_per_second: File operations the host should bear.
@@ -66,27 +58,19 @@ class Watcher:
         threaded: Whether a thread calls ``step``, for as long as there are jobs; else somebody else has to.
     """
 
-    def __init__(
-        self,
-        satellite: Satellite,
-        scheduler: Scheduler,
-        *,
-        operations_per_second: float,
-        park_timeout: float = math.inf,
-        clock: Callable[[], float] = time.monotonic,
-        threaded: bool = True,
-    ) -> None:
-        self._satellite = satellite
-        self._scheduler = scheduler
-        self._operations = operations_per_second
-        self._park_timeout = park_timeout
-        self._clock = clock
-        self._threaded = threaded
+    satellite: Satellite
+    scheduler: Scheduler
+    operations_per_second: float
+    park_timeout: float = math.inf
+    clock: Callable[[], float] = time.monotonic
+    threaded: bool = True
+
+    def __post_init__(self) -> None:
         self._thread: threading.Thread | None = None
         self._lock = threading.Lock()
         self._wake = threading.Event()
         self._watches: list[Watch] = []
-        self._poller = Poller(scheduler, satellite)
+        self._poller = Poller(self.scheduler, self.satellite)
         self._lost_since: float | None = None
         self._redial = _REDIAL[0]
 
@@ -98,25 +82,19 @@ class Watcher:
         inodes: Mapping[str, int] | None = None,
         epoch: int | None = None,
     ) -> Watch:
-        """Begin to follow a job.
+        """Begin to follow a job; with the ``epoch`` of its lease reading renews that.
 
-        Args:
-            handle: The job.
-            offsets: Bytes of each streamed file that were seen before and are not delivered again.
-            inodes: Which files these were; another file of that name is delivered from its beginning.
-            epoch: The epoch of the job's lease, for who follows it: reading then renews the lease.
+        Bytes of its files that were seen before, so many of each, are not delivered again, if its inode is the same.
         """
-        now = self._clock()
-        watch = Watch(
-            handle, epoch, dict(offsets or {}), dict(inodes or {}), changed_at=now, renew_at=now + _RENEW
-        )
+        now = self.clock()
+        seen = dict(offsets or {}), dict(inodes or {})
+        watch = Watch(handle, epoch, *seen, changed_at=now, renew_at=now + _RENEW)
         with self._lock:
             if self.idle:
-                self._lost_since = (
-                    None  # that the host was lost concerned jobs that nobody waits for any more
-                )
+                # That the host was lost concerned jobs that nobody waits for any more.
+                self._lost_since = None
             self._watches.append(watch)
-            if self._threaded and self._thread is None:
+            if self.threaded and self._thread is None:
                 self._thread = threading.Thread(target=self._run, name="dagster-slurm-watcher", daemon=True)
                 self._thread.start()
         self.hurry()
@@ -124,7 +102,7 @@ class Watcher:
 
     def hurry(self) -> None:
         """Ask the queue as soon as after a submission: something was done that only the scheduler can confirm."""
-        self._poller.soon(self._clock())
+        self._poller.soon(self.clock())
         self._wake.set()
 
     @property
@@ -153,12 +131,12 @@ class Watcher:
             with self._lock:
                 watches, self._watches = self._watches, []
             for watch in watches:
-                watch.put(WatchFailed(error))
+                watch.put(events.WatchFailed(error))
                 watch.close()
             return 0.0
 
     def _step(self) -> float:
-        now = self._clock()
+        now = self.clock()
         with self._lock:
             self._watches = [watch for watch in self._watches if not watch.closed]
             watches = list(self._watches)
@@ -183,14 +161,14 @@ class Watcher:
             for name in watch.files
         ]
         files = iter(self._read_and_renew(due, requests, now))
-        least = len(requests) / self._operations
+        least = len(requests) / self.operations_per_second
         for watch in due:
             more = [watch.take(name, next(files)) for name in watch.files]
             interval = read_interval(now - watch.changed_at)
             if any(more):
                 interval = 0.0
             elif watch.closing_until is not None and watch.closing_until <= now:
-                watch.put(Ended(watch.observation, watch.evidence))
+                watch.put(events.Ended(watch.observation, watch.evidence))
                 watch.close()
             watch.read_at = now + max(interval, least)
 
@@ -198,24 +176,25 @@ class Watcher:
         self, due: Sequence[Watch], requests: Sequence[FileRead], now: float
     ) -> Sequence[FileData]:
         """Read files; the leases whose time has come are renewed in the same call."""
+        # Who follows a job may go on showing meanwhile: what is told here is what counts as written.
         renewing = [
-            (watch, watch.shown) for watch in due if watch.epoch is not None and watch.renew_at <= now
+            (watch, watch.epoch, watch.shown)
+            for watch in due
+            if watch.epoch is not None and watch.renew_at <= now
         ]
         renewals = [
             LeaseRenewal(
-                watch.handle.run_dir,
-                watch.epoch or 0,
-                asdict(shown) if shown and shown != watch.shown_written else None,
+                watch.handle.run_dir, epoch, asdict(shown) if shown and shown != watch.shown_written else None
             )
-            for watch, shown in renewing
+            for watch, epoch, shown in renewing
         ]
-        files, leases = self._satellite.follow(requests, renewals, total=_BYTES_PER_STEP)
-        for (watch, shown), (epoch, state) in zip(renewing, leases, strict=True):
+        files, leases = self.satellite.follow(requests, renewals, total=_BYTES_PER_STEP)
+        for (watch, _, shown), (epoch, state) in zip(renewing, leases, strict=True):
             watch.renew_at = now + _RENEW
             watch.shown_written = shown
             if epoch != watch.epoch or state != watch.lease_state:
                 watch.lease_state = state
-                watch.put(LeaseChanged(epoch, state))
+                watch.put(events.LeaseChanged(epoch, state))
         return files
 
     def _judge(self, watch: Watch, now: float) -> None:
@@ -228,13 +207,13 @@ class Watcher:
         if watch.evidence is watch.judged and not before.wants_accounting:
             return  # time alone changes nothing where no silence is being waited out
         watch.judged = watch.evidence
-        watch.observation = reconcile(before, watch.evidence, now, self._scheduler.patience)
+        watch.observation = reconcile(before, watch.evidence, now, self.scheduler.patience)
         if watch.observation == before:
             return
         if watch.observation.phase is not before.phase or watch.observation.restarts != before.restarts:
             watch.changed_at = now
             self._poller.soon(now)
-        watch.put(Changed(watch.observation, watch.evidence.status))
+        watch.put(events.Changed(watch.observation, watch.evidence.status))
         if watch.observation.terminal:
             watch.closing_until = now + self._metrics_wait(watch)
             watch.read_at = now
@@ -242,7 +221,7 @@ class Watcher:
     def _metrics_wait(self, watch: Watch) -> float:
         """Return the seconds worth waiting for the accounting's figures: a twentieth of the job's own time."""
         status = watch.evidence.status
-        if not self._scheduler.has_accounting or watch.evidence.accounting or not status:
+        if not self.scheduler.has_accounting or watch.evidence.accounting or not status:
             return 0.0
         elapsed = (status.ended or 0.0) - (status.started or 0.0)
         return max(0.0, min(_METRICS_MOST, _METRICS_SHARE * elapsed))
@@ -253,12 +232,12 @@ class Watcher:
             self._lost_since = now
         parked = now - self._lost_since
         for watch in watches:
-            if parked > self._park_timeout:
-                watch.put(WatchFailed(parked_too_long(error, parked)))
+            if parked > self.park_timeout:
+                watch.put(events.WatchFailed(parked_too_long(error, parked)))
                 watch.close()
             elif watch.host_error is not type(error):
                 watch.host_error = type(error)
-                watch.put(HostLost(error))
+                watch.put(events.HostLost(error))
         self._redial = min(_REDIAL[1], self._redial * 2)
         return self._redial
 
@@ -268,15 +247,15 @@ class Watcher:
         for watch in watches:
             if watch.host_error is not None:
                 watch.host_error = None
-                watch.put(HostBack(now - self._lost_since))
+                watch.put(events.HostBack(now - self._lost_since))
         self._lost_since = None
         self._redial = _REDIAL[0]
 
     def _delay(self, watches: Sequence[Watch]) -> float:
-        open_watches = [watch for watch in watches if not watch.closed]
-        if not open_watches:
+        live = [watch for watch in watches if not watch.closed]
+        if not live:
             return 0.0
         # Each step costs a look at every job.
-        shortest = min(_STEP_INTERVALS[1], _STEP_INTERVALS[0] + _STEP_PER_JOB * len(open_watches))
-        due = min(self._poller.due(open_watches), *(watch.read_at for watch in open_watches))
-        return max(shortest, due - self._clock())
+        shortest = min(_STEP_INTERVALS[1], _STEP_INTERVALS[0] + _STEP_PER_JOB * len(live))
+        due = min(self._poller.due(live), *(watch.read_at for watch in live))
+        return max(shortest, due - self.clock())

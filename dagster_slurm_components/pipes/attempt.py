@@ -15,7 +15,6 @@ from dagster_slurm_components.jobs.events import MESSAGES, Ended
 from dagster_slurm_components.jobs.figures import Figure, job_figures
 from dagster_slurm_components.jobs.job_spec import job_spec
 from dagster_slurm_components.jobs.lease import COLLECTED, ENDED
-from dagster_slurm_components.jobs.lease_store import LeaseStore
 from dagster_slurm_components.jobs.model import JobHandle, JobSpec
 from dagster_slurm_components.jobs.outcome import judge
 from dagster_slurm_components.jobs.retry import NextAttempt, next_attempt
@@ -104,7 +103,7 @@ class AttemptRun:
             )
             return self._submit_once(session)
         except SubmitRejectedError as error:
-            self._direct.change(self._run_dir, self.claim.epoch, ENDED, outcome="REFUSED")
+            self.call.place.direct.leases.change(self._run_dir, self.claim.epoch, ENDED, outcome="REFUSED")
             text = f"The scheduler refused the job: {error}"
             raise no_start(text, error.rejection.option, call.resolved) from error
 
@@ -120,9 +119,7 @@ class AttemptRun:
             changed=self.claim.note.changed,
         )
         request, info, pause = self.claim.request(call), call.step.context.log.info, call.guard.pause
-        handle = submit(
-            place.satellite, place.scheduler, spec, place.workdir, claim=request, tell=info, sleep=pause
-        )
+        handle = submit(place, spec, claim=request, tell=info, sleep=pause)
         how = "taken up again" if self.claim.adopted and handle.outcome != "submitted" else handle.outcome
         call.handle = handle
         tag_job(call.step, handle.job_id)
@@ -140,14 +137,10 @@ class AttemptRun:
         Raises:
             SupervisionLostError: Somebody else has taken the job over.
         """
-        leases, now = LeaseStore(self.call.place.satellite, self.call.place.workdir), time.time()
+        leases, now = self.call.place.leases, time.time()
         if not leases.change(self._run_dir, self.claim.epoch, ENDED, outcome=outcome, shown=follower.shown):
             raise SupervisionLostError(f"The job in {self._run_dir} is followed by somebody else by now.")
         return now
-
-    @property
-    def _direct(self) -> LeaseStore:
-        return LeaseStore(self.call.place.direct, self.call.place.workdir)
 
     def _collect(self, since: float) -> None:
         """Write down that Dagster has stored the results, if it has: they are never handed over again."""
@@ -155,7 +148,7 @@ class AttemptRun:
         if step.run is not None and not results_stored(step.instance, step.run_id, step.key, since):
             return  # somebody made a list of them, and has not yielded them yet: whoever comes next asks Dagster
         try:
-            if self._direct.change(self._run_dir, self.claim.epoch, COLLECTED) is None:
+            if self.call.place.direct.leases.change(self._run_dir, self.claim.epoch, COLLECTED) is None:
                 step.context.log.warning(f"The job in {self._run_dir} is followed by somebody else by now.")
         except HostError as error:
             step.context.log.info(f"That the results are collected could not be written down yet: {error}")

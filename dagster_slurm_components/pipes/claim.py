@@ -17,7 +17,7 @@ import dagster as dg
 
 from dagster_slurm_components.environments.base import Activation
 from dagster_slurm_components.hosts.satellite.calls import LeaseRequest
-from dagster_slurm_components.jobs.ending import JobEnder
+from dagster_slurm_components.jobs.ending import end_attempt
 from dagster_slurm_components.jobs.lease import (
     COLLECTED,
     ENDED,
@@ -32,8 +32,7 @@ from dagster_slurm_components.jobs.lease import (
     Owner,
     decide,
 )
-from dagster_slurm_components.jobs.lease_store import LeaseStore
-from dagster_slurm_components.jobs.look import look
+from dagster_slurm_components.jobs.look import look_at
 from dagster_slurm_components.jobs.model import JobHandle, JobIdentity, slug
 from dagster_slurm_components.jobs.reconcile import Observation
 from dagster_slurm_components.jobs.target import Target
@@ -143,7 +142,7 @@ class Claims:
         self._step = call.step
         self._place = call.place
         self._identity = self._step.identity(call.number)
-        self._leases = LeaseStore(call.place.satellite, call.place.workdir)
+        self._leases = call.place.leases
 
     def first(self) -> Claim:
         """Return the claim to the first attempt; the host says if it was made before."""
@@ -194,11 +193,10 @@ class Claims:
         return run is None or run.is_finished or owner.known_dead()
 
     def _end(self, attempt: Attempt, why: str) -> None:
-        log, place = self._step.context.log.warning, self._place
+        log = self._step.context.log.warning
         log(f"The attempt in {attempt.run_dir} is not taken up: {why}. What is left of it ends first.")
-        ender = JobEnder(place.satellite, place.scheduler, place.watcher, place.workdir)
         name = f"{slug(self._step.key)}-{attempt.ledger.token}"
-        ender.end_attempt(attempt, self._step.owner, name, tell=log, sleep=self._call.guard.pause)
+        end_attempt(self._place, attempt, self._step.owner, name, tell=log, sleep=self._call.guard.pause)
 
     def _adopt(self, attempt: Attempt) -> Claim | None:
         """Take a job over; return nothing where its work is over: then the next look decides anew."""
@@ -215,7 +213,7 @@ class Claims:
 
     def _ended_badly(self, attempt: Attempt, epoch: int) -> bool:
         """Whether a job that nobody followed has ended meanwhile, without success."""
-        seen = look(self._place.satellite, self._place.scheduler, attempt)
+        (seen,) = look_at(self._place, [attempt])
         if seen is None or not seen.ended_badly:
             return False
         word = seen.observation.state

@@ -14,7 +14,7 @@ import dagster as dg
 from dagster_slurm_components.errors import HostError
 from dagster_slurm_components.hosts.satellite.calls import LeaseRenewal
 from dagster_slurm_components.jobs.dashboard import DashboardNotice
-from dagster_slurm_components.jobs.ending import JobEnder, LeaseLostError, cancel
+from dagster_slurm_components.jobs.ending import LeaseLostError, cancel, end_job
 from dagster_slurm_components.jobs.events import (
     MESSAGES,
     STDERR,
@@ -43,7 +43,6 @@ _LISTEN = 0.5
 _LOOK = 1.0
 _TAIL = 8 * 1024
 """Bytes of a stream that are read again for the last lines of a failure."""
-_CANCEL_ANSWER = 120.0
 
 
 class Follower:
@@ -132,7 +131,7 @@ class Follower:
                 raise dg.Failure(text, allow_retries=False)
             if self._lease_state == CANCEL_WANTED and not asked:
                 asked = True  # whoever wrote that may be gone before it was done
-                cancel(self._place.direct, self._place.scheduler, handle, patience=_CANCEL_ANSWER)
+                cancel(self._place.direct, handle)
         call.observation = ended.observation
         self._guard.check(thoroughly=True)
         return ended
@@ -183,10 +182,9 @@ class Follower:
 
     def _cancel(self) -> None:
         """Cancel the job. Where its host can't be reached, the sensor does once it can: the lease tells of it."""
-        log, place, job_id = self._log, self._place, self._handle.job_id
-        ender = JobEnder(place.direct, place.scheduler, place.watcher, place.workdir)
+        log, job_id = self._log, self._handle.job_id
         try:
-            ended = ender.end(self._handle, self._epoch, self._listen)
+            ended = end_job(self._place.direct, self._handle, self._epoch, self._listen)
         except LeaseLostError as error:
             log.warning(f"{error} It is left to them.")
         except HostError as error:
@@ -206,7 +204,7 @@ class Follower:
         step, handle = self._call.step, self._handle
         renewal = LeaseRenewal(handle.run_dir, self._epoch, asdict(self.shown))
         try:
-            self._place.direct.follow([], [renewal], total=0)
+            self._place.direct.satellite.follow([], [renewal], total=0)
         except HostError as error:
             self._log.info(f"What was shown of job {handle.job_id} could not be written down: {error}")
         kept = step.run is not None and keeps_runs(step.instance)

@@ -17,7 +17,6 @@ import dagster as dg
 from dagster_slurm_components.errors import HostRefusedError, SatelliteError
 from dagster_slurm_components.jobs.ending import cancel
 from dagster_slurm_components.jobs.lease import CANCEL_WANTED, CANCELLED, COLLECTED, ENDED, Attempt, Owner
-from dagster_slurm_components.jobs.lease_store import LeaseStore
 from dagster_slurm_components.jobs.look import JobInfo, look_at
 from dagster_slurm_components.jobs.model import slug
 from dagster_slurm_components.jobs.target import Target
@@ -106,7 +105,7 @@ class Orphans:
         Raises:
             HostError: The host gives no answer.
         """
-        attempts, now = self._leases.open()
+        attempts, now = self.place.leases.open()
         records = self._records(attempts)
         again = self._run_again(attempts, records)
         acts: dict[Act, list[Attempt]] = {act: [] for act in Act}
@@ -123,12 +122,8 @@ class Orphans:
                 yield Finding(key, "", text)
         yield from self._cancel(acts[Act.CANCEL], now)
         for attempt in acts[Act.COLLECTED]:
-            self._leases.change(attempt.run_dir, attempt.lease.epoch, COLLECTED)
+            self.place.leases.change(attempt.run_dir, attempt.lease.epoch, COLLECTED)
         yield from self._tell([each for each in acts[Act.TELL] if _key(each) not in reported], records, now)
-
-    @property
-    def _leases(self) -> LeaseStore:
-        return LeaseStore(self.place.direct, self.place.workdir)
 
     def _records(self, attempts: Sequence[Attempt]) -> Records:
         """Return the runs of the owners: one query."""
@@ -166,7 +161,7 @@ class Orphans:
         marked = [attempt for each in attempts if (attempt := self._marked(each)) is not None]
         for attempt, seen in self._seen(marked):
             job, run_id = seen.handle.job_id if seen else "", _run_of(attempt)
-            what = f"the job {job} on {self.place.direct.host.name}, which no run follows"
+            what = f"the job {job} on {self.place.satellite.host.name}, which no run follows"
             try:
                 if self._cancel_one(attempt, seen, now):
                     yield Finding(f"cancel {attempt.run_dir}", run_id, f"Cancelled {what}.")
@@ -180,11 +175,11 @@ class Orphans:
         epoch = attempt.lease.epoch
         if seen is None:
             if self._made_no_job(attempt):
-                self._leases.change(attempt.run_dir, epoch, CANCELLED)
+                self.place.leases.change(attempt.run_dir, epoch, CANCELLED)
         elif seen.observation.terminal and not self._may_show_yet(seen, attempt, now):
-            self._leases.change(attempt.run_dir, epoch, CANCELLED, outcome=seen.observation.state)
+            self.place.leases.change(attempt.run_dir, epoch, CANCELLED, outcome=seen.observation.state)
         else:
-            cancel(self.place.direct, self.place.scheduler, seen.handle, patience=0.0)
+            cancel(self.place, seen.handle, patience=0.0)
             return True
         return False
 
@@ -193,7 +188,9 @@ class Orphans:
         if attempt.lease.state == CANCEL_WANTED:
             return attempt
         try:
-            lease = self._leases.take(attempt, Owner.of(_run_of(attempt), os.getpid()), state=CANCEL_WANTED)
+            lease = self.place.leases.take(
+                attempt, Owner.of(_run_of(attempt), os.getpid()), state=CANCEL_WANTED
+            )
         except SatelliteError:
             return attempt  # a full disk, which what fills it must not outlive: nobody follows the job in any case
         return None if lease is None else replace(attempt, lease=lease)
@@ -203,7 +200,7 @@ class Orphans:
         place, token = self.place, attempt.ledger.token
         name = f"{slug(attempt.step)}-{token}"
         asked = place.scheduler.settlement(attempt.run_dir, place.workdir, token, name)
-        return place.direct.submit(asked, b"").outcome == "none"
+        return place.satellite.submit(asked, b"").outcome == "none"
 
     def _may_show_yet(self, seen: JobInfo, attempt: Attempt, now: float) -> bool:
         """Whether a job without a trace may live all the same: Slurm's answers are late, a process's are not."""
@@ -221,7 +218,7 @@ class Orphans:
                 continue
             if seen.ended_badly or seen.lost:
                 outcome = seen.observation.state
-                self._leases.change(attempt.run_dir, attempt.lease.epoch, ENDED, outcome=outcome)
+                self.place.leases.change(attempt.run_dir, attempt.lease.epoch, ENDED, outcome=outcome)
                 continue
             run = records[_run_of(attempt)].dagster_run
             text = self._left(seen, run.run_id)
@@ -237,11 +234,11 @@ class Orphans:
         return age <= _DAEMON or (age < _PROMISE and will_be_retried(self.instance, record.dagster_run))
 
     def _seen(self, attempts: Sequence[Attempt]) -> list[tuple[Attempt, JobInfo | None]]:
-        seen = look_at(self.place.direct, self.place.scheduler, attempts)
+        seen = look_at(self.place, attempts)
         return list(zip(attempts, seen, strict=True))
 
     def _left(self, seen: JobInfo, run_id: str) -> str:
-        job, where = seen.handle.job_id, f"on {self.place.direct.host.name} (profile {self.profile})"
+        job, where = seen.handle.job_id, f"on {self.place.satellite.host.name} (profile {self.profile})"
         collect = f"`dg-slurm attach {run_id}`, or a retry of this run in Dagster,"
         if seen.alive:
             end = f"`dg-slurm jobs cancel {job} --profile {self.profile}` ends it"

@@ -41,7 +41,7 @@ def test_f32_output_may_hold_any_bytes_and_be_cut_anywhere(pieces: list[bytes], 
 
 
 def test_f34_a_gigabyte_of_output_does_not_grow_the_memory(tmp_path: Path, local: Satellite) -> None:
-    handle = JobHandle("1:x", str(tmp_path), "t1")
+    handle = JobHandle("1:x", str(tmp_path))
     (tmp_path / "status").write_text("restart=0\nstarted=1\nhost=n1\n")
     output = tmp_path / "stdout.log"
     output.touch()

@@ -69,7 +69,7 @@ def test_f02_a_target_whose_workdir_has_to_be_asked_for_waits_for_its_host(
     assert place.workdir == f"{tmp_path}/jobs"
     assert "This step waits" in told[0]
     assert "answers again" in told[-1]
-    place.direct.host.close()
+    place.direct.satellite.host.close()
 
 
 def test_f02_after_park_timeout_a_step_ends(sshd: Sshd, proxy: FaultProxy, tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from dagster_slurm_components.jobs import schedulers
 from dagster_slurm_components.jobs.ending import cancel
 from dagster_slurm_components.jobs.model import JobHandle
 from dagster_slurm_components.jobs.schedulers import SlurmScheduler
+from dagster_slurm_components.jobs.target import Target
 from dagster_slurm_components.slurm.accounting import MAX_IDS
 from dagster_slurm_components.slurm.commands import sbatch
 
@@ -69,7 +70,7 @@ def test_f42_the_name_of_a_federated_job_s_cluster_is_no_part_of_its_id(
 
 
 def handles(*ids: str) -> list[JobHandle]:
-    return [JobHandle(job_id, f"/runs/{job_id}", f"t{job_id}") for job_id in ids]
+    return [JobHandle(job_id, f"/runs/{job_id}") for job_id in ids]
 
 
 @pytest.mark.parametrize(
@@ -179,7 +180,7 @@ def test_f40_a_cancel_names_exactly_this_job_and_is_asked_again_until_heard(
     fake.answer("scancel")
     with pytest.raises(HostUnreachableError):
         scheduler.cancel(local, handles("7")[0])
-    cancel(local, scheduler, handles("7")[0], patience=30)
+    cancel(Target(local, scheduler, None, "/w"), handles("7")[0], patience=30)  # type: ignore[arg-type]
     assert all(call.split()[-1] == "7" for call in fake.calls("scancel"))
 
 

@@ -16,7 +16,7 @@ from dagster_slurm_components.hosts.client import Satellite
 from dagster_slurm_components.hosts.local import InProcessHost
 from dagster_slurm_components.hosts.satellite.calls import LeaseRequest, Process, SubmitRequest
 from dagster_slurm_components.jobs import ending
-from dagster_slurm_components.jobs.ending import JobEnder, LeaseLostError, NotEndedError
+from dagster_slurm_components.jobs.ending import LeaseLostError, NotEndedError, end_attempt, end_job
 from dagster_slurm_components.jobs.events import Ended
 from dagster_slurm_components.jobs.lease import (
     CANCEL_WANTED,
@@ -30,6 +30,7 @@ from dagster_slurm_components.jobs.lease import (
 from dagster_slurm_components.jobs.model import JobHandle
 from dagster_slurm_components.jobs.reconcile import Evidence, Observation
 from dagster_slurm_components.jobs.schedulers import ProcessScheduler
+from dagster_slurm_components.jobs.target import Target
 from dagster_slurm_components.jobs.watch import Watcher
 from dagster_slurm_components.slurm.states import Phase
 
@@ -47,7 +48,7 @@ THEIRS = replace(OURS, run_id="r2")
 class World:
     """A working folder with one job, and who ends it."""
 
-    ender: JobEnder
+    place: Target
     workdir: str
     told: list[str]
 
@@ -60,7 +61,7 @@ class World:
         request = SubmitRequest(
             self.run_dir, self.workdir, "t0", "process", ("/bin/sh", "job.sh"), claim=claim
         )
-        self.ender.satellite.submit(request, bundle({"job.sh": JOB}))
+        self.place.satellite.submit(request, bundle({"job.sh": JOB}))
         deadline = time.monotonic() + 10
         while not Path(self.run_dir, "status").exists():
             assert time.monotonic() < deadline
@@ -68,14 +69,14 @@ class World:
         return self.attempt()
 
     def attempt(self) -> Attempt:
-        (found,) = self.ender.leases.attempts(f"{self.workdir}/runs/r/step")
+        (found,) = self.place.leases.attempts(f"{self.workdir}/runs/r/step")
         return found
 
     def end(self, attempt: Attempt) -> bool:
-        return self.ender.end_attempt(attempt, OURS, "step-t0", tell=self.told.append, sleep=time.sleep)
+        return end_attempt(self.place, attempt, OURS, "step-t0", tell=self.told.append, sleep=time.sleep)
 
     def lives(self, attempt: Attempt) -> bool:
-        (lives,) = self.ender.satellite.alive([Process.parse(attempt.ledger.job_id or "")])
+        (lives,) = self.place.satellite.alive([Process.parse(attempt.ledger.job_id or "")])
         return lives
 
 
@@ -84,15 +85,15 @@ def world(tmp_path: Path) -> Iterator[World]:
     satellite, workdir = Satellite(InProcessHost()), str(tmp_path / "work dir")
     scheduler = ProcessScheduler(f"{workdir}/queue")
     watcher = Watcher(satellite, scheduler, operations_per_second=1000)
-    made = World(JobEnder(satellite, scheduler, watcher, workdir), workdir, [])
+    made = World(Target(satellite, scheduler, watcher, workdir), workdir, [])
     yield made
-    for attempt in made.ender.leases.attempts(f"{workdir}/runs/r/step"):
+    for attempt in made.place.leases.attempts(f"{workdir}/runs/r/step"):
         if attempt.ledger.job_id:
             satellite.kill(Process.parse(attempt.ledger.job_id), "KILL")
 
 
 def handle(attempt: Attempt) -> JobHandle:
-    return JobHandle(attempt.ledger.job_id or "", attempt.run_dir, attempt.ledger.token)
+    return JobHandle(attempt.ledger.job_id or "", attempt.run_dir)
 
 
 def ended(state: str) -> Ended:
@@ -115,10 +116,10 @@ class TestAttempt:
     def test_one_that_somebody_changed_meanwhile_is_left_alone(self, world: World, state: str) -> None:
         attempt = world.submit()
         if state == FOLLOWING:
-            assert world.ender.leases.take(attempt, replace(OURS, run_id="r3"))
+            assert world.place.leases.take(attempt, replace(OURS, run_id="r3"))
         else:
-            assert world.ender.leases.change(attempt.run_dir, 1, ENDED, outcome="COMPLETED")
-            assert world.ender.leases.change(attempt.run_dir, 1, COLLECTED)
+            assert world.place.leases.change(attempt.run_dir, 1, ENDED, outcome="COMPLETED")
+            assert world.place.leases.change(attempt.run_dir, 1, COLLECTED)
         before = world.attempt().lease
         assert world.end(attempt) is False
         assert world.attempt().lease == before
@@ -126,7 +127,7 @@ class TestAttempt:
 
     def test_what_has_ended_is_only_closed(self, world: World, monkeypatch: pytest.MonkeyPatch) -> None:
         attempt = world.submit()
-        assert world.ender.leases.change(attempt.run_dir, 1, ENDED, outcome="COMPLETED")
+        assert world.place.leases.change(attempt.run_dir, 1, ENDED, outcome="COMPLETED")
         monkeypatch.setattr(ending, "cancel", pytest.fail)
         assert world.end(world.attempt())
         assert world.attempt().lease.state == CANCELLED
@@ -135,7 +136,7 @@ class TestAttempt:
         self, world: World, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         attempt = world.submit()
-        world.ender.satellite.kill(Process.parse(attempt.ledger.job_id or ""), "KILL")
+        world.place.satellite.kill(Process.parse(attempt.ledger.job_id or ""), "KILL")
         Path(attempt.run_dir, "ledger").write_text("token=t0\nintent=5\n")
         monkeypatch.setattr(ending, "cancel", pytest.fail)
         assert world.end(world.attempt())
@@ -145,7 +146,7 @@ class TestAttempt:
         self, world: World, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         attempt = world.submit()
-        monkeypatch.setattr(JobEnder, "_end", lambda self, handle, follow, patience: None)
+        monkeypatch.setattr(ending, "end_job", lambda *args, patience: None)
         with pytest.raises(NotEndedError, match="does not end"):
             world.end(attempt)
         assert world.attempt().lease.state == CANCEL_WANTED, "whoever comes next goes on with it"
@@ -164,15 +165,15 @@ class TestOwnJob:
 
         monkeypatch.setattr(ending, "cancel", lost)
         with pytest.raises(HostUnreachableError):
-            world.ender.end(handle(attempt), 1, pytest.fail)
+            end_job(world.place, handle(attempt), 1, pytest.fail)
         lease = world.attempt().lease
         assert (lease.state, lease.outcome, lease.open) == (CANCEL_WANTED, None, True)
 
     def test_another_s_job_is_not_cancelled(self, world: World) -> None:
         attempt = world.submit()
-        assert world.ender.leases.take(attempt, OURS)
+        assert world.place.leases.take(attempt, OURS)
         with pytest.raises(LeaseLostError, match="somebody else"):
-            world.ender.end(handle(attempt), 1, pytest.fail)
+            end_job(world.place, handle(attempt), 1, pytest.fail)
         assert world.lives(attempt)
         assert world.attempt().lease.state == FOLLOWING
 
@@ -196,12 +197,12 @@ class TestOwnJob:
         attempt = world.submit()
         asked: list[bool] = []
 
-        def note(*args: object, patience: float, force: bool = False) -> None:
+        def note(*args: object, force: bool = False) -> None:
             asked.append(force)
 
         monkeypatch.setattr(ending, "cancel", note)
         left = iter(ends)
-        found = world.ender.end(handle(attempt), 1, lambda seconds: next(left))
+        found = end_job(world.place, handle(attempt), 1, lambda seconds: next(left))
         assert (found, asked) == (ends[-1], forced)
         lease = world.attempt().lease
         assert (lease.state, lease.outcome) == (state, found and found.observation.state)

@@ -11,12 +11,13 @@ import pytest
 
 from dagster_slurm_components.errors import HostUnreachableError, SatelliteError
 from dagster_slurm_components.hosts.satellite.calls import LeaseRenewal
-from dagster_slurm_components.jobs.ending import JobEnder, LeaseLostError
+from dagster_slurm_components.jobs.ending import LeaseLostError, end_job
 from dagster_slurm_components.jobs.events import Ended
 from dagster_slurm_components.jobs.model import JobHandle
 from dagster_slurm_components.jobs.reconcile import Evidence, Observation
+from dagster_slurm_components.jobs.target import Target
 
-HANDLE = JobHandle("7", "/w/runs/r/s/0", "t")
+HANDLE = JobHandle("7", "/w/runs/r/s/0")
 FULL = SatelliteError("lease: No space left on device", code="disk_full", where="login")
 GONE = Ended(Observation(state="CANCELLED"), Evidence())
 
@@ -61,8 +62,8 @@ class Host:
 
     def end(self, *ends: Ended | None) -> Ended | None:
         answers = list(ends)
-        ender = JobEnder(self, SimpleNamespace(cancel=self.cancel), self, "/w")  # type: ignore[arg-type]
-        return ender.end(HANDLE, 1, lambda seconds: answers.pop(0))
+        place = Target(self, SimpleNamespace(cancel=self.cancel), self, "/w")  # type: ignore[arg-type]
+        return end_job(place, HANDLE, 1, lambda seconds: answers.pop(0))
 
 
 def test_the_lease_says_so_first() -> None:

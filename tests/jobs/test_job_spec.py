@@ -27,5 +27,5 @@ def test_the_payload_starts_where_it_lies(tmp_path: Path, where: str, absolute: 
     resolved = ComputeResource(profile="local", project=str(folder)).resolve(script, folder)
     spec = job_spec(resolved, JobIdentity("run", "step"), activation=Activation())
     started = spec.launch.payload[-1]
-    assert [str(file.path) for file in spec.files] == [started]
+    assert [str(path) for path in spec.files] == [started]
     assert not started.startswith(("/", ".."))

@@ -13,16 +13,23 @@ from dagster_slurm_components.errors import HostRefusedError, SatelliteError
 from dagster_slurm_components.hosts.client import Satellite
 from dagster_slurm_components.jobs.ending import cancel
 from dagster_slurm_components.jobs.lease import Attempt, Lease, LedgerRecord, parse_attempt
-from dagster_slurm_components.jobs.look import look, look_at
+from dagster_slurm_components.jobs.look import look_at
 from dagster_slurm_components.jobs.model import JobHandle
 from dagster_slurm_components.jobs.reconcile import LOST, SUBMITTED
 from dagster_slurm_components.jobs.records import observed, run_directories
-from dagster_slurm_components.jobs.retention import Keep, judge_folders
-from dagster_slurm_components.jobs.schedulers import ProcessScheduler, SlurmScheduler
+from dagster_slurm_components.jobs.retention import judge_folders
+from dagster_slurm_components.jobs.schedulers import ProcessScheduler, Scheduler, SlurmScheduler
+from dagster_slurm_components.jobs.target import Target
 from dagster_slurm_components.slurm.accounting import AccountingRow
 from dagster_slurm_components.slurm.queue import QueueRow
+from dagster_slurm_components.spec.profile import Retention
 
 DAY = 86400.0
+
+
+def at(satellite: Satellite, workdir: Path, scheduler: Scheduler | None = None) -> Target:
+    """Return a place without a watcher."""
+    return Target(satellite, scheduler or ProcessScheduler(), None, str(workdir))  # type: ignore[arg-type]
 
 
 def attempt_in(satellite: Satellite, folder: Path) -> Attempt:
@@ -54,11 +61,12 @@ def test_a_process_is_judged_on_its_own_machine_alone(
     (folder / "status").write_text(f"restart=0\nstarted=6\nhost={host}\n{more}")
     for path in folder.iterdir():
         os.utime(path, (6, 6))
-    seen = look(local, ProcessScheduler(), attempt_in(local, folder))
+    place = at(local, tmp_path)
+    (seen,) = look_at(place, [attempt_in(local, folder)])
     assert seen is not None
     assert seen.observation.state == state
-    found = observed(local, ProcessScheduler(), run_directories(local, str(tmp_path)))
-    (verdict,) = judge_folders(found, Keep(DAY, DAY), 400 * DAY)
+    found = observed(place, run_directories(place))
+    (verdict,) = judge_folders(found, Retention(success="1d", failure="1d"), 400 * DAY)
     assert verdict.remove is goes
 
 
@@ -71,10 +79,10 @@ def test_a_process_is_cancelled_on_its_own_machine_alone(
 ) -> None:
     """One that is gone here has ended; of one that is elsewhere that is not known."""
     (tmp_path / "status").write_text(f"restart=0\nstarted=6\nhost={host}\n")
-    handle = JobHandle("2:0-no-such-boot", str(tmp_path), "ab")
+    handle = JobHandle("2:0-no-such-boot", str(tmp_path))
     expected = pytest.raises(HostRefusedError, match="of another machine") if refused else nullcontext()
     with expected:
-        cancel(local, ProcessScheduler(), handle, patience=0)
+        cancel(at(local, tmp_path), handle, patience=0)
 
 
 class Unasked(SlurmScheduler):
@@ -107,7 +115,7 @@ def test_a_question_that_can_not_be_asked_is_no_observation(
     folder.mkdir()
     (folder / "ledger").write_text("token=ab\nintent=5\njob_id=12\nsubmitted=6\n")
     (folder / "status").write_text(status)
-    seen = look(local, Unasked(queue=queue), attempt_in(local, folder))
+    (seen,) = look_at(at(local, tmp_path, Unasked(queue=queue)), [attempt_in(local, folder)])
     assert seen is not None
     assert (seen.observation.state, seen.alive) == (state, True)
 
@@ -127,9 +135,10 @@ def test_of_many_attempts_each_is_told_in_its_place_and_all_their_files_are_one_
     calls = []
     read = Satellite.read
     monkeypatch.setattr(Satellite, "read", lambda self, asked: (calls.append(asked), read(self, asked))[1])
-    seen = look_at(local, ProcessScheduler(), attempts)
+    place = at(local, tmp_path)
+    seen = look_at(place, attempts)
     assert [each and each.observation.state for each in seen] == ["COMPLETED", None, "FAILED"]
     assert [each and each.ended_badly for each in seen] == [False, None, True]
     assert len(calls) == 1
-    assert look_at(local, ProcessScheduler(), attempts[1:2]) == [None]
+    assert look_at(place, attempts[1:2]) == [None]
     assert len(calls) == 1, "where there is no job, nobody is asked"

@@ -13,8 +13,14 @@ from dagster_slurm_components.hosts.satellite import leases
 from dagster_slurm_components.jobs.lease import COLLECTED
 from dagster_slurm_components.jobs.model import JobIdentity
 from dagster_slurm_components.jobs.records import RunDirectory, run_directories
+from dagster_slurm_components.jobs.target import Target
 
 OWNER = {"run_id": "retry-of-it", "node": "n", "pid_namespace": "", "pid": 1, "start": "s"}
+
+
+def at(satellite: Satellite, workdir: Path) -> Target:
+    """Return a place of which only the files count."""
+    return Target(satellite, None, None, str(workdir))  # type: ignore[arg-type]
 
 
 def make(workdir: Path, identity: JobIdentity, *, job: str = "12", lease: str | None = "") -> Path:
@@ -38,7 +44,7 @@ def test_each_is_told_with_what_its_path_says(tmp_path: Path, local: Satellite) 
     ]
     for identity in identities:
         make(tmp_path, identity)
-    found = run_directories(local, str(tmp_path))
+    found = run_directories(at(local, tmp_path))
     told = {JobIdentity(each.run_id, each.step, each.partition, each.attempt, each.call) for each in found}
     assert told == set(identities)
     assert all(each.lease.state == COLLECTED and each.collected for each in found)
@@ -66,7 +72,7 @@ def test_a_file_of_that_name_elsewhere_is_no_run_directory(
     other = folder.parent / path
     other.parent.mkdir(parents=True, exist_ok=True)
     other.write_text("of the payload\n")
-    assert [each.path for each in run_directories(local, str(tmp_path))] == [str(folder)]
+    assert [each.path for each in run_directories(at(local, tmp_path))] == [str(folder)]
 
 
 @pytest.mark.parametrize("text", ['{"version": 1, "epo', "[]", "7", '{"version": 2}', '{"version": 1}'])
@@ -77,7 +83,7 @@ def test_a_lease_that_can_not_be_read_hides_nothing(
 ) -> None:
     bad = make(tmp_path, JobIdentity("run-1", "bad"), lease=text)
     good = make(tmp_path, JobIdentity("run-1", "good"))
-    found = {each.path: each for each in run_directories(local, str(tmp_path))}
+    found = {each.path: each for each in run_directories(at(local, tmp_path))}
     assert set(found) == {str(bad), str(good)}
     assert found[str(bad)].lease.newer
     assert not found[str(bad)].collected
@@ -85,7 +91,7 @@ def test_a_lease_that_can_not_be_read_hides_nothing(
 
 def test_one_of_an_older_release_has_no_owner(tmp_path: Path, local: Satellite) -> None:  # noqa: F811
     make(tmp_path, JobIdentity("run-1", "train"), lease=None)
-    (found,) = run_directories(local, str(tmp_path))
+    (found,) = run_directories(at(local, tmp_path))
     assert (found.lease.epoch, found.lease.owner, found.collected) == (0, None, False)
 
 
@@ -109,7 +115,7 @@ def test_a_person_names_it_by_the_job_or_by_any_of_its_runs(
     meant: bool,
 ) -> None:
     make(tmp_path, JobIdentity("run-1", "train"))
-    (found,) = run_directories(local, str(tmp_path))
+    (found,) = run_directories(at(local, tmp_path))
     assert isinstance(found, RunDirectory)
     assert (found.is_job(name) or bool(found.runs_named(name))) == meant
     assert found.is_job(found.path)

@@ -11,12 +11,13 @@ from dagster_slurm_components.jobs.look import JobInfo
 from dagster_slurm_components.jobs.model import JobHandle
 from dagster_slurm_components.jobs.reconcile import LOST, Evidence, Observation
 from dagster_slurm_components.jobs.records import RunDirectory
-from dagster_slurm_components.jobs.retention import Keep, judge_folders, paths_to_remove
+from dagster_slurm_components.jobs.retention import judge_folders, paths_to_remove
 from dagster_slurm_components.slurm.states import Phase
+from dagster_slurm_components.spec.profile import Retention
 
 DAY = 86400.0
 NOW = 1000 * DAY
-KEEP = Keep(success=0.0, failure=14 * DAY)
+KEEP = Retention(success="0d", failure="14d")
 
 
 def folder(name: str, *, days: float, lease: str = FOLLOWING) -> RunDirectory:
@@ -37,7 +38,7 @@ def folder(name: str, *, days: float, lease: str = FOLLOWING) -> RunDirectory:
 
 def seen(state: str, phase: Phase = Phase.TERMINAL) -> JobInfo:
     observation = Observation(state=state, phase=phase)
-    return JobInfo(JobHandle("12", "/w", "token"), observation, Evidence())
+    return JobInfo(JobHandle("12", "/w"), observation, Evidence())
 
 
 @pytest.mark.parametrize(

@@ -20,15 +20,17 @@ from dagster_slurm_components.hosts.parked import ParkedHost, Parking
 from dagster_slurm_components.hosts.satellite.calls import Budget, LeaseRequest, SubmitReply, SubmitRequest
 from dagster_slurm_components.jobs.bundle import bundle, env_file
 from dagster_slurm_components.jobs.lease import Attempt, Lease, LedgerRecord
-from dagster_slurm_components.jobs.model import JobHandle, JobIdentity, JobSpec, PayloadFile
+from dagster_slurm_components.jobs.model import JobHandle, JobIdentity, JobSpec
 from dagster_slurm_components.jobs.schedulers import ProcessScheduler, SlurmScheduler
 from dagster_slurm_components.jobs.submit import (
     EnvironmentLackingError,
     SubmitRejectedError,
     TakenError,
     find_job,
+    request_for,
     submit,
 )
+from dagster_slurm_components.jobs.target import Target
 from dagster_slurm_components.launchers.base import LaunchPlan
 from dagster_slurm_components.slurm.queue import squeue
 
@@ -42,7 +44,7 @@ def job(**changes: object) -> JobSpec:
         "activation": Activation((ActivationStep("prefix", ("/env",)),)),
         "sbatch": (("partition", "gpu"), ("cpus-per-task", "4")),
         "env": {"A": "it's\n$(id)"},
-        "files": (PayloadFile(PurePosixPath("deep/train.py"), b"print()"),),
+        "files": {PurePosixPath("deep/train.py"): Path(__file__)},
     }
     return JobSpec(**{**base, **changes})  # type: ignore[arg-type]
 
@@ -63,9 +65,13 @@ class Scripted:
         return answer
 
 
+def at(satellite: Scripted | Satellite) -> Target:
+    return Target(satellite, SLURM, None, "/w")  # type: ignore[arg-type]
+
+
 def go(answers: Sequence[SubmitReply | Exception]) -> tuple[Scripted, list[float], list[str], str]:
     satellite, waits, told = Scripted(list(answers)), [], []
-    handle = submit(satellite, SLURM, job(), "/w", tell=told.append, sleep=waits.append)  # type: ignore[arg-type]
+    handle = submit(at(satellite), job(), tell=told.append, sleep=waits.append)
     return satellite, waits, told, handle.job_id
 
 
@@ -81,7 +87,7 @@ def test_one_call_submits() -> None:
 def test_what_the_job_needs_is_asked_for_in_the_same_call() -> None:
     spec = job(activation=Activation(needs=("/w/envs/k/.ready",)))
     for scheduler in (SLURM, ProcessScheduler()):
-        assert scheduler.request(spec, "/w/run", "/w").needs == ("/w/envs/k/.ready",)
+        assert request_for(scheduler, spec, "/w/run", "/w").needs == ("/w/envs/k/.ready",)
     with pytest.raises(EnvironmentLackingError, match="/w/envs/k/"):
         go([SubmitReply("lacking", detail="/w/envs/k/.ready")])
 
@@ -108,7 +114,7 @@ class Losing:
 def test_f08_a_lost_reply_is_asked_again_with_the_same_token_and_bundle() -> None:
     host, waits, told = Losing(), [], []
     parked = ParkedHost(host, Parking(60, tell=told.append, sleep=waits.append))
-    assert submit(Satellite(parked), SLURM, job(), "/w", sleep=pytest.fail).job_id == "7"
+    assert submit(at(Satellite(parked)), job(), sleep=pytest.fail).job_id == "7"
     assert host.asked[0] == host.asked[1]
     assert len(waits) == 1
     assert "This step waits" in told[0]
@@ -116,15 +122,15 @@ def test_f08_a_lost_reply_is_asked_again_with_the_same_token_and_bundle() -> Non
 
 def test_a_limit_on_jobs_travels_with_each_submission() -> None:
     budget = Budget("/w/queue/budget.json", 2, 10)
-    limit = SlurmScheduler("/w/queue", budget, 3).request(job(), "/w/run", "/w").limit
+    limit = request_for(SlurmScheduler("/w/queue", budget, 3), job(), "/w/run", "/w").limit
     assert limit is not None
     assert limit.snapshot is not None
     assert (limit.jobs, limit.path) == (3, "/w/queue/submitted.json")
     # The watcher's own question, so that both share one answer; asked no more often than the budget allows.
     assert (limit.snapshot.argv, limit.snapshot.budget) == (tuple(squeue()), budget)
     assert limit.snapshot.max_age == 30
-    assert SLURM.request(job(), "/w/run", "/w").limit is None
-    assert ProcessScheduler("/w/queue", 2).request(job(), "/w/run", "/w").limit is not None
+    assert request_for(SLURM, job(), "/w/run", "/w").limit is None
+    assert request_for(ProcessScheduler("/w/queue", 2), job(), "/w/run", "/w").limit is not None
     full = SubmitReply("full", detail="3 jobs wait or run, and limits.max_submit_jobs is 3")
     _, waits, told, job_id = go([full, full, full, SubmitReply("submitted", "9")])
     assert (job_id, waits) == ("9", [1, 2, 4])
@@ -134,11 +140,11 @@ def test_a_limit_on_jobs_travels_with_each_submission() -> None:
 def test_who_submits_and_what_travels_with_each_submission() -> None:
     claim = LeaseRequest("d", "c", {"run_id": "r"}, {"step": "train"}, 3)
     for scheduler in (SLURM, ProcessScheduler()):
-        assert scheduler.request(job(), "/w/run", "/w", claim).claim == claim
-        assert scheduler.request(job(), "/w/run", "/w").claim is None
+        assert request_for(scheduler, job(), "/w/run", "/w", claim).claim == claim
+        assert request_for(scheduler, job(), "/w/run", "/w").claim is None
     satellite = Scripted([SubmitReply("uncertain"), SubmitReply("submitted", "7")])
     waits: list[float] = []
-    submit(satellite, SLURM, job(), "/w", claim=claim, sleep=waits.append)  # type: ignore[arg-type]
+    submit(at(satellite), job(), claim=claim, sleep=waits.append)
     assert [request.claim for request, _ in satellite.asked] == [claim, claim]
 
 
@@ -152,14 +158,14 @@ def find(
 ) -> tuple[Scripted, list[float], list[str], JobHandle | None]:
     satellite, waits, told = Scripted(list(answers)), [], []
     attempt = Attempt(0, "/w/runs/run-1/train/0", Lease(epoch=1), ledger)
-    found = find_job(satellite, SLURM, attempt, "train-ab", "/w", tell=told.append, sleep=waits.append)  # type: ignore[arg-type]
+    found = find_job(at(satellite), attempt, "train-ab", tell=told.append, sleep=waits.append)
     return satellite, waits, told, found
 
 
 def test_a_job_that_the_ledger_knows_is_not_asked_for() -> None:
     satellite, _, _, found = find([], LedgerRecord("ab", "12", 6.0))
     assert satellite.asked == []
-    assert found == JobHandle("12", "/w/runs/run-1/train/0", "ab", "known", 6.0)
+    assert found == JobHandle("12", "/w/runs/run-1/train/0", "known", 6.0)
 
 
 @pytest.mark.parametrize(
@@ -219,7 +225,7 @@ def test_the_bundle_is_the_run_directory_and_always_the_same_bytes(tmp_path: Pat
     script = tmp_path / "run me.sh"
     script.write_text("true")
     script.chmod(0o755)
-    spec = job(files=(PayloadFile(PurePosixPath("run me.sh"), script),))
+    spec = job(files={PurePosixPath("run me.sh"): script})
     header = SLURM.header(spec, "/w/50%/run")
     packed = bundle(spec, header)
     assert packed == bundle(spec, header)
@@ -251,6 +257,6 @@ def test_names_that_no_shell_can_export_are_refused(name: str) -> None:
 
 
 def test_an_unreadable_file_is_named(tmp_path: Path) -> None:
-    spec = job(files=(PayloadFile(PurePosixPath("a"), tmp_path / "gone.py"),))
+    spec = job(files={PurePosixPath("a"): tmp_path / "gone.py"})
     with pytest.raises(DagsterSlurmError, match=r"gone\.py can't be read"):
         bundle(spec, "")

@@ -164,7 +164,7 @@ def test_f34_what_can_not_keep_up_is_left_out_with_a_notice_and_messages_never_a
 def test_f05_a_login_that_expires_is_told_once_more_and_a_host_lost_too_long_ends_the_watching(
     world: World,
 ) -> None:
-    world.watcher._park_timeout = 3600
+    world.watcher.park_timeout = 3600
     watch = world.watcher.watch(handle())
     world.files.append("/runs/1/status", STARTED)
     world.step()
@@ -184,7 +184,7 @@ def test_f05_a_login_that_expires_is_told_once_more_and_a_host_lost_too_long_end
 
 
 def test_a_host_lost_while_nobody_waited_is_not_lost_since_then(world: World) -> None:
-    world.watcher._park_timeout = 3600
+    world.watcher.park_timeout = 3600
     first = world.watcher.watch(handle())
     world.files.error = HostUnreachableError("connection reset", where="login")
     world.step()

@@ -34,7 +34,7 @@ class TestThread:
     @pytest.fixture
     def thread(self, world: World) -> Iterator[Watcher]:
         made = world.watcher
-        made._clock, made._threaded = time.monotonic, True
+        made.clock, made.threaded = time.monotonic, True
         yield made
         made.hurry()
         if made._thread is not None:

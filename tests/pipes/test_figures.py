@@ -12,7 +12,7 @@ from dagster_slurm_components.jobs.status import parse_status
 from dagster_slurm_components.pipes.results import typed
 from dagster_slurm_components.slurm.accounting import AccountingRow
 
-HANDLE = JobHandle("7", "/w/runs/r/s/0", "t", submitted=100.0)
+HANDLE = JobHandle("7", "/w/runs/r/s/0", submitted=100.0)
 STATUS = (
     b"restart=0\nstarted=110\nhost=node1\npartition=gpu\nnodes=node[1-2]\nnum_nodes=2\ncpus_per_node=4(x2)\n"
     b"mem_per_node_mb=1000\ncpu=0m8.000s 0m2.000s\nended=210\nexit=0\n"

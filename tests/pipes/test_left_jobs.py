@@ -27,10 +27,10 @@ from dagster_slurm_components.jobs.lease import (
     FOLLOWING,
     Attempt,
     Lease,
+    LeaseStore,
     Note,
     Owner,
 )
-from dagster_slurm_components.jobs.lease_store import LeaseStore
 from dagster_slurm_components.jobs.schedulers import ProcessScheduler
 from dagster_slurm_components.jobs.target import Target
 from dagster_slurm_components.pipes import orphans
@@ -57,7 +57,7 @@ class Folder:
 
     def orphans(self) -> Orphans:
         scheduler = ProcessScheduler(f"{self.workdir}/queue")
-        place = Target(self.satellite, scheduler, None, str(self.workdir), self.satellite)  # type: ignore[arg-type]
+        place = Target(self.satellite, scheduler, None, str(self.workdir))  # type: ignore[arg-type]
         return Orphans(self.instance, place, "local")
 
     def look_after(self, told: frozenset[str] = frozenset()) -> list[Finding]:

@@ -52,7 +52,8 @@ class Place:
         self.changes: list[tuple[str, str]] = []
         self.cancelled: list[str] = []
         self.workdir = "/w"
-        self.direct = SimpleNamespace(host=SimpleNamespace(name="login"))
+        self.leases = self
+        self.satellite = SimpleNamespace(host=SimpleNamespace(name="login"))
         self.scheduler = SimpleNamespace(has_accounting=False, cancel=self.cancel)
 
     def cancel(self, satellite: object, handle: JobHandle, *, force: bool = False) -> None:
@@ -81,11 +82,10 @@ class Place:
 def looked_after(place: Place, monkeypatch: pytest.MonkeyPatch, seen: Observation) -> list[Finding]:
     run = dg.DagsterRun("job", run_id="r", status=dg.DagsterRunStatus.CANCELED)
     records = {"r": SimpleNamespace(dagster_run=run)}
-    monkeypatch.setattr(Orphans, "_leases", place)
     monkeypatch.setattr(Orphans, "_records", lambda self, attempts: records)
 
-    def look_at(satellite: object, scheduler: object, attempts: list[Attempt]) -> list[JobInfo]:
-        handles = [JobHandle(each.ledger.job_id or "", each.run_dir, "t") for each in attempts]
+    def look_at(place: object, attempts: list[Attempt]) -> list[JobInfo]:
+        handles = [JobHandle(each.ledger.job_id or "", each.run_dir) for each in attempts]
         return [JobInfo(handle, seen, Evidence()) for handle in handles]
 
     monkeypatch.setattr(orphans, "look_at", look_at)

@@ -14,7 +14,7 @@ import pytest
 from click.testing import CliRunner, Result
 from package_fixture import make_project, sys_executable
 
-from dagster_slurm_components.cli.env import env
+from dagster_slurm_components.cli.main import main
 
 pytestmark = pytest.mark.usefixtures("own_cache")
 
@@ -47,7 +47,7 @@ def project(tmp_path: Path, index: Path) -> Path:
 
 
 def run(project: Path, *argv: str) -> Result:
-    return CliRunner().invoke(env, [*argv, "--project", str(project), "--profile", "local"])
+    return CliRunner().invoke(main, ["env", *argv, "--project", str(project), "--profile", "local"])
 
 
 def answer(project: Path, *argv: str) -> Any:

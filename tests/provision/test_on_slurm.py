@@ -12,7 +12,7 @@ from package_fixture import make_project as lock_project
 from package_fixture import sys_executable
 from project_fixture import Project, failure_text
 
-from dagster_slurm_components.cli.env import env
+from dagster_slurm_components.cli.main import main
 from slurm_testcluster import Cluster
 
 pytestmark = [pytest.mark.slurm, pytest.mark.ssh, pytest.mark.usefixtures("own_cache")]
@@ -55,7 +55,9 @@ def test_on_demand_then_deployed_then_spoilt(
     assert "different: alpha: has 1.0, wanted 1.1" in refused
     assert "dg-slurm env deploy --profile production" in refused
     assert list((project.root / "cluster work" / "runs").iterdir()) == runs
-    deployed = CliRunner().invoke(env, ["deploy", "--profile", "production", "--project", str(project.root)])
+    deployed = CliRunner().invoke(
+        main, ["env", "deploy", "--profile", "production", "--project", str(project.root)]
+    )
     assert deployed.exit_code == 0, deployed.output
     assert packages(project.run("production", instance=instance)) == "alpha==1.1 beta==2.0"
     # What somebody installs by hand is named, and the payload does not start.

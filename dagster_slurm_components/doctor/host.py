@@ -1,17 +1,19 @@
-"""Can jobs be prepared in the profile's working folder?"""
+"""Can jobs be prepared in the profile's working folder, and what has the host for environments?"""
 
 from __future__ import annotations
 
+import json
 import os
 import secrets
 from collections.abc import Iterator
 
-from dagster_slurm_components.doctor.findings import Finding, failed, ok, warning
+from dagster_slurm_components.doctor.findings import Finding, failed, note, ok, warning
 from dagster_slurm_components.errors import DagsterSlurmError, SatelliteError
 from dagster_slurm_components.hosts.client import Satellite
 from dagster_slurm_components.hosts.satellite.calls import Disk, FileRead, HostFacts
 from dagster_slurm_components.jobs.target import absolute_workdir
 from dagster_slurm_components.spec.profile import Profile
+from dagster_slurm_components.spec.profiles import LoadedProfile
 from dagster_slurm_components.units import format_size
 
 WORKDIR = ("workdir", "room", "flock")
@@ -40,6 +42,10 @@ except BlockingIOError:
     sys.exit(0)
 sys.exit("the same lock was given twice")
 """
+
+_RUNTIMES = ("apptainer", "singularity", "enroot")
+PROGRAMS = ("tar", "gzip", "zstd", "uv", "pixi", "conda", *_RUNTIMES, "mksquashfs", "squashfuse")
+_WHICH = "import json, shutil, sys; print(json.dumps([name for name in sys.argv[1:] if shutil.which(name)]))"
 
 
 def check_workdir(satellite: Satellite, profile: Profile, facts: HostFacts) -> Iterator[Finding]:
@@ -75,13 +81,10 @@ def _try_out(satellite: Satellite, workdir: str) -> Disk:
 
 
 def _place(workdir: str, profile: Profile) -> Finding:
-    local = any(workdir == folder or workdir.startswith(f"{folder}/") for folder in _NODE_LOCAL)
-    if local and profile.scheduler == "slurm":
-        return warning(
-            "workdir",
-            f"{workdir} can be written to, but such folders are usually each node's own",
-            "Compute nodes must see the same files: choose a folder on a shared file system.",
-        )
+    if profile.scheduler == "slurm" and f"{workdir}/".startswith(tuple(f"{each}/" for each in _NODE_LOCAL)):
+        detail = f"{workdir} can be written to, but such folders are usually each node's own"
+        advice = "Compute nodes must see the same files: choose a folder on a shared file system."
+        return warning("workdir", detail, advice)
     return ok("workdir", f"{workdir} can be written to")
 
 
@@ -105,8 +108,27 @@ def _flock(satellite: Satellite, workdir: str, facts: HostFacts) -> Finding:
     if done.returncode == 0:
         return ok("flock", "locks hold")
     lines = done.stderr.decode("utf-8", "replace").strip().splitlines()
-    return warning(
-        "flock",
-        f"file locks don't work there: {lines[-1] if lines else 'no answer in time'}",
-        "Slower locks by folders are used instead. Lustre needs the mount option `flock`; ask the site.",
-    )
+    detail = f"file locks don't work there: {lines[-1] if lines else 'no answer in time'}"
+    advice = "Slower locks by folders are used instead. Lustre needs the mount option `flock`; ask the site."
+    return warning("flock", detail, advice)
+
+
+def check_tools(satellite: Satellite, loaded: LoadedProfile, facts: HostFacts) -> Iterator[Finding]:
+    """Tell what there is, and what the profile's own environment misses."""
+    done = satellite.run([facts.executable, "-I", "-S", "-c", _WHICH, *PROGRAMS], timeout=30)
+    programs = json.loads(done.stdout or "[]")
+    # Modules are a shell function that only login shells know.
+    has_modules = satellite.run(["bash", "-lc", "type module"], timeout=30).returncode == 0
+    yield note("tools", "found " + (", ".join([*programs, *(["module"] if has_modules else [])]) or "none"))
+    environments = [owner.environment.defaults() for owner in (loaded.site, loaded.profile) if owner]
+    kind = next((layer["type"] for layer in reversed(environments) if layer.get("type")), None)
+    needs_modules = kind == "modules" or any(layer.get("modules") for layer in environments)
+    if needs_modules and has_modules:
+        yield ok("modules", "login shells know `module`")
+    elif needs_modules:
+        detail = "the profile loads environment modules, but login shells know no `module`"
+        advice = "Name the shell file that defines it in `environment.setup`, or correct the profile."
+        yield warning("modules", detail, advice)
+    if kind == "container" and not set(_RUNTIMES) & set(programs):
+        advice = "Compute nodes may have one all the same; else load its module by `environment.modules`."
+        yield warning("container", "this host has no container runtime", advice)

@@ -1,0 +1,110 @@
+"""``dg-slurm login``, ``status`` and ``agent``: the process that owns this machine's connections."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from dagster_slurm_components.cli.terminal import Columns, cells, json_option, moment, print_json, table
+from dagster_slurm_components.errors import DagsterSlurmError
+from dagster_slurm_components.hosts.agent import client, place
+from dagster_slurm_components.hosts.answers import Prompt
+from dagster_slurm_components.hosts.attempts import failing
+from dagster_slurm_components.hosts.certificate import validity
+from dagster_slurm_components.spec.hosts import SshHost
+from dagster_slurm_components.spec.profiles import load_profile
+
+_COLUMNS: Columns = {
+    "host": "host",
+    "state": lambda row: "connected" if row["connected"] else row["failure"] or "not connected",
+    "jobs": "jobs",
+    "last contact": lambda row: moment(row["last_contact"]) or "never",
+    **{"calls": "calls", "Slurm queries": "queries"},
+}
+
+
+@click.command()
+@click.argument("profile")
+def login(profile: str) -> None:
+    """Log in to the host of PROFILE once; all Dagster processes of this machine use the login.
+
+    What you type stays in the agent's memory. Steps that wait for this login go on by themselves.
+    """
+    host = load_profile(profile, start=Path.cwd()).profile.host
+    if not isinstance(host, SshHost):
+        click.echo(f"Profile {profile} runs on this machine: there is nothing to log in to.")
+        return
+    if not (host.agent and place.wanted()):
+        raise DagsterSlurmError(
+            "the agent is switched off, and a login lives in it",
+            hint=f"Remove `agent: false` from the profile, or {place.SWITCH}=off from the environment.",
+        )
+    said = client.login(host, _ask)
+    click.echo(f"{'Logged in already' if said['already'] else 'Logged in'}: {said['host']}")
+    ends = validity(host.key_file) if host.key_file else None
+    if ends is not None:
+        click.echo(f"The certificate of {host.key_file} {ends}.")
+
+
+def _ask(prompt: Prompt) -> str:
+    """Ask a question of the host on the terminal."""
+    if prompt.instructions:
+        click.echo(_printable(prompt.instructions), err=True)
+    label = _printable(prompt.text).strip().removesuffix(":") or prompt.kind
+    shown = f"[{prompt.host}] {label}"
+    return str(click.prompt(shown, hide_input=True, default="", show_default=False, err=True))
+
+
+def _printable(text: str) -> str:
+    # A host must not move the cursor or paint on our terminal.
+    return "".join(filter(str.isprintable, text))
+
+
+@click.command()
+@json_option
+def status(as_json: bool) -> None:
+    """Show the connections of this machine, the jobs watched through them, and the Slurm queries made."""
+    # The hosts that processes wait for, with or without an agent.
+    answer, waiting = client.status(), failing(place.folder())
+    if as_json:
+        parked = [{"host": one.host, "since": one.since, "why": str(one.error)} for one in waiting]
+        facts = {name: fact for name, fact in (answer or {}).items() if name != "ok"}
+        print_json({"running": answer is not None, **facts, "parked": parked})
+        return
+    if answer is None:
+        click.echo("No agent runs: no process on this machine has used a host for a while.")
+    else:
+        since = moment(answer["since"])
+        click.echo(f"agent: pid {answer['pid']}, since {since}, {answer['clients']} clients")
+        if answer["hosts"]:
+            table(_COLUMNS, cells(answer["hosts"], _COLUMNS))
+    for one in waiting:
+        click.echo(f"waited for: {one.host} since {moment(one.since)}: {one.error.message}")
+
+
+@click.group()
+def agent() -> None:
+    """Look after the process that owns this machine's connections.
+
+    It starts by itself when a step needs a host, and ends when nobody has used it for 15 minutes.
+    """
+
+
+agent.add_command(status)
+
+
+@agent.command()
+def start() -> None:
+    """Start the agent if it does not run."""
+    pipe = client.connected()
+    answer = client.ask(pipe, "status")
+    pipe.close()
+    click.echo(f"The agent runs: pid {answer['pid']}, socket {place.address()}")
+
+
+@agent.command()
+def stop() -> None:
+    """End the agent and its connections. Jobs and waiting steps are not harmed; a login has to be made again."""
+    answer = client.stop()
+    click.echo("No agent runs." if answer is None else f"The agent (pid {answer['pid']}) has ended.")
