@@ -52,7 +52,7 @@ class Context:
         loaded = load_profile(self.profile, start=self.folder)
         found: dict[str, Need] = {}
         for script in project_scripts(self.folder, self.profile):
-            resolved = script.resolve(loaded)
+            resolved = script.entry.resolve(loaded)
             environment = resolved.script.environment
             if not is_content(environment):
                 continue

@@ -147,7 +147,7 @@ class SlurmScriptComponent(dg.Component):
         from dagster_slurm_components.pipes.client import run_script  # noqa: PLC0415
 
         try:
-            resolved = script.resolve(load_profile(start=script.folder))
+            resolved = script.entry.resolve(load_profile(start=script.folder))
         except SpecError as exc:
             # The same YAML would fail again.
             raise dg.Failure(str(exc), allow_retries=False) from None

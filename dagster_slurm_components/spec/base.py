@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 from typing import Annotated, Any
 
 from pydantic import (
@@ -43,10 +44,11 @@ def shape(*types: str, pattern: str | None = None, **bounds: Any) -> WithJsonSch
     return WithJsonSchema(schema)
 
 
+@dataclass(frozen=True)
 class Format:
     """Annotates text with the pattern that it matches whole.
 
-    Args:
+    Attributes:
         pattern: The pattern, as Python and ECMAScript read it alike, save for names of groups.
         what: What the text is, for an error.
         example: What to write.
@@ -56,21 +58,12 @@ class Format:
             better unset as long as nobody knows their value.
     """
 
-    def __init__(
-        self,
-        pattern: str,
-        what: str,
-        example: str = "",
-        *,
-        hint: str | None = None,
-        minimum: int | None = None,
-        keeps_templates: bool = False,
-    ) -> None:
-        self.pattern = pattern
-        self.what = what
-        self.hint = hint or f"write one like {example}"
-        self.minimum = minimum
-        self.keeps_templates = keeps_templates
+    pattern: str
+    what: str
+    example: str = ""
+    hint: str | None = None
+    minimum: int | None = None
+    keeps_templates: bool = False
 
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
         """Check the text after everything else."""
@@ -79,7 +72,8 @@ class Format:
         def check(value: str, info: ValidationInfo) -> str:
             waits = self.keeps_templates and info.context is UNRENDERED and "{{" in value
             if not compiled.fullmatch(value) and not waits:
-                raise mistake(f"{value!r} is not {self.what}", self.hint, "format")
+                hint = self.hint or f"write one like {self.example}"
+                raise mistake(f"{value!r} is not {self.what}", hint, "format")
             return value
 
         return core_schema.with_info_after_validator_function(check, handler(source))
@@ -88,9 +82,10 @@ class Format:
         self, schema: CoreSchema, handler: GetJsonSchemaHandler
     ) -> dict[str, Any]:
         """Write the pattern down."""
-        if self.minimum is None:
-            return {"type": "string", "pattern": or_template(self.pattern)}
-        return {"type": ["string", "integer"], "pattern": or_template(self.pattern), "minimum": self.minimum}
+        made = {"type": "string", "pattern": or_template(self.pattern)}
+        return (
+            made if self.minimum is None else {**made, "type": ["string", "integer"], "minimum": self.minimum}
+        )
 
 
 def one_mistake(what: str) -> WrapValidator:

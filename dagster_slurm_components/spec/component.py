@@ -8,13 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field, ValidationError
+from pydantic import ValidationError
 
 from dagster_slurm_components.spec.assets import AssetAttributes, AssetKey
 from dagster_slurm_components.spec.base import Text, Word
 from dagster_slurm_components.spec.matrix import expand
 from dagster_slurm_components.spec.merge import Layer
-from dagster_slurm_components.spec.model import Model, option, template_at, validate_unrendered
+from dagster_slurm_components.spec.model import Model, option, required, template_at, validate_unrendered
 from dagster_slurm_components.spec.place import KeyPath
 from dagster_slurm_components.spec.problems import Problem, SpecError, in_order, problems_of
 from dagster_slurm_components.spec.profiles import LoadedProfile
@@ -62,7 +62,7 @@ class AssetPostProcessor(Model):
     operation: Literal["merge", "replace"] = option(
         "How these attributes meet those there are.", "merge", default="merge"
     )
-    attributes: AssetAttributes = Field(description="The attributes.", examples=[{"group_name": "training"}])
+    attributes: AssetAttributes = required("The attributes.", {"group_name": "training"})
 
 
 class PostProcessing(Model):
@@ -76,8 +76,8 @@ class PostProcessing(Model):
 class DefsFile(Model):
     """One document of a ``defs.yaml`` that holds this component."""
 
-    type: Literal["dagster_slurm_components.SlurmScriptComponent"] = Field(
-        description="Type of the component.", examples=[COMPONENT_TYPE]
+    type: Literal["dagster_slurm_components.SlurmScriptComponent"] = required(
+        "Type of the component.", COMPONENT_TYPE
     )
     attributes: dict[Any, Any] | None = option(
         "Scripts and their defaults.", {"scripts": [{"payload": "train.py", "assets": [{"key": "model"}]}]}

@@ -6,11 +6,11 @@ import re
 from collections.abc import Iterator
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator
 
 from dagster_slurm_components.spec import asked
 from dagster_slurm_components.spec.base import Count, Flag, Format, Positive, Text, Word, one_mistake
-from dagster_slurm_components.spec.model import Model, mistake, option
+from dagster_slurm_components.spec.model import Model, mistake, option, required
 from dagster_slurm_components.spec.place import KeyPath
 from dagster_slurm_components.spec.registry import Registry
 from dagster_slurm_components.spec.resources import Resources
@@ -59,7 +59,7 @@ HostSuffix = Annotated[Text, Format(r"[A-Za-z0-9.\-]*", "the end of a host name"
 class LauncherSpec(Model):
     """The base of all launchers; ``type`` chooses one."""
 
-    type: str = Field(description="Which launcher.", examples=["bash"])
+    type: str = required("Which launcher.", "bash")
 
     def disagreements(self, resources: Resources) -> Iterator[tuple[KeyPath, str]]:
         """Yield where the resources don't fit this launcher: the path in the script, and what is wrong there.

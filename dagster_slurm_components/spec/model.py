@@ -63,6 +63,11 @@ def option(description: str, *examples: Any, default: Any = None) -> Any:
     return Field(default=default, description=description, examples=list(examples))
 
 
+def required(description: str, *examples: Any) -> Any:
+    """Return a field that must be written."""
+    return Field(description=description, examples=list(examples))
+
+
 class Model(BaseModel):
     """A frozen model that knows its neighbours' names: an unknown key says what was probably meant.
 

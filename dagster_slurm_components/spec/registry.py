@@ -1,4 +1,4 @@
-"""Models that a YAML mapping chooses by its ``type``: launchers, environments."""
+"""Models that a YAML mapping chooses by its ``type``: launchers, environments, hosts, partitions."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Registry(Mapping[str, "type[Spec]"], Generic[Spec]):
         group: The entry point group, if others may add models; a name in it is a ``type``.
         models: The shipped models.
         default: The type of a mapping that names none; without it a type must be named.
-        raw: Checks what is no mapping; a mapping is checked and kept as it is. Without it fields hold models.
+        other: Checks what is no mapping, where a field may hold something else too.
     """
 
     def __init__(
@@ -37,11 +37,11 @@ class Registry(Mapping[str, "type[Spec]"], Generic[Spec]):
         models: tuple[type[Spec], ...],
         *,
         default: str | None = None,
-        raw: Callable[[Any], Any] | None = None,
+        other: Callable[[Any], Any] | None = None,
     ) -> None:
         self.what = what
         self.default = default
-        self.raw = raw
+        self.other = other
         self._group = group
         # The `type` of a model is a literal of one word.
         self._shipped = {str(get_args(model.model_fields["type"].annotation)[0]): model for model in models}
@@ -70,15 +70,12 @@ class Registry(Mapping[str, "type[Spec]"], Generic[Spec]):
         return frozenset(field for model in self.values() for field in model.model_fields)
 
     def validate(self, data: Any, context: Any = None) -> Any:
-        """Validate a mapping by the model that its ``type`` names.
-
-        Args:
-            data: The mapping, or a model already.
-            context: pydantic's validation context.
-        """
+        """Validate a mapping by the model that its ``type`` names; a model is right already."""
         if isinstance(data, Model):
             return data
         if not isinstance(data, Mapping):
+            if self.other is not None:
+                return self.other(data)
             hint = f"write `{{type: {data}}}`" if isinstance(data, str) and data in self else None
             raise mistake(f"expected a mapping with a `type` for the {self.what}", hint, "mapping")
         name = data.get("type", self.default)
@@ -95,10 +92,7 @@ class Registry(Mapping[str, "type[Spec]"], Generic[Spec]):
         """Validate by the registry, so that an error speaks of the chosen type only; JSON Schemas do so too."""
 
         def check(value: Any, info: ValidationInfo) -> Any:
-            if self.raw is not None and not isinstance(value, Mapping):
-                return self.raw(value)
-            model = self.validate(value, info.context)
-            return model if self.raw is None else value
+            return self.validate(value, info.context)
 
         return core_schema.with_info_plain_validator_function(
             check,
