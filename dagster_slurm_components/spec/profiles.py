@@ -16,10 +16,10 @@ from dagster_slurm_components.spec.hosts import LocalHost
 from dagster_slurm_components.spec.merge import Layer, merge
 from dagster_slurm_components.spec.model import Model, validate_unrendered
 from dagster_slurm_components.spec.problems import Problem, SpecError, did_you_mean, nearest, problems_of
-from dagster_slurm_components.spec.profile import Profile
+from dagster_slurm_components.spec.profile import Limits, Profile
 from dagster_slurm_components.spec.site import Site
 from dagster_slurm_components.spec.source import Document, load_documents
-from dagster_slurm_components.spec.templates import LazyValues, Renderer, keep, layered_value, render
+from dagster_slurm_components.spec.templates import Renderer, Values, keep, render
 
 PROFILE_VARIABLE = "DAGSTER_SLURM_PROFILE"
 """Environment variable that chooses the profile; ``local`` without it."""
@@ -100,24 +100,20 @@ def load_profile_file(file: Path, *, unrendered: bool = False) -> LoadedProfile:
     Raises:
         SpecError: The file can't be read or has mistakes.
     """
-    document = single_document(file)
-    project = file.absolute().parent.parent
+    document, project = single_document(file), file.absolute().parent.parent
     renderer: Renderer = keep if unrendered else partial(render, scope=template_scope(project))
     data = renderer(document.data, document.position)
-    own = validated(Profile, data, document, unrendered=unrendered)
-    layer = _layer(f"profile {file.stem}", data, document, project)
-    if own.site is None:
-        return _at_home(LoadedProfile(file.stem, own, (layer,), project, file=file))
-    site_file = find_site(own.site, project, document)
-    site_document = single_document(site_file)
-    site_data = renderer(site_document.data, site_document.position)
-    site = validated(Site, site_data, site_document, unrendered=unrendered)
-    site_layer = _layer(f"site {own.site}", site_data, site_document, project)
-    # A site's limits on queries hold below the profile's own; the rest of it reaches scripts as a layer.
-    below = Layer(site_layer.name, _only(site_data, ("limits",)), site_document.position)
-    merged = merge([below, Layer(layer.name, data, document.position)])
-    profile = validated(Profile, merged.data, document, unrendered=unrendered)
-    return _at_home(LoadedProfile(file.stem, profile, (site_layer, layer), project, site, file))
+    profile = validated(Profile, data, document, unrendered=unrendered)
+    layers = [_layer(f"profile {file.stem}", data, document, project)]
+    site = None
+    if profile.site is not None:
+        below = single_document(_site_file(profile.site, project, document))
+        facts = renderer(below.data, below.position)
+        site = validated(Site, facts, below, unrendered=unrendered)
+        layers.insert(0, _layer(f"site {profile.site}", facts, below, project))
+        limits = Limits.model_validate({**site.limits.explicit(), **profile.limits.explicit()})
+        profile = profile.model_copy(update={"limits": limits})
+    return _at_home(LoadedProfile(file.stem, profile, tuple(layers), project, site, file))
 
 
 def template_scope(project: Path) -> dict[str, Any]:
@@ -127,7 +123,7 @@ def template_scope(project: Path) -> dict[str, Any]:
     where Dagster was started. ``cluster`` are the values of the profile that ``dg-slurm cluster up`` wrote on this
     machine: its ports are known only then, so a profile that is kept with a project can't name them.
     """
-    return {"project_root": str(project), "cluster": LazyValues("cluster", _cluster_values)}
+    return {"project_root": str(project), "cluster": Values("cluster", read=_cluster_values)}
 
 
 def _cluster_values() -> Mapping[str, Callable[[], Any]]:
@@ -141,29 +137,35 @@ def _cluster_values() -> Mapping[str, Callable[[], Any]]:
     return {key: partial(data.__getitem__, key) for key in data}
 
 
-def profile_values(name: str | None = None, *, start: Path) -> LazyValues:
+def profile_values(name: str | None = None, *, start: Path) -> Values:
     """Return what templates of scripts know as ``profile``: the chosen profile's values, its site's below.
 
     Arguments and errors are those of ``load_profile``, but nothing is read before a template asks, and only what it
     asks for is rendered and needs its variables.
     """
-    return LazyValues("profile", partial(_profile_values, name, start))
+    return Values("profile", read=partial(_profile_values, name, start))
 
 
 def _profile_values(name: str | None, start: Path) -> Mapping[str, Callable[[], Any]]:
     name, file, project = _find(name, start)
-    documents: tuple[Document, ...] = ()
-    if file is not None:
-        own = single_document(file)
-        site = own.data.get("site")
-        below = (single_document(find_site(site, project, own)),) if isinstance(site, str) else ()
-        documents = (*below, own)
+    documents = [single_document(file)] if file is not None else []
+    site = documents[0].data.get("site") if documents else None
+    if isinstance(site, str):
+        documents.insert(0, single_document(_site_file(site, project, documents[0])))
     defaults = Profile().model_dump(mode="json", exclude_none=True)
     # Only the local host may have a relative workdir, and there it starts at the project folder.
     defaults["workdir"] = str(project / defaults["workdir"])
     fields = {**dict.fromkeys(Profile.model_fields), **defaults, "name": name}
     scope = template_scope(project)
-    return {key: partial(layered_value, documents, key, value, scope) for key, value in fields.items()}
+
+    def value(key: str) -> Any:
+        views = [each.child((key,)) for each in documents if each.data.get(key) is not None]
+        layers = [
+            Layer("", {key: render(view.data, view.position, scope=scope)}, view.position) for view in views
+        ]
+        return merge(layers).data.get(key, fields[key])
+
+    return {key: partial(value, key) for key in fields}
 
 
 def profiles_folder(start: Path) -> Path | None:
@@ -225,8 +227,7 @@ def known_sites(start: Path) -> Mapping[str, KnownSite]:
 
 
 def _sites(project: Path) -> Mapping[str, KnownSite]:
-    folders = (SHIPPED_SITES, project / OWN_SITES)
-    files = [file for folder in folders for file in folder.glob("*.yaml")]
+    files = [file for folder in (SHIPPED_SITES, project / OWN_SITES) for file in folder.glob("*.yaml")]
     sites = {file.stem: KnownSite(file.stem, file, file.parent == SHIPPED_SITES) for file in files}
     return dict(sorted(sites.items()))
 
@@ -244,12 +245,8 @@ def known_site(name: str, start: Path) -> KnownSite:
     return sites[name]
 
 
-def find_site(name: str, project: Path, document: Document) -> Path:
-    """Return the file of the site that a profile's document names.
-
-    Raises:
-        SpecError: There is no such site.
-    """
+def _site_file(name: str, project: Path, document: Document) -> Path:
+    """Return the file of the site that a profile's document names."""
     sites = _sites(project)
     if name in sites:
         return sites[name].file
@@ -296,17 +293,13 @@ def _at_home(loaded: LoadedProfile) -> LoadedProfile:
 
 def _layer(name: str, data: dict[str, Any], document: Document, folder: Path) -> Layer:
     """Return what a profile or site gives to scripts; who builds environments is not theirs to change."""
-    fields = _only(data, _LAYER_FIELDS)
-    environment = fields.get("environment")
+    fields = {key: data[key] for key in _LAYER_FIELDS if data.get(key) is not None}
+    environment = fields.pop("environment", None)
     if isinstance(environment, dict):
-        fields["environment"] = {key: value for key, value in environment.items() if key != "build"}
-        if not fields["environment"]:
-            del fields["environment"]
+        environment = {key: value for key, value in environment.items() if key != "build"}
+    if environment:
+        fields["environment"] = environment
     return Layer(name, fields, document.position, folder, document.data)
-
-
-def _only(data: dict[str, Any], keys: tuple[str, ...]) -> dict[str, Any]:
-    return {key: data[key] for key in keys if data.get(key) is not None}
 
 
 def _unknown_profile(name: str, folder: Path | None, start: Path) -> Problem:

@@ -59,17 +59,11 @@ class Document:
     prefix: KeyPath = ()
 
     def position(self, path: KeyPath = ()) -> Position:
-        """Return where the node at ``path`` was written, or its nearest known ancestor.
-
-        Args:
-            path: Keys and list indices from the document's root; a last part ``KEY`` means the key itself.
-        """
+        """Return where the node at ``path`` was written, or its nearest known ancestor; ``KEY`` is the key itself."""
         wants_key = path[-1:] == (KEY,)
         path = path[:-1] if wants_key else path
-        if not path:
-            return (
-                self.start
-            )  # without composing the document again, for each script is asked where it begins
+        if not path:  # without composing the document again, for each script is asked where it begins
+            return self.start
         steps = self._steps(path)
         key_node, node = steps[-1] if len(steps) > 1 else (None, steps[0][1])
         # A node that isn't written belongs where its parent's key is.
@@ -120,14 +114,11 @@ def load_documents(file: Path, *, keep_empty: bool = False) -> tuple[Document, .
     try:
         text = file.read_bytes().decode("utf-8-sig")
     except OSError as exc:
-        raise SpecError(
-            [Problem(f"{name}: can't be read: {exc.strerror or exc}", kind="unreadable")]
-        ) from exc
+        message = f"{name}: can't be read: {exc.strerror or exc}"
+        raise SpecError([Problem(message, kind="unreadable")]) from exc
     except UnicodeDecodeError as exc:
-        line = exc.object[: exc.start].count(b"\n") + 1
-        problem = Problem(
-            "the file is not UTF-8", Position(name, line, 1), hint="save it as UTF-8", kind="encoding"
-        )
+        where = Position(name, exc.object[: exc.start].count(b"\n") + 1, 1)
+        problem = Problem("the file is not UTF-8", where, hint="save it as UTF-8", kind="encoding")
         raise SpecError([problem]) from exc
     return parse_documents(text, name, keep_empty=keep_empty)
 
@@ -146,7 +137,7 @@ def parse_documents(text: str, file: str, *, keep_empty: bool = False) -> tuple[
     documents = []
     problems: list[Problem] = []
     for index, node in enumerate(nodes):
-        builder = _Builder(file)
+        builder = _Builder(file, node)
         data = builder.build(node)
         problems += builder.problems
         start = _at(node, file) if data is not None else _before(_at(node, file), text)
@@ -170,33 +161,29 @@ def _before(end: Position, text: str) -> Position:
 class _Builder:
     """Turns one document's nodes into plain data and collects what is wrong with them."""
 
-    def __init__(self, file: str) -> None:
+    def __init__(self, file: str, root: yaml.Node) -> None:
         self.file = file
+        self.root = root
         self.problems: list[Problem] = []
         self.nodes = 0
 
-    def build(self, node: yaml.Node) -> Any:
-        try:
-            return self._build(node, 0)
-        except _TooBigError as exc:
-            self._report(str(exc), node, kind="too_big")
-            return None
-
-    def _build(self, node: yaml.Node, depth: int) -> Any:
+    def build(self, node: yaml.Node, depth: int = 0) -> Any:
         self.nodes += 1
         if self.nodes > _MAX_NODES:
-            raise _TooBigError(f"the document has more than {_MAX_NODES} nodes once its anchors are expanded")
+            raise self._too_big(f"has more than {_MAX_NODES} nodes once its anchors are expanded")
         if depth > _MAX_DEPTH:
-            raise _TooBigError(
-                f"the document nests deeper than {_MAX_DEPTH} levels, or an anchor holds itself"
-            )
+            raise self._too_big(f"nests deeper than {_MAX_DEPTH} levels, or an anchor holds itself")
         if isinstance(node, yaml.ScalarNode):
             return self._scalar(node)
         if node.tag not in (_TAG + "map", _TAG + "seq"):
             self._report(f"the tag `{node.tag}` is not allowed", node, "remove the tag", kind="tag")
         if isinstance(node, yaml.SequenceNode):
-            return [self._build(item, depth + 1) for item in node.value]
+            return [self.build(item, depth + 1) for item in node.value]
         return self._mapping(node, depth)
+
+    def _too_big(self, why: str) -> SpecError:
+        """Return the error of a document that no person wrote."""
+        return SpecError([Problem(f"the document {why}", _at(self.root, self.file), kind="too_big")])
 
     def _mapping(self, node: yaml.Node, depth: int) -> dict[Any, Any]:
         own: dict[Any, Any] = {}
@@ -216,16 +203,15 @@ class _Builder:
                 message = f"`{key_node.value}` is written twice; the first is in line {first}"
                 self._report(message, key_node, "keep one of the two", kind="duplicate_key")
             key_nodes[identity] = key_node
-            own[key] = self._build(value_node, depth + 1)
+            own[key] = self.build(value_node, depth + 1)
         return merged | own if merged else own
 
     def _merged(self, node: yaml.Node, depth: int) -> dict[Any, Any]:
         """Return what ``<<`` brings: a mapping, or a list of mappings of which the first wins."""
-        sources = node.value if isinstance(node, yaml.SequenceNode) else [node]
         result: dict[Any, Any] = {}
-        for source in sources:
+        for source in _sources(node):
             if isinstance(source, yaml.MappingNode):
-                result = self._build(source, depth + 1) | result
+                result = self.build(source, depth + 1) | result
             else:
                 self._report("`<<` takes a mapping or a list of mappings", source, kind="merge_key")
         return result
@@ -243,10 +229,6 @@ class _Builder:
 
     def _report(self, message: str, node: yaml.Node, hint: str | None = None, *, kind: str) -> None:
         self.problems.append(Problem(message, _at(node, self.file), hint=hint, kind=kind))
-
-
-class _TooBigError(Exception):
-    """The document is not one that a person wrote."""
 
 
 _SAFE = yaml.constructor.SafeConstructor()
@@ -276,16 +258,19 @@ def _step(node: yaml.Node, part: str | int) -> tuple[yaml.Node | None, yaml.Node
         return (None, node.value[part]) if inside else None
     if not isinstance(node, yaml.MappingNode):
         return None
-    for key, value in node.value:
-        if key.tag != _TAG + "merge" and isinstance(key, yaml.ScalarNode) and _names(key, part):
-            return key, value
+    merged: list[yaml.Node] = []
     for key, value in node.value:
         if key.tag == _TAG + "merge":
-            for source in value.value if isinstance(value, yaml.SequenceNode) else [value]:
-                step = _step(source, part) if isinstance(source, yaml.MappingNode) else None
-                if step is not None:
-                    return step
-    return None
+            merged += _sources(value)
+        elif isinstance(key, yaml.ScalarNode) and _names(key, part):
+            return key, value
+    steps = (_step(source, part) for source in merged if isinstance(source, yaml.MappingNode))
+    return next((step for step in steps if step is not None), None)
+
+
+def _sources(node: yaml.Node) -> list[yaml.Node]:
+    """Return what ``<<`` takes from, the strongest first."""
+    return list(node.value) if isinstance(node, yaml.SequenceNode) else [node]
 
 
 def _names(key: yaml.ScalarNode, part: str | int) -> bool:
@@ -307,9 +292,8 @@ def _syntax_problem(exc: Exception, text: str, file: str) -> Problem:
         if "nesting depth" in reason:  # newer libyaml stops at a thousand levels; older ones let Python do so
             return Problem(_TOO_DEEP, position, kind="too_big")
         line = "".join(text.split("\n")[position.line - 1 : position.line])
-        tabbed = "\t" in line[: len(line) - len(line.lstrip())] or line[position.column - 1 :].startswith(
-            "\t"
-        )
+        indent, rest = line[: len(line) - len(line.lstrip())], line[position.column - 1 :]
+        tabbed = "\t" in indent or rest.startswith("\t")
         hint = "indent with spaces; YAML forbids tabs there" if tabbed else None
         return Problem(f"not valid YAML: {reason}", position, hint=hint, kind="syntax")
     if isinstance(exc, RecursionError):

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from functools import cache, cached_property
+from collections.abc import Callable, Iterator, Mapping
+from functools import cache
 from typing import Any
 
-from dagster_slurm_components.spec.merge import Layer, merge
 from dagster_slurm_components.spec.place import KEY, KeyPath, Position, texts, with_templates
 from dagster_slurm_components.spec.problems import Problem, SpecError, did_you_mean
-from dagster_slurm_components.spec.source import Document
 
 _TEMPLATE = re.compile(r"\{\{.*?\}\}|\{%.*?%\}", re.DOTALL)
 _WHOLE = re.compile(r"\s*\{\{((?:(?!\}\}).)*)\}\}\s*", re.DOTALL)
@@ -68,7 +66,7 @@ def render(
     tree: Any,
     position_of: Locate,
     *,
-    variables: Mapping[str, str] | None = None,
+    variables: Mapping[str, str] = os.environ,
     scope: Mapping[str, Any] | None = None,
 ) -> Any:
     """Return a raw tree with its templates rendered.
@@ -78,14 +76,14 @@ def render(
     Args:
         tree: The raw tree.
         position_of: Finds the place of a path.
-        variables: Environment variables; the process's own by default.
+        variables: Environment variables.
         scope: Further names for templates.
 
     Raises:
         SpecError: A variable isn't set, or a template can't be rendered.
     """
     problems: list[Problem] = []
-    names = {"env": _Environment(os.environ if variables is None else variables), **(scope or {})}
+    names = {"env": _Environment(variables), **(scope or {})}
 
     def rendered(text: str, path: KeyPath) -> Any:
         if not is_template(text):
@@ -134,69 +132,37 @@ def _template_errors() -> tuple[type[Exception], ...]:
     return (TemplateError, TypeError, ValueError, ArithmeticError, LookupError, AttributeError)
 
 
-class UnknownValueError(ValueError):
-    """A template asks for a value that is not there."""
-
-
 class Values(dict[str, Any]):
-    """A mapping that templates read by dots; an unknown name is an error that says which names there are.
+    """Values that templates read by dots; an unknown name is an error that says which names there are.
 
-    ``{{ profile.env.get('NAME', 'default') }}`` is for what may be missing.
-    """
-
-    def __init__(self, name: str, values: Mapping[str, Any]) -> None:
-        self._name = name
-        super().__init__({key: nested(f"{name}.{key}", value) for key, value in values.items()})
-
-    def __missing__(self, key: str) -> Any:
-        raise unknown(self._name, key, self)
-
-
-def nested(name: str, value: Any) -> Any:
-    """Return a value with all mappings in it readable by dots."""
-    return Values(name, value) if isinstance(value, Mapping) else value
-
-
-def unknown(name: str, key: str, values: Mapping[str, Any]) -> UnknownValueError:
-    """Return the error for a name that is not there."""
-    hint = did_you_mean(key, values) if values else None
-    return UnknownValueError(f"`{name}` has no `{key}`" + (f"; {hint}" if hint else ""))
-
-
-class LazyValues:
-    """Values that templates read by dots, each of them made when the first template asks for it.
-
-    So a template that asks for ``profile.env.DATA_DIR`` needs none of the secrets that the rest of a profile names.
+    ``{{ profile.env.get('NAME', 'default') }}`` is for what may be missing. What ``read`` names is made when the first
+    template asks for it: one that asks for ``profile.env.DATA_DIR`` needs none of the secrets that the rest of a
+    profile names.
 
     Args:
         name: What templates call them.
-        read: Returns, by name, what makes each value.
+        values: Those that are there.
+        read: Returns, by name, what makes each of the others.
     """
 
-    def __init__(self, name: str, read: Callable[[], Mapping[str, Callable[[], Any]]]) -> None:
+    def __init__(
+        self,
+        name: str,
+        values: Mapping[str, Any] | None = None,
+        read: Callable[[], Mapping[str, Callable[[], Any]]] = dict,
+    ) -> None:
         self._name = name
-        self._read = read
-        self._values: dict[str, Any] = {}
+        self._read = cache(read)
+        super().__init__({key: self._inside(key, value) for key, value in (values or {}).items()})
 
-    @cached_property
-    def _makers(self) -> Mapping[str, Callable[[], Any]]:
-        return self._read()
+    def _inside(self, key: str, value: Any) -> Any:
+        return Values(f"{self._name}.{key}", value) if isinstance(value, Mapping) else value
 
-    def __getitem__(self, key: str) -> Any:
-        # Jinja tries attributes first, and takes an AttributeError for "look here".
-        if key not in self._makers:
-            raise unknown(self._name, key, self._makers)
-        if key not in self._values:
-            self._values[key] = nested(f"{self._name}.{key}", self._makers[key]())
-        return self._values[key]
-
-
-def layered_value(documents: Iterable[Document], key: str, default: Any, scope: Mapping[str, Any]) -> Any:
-    """Return the rendered value of a key of layered documents, lowest first; the default if none of them has it."""
-    layers = []
-    for document in documents:
-        if document.data.get(key) is not None:
-            view = document.child((key,))
-            data = {key: render(view.data, view.position, scope=scope)}
-            layers.append(Layer("", data, view.position))
-    return merge(layers).data.get(key, default)
+    def __missing__(self, key: str) -> Any:
+        makers = self._read()
+        if key in makers:
+            return self.setdefault(key, self._inside(key, makers[key]()))
+        names = {*self, *makers}
+        hint = did_you_mean(key, names) if names else None
+        # Jinja tries attributes first, and takes an AttributeError or a LookupError for "not there".
+        raise ValueError(f"`{self._name}` has no `{key}`" + (f"; {hint}" if hint else ""))
