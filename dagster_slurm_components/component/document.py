@@ -18,17 +18,11 @@ from dagster_slurm_components.spec.templates import Locate, Renderer, render
 
 
 def attributes_document(raw: Mapping[Any, Any], context: dg.ComponentLoadContext) -> Document:
-    """Return the attributes of the component that is being loaded.
+    """Return the attributes of the component that is being loaded, which Dagster read as ``raw``.
 
     They are read again from its file, for Dagster's own parser keeps neither columns nor the spelling of values
-    (``12:00:00`` is a number to it). Without a file, as in tests, they are written out first.
-
-    Args:
-        raw: The attributes as Dagster read them.
-        context: Dagster's context of the load.
-
-    Raises:
-        SpecError: The file is not what a person meant as YAML.
+    (``12:00:00`` is a number to it). Without a file, as in tests, they are written out first. What a person can't have
+    meant as YAML is a SpecError.
     """
     tree = context.resolution_context.source_position_tree
     if tree is not None and os.path.isfile(tree.position.filename):

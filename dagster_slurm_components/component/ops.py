@@ -28,17 +28,11 @@ def script_assets(
     specs: Sequence[dg.AssetSpec],
     checks: Sequence[dg.AssetCheckSpec],
 ) -> dg.AssetsDefinition:
-    """Return the definition of one op with its assets and checks.
+    """Return the definition of one op with its assets and checks; ``run`` runs the script and yields its results.
 
     ``multi_asset`` (dagster 1.13) works out from each function what it takes, which is half of its time and, at a
     thousand scripts, a fifth of the whole load. All ops of scripts take the same, so Dagster's classes are used
     directly; a test holds the result against ``multi_asset``'s, which still serves ops that can be run in parts.
-
-    Args:
-        run: Runs the script and yields its results.
-        settings: What Dagster is told of the op.
-        specs: The assets it makes.
-        checks: The checks it reports.
     """
     if settings.can_subset:
         return _subsettable(run, settings, specs, checks)

@@ -69,11 +69,7 @@ class SlurmScriptScaffolder(dg.Scaffolder[ScaffoldParams]):
         return ScaffoldParams
 
     def scaffold(self, request: dg.ScaffoldRequest[ScaffoldParams]) -> None:
-        """Write ``defs.yaml`` and, unless it exists, the payload.
-
-        Raises:
-            ClickException: The payload lies outside of the component's folder and does not exist.
-        """
+        """Write ``defs.yaml`` and, unless it exists, the payload; one that lies elsewhere must exist."""
         if request.scaffold_format == "python":
             dg.scaffold_component(request, {})
             return
@@ -98,14 +94,7 @@ class SlurmScriptScaffolder(dg.Scaffolder[ScaffoldParams]):
 
 
 def defs_yaml(params: ScaffoldParams, *, folder: Path, type_name: str, project: Path | None) -> str:
-    """Return the text of ``defs.yaml``.
-
-    Args:
-        params: The options.
-        folder: The component's folder.
-        type_name: The component's type as Dagster knows it.
-        project: The root of the project.
-    """
+    """Return the text of ``defs.yaml`` for a component's folder; ``type_name`` is its type as Dagster knows it."""
     launcher = f"{{type: {params.launcher}{_LAUNCHER_FIELDS.get(params.launcher, '')}}}"
     template = (_TEMPLATES / "defs.yaml.txt").read_text("utf-8")
     text = template.format(

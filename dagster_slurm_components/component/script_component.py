@@ -33,11 +33,7 @@ from dagster_slurm_components.spec.source import Document
 
 
 class InvalidScriptsError(dg.DagsterInvalidDefinitionError):
-    """A component's YAML has mistakes; the message tells all of them, each with its file and line.
-
-    Attributes:
-        problems: The mistakes.
-    """
+    """A component's YAML has mistakes; the message tells all ``problems``, each with its file and line."""
 
     def __init__(self, problems: Sequence[Problem]) -> None:
         self.problems = in_order(problems)
@@ -85,11 +81,7 @@ class SlurmScriptComponent(dg.Component):
 
     @classmethod
     def load(cls, attributes: BaseModel | None, context: dg.ComponentLoadContext) -> Self:
-        """Read and check the scripts.
-
-        Raises:
-            InvalidScriptsError: With all mistakes in this component's YAML and the files that it includes.
-        """
+        """Read and check the scripts; all mistakes in this YAML and what it includes are one InvalidScriptsError."""
         if not isinstance(attributes, Attributes):
             return cls(())
         try:
@@ -103,11 +95,7 @@ class SlurmScriptComponent(dg.Component):
         return cls(tuple(scripts))
 
     def build_defs(self, context: dg.ComponentLoadContext) -> dg.Definitions:
-        """Build one op with its assets and checks for each script.
-
-        Raises:
-            InvalidScriptsError: Dagster refuses an op; all such mistakes are told.
-        """
+        """Build one op with its assets and checks for each script; what Dagster refuses is an InvalidScriptsError."""
         built: list[dg.AssetsDefinition] = []
         problems: list[Problem] = []
         pools: dict[Path, str | None] = {}
@@ -267,11 +255,6 @@ def code_version(entry: ScriptEntry, files: Mapping[PurePosixPath, Path], defaul
 
     The same in every profile and on every machine. Templates count as they stand, not by what they give here: a
     value may be a secret, and versions are shown.
-
-    Args:
-        entry: The script.
-        files: The files that travel with it, by their place in the payload folder.
-        defaults: The component's defaults with templates as they stand.
     """
     written = entry.script.written or {}
     if defaults:

@@ -41,15 +41,10 @@ _NO_CONTEXT = dg.ResolutionContext.default()
 
 @dataclass(frozen=True)
 class SlurmScript:
-    """One script of a component, as Dagster knows it.
+    """One script of a component, as Dagster knows it: the settings of its op, and the specs.
 
     It keeps what was written and not what was made of it: a project may hold thousands, and each process loads all.
-
-    Attributes:
-        entry: The script as written; its ``resolve`` gives the script as it runs in a profile.
-        op: The settings of its op.
-        assets: The specs of its assets.
-        checks: The specs of its checks.
+    ``entry.resolve`` gives the script as it runs in a profile.
     """
 
     entry: ScriptEntry
@@ -69,16 +64,13 @@ class SlurmScript:
 
 
 def slurm_script(entry: ScriptEntry, op: str, resolved: ResolvedScript, code_version: str) -> SlurmScript:
-    """Return a script with its specs.
+    """Return a script with its specs; all values that Dagster refuses are one SpecError.
 
     Args:
         entry: The script as written.
         op: The name of its op, unique in the component.
         resolved: The script on top of the component's defaults, in no profile.
         code_version: The version of assets that declare none.
-
-    Raises:
-        SpecError: With all values that Dagster refuses.
     """
     script, references = resolved.script, _references(entry, resolved)
     problems: list[Problem] = []
@@ -208,12 +200,7 @@ def _dagster_partitions(model: Model) -> dg.PartitionsDefinition[Any] | None:
 
 @contextmanager
 def refusals_at(position_of: Locate, path: KeyPath) -> Iterator[None]:
-    """Turn a refusal of Dagster's into a problem with a place.
-
-    Args:
-        position_of: Finds where a path of the script was written.
-        path: What Dagster is given.
-    """
+    """Turn a refusal of Dagster's, of what was written at ``path``, into a problem with a place."""
     try:
         yield
     except _REFUSALS as exc:

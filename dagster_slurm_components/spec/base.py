@@ -51,8 +51,7 @@ class Format:
     Attributes:
         pattern: The pattern, as Python and ECMAScript read it alike, save for names of groups.
         what: What the text is, for an error.
-        example: What to write.
-        hint: How to write it, where an example does not say enough.
+        example: What to write; ``hint`` says so where an example does not say enough.
         minimum: The least of plain numbers; without it a plain number is not one of these.
         keeps_templates: A template that nobody has rendered yet stays. For fields that must be there; others are
             better unset as long as nobody knows their value.

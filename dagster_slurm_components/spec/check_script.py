@@ -31,11 +31,9 @@ class CheckedScript:
     """One script that was checked.
 
     Attributes:
-        entry: The script as written.
         merged: Its values in the first profile.
         script: The script in the first profile, without the fields that have mistakes; None if nothing is known of its
             assets, as they have mistakes or wait for templates.
-        problems: What is wrong with it.
     """
 
     entry: ScriptEntry
@@ -45,11 +43,9 @@ class CheckedScript:
 
 
 class ScriptChecker:
-    """Checks scripts in some profiles; looks for each file once.
+    """Checks scripts whose templates are as they were written in some profiles; looks for each file once.
 
-    Args:
-        profiles: The profiles by name, for scripts whose templates are as they were written. Without them scripts are
-            rendered, and what they leave out may come from any profile.
+    Without profiles, scripts are rendered, and what they leave out may come from any profile.
     """
 
     def __init__(self, profiles: Mapping[str, LoadedProfile] | None = None) -> None:

@@ -91,12 +91,9 @@ class DefsFile(Model):
 
 @dataclass(frozen=True)
 class ScriptEntry:
-    """One script of a component, as a raw tree that knows where it was written.
+    """One script of a component, or one cell of its ``matrix``, as a raw tree that knows where it was written.
 
-    Attributes:
-        script: The script; of a ``matrix``, one cell.
-        defaults: The component's ``defaults``, if it has any.
-        folder: The folder of the file that holds the script.
+    ``folder`` is that of the file that holds it.
     """
 
     script: Layer
@@ -109,11 +106,7 @@ class ScriptEntry:
         return overrides(self.script)
 
     def resolve(self, profile: LoadedProfile) -> ResolvedScript:
-        """Return the script as it runs in a profile.
-
-        Raises:
-            SpecError: With a problem for each mistake.
-        """
+        """Return the script as it runs in a profile, or raise a SpecError with a problem for each mistake."""
         return resolve_script(profile=profile, defaults=self.defaults, script=self.script, folder=self.folder)
 
 
@@ -124,7 +117,6 @@ class ComponentSpec:
     Attributes:
         entries: Its scripts, those of the file itself first, then those of included files.
         external: Keys of assets that something else makes.
-        included: The files that ``include`` found.
         problems: What is wrong; an entry with a problem of its own is left out of ``entries``.
     """
 
@@ -135,11 +127,9 @@ class ComponentSpec:
 
 
 def read_component(document: Document, *, render: Renderer = keep) -> ComponentSpec:
-    """Read a component's attributes, and hand back what is wrong beside the rest.
+    """Read a component's attributes, of which ``document`` is the view, and hand back what is wrong beside the rest.
 
-    Args:
-        document: The view of ``attributes``, as ``document.child(("attributes",))`` gives it.
-        render: Renders templates: those of each script once its ``matrix`` is expanded, and all others.
+    ``render`` renders the templates of each script once its ``matrix`` is expanded, and all others.
     """
     try:
         return _Reader(document, render).read()

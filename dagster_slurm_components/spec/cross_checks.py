@@ -51,12 +51,9 @@ def duplicate_assets(scripts: Iterable[CheckedScript]) -> Iterator[Problem]:
 
 
 def duplicate_names(components: Iterable[Sequence[CheckedScript]]) -> Iterator[Problem]:
-    """Yield the scripts of a project whose ops would have the same name.
+    """Yield the scripts of a project, given by component, whose ops would have the same name.
 
     Within a component only what a user wrote can be there twice, for other names are made different.
-
-    Args:
-        components: The scripts of each component.
     """
     first: dict[str, tuple[CheckedScript, KeyPath]] = {}
     for scripts in components:
@@ -84,9 +81,7 @@ def duplicate_names(components: Iterable[Sequence[CheckedScript]]) -> Iterator[P
 def op_name(script: Script, taken: Container[str]) -> str:
     """Return the name of a script's op: what the user chose, or the first asset's key as Dagster writes it.
 
-    Args:
-        script: The script; it makes an asset.
-        taken: The names of the other ops of its component.
+    ``taken`` are the names of the other ops of its component.
     """
     name = _NOT_IN_A_NAME.sub("_", _name(script)[1])
     if name in RESERVED:

@@ -24,9 +24,7 @@ def expand(script: Layer) -> tuple[Layer, ...]:
 
     Positions stay those of the one script as written. A text that is one reference and nothing else becomes
     the cell's value with its type; in other text the value is written out. Other templates are left alone.
-
-    Raises:
-        SpecError: The matrix is malformed, or a reference names nothing in it.
+    A malformed matrix, or a reference to nothing in it, is a SpecError.
     """
     matrix = script.data.get("matrix")
     if matrix is None:

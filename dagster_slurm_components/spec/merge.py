@@ -47,12 +47,7 @@ class Layer:
 
 @dataclass(frozen=True)
 class Merged:
-    """The merged tree.
-
-    Attributes:
-        data: The raw values that won.
-        sources: The layer of every leaf (scalars, lists and empty mappings).
-    """
+    """The raw values that won, and the layer of every leaf: scalars, lists and empty mappings."""
 
     data: dict[str, Any]
     sources: Mapping[KeyPath, Layer]

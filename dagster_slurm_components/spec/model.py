@@ -150,10 +150,7 @@ class Model(BaseModel):
         return unknown_key(key, cls.model_fields, error["input"])
 
     def explicit(self) -> dict[str, Any]:
-        """Return what was set, as a raw tree without the defaults: what a layer holds.
-
-        Fields named ``type`` are always part of it, for they say which model the tree is of.
-        """
+        """Return what was set, as a layer holds it: without defaults, but with each ``type``, which names the model."""
         tree: dict[str, Any] = {}
         for name in type(self).model_fields:
             if name in self.model_fields_set or name == "type":
@@ -179,10 +176,8 @@ def validate_unrendered(model: type[ModelT], data: Any) -> ModelT | None:
     """Validate a raw tree; what a template stands for can't be wrong before it is rendered.
 
     A template that a field would refuse is left out, so that the field has its default; one that a text field takes
-    stays. Without a model (None) nothing is wrong, but a field that has no default waits for its template.
-
-    Raises:
-        ValidationError: Something beside the templates is wrong.
+    stays. A ValidationError says that something beside the templates is wrong. Without a model (None) nothing is, but
+    a field that has no default waits for its template.
     """
     try:
         return model.model_validate(data, context=UNRENDERED)

@@ -15,13 +15,7 @@ KEY = "[key]"
 
 @dataclass(frozen=True, order=True)
 class Position:
-    """A place in a file, 1-based, as editors count.
-
-    Attributes:
-        file: The file's name.
-        line: The line.
-        column: The column, in characters.
-    """
+    """A place in a file: its line and its column in characters, counted from 1, as editors do."""
 
     file: str
     line: int

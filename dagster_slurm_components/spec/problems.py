@@ -49,11 +49,7 @@ class Problem:
 
 
 class SpecError(DagsterSlurmError):
-    """A user's YAML has mistakes; all that were found are told at once.
-
-    Args:
-        problems: The mistakes, in the order to show them.
-    """
+    """A user's YAML has mistakes; all that were found are told at once, in the order given."""
 
     def __init__(self, problems: Iterable[Problem]) -> None:
         self.problems = tuple(problems)
@@ -87,13 +83,7 @@ def did_you_mean(word: object, choices: Iterable[str]) -> str | None:
 def problems_of(
     exc: pydantic.ValidationError, position_of: Callable[[KeyPath], Position | None], prefix: KeyPath = ()
 ) -> tuple[Problem, ...]:
-    """Turn pydantic's errors into problems, one per mistake.
-
-    Args:
-        exc: What validation raised.
-        position_of: Finds the place of a path; paths may end with ``KEY``.
-        prefix: Where the validated tree hangs in the document that ``position_of`` knows.
-    """
+    """Turn pydantic's errors into problems, one per mistake; ``position_of`` takes paths that end with ``KEY`` too."""
     problems = []
     for error in exc.errors(include_url=False):
         path = prefix + tuple(error["loc"])

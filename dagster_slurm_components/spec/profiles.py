@@ -39,11 +39,9 @@ class LoadedProfile:
     """A profile, ready for use.
 
     Attributes:
-        name: Its name.
         profile: The profile, with its site's limits below its own; ``workdir`` of the local host is absolute.
         layers: What it gives to scripts, lowest first: the site's layer if it names one, then its own.
         folder: The project folder (the parent of ``profiles/``); relative paths in the profile start here.
-        site: The site, if it names one.
         file: The file it was read from; None for the built-in ``local``.
     """
 
@@ -60,15 +58,10 @@ class UnknownProfileError(SpecError):
 
 
 def load_profile(name: str | None = None, *, start: Path, unrendered: bool = False) -> LoadedProfile:
-    """Load a profile.
+    """Load the profile of a name, else of the variable ``DAGSTER_SLURM_PROFILE``, else ``local``.
 
-    Args:
-        name: Its name; else the variable ``DAGSTER_SLURM_PROFILE``, else ``local``.
-        start: Where the search for ``profiles/<name>.yaml`` begins; it goes on in the parents.
-        unrendered: Leave templates as they are, for checks that must need no environment variable.
-
-    Raises:
-        SpecError: There is no such profile, or it has mistakes.
+    The search for ``profiles/<name>.yaml`` begins at ``start`` and goes on in the parents. Templates stay as they are if
+    it is ``unrendered``, for checks that must need no environment variable. A SpecError tells all mistakes.
     """
     name, file, project = _find(name, start)
     if file is not None:
@@ -89,16 +82,9 @@ def _find(name: str | None, start: Path) -> tuple[str, Path | None, Path]:
 
 
 def load_profile_file(file: Path, *, unrendered: bool = False) -> LoadedProfile:
-    """Load the profile that a file holds; its name is the file's, without ``.yaml``.
+    """Load the profile that a file holds, as ``load_profile`` does; its name is the file's, without ``.yaml``.
 
     Beside ``env``, its templates know what ``template_scope`` tells.
-
-    Args:
-        file: The file.
-        unrendered: Leave templates as they are, for checks that must need no environment variable.
-
-    Raises:
-        SpecError: The file can't be read or has mistakes.
     """
     document, project = single_document(file), file.absolute().parent.parent
     renderer: Renderer = keep if unrendered else partial(render, scope=template_scope(project))
@@ -140,8 +126,7 @@ def _cluster_values() -> Mapping[str, Callable[[], Any]]:
 def profile_values(name: str | None = None, *, start: Path) -> Values:
     """Return what templates of scripts know as ``profile``: the chosen profile's values, its site's below.
 
-    Arguments and errors are those of ``load_profile``, but nothing is read before a template asks, and only what it
-    asks for is rendered and needs its variables.
+    Nothing is read before a template asks, and only what it asks for is rendered and needs its variables.
     """
     return Values("profile", read=partial(_profile_values, name, start))
 
@@ -194,34 +179,20 @@ def profile_names(start: Path) -> tuple[str, ...]:
 
 @dataclass(frozen=True)
 class KnownSite:
-    """A site and the file that holds its facts.
-
-    Attributes:
-        name: What a profile writes as ``site``.
-        file: Where the facts are.
-        shipped: Whether it came with this package; else the project has it.
-    """
+    """A site by the name that a profile writes, and the file with its facts, which this package or the project has."""
 
     name: str
     file: Path
     shipped: bool
 
     def load(self) -> Site:
-        """Read the facts.
-
-        Raises:
-            SpecError: The file has mistakes.
-        """
+        """Read the facts; a SpecError tells their mistakes."""
         document = single_document(self.file)
         return validated(Site, render(document.data, document.position), document)
 
 
 def known_sites(start: Path) -> Mapping[str, KnownSite]:
-    """Return all sites by name; one of the project's own stands before a shipped one of the same name.
-
-    Args:
-        start: A folder of the project.
-    """
+    """Return all sites that a folder of a project sees, by name; the project's own stand before shipped ones."""
     profiles = profiles_folder(start)
     return _sites(profiles.parent if profiles else project_folder(start))
 
@@ -233,11 +204,7 @@ def _sites(project: Path) -> Mapping[str, KnownSite]:
 
 
 def known_site(name: str, start: Path) -> KnownSite:
-    """Return the site of this name.
-
-    Raises:
-        SpecError: There is none.
-    """
+    """Return the site of this name, or raise a SpecError."""
     sites = known_sites(start)
     if name not in sites:
         hint = did_you_mean(name, sites)
@@ -257,11 +224,7 @@ def _site_file(name: str, project: Path, document: Document) -> Path:
 
 
 def single_document(file: Path) -> Document:
-    """Read a file that holds one mapping.
-
-    Raises:
-        SpecError: It can't be read, or holds something else.
-    """
+    """Read a file that holds one mapping; anything else is a SpecError."""
     first, *more = load_documents(file)
     if more:
         raise SpecError([Problem("expected one document in this file", more[0].position(), kind="documents")])
@@ -271,11 +234,7 @@ def single_document(file: Path) -> Document:
 
 
 def validated(model: type[_ModelT], data: Any, document: Document, *, unrendered: bool = False) -> _ModelT:
-    """Validate a document's data; of an unrendered one that waits for its templates, only the defaults are known.
-
-    Raises:
-        SpecError: With a problem for each mistake.
-    """
+    """Validate a document's data, or raise a SpecError; what waits for templates has its defaults."""
     try:
         instance = validate_unrendered(model, data) if unrendered else model.model_validate(data)
     except ValidationError as exc:

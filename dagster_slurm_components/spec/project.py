@@ -56,13 +56,7 @@ _OUR_PREFIX = COMPONENT_TYPE.partition(".")[0] + "."
 
 @dataclass(frozen=True)
 class Report:
-    """What a check found.
-
-    Attributes:
-        problems: Errors and warnings, in the order of the files' text.
-        files: How many files were read.
-        scripts: How many scripts they hold, each cell of a matrix counted.
-    """
+    """What a check found, in the order of the files' text, and how much it read; each cell of a matrix is a script."""
 
     problems: tuple[Problem, ...]
     files: int
@@ -87,11 +81,9 @@ def check_project(
 
     Args:
         paths: Files and folders.
-        profiles: Check scripts in these profiles only; in all of them by default.
+        profiles: Check scripts in these profiles only; in all of them by default. An unknown one is an
+            UnknownProfileError.
         is_subclass: Tells whether a type that a file names is a subclass of this package's component.
-
-    Raises:
-        UnknownProfileError: A profile that was asked for does not exist.
     """
     return _Checker(tuple(profiles), is_subclass).check(paths)
 

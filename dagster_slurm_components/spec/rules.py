@@ -16,13 +16,7 @@ from dagster_slurm_components.spec.templates import Locate, is_template
 def script_problems(
     script: Script, position_of: Locate, *, without: Set[object] = frozenset()
 ) -> Iterator[Problem]:
-    """Yield where a script's fields don't agree.
-
-    Args:
-        script: The validated script.
-        position_of: Finds where a value of it was written.
-        without: Fields that were left out of it, since they have mistakes of their own.
-    """
+    """Yield where a script's fields don't agree, but for rules on fields that it is ``without``."""
     for fields, rule in _RULES:
         if without.isdisjoint(fields):
             yield from rule(script, position_of)

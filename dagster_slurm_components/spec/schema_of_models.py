@@ -32,10 +32,8 @@ def both(one: str, other: str) -> Json:
 def named_by_type(what: str, branches: Mapping[str, Any], unnamed: Iterable[str] | None) -> Json:
     """Return a dispatch on ``type`` by if and then, so that an error speaks of the chosen type only.
 
-    Args:
-        what: What is chosen.
-        branches: The schema of each type.
-        unnamed: The keys of a mapping without a ``type``, which a lower layer may name; None if there must be one.
+    ``branches`` are the schemas by type; ``unnamed`` the keys of a mapping without a ``type``, which a lower layer may
+    name: None if there must be one.
     """
     made: Json = {
         "type": ["object", "string"],

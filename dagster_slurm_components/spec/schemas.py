@@ -1,8 +1,7 @@
-"""JSON Schemas (draft 2020-12) of the files that users write, made from the models.
+"""JSON Schemas (draft 2020-12) of the files that users write, made from the models, for editors and commit hooks.
 
-They serve editors and commit hooks: an unknown key, a wrong word or a number out of bounds is marked while it is typed;
-a template passes everywhere. What no JSON Schema can say is left to ``dg-slurm check``. One file holds all definitions;
-whatever needs a schema in one piece cuts it out of them, which is quicker than making it from the models.
+A template passes everywhere; what no JSON Schema can say is left to ``dg-slurm check``. One file holds all definitions;
+a schema in one piece is cut out of them, which is quicker than making it from the models.
 """
 
 from __future__ import annotations

@@ -41,14 +41,9 @@ _INCOMPLETE = ("missing", "missing_type", "missing_one")
 
 
 def partial_errors(data: Any, allowed: tuple[str, ...], what: str) -> list[InitErrorDetails]:
-    """Return what is wrong with a part of a script, such as a profile's override.
+    """Return what is wrong with a part of a script, such as a profile's override: ``what`` a user calls it.
 
-    What a part leaves out comes from lower layers, so only what it holds is checked.
-
-    Args:
-        data: The raw part.
-        allowed: The script's fields that it may hold.
-        what: What a user calls the part.
+    What a part leaves out comes from lower layers, so only what it holds is checked, and whether it is ``allowed``.
     """
     if not isinstance(data, Mapping):
         return [details(mistake("expected a mapping", kind="mapping"), (), data)]
@@ -72,8 +67,7 @@ def partial_errors(data: Any, allowed: tuple[str, ...], what: str) -> list[InitE
 def take_untyped(part: dict[str, Any]) -> list[InitErrorDetails]:
     """Take a launcher or environment without a ``type`` out of a part of a script, for a lower layer may name it.
 
-    Returns:
-        The keys in it that no launcher or environment knows.
+    Returned are errors for the keys in it that no launcher or environment knows.
     """
     errors = []
     for name, registry in _CHOSEN.items():

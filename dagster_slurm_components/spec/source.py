@@ -40,15 +40,13 @@ class AmbiguousInt(int):
 
 @dataclass(frozen=True)
 class Document:
-    """One YAML document, as plain data that knows where each node was written.
+    """One YAML document, or the view of a subtree, as plain data that knows where each node was written.
 
     Attributes:
-        file: The file's name as given.
         index: The document's number in its file, from 0.
-        data: Dictionaries, lists and scalars.
         start: Where it begins.
         text: The file's text: nodes with their places take far more memory, so they are made again when asked for.
-        prefix: Where ``data`` hangs in the document; empty unless this is the view of a subtree.
+        prefix: Where ``data`` hangs in the document.
     """
 
     file: str
@@ -72,11 +70,7 @@ class Document:
         return _at(node, self.file)
 
     def child(self, path: KeyPath) -> Document:
-        """Return the view of the subtree at ``path``, in the same file.
-
-        Raises:
-            KeyError: Nothing was written there.
-        """
+        """Return the view of the subtree at ``path``, in the same file; a KeyError if nothing was written there."""
         steps, data = self._steps(path), self.data
         if len(steps) <= len(path):
             raise KeyError(path)
@@ -101,14 +95,9 @@ def _nodes(text: str) -> tuple[yaml.Node, ...]:
 
 
 def load_documents(file: Path, *, keep_empty: bool = False) -> tuple[Document, ...]:
-    """Read all YAML documents of a file.
+    """Read all YAML documents of a file; what can't be read, isn't UTF-8 or isn't right is a SpecError.
 
-    Args:
-        file: The file.
-        keep_empty: Hand back documents with nothing in them too, such as one after a trailing ``---``.
-
-    Raises:
-        SpecError: The file can't be read, isn't UTF-8, is empty or isn't YAML.
+    With ``keep_empty``, documents with nothing in them come too, such as one after a trailing ``---``.
     """
     name = str(file)
     try:
@@ -126,8 +115,7 @@ def load_documents(file: Path, *, keep_empty: bool = False) -> tuple[Document, .
 def parse_documents(text: str, file: str, *, keep_empty: bool = False) -> tuple[Document, ...]:
     """Read all YAML documents of a text; ``file`` is the name that positions carry.
 
-    Raises:
-        SpecError: The text is empty or isn't YAML, has duplicate keys, unknown tags or endless anchors.
+    A SpecError tells that the text is empty or isn't YAML, or of duplicate keys, unknown tags and endless anchors.
     """
     text = text.removeprefix("\ufeff")
     try:

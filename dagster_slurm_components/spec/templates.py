@@ -71,16 +71,9 @@ def render(
 ) -> Any:
     """Return a raw tree with its templates rendered.
 
-    A text that is one template and nothing else becomes the template's value; any other becomes text.
-
-    Args:
-        tree: The raw tree.
-        position_of: Finds the place of a path.
-        variables: Environment variables.
-        scope: Further names for templates.
-
-    Raises:
-        SpecError: A variable isn't set, or a template can't be rendered.
+    A text that is one template and nothing else becomes the template's value; any other becomes text. ``scope`` has
+    further names for templates. A SpecError tells of each variable that isn't set and each template that can't be
+    rendered, at the places that ``position_of`` finds.
     """
     problems: list[Problem] = []
     names = {"env": _Environment(variables), **(scope or {})}
@@ -138,11 +131,6 @@ class Values(dict[str, Any]):
     ``{{ profile.env.get('NAME', 'default') }}`` is for what may be missing. What ``read`` names is made when the first
     template asks for it: one that asks for ``profile.env.DATA_DIR`` needs none of the secrets that the rest of a
     profile names.
-
-    Args:
-        name: What templates call them.
-        values: Those that are there.
-        read: Returns, by name, what makes each of the others.
     """
 
     def __init__(
