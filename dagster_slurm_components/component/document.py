@@ -12,9 +12,10 @@ import dagster as dg
 import yaml
 from dagster.components.resolved.scopes import LoadContextScope
 
+from dagster_slurm_components.spec.place import Locate
 from dagster_slurm_components.spec.profiles import profile_values
 from dagster_slurm_components.spec.source import Document, load_documents, parse_documents
-from dagster_slurm_components.spec.templates import Locate, Renderer, render
+from dagster_slurm_components.spec.templates import Renderer, render
 
 
 def attributes_document(raw: Mapping[Any, Any], context: dg.ComponentLoadContext) -> Document:

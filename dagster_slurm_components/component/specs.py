@@ -19,11 +19,10 @@ from dagster_slurm_components.component.ops import OpArguments
 from dagster_slurm_components.spec.assets import AssetDeclaration, CheckDeclaration
 from dagster_slurm_components.spec.component import ScriptEntry
 from dagster_slurm_components.spec.model import Model
-from dagster_slurm_components.spec.place import KeyPath
+from dagster_slurm_components.spec.place import KeyPath, Locate
 from dagster_slurm_components.spec.problems import Problem, SpecError, describe
 from dagster_slurm_components.spec.resolve import ResolvedScript
 from dagster_slurm_components.spec.script import Script
-from dagster_slurm_components.spec.templates import Locate
 
 MOST_KINDS = 3
 """Kinds that Dagster's UI shows well; ours are added only up to here, the user's always stay."""
@@ -152,7 +151,7 @@ def _words(
             plain = isinstance(value, (str, int, float, list, dict))
             message = f"expected {article} {kind.__name__}, the template gave "
             message += describe(value) if plain else type(value).__name__
-            raise SpecError([Problem(message, resolved.position(*here), here, kind="template_type")])
+            raise SpecError([Problem.at(resolved.merged.position, here, message, kind="template_type")])
     return words
 
 
@@ -205,4 +204,4 @@ def refusals_at(position_of: Locate, path: KeyPath) -> Iterator[None]:
         yield
     except _REFUSALS as exc:
         message = " ".join(str(exc).split())
-        raise SpecError([Problem(message, position_of(path), path, kind="refused")]) from None
+        raise SpecError([Problem.at(position_of, path, message, kind="refused")]) from None

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from dagster_slurm_components.spec.place import KEY, KeyPath, Position
+from dagster_slurm_components.spec.place import KEY, KeyPath, Locate, Position
 
 EXCLUSIVE: Mapping[KeyPath, tuple[str, ...]] = {
     (): ("payload", "command"),
@@ -24,14 +24,14 @@ class Layer:
     Attributes:
         name: What a user calls it: ``site leonardo``, ``profile production``, ``defaults``, ``script``.
         data: The raw tree, before any default of a model.
-        position: Finds where a path of it was written; paths may end with ``KEY``.
+        position: Finds where a path of it was written.
         folder: Where its relative paths start, if it has any.
         written: The raw tree with its templates as they stand, where they were rendered.
     """
 
     name: str
     data: Mapping[str, Any]
-    position: Callable[[KeyPath], Position | None]
+    position: Locate
     folder: Path | None = None
     written: Mapping[str, Any] | None = None
 
@@ -79,7 +79,7 @@ class Merged:
         return layer.as_written(path) if layer else None
 
     def position(self, path: KeyPath) -> Position | None:
-        """Return where the value at ``path`` was written; a ``Callable`` for ``problems_of``."""
+        """Return where the value at ``path`` was written."""
         layer = self.source(path)
         return layer.position(path) if layer else None
 

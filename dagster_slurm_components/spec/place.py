@@ -26,6 +26,10 @@ class Position:
         return f"{self.file}:{self.line}:{self.column}"
 
 
+Locate = Callable[[KeyPath], Position | None]
+"""Finds where a path was written; paths may end with ``KEY``."""
+
+
 def texts(tree: Any, path: KeyPath = ()) -> Iterator[tuple[str, KeyPath]]:
     """Yield each text of a raw tree with its path, keys too."""
     if isinstance(tree, dict):

@@ -5,14 +5,14 @@ from __future__ import annotations
 import difflib
 import linecache
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import pydantic
 
 from dagster_slurm_components.errors import DagsterSlurmError
-from dagster_slurm_components.spec.place import KEY, KeyPath, Position
+from dagster_slurm_components.spec.place import KEY, KeyPath, Locate, Position
 
 Level = Literal["error", "warning"]
 
@@ -37,11 +37,24 @@ class Problem:
     kind: str = "wrong"
     level: Level = "error"
 
+    @classmethod
+    def at(
+        cls,
+        position_of: Locate,
+        path: KeyPath,
+        message: str,
+        hint: str | None = None,
+        kind: str = "wrong",
+        *,
+        level: Level = "error",
+    ) -> Problem:
+        """Return the mistake of what is written at a path."""
+        return cls(message, position_of(path), path, hint, kind, level)
+
     def __str__(self) -> str:
         """Render as ``file:line:column: message``, the offending line with a caret, and the hint."""
         lines = [f"{self.position}: {self.message}" if self.position else self.message]
-        source = offending_line(self.position) if self.position else None
-        if self.position and source is not None:
+        if self.position and (source := _line(self.position)):
             lines += [f"    {source}", "    " + " " * (self.position.column - 1) + "^"]
         if self.hint:
             lines.append(f"    {self.hint}")
@@ -56,11 +69,10 @@ class SpecError(DagsterSlurmError):
         super().__init__("\n".join(str(problem) for problem in self.problems))
 
 
-def offending_line(position: Position) -> str | None:
-    """Return the source line at a position, without its line end, or None when the file can't be read."""
+def _line(position: Position) -> str:
+    """Return the source line at a position, without its line end, or nothing when the file can't be read."""
     linecache.checkcache(position.file)
-    line = linecache.getline(position.file, position.line)
-    return line.rstrip("\r\n").replace("\t", " ") or None
+    return linecache.getline(position.file, position.line).rstrip("\r\n").replace("\t", " ")
 
 
 def nearest(word: object, choices: Iterable[str]) -> str | None:
@@ -80,13 +92,11 @@ def did_you_mean(word: object, choices: Iterable[str]) -> str | None:
     return "expected one of " + ", ".join(f"`{name}`" for name in names) if 0 < len(names) <= 30 else None
 
 
-def problems_of(
-    exc: pydantic.ValidationError, position_of: Callable[[KeyPath], Position | None], prefix: KeyPath = ()
-) -> tuple[Problem, ...]:
-    """Turn pydantic's errors into problems, one per mistake; ``position_of`` takes paths that end with ``KEY`` too."""
+def problems_of(exc: pydantic.ValidationError, position_of: Locate) -> tuple[Problem, ...]:
+    """Turn pydantic's errors into problems, one per mistake."""
     problems = []
     for error in exc.errors(include_url=False):
-        path = prefix + tuple(error["loc"])
+        path = tuple(error["loc"])
         message, hint = _words(error, path)
         where = path[:-1] if error["type"] == "missing" else path
         problems.append(Problem(message, position_of(where), path, hint, error["type"]))

@@ -60,8 +60,8 @@ class UnknownProfileError(SpecError):
 def load_profile(name: str | None = None, *, start: Path, unrendered: bool = False) -> LoadedProfile:
     """Load the profile of a name, else of the variable ``DAGSTER_SLURM_PROFILE``, else ``local``.
 
-    The search for ``profiles/<name>.yaml`` begins at ``start`` and goes on in the parents. Templates stay as they are if
-    it is ``unrendered``, for checks that must need no environment variable. A SpecError tells all mistakes.
+    The search for ``profiles/<name>.yaml`` begins at ``start`` and goes on in the parents. Templates stay as they are
+    if it is ``unrendered``, for checks that must need no environment variable. A SpecError tells all mistakes.
     """
     name, file, project = _find(name, start)
     if file is not None:

@@ -8,10 +8,11 @@ from collections.abc import Callable, Iterator, Mapping
 from functools import cache
 from typing import Any
 
-from dagster_slurm_components.spec.place import KEY, KeyPath, Position, texts, with_templates
+from dagster_slurm_components.spec.place import KEY, KeyPath, Locate, texts, with_templates
 from dagster_slurm_components.spec.problems import Problem, SpecError, did_you_mean
 
 _TEMPLATE = re.compile(r"\{\{.*?\}\}|\{%.*?%\}", re.DOTALL)
+_NOT_RENDERED = "the template can't be rendered: "
 _WHOLE = re.compile(r"\s*\{\{((?:(?!\}\}).)*)\}\}\s*", re.DOTALL)
 
 
@@ -51,8 +52,6 @@ def _jinja() -> Any:
     return SandboxedEnvironment(undefined=StrictUndefined, autoescape=False)
 
 
-Locate = Callable[[KeyPath], Position | None]
-"""Finds where a path was written."""
 Renderer = Callable[[Any, Locate], Any]
 """Renders the templates of a raw tree; problems are told at the places that ``Locate`` finds."""
 
@@ -86,9 +85,9 @@ def render(
         except _UnsetVariableError as exc:
             message = f"the environment variable `{exc}` is not set"
             hint = f"set it, or give a default: {{{{ env('{exc}', 'default') }}}}"
-            problems.append(Problem(message, position_of(path), path, hint, "unset_variable"))
+            problems.append(Problem.at(position_of, path, message, hint, "unset_variable"))
         except _template_errors() as exc:
-            problems.append(_not_rendered(exc, position_of(path), path))
+            problems.append(Problem.at(position_of, path, f"{_NOT_RENDERED}{exc}", None, "template"))
         return text
 
     result = with_templates(tree, rendered)
@@ -112,11 +111,7 @@ def syntax_problems(tree: Any, position_of: Locate) -> Iterator[Problem]:
             try:
                 _jinja().parse(text)
             except _template_errors() as exc:
-                yield _not_rendered(exc, position_of(path), path)
-
-
-def _not_rendered(exc: Exception, position: Position | None, path: KeyPath) -> Problem:
-    return Problem(f"the template can't be rendered: {exc}", position, path, None, "template")
+                yield Problem.at(position_of, path, f"{_NOT_RENDERED}{exc}", None, "template")
 
 
 def _template_errors() -> tuple[type[Exception], ...]:
