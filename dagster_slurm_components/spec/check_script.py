@@ -12,14 +12,14 @@ from pydantic import ValidationError
 from dagster_slurm_components.spec.component import ScriptEntry
 from dagster_slurm_components.spec.files import matching_files
 from dagster_slurm_components.spec.merge import Merged, merge
-from dagster_slurm_components.spec.model import kept, template_at, validate_unrendered
+from dagster_slurm_components.spec.model import UNTYPED, template_at, validate_unrendered
 from dagster_slurm_components.spec.place import Position
 from dagster_slurm_components.spec.problems import Problem, SpecError, problems_of
 from dagster_slurm_components.spec.profile import Profile
 from dagster_slurm_components.spec.profiles import LoadedProfile
 from dagster_slurm_components.spec.resolve import merge_script, no_file, override_layer, wanted_files
 from dagster_slurm_components.spec.rules import script_problems, site_problems
-from dagster_slurm_components.spec.script import Script, take_untyped
+from dagster_slurm_components.spec.script import Script
 from dagster_slurm_components.spec.templates import is_template, syntax_problems
 
 NO_PROFILE = LoadedProfile("", Profile(), (), Path())
@@ -99,9 +99,8 @@ class ScriptChecker:
                 script = self._validated(intact, merged)
             except SpecError:
                 script = None
-        if (
-            problems or not self.loading
-        ):  # a script without mistakes is loaded, which looks for its files anyway
+        # A script without mistakes is loaded, which looks for its files anyway.
+        if problems or not self.loading:
             problems += self._missing_files(merged, folder)
         if script is None:
             return None, problems
@@ -113,16 +112,12 @@ class ScriptChecker:
         return None if "assets" in without else script, problems
 
     def _validated(self, data: Mapping[str, Any], merged: Merged) -> Script | None:
-        part = dict(data)
-        errors = take_untyped(part) if self.loading else []
         try:
-            script = Script.model_validate(part) if self.loading else validate_unrendered(Script, part)
+            if self.loading:
+                return Script.model_validate(data, context=UNTYPED)
+            return validate_unrendered(Script, data)
         except ValidationError as exc:
-            errors += [kept(error) for error in exc.errors(include_url=False)]
-        if errors:
-            wrong = ValidationError.from_exception_data("script", errors)
-            raise SpecError(problems_of(wrong, merged.position))
-        return script
+            raise SpecError(problems_of(exc, merged.position)) from None
 
     def _missing_files(self, merged: Merged, folder: Path) -> Iterator[Problem]:
         for path, pattern in wanted_files(merged.data.get("payload"), merged.data.get("files")):

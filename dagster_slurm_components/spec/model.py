@@ -23,6 +23,8 @@ from dagster_slurm_components.spec.templates import is_template
 
 UNRENDERED = "unrendered"
 """Validation context of trees whose templates nobody has rendered yet."""
+UNTYPED = "untyped"
+"""Validation context of parts of scripts: a lower layer may name the ``type`` of a launcher or environment."""
 _WAITING = "waiting"
 ModelT = TypeVar("ModelT", bound="Model")
 
@@ -44,10 +46,10 @@ def details(error: PydanticCustomError, path: KeyPath, value: Any) -> InitErrorD
     return InitErrorDetails(type=error, loc=path, input=value)
 
 
-def unknown_key(key: object, choices: Iterable[str], value: Any, *above: str) -> InitErrorDetails:
-    """Return the error for a key that nobody knows, below the keys ``above``."""
+def unknown_key(key: object, choices: Iterable[str], value: Any) -> InitErrorDetails:
+    """Return the error for a key that nobody knows."""
     wrong = mistake(f"unknown key `{key}`", did_you_mean(key, choices), "unknown_key")
-    return details(wrong, (*above, str(key), KEY), value)
+    return details(wrong, (str(key), KEY), value)
 
 
 def kept(error: Any) -> InitErrorDetails:
@@ -149,27 +151,18 @@ class Model(BaseModel):
             return details(refusal, (key, KEY), error["input"])
         return unknown_key(key, cls.model_fields, error["input"])
 
+    def model_post_init(self, context: Any) -> None:
+        """Count a ``type`` as set, for it names the model."""
+        if "type" in type(self).model_fields:
+            self.model_fields_set.add("type")
+
     def explicit(self) -> dict[str, Any]:
-        """Return what was set, as a layer holds it: without defaults, but with each ``type``, which names the model."""
-        tree: dict[str, Any] = {}
-        for name in type(self).model_fields:
-            if name in self.model_fields_set or name == "type":
-                tree[name] = _explicit(getattr(self, name))
-        return {**tree, **_explicit(self.model_extra or {})}
+        """Return what was set, as a raw tree without the defaults: what a layer holds."""
+        return self.model_dump(exclude_unset=True)
 
 
 def _kind(error: InitErrorDetails) -> str:
     return error["type"] if isinstance(error["type"], str) else error["type"].type
-
-
-def _explicit(value: Any) -> Any:
-    if isinstance(value, Model):
-        return value.explicit()
-    if isinstance(value, Mapping):
-        return {key: _explicit(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_explicit(item) for item in value]
-    return value
 
 
 def validate_unrendered(model: type[ModelT], data: Any) -> ModelT | None:

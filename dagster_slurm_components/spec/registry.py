@@ -10,7 +10,15 @@ from typing import Any, Generic, TypeVar, get_args
 from pydantic import GetCoreSchemaHandler, ValidationError, ValidationInfo
 from pydantic_core import CoreSchema, core_schema
 
-from dagster_slurm_components.spec.model import UNRENDERED, Model, details, mistake, waiting
+from dagster_slurm_components.spec.model import (
+    UNRENDERED,
+    UNTYPED,
+    Model,
+    details,
+    mistake,
+    unknown_key,
+    waiting,
+)
 from dagster_slurm_components.spec.problems import did_you_mean
 from dagster_slurm_components.spec.templates import is_template
 
@@ -78,6 +86,12 @@ class Registry(Mapping[str, "type[Spec]"], Generic[Spec]):
                 return self.other(data)
             hint = f"write `{{type: {data}}}`" if isinstance(data, str) and data in self else None
             raise mistake(f"expected a mapping with a `type` for the {self.what}", hint, "mapping")
+        if context is UNTYPED and self.default is not None and "type" not in data:
+            fields = self.fields()
+            unknown = [unknown_key(key, fields, data[key]) for key in data if key not in fields]
+            if unknown:
+                raise ValidationError.from_exception_data(self.what, unknown)
+            return self[self.default]()
         name = data.get("type", self.default)
         if name is None:
             raise mistake(f"the {self.what} has no `type`", did_you_mean("", self), "missing_type")
@@ -97,7 +111,10 @@ class Registry(Mapping[str, "type[Spec]"], Generic[Spec]):
         return core_schema.with_info_plain_validator_function(
             check,
             serialization=core_schema.plain_serializer_function_ser_schema(
-                lambda value: value.model_dump() if isinstance(value, Model) else value
+                lambda value, info: (
+                    value.model_dump(exclude_unset=info.exclude_unset) if isinstance(value, Model) else value
+                ),
+                info_arg=True,
             ),
             metadata={"registry": self},
         )
