@@ -157,23 +157,19 @@ def _with_all_checks(
 
     By then Dagster has stored them. Its own error would name an output and no line (dagster 1.13).
     """
-    reported: list[dg.AssetCheckResult] = []
+    selected = context.selected_asset_check_keys
+    missing = {check.key: index for index, check in enumerate(script.checks) if check.key in selected}
     for result in results:
-        if isinstance(result, dg.AssetCheckResult):
-            reported.append(result)
-        elif isinstance(result, dg.MaterializeResult):
-            reported += result.check_results or ()
+        checks = result.check_results or () if isinstance(result, dg.MaterializeResult) else [result]
+        for check in checks:
+            if isinstance(check, dg.AssetCheckResult):
+                if check.asset_key is None or check.check_name is None:
+                    missing.clear()  # Dagster finds out which check is meant
+                else:
+                    missing.pop(dg.AssetCheckKey(check.asset_key, check.check_name), None)
         yield result
-    if any(result.asset_key is None or result.check_name is None for result in reported):
-        return  # Dagster finds out which check is meant
-    names = {(result.asset_key, result.check_name) for result in reported}
-    missing = [
-        index
-        for index, check in enumerate(script.checks)
-        if check.key in context.selected_asset_check_keys and (check.asset_key, check.name) not in names
-    ]
     if missing:
-        raise _unreported(missing, script)
+        raise _unreported([*missing.values()], script)
 
 
 def _unreported(missing: list[int], script: SlurmScript) -> dg.Failure:

@@ -89,9 +89,7 @@ TagKey = Annotated[
     Word, Format(_TAG_KEY, "the name of a tag: letters, digits, `_`, `.` and `-`", "domain/tier")
 ]
 TagValue = Annotated[
-    Scalar,
-    AfterValidator(_tag),
-    shape("string", "number", "boolean", pattern=_TAG_VALUE.pattern),
+    Scalar, AfterValidator(_tag), shape("string", "number", "boolean", pattern=_TAG_VALUE.pattern)
 ]
 CheckName = Annotated[
     Word,

@@ -214,9 +214,7 @@ def _duration(value: Any) -> Any:
 
 
 Duration = Annotated[
-    Word,
-    Format(_DURATION.pattern, "a duration", "45s, 30m, 12h, 14d or 2w"),
-    BeforeValidator(_duration),
+    Word, Format(_DURATION.pattern, "a duration", "45s, 30m, 12h, 14d or 2w"), BeforeValidator(_duration)
 ]
 """A duration such as ``45s``, ``30m``, ``12h``, ``14d``, ``2w``; ``duration_seconds`` reads it."""
 

@@ -48,18 +48,15 @@ class ModulesEnvironment(EnvironmentSpec):
     )
 
 
-Verify = Literal["names", "full", "off"]
-
-_VERIFY = (
-    "What is compared with the lock before the payload boots. `names`: the installed packages, in milliseconds;"
-    " `full`: every file's content too; `off`: nothing."
-)
-
-
 class PackedEnvironment(EnvironmentSpec):
     """The base of environments that are made from locked packages, and put on the host once for each content."""
 
-    verify: Verify = option(_VERIFY, "full", default="names")
+    verify: Literal["names", "full", "off"] = option(
+        "What is compared with the lock before the payload boots. `names`: the installed packages, in"
+        " milliseconds; `full`: every file's content too; `off`: nothing.",
+        "full",
+        default="names",
+    )
     build_on: Literal["orchestrator", "host"] = option(
         "Who fetches the packages. `orchestrator`: the machine that runs Dagster, so the host needs no"
         " internet. `host`: the host itself; what it can't fetch is sent.",

@@ -58,8 +58,7 @@ class Merged:
         Inside a list this is the list's layer. Of a mapping it is the highest layer that wrote in it; of a
         missing value it is that of its nearest ancestor.
         """
-        if path and path[-1] == KEY:
-            path = path[:-1]
+        path = path[:-1] if path[-1:] == (KEY,) else path
         for end in range(len(path), -1, -1):
             if path[:end] in self.sources:
                 return self.sources[path[:end]]
@@ -109,9 +108,11 @@ def _lay(
                 del base[key]
                 _forget((*path, key), sources)
     for key, value in over.items():
-        here = (*path, key)
-        below = base.get(key)
-        if isinstance(value, Mapping) and isinstance(below, dict) and not _another_type(below, value):
+        here: KeyPath = (*path, key)
+        below: Any = base.get(key)
+        both = isinstance(value, Mapping) and isinstance(below, dict)
+        # Two types are two kinds of things.
+        if both and ("type" not in below or value.get("type", below["type"]) == below["type"]):
             if value:
                 sources.pop(here, None)
             _lay(below, value, layer, here, sources)
@@ -119,13 +120,7 @@ def _lay(
         if key in base:
             _forget(here, sources)
         base[key] = _copy(value)
-        for leaf in _leaves(value, here):
-            sources[leaf] = layer
-
-
-def _another_type(below: Mapping[str, Any], over: Mapping[str, Any]) -> bool:
-    """Tell whether the higher mapping describes another kind of thing."""
-    return "type" in over and "type" in below and over["type"] != below["type"]
+        sources.update(dict.fromkeys(_leaves(value, here), layer))
 
 
 def _forget(path: KeyPath, sources: dict[KeyPath, Layer]) -> None:
@@ -137,9 +132,7 @@ def _copy(value: Any) -> Any:
     if isinstance(value, Mapping):
         return {key: _copy(item) for key, item in value.items()}
     # What a template gave may be a tuple of a kind of its own, as Dagster's partitions and conditions are.
-    if type(value) in (list, tuple):
-        return [_copy(item) for item in value]
-    return value
+    return [_copy(item) for item in value] if type(value) in (list, tuple) else value
 
 
 def _leaves(value: Any, path: KeyPath) -> Iterator[KeyPath]:

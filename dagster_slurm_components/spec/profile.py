@@ -86,9 +86,7 @@ class Retention(Model):
 class Profile(Model):
     """One deployment target."""
 
-    refused: ClassVar[Mapping[str, str]] = {
-        "name": "a profile's name is its file's name",
-    }
+    refused: ClassVar[Mapping[str, str]] = {"name": "a profile's name is its file's name"}
 
     description: Text | None = option("What this profile is for.", "The supercomputer")
     site: Word | None = option("The centre whose shipped facts and limits hold here.", "leonardo")

@@ -242,8 +242,10 @@ def _wrong_type(document: Document) -> Iterator[Problem]:
     """Yield a slip in the name of our type; components of others are theirs to check."""
     kind = document.data.get("type")
     if kind is None:
-        hint = f"write `type: {COMPONENT_TYPE}`"
-        yield Problem("`type` is missing", document.position(), ("type",), hint, "missing")
+        write = f"write `type: {COMPONENT_TYPE}`"
+        yield Problem("`type` is missing", document.position(), ("type",), write, "missing")
     elif isinstance(kind, str) and kind.startswith(_OUR_PREFIX):
-        message, hint = f"unknown component type `{kind}`", did_you_mean(kind, [COMPONENT_TYPE])
-        yield Problem.at(document.position, ("type",), message, hint, "unknown_type")
+        hint = did_you_mean(kind, [COMPONENT_TYPE])
+        yield Problem.at(
+            document.position, ("type",), f"unknown component type `{kind}`", hint, "unknown_type"
+        )

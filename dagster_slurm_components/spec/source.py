@@ -20,6 +20,8 @@ _TAG = "tag:yaml.org,2002:"
 _MAX_NODES = 200_000
 """Nodes of one document once anchors are expanded; nested anchors ("billion laughs") grow exponentially."""
 _MAX_DEPTH = 100
+_Places = dict[tuple[str, ...], tuple[yaml.Node | None, yaml.Node]]
+"""Key node and value node by path, whose parts are texts: a key as it was read, or an item's number."""
 _TOO_DEEP = "the document nests too deep"
 
 
@@ -54,44 +56,37 @@ class Document:
     data: Any
     start: Position
     text: str = field(repr=False, compare=False)
-    prefix: KeyPath = ()
+    prefix: tuple[str, ...] = ()
 
     def position(self, path: KeyPath = ()) -> Position:
         """Return where the node at ``path`` was written, or its nearest known ancestor; ``KEY`` is the key itself."""
         wants_key = path[-1:] == (KEY,)
         path = path[:-1] if wants_key else path
-        if not path:  # without composing the document again, for each script is asked where it begins
+        if not path:  # without reading the document again, for each script is asked where it begins
             return self.start
-        steps = self._steps(path)
-        key_node, node = steps[-1] if len(steps) > 1 else (None, steps[0][1])
+        places, whole = _places(self.text)[self.index], (*self.prefix, *map(str, path))
+        end = next(end for end in range(len(whole), -1, -1) if whole[:end] in places)
+        if end <= len(self.prefix):
+            return self.start
+        key_node, node = places[whole[:end]]
         # A node that isn't written belongs where its parent's key is.
-        if key_node is not None and (wants_key or len(steps) <= len(path)):
-            node = key_node
-        return _at(node, self.file)
+        return _at(key_node if key_node and (wants_key or end < len(whole)) else node, self.file)
 
     def child(self, path: KeyPath) -> Document:
         """Return the view of the subtree at ``path``, in the same file; a KeyError if nothing was written there."""
-        steps, data = self._steps(path), self.data
-        if len(steps) <= len(path):
-            raise KeyError(path)
+        whole, data = (*self.prefix, *map(str, path)), self.data
+        _, node = _places(self.text)[self.index][whole]
         for part in path:
             data = data[part]
-        return replace(self, data=data, start=_at(steps[-1][1], self.file), prefix=(*self.prefix, *path))
-
-    def _steps(self, path: KeyPath) -> list[tuple[yaml.Node | None, yaml.Node]]:
-        """Return key node and value node of this view and of each step down a path, as far as it was written."""
-        steps: list[tuple[yaml.Node | None, yaml.Node]] = [(None, _nodes(self.text)[self.index])]
-        for part in (*self.prefix, *path):
-            step = _step(steps[-1][1], part)
-            if step is None:
-                break
-            steps.append(step)
-        return steps[len(self.prefix) :]
+        return replace(self, data=data, start=_at(node, self.file), prefix=whole)
 
 
 @lru_cache(maxsize=4)
-def _nodes(text: str) -> tuple[yaml.Node, ...]:
-    return tuple(yaml.compose_all(text, Loader=_LOADER))
+def _places(text: str) -> tuple[_Places, ...]:
+    builders = [_Builder("", node) for node in yaml.compose_all(text, Loader=_LOADER)]
+    for builder in builders:
+        builder.build(builder.root)
+    return tuple(builder.places for builder in builders)
 
 
 def load_documents(file: Path, *, keep_empty: bool = False) -> tuple[Document, ...]:
@@ -147,15 +142,16 @@ def _before(end: Position, text: str) -> Position:
 
 
 class _Builder:
-    """Turns one document's nodes into plain data and collects what is wrong with them."""
+    """Turns one document's nodes into plain data, and collects what is wrong with them and where they are."""
 
     def __init__(self, file: str, root: yaml.Node) -> None:
         self.file = file
         self.root = root
         self.problems: list[Problem] = []
+        self.places: _Places = {(): (None, root)}
         self.nodes = 0
 
-    def build(self, node: yaml.Node, depth: int = 0) -> Any:
+    def build(self, node: yaml.Node, path: tuple[str, ...] = (), depth: int = 0) -> Any:
         self.nodes += 1
         if self.nodes > _MAX_NODES:
             raise self._too_big(f"has more than {_MAX_NODES} nodes once its anchors are expanded")
@@ -166,20 +162,26 @@ class _Builder:
         if node.tag not in (_TAG + "map", _TAG + "seq"):
             self._report(f"the tag `{node.tag}` is not allowed", node, "remove the tag", kind="tag")
         if isinstance(node, yaml.SequenceNode):
-            return [self.build(item, depth + 1) for item in node.value]
-        return self._mapping(node, depth)
+            items = enumerate(node.value)
+            return [self._part(None, item, (*path, str(index)), depth) for index, item in items]
+        return self._mapping(node, path, depth)
 
     def _too_big(self, why: str) -> SpecError:
         """Return the error of a document that no person wrote."""
         return SpecError([Problem(f"the document {why}", _at(self.root, self.file), kind="too_big")])
 
-    def _mapping(self, node: yaml.Node, depth: int) -> dict[Any, Any]:
+    def _part(self, key: yaml.Node | None, node: yaml.Node, path: tuple[str, ...], depth: int) -> Any:
+        self.places.setdefault(path, (key, node))
+        return self.build(node, path, depth + 1)
+
+    def _mapping(self, node: yaml.Node, path: tuple[str, ...], depth: int) -> dict[Any, Any]:
         own: dict[Any, Any] = {}
-        key_nodes: dict[Any, yaml.Node] = {}
         merged: dict[Any, Any] = {}
+        key_nodes: dict[Any, yaml.Node] = {}
+        sources: list[yaml.Node] = []
         for key_node, value_node in node.value:
             if key_node.tag == _TAG + "merge":
-                merged = self._merged(value_node, depth) | merged
+                sources += value_node.value if isinstance(value_node, yaml.SequenceNode) else [value_node]
                 continue
             if not isinstance(key_node, yaml.ScalarNode):
                 self._report("a key must be text, not a list or a mapping", key_node, kind="key")
@@ -191,18 +193,14 @@ class _Builder:
                 message = f"`{key_node.value}` is written twice; the first is in line {first}"
                 self._report(message, key_node, "keep one of the two", kind="duplicate_key")
             key_nodes[identity] = key_node
-            own[key] = self.build(value_node, depth + 1)
-        return merged | own if merged else own
-
-    def _merged(self, node: yaml.Node, depth: int) -> dict[Any, Any]:
-        """Return what ``<<`` brings: a mapping, or a list of mappings of which the first wins."""
-        result: dict[Any, Any] = {}
-        for source in _sources(node):
+            own[key] = self._part(key_node, value_node, (*path, str(key)), depth)
+        # What ``<<`` brings lies below the mapping's own keys; of several sources, the first wins.
+        for source in sources:
             if isinstance(source, yaml.MappingNode):
-                result = self.build(source, depth + 1) | result
+                merged = self.build(source, path, depth + 1) | merged
             else:
                 self._report("`<<` takes a mapping or a list of mappings", source, kind="merge_key")
-        return result
+        return merged | own if merged else own
 
     def _scalar(self, node: yaml.ScalarNode) -> Any:
         tag = node.tag.removeprefix(_TAG)
@@ -237,34 +235,6 @@ _SCALARS: Mapping[str, Callable[[yaml.ScalarNode], Any]] = {
     "int": _integer,
     "float": _SAFE.construct_yaml_float,
 }
-
-
-def _step(node: yaml.Node, part: str | int) -> tuple[yaml.Node | None, yaml.Node] | None:
-    """Return key node and value node one step down, through ``<<`` too, or None."""
-    if isinstance(node, yaml.SequenceNode):
-        inside = isinstance(part, int) and 0 <= part < len(node.value)
-        return (None, node.value[part]) if inside else None
-    if not isinstance(node, yaml.MappingNode):
-        return None
-    merged: list[yaml.Node] = []
-    for key, value in node.value:
-        if key.tag == _TAG + "merge":
-            merged += _sources(value)
-        elif isinstance(key, yaml.ScalarNode) and _names(key, part):
-            return key, value
-    steps = (_step(source, part) for source in merged if isinstance(source, yaml.MappingNode))
-    return next((step for step in steps if step is not None), None)
-
-
-def _sources(node: yaml.Node) -> list[yaml.Node]:
-    """Return what ``<<`` takes from, the strongest first."""
-    return list(node.value) if isinstance(node, yaml.SequenceNode) else [node]
-
-
-def _names(key: yaml.ScalarNode, part: str | int) -> bool:
-    """Tell whether a key node is the part of a path, as it is written (``on``) or was read (``True``)."""
-    tag = key.tag.removeprefix(_TAG)
-    return key.value == part or (tag != "str" and tag in _SCALARS and str(_SCALARS[tag](key)) == str(part))
 
 
 def _at(node: yaml.Node, file: str) -> Position:
