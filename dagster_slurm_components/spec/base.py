@@ -105,19 +105,12 @@ _CONTROL = re.compile(r"[\x00-\x1f\x7f\x85\u2028\u2029]")
 
 def _text(value: Any) -> Any:
     """Read text; a plain number is text too, unless its spelling would be lost."""
-    if isinstance(value, bool):
-        raise mistake(
-            f"expected text, got {describe(value)} (YAML reads on, off, yes, no, true and false so)",
-            IN_QUOTES,
-            "text",
-        )
     if isinstance(value, AmbiguousInt):
         raise mistake(f"expected text, got the number {int(value)} (YAML reads {value.text} so)", IN_QUOTES)
-    if isinstance(value, int):
-        return str(value)
-    if isinstance(value, float):
-        raise mistake(f"expected text, got {describe(value)}", IN_QUOTES, "text")
-    return value
+    if isinstance(value, (bool, float)):
+        why = " (YAML reads on, off, yes, no, true and false so)" if isinstance(value, bool) else ""
+        raise mistake(f"expected text, got {describe(value)}{why}", IN_QUOTES, "text")
+    return str(value) if isinstance(value, int) else value
 
 
 def _without_nul(value: str) -> str:
@@ -140,20 +133,16 @@ def _one_line(value: str) -> str:
 
 def _whole_number(value: Any) -> Any:
     """Read a whole number; ``"4"`` is one too, for rendered templates are text."""
-    if isinstance(value, bool):
-        raise mistake(f"expected a whole number, got {describe(value)}", kind="whole_number")
     if isinstance(value, AmbiguousInt):
-        raise mistake(
-            f"{value.text} is {int(value)} to this YAML parser and something else to others",
-            f"write {int(value)}",
-        )
-    if isinstance(value, (float, str)):
-        plain = isinstance(value, str) and re.fullmatch(r"\s*[+-]?[0-9]{1,18}\s*", value)
-        if plain or (isinstance(value, float) and value.is_integer()):
-            return int(value)
-        hint = None
-        if isinstance(value, str) and re.fullmatch(r"[0-9.]+[eE][0-9]{1,2}", value):
-            hint = f"write {int(float(value))}"
+        message = f"{value.text} is {int(value)} to this YAML parser and something else to others"
+        raise mistake(message, f"write {int(value)}")
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    if isinstance(value, str) and re.fullmatch(r"\s*[+-]?[0-9]{1,18}\s*", value):
+        return int(value)
+    if isinstance(value, (bool, float, str)):
+        exponent = isinstance(value, str) and re.fullmatch(r"[0-9.]+[eE][0-9]{1,2}", value)
+        hint = f"write {int(float(value))}" if exponent else None
         raise mistake(f"expected a whole number, got {describe(value)}", hint, "whole_number")
     return value
 

@@ -17,7 +17,7 @@ from dagster_slurm_components.spec.place import Position
 from dagster_slurm_components.spec.problems import Problem, SpecError, problems_of
 from dagster_slurm_components.spec.profile import Profile
 from dagster_slurm_components.spec.profiles import LoadedProfile
-from dagster_slurm_components.spec.resolve import merge_script, no_file, override_layer, wanted_files
+from dagster_slurm_components.spec.resolve import merge_script, no_file, overrides, wanted_files
 from dagster_slurm_components.spec.rules import script_problems, site_problems
 from dagster_slurm_components.spec.script import Script
 from dagster_slurm_components.spec.templates import is_template, syntax_problems
@@ -68,8 +68,8 @@ class ScriptChecker:
             where = "" if len(names) == len(self.profiles) else f" (in profile {', '.join(sorted(names))})"
             problems.append(replace(problem, message=problem.message + where))
         if self.loading:  # the files of overrides may be needed much later than they are written
-            for name in entry.overrides:
-                problems += self._missing_files(merge([override_layer(entry.script, name)]), entry.folder)
+            for override in overrides(entry.script).values():
+                problems += self._missing_files(merge([override]), entry.folder)
         else:
             problems += syntax_problems(entry.script.data, entry.script.position)
         return CheckedScript(entry, *values[0], tuple(problems))
@@ -77,8 +77,9 @@ class ScriptChecker:
     def _different(self, entry: ScriptEntry) -> Iterator[tuple[list[str], LoadedProfile]]:
         """Yield the profiles that make a difference to a script; those that add nothing to it are one."""
         alike: dict[object, list[str]] = {}
+        own = overrides(entry.script)
         for name, profile in self.profiles.items():
-            kind = name if profile.layers or profile.site or name in entry.overrides else None
+            kind = name if profile.layers or profile.site or name in own else None
             alike.setdefault(kind, []).append(name)
         for names in alike.values():
             yield names, self.profiles[names[0]]

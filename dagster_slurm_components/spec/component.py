@@ -17,7 +17,7 @@ from dagster_slurm_components.spec.merge import Layer
 from dagster_slurm_components.spec.model import Model, option, required, template_at, validate_unrendered
 from dagster_slurm_components.spec.problems import Problem, SpecError, in_order, problems_of
 from dagster_slurm_components.spec.profiles import LoadedProfile
-from dagster_slurm_components.spec.resolve import ResolvedScript, overrides, resolve_script
+from dagster_slurm_components.spec.resolve import ResolvedScript, resolve_script
 from dagster_slurm_components.spec.script import DEFAULTABLE, partial_errors
 from dagster_slurm_components.spec.source import Document, load_documents
 from dagster_slurm_components.spec.templates import Renderer, keep
@@ -98,11 +98,6 @@ class ScriptEntry:
     script: Layer
     defaults: Layer | None
     folder: Path
-
-    @property
-    def overrides(self) -> Mapping[str, Any]:
-        """The overrides that are mappings, by profile."""
-        return overrides(self.script)
 
     def resolve(self, profile: LoadedProfile) -> ResolvedScript:
         """Return the script as it runs in a profile, or raise a SpecError with a problem for each mistake."""

@@ -123,25 +123,22 @@ def resolve_script(
 
 def merge_script(*, profile: LoadedProfile, defaults: Layer | None, script: Layer) -> Merged:
     """Merge site, profile, defaults, script and the script's own override for the profile."""
-    layers = [*profile.layers, *([defaults] if defaults is not None else []), script]
-    if profile.name in overrides(script):
-        layers.append(override_layer(script, profile.name))
-    return merge(layers)
+    layers = (*profile.layers, defaults, script, overrides(script).get(profile.name))
+    return merge([layer for layer in layers if layer is not None])
 
 
-def overrides(script: Layer) -> Mapping[str, Any]:
+def overrides(script: Layer) -> Mapping[str, Layer]:
     """Return the overrides of a script that are mappings, by profile; a check says what is wrong with others."""
     written = script.data.get("profiles")
     items = written.items() if isinstance(written, Mapping) else ()
-    return {name: override for name, override in items if isinstance(override, Mapping)}
+    return {name: _override(script, name, data) for name, data in items if isinstance(data, Mapping)}
 
 
-def override_layer(script: Layer, profile: str) -> Layer:
-    """Return the layer of a script's override for a profile."""
+def _override(script: Layer, profile: str, data: Mapping[str, Any]) -> Layer:
     prefix = ("profiles", profile)
     return Layer(
         f"{script.name}, {profile}",
-        overrides(script)[profile],
+        data,
         lambda path: script.position((*prefix, *path)),
         script.folder,
         script.as_written(prefix),

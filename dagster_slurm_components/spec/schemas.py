@@ -41,12 +41,13 @@ _LIST = re.compile(rf"\[{_BREAK}({_SCALAR}(?:,{_BREAK}{_SCALAR})*){_BREAK}\]")
 def schemas() -> dict[str, str]:
     """Return the text of each schema by its file name; each stands alone."""
     made = definitions()
-    result = {}
+    texts = {}
     for name, (model, title) in _ROOTS.items():
-        root = {key: value for key, value in made[model.__name__].items() if key != "pattern"}
         head = {"$schema": DIALECT, "$id": f"urn:dagster-slurm-components:{name}", "title": title}
-        result[_file(name)] = _text(standalone({**head, **root, "type": "object"}, made))
-    return result
+        root = standalone({**head, **made[model.__name__], "type": "object"}, made)
+        root.pop("pattern", None)
+        texts[f"{name}.schema.json"] = _text(root)
+    return texts
 
 
 def schema_files() -> dict[str, str]:
@@ -57,12 +58,10 @@ def schema_files() -> dict[str, str]:
     texts = {DEFINITIONS: _text({"$schema": DIALECT, "$defs": definitions()})}
     for name, (model, title) in _ROOTS.items():
         pointer = DEFINITIONS + reference(model.__name__)["$ref"]
-        texts[_file(name)] = _text({"$schema": DIALECT, "title": title, "type": "object", "$ref": pointer})
+        texts[f"{name}.schema.json"] = _text(
+            {"$schema": DIALECT, "title": title, "type": "object", "$ref": pointer}
+        )
     return texts
-
-
-def _file(name: str) -> str:
-    return f"{name}.schema.json"
 
 
 def _text(schema: Json) -> str:
@@ -126,12 +125,10 @@ def _default_environment(model: type[DefaultEnvironment], made: Json) -> Json:
     mine = {field: reference(name, "properties", field) for field in own}
     branches = {}
     for kind, environment in ENVIRONMENTS.items():
-        theirs = {
-            field: reference(environment.__name__, "properties", field) for field in environment.model_fields
-        }
-        branches[kind] = {"properties": {**mine, **theirs}, "additionalProperties": False}
-    if not own:
-        branches = {kind: reference(environment.__name__) for kind, environment in ENVIRONMENTS.items()}
+        theirs = environment.__name__
+        fields = {field: reference(theirs, "properties", field) for field in environment.model_fields}
+        merged = {"properties": {**mine, **fields}, "additionalProperties": False}
+        branches[kind] = merged if own else reference(theirs)
     common = [*own, *(field for field in EnvironmentSpec.model_fields if field != "type")]
     choice = named_by_type("environment", branches, common)
     choice["properties"].update(own)
@@ -170,8 +167,8 @@ def inlined(part: Any, definitions: Mapping[str, Any]) -> Any:
     if not isinstance(part, dict):
         return part
     rest = {key: inlined(value, definitions) for key, value in part.items() if key != _REFERENCE}
-    if not isinstance(part.get(_REFERENCE), str):
-        return {**rest, **({_REFERENCE: part[_REFERENCE]} if _REFERENCE in part else {})}
+    if _REFERENCE not in part:
+        return rest
     target: Any = definitions
     for step in part[_REFERENCE].removeprefix(_HERE).split("/"):
         target = target[step]
