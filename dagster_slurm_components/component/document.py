@@ -27,7 +27,11 @@ def attributes_document(raw: Mapping[Any, Any], context: dg.ComponentLoadContext
     """
     tree = context.resolution_context.source_position_tree
     if tree is not None and os.path.isfile(tree.position.filename):
-        document = _document_at(tree.position.filename, tree.position.start.line)
+        file, line = tree.position.filename, tree.position.start.line
+        status = os.stat(file)
+        documents = _documents(file, status.st_mtime_ns, status.st_size)
+        # Dagster counts a document from its first key, as we do; the nearest one survives a difference in that.
+        document = min(documents, key=lambda each: abs(each.position().line - line))
         return document.child(("attributes",)) if document.data.get("attributes") else document.child(())
     path = context.path
     folder = path if path.is_dir() else path.parent
@@ -52,13 +56,6 @@ def renderer(context: dg.ComponentLoadContext) -> Renderer:
         return render(tree, position_of, scope=scope)
 
     return rendered
-
-
-def _document_at(file: str, line: int) -> Document:
-    status = os.stat(file)
-    documents = _documents(file, status.st_mtime_ns, status.st_size)
-    # Dagster counts a document from its first key, as we do; the nearest one survives a difference in that.
-    return min(documents, key=lambda document: abs(document.position().line - line))
 
 
 @lru_cache(maxsize=16)

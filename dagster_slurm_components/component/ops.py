@@ -35,7 +35,9 @@ def script_assets(
     directly; a test holds the result against ``multi_asset``'s, which still serves ops that can be run in parts.
     """
     if settings.can_subset:
-        return _subsettable(run, settings, specs, checks)
+        words = {"op_tags" if name == "tags" else name: value for name, value in vars(settings).items()}
+        # Dagster reads annotations and takes none that is text, so that it gets a function without any.
+        return dg.multi_asset(specs=specs, check_specs=checks, **words)(lambda context: run(context))  # noqa: PLW0108
     made = {spec.key: spec.key.to_python_identifier() for spec in specs}
     deps = {
         dep.asset_key
@@ -43,11 +45,11 @@ def script_assets(
         for dep in spec.deps
         if dep.asset_key not in made or dep.partition_mapping is not None
     }
-    inputs = {_input_name(key): key for key in deps}
+    inputs = {"_".join(key.path).replace("-", "_").replace(".", "_"): key for key in deps}
     check_outputs = {check.get_python_identifier(): check for check in checks}
     outs = {**{made[spec.key]: _out(spec) for spec in specs}, **dict.fromkeys(check_outputs, _CHECK_OUT)}
     op = dg.OpDefinition(
-        lambda context, inputs: run(context),  # Dagster reads annotations and takes none that is text
+        lambda context, inputs: run(context),  # without annotations too
         settings.name,
         ins=dict.fromkeys(inputs, _NOTHING_IN),
         outs=outs,
@@ -71,10 +73,6 @@ _NOTHING_IN = dg.In(dg.Nothing)
 _CHECK_OUT = dg.Out(None)
 
 
-def _input_name(key: dg.AssetKey) -> str:
-    return "_".join(key.path).replace("-", "_").replace(".", "_")
-
-
 def _out(spec: dg.AssetSpec) -> dg.Out:
     return dg.Out(
         dg.Nothing,
@@ -83,22 +81,3 @@ def _out(spec: dg.AssetSpec) -> dg.Out:
         metadata=spec.metadata,
         code_version=spec.code_version,
     )
-
-
-def _subsettable(
-    run: Callable[[dg.AssetExecutionContext], Any],
-    settings: OpArguments,
-    specs: Sequence[dg.AssetSpec],
-    checks: Sequence[dg.AssetCheckSpec],
-) -> dg.AssetsDefinition:
-    return dg.multi_asset(
-        name=settings.name,
-        description=settings.description,
-        specs=specs,
-        check_specs=checks,
-        op_tags=settings.tags,
-        pool=settings.pool,
-        retry_policy=settings.retry_policy,
-        backfill_policy=settings.backfill_policy,
-        can_subset=True,
-    )(lambda context: run(context))  # noqa: PLW0108 (see above: no annotations)

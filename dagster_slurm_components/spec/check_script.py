@@ -133,7 +133,7 @@ class ScriptChecker:
 
 def _fields(wrong: Iterable[Problem]) -> set[object]:
     """Return the fields of a script that have mistakes; an override's are those of the field that it names."""
-    first = {problem.path[0] for problem in wrong if problem.path}
-    return first | {
-        problem.path[2] for problem in wrong if problem.path[:1] == ("profiles",) and problem.path[2:]
-    }
+    fields: set[object] = set()
+    for path in (problem.path for problem in wrong):
+        fields.update(path[:1], path[2:3] if path[:1] == ("profiles",) else ())
+    return fields

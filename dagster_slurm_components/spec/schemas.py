@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,7 @@ from dagster_slurm_components.spec.base import TEMPLATE
 from dagster_slurm_components.spec.component import COMPONENT_TYPE, ComponentAttributes, DefsFile
 from dagster_slurm_components.spec.environments import ENVIRONMENTS, EnvironmentSpec
 from dagster_slurm_components.spec.profile import DefaultEnvironment, Profile, ProfileEnvironment
-from dagster_slurm_components.spec.schema_of_models import Json, both, named_by_type, schemas_of
+from dagster_slurm_components.spec.schema_of_models import Json, exclusions, named_by_type, schemas_of
 from dagster_slurm_components.spec.script import DEFAULTABLE, OVERRIDABLE, Script
 from dagster_slurm_components.spec.site import Site
 
@@ -115,7 +114,7 @@ def _part(fields: Iterable[str], description: str) -> Json:
         "description": description,
         "additionalProperties": False,
         "properties": {name: reference("Script", "properties", name) for name in fields},
-        "allOf": [{"not": both(*pair)} for group in Script.one_of for pair in combinations(group, 2)],
+        "allOf": exclusions(Script),
     }
 
 
