@@ -9,6 +9,7 @@ import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -98,14 +99,12 @@ class SlurmScriptComponent(dg.Component):
         """Build one op with its assets and checks for each script; what Dagster refuses is an InvalidScriptsError."""
         built: list[dg.AssetsDefinition] = []
         problems: list[Problem] = []
-        pools: dict[Path, str | None] = {}
+        pool_in = cache(_profile_pool)
         with _without_collections():
             for script in self.scripts:
-                folder = script.folder
-                pools[folder] = pools[folder] if folder in pools else _profile_pool(folder)
                 try:
                     with refusals_at(script.entry.script.position, ()):
-                        built.append(self._assets_definition(script, pools[folder]))
+                        built.append(self._assets_definition(script, pool_in(script.folder)))
                 except SpecError as exc:
                     problems += exc.problems
         if problems:

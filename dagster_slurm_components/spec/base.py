@@ -141,7 +141,7 @@ def _whole_number(value: Any) -> Any:
     if isinstance(value, str) and re.fullmatch(r"\s*[+-]?[0-9]{1,18}\s*", value):
         return int(value)
     if isinstance(value, (bool, float, str)):
-        exponent = isinstance(value, str) and re.fullmatch(r"[0-9.]+[eE][0-9]{1,2}", value)
+        exponent = isinstance(value, str) and re.fullmatch(r"[0-9]+\.?[0-9]*[eE][0-9]{1,2}", value)
         hint = f"write {int(float(value))}" if exponent else None
         raise mistake(f"expected a whole number, got {describe(value)}", hint, "whole_number")
     return value

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -51,7 +52,7 @@ class ScriptChecker:
     def __init__(self, profiles: Mapping[str, LoadedProfile] | None = None) -> None:
         self.loading = profiles is None
         self.profiles = {"": NO_PROFILE} if profiles is None else profiles
-        self._missing: dict[tuple[Path, str], bool] = {}
+        self._first_file = cache(lambda folder, pattern: next(matching_files(folder, pattern), None))
 
     def check(self, entry: ScriptEntry) -> CheckedScript:
         """Check one script in all profiles; a problem that not all of them have says which do."""
@@ -125,9 +126,7 @@ class ScriptChecker:
             if not isinstance(pattern, str) or is_template(pattern) or "\0" in pattern:
                 continue
             base = merged.folder(path) or folder
-            if (base, pattern) not in self._missing:
-                self._missing[base, pattern] = next(iter(matching_files(base, pattern)), None) is None
-            if self._missing[base, pattern]:
+            if self._first_file(base, pattern) is None:
                 yield no_file(pattern, base, merged.position(path), path)
 
 

@@ -112,9 +112,7 @@ class Model(BaseModel):
 
         A field that must be there can't be left out: then the whole model waits, and the one around it leaves it out.
         """
-        places = [
-            error["loc"] if _kind(error) == _WAITING else template_at(data, error["loc"]) for error in errors
-        ]
+        places = [e["loc"] if _kind(e) == _WAITING else template_at(data, e["loc"]) for e in errors]
         wrong = [error for error, path in zip(errors, places, strict=True) if path is None]
         paths = {path for path in places if path is not None}
         if not wrong and () not in paths:
@@ -187,12 +185,10 @@ def template_at(data: Any, path: KeyPath) -> KeyPath | None:
     for depth, part in enumerate((*path, None)):
         if is_template(data):
             return path[:depth]
-        inside = part in data if isinstance(data, Mapping) else False
-        if isinstance(data, (list, tuple)) and isinstance(part, int):
-            inside = part < len(data)
-        if not inside:
+        try:
+            data = data[part]
+        except (LookupError, TypeError):
             return None
-        data = data[part]
     return None
 
 

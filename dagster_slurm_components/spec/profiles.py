@@ -112,15 +112,14 @@ def template_scope(project: Path) -> dict[str, Any]:
     return {"project_root": str(project), "cluster": Values("cluster", read=_cluster_values)}
 
 
-def _cluster_values() -> Mapping[str, Callable[[], Any]]:
+def _cluster_values() -> Mapping[str, Any]:
     from slurm_testcluster import default_folder  # noqa: PLC0415 - for few profiles
 
     file = default_folder() / "profile.yaml"
     if not file.is_file():
         message = f"there is no test cluster on this machine: no {file}"
         raise SpecError([Problem(message, hint="start one by `dg-slurm cluster up`", kind="no_cluster")])
-    data = single_document(file).data
-    return {key: partial(data.__getitem__, key) for key in data}
+    return dict(single_document(file).data)
 
 
 def profile_values(name: str | None = None, *, start: Path) -> Values:

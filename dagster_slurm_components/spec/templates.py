@@ -123,8 +123,8 @@ def _template_errors() -> tuple[type[Exception], ...]:
 class Values(dict[str, Any]):
     """Values that templates read by dots; an unknown name is an error that says which names there are.
 
-    ``{{ profile.env.get('NAME', 'default') }}`` is for what may be missing. What ``read`` names is made when the first
-    template asks for it: one that asks for ``profile.env.DATA_DIR`` needs none of the secrets that the rest of a
+    ``{{ profile.env.get('NAME', 'default') }}`` is for what may be missing. What ``read`` names, and functions make,
+    is there when the first template asks for it: one that asks for ``profile.env.DATA_DIR`` needs none of the secrets that the rest of a
     profile names.
     """
 
@@ -132,7 +132,7 @@ class Values(dict[str, Any]):
         self,
         name: str,
         values: Mapping[str, Any] | None = None,
-        read: Callable[[], Mapping[str, Callable[[], Any]]] = dict,
+        read: Callable[[], Mapping[str, Any]] = dict,
     ) -> None:
         self._name = name
         self._read = cache(read)
@@ -142,10 +142,11 @@ class Values(dict[str, Any]):
         return Values(f"{self._name}.{key}", value) if isinstance(value, Mapping) else value
 
     def __missing__(self, key: str) -> Any:
-        makers = self._read()
-        if key in makers:
-            return self.setdefault(key, self._inside(key, makers[key]()))
-        names = {*self, *makers}
+        waiting = self._read()
+        if key in waiting:
+            value = waiting[key]
+            return self.setdefault(key, self._inside(key, value() if callable(value) else value))
+        names = {*self, *waiting}
         hint = did_you_mean(key, names) if names else None
         # Jinja tries attributes first, and takes an AttributeError or a LookupError for "not there".
         raise ValueError(f"`{self._name}` has no `{key}`" + (f"; {hint}" if hint else ""))
