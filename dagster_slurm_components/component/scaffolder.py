@@ -88,9 +88,8 @@ class SlurmScriptScaffolder(dg.Scaffolder[ScaffoldParams]):
             if not payload.resolve().is_relative_to(folder.resolve()):
                 if not any(folder.iterdir()):
                     folder.rmdir()  # `dg` has just made it
-                raise click.ClickException(
-                    f"There is no {payload}; only payloads beside the YAML are written."
-                )
+                message = f"There is no {payload}; only payloads beside the YAML are written."
+                raise click.ClickException(message)
             payload.parent.mkdir(parents=True, exist_ok=True)
             payload.write_text(payload_text(params), encoding="utf-8")
         if request.append:
@@ -102,15 +101,18 @@ class SlurmScriptScaffolder(dg.Scaffolder[ScaffoldParams]):
 
 def defs_yaml(params: ScaffoldParams, *, folder: Path, type_name: str, project: Path | None) -> str:
     """Return the text of ``defs.yaml`` for a component's folder; ``type_name`` is its type as Dagster knows it."""
-    text = (_TEMPLATES / "defs.yaml.txt").read_text("utf-8")
-    text = text.format(
-        type=COMPONENT_TYPE if type_name == _ALIAS else type_name,
-        payload=flow_style(params.payload),
-        launcher=_LAUNCHERS[params.launcher],
-        environment=flow_style(_environment(params.environment, folder, project)),
-        resources=_RESOURCES[params.launcher],
-        key=flow_style(params.asset or re.sub(r"[^A-Za-z0-9_.\-]", "_", folder.name)),
-        profiles=_profiles(params),
+    text = (
+        (_TEMPLATES / "defs.yaml.txt")
+        .read_text("utf-8")
+        .format(
+            type=COMPONENT_TYPE if type_name == _ALIAS else type_name,
+            payload=flow_style(params.payload),
+            launcher=_LAUNCHERS[params.launcher],
+            environment=flow_style(_environment(params.environment, folder, project)),
+            resources=_RESOURCES[params.launcher],
+            key=flow_style(params.asset or re.sub(r"[^A-Za-z0-9_.\-]", "_", folder.name)),
+            profiles=_profiles(params),
+        )
     )
     return text.rstrip() + "\n"
 

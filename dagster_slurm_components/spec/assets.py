@@ -42,9 +42,8 @@ def _key(value: Any) -> Any:
     if not isinstance(value, (list, tuple)):
         return value
     if not value or not all(isinstance(part, str) and part and "/" not in part for part in value):
-        raise mistake(
-            "expected an asset key: text, or a list of texts", "write `a/b` or `[a, b]`", "asset_key"
-        )
+        message = "expected an asset key: text, or a list of texts"
+        raise mistake(message, "write `a/b` or `[a, b]`", "asset_key")
     return "/".join(value)
 
 

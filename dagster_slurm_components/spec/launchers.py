@@ -14,7 +14,7 @@ from dagster_slurm_components.spec.model import Model, mistake, option, required
 from dagster_slurm_components.spec.place import KeyPath
 from dagster_slurm_components.spec.registry import Registry
 from dagster_slurm_components.spec.resources import Resources
-from dagster_slurm_components.spec.slurm_values import Memory
+from dagster_slurm_components.spec.slurm_values import Hint, Memory
 
 _OWNED_SRUN_OPTIONS = {
     "output": "write `output: first` or `output: all`",
@@ -33,9 +33,8 @@ _OWNED_SRUN_OPTIONS = {
 
 def _srun_option(name: str) -> str:
     if not re.fullmatch(r"[a-z][a-z0-9_]*", name):
-        raise mistake(
-            f"{name!r} can't be an option of srun", "write its long name with underscores: `gpu_bind`"
-        )
+        hint = "write its long name with underscores: `gpu_bind`"
+        raise mistake(f"{name!r} can't be an option of srun", hint)
     if name in _OWNED_SRUN_OPTIONS:
         raise mistake(f"`{name}` can't be set here: {_OWNED_SRUN_OPTIONS[name]}")
     return name
@@ -110,9 +109,7 @@ class SrunLauncher(RankLauncher):
     cpu_bind: Word | None = option("How tasks are bound to CPUs.", "cores")
     mem_bind: Word | None = option("How tasks are bound to memory.", "local")
     distribution: Word | None = option("How tasks are spread over nodes and sockets.", "block:cyclic")
-    hint: Literal["compute_bound", "memory_bound", "multithread", "nomultithread"] | None = option(
-        "How the payload uses cores.", "nomultithread"
-    )
+    hint: Hint | None = option("How the payload uses cores.", "nomultithread")
     options: dict[SrunOption, Annotated[Flag | Word, one_mistake("text, a number, true or false")]] = option(
         "Any other option of srun, by its long name with underscores; `true` for one without a value.",
         {"gpu_bind": "closest", "exact": True},
@@ -191,9 +188,8 @@ class RayLauncher(DistributedLauncher):
     def disagreements(self, resources: Resources) -> Iterator[tuple[KeyPath, str]]:
         """Yield where the resources don't fit: Ray wants one process on each node, and divides it itself."""
         if self.address is None:
-            yield from _one_task_per_node(
-                "Ray has one process on each node; write `cpus_per_task`", resources
-            )
+            why = "Ray has one process on each node; write `cpus_per_task`"
+            yield from _one_task_per_node(why, resources)
 
 
 def _one_task_per_node(why: str, resources: Resources) -> Iterator[tuple[KeyPath, str]]:

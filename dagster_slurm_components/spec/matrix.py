@@ -33,9 +33,7 @@ def expand(script: Layer) -> tuple[Layer, ...]:
     rest = {key: value for key, value in script.data.items() if key != "matrix"}
     mistakes = [*_mistakes(matrix)] or [*_bad_references(rest, matrix)]
     if mistakes:
-        raise SpecError(
-            Problem.at(script.position, path, message, hint, "matrix") for path, message, hint in mistakes
-        )
+        raise SpecError(Problem.at(script.position, *mistake, "matrix") for mistake in mistakes)
     layers = []
     for values in itertools.product(*matrix.values()):
         cell = dict(zip(matrix, values, strict=True))

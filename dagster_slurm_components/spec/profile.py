@@ -130,9 +130,8 @@ class Profile(Model):
         # A relative path would start wherever sshd puts us, which sites change.
         complete = self.workdir.startswith(("/", "~", "$")) or is_template(self.workdir)
         if not complete and not isinstance(self.host, LocalHost):
-            message = (
-                f"over ssh `workdir` must be absolute, or start with `~/` or `$NAME`; it is {self.workdir!r}"
-            )
+            message = "over ssh `workdir` must be absolute, or start with `~/` or `$NAME`; it is "
+            message += repr(self.workdir)
             error = details(mistake(message), ("workdir",), self.workdir)
             raise ValidationError.from_exception_data("Profile", [error])
         return self

@@ -144,10 +144,8 @@ def _profile_values(name: str | None, start: Path) -> Mapping[str, Callable[[], 
 
     def value(key: str) -> Any:
         views = [each.child((key,)) for each in documents if each.data.get(key) is not None]
-        layers = [
-            Layer("", {key: render(view.data, view.position, scope=scope)}, view.position) for view in views
-        ]
-        return merge(layers).data.get(key, fields[key])
+        trees = [{key: render(view.data, view.position, scope=scope)} for view in views]
+        return merge([Layer("", tree, lambda path: None) for tree in trees]).data.get(key, fields[key])
 
     return {key: partial(value, key) for key in fields}
 

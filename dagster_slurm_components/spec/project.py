@@ -175,14 +175,13 @@ class _Checker:
 
     def _defs(self, file: Path) -> None:
         for document in load_documents(file, keep_empty=True):
+            where = document.position
             if document.data is None:  # Dagster 1.13 refuses the file
-                hint = "remove the `---` around nothing"
-                self.problems.append(
-                    Problem.at(document.position, (), "the document is empty", hint, "empty")
-                )
+                message, hint = "the document is empty", "remove the `---` around nothing"
+                self.problems.append(Problem.at(where, (), message, hint, "empty"))
             elif not isinstance(document.data, Mapping):
                 message = "expected a mapping with the `type` of a component"
-                self.problems.append(Problem.at(document.position, (), message, kind="mapping"))
+                self.problems.append(Problem.at(where, (), message, kind="mapping"))
             elif self._is_ours(document):
                 self._ours(document)
             else:
@@ -199,9 +198,9 @@ class _Checker:
 
     def _is_ours(self, document: Document) -> bool:
         name = document.data.get("type") if isinstance(document.data, Mapping) else None
-        return name == COMPONENT_TYPE or (
-            isinstance(name, str) and self.is_subclass(name, Path(document.file))
-        )
+        if not isinstance(name, str):
+            return False
+        return name == COMPONENT_TYPE or self.is_subclass(name, Path(document.file))
 
     def _component(self, spec: ComponentSpec, folder: Path) -> None:
         """Check the scripts of one component."""
@@ -245,7 +244,6 @@ def _wrong_type(document: Document) -> Iterator[Problem]:
         write = f"write `type: {COMPONENT_TYPE}`"
         yield Problem("`type` is missing", document.position(), ("type",), write, "missing")
     elif isinstance(kind, str) and kind.startswith(_OUR_PREFIX):
+        message = f"unknown component type `{kind}`"
         hint = did_you_mean(kind, [COMPONENT_TYPE])
-        yield Problem.at(
-            document.position, ("type",), f"unknown component type `{kind}`", hint, "unknown_type"
-        )
+        yield Problem.at(document.position, ("type",), message, hint, "unknown_type")

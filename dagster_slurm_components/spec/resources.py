@@ -12,6 +12,7 @@ from dagster_slurm_components.spec.model import Model, option
 from dagster_slurm_components.spec.slurm_values import (
     Gpus,
     Gres,
+    Hint,
     Memory,
     Moment,
     Name,
@@ -119,9 +120,7 @@ class Resources(Model):
         "Signal before the time limit, and how many seconds before it.", "B:USR1@120"
     )
     requeue: Flag | None = option("Whether Slurm may put the job back into the queue.", False)
-    hint: Literal["compute_bound", "memory_bound", "multithread", "nomultithread"] | None = option(
-        "How the payload uses cores.", "nomultithread"
-    )
+    hint: Hint | None = option("How the payload uses cores.", "nomultithread")
     distribution: Word | None = option("How tasks are spread over nodes and sockets.", "block:cyclic")
     sockets_per_node: Positive | None = option("Fewest sockets of each node.", 2)
     cores_per_socket: Positive | None = option("Fewest cores of each socket.", 16)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator
 
@@ -93,5 +93,6 @@ Gpus = Annotated[Word, Format(_GPUS, "a number of GPUs", "2 or a100:2", minimum=
 Gres = Annotated[Word, Format(rf"none|{_GRES}(?:,{_GRES})*", "a list of generic resources", "gpu:a100:2")]
 Signal = Annotated[Word, Format(_SIGNAL, "a signal", "B:USR1@120", minimum=1)]
 Switches = Annotated[Word, Format(r"\d{1,6}(?:@.+)?", "a number of switches", "1@01:00:00", minimum=0)]
+Hint = Literal["compute_bound", "memory_bound", "multithread", "nomultithread"]
 Name = Annotated[Word, Format(r"[^\s]+", "a name", "gpu", minimum=0)]
 """One or more names without spaces, separated by commas where sbatch takes several."""
