@@ -111,31 +111,27 @@ def in_order(problems: Iterable[Problem]) -> tuple[Problem, ...]:
 
 
 _EXPECTED = {
-    "string_type": "text",
-    "int_type": "a whole number",
-    "int_parsing": "a whole number",
-    "int_from_float": "a whole number",
-    "float_type": "a number",
-    "float_parsing": "a number",
-    "bool_type": "true or false",
-    "bool_parsing": "true or false",
-    "list_type": "a list",
-    "dict_type": "a mapping",
-    "model_type": "a mapping",
-    "model_attributes_type": "a mapping",
+    "string": "text",
+    "int": "a whole number",
+    "float": "a number",
+    "bool": "true or false",
+    "list": "a list",
+    "dict": "a mapping",
+    "model": "a mapping",
 }
+"""What an error ending in ``_type`` or ``_parsing`` misses."""
 
 
 def _words(error: Any, path: KeyPath) -> tuple[str, str | None]:
     """Return message and hint for one pydantic error; our own validators bring theirs."""
     kind, given, context = error["type"], error["input"], error.get("ctx") or {}
-    hint = context.get("hint")
+    hint, expected = context.get("hint"), _EXPECTED.get(kind.removesuffix("_type").removesuffix("_parsing"))
     if kind == "missing":
         message = f"`{path[-1]}` is missing"
     elif kind == "invalid_key" or (kind == "string_type" and path[-1:] == (KEY,)):
         message, hint = "expected a key that is text, not a number or a boolean", "write the key in quotes"
-    elif kind in _EXPECTED:
-        message = f"expected {_EXPECTED[kind]}, got {describe(given)}"
+    elif expected is not None:
+        message = f"expected {expected}, got {describe(given)}"
     elif kind == "literal_error":
         message = f"`{given}` is not known here"
         hint = did_you_mean(given, re.findall(r"'([^']*)'", context["expected"]))
