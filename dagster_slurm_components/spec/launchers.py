@@ -146,20 +146,16 @@ class TorchrunLauncher(RankLauncher):
         yield from _one_task_per_node("torchrun starts its ranks itself; write `nproc_per_node`", resources)
         gpus = asked.gpus_per_node(resources)
         if isinstance(self.nproc_per_node, int) and gpus is not None and self.nproc_per_node > gpus:
-            yield (
-                ("launcher", "nproc_per_node"),
-                f"{self.nproc_per_node} ranks share {gpus} GPUs on each node; ask for as many GPUs as ranks",
-            )
+            share = f"{self.nproc_per_node} ranks share {gpus} GPUs on each node"
+            yield ("launcher", "nproc_per_node"), f"{share}; ask for as many GPUs as ranks"
         if self.nproc_per_node == "gpu" and not gpus and not _asks_for_gpus(resources):
             yield ("launcher", "nproc_per_node"), "one rank for each GPU, but no GPUs are asked for"
         nodes = asked.nodes(resources)
         if self.nnodes is not None and nodes is not None:
             least, most = (int(number) for number in self.nnodes.split(":"))
             if nodes[0] < least or nodes[1] > most:
-                yield (
-                    ("launcher", "nnodes"),
-                    f"{resources.nodes} nodes are asked for, which is not in {self.nnodes}",
-                )
+                message = f"{resources.nodes} nodes are asked for, which is not in {self.nnodes}"
+                yield ("launcher", "nnodes"), message
 
 
 class RayLauncher(DistributedLauncher):

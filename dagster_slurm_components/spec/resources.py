@@ -155,12 +155,9 @@ class Resources(Model):
         """Return the options as sbatch spells them, in a fixed order; a flag's value is empty."""
         options = []
         for name in type(self).model_fields:
-            value = getattr(self, name)
-            option = name.replace("_", "-")
-            if value is None or (value is False and name != "requeue"):
-                continue
-            if value is False:
-                options.append(("no-requeue", ""))
-            else:
+            option, value = name.replace("_", "-"), getattr(self, name)
+            if option == "requeue" and value is False:
+                option, value = "no-requeue", True
+            if value is not None and value is not False:
                 options.append((option, "" if value is True else str(value)))
         return tuple(options)
