@@ -19,7 +19,7 @@ from dagster_slurm_components.spec.problems import Problem, SpecError, did_you_m
 from dagster_slurm_components.spec.profile import Limits, Profile
 from dagster_slurm_components.spec.site import Site
 from dagster_slurm_components.spec.source import Document, load_documents
-from dagster_slurm_components.spec.templates import Renderer, Values, keep, render
+from dagster_slurm_components.spec.templates import LazyValues, Renderer, keep, render
 
 PROFILE_VARIABLE = "DAGSTER_SLURM_PROFILE"
 """Environment variable that chooses the profile; ``local`` without it."""
@@ -109,7 +109,7 @@ def template_scope(project: Path) -> dict[str, Any]:
     where Dagster was started. ``cluster`` are the values of the profile that ``dg-slurm cluster up`` wrote on this
     machine: its ports are known only then, so a profile that is kept with a project can't name them.
     """
-    return {"project_root": str(project), "cluster": Values("cluster", read=_cluster_values)}
+    return {"project_root": str(project), "cluster": LazyValues("cluster", _cluster_values)}
 
 
 def _cluster_values() -> Mapping[str, Any]:
@@ -122,12 +122,12 @@ def _cluster_values() -> Mapping[str, Any]:
     return dict(single_document(file).data)
 
 
-def profile_values(name: str | None = None, *, start: Path) -> Values:
+def profile_values(name: str | None = None, *, start: Path) -> LazyValues:
     """Return what templates of scripts know as ``profile``: the chosen profile's values, its site's below.
 
     Nothing is read before a template asks, and only what it asks for is rendered and needs its variables.
     """
-    return Values("profile", read=partial(_profile_values, name, start))
+    return LazyValues("profile", partial(_profile_values, name, start))
 
 
 def _profile_values(name: str | None, start: Path) -> Mapping[str, Callable[[], Any]]:

@@ -121,32 +121,46 @@ def _template_errors() -> tuple[type[Exception], ...]:
 
 
 class Values(dict[str, Any]):
-    """Values that templates read by dots; an unknown name is an error that says which names there are.
+    """A mapping that templates read by dots; an unknown name is an error that says which names there are.
 
-    ``{{ profile.env.get('NAME', 'default') }}`` is for what may be missing. What ``read`` names, and functions make,
-    is there when the first template asks for it: one that asks for ``profile.env.DATA_DIR`` needs none of the secrets that the rest of a
-    profile names.
+    ``{{ profile.env.get('NAME', 'default') }}`` is for what may be missing.
     """
 
-    def __init__(
-        self,
-        name: str,
-        values: Mapping[str, Any] | None = None,
-        read: Callable[[], Mapping[str, Any]] = dict,
-    ) -> None:
+    def __init__(self, name: str, values: Mapping[str, Any]) -> None:
         self._name = name
-        self._read = cache(read)
-        super().__init__({key: self._inside(key, value) for key, value in (values or {}).items()})
-
-    def _inside(self, key: str, value: Any) -> Any:
-        return Values(f"{self._name}.{key}", value) if isinstance(value, Mapping) else value
+        super().__init__({key: _nested(f"{name}.{key}", value) for key, value in values.items()})
 
     def __missing__(self, key: str) -> Any:
-        waiting = self._read()
-        if key in waiting:
-            value = waiting[key]
-            return self.setdefault(key, self._inside(key, value() if callable(value) else value))
-        names = {*self, *waiting}
-        hint = did_you_mean(key, names) if names else None
-        # Jinja tries attributes first, and takes an AttributeError or a LookupError for "not there".
-        raise ValueError(f"`{self._name}` has no `{key}`" + (f"; {hint}" if hint else ""))
+        raise _unknown(self._name, key, self)
+
+
+def _nested(name: str, value: Any) -> Any:
+    return Values(name, value) if isinstance(value, Mapping) else value
+
+
+def _unknown(name: str, key: str, values: Mapping[str, Any]) -> ValueError:
+    # Jinja tries attributes first, and takes an AttributeError or a LookupError for "not there".
+    hint = did_you_mean(key, values)
+    return ValueError(f"`{name}` has no `{key}`" + (f"; {hint}" if hint else ""))
+
+
+class LazyValues:
+    """Values that templates read by dots; those that functions make are made when the first template asks for them.
+
+    So a template that asks for ``profile.env.DATA_DIR`` needs none of the secrets that the rest of a profile names.
+    It is no mapping, for one that holds nothing yet would answer ``get`` with the default.
+    """
+
+    def __init__(self, name: str, read: Callable[[], Mapping[str, Any]]) -> None:
+        self._name = name
+        self._read = cache(read)
+        self._values: dict[str, Any] = {}
+
+    def __getitem__(self, key: str) -> Any:
+        known = self._read()
+        if key not in known:
+            raise _unknown(self._name, key, known)
+        if key not in self._values:
+            value = known[key]() if callable(known[key]) else known[key]
+            self._values[key] = _nested(f"{self._name}.{key}", value)
+        return self._values[key]
