@@ -43,7 +43,7 @@ def _needs(loaded: LoadedProfile, folder: Path) -> list[Need]:
     """Return the different environments that the project's scripts need."""
     found: dict[str, Need] = {}
     for script in project_scripts(folder, loaded.name):
-        resolved = script.resolve(loaded)
+        resolved = script.entry.resolve(loaded)
         environment = resolved.script.environment
         if not is_content(environment):
             continue

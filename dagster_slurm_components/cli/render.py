@@ -37,7 +37,7 @@ def render(asset: str, profile_name: str | None, whole: bool, test_only: bool, a
     submitted. Values of variables that sound like secrets are masked.
     """
     script = _find_script(asset, project_scripts(Path.cwd(), profile_name))
-    resolved = script.resolve(load_profile(profile_name, start=script.folder))
+    resolved = script.entry.resolve(load_profile(profile_name, start=script.folder))
     seen = preview(resolved, script.name)
     verdict = _ask_sbatch(resolved, script.name) if test_only else None
     if as_json:

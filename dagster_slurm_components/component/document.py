@@ -12,27 +12,26 @@ import dagster as dg
 import yaml
 from dagster.components.resolved.scopes import LoadContextScope
 
+from dagster_slurm_components.spec.place import Locate
 from dagster_slurm_components.spec.profiles import profile_values
 from dagster_slurm_components.spec.source import Document, load_documents, parse_documents
-from dagster_slurm_components.spec.templates import Locate, Renderer, render
+from dagster_slurm_components.spec.templates import Renderer, render
 
 
 def attributes_document(raw: Mapping[Any, Any], context: dg.ComponentLoadContext) -> Document:
-    """Return the attributes of the component that is being loaded.
+    """Return the attributes of the component that is being loaded, which Dagster read as ``raw``.
 
     They are read again from its file, for Dagster's own parser keeps neither columns nor the spelling of values
-    (``12:00:00`` is a number to it). Without a file, as in tests, they are written out first.
-
-    Args:
-        raw: The attributes as Dagster read them.
-        context: Dagster's context of the load.
-
-    Raises:
-        SpecError: The file is not what a person meant as YAML.
+    (``12:00:00`` is a number to it). Without a file, as in tests, they are written out first. What a person can't have
+    meant as YAML is a SpecError.
     """
     tree = context.resolution_context.source_position_tree
     if tree is not None and os.path.isfile(tree.position.filename):
-        document = _document_at(tree.position.filename, tree.position.start.line)
+        file, line = tree.position.filename, tree.position.start.line
+        status = os.stat(file)
+        documents = _documents(file, status.st_mtime_ns, status.st_size)
+        # Dagster counts a document from its first key, as we do; the nearest one survives a difference in that.
+        document = min(documents, key=lambda each: abs(each.position().line - line))
         return document.child(("attributes",)) if document.data.get("attributes") else document.child(())
     path = context.path
     folder = path if path.is_dir() else path.parent
@@ -57,13 +56,6 @@ def renderer(context: dg.ComponentLoadContext) -> Renderer:
         return render(tree, position_of, scope=scope)
 
     return rendered
-
-
-def _document_at(file: str, line: int) -> Document:
-    status = os.stat(file)
-    documents = _documents(file, status.st_mtime_ns, status.st_size)
-    # Dagster counts a document from its first key, as we do; the nearest one survives a difference in that.
-    return min(documents, key=lambda document: abs(document.position().line - line))
 
 
 @lru_cache(maxsize=16)

@@ -28,20 +28,16 @@ def script_assets(
     specs: Sequence[dg.AssetSpec],
     checks: Sequence[dg.AssetCheckSpec],
 ) -> dg.AssetsDefinition:
-    """Return the definition of one op with its assets and checks.
+    """Return the definition of one op with its assets and checks; ``run`` runs the script and yields its results.
 
     ``multi_asset`` (dagster 1.13) works out from each function what it takes, which is half of its time and, at a
     thousand scripts, a fifth of the whole load. All ops of scripts take the same, so Dagster's classes are used
     directly; a test holds the result against ``multi_asset``'s, which still serves ops that can be run in parts.
-
-    Args:
-        run: Runs the script and yields its results.
-        settings: What Dagster is told of the op.
-        specs: The assets it makes.
-        checks: The checks it reports.
     """
     if settings.can_subset:
-        return _subsettable(run, settings, specs, checks)
+        words = {"op_tags" if name == "tags" else name: value for name, value in vars(settings).items()}
+        # Dagster reads annotations and takes none that is text, so that it gets a function without any.
+        return dg.multi_asset(specs=specs, check_specs=checks, **words)(lambda context: run(context))  # noqa: PLW0108
     made = {spec.key: spec.key.to_python_identifier() for spec in specs}
     deps = {
         dep.asset_key
@@ -49,11 +45,11 @@ def script_assets(
         for dep in spec.deps
         if dep.asset_key not in made or dep.partition_mapping is not None
     }
-    inputs = {_input_name(key): key for key in deps}
+    inputs = {"_".join(key.path).replace("-", "_").replace(".", "_"): key for key in deps}
     check_outputs = {check.get_python_identifier(): check for check in checks}
     outs = {**{made[spec.key]: _out(spec) for spec in specs}, **dict.fromkeys(check_outputs, _CHECK_OUT)}
     op = dg.OpDefinition(
-        lambda context, inputs: run(context),  # Dagster reads annotations and takes none that is text
+        lambda context, inputs: run(context),  # without annotations too
         settings.name,
         ins=dict.fromkeys(inputs, _NOTHING_IN),
         outs=outs,
@@ -77,10 +73,6 @@ _NOTHING_IN = dg.In(dg.Nothing)
 _CHECK_OUT = dg.Out(None)
 
 
-def _input_name(key: dg.AssetKey) -> str:
-    return "_".join(key.path).replace("-", "_").replace(".", "_")
-
-
 def _out(spec: dg.AssetSpec) -> dg.Out:
     return dg.Out(
         dg.Nothing,
@@ -89,22 +81,3 @@ def _out(spec: dg.AssetSpec) -> dg.Out:
         metadata=spec.metadata,
         code_version=spec.code_version,
     )
-
-
-def _subsettable(
-    run: Callable[[dg.AssetExecutionContext], Any],
-    settings: OpArguments,
-    specs: Sequence[dg.AssetSpec],
-    checks: Sequence[dg.AssetCheckSpec],
-) -> dg.AssetsDefinition:
-    return dg.multi_asset(
-        name=settings.name,
-        description=settings.description,
-        specs=specs,
-        check_specs=checks,
-        op_tags=settings.tags,
-        pool=settings.pool,
-        retry_policy=settings.retry_policy,
-        backfill_policy=settings.backfill_policy,
-        can_subset=True,
-    )(lambda context: run(context))  # noqa: PLW0108 (see above: no annotations)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import re
+import textwrap
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -25,7 +27,12 @@ _RESOURCES = {
     "torchrun": '{nodes: 2, cpus_per_task: 2, mem: 2G, time: "00:10:00"}',
     "ray": '{nodes: 2, cpus_per_task: 2, mem: 4G, time: "00:10:00"}',
 }
-_LAUNCHER_FIELDS = {"srun": ", local_tasks: 2", "torchrun": ", nproc_per_node: 2"}
+_LAUNCHERS = {
+    "bash": "{type: bash}",
+    "srun": "{type: srun, local_tasks: 2}",
+    "torchrun": "{type: torchrun, nproc_per_node: 2}",
+    "ray": "{type: ray}",
+}
 
 
 class ScaffoldParams(BaseModel):
@@ -69,11 +76,7 @@ class SlurmScriptScaffolder(dg.Scaffolder[ScaffoldParams]):
         return ScaffoldParams
 
     def scaffold(self, request: dg.ScaffoldRequest[ScaffoldParams]) -> None:
-        """Write ``defs.yaml`` and, unless it exists, the payload.
-
-        Raises:
-            ClickException: The payload lies outside of the component's folder and does not exist.
-        """
+        """Write ``defs.yaml`` and, unless it exists, the payload; one that lies elsewhere must exist."""
         if request.scaffold_format == "python":
             dg.scaffold_component(request, {})
             return
@@ -85,9 +88,8 @@ class SlurmScriptScaffolder(dg.Scaffolder[ScaffoldParams]):
             if not payload.resolve().is_relative_to(folder.resolve()):
                 if not any(folder.iterdir()):
                     folder.rmdir()  # `dg` has just made it
-                raise click.ClickException(
-                    f"There is no {payload}; only payloads beside the YAML are written."
-                )
+                message = f"There is no {payload}; only payloads beside the YAML are written."
+                raise click.ClickException(message)
             payload.parent.mkdir(parents=True, exist_ok=True)
             payload.write_text(payload_text(params), encoding="utf-8")
         if request.append:
@@ -98,24 +100,19 @@ class SlurmScriptScaffolder(dg.Scaffolder[ScaffoldParams]):
 
 
 def defs_yaml(params: ScaffoldParams, *, folder: Path, type_name: str, project: Path | None) -> str:
-    """Return the text of ``defs.yaml``.
-
-    Args:
-        params: The options.
-        folder: The component's folder.
-        type_name: The component's type as Dagster knows it.
-        project: The root of the project.
-    """
-    launcher = f"{{type: {params.launcher}{_LAUNCHER_FIELDS.get(params.launcher, '')}}}"
-    template = (_TEMPLATES / "defs.yaml.txt").read_text("utf-8")
-    text = template.format(
-        type=COMPONENT_TYPE if type_name == _ALIAS else type_name,
-        payload=flow_style(params.payload),
-        launcher=launcher,
-        environment=flow_style(_environment(params.environment, folder, project)),
-        resources=_RESOURCES[params.launcher],
-        key=flow_style(params.asset or _key(folder.name)),
-        profiles=_profiles(params),
+    """Return the text of ``defs.yaml`` for a component's folder; ``type_name`` is its type as Dagster knows it."""
+    text = (
+        (_TEMPLATES / "defs.yaml.txt")
+        .read_text("utf-8")
+        .format(
+            type=COMPONENT_TYPE if type_name == _ALIAS else type_name,
+            payload=flow_style(params.payload),
+            launcher=_LAUNCHERS[params.launcher],
+            environment=flow_style(_environment(params.environment, folder, project)),
+            resources=_RESOURCES[params.launcher],
+            key=flow_style(params.asset or re.sub(r"[^A-Za-z0-9_.\-]", "_", folder.name)),
+            profiles=_profiles(params),
+        )
     )
     return text.rstrip() + "\n"
 
@@ -131,12 +128,10 @@ def payload_text(params: ScaffoldParams) -> str:
 def _environment(name: str, folder: Path, project: Path | None) -> dict[str, Any]:
     """Return an environment with the examples of what it needs."""
     model = ENVIRONMENTS[name]
-    fields = model.model_fields
-    needed = [field for field, info in fields.items() if info.is_required()]
+    needed = [field for field, info in model.model_fields.items() if info.is_required()]
     needed += [group[0] for group in model.needs_one_of]
     tree: dict[str, Any] = {"type": name}
-    for field in needed:
-        tree[field] = (fields[field].examples or [""])[0]
+    tree |= {field: (model.model_fields[field].examples or [""])[0] for field in needed}
     if "project" in tree and project is not None:
         tree["project"] = Path(os.path.relpath(project, folder)).as_posix()
     return tree
@@ -149,16 +144,14 @@ def _profiles(params: ScaffoldParams) -> str:
         local["launcher"] = {"type": "bash"}
     if params.environment != "current":
         local["environment"] = {"type": "current"}
-    if not local:
-        return (
-            '      # profiles: # what is different in one profile\n      #   local: {args: ["--epochs", "1"]}'
-        )
-    why = "Without this, the script needs the same software on this machine too."
-    return f"      # {why}\n      profiles:\n        local: {flow_style(local)}"
-
-
-def _key(name: str) -> str:
-    """Return an asset key for a folder's name."""
-    return "".join(
-        letter if letter.isascii() and (letter.isalnum() or letter in "_.-") else "_" for letter in name
-    )
+    lines = [
+        "# profiles: # what is different in one profile",
+        '#   local: {args: ["--epochs", "1"]}',
+    ]
+    if local:
+        lines = [
+            "# Without this, the script needs the same software on this machine too.",
+            "profiles:",
+            f"  local: {flow_style(local)}",
+        ]
+    return textwrap.indent("\n".join(lines), " " * 6)

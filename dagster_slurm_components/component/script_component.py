@@ -9,6 +9,7 @@ import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -33,11 +34,7 @@ from dagster_slurm_components.spec.source import Document
 
 
 class InvalidScriptsError(dg.DagsterInvalidDefinitionError):
-    """A component's YAML has mistakes; the message tells all of them, each with its file and line.
-
-    Attributes:
-        problems: The mistakes.
-    """
+    """A component's YAML has mistakes; the message tells all ``problems``, each with its file and line."""
 
     def __init__(self, problems: Sequence[Problem]) -> None:
         self.problems = in_order(problems)
@@ -85,11 +82,7 @@ class SlurmScriptComponent(dg.Component):
 
     @classmethod
     def load(cls, attributes: BaseModel | None, context: dg.ComponentLoadContext) -> Self:
-        """Read and check the scripts.
-
-        Raises:
-            InvalidScriptsError: With all mistakes in this component's YAML and the files that it includes.
-        """
+        """Read and check the scripts; all mistakes in this YAML and what it includes are one InvalidScriptsError."""
         if not isinstance(attributes, Attributes):
             return cls(())
         try:
@@ -103,21 +96,15 @@ class SlurmScriptComponent(dg.Component):
         return cls(tuple(scripts))
 
     def build_defs(self, context: dg.ComponentLoadContext) -> dg.Definitions:
-        """Build one op with its assets and checks for each script.
-
-        Raises:
-            InvalidScriptsError: Dagster refuses an op; all such mistakes are told.
-        """
+        """Build one op with its assets and checks for each script; what Dagster refuses is an InvalidScriptsError."""
         built: list[dg.AssetsDefinition] = []
         problems: list[Problem] = []
-        pools: dict[Path, str | None] = {}
+        pool_in = cache(_profile_pool)
         with _without_collections():
             for script in self.scripts:
-                folder = script.folder
-                pools[folder] = pools[folder] if folder in pools else _profile_pool(folder)
                 try:
                     with refusals_at(script.entry.script.position, ()):
-                        built.append(self._assets_definition(script, pools[folder]))
+                        built.append(self._assets_definition(script, pool_in(script.folder)))
                 except SpecError as exc:
                     problems += exc.problems
         if problems:
@@ -147,7 +134,7 @@ class SlurmScriptComponent(dg.Component):
         from dagster_slurm_components.pipes.client import run_script  # noqa: PLC0415
 
         try:
-            resolved = script.resolve(load_profile(start=script.folder))
+            resolved = script.entry.resolve(load_profile(start=script.folder))
         except SpecError as exc:
             # The same YAML would fail again.
             raise dg.Failure(str(exc), allow_retries=False) from None
@@ -169,23 +156,19 @@ def _with_all_checks(
 
     By then Dagster has stored them. Its own error would name an output and no line (dagster 1.13).
     """
-    reported: list[dg.AssetCheckResult] = []
+    selected = context.selected_asset_check_keys
+    missing = {check.key: index for index, check in enumerate(script.checks) if check.key in selected}
     for result in results:
-        if isinstance(result, dg.AssetCheckResult):
-            reported.append(result)
-        elif isinstance(result, dg.MaterializeResult):
-            reported += result.check_results or ()
+        checks = result.check_results or () if isinstance(result, dg.MaterializeResult) else [result]
+        for check in checks:
+            if isinstance(check, dg.AssetCheckResult):
+                if check.asset_key is None or check.check_name is None:
+                    missing.clear()  # Dagster finds out which check is meant
+                else:
+                    missing.pop(dg.AssetCheckKey(check.asset_key, check.check_name), None)
         yield result
-    if any(result.asset_key is None or result.check_name is None for result in reported):
-        return  # Dagster finds out which check is meant
-    names = {(result.asset_key, result.check_name) for result in reported}
-    missing = [
-        index
-        for index, check in enumerate(script.checks)
-        if check.key in context.selected_asset_check_keys and (check.asset_key, check.name) not in names
-    ]
     if missing:
-        raise _unreported(missing, script)
+        raise _unreported([*missing.values()], script)
 
 
 def _unreported(missing: list[int], script: SlurmScript) -> dg.Failure:
@@ -267,11 +250,6 @@ def code_version(entry: ScriptEntry, files: Mapping[PurePosixPath, Path], defaul
 
     The same in every profile and on every machine. Templates count as they stand, not by what they give here: a
     value may be a secret, and versions are shown.
-
-    Args:
-        entry: The script.
-        files: The files that travel with it, by their place in the payload folder.
-        defaults: The component's defaults with templates as they stand.
     """
     written = entry.script.written or {}
     if defaults:

@@ -2,25 +2,26 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import dagster as dg
 from dagster._core.definitions.metadata.source_code import CodeReferencesMetadataSet
+from dagster.components.resolved import core_models
 from dagster.components.resolved.errors import ResolutionException
 from dagster_shared.check import CheckError
 
 from dagster_slurm_components.component.ops import OpArguments
 from dagster_slurm_components.executor.tags import STEP_TAG, THREAD
+from dagster_slurm_components.spec.assets import AssetDeclaration, CheckDeclaration
 from dagster_slurm_components.spec.component import ScriptEntry
-from dagster_slurm_components.spec.place import KeyPath, Position
+from dagster_slurm_components.spec.model import Model
+from dagster_slurm_components.spec.place import KeyPath, Locate
 from dagster_slurm_components.spec.problems import Problem, SpecError, describe
-from dagster_slurm_components.spec.profiles import LoadedProfile
 from dagster_slurm_components.spec.resolve import ResolvedScript
 from dagster_slurm_components.spec.script import Script
 
@@ -29,19 +30,21 @@ MOST_KINDS = 3
 
 _REFUSALS = (dg.DagsterError, CheckError, ResolutionException, ValueError, TypeError, OverflowError)
 """What Dagster raises for a value that it doesn't take."""
+_OBJECTS: Mapping[str, Any] = {
+    "automation_condition": dg.AutomationCondition,
+    "partitions_def": dg.PartitionsDefinition,
+    "freshness_policy": dg.FreshnessPolicy,
+}
+"""The fields that hold an object of Dagster's: what a template gave, or partitions written as YAML."""
+_NO_CONTEXT = dg.ResolutionContext.default()
 
 
 @dataclass(frozen=True)
 class SlurmScript:
-    """One script of a component, as Dagster knows it.
+    """One script of a component, as Dagster knows it: the settings of its op, and the specs.
 
     It keeps what was written and not what was made of it: a project may hold thousands, and each process loads all.
-
-    Attributes:
-        entry: The script as written.
-        op: The settings of its op.
-        assets: The specs of its assets.
-        checks: The specs of its checks.
+    ``entry.resolve`` gives the script as it runs in a profile.
     """
 
     entry: ScriptEntry
@@ -59,128 +62,102 @@ class SlurmScript:
         """The folder of the file that holds it."""
         return self.entry.folder
 
-    def resolve(self, profile: LoadedProfile) -> ResolvedScript:
-        """Return the script as it runs in a profile.
-
-        Raises:
-            SpecError: With a problem for each mistake.
-        """
-        return self.entry.resolve(profile)
-
 
 def slurm_script(entry: ScriptEntry, op: str, resolved: ResolvedScript, code_version: str) -> SlurmScript:
-    """Return a script with its specs.
+    """Return a script with its specs; all values that Dagster refuses are one SpecError.
 
     Args:
         entry: The script as written.
         op: The name of its op, unique in the component.
         resolved: The script on top of the component's defaults, in no profile.
         code_version: The version of assets that declare none.
-
-    Raises:
-        SpecError: With all values that Dagster refuses.
     """
-    specs = _Specs(entry, resolved, code_version)
+    script, references = resolved.script, _references(entry, resolved)
     problems: list[Problem] = []
-    made: dict[str, list[Any]] = {"assets": [], "checks": []}
-    for field, make in (("assets", specs.asset), ("checks", specs.check)):
-        for index in range(len(getattr(resolved.script, field))):
-            try:
-                with refusals_at(resolved.merged.position, (field, index)):
-                    made[field].append(make(index))
-            except SpecError as exc:
-                problems += exc.problems
+    assets: list[dg.AssetSpec] = []
+    checks: list[dg.AssetCheckSpec] = []
+    declared: list[tuple[KeyPath, AssetDeclaration | CheckDeclaration]] = [
+        *((("assets", index), asset) for index, asset in enumerate(script.assets)),
+        *((("checks", index), check) for index, check in enumerate(script.checks)),
+    ]
+    for path, given in declared:
+        try:
+            with refusals_at(resolved.merged.position, path):
+                words = _words(given, path, resolved)
+                words["metadata"] = {**given.metadata, **references}
+                if isinstance(given, AssetDeclaration):
+                    assets.append(_asset_spec(given, words, resolved, code_version))
+                else:
+                    deps = [asset_key(key) for key in given.additional_deps]
+                    words |= {"asset": asset_key(given.asset), "additional_deps": deps}
+                    checks.append(dg.AssetCheckSpec(**words))
+        except SpecError as exc:
+            problems += exc.problems
     if problems:
         raise SpecError(problems)
-    return SlurmScript(
-        entry, _op_arguments(op, resolved.script), tuple(made["assets"]), tuple(made["checks"])
-    )
+    return SlurmScript(entry, _op_arguments(op, script), tuple(assets), tuple(checks))
 
 
-class _Specs:
-    """Makes the specs of one script."""
+def _asset_spec(
+    asset: AssetDeclaration, words: dict[str, Any], resolved: ResolvedScript, code_version: str
+) -> dg.AssetSpec:
+    words |= {
+        "key": asset_key(asset.key),
+        "deps": [asset_key(key) for key in asset.deps],
+        "skippable": bool(asset.skippable),
+        "code_version": asset.code_version or code_version,
+        "tags": {name: _tag(value) for name, value in asset.tags.items()},
+        "kinds": _kinds(asset.kinds, resolved),
+    }
+    if asset.description is None and len(resolved.script.assets) == 1:
+        words["description"] = resolved.script.description
+    return dg.AssetSpec(**words)
 
-    def __init__(self, entry: ScriptEntry, resolved: ResolvedScript, code_version: str) -> None:
-        self.entry = entry
-        self.script = resolved.script
-        self.resolved = resolved
-        self.code_version = code_version
-        self.references = self._references()
 
-    def asset(self, index: int) -> dg.AssetSpec:
-        asset, path = self.script.assets[index], ("assets", index)
-        description = asset.description
-        if description is None and len(self.script.assets) == 1:
-            description = self.script.description
-        return dg.AssetSpec(
-            key=asset_key(asset.key),
-            deps=[asset_key(key) for key in asset.deps],
-            description=description,
-            metadata={**asset.metadata, **self.references},
-            skippable=bool(asset.skippable),
-            group_name=asset.group_name,
-            code_version=asset.code_version or self.code_version,
-            automation_condition=self._instance(asset, dg.AutomationCondition, *path, "automation_condition"),
-            owners=asset.owners,
-            tags={name: _tag(value) for name, value in asset.tags.items()},
-            kinds=self._kinds(asset.kinds),
-            partitions_def=self._instance(asset, dg.PartitionsDefinition, *path, "partitions_def"),
-            freshness_policy=self._instance(asset, dg.FreshnessPolicy, *path, "freshness_policy"),
-        )
+def _kinds(own: Sequence[str], resolved: ResolvedScript) -> set[str]:
+    """Return the kinds of an asset: the user's, then ``slurm`` and the launcher's type while there is room."""
+    launcher = resolved.merged.data.get("launcher")
+    named = not isinstance(launcher, Mapping) or "type" in launcher
+    ours = ["slurm", *([resolved.script.launcher.type] if named else [])]
+    added = [kind for kind in ours if kind not in own][: max(0, MOST_KINDS - len(own))]
+    return {*own, *added}
 
-    def check(self, index: int) -> dg.AssetCheckSpec:
-        check, path = self.script.checks[index], ("checks", index)
-        return dg.AssetCheckSpec(
-            name=check.name,
-            asset=asset_key(check.asset),
-            description=check.description,
-            additional_deps=[asset_key(key) for key in check.additional_deps],
-            blocking=check.blocking,
-            metadata={**check.metadata, **self.references},
-            automation_condition=self._instance(check, dg.AutomationCondition, *path, "automation_condition"),
-        )
 
-    def _kinds(self, own: Sequence[str]) -> set[str]:
-        """Return the kinds of an asset: the user's, then ``slurm`` and the launcher's type while there is room."""
-        launcher = self.resolved.merged.data.get("launcher")
-        named = not isinstance(launcher, Mapping) or "type" in launcher
-        ours = ["slurm", *([self.script.launcher.type] if named else [])]
-        added = [kind for kind in ours if kind not in own][: max(0, MOST_KINDS - len(own))]
-        return {*own, *added}
+def _references(entry: ScriptEntry, resolved: ResolvedScript) -> dict[str, Any]:
+    """Return the metadata by which Dagster's UI links an asset to its YAML and its payload."""
+    references: list[dg.LocalFileCodeReference] = []
+    where, payload = entry.script.position(()), resolved.payload_file()
+    if where is not None:
+        references.append(_reference(where.file, where.line, "YAML"))
+    if payload is not None:
+        references.append(_reference(str(payload.absolute()), 1, "payload"))
+    if not references:
+        return {}
+    value = dg.CodeReferencesMetadataValue(code_references=list(references))
+    return dict(CodeReferencesMetadataSet(code_references=value))
 
-    def _references(self) -> dict[str, Any]:
-        """Return the metadata by which Dagster's UI links an asset to its YAML and its payload."""
-        references: list[dg.LocalFileCodeReference] = []
-        where = self.entry.script.position(())
-        if where is not None:
-            references.append(_reference(where.file, where.line, "YAML"))
-        payload = self.resolved.payload_file()
-        if payload is not None:
-            references.append(_reference(str(payload.absolute()), 1, "payload"))
-        if not references:
-            return {}
-        value = dg.CodeReferencesMetadataValue(code_references=list(references))
-        return dict(CodeReferencesMetadataSet(code_references=value))
 
-    def _instance(self, spec: object, kind: Any, *path: str | int) -> Any:
-        """Return the object of Dagster's that a field holds: what a template gave, or partitions written as YAML."""
-        value = getattr(spec, str(path[-1]))
-        if value is None or isinstance(value, kind):
-            return value
-        if kind is dg.PartitionsDefinition and isinstance(value, Mapping):
-            with refusals_at(self.resolved.merged.position, path):
-                return _dagster_partitions(json.dumps(value, sort_keys=True))
-        article = "an" if kind.__name__[0] in "AEIOU" else "a"
-        message = f"expected {article} {kind.__name__}, the template gave "
-        message += (
-            describe(value) if isinstance(value, (str, int, float, list, dict)) else type(value).__name__
-        )
-        raise SpecError([Problem(message, self.resolved.position(*path), path, kind="template_type")])
+def _words(
+    given: AssetDeclaration | CheckDeclaration, path: KeyPath, resolved: ResolvedScript
+) -> dict[str, Any]:
+    """Return what is written of an asset or check, with the objects of Dagster's that its fields stand for."""
+    words = dict(given)
+    for name, kind in _OBJECTS.items():
+        value, here = words.get(name), (*path, name)
+        if isinstance(value, Model):
+            with refusals_at(resolved.merged.position, here):
+                words[name] = _dagster_partitions(value)
+        elif value is not None and not isinstance(value, kind):
+            article = "an" if kind.__name__[0] in "AEIOU" else "a"
+            plain = isinstance(value, (str, int, float, list, dict))
+            message = f"expected {article} {kind.__name__}, the template gave "
+            message += describe(value) if plain else type(value).__name__
+            raise SpecError([Problem.at(resolved.merged.position, here, message, kind="template_type")])
+    return words
 
 
 def _op_arguments(name: str, script: Script) -> OpArguments:
-    op = script.op
-    retry, backfill = op.retry_policy, op.backfill_policy
+    op, retry = script.op, script.op.retry_policy
     return OpArguments(
         name=name,
         description=op.description or script.description,
@@ -194,10 +171,7 @@ def _op_arguments(name: str, script: Script) -> OpArguments:
         )
         if retry
         else None,
-        # None: all partitions in one run
-        backfill_policy=dg.BackfillPolicy(getattr(backfill, "max_partitions_per_run", None))
-        if backfill
-        else None,
+        backfill_policy=core_models.resolve_backfill_policy(_NO_CONTEXT, op.backfill_policy),
         can_subset=script.can_subset,
     )
 
@@ -218,30 +192,17 @@ def _reference(file: str, line: int, label: str) -> dg.LocalFileCodeReference:
     return dg.LocalFileCodeReference(file_path=file, line_number=line, label=label)
 
 
-class _Resolvable(dg.Resolvable, dg.Model):
-    """Leads to Dagster's own resolvers of asset attributes."""
-
-    asset: dg.ResolvedAssetSpec
-
-
 @lru_cache(maxsize=256)
-def _dagster_partitions(raw: str) -> dg.PartitionsDefinition[Any]:
-    data = {"asset": {"key": "any", "partitions_def": json.loads(raw)}}
-    model = _Resolvable.model().model_validate(data)
-    resolved = _Resolvable.resolve_from_model(dg.ResolutionContext.default(), model)
-    return cast("dg.PartitionsDefinition[Any]", resolved.asset.partitions_def)
+def _dagster_partitions(model: Model) -> dg.PartitionsDefinition[Any] | None:
+    """Return what Dagster makes of partitions in YAML; our models have the fields of its own."""
+    return core_models.resolve_partitions_def(_NO_CONTEXT, model)
 
 
 @contextmanager
-def refusals_at(position_of: Callable[[KeyPath], Position | None], path: KeyPath) -> Iterator[None]:
-    """Turn a refusal of Dagster's into a problem with a place.
-
-    Args:
-        position_of: Finds where a path of the script was written.
-        path: What Dagster is given.
-    """
+def refusals_at(position_of: Locate, path: KeyPath) -> Iterator[None]:
+    """Turn a refusal of Dagster's, of what was written at ``path``, into a problem with a place."""
     try:
         yield
     except _REFUSALS as exc:
         message = " ".join(str(exc).split())
-        raise SpecError([Problem(message, position_of(path), path, kind="refused")]) from None
+        raise SpecError([Problem.at(position_of, path, message, kind="refused")]) from None

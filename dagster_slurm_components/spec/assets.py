@@ -20,7 +20,7 @@ from dagster_slurm_components.spec.base import (
     or_template,
     shape,
 )
-from dagster_slurm_components.spec.model import Model, mistake, option
+from dagster_slurm_components.spec.model import Model, mistake, option, required
 from dagster_slurm_components.spec.partitions import BackfillPolicy, OfTemplate, PartitionsDefinition
 from dagster_slurm_components.spec.problems import describe
 
@@ -42,9 +42,8 @@ def _key(value: Any) -> Any:
     if not isinstance(value, (list, tuple)):
         return value
     if not value or not all(isinstance(part, str) and part and "/" not in part for part in value):
-        raise mistake(
-            "expected an asset key: text, or a list of texts", "write `a/b` or `[a, b]`", "asset_key"
-        )
+        message = "expected an asset key: text, or a list of texts"
+        raise mistake(message, "write `a/b` or `[a, b]`", "asset_key")
     return "/".join(value)
 
 
@@ -89,9 +88,7 @@ TagKey = Annotated[
     Word, Format(_TAG_KEY, "the name of a tag: letters, digits, `_`, `.` and `-`", "domain/tier")
 ]
 TagValue = Annotated[
-    Scalar,
-    AfterValidator(_tag),
-    shape("string", "number", "boolean", pattern=_TAG_VALUE.pattern),
+    Scalar, AfterValidator(_tag), shape("string", "number", "boolean", pattern=_TAG_VALUE.pattern)
 ]
 CheckName = Annotated[
     Word,
@@ -133,16 +130,14 @@ class AssetAttributes(Model):
 class AssetDeclaration(AssetAttributes):
     """One asset that a script makes."""
 
-    key: AssetKey = Field(description="Asset key, slashes between its parts.", examples=["models/digits"])
+    key: AssetKey = required("Asset key, slashes between its parts.", "models/digits")
 
 
 class CheckDeclaration(Model):
     """One asset check whose result the payload reports; the words are those of ``dagster.AssetCheckSpec``."""
 
-    name: CheckName = Field(description="Name of the check.", examples=["accuracy_above_90"])
-    asset: AssetKey = Field(
-        description="Key of the checked asset, one of this script.", examples=["models/digits"]
-    )
+    name: CheckName = required("Name of the check.", "accuracy_above_90")
+    asset: AssetKey = required("Key of the checked asset, one of this script.", "models/digits")
     description: Text | None = option("What is checked.", "Accuracy is high")
     blocking: Flag = option("A failure keeps downstream from running.", True, default=False)
     additional_deps: list[AssetKey] = option(

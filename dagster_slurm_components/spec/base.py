@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 from typing import Annotated, Any
 
 from pydantic import (
@@ -43,34 +44,25 @@ def shape(*types: str, pattern: str | None = None, **bounds: Any) -> WithJsonSch
     return WithJsonSchema(schema)
 
 
+@dataclass(frozen=True)
 class Format:
     """Annotates text with the pattern that it matches whole.
 
-    Args:
+    Attributes:
         pattern: The pattern, as Python and ECMAScript read it alike, save for names of groups.
         what: What the text is, for an error.
-        example: What to write.
-        hint: How to write it, where an example does not say enough.
+        example: What to write; ``hint`` says so where an example does not say enough.
         minimum: The least of plain numbers; without it a plain number is not one of these.
         keeps_templates: A template that nobody has rendered yet stays. For fields that must be there; others are
             better unset as long as nobody knows their value.
     """
 
-    def __init__(
-        self,
-        pattern: str,
-        what: str,
-        example: str = "",
-        *,
-        hint: str | None = None,
-        minimum: int | None = None,
-        keeps_templates: bool = False,
-    ) -> None:
-        self.pattern = pattern
-        self.what = what
-        self.hint = hint or f"write one like {example}"
-        self.minimum = minimum
-        self.keeps_templates = keeps_templates
+    pattern: str
+    what: str
+    example: str = ""
+    hint: str | None = None
+    minimum: int | None = None
+    keeps_templates: bool = False
 
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
         """Check the text after everything else."""
@@ -79,7 +71,8 @@ class Format:
         def check(value: str, info: ValidationInfo) -> str:
             waits = self.keeps_templates and info.context is UNRENDERED and "{{" in value
             if not compiled.fullmatch(value) and not waits:
-                raise mistake(f"{value!r} is not {self.what}", self.hint, "format")
+                hint = self.hint or f"write one like {self.example}"
+                raise mistake(f"{value!r} is not {self.what}", hint, "format")
             return value
 
         return core_schema.with_info_after_validator_function(check, handler(source))
@@ -88,9 +81,10 @@ class Format:
         self, schema: CoreSchema, handler: GetJsonSchemaHandler
     ) -> dict[str, Any]:
         """Write the pattern down."""
-        if self.minimum is None:
-            return {"type": "string", "pattern": or_template(self.pattern)}
-        return {"type": ["string", "integer"], "pattern": or_template(self.pattern), "minimum": self.minimum}
+        made = {"type": "string", "pattern": or_template(self.pattern)}
+        return (
+            made if self.minimum is None else {**made, "type": ["string", "integer"], "minimum": self.minimum}
+        )
 
 
 def one_mistake(what: str) -> WrapValidator:
@@ -111,19 +105,12 @@ _CONTROL = re.compile(r"[\x00-\x1f\x7f\x85\u2028\u2029]")
 
 def _text(value: Any) -> Any:
     """Read text; a plain number is text too, unless its spelling would be lost."""
-    if isinstance(value, bool):
-        raise mistake(
-            f"expected text, got {describe(value)} (YAML reads on, off, yes, no, true and false so)",
-            IN_QUOTES,
-            "text",
-        )
     if isinstance(value, AmbiguousInt):
         raise mistake(f"expected text, got the number {int(value)} (YAML reads {value.text} so)", IN_QUOTES)
-    if isinstance(value, int):
-        return str(value)
-    if isinstance(value, float):
-        raise mistake(f"expected text, got {describe(value)}", IN_QUOTES, "text")
-    return value
+    if isinstance(value, (bool, float)):
+        why = " (YAML reads on, off, yes, no, true and false so)" if isinstance(value, bool) else ""
+        raise mistake(f"expected text, got {describe(value)}{why}", IN_QUOTES, "text")
+    return str(value) if isinstance(value, int) else value
 
 
 def _without_nul(value: str) -> str:
@@ -146,20 +133,16 @@ def _one_line(value: str) -> str:
 
 def _whole_number(value: Any) -> Any:
     """Read a whole number; ``"4"`` is one too, for rendered templates are text."""
-    if isinstance(value, bool):
-        raise mistake(f"expected a whole number, got {describe(value)}", kind="whole_number")
     if isinstance(value, AmbiguousInt):
-        raise mistake(
-            f"{value.text} is {int(value)} to this YAML parser and something else to others",
-            f"write {int(value)}",
-        )
-    if isinstance(value, (float, str)):
-        plain = isinstance(value, str) and re.fullmatch(r"\s*[+-]?[0-9]{1,18}\s*", value)
-        if plain or (isinstance(value, float) and value.is_integer()):
-            return int(value)
-        hint = None
-        if isinstance(value, str) and re.fullmatch(r"[0-9.]+[eE][0-9]{1,2}", value):
-            hint = f"write {int(float(value))}"
+        message = f"{value.text} is {int(value)} to this YAML parser and something else to others"
+        raise mistake(message, f"write {int(value)}")
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    if isinstance(value, str) and re.fullmatch(r"\s*[+-]?[0-9]{1,18}\s*", value):
+        return int(value)
+    if isinstance(value, (bool, float, str)):
+        exponent = isinstance(value, str) and re.fullmatch(r"[0-9]+\.?[0-9]*[eE][0-9]{1,2}", value)
+        hint = f"write {int(float(value))}" if exponent else None
         raise mistake(f"expected a whole number, got {describe(value)}", hint, "whole_number")
     return value
 
@@ -220,9 +203,7 @@ def _duration(value: Any) -> Any:
 
 
 Duration = Annotated[
-    Word,
-    Format(_DURATION.pattern, "a duration", "45s, 30m, 12h, 14d or 2w"),
-    BeforeValidator(_duration),
+    Word, Format(_DURATION.pattern, "a duration", "45s, 30m, 12h, 14d or 2w"), BeforeValidator(_duration)
 ]
 """A duration such as ``45s``, ``30m``, ``12h``, ``14d``, ``2w``; ``duration_seconds`` reads it."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -12,14 +13,14 @@ from pydantic import ValidationError
 from dagster_slurm_components.spec.component import ScriptEntry
 from dagster_slurm_components.spec.files import matching_files
 from dagster_slurm_components.spec.merge import Merged, merge
-from dagster_slurm_components.spec.model import kept, template_at, validate_unrendered
+from dagster_slurm_components.spec.model import UNTYPED, template_at, validate_unrendered
 from dagster_slurm_components.spec.place import Position
 from dagster_slurm_components.spec.problems import Problem, SpecError, problems_of
 from dagster_slurm_components.spec.profile import Profile
 from dagster_slurm_components.spec.profiles import LoadedProfile
-from dagster_slurm_components.spec.resolve import merge_script, no_file, override_layer, wanted_files
+from dagster_slurm_components.spec.resolve import merge_script, no_file, overrides, wanted_files
 from dagster_slurm_components.spec.rules import script_problems, site_problems
-from dagster_slurm_components.spec.script import Script, take_untyped
+from dagster_slurm_components.spec.script import Script
 from dagster_slurm_components.spec.templates import is_template, syntax_problems
 
 NO_PROFILE = LoadedProfile("", Profile(), (), Path())
@@ -31,11 +32,9 @@ class CheckedScript:
     """One script that was checked.
 
     Attributes:
-        entry: The script as written.
         merged: Its values in the first profile.
         script: The script in the first profile, without the fields that have mistakes; None if nothing is known of its
             assets, as they have mistakes or wait for templates.
-        problems: What is wrong with it.
     """
 
     entry: ScriptEntry
@@ -45,17 +44,15 @@ class CheckedScript:
 
 
 class ScriptChecker:
-    """Checks scripts in some profiles; looks for each file once.
+    """Checks scripts whose templates are as they were written in some profiles; looks for each file once.
 
-    Args:
-        profiles: The profiles by name, for scripts whose templates are as they were written. Without them scripts are
-            rendered, and what they leave out may come from any profile.
+    Without profiles, scripts are rendered, and what they leave out may come from any profile.
     """
 
     def __init__(self, profiles: Mapping[str, LoadedProfile] | None = None) -> None:
         self.loading = profiles is None
         self.profiles = {"": NO_PROFILE} if profiles is None else profiles
-        self._missing: dict[tuple[Path, str], bool] = {}
+        self._first_file = cache(lambda folder, pattern: next(matching_files(folder, pattern), None))
 
     def check(self, entry: ScriptEntry) -> CheckedScript:
         """Check one script in all profiles; a problem that not all of them have says which do."""
@@ -72,8 +69,8 @@ class ScriptChecker:
             where = "" if len(names) == len(self.profiles) else f" (in profile {', '.join(sorted(names))})"
             problems.append(replace(problem, message=problem.message + where))
         if self.loading:  # the files of overrides may be needed much later than they are written
-            for name in entry.overrides:
-                problems += self._missing_files(merge([override_layer(entry.script, name)]), entry.folder)
+            for override in overrides(entry.script).values():
+                problems += self._missing_files(merge([override]), entry.folder)
         else:
             problems += syntax_problems(entry.script.data, entry.script.position)
         return CheckedScript(entry, *values[0], tuple(problems))
@@ -81,8 +78,9 @@ class ScriptChecker:
     def _different(self, entry: ScriptEntry) -> Iterator[tuple[list[str], LoadedProfile]]:
         """Yield the profiles that make a difference to a script; those that add nothing to it are one."""
         alike: dict[object, list[str]] = {}
+        own = overrides(entry.script)
         for name, profile in self.profiles.items():
-            kind = name if profile.layers or profile.site or name in entry.overrides else None
+            kind = name if profile.layers or profile.site or name in own else None
             alike.setdefault(kind, []).append(name)
         for names in alike.values():
             yield names, self.profiles[names[0]]
@@ -103,9 +101,8 @@ class ScriptChecker:
                 script = self._validated(intact, merged)
             except SpecError:
                 script = None
-        if (
-            problems or not self.loading
-        ):  # a script without mistakes is loaded, which looks for its files anyway
+        # A script without mistakes is loaded, which looks for its files anyway.
+        if problems or not self.loading:
             problems += self._missing_files(merged, folder)
         if script is None:
             return None, problems
@@ -117,31 +114,25 @@ class ScriptChecker:
         return None if "assets" in without else script, problems
 
     def _validated(self, data: Mapping[str, Any], merged: Merged) -> Script | None:
-        part = dict(data)
-        errors = take_untyped(part) if self.loading else []
         try:
-            script = Script.model_validate(part) if self.loading else validate_unrendered(Script, part)
+            if self.loading:
+                return Script.model_validate(data, context=UNTYPED)
+            return validate_unrendered(Script, data)
         except ValidationError as exc:
-            errors += [kept(error) for error in exc.errors(include_url=False)]
-        if errors:
-            wrong = ValidationError.from_exception_data("script", errors)
-            raise SpecError(problems_of(wrong, merged.position))
-        return script
+            raise SpecError(problems_of(exc, merged.position)) from None
 
     def _missing_files(self, merged: Merged, folder: Path) -> Iterator[Problem]:
         for path, pattern in wanted_files(merged.data.get("payload"), merged.data.get("files")):
             if not isinstance(pattern, str) or is_template(pattern) or "\0" in pattern:
                 continue
             base = merged.folder(path) or folder
-            if (base, pattern) not in self._missing:
-                self._missing[base, pattern] = next(iter(matching_files(base, pattern)), None) is None
-            if self._missing[base, pattern]:
+            if self._first_file(base, pattern) is None:
                 yield no_file(pattern, base, merged.position(path), path)
 
 
 def _fields(wrong: Iterable[Problem]) -> set[object]:
     """Return the fields of a script that have mistakes; an override's are those of the field that it names."""
-    first = {problem.path[0] for problem in wrong if problem.path}
-    return first | {
-        problem.path[2] for problem in wrong if problem.path[:1] == ("profiles",) and problem.path[2:]
-    }
+    fields: set[object] = set()
+    for path in (problem.path for problem in wrong):
+        fields.update(path[:1], path[2:3] if path[:1] == ("profiles",) else ())
+    return fields

@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 import glob
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field, ValidationError
+from pydantic import ValidationError
 
 from dagster_slurm_components.spec.assets import AssetAttributes, AssetKey
 from dagster_slurm_components.spec.base import Text, Word
 from dagster_slurm_components.spec.matrix import expand
 from dagster_slurm_components.spec.merge import Layer
-from dagster_slurm_components.spec.model import Model, option, template_at, validate_unrendered
-from dagster_slurm_components.spec.place import KeyPath
+from dagster_slurm_components.spec.model import Model, option, required, template_at, validate_unrendered
 from dagster_slurm_components.spec.problems import Problem, SpecError, in_order, problems_of
 from dagster_slurm_components.spec.profiles import LoadedProfile
-from dagster_slurm_components.spec.resolve import ResolvedScript, overrides, resolve_script
+from dagster_slurm_components.spec.resolve import ResolvedScript, resolve_script
 from dagster_slurm_components.spec.script import DEFAULTABLE, partial_errors
 from dagster_slurm_components.spec.source import Document, load_documents
 from dagster_slurm_components.spec.templates import Renderer, keep
@@ -62,7 +61,7 @@ class AssetPostProcessor(Model):
     operation: Literal["merge", "replace"] = option(
         "How these attributes meet those there are.", "merge", default="merge"
     )
-    attributes: AssetAttributes = Field(description="The attributes.", examples=[{"group_name": "training"}])
+    attributes: AssetAttributes = required("The attributes.", {"group_name": "training"})
 
 
 class PostProcessing(Model):
@@ -76,8 +75,8 @@ class PostProcessing(Model):
 class DefsFile(Model):
     """One document of a ``defs.yaml`` that holds this component."""
 
-    type: Literal["dagster_slurm_components.SlurmScriptComponent"] = Field(
-        description="Type of the component.", examples=[COMPONENT_TYPE]
+    type: Literal["dagster_slurm_components.SlurmScriptComponent"] = required(
+        "Type of the component.", COMPONENT_TYPE
     )
     attributes: dict[Any, Any] | None = option(
         "Scripts and their defaults.", {"scripts": [{"payload": "train.py", "assets": [{"key": "model"}]}]}
@@ -91,29 +90,17 @@ class DefsFile(Model):
 
 @dataclass(frozen=True)
 class ScriptEntry:
-    """One script of a component, as a raw tree that knows where it was written.
+    """One script of a component, or one cell of its ``matrix``, as a raw tree that knows where it was written.
 
-    Attributes:
-        script: The script; of a ``matrix``, one cell.
-        defaults: The component's ``defaults``, if it has any.
-        folder: The folder of the file that holds the script.
+    ``folder`` is that of the file that holds it.
     """
 
     script: Layer
     defaults: Layer | None
     folder: Path
 
-    @property
-    def overrides(self) -> Mapping[str, Any]:
-        """The overrides that are mappings, by profile."""
-        return overrides(self.script)
-
     def resolve(self, profile: LoadedProfile) -> ResolvedScript:
-        """Return the script as it runs in a profile.
-
-        Raises:
-            SpecError: With a problem for each mistake.
-        """
+        """Return the script as it runs in a profile, or raise a SpecError with a problem for each mistake."""
         return resolve_script(profile=profile, defaults=self.defaults, script=self.script, folder=self.folder)
 
 
@@ -124,7 +111,6 @@ class ComponentSpec:
     Attributes:
         entries: Its scripts, those of the file itself first, then those of included files.
         external: Keys of assets that something else makes.
-        included: The files that ``include`` found.
         problems: What is wrong; an entry with a problem of its own is left out of ``entries``.
     """
 
@@ -135,11 +121,9 @@ class ComponentSpec:
 
 
 def read_component(document: Document, *, render: Renderer = keep) -> ComponentSpec:
-    """Read a component's attributes, and hand back what is wrong beside the rest.
+    """Read a component's attributes, of which ``document`` is the view, and hand back what is wrong beside the rest.
 
-    Args:
-        document: The view of ``attributes``, as ``document.child(("attributes",))`` gives it.
-        render: Renders templates: those of each script once its ``matrix`` is expanded, and all others.
+    ``render`` renders the templates of each script once its ``matrix`` is expanded, and all others.
     """
     try:
         return _Reader(document, render).read()
@@ -149,11 +133,9 @@ def read_component(document: Document, *, render: Renderer = keep) -> ComponentS
 
 def read_script(document: Document) -> ComponentSpec:
     """Read a document that is one script, without defaults."""
-    if not isinstance(document.data, Mapping):
-        problem = Problem("expected a script", document.position(), kind="mapping")
-        return ComponentSpec((), problems=(problem,))
     reader = _Reader(document, keep)
-    return ComponentSpec(tuple(reader.entries(document, None)), problems=in_order(reader.problems))
+    entries = [entry for script in reader.scripts([document]) for entry in reader.entries(script, None)]
+    return ComponentSpec(tuple(entries), problems=in_order(reader.problems))
 
 
 class _Reader:
@@ -166,35 +148,40 @@ class _Reader:
         self.problems: list[Problem] = []
 
     def read(self) -> ComponentSpec:
-        data = self.document.data if self.document.data is not None else {}
+        data = {} if self.document.data is None else self.document.data
+        position = self.document.position
         if not isinstance(data, Mapping):
-            raise SpecError([Problem("expected a mapping", self.document.position(), kind="mapping")])
+            raise SpecError([Problem.at(position, (), "expected a mapping", kind="mapping")])
         head = {key: value for key, value in data.items() if key not in ("scripts", "defaults")}
-        head = self.render(head, self.document.position)
         try:
-            attributes = validate_unrendered(ComponentAttributes, {**data, **head})
+            attributes = validate_unrendered(ComponentAttributes, {**data, **self.render(head, position)})
         except ValidationError as exc:
-            raise SpecError(problems_of(exc, self.document.position)) from None
+            raise SpecError(problems_of(exc, position)) from None
         if attributes is None:
             return ComponentSpec(())
-        if not isinstance(data.get("scripts", []), list):
-            path: KeyPath = ("scripts",)
+        written = data.get("scripts", [])
+        if not isinstance(written, list):
             message = "expected a list: each script has its own place in the file"
-            self.problems.append(Problem(message, self.document.position(path), path, kind="list"))
+            self.problems.append(Problem.at(position, ("scripts",), message, kind="list"))
+            written = []
+        own = [
+            self.document.child(("scripts", index))
+            for index, script in enumerate(written)
+            if isinstance(script, Mapping)
+        ]
         defaults = self._defaults(attributes.defaults)
         included = self._included(attributes.include)
-        scripts = [*self._own(data.get("scripts")), *(each for file in included for each in self._file(file))]
+        scripts = [*own, *(script for file in included for script in self._file(file))]
         entries = [entry for script in scripts for entry in self.entries(script, defaults)]
         external = tuple(attributes.external)
         return ComponentSpec(tuple(entries), external, included, in_order(self.problems))
 
-    def _defaults(self, data: Mapping[str, Any]) -> Layer | None:
-        if not data:
+    def _defaults(self, written: Mapping[str, Any]) -> Layer | None:
+        if not written:
             return None
         view = self.document.child(("defaults",))
-        written = data
         try:
-            data = self.render(data, view.position)
+            data = self.render(written, view.position)
         except SpecError as exc:
             self.problems += exc.problems
             return None
@@ -204,24 +191,21 @@ class _Reader:
             self.problems += problems_of(error, view.position)
         return Layer("defaults", data, view.position, self.folder, written)
 
-    def _own(self, scripts: Any) -> Iterator[Document]:
-        """Yield the scripts of the file itself."""
-        for index, script in enumerate(scripts if isinstance(scripts, list) else []):
-            if isinstance(script, Mapping):
-                yield self.document.child(("scripts", index))
-
     def _file(self, file: Path) -> Iterator[Document]:
         """Yield the scripts of an included file."""
         try:
-            documents = load_documents(file)
+            yield from self.scripts(load_documents(file))
         except SpecError as exc:
             self.problems += exc.problems
-            return
+
+    def scripts(self, documents: Iterable[Document]) -> Iterator[Document]:
+        """Yield the documents that are scripts, as all of them should be."""
         for document in documents:
             if isinstance(document.data, Mapping):
                 yield document
             else:
-                self.problems.append(Problem("expected a script", document.position(), kind="mapping"))
+                problem = Problem.at(document.position, (), "expected a script", kind="mapping")
+                self.problems.append(problem)
 
     def entries(self, document: Document, defaults: Layer | None) -> Iterator[ScriptEntry]:
         """Yield the script of a document, or those of its matrix."""
@@ -241,9 +225,9 @@ class _Reader:
             files = [self.folder / name for name in glob.glob(pattern, root_dir=self.folder, recursive=True)]
             files = sorted(file for file in files if file.is_file())
             if not files:
-                path: KeyPath = ("include", index)
                 message = f"no file matches {pattern!r} in {self.folder}"
                 hint = "relative patterns start at the folder of this file"
-                self.problems.append(Problem(message, self.document.position(path), path, hint, "no_file"))
+                where = self.document.position
+                self.problems.append(Problem.at(where, ("include", index), message, hint, "no_file"))
             included.update(dict.fromkeys(files))
         return tuple(included)

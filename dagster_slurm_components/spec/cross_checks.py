@@ -5,11 +5,11 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Container, Iterable, Iterator, Sequence
+from functools import cache
 
 from dagster_slurm_components.spec.assets import RESERVED
 from dagster_slurm_components.spec.check_script import CheckedScript
 from dagster_slurm_components.spec.component import ScriptEntry
-from dagster_slurm_components.spec.merge import Merged
 from dagster_slurm_components.spec.place import KEY, KeyPath
 from dagster_slurm_components.spec.problems import Level, Problem, did_you_mean, nearest
 from dagster_slurm_components.spec.script import Script
@@ -22,41 +22,34 @@ def override_problems(entry: ScriptEntry, names: Sequence[str]) -> Iterator[Prob
     """Yield the overrides for profiles that don't exist: a likely slip is an error, any other name a warning."""
     overrides = entry.script.data.get("profiles")
     for name in overrides if isinstance(overrides, dict) else ():
-        if name in names:
-            continue
-        path: KeyPath = ("profiles", name, KEY)
-        level: Level = "error" if nearest(name, names) else "warning"
-        where, hint = entry.script.position(path), did_you_mean(name, names)
-        yield Problem(f"there is no profile `{name}`", where, path, hint, "unknown_profile", level)
+        if name not in names:
+            message, hint = f"there is no profile `{name}`", did_you_mean(name, names)
+            level: Level = "error" if nearest(name, names) else "warning"
+            path: KeyPath = ("profiles", name, KEY)
+            yield Problem.at(entry.script.position, path, message, hint, "unknown_profile", level=level)
 
 
 def duplicate_assets(scripts: Iterable[CheckedScript]) -> Iterator[Problem]:
     """Yield the assets that are declared twice in a project."""
-    first: dict[str, tuple[Merged, KeyPath]] = {}
+    first: dict[str, tuple[CheckedScript, KeyPath]] = {}
     for checked in scripts:
         for index, asset in enumerate(checked.script.assets if checked.script else ()):
             path: KeyPath = ("assets", index, "key")
-            if is_template(asset.key):
-                continue
-            if asset.key not in first:
-                first[asset.key] = checked.merged, path
-                continue
-            merged, other = first[asset.key]
-            where, before = checked.merged.position(path), merged.position(other)
-            message = f"the asset `{asset.key}` is declared twice"
-            if before != where:
-                message += f"; the first is in {before}"
-            hint = "rename one; with a matrix, write a variable of it into the key"
-            yield Problem(message, where, path, hint, "duplicate_asset")
+            if asset.key in first:
+                other, other_path = first[asset.key]
+                where, before = checked.merged.position(path), other.merged.position(other_path)
+                message = f"the asset `{asset.key}` is declared twice"
+                message += f"; the first is in {before}" if before != where else ""
+                hint = "rename one; with a matrix, write a variable of it into the key"
+                yield Problem(message, where, path, hint, "duplicate_asset")
+            elif not is_template(asset.key):
+                first[asset.key] = checked, path
 
 
 def duplicate_names(components: Iterable[Sequence[CheckedScript]]) -> Iterator[Problem]:
-    """Yield the scripts of a project whose ops would have the same name.
+    """Yield the scripts of a project, given by component, whose ops would have the same name.
 
     Within a component only what a user wrote can be there twice, for other names are made different.
-
-    Args:
-        components: The scripts of each component.
     """
     first: dict[str, tuple[CheckedScript, KeyPath]] = {}
     for scripts in components:
@@ -70,13 +63,14 @@ def duplicate_names(components: Iterable[Sequence[CheckedScript]]) -> Iterator[P
                 continue
             op = op_name(checked.script, ops)
             if op in first or name in written:
-                message, where = f"two scripts are named `{name}`", checked.merged.position(path)
+                message = f"two scripts are named `{name}`"
                 if op in first:
                     other, other_path = first[op]
                     message += f"; the first is in {other.merged.position(other_path)}"
                 hint = "rename one; with a matrix, write a variable of it into the name"
-                yield Problem(message, where, path, hint, "duplicate_name")
-            written.update([name] if path[0] != "assets" else [])
+                yield Problem.at(checked.merged.position, path, message, hint, "duplicate_name")
+            if path[0] != "assets":
+                written.add(name)
             ops[op] = checked, path
         first = {**ops, **first}
 
@@ -84,9 +78,7 @@ def duplicate_names(components: Iterable[Sequence[CheckedScript]]) -> Iterator[P
 def op_name(script: Script, taken: Container[str]) -> str:
     """Return the name of a script's op: what the user chose, or the first asset's key as Dagster writes it.
 
-    Args:
-        script: The script; it makes an asset.
-        taken: The names of the other ops of its component.
+    ``taken`` are the names of the other ops of its component.
     """
     name = _NOT_IN_A_NAME.sub("_", _name(script)[1])
     if name in RESERVED:
@@ -112,27 +104,21 @@ def unknown_deps(scripts: Sequence[CheckedScript], external: Iterable[str]) -> I
     keys = made | set(external)
     if any(checked.script is None for checked in scripts) or any(map(is_template, keys)):
         return  # it may be any of those that are not known
-    guesses: dict[
-        str, str | None
-    ] = {}  # a thousand scripts may miss the same asset, and a near one is slow to find
+    # A thousand scripts may miss the same asset, and a near one is slow to find.
+    guess = cache(lambda key: nearest(key, keys))
     for checked in scripts:
         for path, key in _deps(checked.script):
-            if key in keys or is_template(key):
-                continue
-            if key not in guesses:
-                guesses[key] = nearest(key, keys)
-            hint = "if something else makes it, list it in `external`"
-            if guesses[key]:
-                hint = f"did you mean `{guesses[key]}`?"
-            where = checked.merged.position(path)
-            yield Problem(f"no script makes `{key}`", where, path, hint, "unknown_dep", "warning")
+            if key not in keys and not is_template(key):
+                hint = "if something else makes it, list it in `external`"
+                if guess(key):
+                    hint = f"did you mean `{guess(key)}`?"
+                message = f"no script makes `{key}`"
+                yield Problem.at(checked.merged.position, path, message, hint, "unknown_dep", level="warning")
 
 
 def _deps(script: Script | None) -> Iterator[tuple[KeyPath, str]]:
-    if script is None:
-        return
-    for index, asset in enumerate(script.assets):
+    for index, asset in enumerate(script.assets if script else ()):
         yield from ((("assets", index, "deps", number), key) for number, key in enumerate(asset.deps))
-    for index, check in enumerate(script.checks):
+    for index, check in enumerate(script.checks if script else ()):
         deps = enumerate(check.additional_deps)
         yield from ((("checks", index, "additional_deps", number), key) for number, key in deps)

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 from typing import Annotated, ClassVar, Literal
 
-from pydantic import Field
-
 from dagster_slurm_components.spec.base import Flag, Text, Word
-from dagster_slurm_components.spec.model import Model, option
+from dagster_slurm_components.spec.model import Model, option, required
 from dagster_slurm_components.spec.registry import Registry
 
 
 class EnvironmentSpec(Model):
     """The base of all environments; ``type`` chooses one."""
 
-    type: str = Field(description="Which kind of environment.", examples=["current"])
+    type: str = required("Which kind of environment.", "current")
     modules: list[Word] = option(
         "Environment modules loaded first, in this order, by `module load`.",
         ["gcc/12.3", "cuda/12.4"],
@@ -38,33 +36,27 @@ class PathEnvironment(EnvironmentSpec):
     """An environment that someone else made on the host: its ``bin`` comes first in ``PATH``."""
 
     type: Literal["path"] = option("Which kind of environment.", "path", default="path")
-    path: Word = Field(
-        description="Folder on the host that holds `bin/`.", examples=["/shared/envs/pytorch-2.5"]
-    )
+    path: Word = required("Folder on the host that holds `bin/`.", "/shared/envs/pytorch-2.5")
 
 
 class ModulesEnvironment(EnvironmentSpec):
     """Environment modules of the host."""
 
     type: Literal["modules"] = option("Which kind of environment.", "modules", default="modules")
-    load: list[Word] = Field(
-        description="Modules to load, in this order, after those of `modules`.",
-        examples=[["python/3.11", "openmpi/4.1"]],
+    load: list[Word] = required(
+        "Modules to load, in this order, after those of `modules`.", ["python/3.11", "openmpi/4.1"]
     )
-
-
-Verify = Literal["names", "full", "off"]
-
-_VERIFY = (
-    "What is compared with the lock before the payload boots. `names`: the installed packages, in milliseconds;"
-    " `full`: every file's content too; `off`: nothing."
-)
 
 
 class PackedEnvironment(EnvironmentSpec):
     """The base of environments that are made from locked packages, and put on the host once for each content."""
 
-    verify: Verify = option(_VERIFY, "full", default="names")
+    verify: Literal["names", "full", "off"] = option(
+        "What is compared with the lock before the payload boots. `names`: the installed packages, in"
+        " milliseconds; `full`: every file's content too; `off`: nothing.",
+        "full",
+        default="names",
+    )
     build_on: Literal["orchestrator", "host"] = option(
         "Who fetches the packages. `orchestrator`: the machine that runs Dagster, so the host needs no"
         " internet. `host`: the host itself; what it can't fetch is sent.",
@@ -117,9 +109,7 @@ class PixiEnvironment(PackedEnvironment):
     """One environment of a project's `pixi.lock`: conda packages and PyPI packages."""
 
     type: Literal["pixi"] = option("Which kind of environment.", "pixi", default="pixi")
-    project: Word = Field(
-        description="Folder with `pixi.lock`, relative to the file that names it.", examples=["../.."]
-    )
+    project: Word = required("Folder with `pixi.lock`, relative to the file that names it.", "../..")
     environment: Word = option("Name of the environment in the lock.", "gpu", default="default")
     platform: Word | None = option(
         "Name of the platform in the lock, where several are of the host's kind.", "workstation-cuda"
@@ -130,10 +120,10 @@ class CondaEnvironment(PackedEnvironment):
     """A conda environment that is on the machine that runs Dagster; packed by conda-pack."""
 
     type: Literal["conda"] = option("Which kind of environment.", "conda", default="conda")
-    prefix: Word = Field(
-        description="Folder of the environment on the machine that runs Dagster, relative to the file that names it."
+    prefix: Word = required(
+        "Folder of the environment on the machine that runs Dagster, relative to the file that names it."
         " Made for the host's platform.",
-        examples=["~/miniforge3/envs/training"],
+        "~/miniforge3/envs/training",
     )
 
 
@@ -141,10 +131,12 @@ class ContainerEnvironment(PackedEnvironment):
     """A container image: a file here that is sent, a file on the host, or a reference that the runtime fetches."""
 
     type: Literal["container"] = option("Which kind of environment.", "container", default="container")
-    image: Word = Field(
-        description="The image. A relative path is a file on the machine that runs Dagster, and is sent; an absolute"
+    image: Word = required(
+        "The image. A relative path is a file on the machine that runs Dagster, and is sent; an absolute"
         " path is a file on the host; `docker://...` and the like are fetched by the runtime when the job starts.",
-        examples=["images/training.sif", "/shared/images/pytorch.sif", "docker://python:3.12-slim"],
+        "images/training.sif",
+        "/shared/images/pytorch.sif",
+        "docker://python:3.12-slim",
     )
     runtime: Literal["apptainer", "singularity", "pyxis"] = option(
         "What runs the container.", "pyxis", default="apptainer"

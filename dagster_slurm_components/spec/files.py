@@ -28,11 +28,8 @@ def place(path: str) -> PurePosixPath:
 def matching_files(folder: Path, pattern: str) -> Iterator[tuple[PurePosixPath, Path]]:
     """Yield the files that a path or glob pattern names, each with its place in the payload folder.
 
-    A folder stands for all files below it, save for caches of Python and the folder of git.
-
-    Args:
-        folder: Where relative patterns start.
-        pattern: A path, or a glob with ``*``, ``?``, ``[...]`` and ``**``.
+    Relative patterns start at ``folder``. A folder stands for all files below it, save for caches of Python and the
+    folder of git.
     """
     exact = os.path.lexists(folder / pattern)  # a file may well be called `data[1].csv`
     paths = [pattern] if exact else sorted(glob.glob(pattern, root_dir=folder, recursive=True))

@@ -9,7 +9,7 @@ from pydantic import BeforeValidator, Field, GetJsonSchemaHandler
 from pydantic_core import CoreSchema
 
 from dagster_slurm_components.spec.base import WHOLE, AboveZero, Number, Word
-from dagster_slurm_components.spec.model import Model, option
+from dagster_slurm_components.spec.model import Model, option, required
 from dagster_slurm_components.spec.registry import Registry
 
 Port = Annotated[int, Field(ge=1, le=65535), WHOLE]
@@ -20,7 +20,7 @@ LoginStep = Literal["key", "password", "otp", "certificate", "gssapi"]
 class HostSpec(Model):
     """The base of all hosts; ``type`` chooses one."""
 
-    type: str = Field(description="Which kind of host.", examples=["local"])
+    type: str = required("Which kind of host.", "local")
 
 
 class LocalHost(HostSpec):
@@ -32,7 +32,7 @@ class LocalHost(HostSpec):
 class JumpHost(Model):
     """A host that connections to the next one go through."""
 
-    hostname: Word = Field(description="Name or address.", examples=["bastion.example.org"])
+    hostname: Word = required("Name or address.", "bastion.example.org")
     port: Port = option("Port.", 22, default=22)
     user: Word | None = option("User; else that of the host itself.", "ada")
     key_file: Word | None = option("Private key; else that of the host itself.", "~/.ssh/id_ed25519")
@@ -67,7 +67,7 @@ class SshHost(HostSpec):
     """A machine that is reached over ssh; its host key must be known."""
 
     type: Literal["ssh"] = option("Which kind of host.", "ssh", default="ssh")
-    hostname: Word = Field(description="Name or address.", examples=["login.example.org"])
+    hostname: Word = required("Name or address.", "login.example.org")
     port: Port = option("Port.", 22, default=22)
     user: Word | None = option("User; else the local user's name.", "ada")
     key_file: Word | None = option(

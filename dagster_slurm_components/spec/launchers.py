@@ -6,15 +6,15 @@ import re
 from collections.abc import Iterator
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator
 
 from dagster_slurm_components.spec import asked
 from dagster_slurm_components.spec.base import Count, Flag, Format, Positive, Text, Word, one_mistake
-from dagster_slurm_components.spec.model import Model, mistake, option
+from dagster_slurm_components.spec.model import Model, mistake, option, required
 from dagster_slurm_components.spec.place import KeyPath
 from dagster_slurm_components.spec.registry import Registry
 from dagster_slurm_components.spec.resources import Resources
-from dagster_slurm_components.spec.slurm_values import Memory
+from dagster_slurm_components.spec.slurm_values import Hint, Memory
 
 _OWNED_SRUN_OPTIONS = {
     "output": "write `output: first` or `output: all`",
@@ -33,9 +33,8 @@ _OWNED_SRUN_OPTIONS = {
 
 def _srun_option(name: str) -> str:
     if not re.fullmatch(r"[a-z][a-z0-9_]*", name):
-        raise mistake(
-            f"{name!r} can't be an option of srun", "write its long name with underscores: `gpu_bind`"
-        )
+        hint = "write its long name with underscores: `gpu_bind`"
+        raise mistake(f"{name!r} can't be an option of srun", hint)
     if name in _OWNED_SRUN_OPTIONS:
         raise mistake(f"`{name}` can't be set here: {_OWNED_SRUN_OPTIONS[name]}")
     return name
@@ -59,7 +58,7 @@ HostSuffix = Annotated[Text, Format(r"[A-Za-z0-9.\-]*", "the end of a host name"
 class LauncherSpec(Model):
     """The base of all launchers; ``type`` chooses one."""
 
-    type: str = Field(description="Which launcher.", examples=["bash"])
+    type: str = required("Which launcher.", "bash")
 
     def disagreements(self, resources: Resources) -> Iterator[tuple[KeyPath, str]]:
         """Yield where the resources don't fit this launcher: the path in the script, and what is wrong there.
@@ -110,9 +109,7 @@ class SrunLauncher(RankLauncher):
     cpu_bind: Word | None = option("How tasks are bound to CPUs.", "cores")
     mem_bind: Word | None = option("How tasks are bound to memory.", "local")
     distribution: Word | None = option("How tasks are spread over nodes and sockets.", "block:cyclic")
-    hint: Literal["compute_bound", "memory_bound", "multithread", "nomultithread"] | None = option(
-        "How the payload uses cores.", "nomultithread"
-    )
+    hint: Hint | None = option("How the payload uses cores.", "nomultithread")
     options: dict[SrunOption, Annotated[Flag | Word, one_mistake("text, a number, true or false")]] = option(
         "Any other option of srun, by its long name with underscores; `true` for one without a value.",
         {"gpu_bind": "closest", "exact": True},
@@ -149,20 +146,16 @@ class TorchrunLauncher(RankLauncher):
         yield from _one_task_per_node("torchrun starts its ranks itself; write `nproc_per_node`", resources)
         gpus = asked.gpus_per_node(resources)
         if isinstance(self.nproc_per_node, int) and gpus is not None and self.nproc_per_node > gpus:
-            yield (
-                ("launcher", "nproc_per_node"),
-                f"{self.nproc_per_node} ranks share {gpus} GPUs on each node; ask for as many GPUs as ranks",
-            )
+            share = f"{self.nproc_per_node} ranks share {gpus} GPUs on each node"
+            yield ("launcher", "nproc_per_node"), f"{share}; ask for as many GPUs as ranks"
         if self.nproc_per_node == "gpu" and not gpus and not _asks_for_gpus(resources):
             yield ("launcher", "nproc_per_node"), "one rank for each GPU, but no GPUs are asked for"
         nodes = asked.nodes(resources)
         if self.nnodes is not None and nodes is not None:
             least, most = (int(number) for number in self.nnodes.split(":"))
             if nodes[0] < least or nodes[1] > most:
-                yield (
-                    ("launcher", "nnodes"),
-                    f"{resources.nodes} nodes are asked for, which is not in {self.nnodes}",
-                )
+                message = f"{resources.nodes} nodes are asked for, which is not in {self.nnodes}"
+                yield ("launcher", "nnodes"), message
 
 
 class RayLauncher(DistributedLauncher):
@@ -191,9 +184,8 @@ class RayLauncher(DistributedLauncher):
     def disagreements(self, resources: Resources) -> Iterator[tuple[KeyPath, str]]:
         """Yield where the resources don't fit: Ray wants one process on each node, and divides it itself."""
         if self.address is None:
-            yield from _one_task_per_node(
-                "Ray has one process on each node; write `cpus_per_task`", resources
-            )
+            why = "Ray has one process on each node; write `cpus_per_task`"
+            yield from _one_task_per_node(why, resources)
 
 
 def _one_task_per_node(why: str, resources: Resources) -> Iterator[tuple[KeyPath, str]]:

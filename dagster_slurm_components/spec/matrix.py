@@ -16,6 +16,7 @@ from dagster_slurm_components.spec.problems import Problem, SpecError, did_you_m
 MAX_CELLS = 10_000
 _REFERENCE = re.compile(r"\{\{-?\s*matrix\.([A-Za-z_]\w*)\s*-?\}\}", re.ASCII)
 _MENTION = re.compile(r"\{\{[^}]*\bmatrix\b[^}]*\}\}")
+_Mistake = tuple[KeyPath, str, str | None]
 _NAME = re.compile(r"[A-Za-z_]\w*", re.ASCII)
 
 
@@ -24,20 +25,15 @@ def expand(script: Layer) -> tuple[Layer, ...]:
 
     Positions stay those of the one script as written. A text that is one reference and nothing else becomes
     the cell's value with its type; in other text the value is written out. Other templates are left alone.
-
-    Raises:
-        SpecError: The matrix is malformed, or a reference names nothing in it.
+    A malformed matrix, or a reference to nothing in it, is a SpecError.
     """
     matrix = script.data.get("matrix")
     if matrix is None:
         return (script,)
-    problems = list(_problems(matrix, script))
-    if problems:
-        raise SpecError(problems)
     rest = {key: value for key, value in script.data.items() if key != "matrix"}
-    problems = list(_bad_references(rest, script, matrix))
-    if problems:
-        raise SpecError(problems)
+    mistakes = [*_mistakes(matrix)] or [*_bad_references(rest, matrix)]
+    if mistakes:
+        raise SpecError(Problem.at(script.position, *mistake, "matrix") for mistake in mistakes)
     layers = []
     for values in itertools.product(*matrix.values()):
         cell = dict(zip(matrix, values, strict=True))
@@ -47,40 +43,37 @@ def expand(script: Layer) -> tuple[Layer, ...]:
     return tuple(layers)
 
 
-def _problems(matrix: Any, script: Layer) -> Iterator[Problem]:
+def _mistakes(matrix: Any) -> Iterator[_Mistake]:
     if not isinstance(matrix, Mapping) or not matrix:
-        yield Problem("expected a mapping of lists", script.position(("matrix",)), ("matrix",), kind="matrix")
+        yield ("matrix",), "expected a mapping of lists", None
         return
     cells = 1
     for name, values in matrix.items():
         path: KeyPath = ("matrix", name)
         if not isinstance(name, str) or not _NAME.fullmatch(name):
-            message = f"{name!r} can't be the name of a matrix variable"
-            yield Problem(message, script.position((*path, KEY)), path, "use letters, digits and _", "matrix")
+            yield (
+                (*path, KEY),
+                f"{name!r} can't be the name of a matrix variable",
+                "use letters, digits and _",
+            )
         if not isinstance(values, list) or not values:
-            yield Problem("expected a list of values", script.position(path), path, kind="matrix")
+            yield path, "expected a list of values", None
             continue
         cells *= len(values)
         for index, value in enumerate(values):
             if value is None or not isinstance(value, (str, int, float)):
-                here = (*path, index)
-                yield Problem(
-                    "expected text, a number, true or false", script.position(here), here, kind="matrix"
-                )
+                yield (*path, index), "expected text, a number, true or false", None
     if cells > MAX_CELLS:
-        message = f"the matrix has {cells} cells; at most {MAX_CELLS} are allowed"
-        yield Problem(message, script.position(("matrix",)), ("matrix",), kind="matrix")
+        yield ("matrix",), f"the matrix has {cells} cells; at most {MAX_CELLS} are allowed", None
 
 
-def _bad_references(tree: Any, script: Layer, matrix: Mapping[str, Any]) -> Iterator[Problem]:
+def _bad_references(tree: Any, matrix: Mapping[str, Any]) -> Iterator[_Mistake]:
     for text, path in texts(tree):
         for name in _REFERENCE.findall(text):
             if name not in matrix:
-                message, hint = f"`matrix.{name}` is not in the matrix", did_you_mean(name, list(matrix))
-                yield Problem(message, script.position(path), path, hint, "matrix")
+                yield path, f"`matrix.{name}` is not in the matrix", did_you_mean(name, list(matrix))
         for mention in _MENTION.findall(_REFERENCE.sub("", text)):
-            message, hint = f"{mention} is more than a reference", "write only {{ matrix.NAME }}"
-            yield Problem(message, script.position(path), path, hint, "matrix")
+            yield path, f"{mention} is more than a reference", "write only {{ matrix.NAME }}"
 
 
 def _filled(cell: Mapping[str, Any], text: str, path: KeyPath) -> Any:

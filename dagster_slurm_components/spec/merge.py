@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from dagster_slurm_components.spec.place import KEY, KeyPath, Position
+from dagster_slurm_components.spec.place import KEY, KeyPath, Locate, Position
 
 EXCLUSIVE: Mapping[KeyPath, tuple[str, ...]] = {
     (): ("payload", "command"),
@@ -24,14 +24,14 @@ class Layer:
     Attributes:
         name: What a user calls it: ``site leonardo``, ``profile production``, ``defaults``, ``script``.
         data: The raw tree, before any default of a model.
-        position: Finds where a path of it was written; paths may end with ``KEY``.
+        position: Finds where a path of it was written.
         folder: Where its relative paths start, if it has any.
         written: The raw tree with its templates as they stand, where they were rendered.
     """
 
     name: str
     data: Mapping[str, Any]
-    position: Callable[[KeyPath], Position | None]
+    position: Locate
     folder: Path | None = None
     written: Mapping[str, Any] | None = None
 
@@ -47,12 +47,7 @@ class Layer:
 
 @dataclass(frozen=True)
 class Merged:
-    """The merged tree.
-
-    Attributes:
-        data: The raw values that won.
-        sources: The layer of every leaf (scalars, lists and empty mappings).
-    """
+    """The raw values that won, and the layer of every leaf: scalars, lists and empty mappings."""
 
     data: dict[str, Any]
     sources: Mapping[KeyPath, Layer]
@@ -63,8 +58,7 @@ class Merged:
         Inside a list this is the list's layer. Of a mapping it is the highest layer that wrote in it; of a
         missing value it is that of its nearest ancestor.
         """
-        if path and path[-1] == KEY:
-            path = path[:-1]
+        path = path[:-1] if path[-1:] == (KEY,) else path
         for end in range(len(path), -1, -1):
             if path[:end] in self.sources:
                 return self.sources[path[:end]]
@@ -84,7 +78,7 @@ class Merged:
         return layer.as_written(path) if layer else None
 
     def position(self, path: KeyPath) -> Position | None:
-        """Return where the value at ``path`` was written; a ``Callable`` for ``problems_of``."""
+        """Return where the value at ``path`` was written."""
         layer = self.source(path)
         return layer.position(path) if layer else None
 
@@ -114,9 +108,11 @@ def _lay(
                 del base[key]
                 _forget((*path, key), sources)
     for key, value in over.items():
-        here = (*path, key)
-        below = base.get(key)
-        if isinstance(value, Mapping) and isinstance(below, dict) and not _another_type(below, value):
+        here: KeyPath = (*path, key)
+        below: Any = base.get(key)
+        both = isinstance(value, Mapping) and isinstance(below, dict)
+        # Two types are two kinds of things.
+        if both and ("type" not in below or value.get("type", below["type"]) == below["type"]):
             if value:
                 sources.pop(here, None)
             _lay(below, value, layer, here, sources)
@@ -124,13 +120,7 @@ def _lay(
         if key in base:
             _forget(here, sources)
         base[key] = _copy(value)
-        for leaf in _leaves(value, here):
-            sources[leaf] = layer
-
-
-def _another_type(below: Mapping[str, Any], over: Mapping[str, Any]) -> bool:
-    """Tell whether the higher mapping describes another kind of thing."""
-    return "type" in over and "type" in below and over["type"] != below["type"]
+        sources.update(dict.fromkeys(_leaves(value, here), layer))
 
 
 def _forget(path: KeyPath, sources: dict[KeyPath, Layer]) -> None:
@@ -142,9 +132,7 @@ def _copy(value: Any) -> Any:
     if isinstance(value, Mapping):
         return {key: _copy(item) for key, item in value.items()}
     # What a template gave may be a tuple of a kind of its own, as Dagster's partitions and conditions are.
-    if type(value) in (list, tuple):
-        return [_copy(item) for item in value]
-    return value
+    return [_copy(item) for item in value] if type(value) in (list, tuple) else value
 
 
 def _leaves(value: Any, path: KeyPath) -> Iterator[KeyPath]:

@@ -23,6 +23,8 @@ from dagster_slurm_components.spec.templates import is_template
 
 UNRENDERED = "unrendered"
 """Validation context of trees whose templates nobody has rendered yet."""
+UNTYPED = "untyped"
+"""Validation context of parts of scripts: a lower layer may name the ``type`` of a launcher or environment."""
 _WAITING = "waiting"
 ModelT = TypeVar("ModelT", bound="Model")
 
@@ -44,10 +46,10 @@ def details(error: PydanticCustomError, path: KeyPath, value: Any) -> InitErrorD
     return InitErrorDetails(type=error, loc=path, input=value)
 
 
-def unknown_key(key: object, choices: Iterable[str], value: Any, *above: str) -> InitErrorDetails:
-    """Return the error for a key that nobody knows, below the keys ``above``."""
+def unknown_key(key: object, choices: Iterable[str], value: Any) -> InitErrorDetails:
+    """Return the error for a key that nobody knows."""
     wrong = mistake(f"unknown key `{key}`", did_you_mean(key, choices), "unknown_key")
-    return details(wrong, (*above, str(key), KEY), value)
+    return details(wrong, (str(key), KEY), value)
 
 
 def kept(error: Any) -> InitErrorDetails:
@@ -61,6 +63,11 @@ def kept(error: Any) -> InitErrorDetails:
 def option(description: str, *examples: Any, default: Any = None) -> Any:
     """Return a field that may be left out; description and examples are what editors and ``dg`` show of it."""
     return Field(default=default, description=description, examples=list(examples))
+
+
+def required(description: str, *examples: Any) -> Any:
+    """Return a field that must be written."""
+    return Field(description=description, examples=list(examples))
 
 
 class Model(BaseModel):
@@ -105,9 +112,7 @@ class Model(BaseModel):
 
         A field that must be there can't be left out: then the whole model waits, and the one around it leaves it out.
         """
-        places = [
-            error["loc"] if _kind(error) == _WAITING else template_at(data, error["loc"]) for error in errors
-        ]
+        places = [e["loc"] if _kind(e) == _WAITING else template_at(data, e["loc"]) for e in errors]
         wrong = [error for error, path in zip(errors, places, strict=True) if path is None]
         paths = {path for path in places if path is not None}
         if not wrong and () not in paths:
@@ -144,40 +149,26 @@ class Model(BaseModel):
             return details(refusal, (key, KEY), error["input"])
         return unknown_key(key, cls.model_fields, error["input"])
 
-    def explicit(self) -> dict[str, Any]:
-        """Return what was set, as a raw tree without the defaults: what a layer holds.
+    def model_post_init(self, context: Any) -> None:
+        """Count a ``type`` as set, for it names the model."""
+        if "type" in type(self).model_fields:
+            self.model_fields_set.add("type")
 
-        Fields named ``type`` are always part of it, for they say which model the tree is of.
-        """
-        tree: dict[str, Any] = {}
-        for name in type(self).model_fields:
-            if name in self.model_fields_set or name == "type":
-                tree[name] = _explicit(getattr(self, name))
-        return {**tree, **_explicit(self.model_extra or {})}
+    def explicit(self) -> dict[str, Any]:
+        """Return what was set, as a raw tree without the defaults: what a layer holds."""
+        return self.model_dump(exclude_unset=True)
 
 
 def _kind(error: InitErrorDetails) -> str:
     return error["type"] if isinstance(error["type"], str) else error["type"].type
 
 
-def _explicit(value: Any) -> Any:
-    if isinstance(value, Model):
-        return value.explicit()
-    if isinstance(value, Mapping):
-        return {key: _explicit(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_explicit(item) for item in value]
-    return value
-
-
 def validate_unrendered(model: type[ModelT], data: Any) -> ModelT | None:
     """Validate a raw tree; what a template stands for can't be wrong before it is rendered.
 
     A template that a field would refuse is left out, so that the field has its default; one that a text field takes
-    stays. Without a model (None) nothing is wrong, but a field that has no default waits for its template.
-
-    Raises:
-        ValidationError: Something beside the templates is wrong.
+    stays. A ValidationError says that something beside the templates is wrong. Without a model (None) nothing is, but
+    a field that has no default waits for its template.
     """
     try:
         return model.model_validate(data, context=UNRENDERED)
@@ -194,12 +185,10 @@ def template_at(data: Any, path: KeyPath) -> KeyPath | None:
     for depth, part in enumerate((*path, None)):
         if is_template(data):
             return path[:depth]
-        inside = part in data if isinstance(data, Mapping) else False
-        if isinstance(data, (list, tuple)) and isinstance(part, int):
-            inside = part < len(data)
-        if not inside:
+        try:
+            data = data[part]
+        except (LookupError, TypeError):
             return None
-        data = data[part]
     return None
 
 

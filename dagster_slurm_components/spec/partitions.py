@@ -4,20 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import datetime
-from typing import Annotated, Any, ClassVar, Literal
+from functools import partial
+from typing import Annotated, Any, Literal
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from pydantic import (
-    AfterValidator,
-    Field,
-    WithJsonSchema,
-    field_validator,
-    model_validator,
-)
+from pydantic import AfterValidator, Field, WithJsonSchema, model_validator
 from typing_extensions import Self
 
 from dagster_slurm_components.spec.base import TEMPLATE, WHOLE, Format, Positive, Word
-from dagster_slurm_components.spec.model import Model, mistake, option
+from dagster_slurm_components.spec.model import Model, mistake, option, required
 from dagster_slurm_components.spec.problems import describe
 from dagster_slurm_components.spec.registry import Registry
 from dagster_slurm_components.spec.templates import is_template
@@ -29,6 +24,16 @@ def _zone(name: str) -> str:
     except (ZoneInfoNotFoundError, ValueError, OSError):
         raise mistake(f"there is no time zone {name!r}", "write one like Europe/Vienna", "timezone") from None
     return name
+
+
+def _date(date_format: str, text: str) -> str:
+    """Check a date as Dagster will read it."""
+    try:
+        datetime.strptime(text, date_format)
+    except ValueError:
+        example = datetime(2025, 1, 31).strftime(date_format)
+        raise mistake(f"{text!r} is not a date", f"write one like {example}", "date") from None
+    return text
 
 
 def _partition_key(key: str) -> str:
@@ -45,9 +50,13 @@ def _different(keys: list[str]) -> list[str]:
 
 
 TimeZone = Annotated[Word, AfterValidator(_zone)]
+Day = Annotated[Word, AfterValidator(partial(_date, "%Y-%m-%d"))]
+Hour = Annotated[Word, AfterValidator(partial(_date, "%Y-%m-%d-%H:%M"))]
 _CRON = r"@(?:yearly|annually|monthly|weekly|daily|midnight|hourly)|\S+(?:\s+\S+){4}"
 Cron = Annotated[Word, Format(_CRON, "a cron schedule", hint='write five fields, such as "0 6 * * 1"')]
-PartitionKey = Annotated[Word, AfterValidator(_partition_key)]
+PartitionKeys = Annotated[
+    list[Annotated[Word, AfterValidator(_partition_key)]], Field(min_length=1), AfterValidator(_different)
+]
 MinuteOffset = Annotated[int, Field(ge=0, le=59), WHOLE]
 HourOffset = Annotated[int, Field(ge=0, le=23), WHOLE]
 DayOffset = Annotated[int, Field(ge=0, le=6), WHOLE]
@@ -56,48 +65,24 @@ DayOffset = Annotated[int, Field(ge=0, le=6), WHOLE]
 class _TimePartitions(Model):
     """What all partitions by time have."""
 
-    date_format: ClassVar[str] = "%Y-%m-%d"
-
-    start_date: Word = Field(description="Start of the first partition.", examples=["2025-01-01"])
-    end_date: Word | None = option("End of the last one.", "2025-12-31")
+    start_date: Day = required("Start of the first partition.", "2025-01-01")
+    end_date: Day | None = option("End of the last one.", "2025-12-31")
     timezone: TimeZone | None = option("Time zone.", "Europe/Vienna")
-
-    @field_validator("start_date", "end_date", mode="after")
-    @classmethod
-    def _is_a_date(cls, value: str | None) -> str | None:
-        if value is not None and cls.date_format:
-            check_date(value, cls.date_format)
-        return value
-
-
-def check_date(text: str, date_format: str) -> None:
-    """Check a date as Dagster will read it.
-
-    Raises:
-        PydanticCustomError: The text is not of that format.
-    """
-    try:
-        datetime.strptime(text, date_format)
-    except ValueError:
-        example = datetime(2025, 1, 31).strftime(date_format)
-        raise mistake(f"{text!r} is not a date", f"write one like {example}", "date") from None
 
 
 class HourlyPartitions(_TimePartitions):
     """A partition an hour."""
 
-    date_format = "%Y-%m-%d-%H:%M"
-
-    type: Literal["hourly"] = Field(description="Kind of partitions.", examples=["hourly"])
-    start_date: Word = Field(description="Start of the first partition.", examples=["2025-01-01-00:00"])
-    end_date: Word | None = option("End of the last one.", "2025-12-31-00:00")
+    type: Literal["hourly"] = required("Kind of partitions.", "hourly")
+    start_date: Hour = required("Start of the first partition.", "2025-01-01-00:00")
+    end_date: Hour | None = option("End of the last one.", "2025-12-31-00:00")
     minute_offset: MinuteOffset = option("Minutes past the hour.", 15, default=0)
 
 
 class DailyPartitions(_TimePartitions):
     """A partition a day."""
 
-    type: Literal["daily"] = Field(description="Kind of partitions.", examples=["daily"])
+    type: Literal["daily"] = required("Kind of partitions.", "daily")
     minute_offset: MinuteOffset = option("Minutes past the hour.", 15, default=0)
     hour_offset: HourOffset = option("Hours past midnight.", 6, default=0)
 
@@ -105,7 +90,7 @@ class DailyPartitions(_TimePartitions):
 class WeeklyPartitions(_TimePartitions):
     """A partition a week."""
 
-    type: Literal["weekly"] = Field(description="Kind of partitions.", examples=["weekly"])
+    type: Literal["weekly"] = required("Kind of partitions.", "weekly")
     minute_offset: MinuteOffset = option("Minutes past the hour.", 15, default=0)
     hour_offset: HourOffset = option("Hours past midnight.", 6, default=0)
     day_offset: DayOffset = option("Days past Sunday.", 1, default=0)
@@ -114,39 +99,32 @@ class WeeklyPartitions(_TimePartitions):
 class TimeWindowPartitions(_TimePartitions):
     """A partition for each tick of a cron schedule."""
 
-    date_format = ""
-
-    type: Literal["time_window"] = Field(description="Kind of partitions.", examples=["time_window"])
-    fmt: Word = Field(description="Format of the keys, for strftime.", examples=["%Y-%m-%d"])
-    cron_schedule: Cron = Field(description="When partitions begin.", examples=["0 0 1 * *"])
+    type: Literal["time_window"] = required("Kind of partitions.", "time_window")
+    start_date: Word = required("Start of the first partition.", "2025-01-01")
+    end_date: Word | None = option("End of the last one.", "2025-12-31")
+    fmt: Word = required("Format of the keys, for strftime.", "%Y-%m-%d")
+    cron_schedule: Cron = required("When partitions begin.", "0 0 1 * *")
 
     @model_validator(mode="after")
     def _dates_have_the_format(self) -> Self:
         for date in (self.start_date, self.end_date):
             if date is not None:
-                check_date(date, self.fmt)
+                _date(self.fmt, date)
         return self
 
 
 class StaticPartitions(Model):
     """A fixed list of partitions."""
 
-    type: Literal["static"] = Field(description="Kind of partitions.", examples=["static"])
-    partition_keys: Annotated[list[PartitionKey], Field(min_length=1), AfterValidator(_different)] = Field(
-        description="The partitions' keys.", examples=[["a", "b"]]
-    )
+    type: Literal["static"] = required("Kind of partitions.", "static")
+    partition_keys: PartitionKeys = required("The partitions' keys.", ["a", "b"])
 
 
 def _of_template(value: Any) -> Any:
     """Take a template, or the object that one was rendered to."""
-    if value is None or is_template(value):
-        return value
-    if isinstance(value, (str, int, float, list, Mapping)):
-        raise mistake(
-            f"expected a template, got {describe(value)}",
-            "write one like {{ dg.AutomationCondition.eager() }}, or name one of `template_vars_module`",
-            "template_type",
-        )
+    if isinstance(value, (str, int, float, list, Mapping)) and not is_template(value):
+        hint = "write one like {{ dg.AutomationCondition.eager() }}, or name one of `template_vars_module`"
+        raise mistake(f"expected a template, got {describe(value)}", hint, "template_type")
     return value
 
 
@@ -154,7 +132,7 @@ PARTITIONS: Registry[Model] = Registry(
     "partitions definition",
     None,
     (HourlyPartitions, DailyPartitions, WeeklyPartitions, TimeWindowPartitions, StaticPartitions),
-    raw=_of_template,
+    other=_of_template,
 )
 """Model by kind of partitions."""
 
@@ -162,13 +140,13 @@ PARTITIONS: Registry[Model] = Registry(
 class SingleRunBackfill(Model):
     """All partitions of a backfill in one run."""
 
-    type: Literal["single_run"] = Field(description="One run or several.", examples=["single_run"])
+    type: Literal["single_run"] = required("One run or several.", "single_run")
 
 
 class MultiRunBackfill(Model):
     """Several runs for the partitions of a backfill."""
 
-    type: Literal["multi_run"] = Field(description="One run or several.", examples=["multi_run"])
+    type: Literal["multi_run"] = required("One run or several.", "multi_run")
     max_partitions_per_run: Positive = option("Most partitions of one run.", 10, default=1)
 
 
@@ -176,10 +154,8 @@ BACKFILLS: Registry[Model] = Registry("backfill policy", None, (SingleRunBackfil
 """Model by kind of backfill."""
 
 BackfillPolicy = Annotated[Model, BACKFILLS]
-
-
 PartitionsDefinition = Annotated[Any, PARTITIONS]
-"""Partitions as a raw mapping, a template, or the object that a template was rendered to."""
+"""Partitions, a template, or the object that a template was rendered to."""
 OfTemplate = Annotated[
     Any, AfterValidator(_of_template), WithJsonSchema({"type": ["string", "null"], "pattern": TEMPLATE})
 ]

@@ -15,13 +15,7 @@ KEY = "[key]"
 
 @dataclass(frozen=True, order=True)
 class Position:
-    """A place in a file, 1-based, as editors count.
-
-    Attributes:
-        file: The file's name.
-        line: The line.
-        column: The column, in characters.
-    """
+    """A place in a file: its line and its column in characters, counted from 1, as editors do."""
 
     file: str
     line: int
@@ -30,6 +24,10 @@ class Position:
     def __str__(self) -> str:
         """Render as ``file:line:column``, which editors and terminals open."""
         return f"{self.file}:{self.line}:{self.column}"
+
+
+Locate = Callable[[KeyPath], Position | None]
+"""Finds where a path was written; paths may end with ``KEY``."""
 
 
 def texts(tree: Any, path: KeyPath = ()) -> Iterator[tuple[str, KeyPath]]:

@@ -5,14 +5,14 @@ from __future__ import annotations
 import difflib
 import linecache
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import pydantic
 
 from dagster_slurm_components.errors import DagsterSlurmError
-from dagster_slurm_components.spec.place import KEY, KeyPath, Position
+from dagster_slurm_components.spec.place import KEY, KeyPath, Locate, Position
 
 Level = Literal["error", "warning"]
 
@@ -37,11 +37,24 @@ class Problem:
     kind: str = "wrong"
     level: Level = "error"
 
+    @classmethod
+    def at(
+        cls,
+        position_of: Locate,
+        path: KeyPath,
+        message: str,
+        hint: str | None = None,
+        kind: str = "wrong",
+        *,
+        level: Level = "error",
+    ) -> Problem:
+        """Return the mistake of what is written at a path."""
+        return cls(message, position_of(path), path, hint, kind, level)
+
     def __str__(self) -> str:
         """Render as ``file:line:column: message``, the offending line with a caret, and the hint."""
         lines = [f"{self.position}: {self.message}" if self.position else self.message]
-        source = offending_line(self.position) if self.position else None
-        if self.position and source is not None:
+        if self.position and (source := _line(self.position)):
             lines += [f"    {source}", "    " + " " * (self.position.column - 1) + "^"]
         if self.hint:
             lines.append(f"    {self.hint}")
@@ -49,22 +62,17 @@ class Problem:
 
 
 class SpecError(DagsterSlurmError):
-    """A user's YAML has mistakes; all that were found are told at once.
-
-    Args:
-        problems: The mistakes, in the order to show them.
-    """
+    """A user's YAML has mistakes; all that were found are told at once, in the order given."""
 
     def __init__(self, problems: Iterable[Problem]) -> None:
         self.problems = tuple(problems)
         super().__init__("\n".join(str(problem) for problem in self.problems))
 
 
-def offending_line(position: Position) -> str | None:
-    """Return the source line at a position, without its line end, or None when the file can't be read."""
+def _line(position: Position) -> str:
+    """Return the source line at a position, without its line end, or nothing when the file can't be read."""
     linecache.checkcache(position.file)
-    line = linecache.getline(position.file, position.line)
-    return line.rstrip("\r\n").replace("\t", " ") or None
+    return linecache.getline(position.file, position.line).rstrip("\r\n").replace("\t", " ")
 
 
 def nearest(word: object, choices: Iterable[str]) -> str | None:
@@ -84,19 +92,11 @@ def did_you_mean(word: object, choices: Iterable[str]) -> str | None:
     return "expected one of " + ", ".join(f"`{name}`" for name in names) if 0 < len(names) <= 30 else None
 
 
-def problems_of(
-    exc: pydantic.ValidationError, position_of: Callable[[KeyPath], Position | None], prefix: KeyPath = ()
-) -> tuple[Problem, ...]:
-    """Turn pydantic's errors into problems, one per mistake.
-
-    Args:
-        exc: What validation raised.
-        position_of: Finds the place of a path; paths may end with ``KEY``.
-        prefix: Where the validated tree hangs in the document that ``position_of`` knows.
-    """
+def problems_of(exc: pydantic.ValidationError, position_of: Locate) -> tuple[Problem, ...]:
+    """Turn pydantic's errors into problems, one per mistake."""
     problems = []
     for error in exc.errors(include_url=False):
-        path = prefix + tuple(error["loc"])
+        path = tuple(error["loc"])
         message, hint = _words(error, path)
         where = path[:-1] if error["type"] == "missing" else path
         problems.append(Problem(message, position_of(where), path, hint, error["type"]))
@@ -111,31 +111,27 @@ def in_order(problems: Iterable[Problem]) -> tuple[Problem, ...]:
 
 
 _EXPECTED = {
-    "string_type": "text",
-    "int_type": "a whole number",
-    "int_parsing": "a whole number",
-    "int_from_float": "a whole number",
-    "float_type": "a number",
-    "float_parsing": "a number",
-    "bool_type": "true or false",
-    "bool_parsing": "true or false",
-    "list_type": "a list",
-    "dict_type": "a mapping",
-    "model_type": "a mapping",
-    "model_attributes_type": "a mapping",
+    "string": "text",
+    "int": "a whole number",
+    "float": "a number",
+    "bool": "true or false",
+    "list": "a list",
+    "dict": "a mapping",
+    "model": "a mapping",
 }
+"""What an error ending in ``_type`` or ``_parsing`` misses."""
 
 
 def _words(error: Any, path: KeyPath) -> tuple[str, str | None]:
     """Return message and hint for one pydantic error; our own validators bring theirs."""
     kind, given, context = error["type"], error["input"], error.get("ctx") or {}
-    hint = context.get("hint")
+    hint, expected = context.get("hint"), _EXPECTED.get(kind.removesuffix("_type").removesuffix("_parsing"))
     if kind == "missing":
         message = f"`{path[-1]}` is missing"
     elif kind == "invalid_key" or (kind == "string_type" and path[-1:] == (KEY,)):
         message, hint = "expected a key that is text, not a number or a boolean", "write the key in quotes"
-    elif kind in _EXPECTED:
-        message = f"expected {_EXPECTED[kind]}, got {describe(given)}"
+    elif expected is not None:
+        message = f"expected {expected}, got {describe(given)}"
     elif kind == "literal_error":
         message = f"`{given}` is not known here"
         hint = did_you_mean(given, re.findall(r"'([^']*)'", context["expected"]))

@@ -88,9 +88,7 @@ class Retention(Model):
 class Profile(Model):
     """One deployment target."""
 
-    refused: ClassVar[Mapping[str, str]] = {
-        "name": "a profile's name is its file's name",
-    }
+    refused: ClassVar[Mapping[str, str]] = {"name": "a profile's name is its file's name"}
 
     description: Text | None = option("What this profile is for.", "The supercomputer")
     site: Word | None = option("The centre whose shipped facts and limits hold here.", "leonardo")
@@ -134,9 +132,8 @@ class Profile(Model):
         # A relative path would start wherever sshd puts us, which sites change.
         complete = self.workdir.startswith(("/", "~", "$")) or is_template(self.workdir)
         if not complete and not isinstance(self.host, LocalHost):
-            message = (
-                f"over ssh `workdir` must be absolute, or start with `~/` or `$NAME`; it is {self.workdir!r}"
-            )
+            message = "over ssh `workdir` must be absolute, or start with `~/` or `$NAME`; it is "
+            message += repr(self.workdir)
             error = details(mistake(message), ("workdir",), self.workdir)
             raise ValidationError.from_exception_data("Profile", [error])
         return self

@@ -16,10 +16,10 @@ from dagster_slurm_components.spec.hosts import LocalHost
 from dagster_slurm_components.spec.merge import Layer, merge
 from dagster_slurm_components.spec.model import Model, validate_unrendered
 from dagster_slurm_components.spec.problems import Problem, SpecError, did_you_mean, nearest, problems_of
-from dagster_slurm_components.spec.profile import Profile
+from dagster_slurm_components.spec.profile import Limits, Profile
 from dagster_slurm_components.spec.site import Site
 from dagster_slurm_components.spec.source import Document, load_documents
-from dagster_slurm_components.spec.templates import LazyValues, Renderer, keep, layered_value, render
+from dagster_slurm_components.spec.templates import LazyValues, Renderer, keep, render
 
 PROFILE_VARIABLE = "DAGSTER_SLURM_PROFILE"
 """Environment variable that chooses the profile; ``local`` without it."""
@@ -39,11 +39,9 @@ class LoadedProfile:
     """A profile, ready for use.
 
     Attributes:
-        name: Its name.
         profile: The profile, with its site's limits below its own; ``workdir`` of the local host is absolute.
         layers: What it gives to scripts, lowest first: the site's layer if it names one, then its own.
         folder: The project folder (the parent of ``profiles/``); relative paths in the profile start here.
-        site: The site, if it names one.
         file: The file it was read from; None for the built-in ``local``.
     """
 
@@ -60,15 +58,10 @@ class UnknownProfileError(SpecError):
 
 
 def load_profile(name: str | None = None, *, start: Path, unrendered: bool = False) -> LoadedProfile:
-    """Load a profile.
+    """Load the profile of a name, else of the variable ``DAGSTER_SLURM_PROFILE``, else ``local``.
 
-    Args:
-        name: Its name; else the variable ``DAGSTER_SLURM_PROFILE``, else ``local``.
-        start: Where the search for ``profiles/<name>.yaml`` begins; it goes on in the parents.
-        unrendered: Leave templates as they are, for checks that must need no environment variable.
-
-    Raises:
-        SpecError: There is no such profile, or it has mistakes.
+    The search for ``profiles/<name>.yaml`` begins at ``start`` and goes on in the parents. Templates stay as they are
+    if it is ``unrendered``, for checks that must need no environment variable. A SpecError tells all mistakes.
     """
     name, file, project = _find(name, start)
     if file is not None:
@@ -89,35 +82,24 @@ def _find(name: str | None, start: Path) -> tuple[str, Path | None, Path]:
 
 
 def load_profile_file(file: Path, *, unrendered: bool = False) -> LoadedProfile:
-    """Load the profile that a file holds; its name is the file's, without ``.yaml``.
+    """Load the profile that a file holds, as ``load_profile`` does; its name is the file's, without ``.yaml``.
 
     Beside ``env``, its templates know what ``template_scope`` tells.
-
-    Args:
-        file: The file.
-        unrendered: Leave templates as they are, for checks that must need no environment variable.
-
-    Raises:
-        SpecError: The file can't be read or has mistakes.
     """
-    document = single_document(file)
-    project = file.absolute().parent.parent
+    document, project = single_document(file), file.absolute().parent.parent
     renderer: Renderer = keep if unrendered else partial(render, scope=template_scope(project))
     data = renderer(document.data, document.position)
-    own = validated(Profile, data, document, unrendered=unrendered)
-    layer = _layer(f"profile {file.stem}", data, document, project)
-    if own.site is None:
-        return _at_home(LoadedProfile(file.stem, own, (layer,), project, file=file))
-    site_file = find_site(own.site, project, document)
-    site_document = single_document(site_file)
-    site_data = renderer(site_document.data, site_document.position)
-    site = validated(Site, site_data, site_document, unrendered=unrendered)
-    site_layer = _layer(f"site {own.site}", site_data, site_document, project)
-    # A site's limits on queries hold below the profile's own; the rest of it reaches scripts as a layer.
-    below = Layer(site_layer.name, _only(site_data, ("limits",)), site_document.position)
-    merged = merge([below, Layer(layer.name, data, document.position)])
-    profile = validated(Profile, merged.data, document, unrendered=unrendered)
-    return _at_home(LoadedProfile(file.stem, profile, (site_layer, layer), project, site, file))
+    profile = validated(Profile, data, document, unrendered=unrendered)
+    layers = [_layer(f"profile {file.stem}", data, document, project)]
+    site = None
+    if profile.site is not None:
+        below = single_document(_site_file(profile.site, project, document))
+        facts = renderer(below.data, below.position)
+        site = validated(Site, facts, below, unrendered=unrendered)
+        layers.insert(0, _layer(f"site {profile.site}", facts, below, project))
+        limits = Limits.model_validate({**site.limits.explicit(), **profile.limits.explicit()})
+        profile = profile.model_copy(update={"limits": limits})
+    return _at_home(LoadedProfile(file.stem, profile, tuple(layers), project, site, file))
 
 
 def template_scope(project: Path) -> dict[str, Any]:
@@ -130,40 +112,42 @@ def template_scope(project: Path) -> dict[str, Any]:
     return {"project_root": str(project), "cluster": LazyValues("cluster", _cluster_values)}
 
 
-def _cluster_values() -> Mapping[str, Callable[[], Any]]:
+def _cluster_values() -> Mapping[str, Any]:
     from slurm_testcluster import default_folder  # noqa: PLC0415 - for few profiles
 
     file = default_folder() / "profile.yaml"
     if not file.is_file():
         message = f"there is no test cluster on this machine: no {file}"
         raise SpecError([Problem(message, hint="start one by `dg-slurm cluster up`", kind="no_cluster")])
-    data = single_document(file).data
-    return {key: partial(data.__getitem__, key) for key in data}
+    return dict(single_document(file).data)
 
 
 def profile_values(name: str | None = None, *, start: Path) -> LazyValues:
     """Return what templates of scripts know as ``profile``: the chosen profile's values, its site's below.
 
-    Arguments and errors are those of ``load_profile``, but nothing is read before a template asks, and only what it
-    asks for is rendered and needs its variables.
+    Nothing is read before a template asks, and only what it asks for is rendered and needs its variables.
     """
     return LazyValues("profile", partial(_profile_values, name, start))
 
 
 def _profile_values(name: str | None, start: Path) -> Mapping[str, Callable[[], Any]]:
     name, file, project = _find(name, start)
-    documents: tuple[Document, ...] = ()
-    if file is not None:
-        own = single_document(file)
-        site = own.data.get("site")
-        below = (single_document(find_site(site, project, own)),) if isinstance(site, str) else ()
-        documents = (*below, own)
+    documents = [single_document(file)] if file is not None else []
+    site = documents[0].data.get("site") if documents else None
+    if isinstance(site, str):
+        documents.insert(0, single_document(_site_file(site, project, documents[0])))
     defaults = Profile().model_dump(mode="json", exclude_none=True)
     # Only the local host may have a relative workdir, and there it starts at the project folder.
     defaults["workdir"] = str(project / defaults["workdir"])
     fields = {**dict.fromkeys(Profile.model_fields), **defaults, "name": name}
     scope = template_scope(project)
-    return {key: partial(layered_value, documents, key, value, scope) for key, value in fields.items()}
+
+    def value(key: str) -> Any:
+        views = [each.child((key,)) for each in documents if each.data.get(key) is not None]
+        trees = [{key: render(view.data, view.position, scope=scope)} for view in views]
+        return merge([Layer("", tree, lambda path: None) for tree in trees]).data.get(key, fields[key])
+
+    return {key: partial(value, key) for key in fields}
 
 
 def profiles_folder(start: Path) -> Path | None:
@@ -192,51 +176,32 @@ def profile_names(start: Path) -> tuple[str, ...]:
 
 @dataclass(frozen=True)
 class KnownSite:
-    """A site and the file that holds its facts.
-
-    Attributes:
-        name: What a profile writes as ``site``.
-        file: Where the facts are.
-        shipped: Whether it came with this package; else the project has it.
-    """
+    """A site by the name that a profile writes, and the file with its facts, which this package or the project has."""
 
     name: str
     file: Path
     shipped: bool
 
     def load(self) -> Site:
-        """Read the facts.
-
-        Raises:
-            SpecError: The file has mistakes.
-        """
+        """Read the facts; a SpecError tells their mistakes."""
         document = single_document(self.file)
         return validated(Site, render(document.data, document.position), document)
 
 
 def known_sites(start: Path) -> Mapping[str, KnownSite]:
-    """Return all sites by name; one of the project's own stands before a shipped one of the same name.
-
-    Args:
-        start: A folder of the project.
-    """
+    """Return all sites that a folder of a project sees, by name; the project's own stand before shipped ones."""
     profiles = profiles_folder(start)
     return _sites(profiles.parent if profiles else project_folder(start))
 
 
 def _sites(project: Path) -> Mapping[str, KnownSite]:
-    folders = (SHIPPED_SITES, project / OWN_SITES)
-    files = [file for folder in folders for file in folder.glob("*.yaml")]
+    files = [file for folder in (SHIPPED_SITES, project / OWN_SITES) for file in folder.glob("*.yaml")]
     sites = {file.stem: KnownSite(file.stem, file, file.parent == SHIPPED_SITES) for file in files}
     return dict(sorted(sites.items()))
 
 
 def known_site(name: str, start: Path) -> KnownSite:
-    """Return the site of this name.
-
-    Raises:
-        SpecError: There is none.
-    """
+    """Return the site of this name, or raise a SpecError."""
     sites = known_sites(start)
     if name not in sites:
         hint = did_you_mean(name, sites)
@@ -244,12 +209,8 @@ def known_site(name: str, start: Path) -> KnownSite:
     return sites[name]
 
 
-def find_site(name: str, project: Path, document: Document) -> Path:
-    """Return the file of the site that a profile's document names.
-
-    Raises:
-        SpecError: There is no such site.
-    """
+def _site_file(name: str, project: Path, document: Document) -> Path:
+    """Return the file of the site that a profile's document names."""
     sites = _sites(project)
     if name in sites:
         return sites[name].file
@@ -260,11 +221,7 @@ def find_site(name: str, project: Path, document: Document) -> Path:
 
 
 def single_document(file: Path) -> Document:
-    """Read a file that holds one mapping.
-
-    Raises:
-        SpecError: It can't be read, or holds something else.
-    """
+    """Read a file that holds one mapping; anything else is a SpecError."""
     first, *more = load_documents(file)
     if more:
         raise SpecError([Problem("expected one document in this file", more[0].position(), kind="documents")])
@@ -274,11 +231,7 @@ def single_document(file: Path) -> Document:
 
 
 def validated(model: type[_ModelT], data: Any, document: Document, *, unrendered: bool = False) -> _ModelT:
-    """Validate a document's data; of an unrendered one that waits for its templates, only the defaults are known.
-
-    Raises:
-        SpecError: With a problem for each mistake.
-    """
+    """Validate a document's data, or raise a SpecError; what waits for templates has its defaults."""
     try:
         instance = validate_unrendered(model, data) if unrendered else model.model_validate(data)
     except ValidationError as exc:
@@ -296,17 +249,13 @@ def _at_home(loaded: LoadedProfile) -> LoadedProfile:
 
 def _layer(name: str, data: dict[str, Any], document: Document, folder: Path) -> Layer:
     """Return what a profile or site gives to scripts; who builds environments is not theirs to change."""
-    fields = _only(data, _LAYER_FIELDS)
-    environment = fields.get("environment")
+    fields = {key: data[key] for key in _LAYER_FIELDS if data.get(key) is not None}
+    environment = fields.pop("environment", None)
     if isinstance(environment, dict):
-        fields["environment"] = {key: value for key, value in environment.items() if key != "build"}
-        if not fields["environment"]:
-            del fields["environment"]
+        environment = {key: value for key, value in environment.items() if key != "build"}
+    if environment:
+        fields["environment"] = environment
     return Layer(name, fields, document.position, folder, document.data)
-
-
-def _only(data: dict[str, Any], keys: tuple[str, ...]) -> dict[str, Any]:
-    return {key: data[key] for key in keys if data.get(key) is not None}
 
 
 def _unknown_profile(name: str, folder: Path | None, start: Path) -> Problem:

@@ -26,14 +26,7 @@ from dagster_slurm_components.spec.cross_checks import (
     unknown_deps,
 )
 from dagster_slurm_components.spec.model import validate_unrendered
-from dagster_slurm_components.spec.problems import (
-    Level,
-    Problem,
-    SpecError,
-    did_you_mean,
-    in_order,
-    problems_of,
-)
+from dagster_slurm_components.spec.problems import Problem, SpecError, did_you_mean, in_order, problems_of
 from dagster_slurm_components.spec.profile import Profile
 from dagster_slurm_components.spec.profiles import (
     PROFILES_DIR_VARIABLE,
@@ -56,19 +49,13 @@ _OUR_PREFIX = COMPONENT_TYPE.partition(".")[0] + "."
 
 @dataclass(frozen=True)
 class Report:
-    """What a check found.
-
-    Attributes:
-        problems: Errors and warnings, in the order of the files' text.
-        files: How many files were read.
-        scripts: How many scripts they hold, each cell of a matrix counted.
-    """
+    """What a check found, in the order of the files' text, and how much it read; each cell of a matrix is a script."""
 
     problems: tuple[Problem, ...]
     files: int
     scripts: int
 
-    def count(self, level: Level) -> int:
+    def count(self, level: str) -> int:
         """Return how many problems are of a level."""
         return sum(problem.level == level for problem in self.problems)
 
@@ -87,11 +74,9 @@ def check_project(
 
     Args:
         paths: Files and folders.
-        profiles: Check scripts in these profiles only; in all of them by default.
+        profiles: Check scripts in these profiles only; in all of them by default. An unknown one is an
+            UnknownProfileError.
         is_subclass: Tells whether a type that a file names is a subclass of this package's component.
-
-    Raises:
-        UnknownProfileError: A profile that was asked for does not exist.
     """
     return _Checker(tuple(profiles), is_subclass).check(paths)
 
@@ -116,7 +101,7 @@ class _Checker:
         self.read: set[Path] = set()
         self.components: list[list[CheckedScript]] = []
         self.external: set[str] = set()
-        self.included: dict[Path, frozenset[Path]] = {}
+        self.included = cache(self._included)
         self.checkers: dict[Path | None, ScriptChecker] = {}
 
     def check(self, paths: Sequence[Path]) -> Report:
@@ -136,19 +121,8 @@ class _Checker:
         return Report(in_order(self.problems), len(self.read), len(scripts))
 
     def _file(self, file: Path, *, named: bool) -> None:
-        parent = file.parent
-        is_profile = parent.name == "profiles" or str(parent) == os.environ.get(PROFILES_DIR_VARIABLE)
-        if file.name in FILE_NAMES:
-            check = self._defs
-        elif is_profile:
-            check = self._profile
-        elif parent.name == "sites":
-            check = self._site
-        elif named:
-            check = self._named
-        else:
-            return
-        if file in self.read:
+        check = self._check_of(file, named)
+        if check is None or file in self.read:
             return
         self.read.add(file)
         try:
@@ -157,6 +131,15 @@ class _Checker:
             raise
         except SpecError as exc:
             self.problems += exc.problems
+
+    def _check_of(self, file: Path, named: bool) -> Callable[[Path], None] | None:
+        if file.name in FILE_NAMES:
+            return self._defs
+        if file.parent.name == "profiles" or str(file.parent) == os.environ.get(PROFILES_DIR_VARIABLE):
+            return self._profile
+        if file.parent.name == "sites":
+            return self._site
+        return self._named if named else None
 
     def _profile(self, file: Path) -> None:
         document = single_document(file)
@@ -179,23 +162,26 @@ class _Checker:
 
     def _owner(self, file: Path) -> Path | None:
         """Return the nearest file above whose component includes a file."""
-        for folder in file.parents:
-            for owner in (folder / name for name in FILE_NAMES):
-                if owner not in self.included:
-                    self.included[owner] = self._included(owner) if owner.is_file() else frozenset()
-                if file in self.included[owner]:
-                    return owner
-        return None
+        owners = (folder / name for folder in file.parents for name in FILE_NAMES)
+        return next((owner for owner in owners if file in self.included(owner)), None)
+
+    def _included(self, owner: Path) -> frozenset[Path]:
+        """Return the files that the components of a file include."""
+        try:
+            ours = [each for each in load_documents(owner) if self._is_ours(each)] if owner.is_file() else []
+        except SpecError:
+            return frozenset()  # its own mistakes are told when it is checked itself
+        return frozenset(file for each in ours for spec in _components(each) for file in spec.included)
 
     def _defs(self, file: Path) -> None:
         for document in load_documents(file, keep_empty=True):
+            where = document.position
             if document.data is None:  # Dagster 1.13 refuses the file
-                hint = "remove the `---` around nothing"
-                problem = Problem("the document is empty", document.position(), hint=hint, kind="empty")
-                self.problems.append(problem)
+                message, hint = "the document is empty", "remove the `---` around nothing"
+                self.problems.append(Problem.at(where, (), message, hint, "empty"))
             elif not isinstance(document.data, Mapping):
                 message = "expected a mapping with the `type` of a component"
-                self.problems.append(Problem(message, document.position(), kind="mapping"))
+                self.problems.append(Problem.at(where, (), message, kind="mapping"))
             elif self._is_ours(document):
                 self._ours(document)
             else:
@@ -207,24 +193,14 @@ class _Checker:
         except ValidationError as exc:
             self.problems += problems_of(exc, document.position)
         self.problems += syntax_problems(document.data, document.position)
-        if isinstance(document.data.get("attributes"), Mapping):
-            spec = read_component(document.child(("attributes",)))
+        for spec in _components(document):
             self._component(spec, Path(document.file).absolute().parent)
 
     def _is_ours(self, document: Document) -> bool:
         name = document.data.get("type") if isinstance(document.data, Mapping) else None
-        if name == COMPONENT_TYPE or not isinstance(name, str):
-            return name == COMPONENT_TYPE
-        return self.is_subclass(name, Path(document.file))
-
-    def _included(self, owner: Path) -> frozenset[Path]:
-        """Return the files that the components of a file include."""
-        try:
-            ours = [document for document in load_documents(owner) if self._is_ours(document)]
-        except SpecError:
-            return frozenset()  # its own mistakes are told when it is checked itself
-        views = [d.child(("attributes",)) for d in ours if isinstance(d.data.get("attributes"), Mapping)]
-        return frozenset(file for view in views for file in read_component(view).included)
+        if not isinstance(name, str):
+            return False
+        return name == COMPONENT_TYPE or self.is_subclass(name, Path(document.file))
 
     def _component(self, spec: ComponentSpec, folder: Path) -> None:
         """Check the scripts of one component."""
@@ -239,14 +215,10 @@ class _Checker:
         self.components.append(scripts)
 
     def _checker(self, folder: Path) -> ScriptChecker:
-        """Return the checker for the profiles that hold in a folder."""
+        """Return the checker for the profiles that hold in a folder; the mistakes of a wrong one are told."""
         where = profiles_folder(folder)
-        if where not in self.checkers:
-            self.checkers[where] = ScriptChecker(self._loaded(folder))
-        return self.checkers[where]
-
-    def _loaded(self, folder: Path) -> dict[str, LoadedProfile]:
-        """Load the profiles; the mistakes of one that is not right are told, and it is left out."""
+        if where in self.checkers:
+            return self.checkers[where]
         loaded = {}
         for name in self.profiles or profile_names(folder):
             try:
@@ -255,7 +227,14 @@ class _Checker:
                 raise
             except SpecError as exc:
                 self.problems += exc.problems
-        return loaded or {"local": LoadedProfile("local", Profile(), (), folder)}
+        loaded = loaded or {"local": LoadedProfile("local", Profile(), (), folder)}
+        return self.checkers.setdefault(where, ScriptChecker(loaded))
+
+
+def _components(document: Document) -> Iterator[ComponentSpec]:
+    """Yield the component of a document, if it has ``attributes``."""
+    if isinstance(document.data.get("attributes"), Mapping):
+        yield read_component(document.child(("attributes",)))
 
 
 def _wrong_type(document: Document) -> Iterator[Problem]:
@@ -265,6 +244,6 @@ def _wrong_type(document: Document) -> Iterator[Problem]:
         write = f"write `type: {COMPONENT_TYPE}`"
         yield Problem("`type` is missing", document.position(), ("type",), write, "missing")
     elif isinstance(kind, str) and kind.startswith(_OUR_PREFIX):
-        where = document.position(("type",))
+        message = f"unknown component type `{kind}`"
         hint = did_you_mean(kind, [COMPONENT_TYPE])
-        yield Problem(f"unknown component type `{kind}`", where, ("type",), hint, "unknown_type")
+        yield Problem.at(document.position, ("type",), message, hint, "unknown_type")

@@ -1,4 +1,4 @@
-"""Models that a YAML mapping chooses by its ``type``: launchers, environments."""
+"""Models that a YAML mapping chooses by its ``type``: launchers, environments, hosts, partitions."""
 
 from __future__ import annotations
 
@@ -10,7 +10,15 @@ from typing import Any, Generic, TypeVar, get_args
 from pydantic import GetCoreSchemaHandler, ValidationError, ValidationInfo
 from pydantic_core import CoreSchema, core_schema
 
-from dagster_slurm_components.spec.model import UNRENDERED, Model, details, mistake, waiting
+from dagster_slurm_components.spec.model import (
+    UNRENDERED,
+    UNTYPED,
+    Model,
+    details,
+    mistake,
+    unknown_key,
+    waiting,
+)
 from dagster_slurm_components.spec.problems import did_you_mean
 from dagster_slurm_components.spec.templates import is_template
 
@@ -27,7 +35,7 @@ class Registry(Mapping[str, "type[Spec]"], Generic[Spec]):
         group: The entry point group, if others may add models; a name in it is a ``type``.
         models: The shipped models.
         default: The type of a mapping that names none; without it a type must be named.
-        raw: Checks what is no mapping; a mapping is checked and kept as it is. Without it fields hold models.
+        other: Checks what is no mapping, where a field may hold something else too.
     """
 
     def __init__(
@@ -37,11 +45,11 @@ class Registry(Mapping[str, "type[Spec]"], Generic[Spec]):
         models: tuple[type[Spec], ...],
         *,
         default: str | None = None,
-        raw: Callable[[Any], Any] | None = None,
+        other: Callable[[Any], Any] | None = None,
     ) -> None:
         self.what = what
         self.default = default
-        self.raw = raw
+        self.other = other
         self._group = group
         # The `type` of a model is a literal of one word.
         self._shipped = {str(get_args(model.model_fields["type"].annotation)[0]): model for model in models}
@@ -70,17 +78,20 @@ class Registry(Mapping[str, "type[Spec]"], Generic[Spec]):
         return frozenset(field for model in self.values() for field in model.model_fields)
 
     def validate(self, data: Any, context: Any = None) -> Any:
-        """Validate a mapping by the model that its ``type`` names.
-
-        Args:
-            data: The mapping, or a model already.
-            context: pydantic's validation context.
-        """
+        """Validate a mapping by the model that its ``type`` names; a model is right already."""
         if isinstance(data, Model):
             return data
         if not isinstance(data, Mapping):
+            if self.other is not None:
+                return self.other(data)
             hint = f"write `{{type: {data}}}`" if isinstance(data, str) and data in self else None
             raise mistake(f"expected a mapping with a `type` for the {self.what}", hint, "mapping")
+        if context is UNTYPED and self.default is not None and "type" not in data:
+            fields = self.fields()
+            unknown = [unknown_key(key, fields, data[key]) for key in data if key not in fields]
+            if unknown:
+                raise ValidationError.from_exception_data(self.what, unknown)
+            return self[self.default]()
         name = data.get("type", self.default)
         if name is None:
             raise mistake(f"the {self.what} has no `type`", did_you_mean("", self), "missing_type")
@@ -95,15 +106,15 @@ class Registry(Mapping[str, "type[Spec]"], Generic[Spec]):
         """Validate by the registry, so that an error speaks of the chosen type only; JSON Schemas do so too."""
 
         def check(value: Any, info: ValidationInfo) -> Any:
-            if self.raw is not None and not isinstance(value, Mapping):
-                return self.raw(value)
-            model = self.validate(value, info.context)
-            return model if self.raw is None else value
+            return self.validate(value, info.context)
 
         return core_schema.with_info_plain_validator_function(
             check,
             serialization=core_schema.plain_serializer_function_ser_schema(
-                lambda value: value.model_dump() if isinstance(value, Model) else value
+                lambda value, info: (
+                    value.model_dump(exclude_unset=info.exclude_unset) if isinstance(value, Model) else value
+                ),
+                info_arg=True,
             ),
             metadata={"registry": self},
         )

@@ -25,13 +25,9 @@ CONTENT = ("payload", "command", "args", "env", "files", "launcher", "environmen
 
 @dataclass(frozen=True)
 class ResolvedScript:
-    """A script as it will run in one profile.
+    """A script as it will run in a profile, with the raw values that won and where each came from.
 
-    Attributes:
-        script: The validated script.
-        merged: The raw values that won, and where each came from.
-        folder: Where relative paths of ``payload`` and ``files`` start.
-        profile: The profile.
+    Relative paths of arguments that no YAML wrote start at ``folder``.
     """
 
     script: Script
@@ -63,8 +59,7 @@ class ResolvedScript:
     def payload_files(self) -> Mapping[PurePosixPath, Path]:
         """Return the payload and the files beside it, by their place in the job's payload folder.
 
-        Raises:
-            SpecError: A file is not there, a pattern matches none, or two files would lie at one place.
+        A SpecError says that a file is not there, a pattern matches none, or two files would lie at one place.
         """
         by_place: dict[PurePosixPath, Path] = {}
         problems: list[Problem] = []
@@ -85,10 +80,8 @@ class ResolvedScript:
     def content_digest(self) -> str:
         """Return a hash of all that shapes the result: the payload's and files' bytes, and how they run.
 
-        Environment variables count as they were written: one may be a secret that is renewed every hour.
-
-        Raises:
-            SpecError: As ``payload_files``.
+        Environment variables count as they were written: one may be a secret that is renewed every hour. Errors are
+        those of ``payload_files``.
         """
         digest = hashlib.sha256()
         raw = self.script.model_dump(mode="json", include=set(CONTENT) - {"env"})
@@ -117,14 +110,8 @@ def resolve_script(
 ) -> ResolvedScript:
     """Merge site, profile, defaults, script and the script's own override for the profile, and validate.
 
-    Args:
-        profile: The profile that the script will run in.
-        defaults: The component's ``defaults``.
-        script: The script as written.
-        folder: Where its relative paths start.
-
-    Raises:
-        SpecError: With a problem for each mistake, at the place where the value that won was written.
+    The script's relative paths start at ``folder``. A SpecError has a problem for each mistake, at the place where the
+    value that won was written.
     """
     merged = merge_script(profile=profile, defaults=defaults, script=script)
     try:
@@ -136,25 +123,22 @@ def resolve_script(
 
 def merge_script(*, profile: LoadedProfile, defaults: Layer | None, script: Layer) -> Merged:
     """Merge site, profile, defaults, script and the script's own override for the profile."""
-    layers = [*profile.layers, *([defaults] if defaults is not None else []), script]
-    if profile.name in overrides(script):
-        layers.append(override_layer(script, profile.name))
-    return merge(layers)
+    layers = (*profile.layers, defaults, script, overrides(script).get(profile.name))
+    return merge([layer for layer in layers if layer is not None])
 
 
-def overrides(script: Layer) -> Mapping[str, Any]:
+def overrides(script: Layer) -> Mapping[str, Layer]:
     """Return the overrides of a script that are mappings, by profile; a check says what is wrong with others."""
     written = script.data.get("profiles")
     items = written.items() if isinstance(written, Mapping) else ()
-    return {name: override for name, override in items if isinstance(override, Mapping)}
+    return {name: _override(script, name, data) for name, data in items if isinstance(data, Mapping)}
 
 
-def override_layer(script: Layer, profile: str) -> Layer:
-    """Return the layer of a script's override for a profile."""
+def _override(script: Layer, profile: str, data: Mapping[str, Any]) -> Layer:
     prefix = ("profiles", profile)
     return Layer(
         f"{script.name}, {profile}",
-        overrides(script)[profile],
+        data,
         lambda path: script.position((*prefix, *path)),
         script.folder,
         script.as_written(prefix),

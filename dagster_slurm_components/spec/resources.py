@@ -12,6 +12,7 @@ from dagster_slurm_components.spec.model import Model, option
 from dagster_slurm_components.spec.slurm_values import (
     Gpus,
     Gres,
+    Hint,
     Memory,
     Moment,
     Name,
@@ -119,9 +120,7 @@ class Resources(Model):
         "Signal before the time limit, and how many seconds before it.", "B:USR1@120"
     )
     requeue: Flag | None = option("Whether Slurm may put the job back into the queue.", False)
-    hint: Literal["compute_bound", "memory_bound", "multithread", "nomultithread"] | None = option(
-        "How the payload uses cores.", "nomultithread"
-    )
+    hint: Hint | None = option("How the payload uses cores.", "nomultithread")
     distribution: Word | None = option("How tasks are spread over nodes and sockets.", "block:cyclic")
     sockets_per_node: Positive | None = option("Fewest sockets of each node.", 2)
     cores_per_socket: Positive | None = option("Fewest cores of each socket.", 16)
@@ -156,12 +155,9 @@ class Resources(Model):
         """Return the options as sbatch spells them, in a fixed order; a flag's value is empty."""
         options = []
         for name in type(self).model_fields:
-            value = getattr(self, name)
-            option = name.replace("_", "-")
-            if value is None or (value is False and name != "requeue"):
-                continue
-            if value is False:
-                options.append(("no-requeue", ""))
-            else:
+            option, value = name.replace("_", "-"), getattr(self, name)
+            if option == "requeue" and value is False:
+                option, value = "no-requeue", True
+            if value is not None and value is not False:
                 options.append((option, "" if value is True else str(value)))
         return tuple(options)

@@ -23,19 +23,18 @@ def schemas_of(*models: type[Model]) -> Json:
     return {str(name): schema for name, schema in made.items()}
 
 
-def both(one: str, other: str) -> Json:
-    """Return the schema of mappings that have both keys."""
+def exclusions(model: type[Model]) -> list[Json]:
+    """Return the schemas that refuse mappings with two keys which exclude each other."""
     written = {"not": {"type": "null"}}
-    return {"required": [one, other], "properties": {one: written, other: written}}
+    pairs = [pair for group in model.one_of for pair in combinations(group, 2)]
+    return [{"not": {"required": [*pair], "properties": dict.fromkeys(pair, written)}} for pair in pairs]
 
 
 def named_by_type(what: str, branches: Mapping[str, Any], unnamed: Iterable[str] | None) -> Json:
     """Return a dispatch on ``type`` by if and then, so that an error speaks of the chosen type only.
 
-    Args:
-        what: What is chosen.
-        branches: The schema of each type.
-        unnamed: The keys of a mapping without a ``type``, which a lower layer may name; None if there must be one.
+    ``branches`` are the schemas by type; ``unnamed`` the keys of a mapping without a ``type``, which a lower layer may
+    name: None if there must be one.
     """
     made: Json = {
         "type": ["object", "string"],
@@ -123,8 +122,8 @@ class _Strict(GenerateJsonSchema):
 
     def model_schema(self, schema: core.ModelSchema) -> Json:
         made = _open({key: value for key, value in super().model_schema(schema).items() if key != "title"})
-        pairs = [pair for group in schema["cls"].one_of for pair in combinations(group, 2)]
-        return {**made, "allOf": [{"not": both(*pair)} for pair in pairs]} if pairs else made
+        refused = exclusions(schema["cls"])
+        return {**made, "allOf": refused} if refused else made
 
     def function_plain_schema(self, schema: core.PlainValidatorFunctionSchema) -> Json:
         """Give each registry a definition of its own, which refers to those of its models."""

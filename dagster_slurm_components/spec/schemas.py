@@ -1,8 +1,7 @@
-"""JSON Schemas (draft 2020-12) of the files that users write, made from the models.
+"""JSON Schemas (draft 2020-12) of the files that users write, made from the models, for editors and commit hooks.
 
-They serve editors and commit hooks: an unknown key, a wrong word or a number out of bounds is marked while it is typed;
-a template passes everywhere. What no JSON Schema can say is left to ``dg-slurm check``. One file holds all definitions;
-whatever needs a schema in one piece cuts it out of them, which is quicker than making it from the models.
+A template passes everywhere; what no JSON Schema can say is left to ``dg-slurm check``. One file holds all definitions;
+a schema in one piece is cut out of them, which is quicker than making it from the models.
 """
 
 from __future__ import annotations
@@ -10,7 +9,6 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +16,7 @@ from dagster_slurm_components.spec.base import TEMPLATE
 from dagster_slurm_components.spec.component import COMPONENT_TYPE, ComponentAttributes, DefsFile
 from dagster_slurm_components.spec.environments import ENVIRONMENTS, EnvironmentSpec
 from dagster_slurm_components.spec.profile import DefaultEnvironment, Profile, ProfileEnvironment
-from dagster_slurm_components.spec.schema_of_models import Json, both, named_by_type, schemas_of
+from dagster_slurm_components.spec.schema_of_models import Json, exclusions, named_by_type, schemas_of
 from dagster_slurm_components.spec.script import DEFAULTABLE, OVERRIDABLE, Script
 from dagster_slurm_components.spec.site import Site
 
@@ -42,12 +40,13 @@ _LIST = re.compile(rf"\[{_BREAK}({_SCALAR}(?:,{_BREAK}{_SCALAR})*){_BREAK}\]")
 def schemas() -> dict[str, str]:
     """Return the text of each schema by its file name; each stands alone."""
     made = definitions()
-    result = {}
+    texts = {}
     for name, (model, title) in _ROOTS.items():
-        root = {key: value for key, value in made[model.__name__].items() if key != "pattern"}
         head = {"$schema": DIALECT, "$id": f"urn:dagster-slurm-components:{name}", "title": title}
-        result[_file(name)] = _text(standalone({**head, **root, "type": "object"}, made))
-    return result
+        root = standalone({**head, **made[model.__name__], "type": "object"}, made)
+        root.pop("pattern", None)
+        texts[f"{name}.schema.json"] = _text(root)
+    return texts
 
 
 def schema_files() -> dict[str, str]:
@@ -58,12 +57,10 @@ def schema_files() -> dict[str, str]:
     texts = {DEFINITIONS: _text({"$schema": DIALECT, "$defs": definitions()})}
     for name, (model, title) in _ROOTS.items():
         pointer = DEFINITIONS + reference(model.__name__)["$ref"]
-        texts[_file(name)] = _text({"$schema": DIALECT, "title": title, "type": "object", "$ref": pointer})
+        texts[f"{name}.schema.json"] = _text(
+            {"$schema": DIALECT, "title": title, "type": "object", "$ref": pointer}
+        )
     return texts
-
-
-def _file(name: str) -> str:
-    return f"{name}.schema.json"
 
 
 def _text(schema: Json) -> str:
@@ -117,7 +114,7 @@ def _part(fields: Iterable[str], description: str) -> Json:
         "description": description,
         "additionalProperties": False,
         "properties": {name: reference("Script", "properties", name) for name in fields},
-        "allOf": [{"not": both(*pair)} for group in Script.one_of for pair in combinations(group, 2)],
+        "allOf": exclusions(Script),
     }
 
 
@@ -127,12 +124,10 @@ def _default_environment(model: type[DefaultEnvironment], made: Json) -> Json:
     mine = {field: reference(name, "properties", field) for field in own}
     branches = {}
     for kind, environment in ENVIRONMENTS.items():
-        theirs = {
-            field: reference(environment.__name__, "properties", field) for field in environment.model_fields
-        }
-        branches[kind] = {"properties": {**mine, **theirs}, "additionalProperties": False}
-    if not own:
-        branches = {kind: reference(environment.__name__) for kind, environment in ENVIRONMENTS.items()}
+        theirs = environment.__name__
+        fields = {field: reference(theirs, "properties", field) for field in environment.model_fields}
+        merged = {"properties": {**mine, **fields}, "additionalProperties": False}
+        branches[kind] = merged if own else reference(theirs)
     common = [*own, *(field for field in EnvironmentSpec.model_fields if field != "type")]
     choice = named_by_type("environment", branches, common)
     choice["properties"].update(own)
@@ -171,8 +166,8 @@ def inlined(part: Any, definitions: Mapping[str, Any]) -> Any:
     if not isinstance(part, dict):
         return part
     rest = {key: inlined(value, definitions) for key, value in part.items() if key != _REFERENCE}
-    if not isinstance(part.get(_REFERENCE), str):
-        return {**rest, **({_REFERENCE: part[_REFERENCE]} if _REFERENCE in part else {})}
+    if _REFERENCE not in part:
+        return rest
     target: Any = definitions
     for step in part[_REFERENCE].removeprefix(_HERE).split("/"):
         target = target[step]

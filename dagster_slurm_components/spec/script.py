@@ -10,11 +10,10 @@ from pydantic_core import InitErrorDetails
 
 from dagster_slurm_components.spec.assets import AssetDeclaration, CheckDeclaration, OpSettings
 from dagster_slurm_components.spec.base import Count, Env, Flag, Text, Word
-from dagster_slurm_components.spec.environments import ENVIRONMENTS, CurrentEnvironment, Environment
-from dagster_slurm_components.spec.launchers import LAUNCHERS, BashLauncher, Launcher
-from dagster_slurm_components.spec.model import Model, details, kept, mistake, option, unknown_key
+from dagster_slurm_components.spec.environments import CurrentEnvironment, Environment
+from dagster_slurm_components.spec.launchers import BashLauncher, Launcher
+from dagster_slurm_components.spec.model import UNTYPED, Model, details, kept, mistake, option, unknown_key
 from dagster_slurm_components.spec.place import KEY
-from dagster_slurm_components.spec.registry import Registry
 from dagster_slurm_components.spec.resources import Resources
 from dagster_slurm_components.spec.retry import Retry, Stuck
 
@@ -36,52 +35,28 @@ OVERRIDABLE = (
 DEFAULTABLE = (*OVERRIDABLE, "op", "can_subset")
 """What a component's ``defaults`` may hold."""
 
-_CHOSEN: Mapping[str, Registry[Any]] = {"launcher": LAUNCHERS, "environment": ENVIRONMENTS}
-_INCOMPLETE = ("missing", "missing_type", "missing_one")
+_INCOMPLETE = ("missing", "missing_one")
 
 
 def partial_errors(data: Any, allowed: tuple[str, ...], what: str) -> list[InitErrorDetails]:
-    """Return what is wrong with a part of a script, such as a profile's override.
+    """Return what is wrong with a part of a script, such as a profile's override: ``what`` a user calls it.
 
-    What a part leaves out comes from lower layers, so only what it holds is checked.
-
-    Args:
-        data: The raw part.
-        allowed: The script's fields that it may hold.
-        what: What a user calls the part.
+    What a part leaves out comes from lower layers, so only what it holds is checked, and whether it is ``allowed``.
     """
     if not isinstance(data, Mapping):
         return [details(mistake("expected a mapping", kind="mapping"), (), data)]
-    part = {key: value for key, value in data.items() if key in allowed}
     errors = []
-    for key in [key for key in data if key not in part]:
+    for key in [key for key in data if key not in allowed]:
         if key in Script.model_fields:
             wrong = mistake(f"`{key}` can't be set in {what}", "write it in the script itself", "refused_key")
             errors.append(details(wrong, (key, KEY), data[key]))
         else:
             errors.append(unknown_key(key, allowed, data[key]))
-    errors += take_untyped(part)
     try:
-        Script.model_validate(part)
+        Script.model_validate({key: data[key] for key in data if key in allowed}, context=UNTYPED)
     except ValidationError as exc:
         reported = exc.errors(include_url=False)
         errors += [kept(error) for error in reported if error["type"] not in _INCOMPLETE]
-    return errors
-
-
-def take_untyped(part: dict[str, Any]) -> list[InitErrorDetails]:
-    """Take a launcher or environment without a ``type`` out of a part of a script, for a lower layer may name it.
-
-    Returns:
-        The keys in it that no launcher or environment knows.
-    """
-    errors = []
-    for name, registry in _CHOSEN.items():
-        value = part.get(name)
-        if isinstance(value, Mapping) and "type" not in value:
-            del part[name]
-            fields = registry.fields()
-            errors += [unknown_key(key, fields, value[key], name) for key in value if key not in fields]
     return errors
 
 

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field
-
 from dagster_slurm_components.spec.base import Count, Env, Flag, Positive, Text, Word
 from dagster_slurm_components.spec.hosts import LoginStep, Port
 from dagster_slurm_components.spec.launchers import Launcher
-from dagster_slurm_components.spec.model import Model, option
+from dagster_slurm_components.spec.model import Model, option, required
 from dagster_slurm_components.spec.profile import DefaultEnvironment, Limits
 from dagster_slurm_components.spec.resources import Resources
 from dagster_slurm_components.spec.slurm_values import Memory, Time
@@ -61,13 +59,9 @@ class LoginWay(Model):
 class Source(Model):
     """Where facts were read."""
 
-    document: Word = Field(
-        description="The document, or the command whose answer it was.", examples=["User guide, section Jobs"]
-    )
+    document: Word = required("The document, or the command whose answer it was.", "User guide, section Jobs")
     url: Word | None = option("Where the document is.", "https://docs.example.org/jobs")
-    date: Word = Field(
-        description="When it was read, as YYYY-MM-DD or YYYY-MM.", examples=["2025-01-31", "2025-01"]
-    )
+    date: Word = required("When it was read, as YYYY-MM-DD or YYYY-MM.", "2025-01-31", "2025-01")
     verified: Flag = option("Somebody compared the facts with the running system.", True, default=False)
 
 

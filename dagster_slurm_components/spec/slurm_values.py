@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator
 
@@ -18,13 +18,10 @@ _MEMORY = re.compile(r"(\d{1,15})([KkMmGgTt]?)", re.ASCII)
 
 
 def time_seconds(time: str) -> int | None:
-    """Return the seconds of a Slurm time limit, None for an unlimited one.
+    """Return the seconds of a Slurm time limit, None for an unlimited one; a ValueError if it is no time.
 
     >>> time_seconds("1-00:30:00")
     88200
-
-    Raises:
-        ValueError: The text is not one of sbatch's time formats.
     """
     if time.upper() in _UNLIMITED:
         return None
@@ -35,13 +32,10 @@ def time_seconds(time: str) -> int | None:
 
 
 def memory_megabytes(memory: str) -> float:
-    """Return the mebibytes of a Slurm memory size; without a unit it is mebibytes already, as for sbatch.
+    """Return the mebibytes of a Slurm memory size, a ValueError if it is none; without a unit it is mebibytes already.
 
     >>> memory_megabytes("8G")
     8192.0
-
-    Raises:
-        ValueError: The text is not a Slurm memory size.
     """
     size = parse_size(memory, default_unit="M") if _MEMORY.fullmatch(memory) else None
     if size is None:
@@ -99,5 +93,6 @@ Gpus = Annotated[Word, Format(_GPUS, "a number of GPUs", "2 or a100:2", minimum=
 Gres = Annotated[Word, Format(rf"none|{_GRES}(?:,{_GRES})*", "a list of generic resources", "gpu:a100:2")]
 Signal = Annotated[Word, Format(_SIGNAL, "a signal", "B:USR1@120", minimum=1)]
 Switches = Annotated[Word, Format(r"\d{1,6}(?:@.+)?", "a number of switches", "1@01:00:00", minimum=0)]
+Hint = Literal["compute_bound", "memory_bound", "multithread", "nomultithread"]
 Name = Annotated[Word, Format(r"[^\s]+", "a name", "gpu", minimum=0)]
 """One or more names without spaces, separated by commas where sbatch takes several."""

@@ -20,6 +20,8 @@ _TAG = "tag:yaml.org,2002:"
 _MAX_NODES = 200_000
 """Nodes of one document once anchors are expanded; nested anchors ("billion laughs") grow exponentially."""
 _MAX_DEPTH = 100
+_Places = dict[tuple[str, ...], tuple[yaml.Node | None, yaml.Node]]
+"""Key node and value node by path, whose parts are texts: a key as it was read, or an item's number."""
 _TOO_DEEP = "the document nests too deep"
 
 
@@ -40,15 +42,13 @@ class AmbiguousInt(int):
 
 @dataclass(frozen=True)
 class Document:
-    """One YAML document, as plain data that knows where each node was written.
+    """One YAML document, or the view of a subtree, as plain data that knows where each node was written.
 
     Attributes:
-        file: The file's name as given.
         index: The document's number in its file, from 0.
-        data: Dictionaries, lists and scalars.
         start: Where it begins.
         text: The file's text: nodes with their places take far more memory, so they are made again when asked for.
-        prefix: Where ``data`` hangs in the document; empty unless this is the view of a subtree.
+        prefix: Where ``data`` hangs in the document.
     """
 
     file: str
@@ -56,78 +56,53 @@ class Document:
     data: Any
     start: Position
     text: str = field(repr=False, compare=False)
-    prefix: KeyPath = ()
+    prefix: tuple[str, ...] = ()
 
     def position(self, path: KeyPath = ()) -> Position:
-        """Return where the node at ``path`` was written, or its nearest known ancestor.
-
-        Args:
-            path: Keys and list indices from the document's root; a last part ``KEY`` means the key itself.
-        """
+        """Return where the node at ``path`` was written, or its nearest known ancestor; ``KEY`` is the key itself."""
         wants_key = path[-1:] == (KEY,)
         path = path[:-1] if wants_key else path
-        if not path:
-            return (
-                self.start
-            )  # without composing the document again, for each script is asked where it begins
-        steps = self._steps(path)
-        key_node, node = steps[-1] if len(steps) > 1 else (None, steps[0][1])
+        if not path:  # without reading the document again, for each script is asked where it begins
+            return self.start
+        places, whole = _places(self.text)[self.index], (*self.prefix, *map(str, path))
+        end = next(end for end in range(len(whole), -1, -1) if whole[:end] in places)
+        if end <= len(self.prefix):
+            return self.start
+        key_node, node = places[whole[:end]]
         # A node that isn't written belongs where its parent's key is.
-        if key_node is not None and (wants_key or len(steps) <= len(path)):
-            node = key_node
-        return _at(node, self.file)
+        return _at(key_node if key_node and (wants_key or end < len(whole)) else node, self.file)
 
     def child(self, path: KeyPath) -> Document:
-        """Return the view of the subtree at ``path``, in the same file.
-
-        Raises:
-            KeyError: Nothing was written there.
-        """
-        steps, data = self._steps(path), self.data
-        if len(steps) <= len(path):
-            raise KeyError(path)
+        """Return the view of the subtree at ``path``, in the same file; a KeyError if nothing was written there."""
+        whole, data = (*self.prefix, *map(str, path)), self.data
+        _, node = _places(self.text)[self.index][whole]
         for part in path:
             data = data[part]
-        return replace(self, data=data, start=_at(steps[-1][1], self.file), prefix=(*self.prefix, *path))
-
-    def _steps(self, path: KeyPath) -> list[tuple[yaml.Node | None, yaml.Node]]:
-        """Return key node and value node of this view and of each step down a path, as far as it was written."""
-        steps: list[tuple[yaml.Node | None, yaml.Node]] = [(None, _nodes(self.text)[self.index])]
-        for part in (*self.prefix, *path):
-            step = _step(steps[-1][1], part)
-            if step is None:
-                break
-            steps.append(step)
-        return steps[len(self.prefix) :]
+        return replace(self, data=data, start=_at(node, self.file), prefix=whole)
 
 
 @lru_cache(maxsize=4)
-def _nodes(text: str) -> tuple[yaml.Node, ...]:
-    return tuple(yaml.compose_all(text, Loader=_LOADER))
+def _places(text: str) -> tuple[_Places, ...]:
+    builders = [_Builder("", node) for node in yaml.compose_all(text, Loader=_LOADER)]
+    for builder in builders:
+        builder.build(builder.root)
+    return tuple(builder.places for builder in builders)
 
 
 def load_documents(file: Path, *, keep_empty: bool = False) -> tuple[Document, ...]:
-    """Read all YAML documents of a file.
+    """Read all YAML documents of a file; what can't be read, isn't UTF-8 or isn't right is a SpecError.
 
-    Args:
-        file: The file.
-        keep_empty: Hand back documents with nothing in them too, such as one after a trailing ``---``.
-
-    Raises:
-        SpecError: The file can't be read, isn't UTF-8, is empty or isn't YAML.
+    With ``keep_empty``, documents with nothing in them come too, such as one after a trailing ``---``.
     """
     name = str(file)
     try:
         text = file.read_bytes().decode("utf-8-sig")
     except OSError as exc:
-        raise SpecError(
-            [Problem(f"{name}: can't be read: {exc.strerror or exc}", kind="unreadable")]
-        ) from exc
+        message = f"{name}: can't be read: {exc.strerror or exc}"
+        raise SpecError([Problem(message, kind="unreadable")]) from exc
     except UnicodeDecodeError as exc:
-        line = exc.object[: exc.start].count(b"\n") + 1
-        problem = Problem(
-            "the file is not UTF-8", Position(name, line, 1), hint="save it as UTF-8", kind="encoding"
-        )
+        where = Position(name, exc.object[: exc.start].count(b"\n") + 1, 1)
+        problem = Problem("the file is not UTF-8", where, hint="save it as UTF-8", kind="encoding")
         raise SpecError([problem]) from exc
     return parse_documents(text, name, keep_empty=keep_empty)
 
@@ -135,8 +110,7 @@ def load_documents(file: Path, *, keep_empty: bool = False) -> tuple[Document, .
 def parse_documents(text: str, file: str, *, keep_empty: bool = False) -> tuple[Document, ...]:
     """Read all YAML documents of a text; ``file`` is the name that positions carry.
 
-    Raises:
-        SpecError: The text is empty or isn't YAML, has duplicate keys, unknown tags or endless anchors.
+    A SpecError tells that the text is empty or isn't YAML, or of duplicate keys, unknown tags and endless anchors.
     """
     text = text.removeprefix("\ufeff")
     try:
@@ -146,7 +120,7 @@ def parse_documents(text: str, file: str, *, keep_empty: bool = False) -> tuple[
     documents = []
     problems: list[Problem] = []
     for index, node in enumerate(nodes):
-        builder = _Builder(file)
+        builder = _Builder(file, node)
         data = builder.build(node)
         problems += builder.problems
         start = _at(node, file) if data is not None else _before(_at(node, file), text)
@@ -168,43 +142,46 @@ def _before(end: Position, text: str) -> Position:
 
 
 class _Builder:
-    """Turns one document's nodes into plain data and collects what is wrong with them."""
+    """Turns one document's nodes into plain data, and collects what is wrong with them and where they are."""
 
-    def __init__(self, file: str) -> None:
+    def __init__(self, file: str, root: yaml.Node) -> None:
         self.file = file
+        self.root = root
         self.problems: list[Problem] = []
+        self.places: _Places = {(): (None, root)}
         self.nodes = 0
 
-    def build(self, node: yaml.Node) -> Any:
-        try:
-            return self._build(node, 0)
-        except _TooBigError as exc:
-            self._report(str(exc), node, kind="too_big")
-            return None
-
-    def _build(self, node: yaml.Node, depth: int) -> Any:
+    def build(self, node: yaml.Node, path: tuple[str, ...] = (), depth: int = 0) -> Any:
         self.nodes += 1
         if self.nodes > _MAX_NODES:
-            raise _TooBigError(f"the document has more than {_MAX_NODES} nodes once its anchors are expanded")
+            raise self._too_big(f"has more than {_MAX_NODES} nodes once its anchors are expanded")
         if depth > _MAX_DEPTH:
-            raise _TooBigError(
-                f"the document nests deeper than {_MAX_DEPTH} levels, or an anchor holds itself"
-            )
+            raise self._too_big(f"nests deeper than {_MAX_DEPTH} levels, or an anchor holds itself")
         if isinstance(node, yaml.ScalarNode):
             return self._scalar(node)
         if node.tag not in (_TAG + "map", _TAG + "seq"):
             self._report(f"the tag `{node.tag}` is not allowed", node, "remove the tag", kind="tag")
         if isinstance(node, yaml.SequenceNode):
-            return [self._build(item, depth + 1) for item in node.value]
-        return self._mapping(node, depth)
+            items = enumerate(node.value)
+            return [self._part(None, item, (*path, str(index)), depth) for index, item in items]
+        return self._mapping(node, path, depth)
 
-    def _mapping(self, node: yaml.Node, depth: int) -> dict[Any, Any]:
+    def _too_big(self, why: str) -> SpecError:
+        """Return the error of a document that no person wrote."""
+        return SpecError([Problem(f"the document {why}", _at(self.root, self.file), kind="too_big")])
+
+    def _part(self, key: yaml.Node | None, node: yaml.Node, path: tuple[str, ...], depth: int) -> Any:
+        self.places.setdefault(path, (key, node))
+        return self.build(node, path, depth + 1)
+
+    def _mapping(self, node: yaml.Node, path: tuple[str, ...], depth: int) -> dict[Any, Any]:
         own: dict[Any, Any] = {}
-        key_nodes: dict[Any, yaml.Node] = {}
         merged: dict[Any, Any] = {}
+        key_nodes: dict[Any, yaml.Node] = {}
+        sources: list[yaml.Node] = []
         for key_node, value_node in node.value:
             if key_node.tag == _TAG + "merge":
-                merged = self._merged(value_node, depth) | merged
+                sources += value_node.value if isinstance(value_node, yaml.SequenceNode) else [value_node]
                 continue
             if not isinstance(key_node, yaml.ScalarNode):
                 self._report("a key must be text, not a list or a mapping", key_node, kind="key")
@@ -216,19 +193,14 @@ class _Builder:
                 message = f"`{key_node.value}` is written twice; the first is in line {first}"
                 self._report(message, key_node, "keep one of the two", kind="duplicate_key")
             key_nodes[identity] = key_node
-            own[key] = self._build(value_node, depth + 1)
-        return merged | own if merged else own
-
-    def _merged(self, node: yaml.Node, depth: int) -> dict[Any, Any]:
-        """Return what ``<<`` brings: a mapping, or a list of mappings of which the first wins."""
-        sources = node.value if isinstance(node, yaml.SequenceNode) else [node]
-        result: dict[Any, Any] = {}
+            own[key] = self._part(key_node, value_node, (*path, str(key)), depth)
+        # What ``<<`` brings lies below the mapping's own keys; of several sources, the first wins.
         for source in sources:
             if isinstance(source, yaml.MappingNode):
-                result = self._build(source, depth + 1) | result
+                merged = self.build(source, path, depth + 1) | merged
             else:
                 self._report("`<<` takes a mapping or a list of mappings", source, kind="merge_key")
-        return result
+        return merged | own if merged else own
 
     def _scalar(self, node: yaml.ScalarNode) -> Any:
         tag = node.tag.removeprefix(_TAG)
@@ -243,10 +215,6 @@ class _Builder:
 
     def _report(self, message: str, node: yaml.Node, hint: str | None = None, *, kind: str) -> None:
         self.problems.append(Problem(message, _at(node, self.file), hint=hint, kind=kind))
-
-
-class _TooBigError(Exception):
-    """The document is not one that a person wrote."""
 
 
 _SAFE = yaml.constructor.SafeConstructor()
@@ -269,31 +237,6 @@ _SCALARS: Mapping[str, Callable[[yaml.ScalarNode], Any]] = {
 }
 
 
-def _step(node: yaml.Node, part: str | int) -> tuple[yaml.Node | None, yaml.Node] | None:
-    """Return key node and value node one step down, through ``<<`` too, or None."""
-    if isinstance(node, yaml.SequenceNode):
-        inside = isinstance(part, int) and 0 <= part < len(node.value)
-        return (None, node.value[part]) if inside else None
-    if not isinstance(node, yaml.MappingNode):
-        return None
-    for key, value in node.value:
-        if key.tag != _TAG + "merge" and isinstance(key, yaml.ScalarNode) and _names(key, part):
-            return key, value
-    for key, value in node.value:
-        if key.tag == _TAG + "merge":
-            for source in value.value if isinstance(value, yaml.SequenceNode) else [value]:
-                step = _step(source, part) if isinstance(source, yaml.MappingNode) else None
-                if step is not None:
-                    return step
-    return None
-
-
-def _names(key: yaml.ScalarNode, part: str | int) -> bool:
-    """Tell whether a key node is the part of a path, as it is written (``on``) or was read (``True``)."""
-    tag = key.tag.removeprefix(_TAG)
-    return key.value == part or (tag != "str" and tag in _SCALARS and str(_SCALARS[tag](key)) == str(part))
-
-
 def _at(node: yaml.Node, file: str) -> Position:
     return Position(file, node.start_mark.line + 1, node.start_mark.column + 1)
 
@@ -307,9 +250,8 @@ def _syntax_problem(exc: Exception, text: str, file: str) -> Problem:
         if "nesting depth" in reason:  # newer libyaml stops at a thousand levels; older ones let Python do so
             return Problem(_TOO_DEEP, position, kind="too_big")
         line = "".join(text.split("\n")[position.line - 1 : position.line])
-        tabbed = "\t" in line[: len(line) - len(line.lstrip())] or line[position.column - 1 :].startswith(
-            "\t"
-        )
+        indent, rest = line[: len(line) - len(line.lstrip())], line[position.column - 1 :]
+        tabbed = "\t" in indent or rest.startswith("\t")
         hint = "indent with spaces; YAML forbids tabs there" if tabbed else None
         return Problem(f"not valid YAML: {reason}", position, hint=hint, kind="syntax")
     if isinstance(exc, RecursionError):

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from functools import cache, cached_property
+from collections.abc import Callable, Iterator, Mapping
+from functools import cache
 from typing import Any
 
-from dagster_slurm_components.spec.merge import Layer, merge
-from dagster_slurm_components.spec.place import KEY, KeyPath, Position, texts, with_templates
+from dagster_slurm_components.spec.place import KEY, KeyPath, Locate, texts, with_templates
 from dagster_slurm_components.spec.problems import Problem, SpecError, did_you_mean
-from dagster_slurm_components.spec.source import Document
 
 _TEMPLATE = re.compile(r"\{\{.*?\}\}|\{%.*?%\}", re.DOTALL)
+_NOT_RENDERED = "the template can't be rendered: "
 _WHOLE = re.compile(r"\s*\{\{((?:(?!\}\}).)*)\}\}\s*", re.DOTALL)
 
 
@@ -53,8 +52,6 @@ def _jinja() -> Any:
     return SandboxedEnvironment(undefined=StrictUndefined, autoescape=False)
 
 
-Locate = Callable[[KeyPath], Position | None]
-"""Finds where a path was written."""
 Renderer = Callable[[Any, Locate], Any]
 """Renders the templates of a raw tree; problems are told at the places that ``Locate`` finds."""
 
@@ -68,24 +65,17 @@ def render(
     tree: Any,
     position_of: Locate,
     *,
-    variables: Mapping[str, str] | None = None,
+    variables: Mapping[str, str] = os.environ,
     scope: Mapping[str, Any] | None = None,
 ) -> Any:
     """Return a raw tree with its templates rendered.
 
-    A text that is one template and nothing else becomes the template's value; any other becomes text.
-
-    Args:
-        tree: The raw tree.
-        position_of: Finds the place of a path.
-        variables: Environment variables; the process's own by default.
-        scope: Further names for templates.
-
-    Raises:
-        SpecError: A variable isn't set, or a template can't be rendered.
+    A text that is one template and nothing else becomes the template's value; any other becomes text. ``scope`` has
+    further names for templates. A SpecError tells of each variable that isn't set and each template that can't be
+    rendered, at the places that ``position_of`` finds.
     """
     problems: list[Problem] = []
-    names = {"env": _Environment(os.environ if variables is None else variables), **(scope or {})}
+    names = {"env": _Environment(variables), **(scope or {})}
 
     def rendered(text: str, path: KeyPath) -> Any:
         if not is_template(text):
@@ -95,9 +85,9 @@ def render(
         except _UnsetVariableError as exc:
             message = f"the environment variable `{exc}` is not set"
             hint = f"set it, or give a default: {{{{ env('{exc}', 'default') }}}}"
-            problems.append(Problem(message, position_of(path), path, hint, "unset_variable"))
+            problems.append(Problem.at(position_of, path, message, hint, "unset_variable"))
         except _template_errors() as exc:
-            problems.append(_not_rendered(exc, position_of(path), path))
+            problems.append(Problem.at(position_of, path, f"{_NOT_RENDERED}{exc}", None, "template"))
         return text
 
     result = with_templates(tree, rendered)
@@ -121,21 +111,13 @@ def syntax_problems(tree: Any, position_of: Locate) -> Iterator[Problem]:
             try:
                 _jinja().parse(text)
             except _template_errors() as exc:
-                yield _not_rendered(exc, position_of(path), path)
-
-
-def _not_rendered(exc: Exception, position: Position | None, path: KeyPath) -> Problem:
-    return Problem(f"the template can't be rendered: {exc}", position, path, None, "template")
+                yield Problem.at(position_of, path, f"{_NOT_RENDERED}{exc}", None, "template")
 
 
 def _template_errors() -> tuple[type[Exception], ...]:
     from jinja2 import TemplateError  # noqa: PLC0415
 
     return (TemplateError, TypeError, ValueError, ArithmeticError, LookupError, AttributeError)
-
-
-class UnknownValueError(ValueError):
-    """A template asks for a value that is not there."""
 
 
 class Values(dict[str, Any]):
@@ -146,57 +128,39 @@ class Values(dict[str, Any]):
 
     def __init__(self, name: str, values: Mapping[str, Any]) -> None:
         self._name = name
-        super().__init__({key: nested(f"{name}.{key}", value) for key, value in values.items()})
+        super().__init__({key: _nested(f"{name}.{key}", value) for key, value in values.items()})
 
     def __missing__(self, key: str) -> Any:
-        raise unknown(self._name, key, self)
+        raise _unknown(self._name, key, self)
 
 
-def nested(name: str, value: Any) -> Any:
-    """Return a value with all mappings in it readable by dots."""
+def _nested(name: str, value: Any) -> Any:
     return Values(name, value) if isinstance(value, Mapping) else value
 
 
-def unknown(name: str, key: str, values: Mapping[str, Any]) -> UnknownValueError:
-    """Return the error for a name that is not there."""
-    hint = did_you_mean(key, values) if values else None
-    return UnknownValueError(f"`{name}` has no `{key}`" + (f"; {hint}" if hint else ""))
+def _unknown(name: str, key: str, values: Mapping[str, Any]) -> ValueError:
+    # Jinja tries attributes first, and takes an AttributeError or a LookupError for "not there".
+    hint = did_you_mean(key, values)
+    return ValueError(f"`{name}` has no `{key}`" + (f"; {hint}" if hint else ""))
 
 
 class LazyValues:
-    """Values that templates read by dots, each of them made when the first template asks for it.
+    """Values that templates read by dots; those that functions make are made when the first template asks for them.
 
     So a template that asks for ``profile.env.DATA_DIR`` needs none of the secrets that the rest of a profile names.
-
-    Args:
-        name: What templates call them.
-        read: Returns, by name, what makes each value.
+    It is no mapping, for one that holds nothing yet would answer ``get`` with the default.
     """
 
-    def __init__(self, name: str, read: Callable[[], Mapping[str, Callable[[], Any]]]) -> None:
+    def __init__(self, name: str, read: Callable[[], Mapping[str, Any]]) -> None:
         self._name = name
-        self._read = read
+        self._read = cache(read)
         self._values: dict[str, Any] = {}
 
-    @cached_property
-    def _makers(self) -> Mapping[str, Callable[[], Any]]:
-        return self._read()
-
     def __getitem__(self, key: str) -> Any:
-        # Jinja tries attributes first, and takes an AttributeError for "look here".
-        if key not in self._makers:
-            raise unknown(self._name, key, self._makers)
+        known = self._read()
+        if key not in known:
+            raise _unknown(self._name, key, known)
         if key not in self._values:
-            self._values[key] = nested(f"{self._name}.{key}", self._makers[key]())
+            value = known[key]() if callable(known[key]) else known[key]
+            self._values[key] = _nested(f"{self._name}.{key}", value)
         return self._values[key]
-
-
-def layered_value(documents: Iterable[Document], key: str, default: Any, scope: Mapping[str, Any]) -> Any:
-    """Return the rendered value of a key of layered documents, lowest first; the default if none of them has it."""
-    layers = []
-    for document in documents:
-        if document.data.get(key) is not None:
-            view = document.child((key,))
-            data = {key: render(view.data, view.position, scope=scope)}
-            layers.append(Layer("", data, view.position))
-    return merge(layers).data.get(key, default)

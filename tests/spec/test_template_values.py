@@ -177,7 +177,7 @@ def test_all_scripts_of_a_project_in_a_profile_that_is_not_chosen(project: Proje
         """
     )
     (script,) = project_scripts(project.root, "other")
-    resolved = script.resolve(load_profile("other", start=project.root))
+    resolved = script.entry.resolve(load_profile("other", start=project.root))
     assert resolved.script.command == ["ls", "/other/data"]
 
 
