@@ -3,8 +3,6 @@
 Names are imported on first use, so that importing the package costs nothing: no SSH library, no Dagster.
 """
 
-from __future__ import annotations
-
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 

@@ -1,7 +1,5 @@
 """The errors this package raises: what happened, where, and what to do about it."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 

@@ -1,7 +1,5 @@
 """The Python face: ``ComputeResource``, whose ``run`` does what a script in YAML does."""
 
-from __future__ import annotations
-
 import inspect
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Slurm's ways to write times, sizes and exit codes. None of these functions raises on any text."""
 
-from __future__ import annotations
-
 import re
 
 _DURATION = re.compile(

@@ -1,7 +1,5 @@
 """``dg-slurm login``, ``status`` and ``agent``: the process that owns this machine's connections."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import click

@@ -1,7 +1,5 @@
 """``dg-slurm check``: every YAML document of a project, before anything is queued."""
 
-from __future__ import annotations
-
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, replace

@@ -1,7 +1,5 @@
 """``dg-slurm clean``: removes run directories whose time is up."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import click

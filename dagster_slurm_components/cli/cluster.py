@@ -1,7 +1,5 @@
 """``dg-slurm cluster up|down|status``: a real Slurm on this machine."""
 
-from __future__ import annotations
-
 import shlex
 import sys
 from pathlib import Path

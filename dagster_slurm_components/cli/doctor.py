@@ -1,7 +1,5 @@
 """``dg-slurm doctor``: what is wrong with a profile's host, before a job finds out."""
 
-from __future__ import annotations
-
 import sys
 import textwrap
 from dataclasses import asdict

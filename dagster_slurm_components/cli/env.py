@@ -1,7 +1,5 @@
 """``dg-slurm env``: the environments of a profile: see them, make them, check them, remove them."""
 
-from __future__ import annotations
-
 import json
 import sys
 import time

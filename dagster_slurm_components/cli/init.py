@@ -1,7 +1,5 @@
 """``dg-slurm init``: the first files of something new."""
 
-from __future__ import annotations
-
 import re
 import textwrap
 from collections.abc import Mapping

@@ -1,7 +1,5 @@
 """``dg-slurm jobs``: the jobs of a profile, for people who live in a terminal."""
 
-from __future__ import annotations
-
 import sys
 import time
 from collections.abc import Sequence

@@ -1,7 +1,5 @@
 """``dg-slurm``: the group of all commands, each imported when it is asked for."""
 
-from __future__ import annotations
-
 import importlib
 from importlib import metadata
 

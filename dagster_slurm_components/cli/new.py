@@ -1,7 +1,5 @@
 """``dg-slurm new``: a new project from the template that ships with this package."""
 
-from __future__ import annotations
-
 import re
 import shutil
 import sys

@@ -1,7 +1,5 @@
 """A script as it would be submitted: worked out, secrets masked, nothing sent."""
 
-from __future__ import annotations
-
 import os
 import re
 from collections.abc import Iterator, Mapping

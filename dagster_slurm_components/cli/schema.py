@@ -1,7 +1,5 @@
 """``dg-slurm schema``: JSON Schemas for editors, commit hooks and CI."""
 
-from __future__ import annotations
-
 import sys
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """``dg-slurm sites``: the shipped and the project's own facts about HPC centres."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import click

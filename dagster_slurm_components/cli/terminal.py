@@ -1,7 +1,5 @@
 """What commands share: options, errors, tables, progress and JSON; colour on a terminal, plain text when piped."""
 
-from __future__ import annotations
-
 import json
 import os
 import sys

@@ -1,7 +1,5 @@
 """The model of ``attributes`` that Dagster's tools see, and its strict JSON Schema."""
 
-from __future__ import annotations
-
 from functools import cache
 from importlib.metadata import entry_points
 from typing import Any

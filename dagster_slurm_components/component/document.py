@@ -1,7 +1,5 @@
 """Where a component's attributes were written, and how their templates are rendered."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Mapping
 from functools import lru_cache

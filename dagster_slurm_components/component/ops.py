@@ -1,7 +1,5 @@
 """The op of one script with its assets and checks, as ``dagster.multi_asset`` would make it."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any

@@ -1,7 +1,5 @@
 """``dg scaffold defs``: a commented ``defs.yaml`` and a payload that runs at once."""
 
-from __future__ import annotations
-
 import os
 import re
 import textwrap

@@ -1,7 +1,5 @@
 """``SlurmScriptComponent``: short YAML becomes Dagster assets that run wherever the profile says."""
 
-from __future__ import annotations
-
 import gc
 import hashlib
 import json

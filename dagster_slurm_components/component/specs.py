@@ -1,7 +1,5 @@
 """Assets and checks as declared in YAML, as Dagster's own specs."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass

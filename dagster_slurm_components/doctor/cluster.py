@@ -1,7 +1,5 @@
 """Does Slurm work there, and would it take the profile's jobs?"""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial

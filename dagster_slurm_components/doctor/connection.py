@@ -1,7 +1,5 @@
 """Can the host be reached, is it the right one, does it let us in, and does the satellite run there?"""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable, Iterator
 

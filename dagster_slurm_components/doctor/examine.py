@@ -1,7 +1,5 @@
 """All checks of a profile, one after the other."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 

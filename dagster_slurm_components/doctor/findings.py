@@ -1,7 +1,5 @@
 """What an examination finds."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from enum import Enum
 from functools import partial

@@ -1,7 +1,5 @@
 """Can jobs be prepared in the profile's working folder, and what has the host for environments?"""
 
-from __future__ import annotations
-
 import json
 import os
 import secrets

@@ -1,7 +1,5 @@
 """A draft of a site, from what a cluster says of itself."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any

@@ -3,8 +3,6 @@
 Formats were compared with Slurm 22.05; names of fields are those of its manuals from 20.11 on.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Mapping
 from typing import NamedTuple

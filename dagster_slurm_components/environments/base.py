@@ -1,7 +1,5 @@
 """What every environment produces: steps for the one static ``activate.sh``."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 

@@ -3,8 +3,6 @@
 A prefix travels as archives, one a package: what no other environment shares is sent, the rest is there already.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import hashlib
 import json

@@ -1,7 +1,5 @@
 """Environments of type ``container`` whose image is a file of this machine."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from dagster_slurm_components.environments.content import (

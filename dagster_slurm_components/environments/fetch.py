@@ -1,7 +1,5 @@
 """Fetching files by their hash, into this machine's cache."""
 
-from __future__ import annotations
-
 import concurrent.futures
 import dataclasses
 import http.client

@@ -1,7 +1,5 @@
 """This machine: its cache of what was fetched, built and planned before, and the programs that make environments."""
 
-from __future__ import annotations
-
 import contextlib
 import functools
 import hashlib

@@ -1,7 +1,5 @@
 """Turns an environment's spec into the steps that activate it."""
 
-from __future__ import annotations
-
 import json
 import sys
 from collections.abc import Mapping

@@ -1,7 +1,5 @@
 """The way of an environment to a host: planned, sent, built once, published, activated."""
 
-from __future__ import annotations
-
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence

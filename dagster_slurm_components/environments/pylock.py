@@ -1,7 +1,5 @@
 """From a ``pylock.toml`` to the files that one platform needs. Pure."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple

@@ -1,7 +1,5 @@
 """What a working folder on a host holds of environments and packages: what it lacks, what is sent, and their care."""
 
-from __future__ import annotations
-
 import concurrent.futures
 import json
 from collections.abc import Mapping, Sequence

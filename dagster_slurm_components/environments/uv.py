@@ -1,7 +1,5 @@
 """Environments of type ``uv``: a project with its ``uv.lock``, or a requirements file with hashes."""
 
-from __future__ import annotations
-
 import re
 import sys
 from collections.abc import Mapping

@@ -3,8 +3,6 @@
 Local projects and source archives are built here, once for each content, whatever the file times say.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import hashlib
 import os

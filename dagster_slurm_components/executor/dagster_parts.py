@@ -6,8 +6,6 @@ is private. All of it is used as ``dagster._core.executor.multiprocess`` uses it
 ``tests/executor/test_dagster_parts.py`` names the versions for which that was seen to hold.
 """
 
-from __future__ import annotations
-
 import dagster as dg
 
 from dagster_slurm_components.errors import DagsterSlurmError

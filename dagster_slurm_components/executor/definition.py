@@ -1,7 +1,5 @@
 """``slurm_executor``, as Dagster's definitions take it."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Mapping
 from typing import Any

@@ -1,7 +1,5 @@
 """The executor: starts the steps of a run as they become ready, and hands their events to Dagster."""
 
-from __future__ import annotations
-
 import queue
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence

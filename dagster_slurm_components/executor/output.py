@@ -6,8 +6,6 @@ hand the text to Dagster's compute log manager, so that the UI shows it as for a
 that a step starts without a pipe goes to the run's own output.
 """
 
-from __future__ import annotations
-
 import io
 import sys
 import threading

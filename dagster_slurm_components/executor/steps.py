@@ -3,8 +3,6 @@
 Either way it is an iterator of Dagster's events, run in a thread that puts them into the executor's queue.
 """
 
-from __future__ import annotations
-
 import multiprocessing
 import queue
 import threading

@@ -1,7 +1,5 @@
 """The tag that says where a step is executed."""
 
-from __future__ import annotations
-
 STEP_TAG = "slurm/step"
 THREAD = "thread"
 """Value of the tag for a step that mostly waits: it is executed as a thread of the run's process."""

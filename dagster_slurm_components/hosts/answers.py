@@ -1,7 +1,5 @@
 """The answers to what a login asks: remembered in memory, from the user's own command, or asked from a person."""
 
-from __future__ import annotations
-
 import contextlib
 import os
 import subprocess

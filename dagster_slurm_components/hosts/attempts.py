@@ -4,8 +4,6 @@ It is there while a host can't be reached. Processes that connect without the ag
 just failed to reach, and whoever wants to know which hosts are waited for reads it without asking any host.
 """
 
-from __future__ import annotations
-
 import hashlib
 import math
 import os

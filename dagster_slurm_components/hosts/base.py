@@ -1,7 +1,5 @@
 """What a host is to everyone else: something that answers calls."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol

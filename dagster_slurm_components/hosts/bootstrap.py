@@ -1,7 +1,5 @@
 """Starting the satellite in a Python at the other end of a pipe: a command's standard streams, here or over ssh."""
 
-from __future__ import annotations
-
 import contextlib
 import os
 import re

@@ -1,7 +1,5 @@
 """How long an ssh certificate is good for."""
 
-from __future__ import annotations
-
 import calendar
 import os
 import re

@@ -1,7 +1,5 @@
 """Calls over any duplex byte pipe to a satellite: many at once, each answered by its number."""
 
-from __future__ import annotations
-
 import concurrent.futures
 import itertools
 import threading

@@ -1,7 +1,5 @@
 """The satellite's operations with types: nobody else writes an operation's name."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any

@@ -1,7 +1,5 @@
 """From a host's spec to the one shared host behind it."""
 
-from __future__ import annotations
-
 import contextlib
 import os
 import threading

@@ -1,7 +1,5 @@
 """This machine as a host: the satellite's own functions, called in-process."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any
 

@@ -1,7 +1,5 @@
 """A host as a step sees it: while it can't be reached a call waits, and nothing fails."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass

@@ -4,8 +4,6 @@ What runs there are the very files that lie here: which ones, their imports say.
 dagster_slurm_components... import``, never in a circle, use the standard library alone, and run on Python 3.6.
 """
 
-from __future__ import annotations
-
 import re
 from functools import cache
 from pathlib import Path

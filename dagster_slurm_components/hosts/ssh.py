@@ -1,7 +1,5 @@
 """The satellite over ssh: OpenSSH's own program makes one connection, and each satellite is a session on it."""
 
-from __future__ import annotations
-
 import contextlib
 import os
 import random

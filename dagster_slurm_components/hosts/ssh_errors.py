@@ -1,7 +1,5 @@
 """What OpenSSH's log of a failed login says, as our errors: which host, why, and what to do."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Sequence
 from pathlib import Path

@@ -1,7 +1,5 @@
 """One login by OpenSSH's own program: configured by files, its questions answered, its log read when it fails."""
 
-from __future__ import annotations
-
 import contextlib
 import os
 import re

@@ -1,7 +1,5 @@
 """Frames over a Unix socket, and a host's errors in them: what an agent could not do for somebody keeps its meaning."""
 
-from __future__ import annotations
-
 import contextlib
 import socket
 from collections.abc import Mapping

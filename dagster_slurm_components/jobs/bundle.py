@@ -1,7 +1,5 @@
 """The bundle: all files of a run directory as one archive, so that one call carries and submits them."""
 
-from __future__ import annotations
-
 import functools
 import gzip
 import io

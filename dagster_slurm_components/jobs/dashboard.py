@@ -4,8 +4,6 @@ It listens on the loopback address of the job's first node, so it takes a tunnel
 ``ray_dashboard=NODE PORT`` to the job's status once the cluster is up.
 """
 
-from __future__ import annotations
-
 import shlex
 from collections.abc import Callable
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """Ending a job: its lease says so first, then it is cancelled, and its end is confirmed."""
 
-from __future__ import annotations
-
 import contextlib
 import time
 from collections.abc import Callable

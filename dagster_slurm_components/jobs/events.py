@@ -1,7 +1,5 @@
 """What a watcher tells whoever follows a job, and the state it keeps of each job."""
 
-from __future__ import annotations
-
 import queue
 from dataclasses import dataclass, field, replace
 

@@ -1,7 +1,5 @@
 """The figures of a job that has ended: where it ran, what it used, how long it waited."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Mapping
 

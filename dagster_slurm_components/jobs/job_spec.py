@@ -1,7 +1,5 @@
 """From a resolved script to a job: everything that will be sent, and nothing sent yet."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 
 from dagster_slurm_components.environments.base import Activation

@@ -1,7 +1,5 @@
 """Whole lines out of bytes that are cut anywhere, with bounded memory."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from dataclasses import dataclass
 

@@ -3,8 +3,6 @@
 Whoever looks may get a HostError: the host gives no answer.
 """
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace

@@ -1,7 +1,5 @@
 """How a job ended, in words for a person: what happened, with the numbers, and what to change."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 from dagster_slurm_components.jobs.events import Ended

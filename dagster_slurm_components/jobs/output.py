@@ -1,7 +1,5 @@
 """What a person reads of a job while it waits and runs: its streams, and a sentence when something changes."""
 
-from __future__ import annotations
-
 import codecs
 import time
 from collections import deque

@@ -3,8 +3,6 @@
 So a hanging ``squeue`` never delays a log line. How often all together may ask, ``satellite.queries.spend`` keeps.
 """
 
-from __future__ import annotations
-
 import threading
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future

@@ -11,8 +11,6 @@ date; none is believed alone where another could contradict it:
   stopping or requeueing the job, and its word is awaited for a bounded time.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass, replace
 
 from dagster_slurm_components.jobs.status import StatusRecord

@@ -1,7 +1,5 @@
 """All jobs that left a run directory on a host, as their own files tell of them."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """Which run directories may go: pure, from what is known of their jobs."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from dataclasses import dataclass
 

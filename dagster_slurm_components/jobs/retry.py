@@ -1,7 +1,5 @@
 """Another attempt after a job's end: whether, when, and what is asked for then. Pure."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass

@@ -4,8 +4,6 @@ Whether ended jobs can be looked up, says ``has_accounting``; when after a chang
 ``first_query``; how long silences are waited out, ``patience``; how many jobs there may be, ``limit``, if any.
 """
 
-from __future__ import annotations
-
 import time
 from collections.abc import Mapping, Sequence
 

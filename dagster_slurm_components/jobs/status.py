@@ -1,7 +1,5 @@
 """The job's own record: the ``status`` file that ``job.sh`` appends to."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field

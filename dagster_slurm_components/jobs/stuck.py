@@ -1,7 +1,5 @@
 """Jobs that waiting alone won't start: told at once, cancelled when their time is up."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable
 

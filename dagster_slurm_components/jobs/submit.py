@@ -1,7 +1,5 @@
 """Submission: one call that carries the bundle and starts the job, and that may be repeated without harm."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable
 

@@ -4,8 +4,6 @@ Only its ``step`` changes a job's ``Watch``, and makes one call to the host for 
 whoever follows the job receives events through a queue.
 """
 
-from __future__ import annotations
-
 import math
 import threading
 import time

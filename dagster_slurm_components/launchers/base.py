@@ -1,7 +1,5 @@
 """What every launcher takes and produces: a payload's argument list; one static shell file and its arguments."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath

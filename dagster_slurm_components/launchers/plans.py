@@ -4,8 +4,6 @@ A package adds a launcher by one entry point in the group ``dagster_slurm_compon
 launcher's ``type``, its object a subclass of ``LauncherSpec`` that has a method ``plan(payload, context)``.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from functools import cache, singledispatch
 from pathlib import Path

@@ -6,8 +6,6 @@ Example, for a launcher of another package:
     ...     assert (outcome.exit_code, outcome.stdout) == (0, "hello\n")
 """
 
-from __future__ import annotations
-
 import os
 import shlex
 import subprocess

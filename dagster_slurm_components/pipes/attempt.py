@@ -1,7 +1,5 @@
 """One attempt at a call: submits its job, or takes up the one there is, follows it to its end, and judges that."""
 
-from __future__ import annotations
-
 import json
 import time
 from dataclasses import dataclass

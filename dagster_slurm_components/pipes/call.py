@@ -1,7 +1,5 @@
 """A call of a step in a thread of its own: no signal cuts it in two, and several run side by side."""
 
-from __future__ import annotations
-
 import contextvars
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence

@@ -1,7 +1,5 @@
 """What the payload is told of its step: the Pipes session of one job, and the context that it finds beside it."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any

@@ -1,7 +1,5 @@
 """Failures as Dagster shows them: the payload's own exception first, then where, and what to do."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 
 import dagster as dg

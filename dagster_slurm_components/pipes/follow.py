@@ -3,8 +3,6 @@
 A step that has to leave its job before that cancels it, or leaves it in good order to whoever takes it up.
 """
 
-from __future__ import annotations
-
 import sys
 import time
 from dataclasses import asdict

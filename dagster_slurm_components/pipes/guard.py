@@ -5,8 +5,6 @@ The run is then failed and retried. Whether two processes report one job's resul
 job's lease; here a process notices early that it has no say any more.
 """
 
-from __future__ import annotations
-
 import multiprocessing
 import threading
 import time

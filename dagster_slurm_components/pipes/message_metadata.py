@@ -4,8 +4,6 @@ GraphQL and JSON have no NaN and no infinity: one such number, in a table's last
 an error instead (dagster 1.13). Dagster also takes no value that does not match the type that it is said to have.
 """
 
-from __future__ import annotations
-
 import json
 import math
 from collections.abc import Mapping

@@ -4,8 +4,6 @@ Payloads write this file with any library, or with ``printf``, and a full disk c
 (dagster 1.13) trusts its shape: one odd line would end a step whose job went well, and the retry would read it again.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass

@@ -4,8 +4,6 @@ What there is to act on stands in the leases on the hosts; whose it is, in Dagst
 any I/O; the rest reads and acts.
 """
 
-from __future__ import annotations
-
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace

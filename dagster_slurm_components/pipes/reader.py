@@ -1,7 +1,5 @@
 """Reads the messages file of a run directory: whole lines, at once, without a thread or a sleep of its own."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager

@@ -3,8 +3,6 @@
 Nothing here is read to decide anything: who owns a job stands in the job's lease.
 """
 
-from __future__ import annotations
-
 import logging
 import shlex
 from collections.abc import Mapping

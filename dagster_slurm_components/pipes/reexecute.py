@@ -4,8 +4,6 @@ A job is taken up only if the content is the same, so all that counts for that i
 `.env`, and the profile.
 """
 
-from __future__ import annotations
-
 import os
 import sys
 from collections.abc import Callable, Iterator

@@ -4,8 +4,6 @@ What the daemon does is decided by ``should_retry`` and ``retry_run`` in ``dagst
 (1.13). Asking it there would write into the run's log, so the same facts are read here.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime

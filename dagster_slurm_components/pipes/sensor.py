@@ -1,7 +1,5 @@
 """Sensors: one finds runs whose process died and jobs that nobody follows, one tells which hosts are waited for."""
 
-from __future__ import annotations
-
 import json
 import time
 from collections.abc import Callable, Iterator, Mapping

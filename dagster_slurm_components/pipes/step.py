@@ -1,7 +1,5 @@
 """What Dagster says of the step that a payload runs for: which run, which step, which partition, and after which."""
 
-from __future__ import annotations
-
 import multiprocessing
 import re
 import threading

@@ -5,8 +5,6 @@
 and not by whatever order the database answers in.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass

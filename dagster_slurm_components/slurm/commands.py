@@ -3,8 +3,6 @@
 sbatch's answer is read where it runs: ``satellite.submission``.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Sequence
 

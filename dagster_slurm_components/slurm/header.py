@@ -11,8 +11,6 @@ How sbatch reads such a line (``src/sbatch/opt.c``, 20.11 to 25.11 alike) decide
   a heterogeneous job: a job named so would lose its options. A backslash inside the word hides it.
 """
 
-from __future__ import annotations
-
 import re
 import unicodedata
 from collections.abc import Sequence

@@ -1,7 +1,5 @@
 """Decide how a job ended, in words that name the numbers and the option to change."""
 
-from __future__ import annotations
-
 import re
 import signal as signals
 from dataclasses import replace

@@ -6,8 +6,6 @@ machines of a user ask the same question and can share one answer, and an unknow
 error (``squeue --jobs=1`` fails when the one job is gone). ``--me`` exists since 20.02.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 from dagster_slurm_components.slurm import states

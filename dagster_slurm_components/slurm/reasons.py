@@ -1,7 +1,5 @@
 """Why a job waits: Slurm's pending reasons in plain words, and what a user can change."""
 
-from __future__ import annotations
-
 import re
 from dataclasses import dataclass
 from typing import Literal, cast

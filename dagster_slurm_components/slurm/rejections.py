@@ -1,7 +1,5 @@
 """Why sbatch refused a job: its messages sorted into kinds, with the option concerned."""
 
-from __future__ import annotations
-
 import re
 from dataclasses import dataclass
 from typing import Literal, cast

@@ -1,7 +1,5 @@
 """Tell an answer from a failed question."""
 
-from __future__ import annotations
-
 import re
 
 from dagster_slurm_components.slurm.tables import read_table

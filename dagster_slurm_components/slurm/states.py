@@ -1,7 +1,5 @@
 """Every state a Slurm job can be in, and what it means for the person who waits for it."""
 
-from __future__ import annotations
-
 import re
 from dataclasses import dataclass
 from enum import Enum

@@ -1,7 +1,5 @@
 """What Slurm's words mean, as CSV files beside the parsers: a word a row."""
 
-from __future__ import annotations
-
 import csv
 from importlib.resources import files
 

@@ -1,7 +1,5 @@
 """What resources ask for, as numbers."""
 
-from __future__ import annotations
-
 import re
 
 from dagster_slurm_components.spec.resources import Resources

@@ -1,7 +1,5 @@
 """What a script makes: assets and checks, in Dagster's own words."""
 
-from __future__ import annotations
-
 import keyword
 import re
 from typing import Annotated, Any, Literal

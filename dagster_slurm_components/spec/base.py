@@ -1,7 +1,5 @@
 """The scalar types of the vocabulary: each checks a value and writes the same check into its JSON Schema."""
 
-from __future__ import annotations
-
 import re
 from dataclasses import dataclass
 from typing import Annotated, Any

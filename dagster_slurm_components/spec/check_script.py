@@ -1,7 +1,5 @@
 """The check of a script: in all profiles at once, or, while definitions are loaded, with no profile named."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cache

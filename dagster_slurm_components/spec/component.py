@@ -1,7 +1,5 @@
 """A ``defs.yaml`` with the attributes of ``SlurmScriptComponent``: scripts, files with more, and their defaults."""
 
-from __future__ import annotations
-
 import glob
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass

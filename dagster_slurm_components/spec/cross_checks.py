@@ -1,7 +1,5 @@
 """Scripts checked against each other: names and assets that are there twice, dependencies and profiles that aren't."""
 
-from __future__ import annotations
-
 import hashlib
 import re
 from collections.abc import Container, Iterable, Iterator, Sequence

@@ -1,7 +1,5 @@
 """The software that the payload runs in."""
 
-from __future__ import annotations
-
 from typing import Annotated, ClassVar, Literal
 
 from dagster_slurm_components.spec.base import Flag, Text, Word

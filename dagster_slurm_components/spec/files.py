@@ -1,7 +1,5 @@
 """Which files travel with a script, and where they lie in its payload folder."""
 
-from __future__ import annotations
-
 import glob
 import hashlib
 import os

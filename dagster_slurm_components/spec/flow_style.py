@@ -1,7 +1,5 @@
 """Small trees written as YAML by a person's taste: in one line, in quotes only where they are needed."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Mapping
 from typing import Any

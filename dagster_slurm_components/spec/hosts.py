@@ -1,7 +1,5 @@
 """Where commands run: this machine, or one that is reached over ssh."""
 
-from __future__ import annotations
-
 import re
 from typing import Annotated, Any, Literal
 

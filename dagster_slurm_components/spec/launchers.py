@@ -1,7 +1,5 @@
 """How the payload starts inside the job."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterator
 from typing import Annotated, Literal

@@ -1,7 +1,5 @@
 """One script over the product of lists: a script per cell, each with its own asset keys and variables."""
 
-from __future__ import annotations
-
 import itertools
 import re
 from collections.abc import Iterator, Mapping

@@ -1,7 +1,5 @@
 """Layers of YAML into one tree that remembers which layer each value came from."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path

@@ -1,7 +1,5 @@
 """The base of all models, and the errors that their validators raise."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping
 from typing import Any, ClassVar, TypeVar
 

@@ -1,7 +1,5 @@
 """Partitions and backfills of assets, in the words of Dagster's own component YAML."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from datetime import datetime
 from functools import partial

@@ -1,7 +1,5 @@
 """Where in a YAML file something was written, and walks over the trees that files hold."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any

@@ -1,7 +1,5 @@
 """One deployment target: a host, a scheduler, a working folder, and defaults for all scripts."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any, ClassVar, Literal
 

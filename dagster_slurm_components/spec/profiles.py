@@ -1,7 +1,5 @@
 """Finding and reading profiles, and the sites that they name."""
 
-from __future__ import annotations
-
 import os
 import re
 from collections.abc import Callable, Mapping

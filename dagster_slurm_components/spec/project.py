@@ -1,7 +1,5 @@
 """All YAML of a project, checked at once: what ``dg-slurm check`` does."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass

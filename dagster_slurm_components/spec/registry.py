@@ -1,7 +1,5 @@
 """Models that a YAML mapping chooses by its ``type``: launchers, environments, hosts, partitions."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator, Mapping
 from functools import cached_property
 from importlib.metadata import entry_points

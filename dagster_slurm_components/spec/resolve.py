@@ -1,7 +1,5 @@
 """A script and all that lies below it, merged and validated."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import os

@@ -1,7 +1,5 @@
 """What Slurm is asked for: sbatch's own long options, with underscores."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Annotated, ClassVar, Literal
 

@@ -1,7 +1,5 @@
 """What a step does by itself about a job that did not come to its own end."""
 
-from __future__ import annotations
-
 from typing import Annotated
 
 from dagster_slurm_components.spec.base import Count, Duration, Format, Word

@@ -1,7 +1,5 @@
 """What a script's fields must agree on, beyond what each of them may be."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator, Mapping, Set
 
 from dagster_slurm_components.spec import asked

@@ -1,7 +1,5 @@
 """What pydantic makes of models, made short and strict, and open to templates."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping
 from itertools import combinations
 from typing import Any

@@ -4,8 +4,6 @@ A template passes everywhere; what no JSON Schema can say is left to ``dg-slurm 
 a schema in one piece is cut out of them, which is quicker than making it from the models.
 """
 
-from __future__ import annotations
-
 import json
 import re
 from collections.abc import Iterable, Iterator, Mapping

@@ -1,7 +1,5 @@
 """One script: payload, launcher, resources, environment and assets; one Dagster op and one Slurm job."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar
 

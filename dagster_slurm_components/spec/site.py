@@ -1,7 +1,5 @@
 """Facts about one HPC centre: partitions, limits, login nodes, defaults."""
 
-from __future__ import annotations
-
 from typing import Literal
 
 from dagster_slurm_components.spec.base import Count, Env, Flag, Positive, Text, Word

@@ -1,7 +1,5 @@
 """The formats of sbatch's option values, as `man sbatch` of Slurm 20.11 to 25.05 gives them."""
 
-from __future__ import annotations
-
 import re
 from typing import Annotated, Any, Literal
 

@@ -1,7 +1,5 @@
 """``{{ ... }}`` in the text of profiles and included files, and what templates know."""
 
-from __future__ import annotations
-
 import os
 import re
 from collections.abc import Callable, Iterator, Mapping

@@ -12,8 +12,6 @@ Runs in the environment's own Python, 3.7 or newer, with the standard library on
 payload, so it imports little: reading packages by ``importlib.metadata`` takes some 200 ms, this a few.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import sys

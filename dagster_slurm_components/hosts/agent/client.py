@@ -1,7 +1,5 @@
 """Talking to the agent, and starting it when there is none."""
 
-from __future__ import annotations
-
 import contextlib
 import math
 import os

@@ -1,7 +1,5 @@
 """Where the agent of this user on this machine is found: a folder of its own, below ``/tmp``."""
 
-from __future__ import annotations
-
 import contextlib
 import hashlib
 import os

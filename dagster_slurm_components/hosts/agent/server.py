@@ -3,8 +3,6 @@
 ``python -m dagster_slurm_components.hosts.agent.server`` serves until it is idle.
 """
 
-from __future__ import annotations
-
 import contextlib
 import os
 import signal
