@@ -123,7 +123,7 @@ def bare(lab: Lab, count: int) -> float:
     )
     lab.cluster.run(["bash", "-c", command])
     took = time.monotonic() - began
-    lab.cluster.run(["bash", "-c", "scancel -u $(id -un); sleep 2"])
+    lab.cluster.run(["bash", "-c", "scancel -u $(id -un); while squeue -h | grep -q .; do sleep 1; done"])
     return took
 
 
