@@ -28,6 +28,7 @@ try:
     from dagster._core.executor.multiprocess import execute_step_out_of_process
     from dagster._core.storage.cloud_storage_compute_log_manager import CloudStorageComputeLogManager
     from dagster._core.storage.compute_log_manager import CapturedLogContext, ComputeIOType, ComputeLogManager
+    from dagster._core.storage.event_log.sqlite.sqlite_event_log import SqliteEventLogStorage
     from dagster._core.storage.local_compute_log_manager import LocalComputeLogManager
     from dagster._utils.error import serializable_error_info_from_exc_info
     from dagster_shared.error import SerializableErrorInfo
@@ -57,6 +58,7 @@ __all__ = [
     "PlanOrchestrationContext",
     "RetryMode",
     "SerializableErrorInfo",
+    "SqliteEventLogStorage",
     "dagster_event_sequence_for_step",
     "execute_step_out_of_process",
     "get_retries_config",
