@@ -67,6 +67,11 @@ def _members(spec: JobSpec, header: str) -> Iterator[tuple[str, bytes, bool]]:
         **spec.activation.files,
         "context.json": spec.context,
         "job.env": env_file(spec.env),
+        **(
+            {"partition_keys.txt": "".join(f"{key}\n" for key in keys)}
+            if (keys := spec.partition_keys)
+            else {}
+        ),
         "messages.jsonl": b"",
         **_libraries(),
         **spec.launch.files,

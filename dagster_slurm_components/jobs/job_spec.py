@@ -19,6 +19,7 @@ def job_spec(
     activation: Activation,
     context: bytes = b"{}",
     env: Mapping[str, str] | None = None,
+    partition_keys: tuple[str, ...] = (),
     changed: Mapping[str, str] | None = None,
 ) -> JobSpec:
     """Return the job that a script stands for in its profile. Reads the payload's files, and nothing else.
@@ -29,6 +30,7 @@ def job_spec(
         activation: How its environment is activated.
         context: Content of ``context.json``.
         env: Variables that this project sets, beside the user's.
+        partition_keys: All keys of a range of partitions.
         changed: Slurm options that are different in this attempt.
 
     Raises:
@@ -50,6 +52,7 @@ def job_spec(
         sbatch=tuple({**asked, **_options(script), **(changed or {})}.items()),
         env={**activation.env, **launch.env, **script.env, **own},
         context=context,
+        partition_keys=partition_keys,
         files=resolved.payload_files(),
         requeues=script.requeue_on_timeout if scheduler == "slurm" else 0,
     )

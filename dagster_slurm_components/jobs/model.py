@@ -88,6 +88,7 @@ class JobSpec:
         sbatch: Slurm options, name and value, in the order they are rendered; ignored by a plain process.
         env: The payload's environment variables, secrets included; they travel in a file of mode 0600.
         context: Content of ``context.json``.
+        partition_keys: All keys of a range of partitions, for a file of their own.
         files: Local files, by their places below the run directory's ``payload`` folder.
         requeues: How often the job puts itself back into the queue after it wrote a checkpoint.
     """
@@ -98,6 +99,7 @@ class JobSpec:
     sbatch: tuple[tuple[str, str], ...] = ()
     env: Mapping[str, str] = field(default_factory=dict)
     context: bytes = b"{}"
+    partition_keys: tuple[str, ...] = ()
     files: Mapping[PurePosixPath, Path] = field(default_factory=dict)
     requeues: int = 0
 

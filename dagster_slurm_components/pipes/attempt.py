@@ -22,6 +22,7 @@ from dagster_slurm_components.pipes.context import open_session, selection
 from dagster_slurm_components.pipes.failure import failure, no_start
 from dagster_slurm_components.pipes.follow import Follower
 from dagster_slurm_components.pipes.guard import SupervisionLostError
+from dagster_slurm_components.pipes.partition import partition_of
 from dagster_slurm_components.pipes.reader import RunDirectoryMessageReader
 from dagster_slurm_components.pipes.records import tag_job, tell
 from dagster_slurm_components.pipes.results import CompletedJob, keep_check_results, typed
@@ -107,13 +108,15 @@ class AttemptRun:
 
     def _submit_once(self, session: dg.PipesSession) -> tuple[JobHandle, JobSpec]:
         call, place = self.call, self.call.place
+        partition = partition_of(call.step.context, self._run_dir)
         messages = {"DAGSTER_SLURM_MESSAGES": f"{self._run_dir}/{MESSAGES}"}
         spec = job_spec(
             call.resolved,
             self.claim.identity,
             activation=call.activation,
             context=json.dumps(session.context_data).encode(),
-            env={**call.env, **session.get_bootstrap_env_vars(), **messages},
+            env={**partition.variables, **call.env, **session.get_bootstrap_env_vars(), **messages},
+            partition_keys=partition.keys,
             changed=self.claim.note.changed,
         )
         request, info, pause = self.claim.request(call), call.step.context.log.info, call.guard.pause

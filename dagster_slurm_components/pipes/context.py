@@ -158,10 +158,16 @@ def _partitions(context: StepContext) -> tuple[PipesPartitionKeyRange | None, Pi
     """Return the range of a step's partitions, and the time that they span."""
     if not (context.has_partition_key or context.has_partition_key_range):
         return None, None
-    keys = context.partition_key_range
+    keys, window = context.partition_key_range, time_window(context)
     span = PipesPartitionKeyRange(start=keys.start, end=keys.end)
-    try:
-        window = context.partition_time_window
-    except dg.DagsterInvariantViolationError:
-        return span, None  # its partitions are no windows of time
+    if window is None:
+        return span, None
     return span, PipesTimeWindow(start=window.start.isoformat(), end=window.end.isoformat())
+
+
+def time_window(context: StepContext) -> dg.TimeWindow | None:
+    """Return the time that a step's partitions span; nothing where they are no windows of time."""
+    try:
+        return context.partition_time_window
+    except dg.DagsterInvariantViolationError:
+        return None
