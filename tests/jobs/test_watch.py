@@ -282,6 +282,13 @@ def test_old_jobs_are_looked_at_less_often(age: float, seconds: float) -> None:
     assert read_interval(age) == pytest.approx(seconds)
 
 
+@pytest.mark.parametrize(("age", "seconds"), [(0.0, 0.2), (10.0, 0.2), (60.0, 1.2), (250.0, 5.0), (1e5, 5.0)])
+def test_a_job_that_has_not_started_is_looked_at_less_often_the_longer_it_waits(
+    age: float, seconds: float
+) -> None:
+    assert read_interval(age, started=False) == pytest.approx(seconds)
+
+
 def test_f02_a_login_node_gone_for_half_an_hour_with_fifty_jobs_costs_nothing(world: World) -> None:
     watches = [world.watcher.watch(handle(number)) for number in range(50)]
     for number in range(50):
