@@ -133,7 +133,8 @@ def event_log_kept_open(run: PlanOrchestrationContext) -> Iterator[None]:
     with ExitStack() as stack:
         for shard in (run.run_id, _INDEX):
             connection = stack.enter_context(closing(sqlite3.connect(storage.path_for_shard(shard))))
-            connection.execute("SELECT count(*) FROM sqlite_master").fetchall()  # connecting alone opens no file
+            # Connecting alone opens no file.
+            connection.execute("SELECT count(*) FROM sqlite_master").fetchall()
         yield
 
 
