@@ -51,7 +51,7 @@ def renderer(context: dg.ComponentLoadContext) -> Renderer:
     scope.pop("env", None)
 
     def rendered(tree: Any, position_of: Locate) -> Any:
-        return render(tree, position_of, scope=scope)
+        return render(tree, position_of, scope=scope, partitioned=True)
 
     return rendered
 

@@ -130,9 +130,11 @@ class SlurmScriptComponent(dg.Component):
         """
         # Imported on use: loading definitions needs nothing of what runs jobs.
         from dagster_slurm_components.pipes.client import run_script  # noqa: PLC0415
+        from dagster_slurm_components.pipes.partition import template_names  # noqa: PLC0415
 
         try:
             resolved = script.entry.resolve(load_profile(start=script.folder))
+            resolved = resolved.at_partition(*template_names(context))
         except SpecError as exc:
             # The same YAML would fail again.
             raise dg.Failure(str(exc), allow_retries=False) from None

@@ -3,10 +3,13 @@
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
 
 import dagster as dg
 
 from dagster_slurm_components.pipes.context import StepContext, range_keys, time_window
+from dagster_slurm_components.spec.templates import Values
 
 _NO_NAME = re.compile(r"[^A-Z0-9]+")
 _PREFIX = "DAGSTER_SLURM_PARTITION"
@@ -43,6 +46,37 @@ def partition_of(context: StepContext, run_dir: str) -> Partition:
         variables[f"{_PREFIX}_START"] = window.start.isoformat()
         variables[f"{_PREFIX}_END"] = window.end.isoformat()
     return Partition(variables, keys)
+
+
+class Moment(datetime):
+    """A moment that templates show as ISO 8601; ``.strftime`` and all else of ``datetime`` work, too."""
+
+    def __str__(self) -> str:
+        """Show it as in ``2026-02-03T00:00:00+00:00``."""
+        return self.isoformat()
+
+
+def template_names(context: StepContext) -> tuple[dict[str, Any], str]:
+    """Return what templates know of a step's partition, and what to say of a name that is not there."""
+    if not (context.has_partition_key or context.has_partition_key_range):
+        return {}, "this run has no partition"
+    keys = range_keys(context)
+    missing = "this run is for a range: `partition_keys` is the list of its keys"
+    names: dict[str, Any] = {"partition_keys": keys}
+    if context.has_partition_key:
+        key = context.partition_key
+        names = {"partition_key": str(key), "partition_keys": [str(key)]}
+        missing = (
+            "this run is for one partition; only several dimensions, and windows of time, have more names"
+        )
+        if isinstance(key, dg.MultiPartitionKey):
+            names["partition"] = Values("partition", key.keys_by_dimension)
+    window = time_window(context)
+    if window is not None:
+        ends = {"start": Moment.fromisoformat(window.start.isoformat())}
+        ends["end"] = Moment.fromisoformat(window.end.isoformat())
+        names["partition_window"] = Values("partition_window", ends)
+    return names, missing
 
 
 def _single(key: str) -> dict[str, str]:

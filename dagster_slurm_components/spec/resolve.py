@@ -4,11 +4,12 @@ import hashlib
 import json
 import os
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from pydantic import ValidationError
+from typing_extensions import Self
 
 from dagster_slurm_components.spec.files import add_files, matching_files, place
 from dagster_slurm_components.spec.merge import Layer, Merged, merge
@@ -16,6 +17,7 @@ from dagster_slurm_components.spec.place import KeyPath, Position
 from dagster_slurm_components.spec.problems import Problem, SpecError, problems_of
 from dagster_slurm_components.spec.profiles import LoadedProfile
 from dagster_slurm_components.spec.script import Script
+from dagster_slurm_components.spec.templates import fill_partition
 
 CONTENT = ("payload", "command", "args", "env", "files", "launcher", "environment")
 """The fields that shape a script's result; how much it asks of Slurm does not."""
@@ -32,6 +34,15 @@ class ResolvedScript:
     merged: Merged
     folder: Path
     profile: LoadedProfile
+
+    def at_partition(self, names: Mapping[str, Any], missing: str) -> Self:
+        """Return the script for one partition, of which templates know ``names``.
+
+        A SpecError tells of a template that needs more than there is, with ``missing`` as its advice.
+        """
+        fields = {"args": self.script.args, "command": self.script.command, "env": dict(self.script.env)}
+        filled = fill_partition(fields, self.merged.position, names, missing)
+        return self if filled == fields else replace(self, script=self.script.model_copy(update=filled))
 
     def position(self, *path: str | int) -> Position | None:
         """Return where the winning value was written: ``position("resources", "partition")``."""

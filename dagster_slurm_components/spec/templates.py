@@ -50,6 +50,11 @@ def _jinja() -> Any:
     return SandboxedEnvironment(undefined=StrictUndefined, autoescape=False)
 
 
+PARTITION = frozenset({"partition_key", "partition_keys", "partition", "partition_window"})
+"""What templates know of a step's partition. Such a template waits until the step runs."""
+_WAITING = frozenset({"args", "command", "env"})
+"""The fields of a script whose templates may wait."""
+
 Renderer = Callable[[Any, Locate], Any]
 """Renders the templates of a raw tree; problems are told at the places that ``Locate`` finds."""
 
@@ -65,11 +70,13 @@ def render(
     *,
     variables: Mapping[str, str] = os.environ,
     scope: Mapping[str, Any] | None = None,
+    partitioned: bool = False,
 ) -> Any:
     """Return a raw tree with its templates rendered.
 
     A text that is one template and nothing else becomes the template's value; any other becomes text. ``scope`` has
-    further names for templates. A SpecError tells of each variable that isn't set and each template that can't be
+    further names for templates. In a ``partitioned`` tree, a script's, those of the partition stay: ``fill_partition``
+    renders them. A SpecError tells of each variable that isn't set and each template that can't be
     rendered, at the places that ``position_of`` finds.
     """
     problems: list[Problem] = []
@@ -79,6 +86,11 @@ def render(
         if not is_template(text):
             return text
         try:
+            if partitioned and _of_partition(text):
+                if not _WAITING.intersection(path[2:3] if path[:1] == ("profiles",) else path[:1]):
+                    problems.append(_too_early(position_of, path))
+                    return text
+                return _rendered_where(text, lambda piece: not _of_partition(piece), names)
             return _render_text(text, names)
         except _UnsetVariableError as exc:
             message = f"the environment variable `{exc}` is not set"
@@ -100,6 +112,49 @@ def _render_text(text: str, names: Mapping[str, Any]) -> Any:
         return _jinja().from_string(text).render(names)
     value = _jinja().compile_expression(whole[1], undefined_to_none=False)(**names)
     return str(value) if type(value).__name__.endswith("Undefined") else value
+
+
+def fill_partition(tree: Any, position_of: Locate, names: Mapping[str, Any], missing: str) -> Any:
+    """Return a tree with the templates of a partition rendered, once it is known.
+
+    ``names`` has what there is of it. A SpecError tells, with ``missing`` as its advice, of what there is not.
+    """
+    problems: list[Problem] = []
+
+    def rendered(text: str, path: KeyPath) -> Any:
+        try:
+            return _rendered_where(text, _of_partition, names) if is_template(text) else text
+        except _template_errors() as exc:
+            problems.append(Problem.at(position_of, path, f"{_NOT_RENDERED}{exc}", missing, "template"))
+            return text
+
+    result = with_templates(tree, rendered)
+    if problems:
+        raise SpecError(problems)
+    return result
+
+
+def _of_partition(text: str) -> bool:
+    """Whether a template needs to know the partition."""
+    if "partition" not in text:
+        return False
+    from jinja2.meta import find_undeclared_variables  # noqa: PLC0415
+
+    return not PARTITION.isdisjoint(find_undeclared_variables(_jinja().parse(text)))
+
+
+def _rendered_where(text: str, wanted: Callable[[str], bool], names: Mapping[str, Any]) -> str:
+    """Render those templates of a text that are wanted; statements (``{% if ... %}``) make the text one template."""
+    if "{%" in text:
+        return str(_render_text(text, names)) if wanted(text) else text
+    return _TEMPLATE.sub(
+        lambda piece: str(_render_text(piece[0], names)) if wanted(piece[0]) else piece[0], text
+    )
+
+
+def _too_early(position_of: Locate, path: KeyPath) -> Problem:
+    message = "the partition is known only when the step runs"
+    return Problem.at(position_of, path, message, "it can be used in `args`, `command` and `env`", "template")
 
 
 def syntax_problems(tree: Any, position_of: Locate) -> Iterator[Problem]:

@@ -191,3 +191,66 @@ def test_a_check_that_a_subclass_yields_is_not_missing(project, ran, monkeypatch
     assert result.success
     (check,) = result.get_asset_check_evaluations()
     assert not check.passed
+
+
+PARTED = """
+    payload: train.py
+    args: ["--day", "{{ partition_key }}", "{{ partition_window.start.strftime('%Y/%m') }}", "{{ env('HOME') }}"]
+    env: {OUT: "/data/{{ partition_key }}", UNTIL: "{{ partition_window.end }}"}
+    assets: [{key: a, partitions_def: {type: daily, start_date: "2026-02-01"}}]
+    profiles: {local: {env: {OUT: "/home/{{ partition_key }}"}}}
+"""
+
+
+def test_templates_of_the_partition_wait_until_it_is_known(project, ran, monkeypatch):
+    monkeypatch.setenv("HOME", "/home/me")
+    project.script(PARTED)
+    defs = project.load()
+    assert materialize(defs, partition_key="2026-02-03").success
+    assert materialize(defs, partition_key="2026-02-04").success
+    assert [resolved.script.env for resolved in ran] == [
+        {"OUT": "/home/2026-02-03", "UNTIL": "2026-02-04T00:00:00+00:00"},
+        {"OUT": "/home/2026-02-04", "UNTIL": "2026-02-05T00:00:00+00:00"},
+    ]
+    assert ran[0].script.args == ["--day", "2026-02-03", "2026/02", "/home/me"]
+
+
+@pytest.mark.parametrize("key", ["a b", 'it\'s "x"', "{{ env('HOME') }}", "$(id)", "Köln", "k" * 300])
+def test_a_key_is_never_read_as_a_template_itself(project, ran, key):
+    written = key.replace('"', '\\"').replace("{{", "{{ '{{' }}")
+    project.script(
+        f"""
+        payload: train.py
+        args: ["{{{{ partition_key }}}}", "{{{{ partition_keys | length }}}}"]
+        assets: [{{key: a, partitions_def: {{type: static, partition_keys: ["{written}", other]}}}}]
+        """
+    )
+    assert materialize(project.load(), partition_key=key).success
+    assert ran[0].script.args == [key, "1"]
+
+
+def test_a_range_has_keys_and_no_key(project, ran):
+    project.script(
+        """
+        payload: train.py
+        args: ["{{ partition_keys | join(',') }}", "{{ partition_key }}"]
+        assets:
+          - key: a
+            partitions_def: {type: static, partition_keys: [x, y, z]}
+        op: {backfill_policy: {type: single_run}}
+        """
+    )
+    defs = project.load()
+    tags = {"dagster/asset_partition_range_start": "x", "dagster/asset_partition_range_end": "y"}
+    result = materialize(defs, tags=tags)
+    assert not result.success
+    (failure,) = result.get_step_failure_events()
+    text = failure.step_failure_data.user_failure_data.description
+    assert "the template can't be rendered: 'partition_key' is undefined" in text
+    assert "this run is for a range: `partition_keys` is the list of its keys" in text
+    assert ":3:" in text or "defs.yaml:" in text
+
+
+def test_a_partition_can_t_shape_what_is_known_before_it(project):
+    project.script("{payload: train.py, resources: {mem: '{{ partition_key }}'}, assets: [{key: a}]}")
+    assert project.mistakes() == ["4: the partition is known only when the step runs"]

@@ -11,6 +11,9 @@ from project_fixture import Project
 
 import dagster_slurm_components
 from dagster_slurm_components import ComputeResource
+from dagster_slurm_components.pipes.partition import template_names
+from dagster_slurm_components.spec.problems import SpecError
+from dagster_slurm_components.spec.templates import fill_partition
 
 DAILY = dg.DailyPartitionsDefinition("2026-02-01")
 SHOW = [
@@ -112,3 +115,22 @@ def test_every_variable_is_documented() -> None:
     inner = {"DAGSTER_SLURM_ASKPASS", "DAGSTER_SLURM_HOP", "DAGSTER_SLURM_PARTITION"}
     page = (package.parent / "docs" / "reference" / "variables.md").read_text()
     assert {name for name in names - inner if f"`{name}`" not in page} == set()
+
+
+def test_templates_know_each_dimension(instance: dg.DagsterInstance) -> None:
+    both = dg.MultiPartitionsDefinition({"region": dg.StaticPartitionsDefinition(["eu", "us"]), "day": DAILY})
+    tree = {
+        "args": ["{{ partition.region }}", "{% if partition.region == 'eu' %}--eu{% endif %}", "{{ other }}"]
+    }
+    filled = []
+
+    @dg.asset(partitions_def=both)
+    def parted(context: dg.AssetExecutionContext) -> None:
+        names, missing = template_names(context)
+        filled.append(fill_partition(tree, lambda path: None, names, missing))
+        with pytest.raises(SpecError, match="`partition` has no `regoin`; did you mean `region`"):
+            fill_partition("{{ partition.regoin }}", lambda path: None, names, missing)
+
+    key = dg.MultiPartitionKey({"region": "eu", "day": "2026-02-03"})
+    assert dg.materialize([parted], instance=instance, partition_key=key).success
+    assert filled == [{"args": ["eu", "--eu", "{{ other }}"]}]
