@@ -34,9 +34,12 @@ def work(order: dict[str, Any]) -> None:
     for stream in (1, 2):
         os.dup2(log, stream)
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    in_process: dict[str, Any] = {"in_process": {}}
-    apart = {"multiprocess": {"start_method": {"forkserver": {"preload_modules": ["storm_job"]}}}}
-    config = {"execution": {"config": apart if order["multiprocess"] else in_process}}
+    config: dict[str, Any] = {"in_process": {}}
+    threads = not order["multiprocess"] and os.environ.get("EXECUTOR") == "slurm"
+    if threads:
+        config = {"max_concurrent": 1}
+    elif order["multiprocess"]:
+        config = {"multiprocess": {"start_method": {"forkserver": {"preload_modules": ["storm_job"]}}}}
     with dg.DagsterInstance.get() as instance, capture_interrupts():
         again = None
         if order["parent"]:
@@ -45,9 +48,9 @@ def work(order: dict[str, Any]) -> None:
                 made(order["parent"]) if order["all_steps"] else made.from_failure(order["parent"], instance)
             )
         dg.execute_job(
-            dg.reconstructable(storm_job.job),
+            dg.reconstructable(storm_job.threads if threads else storm_job.job),
             instance=instance,
-            run_config=config,
+            run_config={"execution": {"config": config}},
             tags={TAG: order["tag"], PID: str(os.getpid())},
             reexecution_options=again,
             raise_on_error=False,

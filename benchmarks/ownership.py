@@ -7,7 +7,7 @@ SUCCESS while its job lives.
 
 Run workers are forked from a process that has imported Dagster. A run is terminated, or marked as cancelled, by the API
 of a real webserver, as the UI's buttons do it. ``ROUNDS`` (300), ``SEED`` (1),
-``SIDE_BY_SIDE`` (6), ``ROUND`` (one alone).
+``SIDE_BY_SIDE`` (6), ``ROUND`` (one alone); with ``EXECUTOR=slurm`` most runs are executed by ``slurm_executor``.
 """
 
 from __future__ import annotations
@@ -73,17 +73,22 @@ import dagster as dg
 sys.path.insert(0, {source!r})
 os.environ["DAGSTER_SLURM_PROFILE"] = "staging"
 from {package}.definitions import defs
+from dagster_slurm_components import slurm_executor
 
 loaded = defs()
 ups = [dg.asset(name=f"up_{{n}}")(lambda: None) for n in range({rounds})]
 whole = dg.Definitions.merge(loaded, dg.Definitions(assets=ups))
 
 
-def job():
+def job(executor=None):
     n = os.environ["STORM_ROUND"]
     selection = dg.AssetSelection.assets(f"up_{{n}}", f"work_{{n}}")
-    made = dg.Definitions.merge(whole, dg.Definitions(jobs=[dg.define_asset_job(f"round_{{n}}", selection)]))
-    return made.resolve_job_def(f"round_{{n}}")
+    one = dg.define_asset_job(f"round_{{n}}", selection, executor_def=executor)
+    return dg.Definitions.merge(whole, dg.Definitions(jobs=[one])).resolve_job_def(f"round_{{n}}")
+
+
+def threads():
+    return job(slurm_executor)
 """
 
 
