@@ -38,6 +38,7 @@ from dagster_slurm_components.pipes.call import INTERRUPTS
 
 _LISTEN = 0.2
 """Seconds after which a signal is heard."""
+_LOOK_PAST = 32
 _INDEX = "index"
 """Dagster's name for the file with what its assets' newest events are."""
 _INTERRUPT_NAMES = frozenset(error.__name__ for error in INTERRUPTS)
@@ -178,9 +179,12 @@ class RunExecution:
                 yield from self._hear()
                 yield from self._active.plan_events_iterator(self._run)
         except BaseException:
-            # Whatever it is: no step may be left to itself.
+            # Whatever it is: no step may be left to itself, or find its resources torn down.
+            running = list(self._running.values())
             for _ in self._stop("The executor failed; its steps are told to end."):
                 pass
+            for step in running:
+                step.join()
             raise
         finally:
             if self._context is not None:
@@ -210,8 +214,10 @@ class RunExecution:
             step.interrupt()
 
     def _start_what_is_ready(self) -> None:
-        # No more than can begin at once in one of the lanes: a step that waits here holds its place in its pool.
-        wanted = max(lane.free for lane in self._lanes)
+        # No more than can begin, and a few to look past steps whose lane is full: one that waits here holds its place
+        # in its pool already.
+        behind = sum(len(lane.waiting) for lane in self._lanes)
+        wanted = max(lane.free for lane in self._lanes) if behind < _LOOK_PAST else 0
         for step in self._active.get_steps_to_execute(limit=wanted) if wanted else ():
             self._lane(step).waiting.append(step)
         known_state = None

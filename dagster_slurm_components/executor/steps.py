@@ -54,11 +54,16 @@ class RunningStep(ABC):
         self.step = step
         self._known_state = known_state
         self._reports = reports
+        # Not a daemon: an interpreter that ends waits for what has begun.
+        self._thread = threading.Thread(target=self._run, name=f"step {step.key}")
 
     def start(self) -> None:
-        """Begin with it, in a thread."""
-        # Not a daemon: an interpreter that ends waits for what has begun.
-        threading.Thread(target=self._run, name=f"step {self.step.key}").start()
+        """Begin with it."""
+        self._thread.start()
+
+    def join(self) -> None:
+        """Wait until it has ended."""
+        self._thread.join()
 
     def _run(self) -> None:
         error: BaseException | None = None
