@@ -12,6 +12,8 @@ Runs in the environment's own Python, 3.7 or newer, with the standard library on
 payload, so it imports little: reading packages by ``importlib.metadata`` takes some 200 ms, this a few.
 """
 
+from __future__ import annotations  # their names are never imported, see below
+
 import json
 import os
 import sys

@@ -50,7 +50,7 @@ class AgentDialer:
 
 def described(spec: SshHost) -> str:
     """Return a host as the agent reads it: what is not set stays open for ``~/.ssh/config``."""
-    return spec.model_dump_json(exclude_unset=True)
+    return spec.model_dump_json(exclude_unset=True, exclude={"type"})  # it has no other
 
 
 def status() -> dict[str, Any] | None:
