@@ -16,6 +16,8 @@ from dagster_slurm_components.hosts.satellite.calls import Budget
 from dagster_slurm_components.jobs.model import JobIdentity, JobSpec
 from dagster_slurm_components.jobs.schedulers import SlurmScheduler
 from dagster_slurm_components.jobs.submit import submit
+from dagster_slurm_components.jobs.target import Target
+from dagster_slurm_components.jobs.watch import Watcher
 from dagster_slurm_components.launchers.base import LaunchPlan
 
 
@@ -24,10 +26,10 @@ class OwnJobs(SlurmScheduler):
 
     def __init__(self, folder: str, limit: int, names: str) -> None:
         super().__init__(folder, Budget(f"{folder}/budget.json", 60, 60), limit)
-        assert self._limit is not None
-        assert self._limit.snapshot is not None
-        query = self._limit.snapshot._replace(argv=(*self._limit.snapshot.argv, f"--name={names}"), max_age=1)
-        self._limit = self._limit._replace(snapshot=query)
+        assert self.limit is not None
+        assert self.limit.snapshot is not None
+        query = self.limit.snapshot._replace(argv=(*self.limit.snapshot.argv, f"--name={names}"), max_age=1)
+        self.limit = self.limit._replace(snapshot=query)
 
 
 def main() -> None:
@@ -36,14 +38,13 @@ def main() -> None:
     limit, first, count = (int(word) for word in sys.argv[2:5])
     scheduler = OwnJobs(f"{workdir}/queue", limit, names)
     satellite = Satellite(InProcessHost())
+    place = Target(satellite, scheduler, Watcher(satellite, scheduler, 3000.0), workdir)
     plan = LaunchPlan(script="exec sleep 2\n", payload=("true",))
     options = (("time", "5"), ("mem", "10"))
 
     def one(number: int) -> str:
         spec = JobSpec(JobIdentity("limit", f"place{number}"), plan, Activation(), sbatch=options)
-        return submit(
-            satellite, scheduler, spec, workdir, sleep=lambda seconds: time.sleep(min(seconds, 0.5))
-        ).job_id
+        return submit(place, spec, sleep=lambda seconds: time.sleep(min(seconds, 0.5))).job_id
 
     with ThreadPoolExecutor(count) as pool:
         print(" ".join(pool.map(one, range(first, first + count))))
