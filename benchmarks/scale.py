@@ -21,6 +21,7 @@ from _queries import asked, large_nodes, since
 JOBS = int(os.environ.get("JOBS", "1000"))
 SLEEP = int(os.environ.get("SLEEP", "60"))
 SIDE = int(os.environ.get("SIDE", "0"))
+LIMITS = {"memory_mib": 500.0, "cpu_a_step_s": 0.1}
 CORES = 640
 """Cores that each node promises: with as many nodes as the cluster has all jobs run at once."""
 HERE = Path(__file__).parent
@@ -196,7 +197,11 @@ def main() -> None:
             found["processes_of_side"] = measure(made, "processes", SIDE)
         if os.environ.get("KEEP_LOG"):
             (Path(os.environ["KEEP_LOG"])).write_bytes((made.project / "threads.log").read_bytes())
-    print(json.dumps(found))
+    threads = found["threads"]
+    assert isinstance(threads, dict)
+    holds = bool(threads["success"]) and all(threads[name] <= limit for name, limit in LIMITS.items())
+    print(json.dumps({**found, "limits": LIMITS, "holds": holds}))
+    sys.exit(0 if holds else 1)
 
 
 if __name__ == "__main__":
