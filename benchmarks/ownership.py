@@ -80,15 +80,19 @@ ups = [dg.asset(name=f"up_{{n}}")(lambda: None) for n in range({rounds})]
 whole = dg.Definitions.merge(loaded, dg.Definitions(assets=ups))
 
 
-def job(executor=None):
+def made(executor):
     n = os.environ["STORM_ROUND"]
     selection = dg.AssetSelection.assets(f"up_{{n}}", f"work_{{n}}")
     one = dg.define_asset_job(f"round_{{n}}", selection, executor_def=executor)
     return dg.Definitions.merge(whole, dg.Definitions(jobs=[one])).resolve_job_def(f"round_{{n}}")
 
 
+def job():
+    return made(dg.multi_or_in_process_executor)
+
+
 def threads():
-    return job(slurm_executor)
+    return made(slurm_executor)
 """
 
 

@@ -4,12 +4,15 @@ Either way it is an iterator of Dagster's events, run in a thread that puts them
 """
 
 import multiprocessing
+import os
 import queue
+import signal
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from concurrent.futures import Future
 from dataclasses import dataclass
+from multiprocessing.process import BaseProcess
 from typing import Any
 
 import dagster as dg
@@ -157,26 +160,38 @@ class ProcessStep(RunningStep):
         super().__init__(*arguments)
         self._run_context = run
         self._retries = retries
-        self._processes = multiprocessing.get_context(_START_METHOD)
-        self._terminate = self._processes.Event()
+        self._interrupted = False
         self.errors: dict[int, SerializableErrorInfo] = {}
 
     def _events(self) -> Iterator[dg.DagsterEvent]:
         run, key = self._run_context, self.step.key
+        context = multiprocessing.get_context(_START_METHOD)
+        processes: dict[str, BaseProcess] = {}
         events = execute_step_out_of_process(
-            self._processes,
+            context,
             run.reconstructable_job,
             run.for_step(self.step),
             self.step,
             self.errors,
-            {},
-            {key: self._terminate},
+            processes,
+            {key: context.Event()},
             self._retries,
             self._known_state,
             run.execution_plan.repository_load_data,
         )
-        return (event for event in events if event is not None)
+        interrupted = False
+        for event in events:  # none at all is one, too: many a second while the step says nothing
+            if event is not None:
+                yield event
+            process = processes.get(key)
+            if self._interrupted and not interrupted and process and process.pid and process.is_alive():
+                interrupted = True
+                os.kill(process.pid, signal.SIGINT)
 
     def interrupt(self) -> None:
-        """Have Dagster's thread in that process send it a signal."""
-        self._terminate.set()
+        """Have it interrupted by a signal, as Dagster's own thread in there would.
+
+        That thread waits for an event of `multiprocessing`. A process that died while it looked at it has left it
+        locked: setting it would wait for ever (seen with a step that ended in that moment).
+        """
+        self._interrupted = True

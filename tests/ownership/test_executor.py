@@ -137,6 +137,34 @@ def test_termination_ends_all_jobs(work: Work, profile: str) -> None:
     assert not work.trace("end")
 
 
+def test_termination_ends_processes_too(work: Work) -> None:
+    work.assets(
+        THREADED
+        + """
+import time
+
+
+@dg.asset
+def slow():
+    (ROOT / "slow").touch()
+    time.sleep(300)
+
+
+@dg.asset(op_tags=THREAD)
+def a(context: dg.AssetExecutionContext, compute: ComputeResource):
+    yield from wait(context, compute, "a")
+"""
+    )
+    run = work.start(executor=THREADS)
+    work.begins("a")
+    eventually((work.project.root / "slow").exists, "the process runs", SOON)
+    work.instance.report_run_canceling(work.run(run.id))
+    run.interrupt()
+    run.ends(STATUS.CANCELED)
+    assert not work.live()
+    assert 'Execution of step "slow" failed.' in work.said(run.id)
+
+
 @everywhere
 def test_jobs_of_a_killed_process_are_taken_up(work: Work, profile: str) -> None:
     names = [f"s{number}" for number in range(4)]
