@@ -34,7 +34,6 @@ class StepOutput:
     """
 
     def __init__(self, manager: ComputeLogManager, log_key: Sequence[str]) -> None:
-        self._manager = manager
         self._cloud = manager if isinstance(manager, CloudStorageComputeLogManager) else None
         self._files = self._cloud.local_manager if self._cloud else manager
         self._lock = threading.Lock()

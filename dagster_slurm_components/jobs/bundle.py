@@ -16,6 +16,8 @@ from dagster_slurm_components.errors import DagsterSlurmError
 from dagster_slurm_components.jobs.model import JobSpec
 
 _PACKAGE = resource_files(__package__.rpartition(".")[0])
+PARTITION_KEYS = "partition_keys.txt"
+"""The file of a run directory that holds all keys of a range of partitions, one a line."""
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
 
 LARGEST_BUNDLE = 256 * 1024 * 1024
@@ -67,11 +69,7 @@ def _members(spec: JobSpec, header: str) -> Iterator[tuple[str, bytes, bool]]:
         **spec.activation.files,
         "context.json": spec.context,
         "job.env": env_file(spec.env),
-        **(
-            {"partition_keys.txt": "".join(f"{key}\n" for key in keys)}
-            if (keys := spec.partition_keys)
-            else {}
-        ),
+        **({PARTITION_KEYS: "".join(f"{key}\n" for key in keys)} if (keys := spec.partition_keys) else {}),
         "messages.jsonl": b"",
         **_libraries(),
         **spec.launch.files,

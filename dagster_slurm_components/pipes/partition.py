@@ -8,13 +8,12 @@ from typing import Any
 
 import dagster as dg
 
+from dagster_slurm_components.jobs.bundle import PARTITION_KEYS
 from dagster_slurm_components.pipes.context import StepContext, range_keys, time_window
 from dagster_slurm_components.spec.templates import Values
 
 _NO_NAME = re.compile(r"[^A-Z0-9]+")
 _PREFIX = "DAGSTER_SLURM_PARTITION"
-KEYS_FILE = "partition_keys.txt"
-"""The file of a run directory that holds all keys of a range, one a line."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +39,7 @@ def partition_of(context: StepContext, run_dir: str) -> Partition:
     else:
         ends = context.partition_key_range
         variables = {f"{_PREFIX}_RANGE_START": ends.start, f"{_PREFIX}_RANGE_END": ends.end}
-        variables[f"{_PREFIX}_KEYS_FILE"] = f"{run_dir}/{KEYS_FILE}"
+        variables[f"{_PREFIX}_KEYS_FILE"] = f"{run_dir}/{PARTITION_KEYS}"
     window = time_window(context)
     if window is not None:
         variables[f"{_PREFIX}_START"] = window.start.isoformat()

@@ -100,7 +100,12 @@ def render(
             problems.append(Problem.at(position_of, path, f"{_NOT_RENDERED}{exc}", None, "template"))
         return text
 
-    result = with_templates(tree, rendered)
+    return _replaced(tree, rendered, problems)
+
+
+def _replaced(tree: Any, replace: Callable[[str, KeyPath], Any], problems: list[Problem]) -> Any:
+    """Return a tree with its texts replaced; the problems that this brings to light are raised together."""
+    result = with_templates(tree, replace)
     if problems:
         raise SpecError(problems)
     return result
@@ -128,10 +133,7 @@ def fill_partition(tree: Any, position_of: Locate, names: Mapping[str, Any], mis
             problems.append(Problem.at(position_of, path, f"{_NOT_RENDERED}{exc}", missing, "template"))
             return text
 
-    result = with_templates(tree, rendered)
-    if problems:
-        raise SpecError(problems)
-    return result
+    return _replaced(tree, rendered, problems)
 
 
 def _of_partition(text: str) -> bool:
