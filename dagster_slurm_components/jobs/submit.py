@@ -80,6 +80,7 @@ def request_for(
         needs=spec.activation.needs,
         limit=scheduler.limit,
         claim=claim,
+        tasks=len(spec.array.tasks) if spec.array and settlement.mode == "command" else 1,
         settle_only=False,
     )
 
