@@ -10,10 +10,10 @@ from dagster_slurm_components.hosts.satellite.calls import FileData
 from dagster_slurm_components.jobs.lease import FOLLOWING, OutputPosition
 from dagster_slurm_components.jobs.model import JobHandle
 from dagster_slurm_components.jobs.reconcile import Evidence, Observation
-from dagster_slurm_components.jobs.status import StatusRecord, parse_status
+from dagster_slurm_components.jobs.status import STATUS, StatusRecord, parse_status
 
-STATUS, MESSAGES, STDOUT, STDERR = "status", "messages.jsonl", "stdout.log", "stderr.log"
-"""The files of a run directory that are read while the job runs; all but the first are streamed back."""
+MESSAGES, STDOUT, STDERR = "messages.jsonl", "stdout.log", "stderr.log"
+"""The files of a run directory that are streamed back while the job runs."""
 
 _MAX_LAG = 64 * 1024 * 1024
 _KEPT = 1024 * 1024

@@ -10,10 +10,9 @@ from collections.abc import Mapping, Sequence
 from dagster_slurm_components.errors import DagsterSlurmError, HostRefusedError, HostUnreachableError
 from dagster_slurm_components.hosts.client import Satellite
 from dagster_slurm_components.hosts.satellite import calls
-from dagster_slurm_components.jobs.events import STATUS
 from dagster_slurm_components.jobs.model import ELEMENTS, JobHandle, JobSpec
 from dagster_slurm_components.jobs.reconcile import Patience
-from dagster_slurm_components.jobs.status import parse_status
+from dagster_slurm_components.jobs.status import STATUS, read_statuses
 from dagster_slurm_components.slurm.accounting import AccountingRow, parse_sacct, sacct, sacct_by_name
 from dagster_slurm_components.slurm.arrays import array_option, with_whole_arrays
 from dagster_slurm_components.slurm.commands import sbatch, scancel, scancel_failure
@@ -28,7 +27,6 @@ satellite left behind goes on, and slurmctld may work off a late request."""
 _STARTS = 30.0
 """Seconds within which a process is started."""
 _DAY = 86400
-_MOST_STATUS = 256 * 1024
 _BACKOFF = 4.0
 
 QueueRows = Mapping[str, QueueRow] | None
@@ -109,11 +107,9 @@ def _elsewhere(satellite: Satellite, handles: Sequence[JobHandle]) -> set[str]:
     if not handles:
         return set()
     here = satellite.hello().hostname
-    files = satellite.read([calls.FileRead(handle.file(STATUS), 0, _MOST_STATUS) for handle in handles])
-    records = [parse_status(file.data) for file in files]
     return {
         handle.job_id
-        for handle, record in zip(handles, records, strict=True)
+        for handle, record in zip(handles, read_statuses(satellite, handles), strict=True)
         if record is not None and record.host not in (None, here) and record.exit_code is None
     }
 

@@ -17,12 +17,13 @@ from dagster_slurm_components.jobs.model import JobHandle, JobSpec
 from dagster_slurm_components.jobs.outcome import judge
 from dagster_slurm_components.jobs.retry import NextAttempt, next_attempt
 from dagster_slurm_components.jobs.submit import EnvironmentLackingError, SubmitRejectedError, submit
-from dagster_slurm_components.pipes.claim import Claim, JobCall, results_stored
-from dagster_slurm_components.pipes.context import open_session, selection
+from dagster_slurm_components.jobs.takeover import Claim
+from dagster_slurm_components.pipes.claim import JobCall, results_stored
+from dagster_slurm_components.pipes.context import open_session, partition_of, selection
 from dagster_slurm_components.pipes.failure import failure, no_start
 from dagster_slurm_components.pipes.follow import Follower
 from dagster_slurm_components.pipes.guard import SupervisionLostError
-from dagster_slurm_components.pipes.partition import partition_of
+from dagster_slurm_components.pipes.partition import variables
 from dagster_slurm_components.pipes.reader import RunDirectoryMessageReader
 from dagster_slurm_components.pipes.records import tag_job, tell
 from dagster_slurm_components.pipes.results import CompletedJob, keep_check_results, typed
@@ -71,7 +72,7 @@ class AttemptRun:
         ended_at = self._close(SUCCESS if outcome.success else failed, follower)
         if outcome.success:
             return CompletedJob(session, typed(figures), stored=lambda: self._collect(ended_at))
-        options, retries = dict(spec.sbatch), self.claim.note.retries
+        options, retries = dict(spec.sbatch), self.claim.lease.note.retries
         again = next_attempt(resolved.script.retry, outcome, ended, options=options, retries=retries)
         if again is not None:
             return again
@@ -102,25 +103,25 @@ class AttemptRun:
             )
             return self._submit_once(session)
         except SubmitRejectedError as error:
-            self.call.place.direct.leases.change(self._run_dir, self.claim.epoch, ENDED, outcome="REFUSED")
+            call.place.direct.leases.change(self._run_dir, self.claim.lease.epoch, ENDED, outcome="REFUSED")
             text = f"The scheduler refused the job: {error}"
             raise no_start(text, error.rejection.option, call.resolved) from error
 
     def _submit_once(self, session: dg.PipesSession) -> tuple[JobHandle, JobSpec]:
         call, place = self.call, self.call.place
-        partition = partition_of(call.step.context, self._run_dir)
-        messages = {"DAGSTER_SLURM_MESSAGES": f"{self._run_dir}/{MESSAGES}"}
+        partition = partition_of(call.step.context)
+        env = {**variables(partition, self._run_dir), **call.env, **session.get_bootstrap_env_vars()}
         spec = job_spec(
             call.resolved,
             self.claim.identity,
             activation=call.activation,
             context=json.dumps(session.context_data).encode(),
-            env={**partition.variables, **call.env, **session.get_bootstrap_env_vars(), **messages},
+            env={**env, "DAGSTER_SLURM_MESSAGES": f"{self._run_dir}/{MESSAGES}"},
             partition_keys=partition.keys,
-            changed=self.claim.note.changed,
+            changed=self.claim.lease.note.changed,
         )
-        request, info, pause = self.claim.request(call), call.step.context.log.info, call.guard.pause
-        handle = submit(place, spec, claim=request, tell=info, sleep=pause)
+        request, info = self.claim.request(call.digest, call.content), call.step.context.log.info
+        handle = submit(place, spec, claim=request, tell=info, sleep=call.guard.pause)
         how = "taken up again" if self.claim.adopted and handle.outcome != "submitted" else handle.outcome
         call.handle = handle
         tag_job(call.step, handle.job_id)
@@ -138,8 +139,8 @@ class AttemptRun:
         Raises:
             SupervisionLostError: Somebody else has taken the job over.
         """
-        leases, now = self.call.place.leases, time.time()
-        if not leases.change(self._run_dir, self.claim.epoch, ENDED, outcome=outcome, shown=follower.shown):
+        leases, epoch, now = self.call.place.leases, self.claim.lease.epoch, time.time()
+        if not leases.change(self._run_dir, epoch, ENDED, outcome=outcome, shown=follower.shown):
             raise SupervisionLostError(f"The job in {self._run_dir} is followed by somebody else by now.")
         return now
 
@@ -149,7 +150,7 @@ class AttemptRun:
         if step.run is not None and not results_stored(step.instance, step.run_id, step.key, since):
             return  # somebody made a list of them, and has not yielded them yet: whoever comes next asks Dagster
         try:
-            if self.call.place.direct.leases.change(self._run_dir, self.claim.epoch, COLLECTED) is None:
+            if self.call.place.direct.leases.change(self._run_dir, self.claim.lease.epoch, COLLECTED) is None:
                 step.context.log.warning(f"The job in {self._run_dir} is followed by somebody else by now.")
         except HostError as error:
             step.context.log.info(f"That the results are collected could not be written down yet: {error}")

@@ -16,11 +16,12 @@ from dagster_slurm_components.jobs.submit import TakenError
 from dagster_slurm_components.jobs.target import heal, target
 from dagster_slurm_components.pipes.attempt import AttemptRun
 from dagster_slurm_components.pipes.call import Call, wait_for
-from dagster_slurm_components.pipes.claim import Claims, JobCall
+from dagster_slurm_components.pipes.claim import JobCall, claim_after_others
+from dagster_slurm_components.pipes.context import AnyContext
 from dagster_slurm_components.pipes.guard import Guard
 from dagster_slurm_components.pipes.records import tag_run
 from dagster_slurm_components.pipes.results import CompletedJob
-from dagster_slurm_components.pipes.step import AnyContext, next_calls
+from dagster_slurm_components.pipes.step import next_calls
 from dagster_slurm_components.spec.base import duration_seconds
 from dagster_slurm_components.spec.resolve import ResolvedScript
 
@@ -133,15 +134,15 @@ def _run(call: JobCall, stop: threading.Event) -> CompletedJob:
     call.place = target(profile, Parking(limit, log.warning, heal(profile), guard.pause))
     call.activation = activation_for(call.resolved, call.place.satellite, call.place.workdir, tell=log.info)
     tag_run(step, profile.name)
-    claims = Claims(call)
-    claim = claims.claim() if step.may_have_been_tried else claims.first()
+    first = call.first_claim()
+    claim = claim_after_others(call, first) if step.may_have_been_tried else first
     while True:
         try:
             outcome = AttemptRun(call, claim).run()
         except TakenError as error:
             log.info(f"Not submitted: {error} The host is asked what there is.")
             guard.pause(_LOOK_AGAIN)  # never a busy loop, whatever two processes think of one lease
-            claim = claims.claim()
+            claim = claim_after_others(call, first)
             continue
         if isinstance(outcome, CompletedJob):
             return outcome

@@ -30,8 +30,9 @@ from dagster_slurm_components.jobs.lease import CANCEL_WANTED, OutputPosition
 from dagster_slurm_components.jobs.model import JobHandle
 from dagster_slurm_components.jobs.output import Stream, describe
 from dagster_slurm_components.jobs.stuck import StuckTimer
+from dagster_slurm_components.jobs.takeover import Claim
 from dagster_slurm_components.jobs.target import heal
-from dagster_slurm_components.pipes.claim import Claim, JobCall
+from dagster_slurm_components.pipes.claim import JobCall
 from dagster_slurm_components.pipes.failure import no_start
 from dagster_slurm_components.pipes.guard import StoppedError, SupervisionLostError
 from dagster_slurm_components.pipes.reader import RunDirectoryMessageReader
@@ -52,12 +53,12 @@ class Follower:
         self._call = call
         self._place = call.place
         self._guard = call.guard
-        self._epoch = claim.epoch
+        self._epoch = claim.lease.epoch
         self._handle = handle
         self._reader = reader
         self._log = call.step.context.log
         self._profile = call.resolved.profile
-        seen = claim.shown.offsets
+        shown, seen = claim.lease.shown, claim.lease.shown.offsets
         begin = {name: max(0, seen.get(name, 0) - _TAIL) for name in (STDOUT, STDERR)}
         reader.skip(seen.get(MESSAGES, 0))
         self._streams = {
@@ -66,8 +67,7 @@ class Follower:
         }
         self._outputs: dict[str, Stream | RunDirectoryMessageReader] = {**self._streams, MESSAGES: reader}
         self._news = ""
-        inodes = claim.shown.inodes
-        self._watch = call.place.watcher.watch(handle, offsets=begin, inodes=inodes, epoch=claim.epoch)
+        self._watch = call.place.watcher.watch(handle, offsets=begin, inodes=shown.inodes, epoch=self._epoch)
         self._lease_state = self._watch.lease_state
         call.observation = self._watch.observation
 
