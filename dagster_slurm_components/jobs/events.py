@@ -100,8 +100,8 @@ class Part(Enum):
 class Watch:
     """One job as the watcher follows it: ask it for its events.
 
-    With an ``epoch`` the watcher renews the job's lease as it reads, and keeps there what a person has ``shown``. Events
-    go to the ``sink``, if there is one: so one thread follows many jobs.
+    With an ``epoch`` the watcher renews the job's lease as it reads, and keeps there what a person has ``shown``.
+    Events go to the ``sink``, if there is one: so one thread follows many jobs.
     """
 
     handle: JobHandle

@@ -33,12 +33,14 @@ class Claim:
         owner: This process, as the one whose end is the end of its run.
         lease: Its lease, as this process has taken it over or is about to make it.
         adopted: Whether its job may exist already.
+        attempts: What there was when it was claimed; of a claim to a job that was taken over the last one is that.
     """
 
     identity: JobIdentity
     owner: Owner
     lease: Lease
     adopted: bool = False
+    attempts: tuple[Attempt, ...] = ()
 
     def request(self, digest: str, content: str) -> LeaseRequest:
         """Return what the host is told of who submits, and what."""
@@ -84,7 +86,7 @@ def take_over(
         attempts = place.leases.attempts(f"{place.workdir}/{identity.call_folder}")
         match decide(attempts, unwanted=asker.unwanted, released=asker.released):
             case Fresh(number=number):
-                return replace(first, identity=replace(identity, attempt=number))
+                return replace(first, identity=replace(identity, attempt=number), attempts=tuple(attempts))
             case EndFirst(attempt=attempt, why=why):
                 tell(
                     f"The attempt in {attempt.run_dir} is not taken up: {why}. What is left of it ends first."
@@ -93,7 +95,8 @@ def take_over(
                 end_attempt(place, attempt, owner, name, tell=tell, sleep=sleep)
             case Adopt(attempt=attempt):
                 if (lease := _adopt(place, attempt, owner, asker, tell)) is not None:
-                    return Claim(replace(identity, attempt=attempt.number), owner, lease, adopted=True)
+                    known = tuple(each for each in attempts if each.number <= attempt.number)
+                    return Claim(replace(identity, attempt=attempt.number), owner, lease, True, known)
 
 
 def _adopt(
@@ -105,8 +108,8 @@ def _adopt(
         place.leases.change(run_dir, lease.epoch, COLLECTED)
         return None
     taken = place.leases.take(attempt, owner)
-    if taken is None or taken.state == ENDED:
-        return taken
+    if taken is None or taken.state == ENDED or taken.note.elements:
+        return taken  # of an array that has ended badly most elements may have done their work
     (seen,) = look_at(place, [attempt])
     if seen is None or not seen.ended_badly:
         return taken

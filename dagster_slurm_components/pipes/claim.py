@@ -65,6 +65,11 @@ class JobCall:
     place: Target = field(init=False)
     activation: Activation = field(init=False)
 
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """All keys of a range of partitions that the job is for."""
+        return partition_of(self.step.context).keys
+
     @cached_property
     def content(self) -> str:
         """Hash of the payload and its files."""
@@ -79,7 +84,7 @@ class JobCall:
             "profile": self.resolved.profile.name,
             "resources": self.resolved.script.resources.model_dump(mode="json"),
             "environment": [activation.arguments().hex(), activation.wrapper, activation.files],
-            "extras": {**self.extras, "partition_keys": partition_of(self.step.context).keys},
+            "extras": {**self.extras, "partition_keys": self.keys},
             "env": self.env,
         }
         return hashlib.sha256(json.dumps(raw, sort_keys=True, default=repr).encode()).hexdigest()

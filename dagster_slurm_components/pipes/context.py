@@ -13,6 +13,8 @@ AnyContext = StepContext | dg.AssetCheckExecutionContext
 
 ASSET_CHECKS = "asset_checks"
 """The Pipes extra that names the checks of this run, in the words of ``report_asset_check``."""
+PARTITION_KEYS = "partition_keys"
+"""The Pipes extra that holds all keys of a range of partitions."""
 _DIRECT = "EPHEMERAL"
 """The run's id in the context of a function that is called directly, as in a unit test (dagster 1.13)."""
 _PARTITION = "_dagster_slurm_partition"
@@ -75,6 +77,30 @@ def _partition(context: StepContext) -> Partition:
     return Partition(f"{ends.start}...{ends.end}", None, span, tuple(context.partition_keys), window)
 
 
+def partition_at(context: StepContext, key: str) -> Partition:
+    """Return one partition of a step's range."""
+    partitions, window = context.assets_def.partitions_def, None
+    if isinstance(partitions, dg.MultiPartitionsDefinition):
+        key = partitions.get_partition_key_from_str(key)
+    if isinstance(partitions, dg.TimeWindowPartitionsDefinition | dg.MultiPartitionsDefinition):
+        with contextlib.suppress(dg.DagsterInvariantViolationError):  # no dimension is one of time
+            times = partitions.time_window_for_partition_key(key)
+            window = PipesTimeWindow(start=times.start.isoformat(), end=times.end.isoformat())
+    return Partition(str(key), key, PipesPartitionKeyRange(start=key, end=key), window=window)
+
+
+def at_partition(data: PipesContextData, partition: Partition) -> PipesContextData:
+    """Return the Pipes context of a range of partitions for one of them."""
+    extras = {name: value for name, value in (data["extras"] or {}).items() if name != PARTITION_KEYS}
+    return {
+        **data,
+        "partition_key": partition.key,
+        "partition_key_range": partition.span,
+        "partition_time_window": partition.window,
+        "extras": extras,
+    }
+
+
 def is_skippable(context: StepContext, key: dg.AssetKey) -> bool:
     """Return whether a step may leave an asset out."""
     return context.assets_def.specs_by_key[key].skippable
@@ -128,10 +154,17 @@ def open_session(
     chosen = selection(context)
     if chosen is not None and not any(is_skippable(context, key) for key in chosen.assets):
         context.set_requires_typed_event_stream(error_message=_NOT_HANDED_ON)
+    return session_of(context, reader, run_dir, context_data(context, chosen, extras))
+
+
+def session_of(
+    context: StepContext, reader: dg.PipesMessageReader, run_dir: str, data: PipesContextData
+) -> dg.PipesSession:
+    """Return the session of a payload that is told this; nothing of it needs to be closed."""
     handler = dg.PipesMessageHandler(context, reader)
     with handler.handle_messages() as messages:
         return dg.PipesSession(
-            context_data=context_data(context, chosen, extras),
+            context_data=data,
             message_handler=handler,
             context_injector_params={"path": f"{run_dir}/context.json"},
             message_reader_params=messages,
@@ -174,7 +207,7 @@ def _own_extras(context: StepContext, chosen: Selection | None) -> dict[str, Any
         checks = sorted(chosen.checks, key=lambda check: (check.asset_key, check.name))
         own[ASSET_CHECKS] = [{"asset_key": _text(each.asset_key), "check_name": each.name} for each in checks]
     if keys := partition_of(context).keys:
-        own["partition_keys"] = list(keys)
+        own[PARTITION_KEYS] = list(keys)
     return own
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import dagster as dg
 
 from dagster_slurm_components.jobs.bundle import PARTITION_KEYS
-from dagster_slurm_components.pipes.context import Partition, StepContext, partition_of
+from dagster_slurm_components.pipes.context import Partition
 from dagster_slurm_components.spec.templates import Values
 
 _NO_NAME = re.compile(r"[^A-Z0-9]+")
@@ -34,9 +34,8 @@ class Moment(datetime):
         return self.isoformat()
 
 
-def template_names(context: StepContext) -> tuple[dict[str, Any], str]:
-    """Return what templates know of a step's partition, and what to say of a name that is not there."""
-    partition = partition_of(context)
+def template_names(partition: Partition) -> tuple[dict[str, Any], str]:
+    """Return what templates know of a partition, and what to say of a name that is not there."""
     key, window = partition.key, partition.window
     if partition.span is None:
         return {}, "this run has no partition"

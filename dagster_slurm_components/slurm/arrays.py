@@ -12,6 +12,9 @@ from dagster_slurm_components.slurm.states import Phase, state
 
 Row = TypeVar("Row", QueueRow, AccountingRow)
 
+MAX_ARRAY_SIZE = ("scontrol", "show", "config")
+"""The command whose answer ``parse_max_array_size`` reads."""
+_DEFAULT_SIZE = 1001
 _TASK = re.compile(r"([1-9][0-9]*)_[0-9]+")
 _MOST_ALIVE = (Phase.RUNNING, Phase.ENDING, Phase.WAITING, Phase.TERMINAL)
 
@@ -62,3 +65,15 @@ def with_whole_arrays(rows: Mapping[str, Row]) -> dict[str, Row]:
 
 def _life(row: QueueRow | AccountingRow) -> tuple[int, bool]:
     return _MOST_ALIVE.index(state(row.state).phase), row.state == "COMPLETED"
+
+
+def parse_max_array_size(out: str) -> int:
+    """Return one more than the largest number that a task may have, by ``MAX_ARRAY_SIZE``; 0 forbids arrays.
+
+    Example:
+        >>> parse_max_array_size("MaxArraySize            = 1001")
+        1001
+    """
+    match = re.search(r"(?m)^MaxArraySize\s*=\s*(\d+)", out)
+    size = int(match[1]) if match else _DEFAULT_SIZE
+    return size if size > 1 else 0
