@@ -49,7 +49,7 @@ def run_array(context: dg.AssetExecutionContext, resolved: ResolvedScript) -> It
         if over:
             break
         wait_for([call for call in calls if not call.done], step.calls, news=reports.news)
-    failures = [failure for call in calls for failure in call.outcome()]
+    failures = [each for call in calls for each in sorted(call.outcome(), key=lambda end: end.element.number)]
     if failures:
         for result in _checks(context, arrays):
             context.log_event(result.to_asset_check_evaluation(context.get_step_execution_context()))
