@@ -14,10 +14,8 @@ cd -- "$array" || exit 97
 
 child=
 stopped=
-interrupted=
 # shellcheck disable=SC2329 # invoked by the traps below
 pass_on() { # SIGNAL
-    interrupted=1
     case $1 in USR1 | USR2) ;; *) stopped=1 ;; esac
     [ -n "$child" ] && kill -s "$1" -- "$child" 2>/dev/null
 }
@@ -26,18 +24,16 @@ for signal in TERM INT HUP USR1 USR2; do
     trap "pass_on $signal" "$signal"
 done
 
-wait_for_child() { # sets `code`: the child is asked again until its own end is known, whatever signals come
+wait_for_child() { # sets `code`; `job.sh` says why so
     local answer
-    code=
     while :; do
-        interrupted=
         wait "${child#-}" 2>/dev/null
-        answer=$?
-        # bash says 127 for a child whose end it has told already.
-        if [ "$answer" -eq 127 ] && [ -n "$code" ]; then break; fi
-        code=$answer
-        [ -z "$interrupted" ] && break
+        code=$?
+        kill -0 "${child#-}" 2>/dev/null || break
     done
+    wait "${child#-}" 2>/dev/null
+    answer=$?
+    if [ "$answer" -ge 0 ] && [ "$answer" -ne 127 ]; then code=$answer; fi
 }
 
 all_tasks() { # MOST

@@ -71,12 +71,10 @@ run_payload() {
 
 child=
 witness=
-interrupted=
 asked= # for a checkpoint
 stopped=
 # shellcheck disable=SC2329 # invoked by the traps below
 pass_on() { # SIGNAL: to the whole process group of the launcher
-    interrupted=1
     case $1 in USR1 | USR2) asked=1 ;; *) stopped=1 ;; esac
     note signal "$1"
     if [ "$1" = TERM ] && [ -n "$witness" ]; then
@@ -104,20 +102,23 @@ if [ -n "${SLURM_JOB_ID-}" ]; then
     disown "$witness" # its end is no news
 fi
 set +m
+if [ -n "$stopped" ]; then kill -s TERM -- "-$child" 2>/dev/null; fi # it came before there was a child
 
-# `wait` comes back early, with 128+n, when a signal arrives; the child is asked again until its own end is known.
-# If that first answer was its end already, bash says 127 for a child it no longer knows.
-code=
+# `wait` comes back early, with 128+n, when a signal arrives; of two at once bash may run the trap for one (5.2).
 while :; do
-    interrupted=
-    alive=
-    kill -0 "$child" 2>/dev/null && alive=1
+    wait "$child" 2>/dev/null
+    code=$?
+    kill -0 "$child" 2>/dev/null || break
+done
+# If it was a signal all the same, the end that came meanwhile is told now; 127 is said of one that was told already,
+# and -1 where a signal came as the child ended (5.2).
+for _ in 1 2 3; do
     wait "$child" 2>/dev/null
     answer=$?
-    if [ "$answer" -eq 127 ] && [ -z "$alive" ] && [ -n "$code" ]; then break; fi
-    code=$answer
-    [ -z "$interrupted" ] && break
+    if [ "$answer" -ge 0 ]; then break; fi
 done
+if [ "$answer" -ge 0 ] && [ "$answer" -ne 127 ]; then code=$answer; fi
+if [ "$code" -lt 0 ]; then code=143; fi
 kill -s TERM -- "-$child" 2>/dev/null # whatever the payload left behind in its group
 [ -n "$witness" ] && kill "$witness" 2>/dev/null
 
