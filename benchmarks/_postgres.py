@@ -1,4 +1,4 @@
-"""A PostgreSQL of a benchmark's own, from Debian's package ``postgresql``; it listens on a socket in its folder alone."""
+"""A PostgreSQL of a benchmark's own, from Debian's package ``postgresql``; it listens in its own folder alone."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ INSTANCE = """
 telemetry: {{enabled: false}}
 storage:
   postgres:
-    postgres_url: "postgresql://{user}@/{user}?host={folder}"
+    postgres_url: "postgresql+psycopg2://{user}@/{user}?host={folder}"
 """
 
 

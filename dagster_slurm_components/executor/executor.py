@@ -22,7 +22,6 @@ from dagster_slurm_components.executor.dagster_parts import (
     SerializableErrorInfo,
     serializable_error_info,
 )
-from dagster_slurm_components.executor.event_log import event_log_kept_open
 from dagster_slurm_components.executor.output import routed
 from dagster_slurm_components.executor.steps import (
     ProcessStep,
@@ -32,6 +31,7 @@ from dagster_slurm_components.executor.steps import (
     ThreadContext,
     ThreadStep,
 )
+from dagster_slurm_components.executor.storage import storage_kept_open
 from dagster_slurm_components.executor.tags import STEP_TAG, THREAD
 from dagster_slurm_components.pipes.call import INTERRUPTS
 
@@ -105,7 +105,7 @@ class SlurmExecutor(dg.Executor):
                 )
             )
             stack.enter_context(routed())
-            stack.enter_context(event_log_kept_open(plan_context.instance, plan_context.run_id))
+            stack.enter_context(storage_kept_open(plan_context.instance, plan_context.run_id))
             run = RunExecution(
                 plan_context,
                 execution_plan,
