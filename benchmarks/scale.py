@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import re
 import sys
 import time
 from contextlib import ExitStack
@@ -30,6 +31,8 @@ CORES = 640
 """Cores that each node promises: with as many nodes as the cluster has all jobs run at once."""
 SUBMITTED = " submitted on "
 _LOOK = 0.2
+_PATIENCE = SLEEP + 120.0
+"""Seconds after the last submission in which all jobs run, and end, unless Slurm holds some."""
 _WEIGH = 2.0
 """Seconds between two looks at the memory, each of which takes some of what is measured."""
 
@@ -45,6 +48,12 @@ def bare(lab: Lab, count: int) -> float:
         took = time.monotonic() - began
     lab.cluster.run(["bash", "-c", "scancel -u $(id -un); while squeue -h | grep -q .; do sleep 1; done"])
     return took
+
+
+def release_held(lab: Lab, worker: Worker) -> None:
+    """Release what Slurm holds, as the run says: on a small machine slurmd fails to launch some of so many jobs."""
+    for job in re.findall(r"Job (\d+) is PENDING .* requeued held", worker.log.read_text(errors="replace")):
+        lab.cluster.run(["scontrol", "release", job])
 
 
 class Sampler:
@@ -81,6 +90,8 @@ def measure(lab: Lab, kind: str, count: int) -> dict[str, object]:
         last, cpu_last = worker.age, sampler.cpu
     while worker.process.poll() is None:
         sampler.look()
+        if worker.age - last > _PATIENCE:
+            release_held(lab, worker)
     took, queries = worker.age, since(before, asked(lab.cluster))
     return {
         "executor": kind,
