@@ -37,7 +37,6 @@ from dagster_slurm_components.pipes.guard import StoppedError, SupervisionLostEr
 from dagster_slurm_components.pipes.reader import RunDirectoryMessageReader
 from dagster_slurm_components.pipes.records import keeps_runs, left_job
 
-_LISTEN = 0.5
 _LOOK = 1.0
 _TAIL = 8 * 1024
 """Bytes of a stream that are read again for the last lines of a failure."""
@@ -137,9 +136,8 @@ class Follower:
     def _listen(self, seconds: float) -> Ended | None:
         """Show what happens within so many seconds; return the job's end, once it is there."""
         deadline = time.monotonic() + seconds
-        while time.monotonic() < deadline:
-            # A bounded wait, so that signals reach a main thread that follows a job.
-            event = self._watch.next(timeout=_LISTEN)
+        while (left := deadline - time.monotonic()) > 0:
+            event = self._watch.next(timeout=left)
             match event:
                 case Output(name=name, data=data, rewound=rewound):
                     output = self._outputs[name]
