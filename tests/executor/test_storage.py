@@ -11,6 +11,7 @@ from dagster._core.storage.event_log.sqlite import sqlite_event_log
 from dagster._core.storage.runs.sqlite import sqlite_run_storage
 
 from dagster_slurm_components.executor.storage import storage_kept_open
+from dagster_slurm_components.pipes.step import RUNS
 
 
 @dg.job
@@ -25,7 +26,8 @@ def test_it_holds_what_several_threads_write_for_everybody(tmp_path: Path) -> No
         def write(name: str) -> None:
             for number in range(10):
                 instance.report_engine_event(f"{name} {number}", run)
-            instance.add_run_tags(run.run_id, {name: "done"})
+            with RUNS:  # Dagster reads, changes and writes tags
+                instance.add_run_tags(run.run_id, {name: "done"})
 
         with storage_kept_open(instance, run.run_id):
             threads = [threading.Thread(target=write, args=(name,)) for name in "abcd"]
