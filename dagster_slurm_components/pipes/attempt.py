@@ -63,7 +63,7 @@ class AttemptRun:
         handle, spec = self._submit(session)
         follower = Follower(self.call, self.claim, handle, reader)
         ended = follower.run()
-        outcome = judge(ended, follower.stderr_tail)
+        outcome = judge(ended)
         figures = self._figures(handle, ended)
         state = ended.observation.state
         # A payload may fail where Slurm sees none: its exit code tells.
