@@ -121,7 +121,7 @@ def test_a_queue_that_gives_no_answer_frees_no_place(local: Satellite, queue: Qu
 
 
 def test_the_budget_holds_for_whoever_waits(local: Satellite, queue: Queue) -> None:
-    budget = Budget(f"{queue.workdir}/queue/budget.json", 0.1, 2)
+    budget = Budget(f"{queue.workdir}/queue/budget.json", 0.1, 3)
     for number in range(3):
         assert local.submit(queue.request(number, budget=budget), BUNDLE).outcome == "submitted"
     for _ in range(6):

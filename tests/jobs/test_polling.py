@@ -10,15 +10,18 @@ from dagster_slurm_components.jobs.polling import next_query
 PROGRAM = """
 import threading, time
 from types import SimpleNamespace
+from dagster_slurm_components.jobs.events import Watch
 from dagster_slurm_components.jobs.polling import Poller
+from dagster_slurm_components.jobs.schedulers import QueueRows
 
 asked = []
 scheduler = SimpleNamespace(
-    has_accounting=False, first_query=0.0, queue=lambda satellite, handles: asked.append(1),
-    query_interval=lambda count, waiting: 100.0,
+    has_accounting=False, first_query=0.0, look=100.0, max_age=0.0,
+    queue=lambda satellite, handles, age: asked.append(1) or QueueRows(None),
 )
-watch = SimpleNamespace(observation=SimpleNamespace(terminal=False, phase=None), handle=None)
+watch = Watch(None)
 poller = Poller(scheduler, None)
+poller.soon(0.0)
 
 def follow():
     threading.main_thread().join()

@@ -26,6 +26,7 @@ from dagster_slurm_components.jobs.events import (
     WatchFailed,
 )
 from dagster_slurm_components.jobs.reconcile import Patience
+from dagster_slurm_components.jobs.schedulers import SlurmScheduler
 from dagster_slurm_components.jobs.watch import read_interval
 from dagster_slurm_components.slurm.accounting import AccountingRow
 from dagster_slurm_components.slurm.queue import parse_squeue
@@ -215,7 +216,7 @@ def test_f14_a_query_that_hangs_or_is_over_budget_is_no_answer(world: World) -> 
     world.queue.error = SatelliteError("somebody else's query did not end", code="locked", where="login")
     world.run(600, every=5)
     assert not any(isinstance(event, WatchFailed | HostLost | Ended) for event in events(watch))
-    assert world.queue.asked <= 11 + 20
+    assert world.queue.asked <= 600 / SlurmScheduler.look
 
 
 def test_many_jobs_cost_one_call_a_tick_and_few_queries(world: World) -> None:
@@ -253,14 +254,14 @@ def test_f20_an_accounting_that_never_answers_leaves_the_queue_its_turn(world: W
     world.watcher.watch(handle(1))
     world.watcher.watch(handle(2))
     world.queue.patience = Patience(trace=1e6)
-    world.queue.rows = parse_squeue("2|PENDING|1|0|None|\n")
+    world.queue.rows = parse_squeue("2|PENDING|1|0|1|None|\n")
     world.run(240, every=1)  # the burst is used up
     world.queue.questions.clear()
     world.run(240, every=1)
     kinds = [kind for kind, _ in world.queue.questions]
     assert kinds.count("queue") >= 3
     assert len(kinds) <= 9, "two a minute"
-    assert world.queue.budget.refused <= 480 / 10, "a host that refuses is not asked each second"
+    assert world.queue.looks <= 2 * 480 / SlurmScheduler.look, "a host that refuses is not asked each second"
 
 
 def test_metrics_are_waited_for_a_twentieth_of_the_jobs_time(world: World) -> None:
@@ -282,7 +283,14 @@ def test_old_jobs_are_looked_at_less_often(age: float, seconds: float) -> None:
     assert read_interval(age) == pytest.approx(seconds)
 
 
-@pytest.mark.parametrize(("age", "seconds"), [(0.0, 0.2), (10.0, 0.2), (60.0, 1.2), (250.0, 5.0), (1e5, 5.0)])
+@pytest.mark.parametrize(("quiet", "seconds"), [(0, 1.5), (300, 1.5), (1000, 5.0), (3000, 15.0), (1e6, 15.0)])
+def test_a_quiet_job_is_looked_at_less_often_the_longer_it_is_quiet(quiet: float, seconds: float) -> None:
+    assert read_interval(1e6, quiet=quiet) == pytest.approx(seconds)
+
+
+@pytest.mark.parametrize(
+    ("age", "seconds"), [(0.0, 0.2), (10.0, 0.2), (60.0, 1.2), (250.0, 5.0), (1e5, 30.0)]
+)
 def test_a_job_that_has_not_started_is_looked_at_less_often_the_longer_it_waits(
     age: float, seconds: float
 ) -> None:
