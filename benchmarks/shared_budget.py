@@ -15,6 +15,7 @@ import shutil
 import statistics
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -40,6 +41,7 @@ PROCESSES = int(os.environ.get("PROCESSES", "20"))
 OF_A_KIND = min(4, PROCESSES // 4)
 WATCHED = float(os.environ.get("SECONDS_WATCHED", "150"))
 BETWEEN_STARTS = 1.0
+GIVE_UP = 240.0
 LIMITS = {"age_p95_s": 70.0, "named_s": 90.0}
 KINDS = ("TIMEOUT", "OUT_OF_MEMORY", "CANCELLED")
 PROGRAMS = ("squeue", "sacct")
@@ -117,7 +119,10 @@ def measure(made: Lab, folder: Path) -> dict[str, Any]:
         else:
             made.cluster.run(["scancel", job])
         time.sleep(0.5)
+    giving_up = threading.Timer(GIVE_UP, lambda: [processes[number].kill() for number in kinds])
+    giving_up.start()
     found = {number: _last(processes[number]) for number in kinds}
+    giving_up.cancel()
     made.cluster.run(["scancel", *jobs[len(kinds) :]])
     others = [_last(process) for process in processes[len(kinds) :]]
     ages = [age for end in (*found.values(), *others) for age in end["ages"]]
@@ -144,7 +149,9 @@ def _last(process: subprocess.Popen[str]) -> dict[str, Any]:
     """Return what a process said of its job's end."""
     assert process.stdout
     line = process.stdout.readline()
-    return json.loads(line) if line else {"name": "no answer", "message": "", "ages": []}
+    return (
+        json.loads(line) if line else {"name": f"nothing within {GIVE_UP:.0f} s", "message": "", "ages": []}
+    )
 
 
 def _named(kind: str, ends: list[dict[str, Any]]) -> dict[str, Any]:

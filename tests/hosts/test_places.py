@@ -33,7 +33,7 @@ class Queue:
         slurm.script(
             "squeue",
             "echo x >>asked; while read -r id; do grep -qx $id over && state=COMPLETED || state=PENDING; "
-            'echo "$id|$state|debug|1|1|1|1|0||None|"; done <jobs',
+            'echo "$id|$state|1|0|1|None|"; done <jobs',
         )
 
     def request(self, number: int, jobs: int = 3, budget: Budget | None = None) -> SubmitRequest:
