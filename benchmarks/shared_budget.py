@@ -119,7 +119,7 @@ def measure(made: Lab, folder: Path) -> dict[str, Any]:
         else:
             made.cluster.run(["scancel", job])
         time.sleep(0.5)
-    giving_up = threading.Timer(GIVE_UP, lambda: [processes[number].kill() for number in kinds])
+    giving_up = threading.Timer(GIVE_UP, _kill, ([processes[number] for number in kinds],))
     giving_up.start()
     found = {number: _last(processes[number]) for number in kinds}
     giving_up.cancel()
@@ -143,6 +143,11 @@ def measure(made: Lab, folder: Path) -> dict[str, Any]:
         "queries": queries,
         "queries_per_minute": round(sum(queries.values()) / minutes, 2),
     }
+
+
+def _kill(processes: list[subprocess.Popen[str]]) -> None:
+    for process in processes:
+        process.kill()
 
 
 def _last(process: subprocess.Popen[str]) -> dict[str, Any]:

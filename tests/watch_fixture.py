@@ -84,6 +84,12 @@ class Queue:
         self._shot: tuple[float, dict[str, QueueRow] | None] | None = None
         self._failed = 0.0
         self.looks = 0
+        self.times = []
+
+    def drain(self, tokens: float = 0.0) -> None:
+        """Others have used up the budget just now."""
+        self.tokens, self.filled = tokens, self.clock()
+        self._last = {"queue": self.filled, "accounting": self.filled}
 
     def _spend(self, kind: str, spare: bool = False) -> bool:
         now = self.clock()
@@ -109,6 +115,7 @@ class Queue:
             return QueueRows(self._shot[1], now - self._shot[0])
         self.asked += 1
         self.questions.append(("queue", len(handles)))
+        self.times.append(("queue", now))
         self._shot = now, self.rows
         return QueueRows(self.rows, 0.0, fresh=True)
 
@@ -121,6 +128,7 @@ class Queue:
             return AccountingRows({}, now - self._failed if self._failed else 1e9)
         self.asked += 1
         self.questions.append(("accounting", len(wanted)))
+        self.times.append(("accounting", now))
         if self.books is None:
             self._failed = now
             return AccountingRows({}, 0.0)

@@ -26,7 +26,6 @@ _AGAIN = (2.0, 60.0)
 _PER_JOB = 0.05
 """Seconds that the figures of ended jobs wait for those of others, for each job that is followed."""
 _NEVER = float("-inf")
-_ANY_AGE = 1e9
 
 Query = Literal["queue", "accounting"]
 
@@ -90,7 +89,9 @@ class Poller:
         if self._heard < self._wanted:
             fresh = min(fresh, self._fresh)
         self._wanted, self._fresh, self._twice = now, fresh, not urgent
-        self._look = min(self._look, fresh)
+        # Where nobody followed a job for a while, a look is long overdue.
+        overdue = self._look < now - self.scheduler.look
+        self._look = fresh if overdue else min(self._look, fresh)
 
     def due(self, watches: Sequence[Watch]) -> float:
         """Return the monotonic time of the next query or look for its answer."""
@@ -147,10 +148,8 @@ class Poller:
             pending.answer.set_exception(error)
 
     def _queue(self, watches: Sequence[Watch], now: float) -> QueueRows:
-        age = self.scheduler.max_age
-        if self._heard < self._wanted:
-            # Until Slurm can know what happened, what others found out is enough.
-            age = min(age, now - self._wanted) if now >= self._fresh else _ANY_AGE
+        wanted = self._heard < self._wanted and now >= self._fresh
+        age = min(self.scheduler.max_age, now - self._wanted) if wanted else self.scheduler.max_age
         return self.scheduler.queue(self.satellite, [watch.handle for watch in watches], age)
 
     def _accounting(self, watches: Sequence[Watch], now: float) -> AccountingRows:

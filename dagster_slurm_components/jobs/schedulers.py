@@ -147,7 +147,7 @@ class SlurmScheduler:
     """
 
     has_accounting = True
-    first_query, look, max_age = 3.0, 10.0, 60.0
+    first_query, look, max_age = 3.0, 10.0, 55.0
     patience = Patience()
 
     def __init__(

@@ -251,12 +251,12 @@ class Watcher:
         if watch.accounted:
             watch.closing_until = min(watch.closing_until, now)
         elif not watch.explained and watch.accounting_asked is None and now < watch.changed_at + _EXPLAINED:
-            watch.closing_until = max(watch.closing_until, now + LAG)
+            watch.closing_until = max(watch.closing_until, now + 2 * LAG)
 
     def _metrics_wait(self, watch: Watch) -> float:
         """Return the seconds worth waiting for the accounting's figures: a twentieth of the job's own time."""
         status = watch.evidence.status
-        if not self.scheduler.has_accounting or watch.accounted or not status:
+        if not self.scheduler.has_accounting or watch.accounted or watch.cancelled or not status:
             return 0.0
         elapsed = (status.ended or 0.0) - (status.started or 0.0)
         return max(0.0, min(_METRICS_MOST, _METRICS_SHARE * elapsed))

@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from dagster_slurm_components.jobs.polling import next_query
+from dagster_slurm_components.jobs.polling import next_query, not_before
 
 PROGRAM = """
 import threading, time
@@ -57,3 +57,11 @@ def test_where_both_are_due_they_take_turns(
     queue_due: bool, accounting_due: bool, last: str, query: str | None
 ) -> None:
     assert next_query(queue_due=queue_due, accounting_due=accounting_due, last=last) == query  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("asked", "when"),
+    [((), float("-inf")), ((100.0,), 112.0), ((100.0, 112.0), 220.0), ((0.0, 112.0), 120.0)],
+)
+def test_submissions_one_after_the_other_are_one_piece_of_news(asked: tuple[float, ...], when: float) -> None:
+    assert not_before(asked) == when
