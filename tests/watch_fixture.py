@@ -70,6 +70,7 @@ class Queue:
     books: dict[str, AccountingRow] | None = None
     error: Exception | None = None
     asked: int = 0
+    share: float = 1.0
     questions: list[tuple[str, int]] = field(default_factory=list)
     clock: Callable[[], float] = lambda: 0.0
     budget: Budget = field(default_factory=lambda: Budget("", 2, 10))
@@ -108,16 +109,16 @@ class Queue:
             raise self.error
         now = self.clock()
         if self._shot is not None and now - self._shot[0] <= max_age:
-            return QueueRows(self._shot[1], now - self._shot[0])
+            return QueueRows(self._shot[1], now - self._shot[0], share=self.share)
         if not self._spend("queue"):
             if self._shot is None:
                 raise SatelliteError("the budget is used up", code="over_budget", where="login")
-            return QueueRows(self._shot[1], now - self._shot[0])
+            return QueueRows(self._shot[1], now - self._shot[0], share=self.share)
         self.asked += 1
         self.questions.append(("queue", len(handles)))
         self.times.append(("queue", now))
         self._shot = now, self.rows
-        return QueueRows(self.rows, 0.0, fresh=True)
+        return QueueRows(self.rows, 0.0, fresh=True, share=self.share)
 
     def accounting(
         self, satellite: object, wanted: Mapping[str, float], *, spare: bool = False

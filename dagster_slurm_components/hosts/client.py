@@ -91,6 +91,10 @@ class Satellite:
         timeout = 2 * query.query_timeout + _MARGIN
         return calls.Accounts(**self._call("accounting", timeout=timeout, **query._asdict()).result)
 
+    def share(self, path: str, who: str, weight: float) -> float:
+        """Return the part of a ceiling that is ours, of all who name the same file on the host."""
+        return weight / float(self._call("share", path=path, who=who, weight=weight).result["total"])
+
     def run(
         self,
         argv: Sequence[str],

@@ -78,6 +78,8 @@ class Poller:
         self._heard = _NEVER
         """When the newest query of the queue was made, with an answer or without."""
         self._rows: object = None
+        self.share = 1.0
+        """This process's part of the file operations that the host should bear."""
         self._figures = _NEVER
         """When the accounting may next be asked for what is only nice to know."""
 
@@ -176,6 +178,7 @@ class Poller:
 
     def _deliver_queue(self, answer: QueueRows, watches: Sequence[Watch], began: float, now: float) -> None:
         taken = began - answer.age
+        self.share = answer.share
         if answer.fresh:
             self._asked.append(began)
         self._heard = max(self._heard, taken)

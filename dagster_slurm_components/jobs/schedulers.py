@@ -6,6 +6,7 @@ silences are waited out, ``patience``; how many jobs there may be, ``limit``, if
 """
 
 import time
+import uuid
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
@@ -41,12 +42,14 @@ _MOST_STATUS = 256 * 1024
 class QueueRows(NamedTuple):
     """The rows of jobs, by id, as they were ``age`` seconds ago; nothing where that query failed: no observation.
 
-    ``fresh`` says whether it was asked just now, and counted against the budget.
+    ``fresh`` says whether it was asked just now, and counted against the budget. ``share`` is this process's part of
+    what all may ask of the host together.
     """
 
     rows: Mapping[str, QueueRow] | None
     age: float = 0.0
     fresh: bool = False
+    share: float = 1.0
 
 
 class AccountingRows(NamedTuple):
@@ -154,6 +157,7 @@ class SlurmScheduler:
         self, folder: str, budget: calls.Budget | None = None, max_submit_jobs: int | None = None
     ) -> None:
         self._snapshot, self._accounts = f"{folder}/squeue.json", f"{folder}/sacct.json"
+        self._readers, self._name = f"{folder}/readers.json", uuid.uuid4().hex
         self._parsed: tuple[float, Mapping[str, QueueRow] | None] = (0.0, None)
         self._budget = budget
         self.limit = None
@@ -208,7 +212,8 @@ class SlurmScheduler:
             failed = query_failure(shot.returncode, shot.stdout, shot.stderr) is not None
             rows = None if failed else parse_squeue(shot.stdout)
             self._parsed = shot.asked, rows
-        return QueueRows(rows, shot.age, shot.fresh)
+        share = satellite.share(self._readers, self._name, len(handles)) if handles else 1.0
+        return QueueRows(rows, shot.age, shot.fresh, share)
 
     def accounting(
         self, satellite: Satellite, wanted: Mapping[str, float], *, spare: bool = False

@@ -62,7 +62,7 @@ class Watcher:
     Attributes:
         satellite: The host.
         scheduler: Whom to ask for queue and accounting, and how long their silences are waited out.
-        operations_per_second: File operations the host should bear.
+        operations_per_second: File operations the host should bear, of all processes together.
         park_timeout: Seconds after which a lost host, or a login that nobody renews, ends the watching.
         clock: A monotonic clock, in seconds.
         threaded: Whether a thread calls ``step``, for as long as there are jobs; else somebody else has to.
@@ -174,7 +174,7 @@ class Watcher:
             for name in watch.files
         ]
         files = iter(self._read_and_renew(due, requests, now))
-        least = len(requests) / self.operations_per_second
+        least = len(requests) / (self.operations_per_second * self._poller.share)
         for watch in due:
             before = sum(watch.offsets.values())
             more = [watch.take(name, next(files)) for name in watch.files]

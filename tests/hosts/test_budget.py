@@ -194,3 +194,13 @@ def test_f20_an_accounting_that_fails_is_left_alone_by_all(satellite: Satellite,
 def test_a_board_that_was_cut_by_a_full_disk_is_begun_anew(satellite: Satellite, sacct: Sacct) -> None:
     (sacct.folder / "sacct.json").write_text("{")
     assert satellite.accounting(sacct.query({"7": 5.0})).fresh
+
+
+def test_who_follows_jobs_divides_a_ceiling(satellite: Satellite, tmp_path: Path) -> None:
+    path = f"{tmp_path}/queue/readers.json"
+    assert satellite.share(path, "a", 30) == 1.0
+    assert satellite.share(path, "b", 10) == 0.25
+    assert satellite.share(path, "a", 10) == 0.5
+    noted = json.loads(Path(path).read_text())
+    Path(path).write_text(json.dumps({**noted, "b": [time.time() - 61, 10]}))
+    assert satellite.share(path, "a", 10) == 1.0, "who is not heard of has gone"

@@ -487,3 +487,18 @@ def test_inodes_given_at_the_start_tell_another_file_from_the_one_that_was_seen(
         (b"new\n, and long enough", False),
     ]
     assert text(events(same), MESSAGES) == b", and long enough"
+
+
+def test_the_ceiling_of_file_operations_is_divided_among_processes(world: World) -> None:
+    for number in range(1, 101):
+        world.watcher.watch(handle(number))
+        world.files.append(f"/runs/{number}/status", STARTED)
+    world.watcher.operations_per_second = 400
+    world.run(30, every=0.1)
+    alone = world.files.calls
+    world.queue.share = 0.1
+    world.run(30, every=0.1)  # until the queue was looked at again
+    shared = world.files.calls
+    world.run(30, every=0.1)
+    assert alone >= 25
+    assert world.files.calls - shared <= 4

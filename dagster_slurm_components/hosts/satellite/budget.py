@@ -1,14 +1,19 @@
-"""How often Slurm may be asked: one budget, in a file, for all processes on all machines, and two that draw on it."""
+"""What all processes on all machines may ask of this host together: each finds its share in a file.
+
+Slurm's queue and its accounting draw on one budget of queries; who reads files of jobs divides one ceiling.
+"""
 
 import contextlib
 import os
 import time
-from typing import Optional
+from typing import Dict, Optional, Sequence
 
 from dagster_slurm_components.hosts.satellite.calls import Budget
 from dagster_slurm_components.hosts.satellite.files import make_folder, read_json, write_json
 from dagster_slurm_components.hosts.satellite.locks import locked
-from dagster_slurm_components.hosts.satellite.protocol import native
+from dagster_slurm_components.hosts.satellite.protocol import Result, native
+
+_NOTED = 60.0
 
 
 def may_ask(tokens: float, waited: float, budget: Budget, spare: bool = False) -> bool:
@@ -44,3 +49,18 @@ def spend(budget: Optional[Budget], kind: str, spare: bool = False) -> bool:
             tokens, asked = tokens - 1.0, {**asked, kind: now}
         write_json(path, [tokens, now, asked])
     return granted
+
+
+def share(path: str, who: str, weight: float) -> Result:
+    """Note that somebody follows so many jobs; return how many all together follow who noted it within a minute."""
+    target = native(path)
+    make_folder(os.path.dirname(target))
+    with locked(target + b".lock", 10.0):
+        now = time.time()
+        noted: Dict[str, Sequence[float]] = {}
+        with contextlib.suppress(ValueError):
+            noted = read_json(target) or {}
+        noted = {name: note for name, note in noted.items() if abs(now - note[0]) < _NOTED}
+        noted[who] = [now, weight]
+        write_json(target, noted)
+    return {"total": sum(note[1] for note in noted.values())}

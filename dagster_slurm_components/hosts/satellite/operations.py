@@ -13,6 +13,7 @@ import time
 import traceback
 from typing import Any, BinaryIO, Callable, Dict, Sequence, Set, Tuple
 
+from dagster_slurm_components.hosts.satellite.budget import share
 from dagster_slurm_components.hosts.satellite.calls import HostFacts
 from dagster_slurm_components.hosts.satellite.leases import attempts, change_lease, open_leases
 from dagster_slurm_components.hosts.satellite.processes import alive, kill
@@ -59,7 +60,7 @@ OPS: Dict[str, Callable[..., Any]] = {
     operation.__name__: operation
     for operation in (
         hello, ping, submit, attempts, open_leases, change_lease, read, put, mkdir, remove, disk, run, snapshot,
-        accounting, alive, kill,
+        accounting, share, alive, kill,
     )
 }  # fmt: skip
 """Each takes JSON values, and ``blob`` if it uses one; and returns a result, or a result and bytes."""
