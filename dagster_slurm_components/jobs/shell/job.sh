@@ -105,7 +105,8 @@ fi
 set +m
 
 # `wait` comes back early, with 128+n, when a signal arrives; the child is asked again until its own end is known.
-# If that first answer was its end already, bash says 127 for a child it no longer knows.
+# If that first answer was its end already, bash says 127 for a child it no longer knows; bash 5.2 says -1 for one that
+# died while the trap ran, as every payload does that TERM ends.
 code=
 while :; do
     interrupted=
@@ -113,7 +114,7 @@ while :; do
     kill -0 "$child" 2>/dev/null && alive=1
     wait "$child" 2>/dev/null
     answer=$?
-    if [ "$answer" -eq 127 ] && [ -z "$alive" ] && [ -n "$code" ]; then break; fi
+    if [ -n "$code" ] && { [ "$answer" -lt 0 ] || { [ "$answer" -eq 127 ] && [ -z "$alive" ]; }; }; then break; fi
     code=$answer
     [ -z "$interrupted" ] && break
 done
