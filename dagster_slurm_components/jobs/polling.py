@@ -25,6 +25,8 @@ _AGAIN = (2.0, 60.0)
 """Seconds until the accounting is asked again about a job that it did not know, at first and at most."""
 _PER_JOB = 0.05
 """Seconds that the figures of ended jobs wait for those of others, for each job that is followed."""
+_PAUSE = 5.0
+"""Seconds between two queries of the queue, whatever happens: jobs that end together share one."""
 _NEVER = float("-inf")
 
 Query = Literal["queue", "accounting"]
@@ -72,6 +74,8 @@ class Poller:
         self._wanted = _NEVER
         """An answer of the queue from after this moment is wanted, from ``_fresh`` on."""
         self._fresh = _NEVER
+        self._free = _NEVER
+        """No other query is made before that: one was just made, or refused."""
         self._twice = False
         self._look = float("inf")
         """When the queue is looked at next."""
@@ -87,7 +91,7 @@ class Poller:
         """Something happened of which only the queue can tell: ask it again; ``urgent`` when a job has ended."""
         fresh = max(now + self.scheduler.first_query, not_before(self._asked))
         if urgent:
-            fresh = now + LAG
+            fresh = max(now + LAG, self._free)
         if self._heard < self._wanted:
             fresh = min(fresh, self._fresh)
         self._wanted, self._fresh, self._twice = now, fresh, not urgent
@@ -179,9 +183,12 @@ class Poller:
     def _deliver_queue(self, answer: QueueRows, watches: Sequence[Watch], began: float, now: float) -> None:
         taken = began - answer.age
         self.share = answer.share
+        self._heard = max(self._heard, taken)
         if answer.fresh:
             self._asked.append(began)
-        self._heard = max(self._heard, taken)
+            self._free = began + _PAUSE
+        elif self._heard < self._wanted <= began and self._fresh <= began:
+            self._fresh = self._free = now + self.scheduler.look  # the budget allows none now
         for watch in watches:
             known = answer.rows is self._rows and watch.evidence.queue is not None
             # A failed query is no observation.

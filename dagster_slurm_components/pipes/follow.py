@@ -130,6 +130,7 @@ class Follower:
             if self._lease_state == CANCEL_WANTED and not asked:
                 asked = True  # whoever wrote that may be gone before it was done
                 cancel(self._place.direct, handle)
+                self._place.watcher.cancelled(handle)
         call.observation = ended.observation
         self._guard.check(thoroughly=True)
         return ended
