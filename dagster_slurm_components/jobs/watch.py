@@ -30,6 +30,8 @@ _RENEW = 2.0
 ``satellite.leases.RENEW``."""
 _METRICS_SHARE = 0.05
 _METRICS_MOST = 5.0
+_CONFIRMED = 10.0
+"""Seconds for Slurm to confirm the end of a job that we cancelled ourselves."""
 _EXPLAINED = 90.0
 """Seconds that an ended job of which only the accounting knows more waits, at most, until that may be asked."""
 _YOUNG = 60.0
@@ -112,7 +114,7 @@ class Watcher:
         return watch
 
     def cancelled(self, handle: JobHandle) -> None:
-        """We cancelled a job ourselves: nobody needs to explain its end, which the scheduler is asked to confirm."""
+        """We cancelled a job ourselves: nobody needs to explain its end, and the scheduler is asked to confirm it."""
         for watch in [watch for watch in self._watches if watch.handle.job_id == handle.job_id]:
             watch.cancelled = True
         self._poller.soon(self.clock(), urgent=True)
@@ -225,10 +227,11 @@ class Watcher:
         if watch.evidence.words and watch.evidence.words != (watch.judged or Evidence()).words:
             self._poller.soon(now, urgent=True)
         watch.judged = watch.evidence
-        patience = self.scheduler.patience
+        evidence, patience = watch.evidence, self.scheduler.patience
         if watch.cancelled:
-            patience = replace(patience, explanation=0.0)
-        watch.observation = job = reconcile(before, watch.evidence, now, patience)
+            evidence = replace(evidence, asked=now)
+            patience = replace(patience, explanation=min(patience.explanation, _CONFIRMED))
+        watch.observation = job = reconcile(before, evidence, now, patience)
         if job == before:
             return
         if job.phase is not before.phase or job.restarts != before.restarts:

@@ -121,7 +121,7 @@ class Sacct:
         self.program, self.known, self.called = folder / "sacct", folder / "known", folder / "called"
         self.program.write_text(
             f'#!/bin/sh\necho "$*" >>"{self.called}"\n[ -e "{self.known}" ] || exit 1\n'
-            f'for id in $(echo "${{1#--jobs=}}" | tr , " "); do grep "^$id[.|]" "{self.known}"; done; true\n'
+            f'for id in $(echo "${{1#--jobs=}}" | tr , " "); do grep "^$id[_.|]" "{self.known}"; done; true\n'
         )
         self.program.chmod(0o755)
 
@@ -169,6 +169,12 @@ def test_whoever_may_ask_asks_for_all_who_wait(satellite: Satellite, sacct: Sacc
     for job, text in (("7", "7|TIMEOUT\n7.batch|CANCELLED"), ("8_1", "8_1|COMPLETED")):
         found = satellite.accounting(sacct.query({job: 5.0}))
         assert (found.answers[job][1], found.fresh) == (text, False)
+
+
+def test_the_lines_of_an_array_s_tasks_are_those_of_the_array(satellite: Satellite, sacct: Sacct) -> None:
+    sacct.known.write_text("5_1|COMPLETED\n5_1.batch|COMPLETED\n5_[2-9%2]|PENDING\n57|FAILED\n")
+    told = satellite.accounting(sacct.query({"5": 5.0}))
+    assert told.answers["5"][1].splitlines() == ["5_1|COMPLETED", "5_1.batch|COMPLETED", "5_[2-9%2]|PENDING"]
 
 
 def test_f20_an_accounting_that_fails_is_left_alone_by_all(satellite: Satellite, sacct: Sacct) -> None:

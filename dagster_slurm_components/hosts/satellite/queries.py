@@ -155,7 +155,9 @@ def _fill(board: Result, query: AccountingQuery, job_ids: Sequence[str]) -> None
     board["failures"] = 0
     lines: Dict[str, List[str]] = {job_id: [] for job_id in job_ids}
     for line in as_text(done.stdout).splitlines():
-        lines.get(re.split(r"[.|]", line.strip(), maxsplit=1)[0], []).append(line)
+        name = re.split(r"[.|]", line.strip(), maxsplit=1)[0]
+        for job_id in {name, name.partition("_")[0]}:  # who asks for an array wants all its tasks
+            lines.get(job_id, []).append(line)
     for job_id in job_ids:
         board["rows"][job_id] = [asked, "\n".join(lines[job_id])]
         board["wishes"].pop(job_id, None)
