@@ -130,15 +130,24 @@ class SlurmScriptComponent(dg.Component):
         """
         # Imported on use: loading definitions needs nothing of what runs jobs.
         from dagster_slurm_components.pipes.client import run_script  # noqa: PLC0415
+        from dagster_slurm_components.pipes.context import partition_of  # noqa: PLC0415
         from dagster_slurm_components.pipes.partition import template_names  # noqa: PLC0415
 
         try:
             resolved = script.entry.resolve(load_profile(start=script.folder))
-            resolved = resolved.at_partition(*template_names(context))
+            partition = partition_of(context)
+            is_array = resolved.script.array is not None and partition.keys
+            if not is_array:
+                resolved = resolved.at_partition(*template_names(partition))
         except SpecError as exc:
             # The same YAML would fail again.
             raise dg.Failure(str(exc), allow_retries=False) from None
-        yield from run_script(context, resolved).get_results()
+        if is_array:
+            from dagster_slurm_components.pipes.array import run_array  # noqa: PLC0415
+
+            yield from run_array(context, resolved)
+        else:
+            yield from run_script(context, resolved).get_results()
 
     def _assets_definition(self, script: SlurmScript, pool: str | None) -> dg.AssetsDefinition:
         def run(context: dg.AssetExecutionContext) -> Iterator[Any]:

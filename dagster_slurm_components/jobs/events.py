@@ -1,19 +1,21 @@
 """What a watcher tells whoever follows a job, and the state it keeps of each job."""
 
 import queue
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from enum import Enum
 
 from dagster_slurm_components.errors import HostUnreachableError
 from dagster_slurm_components.hosts.satellite.calls import FileData
 from dagster_slurm_components.jobs.lease import FOLLOWING, OutputPosition
 from dagster_slurm_components.jobs.model import JobHandle
 from dagster_slurm_components.jobs.reconcile import Evidence, Observation
-from dagster_slurm_components.jobs.status import StatusRecord, parse_status
+from dagster_slurm_components.jobs.status import STATUS, StatusRecord, parse_status
 from dagster_slurm_components.slurm.outcome import last_words
 from dagster_slurm_components.slurm.states import Phase, state
 
-STATUS, MESSAGES, STDOUT, STDERR = "status", "messages.jsonl", "stdout.log", "stderr.log"
-"""The files of a run directory that are read while the job runs; all but the first are streamed back."""
+MESSAGES, STDOUT, STDERR = "messages.jsonl", "stdout.log", "stderr.log"
+"""The files of a run directory that are streamed back while the job runs."""
 
 _MAX_LAG = 64 * 1024 * 1024
 _TAIL = 8 * 1024
@@ -89,15 +91,28 @@ class WatchFailed:
 Event = Output | OutputSkipped | Changed | HostLost | HostBack | Ended | LeaseChanged | WatchFailed
 
 
+class Part(Enum):
+    """What of a job is followed."""
+
+    JOB = "job"
+    LEASE = "lease"
+    """Its lease alone: of an array, whose elements are followed."""
+    ELEMENT = "element"
+    """A job that ends as soon as it is known how; of a thousand elements Slurm's accounting is not asked one by one."""
+
+
 @dataclass
 class Watch:
     """One job as the watcher follows it: ask it for its events.
 
     With an ``epoch`` the watcher renews the job's lease as it reads, and keeps there what a person has ``shown``.
+    Events go to the ``sink``, if there is one: so one thread follows many jobs.
     """
 
     handle: JobHandle
     epoch: int | None = None
+    part: Part = Part.JOB
+    sink: "Callable[[Watch, Event], None] | None" = None
     offsets: dict[str, int] = field(default_factory=dict)
     inodes: dict[str, int] = field(default_factory=dict)
     shown: OutputPosition | None = None
@@ -129,7 +144,10 @@ class Watch:
         """Deliver an event to whoever follows the job."""
         if isinstance(event, Output):
             self.delivered += len(event.data)
-        self._events.put(event)
+        if self.sink is not None:
+            self.sink(self, event)
+        else:
+            self._events.put(event)
 
     def next(self, timeout: float) -> Event | None:
         """Return the next event, or nothing after ``timeout`` seconds."""
@@ -137,9 +155,13 @@ class Watch:
             event = self._events.get(timeout=timeout)
         except queue.Empty:
             return None
+        self.took(event)
+        return event
+
+    def took(self, event: Event) -> None:
+        """Count what whoever follows the job has taken."""
         if isinstance(event, Output):
             self.taken += len(event.data)
-        return event
 
     @property
     def backlog(self) -> int:
@@ -153,13 +175,16 @@ class Watch:
     @property
     def files(self) -> tuple[str, ...]:
         """The files worth a look now: a job that has not started writes none but ``status``."""
+        if self.part is Part.LEASE:
+            return ()
         started = self.evidence.status is not None or self.closing_until is not None
         return (STATUS, MESSAGES, STDOUT, STDERR) if started else (STATUS,)
 
     @property
     def wants_accounting(self) -> bool:
         """Whether the accounting is to tell how the job goes on, or, once it has ended, how, and what it used."""
-        return not self.accounted and (self.closing_until is not None or self.observation.wants_accounting)
+        closing = self.closing_until is not None and self.part is Part.JOB
+        return not self.accounted and (closing or self.observation.wants_accounting)
 
     @property
     def accounted(self) -> bool:
@@ -174,7 +199,8 @@ class Watch:
         Slurm's queue does not say by whom a job was cancelled, and without cgroups not that it used too much memory.
         """
         vague = self.observation.source == "queue" and self.observation.state in ("CANCELLED", "FAILED")
-        return self.observation.terminal and (not vague or self.accounted or self.cancelled)
+        enough = not vague or self.accounted or self.cancelled or self.part is not Part.JOB
+        return self.observation.terminal and enough
 
     def want_accounting(self, at: float) -> None:
         """The accounting is to tell of the job as it is now, from then on."""

@@ -1,6 +1,7 @@
 """From a resolved script to a job: everything that will be sent, and nothing sent yet."""
 
 from collections.abc import Mapping
+from pathlib import Path, PurePosixPath
 
 from dagster_slurm_components.environments.base import Activation
 from dagster_slurm_components.errors import DagsterSlurmError
@@ -21,6 +22,7 @@ def job_spec(
     env: Mapping[str, str] | None = None,
     partition_keys: tuple[str, ...] = (),
     changed: Mapping[str, str] | None = None,
+    files: Mapping[PurePosixPath, Path] | None = None,
 ) -> JobSpec:
     """Return the job that a script stands for in its profile. Reads the payload's files, and nothing else.
 
@@ -32,6 +34,7 @@ def job_spec(
         env: Variables that this project sets, beside the user's.
         partition_keys: All keys of a range of partitions.
         changed: Slurm options that are different in this attempt.
+        files: The payload's files, where they have been looked for already.
 
     Raises:
         SpecError: A file is missing.
@@ -53,7 +56,7 @@ def job_spec(
         env={**activation.env, **launch.env, **script.env, **own},
         context=context,
         partition_keys=partition_keys,
-        files=resolved.payload_files(),
+        files=resolved.payload_files() if files is None else files,
         requeues=script.requeue_on_timeout if scheduler == "slurm" else 0,
     )
 

@@ -9,8 +9,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from dagster_slurm_components.errors import SatelliteError
-from dagster_slurm_components.hosts.satellite.calls import FileRead
-from dagster_slurm_components.jobs.events import STATUS
 from dagster_slurm_components.jobs.lease import Attempt
 from dagster_slurm_components.jobs.model import JobHandle
 from dagster_slurm_components.jobs.reconcile import (
@@ -22,11 +20,10 @@ from dagster_slurm_components.jobs.reconcile import (
     reconcile,
 )
 from dagster_slurm_components.jobs.schedulers import QueueRows
-from dagster_slurm_components.jobs.status import StatusRecord, parse_status
+from dagster_slurm_components.jobs.status import StatusRecord, read_statuses
 from dagster_slurm_components.jobs.target import Target
 from dagster_slurm_components.slurm.accounting import MAX_IDS
 
-_MOST = 1024 * 1024
 _NO_PATIENCE = Patience(settle=0.0, explanation=0.0, absence=0.0, trace=0.0)
 
 
@@ -59,9 +56,7 @@ def look_at(place: Target, attempts: Sequence[Attempt]) -> list[JobInfo | None]:
     handles = [handle for attempt in attempts if (handle := attempt.handle) is not None]
     if not handles:
         return [None] * len(attempts)
-    files = place.satellite.read([FileRead(handle.file(STATUS), 0, _MOST) for handle in handles])
-    statuses = [parse_status(file.data) for file in files]
-    infos = observe(place, list(zip(handles, statuses, strict=True)))
+    infos = observe(place, list(zip(handles, read_statuses(place.satellite, handles), strict=True)))
     return [infos.get(attempt.run_dir) for attempt in attempts]
 
 

@@ -160,7 +160,10 @@ class Poller:
 
     def _accounting(self, watches: Sequence[Watch], now: float) -> AccountingRows:
         # An answer will do that is younger than this process's last one about the job, or than the job's end.
-        wanted = {watch.handle.job_id: now - watch.accounting_since for watch in watches}
+        since = sorted((watch.accounting_since, watch.handle.job_id) for watch in watches)
+        wanted = {
+            job_id: now - at for at, job_id in since
+        }  # elements may share a job: the youngest need counts
         spare = all(watch.explained for watch in watches)
         return self.scheduler.accounting(self.satellite, wanted, spare=spare)
 

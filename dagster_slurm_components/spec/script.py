@@ -6,6 +6,7 @@ from typing import Annotated, Any, ClassVar
 from pydantic import AfterValidator, Field, ValidationError
 from pydantic_core import InitErrorDetails
 
+from dagster_slurm_components.spec.array import Array
 from dagster_slurm_components.spec.assets import AssetDeclaration, CheckDeclaration, OpSettings
 from dagster_slurm_components.spec.base import Count, Env, Flag, Text, Word
 from dagster_slurm_components.spec.environments import CurrentEnvironment, Environment
@@ -27,6 +28,7 @@ OVERRIDABLE = (
     "retry",
     "requeue_on_timeout",
     "stuck",
+    "array",
 )
 """What a profile may change: how a script runs, never what it makes."""
 
@@ -114,6 +116,10 @@ class Script(Model):
         "How long a job waits that waiting alone won't start.",
         {"never": "1m", "held": "12h"},
         default=Stuck(),
+    )
+    array: Array | None = option(
+        "Run a range of partitions as a job array: one submission, and an element for each partition.",
+        {"max_parallel": 50},
     )
     assets: list[AssetDeclaration] = option(
         "The assets that the script makes.",

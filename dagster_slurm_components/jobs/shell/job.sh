@@ -1,9 +1,10 @@
 # The body of every job, whoever runs it (sbatch or a plain process): loads the environment, starts the launcher
 # in its own process group, passes signals on, and keeps the job's own record in `status`.
 #
-# Usage: job.sh RUN_DIR [REQUEUES]
+# Usage: job.sh RUN_DIR [REQUEUES [CHECKPOINT]]
 #
-# REQUEUES is how often a job that wrote a checkpoint when it was asked to goes back into the queue.
+# REQUEUES is how often a job that wrote a checkpoint when it was asked to goes back into the queue; CHECKPOINT is the
+# folder for it.
 #
 # All data of the user reaches this file as files in RUN_DIR: job.env, activate.args, launch.args, payload/.
 # It is shipped as it is; nothing is ever written into it but the #SBATCH lines above. Runs on bash 3.2 (macOS).
@@ -13,7 +14,7 @@
 umask 077
 run_dir=$1
 requeues=${2:-0}
-checkpoint=${run_dir%/*}/checkpoint # beside the attempts: the next one goes on from it
+checkpoint=${3:-${run_dir%/*}/checkpoint} # beside the attempts: the next one goes on from it
 restart=${SLURM_RESTART_COUNT:-0}
 cd -- "$run_dir" || exit 97
 
