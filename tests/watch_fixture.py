@@ -68,6 +68,7 @@ class Queue:
 
     rows: dict[str, QueueRow] | None = None
     books: dict[str, AccountingRow] | None = None
+    books_age: float = 0.0
     error: Exception | None = None
     asked: int = 0
     share: float = 1.0
@@ -85,7 +86,6 @@ class Queue:
         self._shot: tuple[float, dict[str, QueueRow] | None] | None = None
         self._failed = 0.0
         self.looks = 0
-        self.times = []
 
     def drain(self, tokens: float = 0.0) -> None:
         """Others have used up the budget just now."""
@@ -116,7 +116,6 @@ class Queue:
             return QueueRows(self._shot[1], now - self._shot[0], share=self.share)
         self.asked += 1
         self.questions.append(("queue", len(handles)))
-        self.times.append(("queue", now))
         self._shot = now, self.rows
         return QueueRows(self.rows, 0.0, fresh=True, share=self.share)
 
@@ -129,11 +128,10 @@ class Queue:
             return AccountingRows({}, now - self._failed if self._failed else 1e9)
         self.asked += 1
         self.questions.append(("accounting", len(wanted)))
-        self.times.append(("accounting", now))
         if self.books is None:
             self._failed = now
             return AccountingRows({}, 0.0)
-        return AccountingRows({job_id: (0.0, self.books.get(job_id)) for job_id in wanted}, 1e9)
+        return AccountingRows({job_id: (self.books_age, self.books.get(job_id)) for job_id in wanted}, 1e9)
 
 
 @dataclass

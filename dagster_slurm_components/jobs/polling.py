@@ -163,7 +163,7 @@ class Poller:
         since = sorted((watch.accounting_since, watch.handle.job_id) for watch in watches)
         wanted = {
             job_id: now - at for at, job_id in since
-        }  # elements may share a job: the youngest need counts
+        }  # where elements share a job the youngest need counts
         spare = all(watch.explained for watch in watches)
         return self.scheduler.accounting(self.satellite, wanted, spare=spare)
 
@@ -221,6 +221,6 @@ class Poller:
                 watch.accounting_due = now + min(_AGAIN[1], _AGAIN[0] * 2**watch.accounting_tries)
                 watch.accounting_tries += 1
                 watch.accounting_asked = asked
-            if row is not None:
-                watch.evidence = replace(watch.evidence, accounting=row)
+                if row is not None:  # an older one may tell of an earlier start
+                    watch.evidence = replace(watch.evidence, accounting=row)
             watch.slurm_was_asked(self._heard)

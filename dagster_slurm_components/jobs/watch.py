@@ -192,6 +192,8 @@ class Watcher:
                 watch.heard_at = now
             started = watch.evidence.status is not None
             interval = read_interval(now - watch.changed_at, started=started, quiet=now - watch.heard_at)
+            if watch.part is Part.LEASE:
+                interval = _RENEW
             if any(more):
                 interval = 0.0
             elif watch.closing_until is not None and watch.closing_until <= now:
