@@ -106,11 +106,11 @@ def _awaited(observation: Observation) -> str:
     """Say what is waited for at the end of a job."""
     row = state(observation.state)
     if row.phase is Phase.TERMINAL and row.retryable:
-        return f"is {row.name}, says Slurm. It is waited for whether Slurm starts it again."
+        return f"is {row.name}, says Slurm. Waiting to see whether Slurm starts it again."
     if row.phase is Phase.TERMINAL:
-        return f"is {row.name}. Its own word about its end is waited for."
+        return f"is {row.name}, says Slurm. Waiting for its exit code."
     if observation.exit_code is not None:
-        return f"was stopped (exit code {observation.exit_code}). Slurm's word why is waited for."
+        return f"was stopped (exit code {observation.exit_code}). Waiting for Slurm to say why."
     if observation.absent_since is not None:
-        return "is in Slurm's queue no more, and left no exit code. The accounting's word how it ended is waited for."
+        return "has left Slurm's queue without an exit code. Waiting for the accounting to say how it ended."
     return f"is {row.name}: {row.explanation}"

@@ -18,22 +18,22 @@ GONE = QueueAnswer(None, 10.0)
 @pytest.mark.parametrize(
     ("evidence", "words"),
     [
-        (Evidence(STOPPED), "Job 7 was stopped (exit code 143). Slurm's word why is waited for."),
+        (Evidence(STOPPED), "Job 7 was stopped (exit code 143). Waiting for Slurm to say why."),
         (
             Evidence(STOPPED, accounting=AccountingRow("7", "PREEMPTED")),
-            "Job 7 is PREEMPTED, says Slurm. It is waited for whether Slurm starts it again.",
+            "Job 7 is PREEMPTED, says Slurm. Waiting to see whether Slurm starts it again.",
         ),
         (
             Evidence(RUNS, GONE),
-            "Job 7 is in Slurm's queue no more, and left no exit code. The accounting's word how it ended is waited for.",
+            "Job 7 has left Slurm's queue without an exit code. Waiting for the accounting to say how it ended.",
         ),
         (
             Evidence(RUNS, GONE, AccountingRow("7", "NODE_FAIL")),
-            "Job 7 is NODE_FAIL, says Slurm. It is waited for whether Slurm starts it again.",
+            "Job 7 is NODE_FAIL, says Slurm. Waiting to see whether Slurm starts it again.",
         ),
         (
             Evidence(RUNS, QueueAnswer(QueueRow("7", "COMPLETED"), 10.0)),
-            "Job 7 is COMPLETED. Its own word about its end is waited for.",
+            "Job 7 is COMPLETED, says Slurm. Waiting for its exit code.",
         ),
         (
             Evidence(RUNS, QueueAnswer(QueueRow("7", "COMPLETING"), 10.0)),
