@@ -50,6 +50,27 @@ def not_before(asked: Sequence[float]) -> float:
     return asked[-1] + 12.0 if len(asked) == 1 else asked[-2] + 120.0
 
 
+@dataclass
+class Demand:
+    """An answer of the queue is wanted that tells of what happened from ``first`` to ``last``."""
+
+    first: float = float("inf")
+    last: float = _NEVER
+
+    @property
+    def met(self) -> bool:
+        """Whether nothing is wanted."""
+        return self.first > self.last
+
+    def add(self, now: float) -> None:
+        """Something happened now."""
+        self.first, self.last = min(self.first, now), now
+
+    def answer(self, taken: float) -> None:
+        """The queue said how it was then; what happened later is wanted still."""
+        self.first = float("inf") if taken >= self.last else max(self.first, taken)
+
+
 class _Pending(NamedTuple):
     """A query whose answer is awaited."""
 
@@ -71,14 +92,12 @@ class Poller:
         self._last: Query = "queue"
         self._asked: deque[float] = deque(maxlen=2)
         """When this process's looks at the queue last made queries."""
-        self._wanted = _NEVER
-        """An answer of the queue from after this moment is wanted, from ``_fresh`` on."""
-        self._fresh = _NEVER
+        self._news, self._ends = Demand(), Demand()
         self._free = _NEVER
         """No other query is made before that: one was just made, or refused."""
         self._twice = False
-        self._look = float("inf")
-        """When the queue is looked at next."""
+        self._look = 0.0
+        """When the queue's newest answer is looked at next, whoever asked for it."""
         self._heard = _NEVER
         """When the newest query of the queue was made, with an answer or without."""
         self._rows: object = None
@@ -89,21 +108,22 @@ class Poller:
 
     def soon(self, now: float, *, urgent: bool = False) -> None:
         """Something happened of which only the queue can tell: ask it again; ``urgent`` when a job has ended."""
-        fresh = max(now + self.scheduler.first_query, not_before(self._asked))
-        if urgent:
-            fresh = max(now + LAG, self._free)
-        if self._heard < self._wanted:
-            fresh = min(fresh, self._fresh)
-        self._wanted, self._fresh, self._twice = now, fresh, not urgent
-        # Where nobody followed a job for a while, a look is long overdue.
-        overdue = self._look < now - self.scheduler.look
-        self._look = fresh if overdue else min(self._look, fresh)
+        self._twice = not urgent
+        (self._ends if urgent else self._news).add(now)
+        if self._look < now - self.scheduler.look:  # nobody followed a job for a while
+            self._look = now + self.scheduler.look
 
     def due(self, watches: Sequence[Watch]) -> float:
         """Return the monotonic time of the next query or look for its answer."""
         if self._pending:
             return self._pending.began
-        return min([self._look, *(self._accounting_due(watch) for watch in self._unexplained(watches))])
+        accounting = [self._accounting_due(watch) for watch in self._unexplained(watches)]
+        return min([self._look, *(at for at, _ in self._demands()), *accounting])
+
+    def _demands(self) -> tuple[tuple[float, Demand], tuple[float, Demand]]:
+        """Return what the queue is to tell, and from when on Slurm is asked for that."""
+        news = max(self._news.first + self.scheduler.first_query, not_before(self._asked))
+        return (max(news, self._free), self._news), (max(self._ends.first + LAG, self._free), self._ends)
 
     def _unexplained(self, watches: Sequence[Watch]) -> list[Watch]:
         """Return the jobs of which the accounting is to tell."""
@@ -128,7 +148,9 @@ class Poller:
         unexplained = [watch for watch in self._unexplained(watches) if self._accounting_due(watch) <= now]
         live = [watch for watch in watches if not watch.observation.terminal]
         query = next_query(
-            queue_due=bool(live) and now >= self._look, accounting_due=bool(unexplained), last=self._last
+            queue_due=bool(live) and now >= min(self._look, *(at for at, _ in self._demands())),
+            accounting_due=bool(unexplained),
+            last=self._last,
         )
         if query is None:
             return
@@ -154,8 +176,8 @@ class Poller:
             pending.answer.set_exception(error)
 
     def _queue(self, watches: Sequence[Watch], now: float) -> QueueRows:
-        wanted = self._heard < self._wanted and now >= self._fresh
-        age = min(self.scheduler.max_age, now - self._wanted) if wanted else self.scheduler.max_age
+        ages = [now - demand.last for at, demand in self._demands() if at <= now]
+        age = min([self.scheduler.max_age, *ages])
         return self.scheduler.queue(self.satellite, [watch.handle for watch in watches], age)
 
     def _accounting(self, watches: Sequence[Watch], now: float) -> AccountingRows:
@@ -177,6 +199,7 @@ class Poller:
             answer = pending.answer.result()
         except SatelliteError:
             # No query could be made, or somebody else's hangs: no answer, and no reason to end anybody's watching.
+            self._free = now + self.scheduler.look
             return
         if isinstance(answer, QueueRows):
             self._deliver_queue(answer, pending.watches, pending.began, now)
@@ -187,11 +210,14 @@ class Poller:
         taken = began - answer.age
         self.share = answer.share
         self._heard = max(self._heard, taken)
+        due = [demand for at, demand in self._demands() if at <= began]
+        for _, demand in self._demands():
+            demand.answer(taken)
         if answer.fresh:
             self._asked.append(began)
             self._free = began + _PAUSE
-        elif self._heard < self._wanted <= began and self._fresh <= began:
-            self._fresh = self._free = now + self.scheduler.look  # the budget allows none now
+        elif not all(demand.met for demand in due):
+            self._free = now + self.scheduler.look  # the budget allows none now
         for watch in watches:
             known = answer.rows is self._rows and watch.evidence.queue is not None
             # A failed query is no observation.
@@ -203,12 +229,10 @@ class Poller:
             watch.slurm_was_asked(self._heard)
         self._rows = answer.rows
         waiting = any(watch.observation.phase is Phase.WAITING for watch in watches)
-        if self._heard >= self._wanted and self._twice and waiting:
+        if self._news.met and self._twice and waiting:
             # Slurm will have looked at a job that was submitted just now, and say why it waits.
-            self._wanted, self._twice = now, False
-            self._fresh = max(now + self.scheduler.first_query, not_before(self._asked))
-        if self._heard < self._wanted and self._fresh > now:
-            self._look = min(self._look, self._fresh)
+            self._news.add(now)
+            self._twice = False
 
     def _deliver_accounting(
         self, answer: AccountingRows, watches: Sequence[Watch], began: float, now: float
