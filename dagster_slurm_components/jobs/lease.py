@@ -81,12 +81,22 @@ def this_owner(run_id: str, *, step_worker: bool) -> Owner:
 class OutputPosition:
     """How much of a job's output a person has been shown, so that whoever takes the job over goes on from there.
 
-    By file: how many bytes, and of which one: a requeued job begins a new messages file. Of an array the elements whose
-    results Dagster has stored, as ``slurm.arrays.ranges`` writes them, and those that failed a check, by check.
+    By file: how many bytes, and of which one: a requeued job begins a new messages file.
     """
 
     offsets: Mapping[str, int] = field(default_factory=dict)
     inodes: Mapping[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class ArrayPosition(OutputPosition):
+    """How much of an array was handed over: elements, as ``slurm.arrays.ranges`` writes them.
+
+    Attributes:
+        collected: Those whose results Dagster has stored.
+        failed_checks: Those that failed a check, by check.
+    """
+
     collected: str = ""
     failed_checks: Mapping[str, str] = field(default_factory=dict)
 
@@ -163,7 +173,8 @@ def parse_lease(raw: Mapping[str, Any] | None) -> Lease:
         return Lease(newer=True)
     plain = {name: raw[name] for name in ("epoch", "state", "digest", "renewed", "outcome", "finished")}
     owner = Owner(**raw["owner"]) if raw["owner"] else None
-    shown, note = OutputPosition(**raw["shown"] or {}), Note(**raw["note"] or {})
+    position = ArrayPosition if "collected" in (raw["shown"] or {}) else OutputPosition
+    shown, note = position(**raw["shown"] or {}), Note(**raw["note"] or {})
     return Lease(**plain, owner=owner, shown=shown, note=note)
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 
 from dagster_slurm_components.jobs.bundle import array_of
 from dagster_slurm_components.jobs.events import MESSAGES, Ended
+from dagster_slurm_components.jobs.lease import ArrayPosition
 from dagster_slurm_components.jobs.model import ELEMENTS, JobHandle, JobSpec
 from dagster_slurm_components.jobs.outcome import judge
 from dagster_slurm_components.jobs.retry import NextAttempt, next_attempt
@@ -56,9 +57,11 @@ class ArrayAttempt(AttemptRun[ArrayCall, Sequence[ElementFailure]]):
             taken_over = claim.adopted and attempt is claim.attempts[-1]
             if not (taken_over or call.goes_on_from(attempt.lease)):
                 continue
-            call.collected |= numbers_in(attempt.lease.shown.collected)
-            for check, numbers in attempt.lease.shown.failed_checks.items():
-                call.failed_checks.setdefault(check, set()).update(numbers_in(numbers))
+            shown = attempt.lease.shown
+            if isinstance(shown, ArrayPosition):
+                call.collected |= numbers_in(shown.collected)
+                for check, numbers in shown.failed_checks.items():
+                    call.failed_checks.setdefault(check, set()).update(numbers_in(numbers))
             if taken_over and attempt.lease.owner is not None:
                 call.collected |= call.stored_by(attempt.lease.owner.run_id)
 

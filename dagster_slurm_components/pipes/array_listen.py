@@ -22,7 +22,7 @@ from dagster_slurm_components.jobs.events import (
     Watch,
     WatchFailed,
 )
-from dagster_slurm_components.jobs.lease import OutputPosition
+from dagster_slurm_components.jobs.lease import ArrayPosition
 from dagster_slurm_components.jobs.model import JobHandle, tasks_of
 from dagster_slurm_components.jobs.output import describe
 from dagster_slurm_components.jobs.reconcile import Evidence, Observation
@@ -116,11 +116,11 @@ class ArrayListener:
         return next((each for each in seen if each.phase is Phase.WAITING), Observation())
 
     @property
-    def shown(self) -> OutputPosition:
+    def shown(self) -> ArrayPosition:
         """What has been handed over by now."""
         # Copies: the step's own thread adds to them meanwhile.
         checks = {check: ranges(set(numbers)) for check, numbers in dict(self._call.failed_checks).items()}
-        return OutputPosition(collected=ranges(set(self._call.collected)), failed_checks=checks)
+        return ArrayPosition(collected=ranges(set(self._call.collected)), failed_checks=checks)
 
     def close(self) -> None:
         """Stop listening; the jobs go on."""
