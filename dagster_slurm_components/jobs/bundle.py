@@ -18,6 +18,8 @@ from dagster_slurm_components.jobs.model import JobSpec
 _PACKAGE = resource_files(__package__.rpartition(".")[0])
 PARTITION_KEYS = "partition_keys.txt"
 """The file of a run directory that holds all keys of a range of partitions, one a line."""
+LEFT_RECORD = "left.json"
+"""The file of a run directory that says what a left job makes, for whoever reports it."""
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
 
 LARGEST_BUNDLE = 256 * 1024 * 1024
@@ -70,6 +72,7 @@ def _members(spec: JobSpec, header: str) -> Iterator[tuple[str, bytes, bool]]:
         "context.json": spec.context,
         "job.env": env_file(spec.env),
         **({PARTITION_KEYS: "".join(f"{key}\n" for key in keys)} if (keys := spec.partition_keys) else {}),
+        **({LEFT_RECORD: spec.left} if spec.left else {}),
         "messages.jsonl": b"",
         **_libraries(),
         **spec.launch.files,

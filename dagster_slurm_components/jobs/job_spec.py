@@ -21,6 +21,7 @@ def job_spec(
     env: Mapping[str, str] | None = None,
     partition_keys: tuple[str, ...] = (),
     changed: Mapping[str, str] | None = None,
+    left: bytes = b"",
 ) -> JobSpec:
     """Return the job that a script stands for in its profile. Reads the payload's files, and nothing else.
 
@@ -32,6 +33,7 @@ def job_spec(
         env: Variables that this project sets, beside the user's.
         partition_keys: All keys of a range of partitions.
         changed: Slurm options that are different in this attempt.
+        left: What whoever reports a left job's results has to know.
 
     Raises:
         SpecError: A file is missing.
@@ -53,6 +55,7 @@ def job_spec(
         env={**activation.env, **launch.env, **script.env, **own},
         context=context,
         partition_keys=partition_keys,
+        left=left,
         files=resolved.payload_files(),
         requeues=script.requeue_on_timeout if scheduler == "slurm" else 0,
     )

@@ -89,6 +89,7 @@ class JobSpec:
         env: The payload's environment variables, secrets included; they travel in a file of mode 0600.
         context: Content of ``context.json``.
         partition_keys: All keys of a range of partitions, for a file of their own.
+        left: What whoever reports a left job's results has to know, for a file of its own.
         files: Local files, by their places below the run directory's ``payload`` folder.
         requeues: How often the job puts itself back into the queue after it wrote a checkpoint.
     """
@@ -100,6 +101,7 @@ class JobSpec:
     env: Mapping[str, str] = field(default_factory=dict)
     context: bytes = b"{}"
     partition_keys: tuple[str, ...] = ()
+    left: bytes = b""
     files: Mapping[PurePosixPath, Path] = field(default_factory=dict)
     requeues: int = 0
 

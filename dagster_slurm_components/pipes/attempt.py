@@ -12,7 +12,7 @@ from dagster_slurm_components.jobs.dashboard import dashboard
 from dagster_slurm_components.jobs.events import MESSAGES, Ended
 from dagster_slurm_components.jobs.figures import Figure, job_figures
 from dagster_slurm_components.jobs.job_spec import job_spec
-from dagster_slurm_components.jobs.lease import COLLECTED, ENDED
+from dagster_slurm_components.jobs.lease import COLLECTED, ENDED, LEFT, SUCCESS
 from dagster_slurm_components.jobs.model import JobHandle, JobSpec
 from dagster_slurm_components.jobs.outcome import judge
 from dagster_slurm_components.jobs.retry import NextAttempt, next_attempt
@@ -27,7 +27,6 @@ from dagster_slurm_components.pipes.reader import RunDirectoryMessageReader
 from dagster_slurm_components.pipes.records import tag_job, tell
 from dagster_slurm_components.pipes.results import CompletedJob, keep_check_results, typed
 
-SUCCESS = "COMPLETED"
 _LISTEN = 0.5
 
 
@@ -85,6 +84,22 @@ class AttemptRun:
             context=context,
         )
 
+    def leave(self) -> JobHandle:
+        """Submit one job, or take up the one there is, and leave it to the sensor.
+
+        Raises:
+            TakenError: Somebody else's job is there.
+            SupervisionLostError: Somebody else has taken the job over.
+            Failure: The scheduler refused the job.
+            HostError: The host refuses us.
+        """
+        context = self.call.step.context
+        reader = RunDirectoryMessageReader(f"{self._run_dir}/{MESSAGES}")
+        handle, _ = self._submit(open_session(context, reader, self._run_dir, self.call.extras, leaves=True))
+        if self.call.place.leases.change(self._run_dir, self.claim.epoch, LEFT) is None:
+            raise SupervisionLostError(f"The job in {self._run_dir} is somebody else's by now.")
+        return handle
+
     @property
     def _run_dir(self) -> str:
         return f"{self.call.place.workdir}/{self.claim.identity.folder}"
@@ -118,6 +133,7 @@ class AttemptRun:
             env={**partition.variables, **call.env, **session.get_bootstrap_env_vars(), **messages},
             partition_keys=partition.keys,
             changed=self.claim.note.changed,
+            left=call.left,
         )
         request, info, pause = self.claim.request(call), call.step.context.log.info, call.guard.pause
         handle = submit(place, spec, claim=request, tell=info, sleep=pause)

@@ -21,6 +21,8 @@ from dagster_slurm_components.jobs.ending import end_attempt
 from dagster_slurm_components.jobs.lease import (
     COLLECTED,
     ENDED,
+    LEFT,
+    REPORTING,
     Adopt,
     Attempt,
     EndFirst,
@@ -83,6 +85,26 @@ class JobCall:
     place: Target = field(init=False)
     activation: Activation = field(init=False)
 
+    @property
+    def identity(self) -> JobIdentity:
+        """Which job its first attempt is."""
+        return self.step.identity(self.number)
+
+    @property
+    def upstream(self) -> Mapping[str, str]:
+        """Which run made each of the things that its job reads."""
+        return self.step.upstream
+
+    def upstream_now(self, before: Mapping[str, str]) -> Mapping[str, str]:
+        """Return which run made those things that an earlier job of this call has read, as far as is known."""
+        run = self.step.run
+        return {} if run is None else made_by(self.step.instance, run, frozenset(before))
+
+    @property
+    def left(self) -> bytes:
+        """What is written down for whoever reports the results, where that is not the step."""
+        return b""
+
     @cached_property
     def content(self) -> str:
         """Hash of the payload and its files."""
@@ -141,13 +163,13 @@ class Claims:
         self._call = call
         self._step = call.step
         self._place = call.place
-        self._identity = self._step.identity(call.number)
+        self._identity = call.identity
         self._leases = call.place.leases
 
     def first(self) -> Claim:
         """Return the claim to the first attempt; the host says if it was made before."""
         profile = self._call.resolved.profile.name
-        return Claim(self._identity, Note(upstream=self._step.upstream, profile=profile, step=self._step.key))
+        return Claim(self._identity, Note(upstream=self._call.upstream, profile=profile, step=self._step.key))
 
     def claim(self) -> Claim:
         """Return the attempt that is to be made, after the host was asked for those before it.
@@ -178,10 +200,8 @@ class Claims:
         """Return why a job is not the one that is to be run now."""
         if lease.digest != self._call.digest:
             return "it has other content"
-        upstream, run = lease.note.upstream, self._step.run
-        if run is None:
-            return None
-        now = made_by(self._step.instance, run, frozenset(upstream))
+        upstream = lease.note.upstream
+        now = self._call.upstream_now(upstream)
         newer = [key for key, run_id in upstream.items() if now.get(key, run_id) != run_id]
         return f"{', '.join(newer)} was run anew since" if newer else None
 
@@ -221,7 +241,9 @@ class Claims:
             f"Job {seen.handle.job_id} of an earlier try ended meanwhile: {word}. "
             f"Its output is in {attempt.run_dir}."
         )
-        self._leases.change(attempt.run_dir, epoch, ENDED, outcome=word)
+        # Of a job that was left the sensor has yet to report this.
+        state = REPORTING if attempt.lease.state == LEFT else ENDED
+        self._leases.change(attempt.run_dir, epoch, state, outcome=word)
         return True
 
 

@@ -16,7 +16,7 @@ from dagster_slurm_components.jobs.submit import TakenError
 from dagster_slurm_components.jobs.target import heal, target
 from dagster_slurm_components.pipes.attempt import AttemptRun
 from dagster_slurm_components.pipes.call import Call, wait_for
-from dagster_slurm_components.pipes.claim import Claims, JobCall
+from dagster_slurm_components.pipes.claim import Claim, Claims, JobCall
 from dagster_slurm_components.pipes.guard import Guard
 from dagster_slurm_components.pipes.records import tag_run
 from dagster_slurm_components.pipes.results import CompletedJob
@@ -127,27 +127,38 @@ def _run(call: JobCall, stop: threading.Event) -> CompletedJob:
     Raises:
         Failure: As ``run_script``.
     """
-    step, profile, log = call.step, call.resolved.profile, call.step.context.log
-    call.guard = guard = Guard(step, stop)
-    limit = duration_seconds(profile.profile.park_timeout)
-    call.place = target(profile, Parking(limit, log.warning, heal(profile), guard.pause))
-    call.activation = activation_for(call.resolved, call.place.satellite, call.place.workdir, tell=log.info)
-    tag_run(step, profile.name)
+    prepare(call, stop)
+    step, guard, log = call.step, call.guard, call.step.context.log
     claims = Claims(call)
     claim = claims.claim() if step.may_have_been_tried else claims.first()
     while True:
         try:
             outcome = AttemptRun(call, claim).run()
         except TakenError as error:
-            log.info(f"Not submitted: {error} The host is asked what there is.")
-            guard.pause(_LOOK_AGAIN)  # never a busy loop, whatever two processes think of one lease
-            claim = claims.claim()
+            claim = claim_anew(call, claims, error)
             continue
         if isinstance(outcome, CompletedJob):
             return outcome
         log.warning(outcome.why)
         guard.pause(outcome.delay)
         claim = claim.next(outcome.kind, outcome.changed)
+
+
+def prepare(call: JobCall, stop: threading.Event, *, left: bool = False) -> None:
+    """Find out where and in what environment a call's job is to run, and mark the run as one that has jobs."""
+    step, profile, log = call.step, call.resolved.profile, call.step.context.log
+    call.guard = guard = Guard(step, stop)
+    limit = duration_seconds(profile.profile.park_timeout)
+    call.place = target(profile, Parking(limit, log.warning, heal(profile), guard.pause))
+    call.activation = activation_for(call.resolved, call.place.satellite, call.place.workdir, tell=log.info)
+    tag_run(step, profile.name, left=left)
+
+
+def claim_anew(call: JobCall, claims: Claims, error: TakenError) -> Claim:
+    """Ask the host what there is, after somebody else was quicker."""
+    call.step.context.log.info(f"Not submitted: {error} The host is asked what there is.")
+    call.guard.pause(_LOOK_AGAIN)  # never a busy loop, whatever two processes think of one lease
+    return claims.claim()
 
 
 def _json(item: Any, index: int) -> str:

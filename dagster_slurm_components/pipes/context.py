@@ -65,17 +65,22 @@ def selection(context: StepContext) -> Selection | None:
 
 
 def open_session(
-    context: StepContext, reader: dg.PipesMessageReader, run_dir: str, extras: Mapping[str, Any]
+    context: StepContext,
+    reader: dg.PipesMessageReader,
+    run_dir: str,
+    extras: Mapping[str, Any],
+    *,
+    leaves: bool = False,
 ) -> dg.PipesSession:
     """Open a session, as ``dagster.open_pipes_session`` does (dagster 1.13), but for three things.
 
     Silence is no warning: the exit status decides, and no message is ever lost in a buffer. A step with skippable
     assets may leave them out: Dagster's own session makes a missing one an error. A run of checks alone tells the
     payload which. The context travels with the bundle, and who follows the job feeds the reader: nothing is to be
-    closed.
+    closed. A step that ``leaves`` its job has no results.
     """
     chosen = selection(context)
-    if chosen is not None and not any(is_skippable(context, key) for key in chosen.assets):
+    if not leaves and chosen is not None and not any(is_skippable(context, key) for key in chosen.assets):
         context.set_requires_typed_event_stream(error_message=_NOT_HANDED_ON)
     handler = dg.PipesMessageHandler(context, reader)
     with handler.handle_messages() as messages:

@@ -27,6 +27,7 @@ OVERRIDABLE = (
     "retry",
     "requeue_on_timeout",
     "stuck",
+    "leave",
 )
 """What a profile may change: how a script runs, never what it makes."""
 
@@ -114,6 +115,11 @@ class Script(Model):
         "How long a job waits that waiting alone won't start.",
         {"never": "1m", "held": "12h"},
         default=Stuck(),
+    )
+    leave: Flag = option(
+        "The step ends when the job is in the queue; the sensor `slurm_jobs` reports what comes of it.",
+        True,
+        default=False,
     )
     assets: list[AssetDeclaration] = option(
         "The assets that the script makes.",
