@@ -265,9 +265,7 @@ class LeaseStore:
         lease, or nothing where somebody else has changed it since the attempt was read.
         """
         ended = {} if outcome is None else {"outcome": outcome, "finished": time.time()}
-        return self._change(
-            attempt.run_dir, attempt.lease.epoch, state=state, owner=asdict(owner), **ended
-        )
+        return self._change(attempt.run_dir, attempt.lease.epoch, state=state, owner=asdict(owner), **ended)
 
     def change(
         self,

@@ -13,7 +13,7 @@ from typing import Any
 import dagster as dg
 
 from dagster_slurm_components.jobs.look import observe
-from dagster_slurm_components.jobs.model import JobIdentity
+from dagster_slurm_components.jobs.model import JobHandle, JobIdentity
 from dagster_slurm_components.jobs.reconcile import Observation
 from dagster_slurm_components.jobs.submit import TakenError
 from dagster_slurm_components.pipes.attempt import AttemptRun
@@ -38,12 +38,14 @@ class LeftAsset:
         skippable: Whether the payload may leave it out.
         code_version: The version of its code, or the run where it has none, as Dagster has it.
         inputs: The data version and newest event of each asset that it depends on, when the job was submitted.
+        within: The assets that it depends on and that the same job makes.
     """
 
     key: str
     skippable: bool
     code_version: str
     inputs: Mapping[str, tuple[str, int | None]]
+    within: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -138,6 +140,9 @@ def left_record(context: StepContext, chosen: Selection) -> LeftRecord:
                 skippable=specs[key].skippable,
                 code_version=specs[key].code_version or context.run_id,
                 inputs=_inputs(context, key, chosen),
+                within=tuple(
+                    _text(dep.asset_key) for dep in specs[key].deps if dep.asset_key in chosen.assets
+                ),
             )
             for key in in_order(context, sorted(chosen.assets))
         ),
@@ -150,9 +155,7 @@ def left_record(context: StepContext, chosen: Selection) -> LeftRecord:
     )
 
 
-def _inputs(
-    context: StepContext, key: dg.AssetKey, chosen: Selection
-) -> dict[str, tuple[str, int | None]]:
+def _inputs(context: StepContext, key: dg.AssetKey, chosen: Selection) -> dict[str, tuple[str, int | None]]:
     """Return what Dagster's own steps write down of what an asset was made from (dagster 1.13)."""
     step = context.get_step_execution_context()
     found = {}
@@ -198,9 +201,8 @@ class LeftCall(JobCall):
     @cached_property
     def record(self) -> LeftRecord:
         """What the sensor has to know."""
-        chosen = selection(self.step.context)
-        assert chosen is not None, "scripts make assets"
-        return left_record(self.step.context, chosen)
+        context = self.step.context
+        return left_record(context, selection(context) or Selection(frozenset(), frozenset(), frozenset()))
 
     @property
     def identity(self) -> JobIdentity:
@@ -254,11 +256,12 @@ def leave_script(context: StepContext, resolved: ResolvedScript) -> Iterator[dg.
     running = Call(lambda stop: _leave(call, stop), name=f"dagster-slurm-{step.key}")
     step.calls.add(running)
     wait_for([running], step.calls)
-    observation = running.outcome()
-    yield from observations(call.record, _metadata(call, observation))
+    handle, observation = running.outcome()
+    more = {"job/host": call.place.satellite.host.name, "job/profile": resolved.profile.name}
+    yield from observations(call.record, {**waiting(handle, observation), **more})
 
 
-def _leave(call: LeftCall, stop: threading.Event) -> Observation:
+def _leave(call: LeftCall, stop: threading.Event) -> tuple[JobHandle, Observation]:
     prepare(call, stop, left=True)
     claims = Claims(call)
     claim = claims.claim()
@@ -273,22 +276,18 @@ def _leave(call: LeftCall, stop: threading.Event) -> Observation:
             f"To cancel it: dg-slurm jobs cancel {handle.job_id} --profile {call.resolved.profile.name}"
         )
         # Of a job that was left before more may be known. Of a new one nothing is, so that nobody is asked.
-        return observe(call.place, [(handle, None)])[handle.run_dir].observation if claim.adopted else Observation()
+        if not claim.adopted:
+            return handle, Observation()
+        return handle, observe(call.place, [(handle, None)])[handle.run_dir].observation
 
 
-def _metadata(call: LeftCall, observation: Observation) -> dict[str, Any]:
-    assert call.handle is not None, "it was submitted"
-    more = {
-        "job/host": call.place.satellite.host.name,
-        "job/profile": call.resolved.profile.name,
-        "job/run_directory": dg.MetadataValue.path(call.handle.run_dir),
-    }
-    return {**waiting(call.handle.job_id, observation), **more}
-
-
-def waiting(job_id: str, observation: Observation) -> dict[str, Any]:
+def waiting(handle: JobHandle, observation: Observation) -> dict[str, Any]:
     """Return what an observation tells of a job that is not over."""
-    told: dict[str, Any] = {"job/id": job_id, "job/state": observation.state}
+    told: dict[str, Any] = {
+        "job/id": handle.job_id,
+        "job/state": observation.state,
+        "job/run_directory": dg.MetadataValue.path(handle.run_dir),
+    }
     if observation.starts_at is not None:
         told["job/expected_start"] = dg.MetadataValue.timestamp(float(observation.starts_at))
     if observation.reason:
@@ -300,6 +299,4 @@ def observations(record: LeftRecord, metadata: Mapping[str, Any]) -> Iterator[dg
     """Yield an observation of each asset that a left job makes, in each partition."""
     for key in record.keys:
         for partition in record.partition_keys:
-            yield dg.AssetObservation(
-                key, partition=partition, metadata=metadata, tags={LEFT: "true"}
-            )
+            yield dg.AssetObservation(key, partition=partition, metadata=metadata, tags={LEFT: "true"})

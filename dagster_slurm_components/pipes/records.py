@@ -33,8 +33,8 @@ WORKER = ".dagster/slurm_worker"
 """Tag of a run: the process whose end is the run's. Dagster's UI leaves out tags that begin so (dagster 1.13)."""
 _MOST_JOBS = 20
 _TAGGED: set[tuple[str, str]] = set()
-"""What needs no further tag: runs with a profile (and the tag that names it), and runs (with `JOB`) that have as many as they get. To look that up
-for each of 1,000 steps in one process costs a tenth of what they cost in all."""
+"""What needs no further tag: runs with a profile, by the tag that names it, and runs (with `JOB`) that have as many as
+they get. To look that up for each of 1,000 steps in one process costs a tenth of what they cost in all."""
 """Tags of jobs that one run gets: they are all shown on its page."""
 _TEMPORARY = ".tmp_dagster_home_"
 """How the folder begins in which `dg` keeps runs where DAGSTER_HOME is not set; it is removed at the end (1.13)."""

@@ -5,8 +5,8 @@ by who names its epoch: taking a job over makes the epoch grow, and whoever knew
 
 * ``version`` of these records; ``token``: the mark that the job carries in its name
 * ``epoch``: how often somebody took the job over, from 1; ``owner``: who did last
-* ``state``: ``following``, ``cancel wanted``, ``cancelled``, ``ended`` or ``collected``; and of a job that its step left:
-  ``left``, which is anybody's who names the epoch, and ``reporting``, while the owner reports how it ended
+* ``state``: ``following``, ``cancel wanted``, ``cancelled``, ``ended`` or ``collected``; of a job that its
+  step left ``left``, which is anybody's who names the epoch, and ``reporting``, while the owner reports how it ended
 * ``digest``: hash of all that the job is made of; ``content``: the same without what it asks of Slurm
 * ``outcome``: Slurm's word for its end, and ``finished``: when the owner heard of it, by the owner's clock
 * ``renewed``: epoch of the last sign of life of who follows; ``shown``: what a person has seen of the output
@@ -161,7 +161,9 @@ class Claim:
     def _has_rival(self) -> bool:
         leases = [read_lease(os.path.join(self._call, b"%d" % number)) for number in self._others()]
         # The job of one that is being reported is over.
-        return any(lease is not None and is_open(lease) and lease.get("state") != REPORTING for lease in leases)
+        return any(
+            lease is not None and is_open(lease) and lease.get("state") != REPORTING for lease in leases
+        )
 
     def write(self, folder: bytes) -> None:
         """Write a new lease into a run directory that is being made, and make it known."""
