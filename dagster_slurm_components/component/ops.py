@@ -1,10 +1,13 @@
 """The op of one script with its assets and checks, as ``dagster.multi_asset`` would make it."""
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import dagster as dg
+
+from dagster_slurm_components.pipes.tags import MAY_LEAVE
 
 
 @dataclass(frozen=True)
@@ -62,7 +65,7 @@ def script_assets(
         outs=outs,
         description=settings.description,
         config_schema={},  # none takes any config, and what is typed in the launchpad would do nothing
-        tags=settings.tags,
+        tags={**settings.tags, **_may_leave_out(specs)} if may_leave else settings.tags,
         retry_policy=settings.retry_policy,
         pool=settings.pool,
     )
@@ -78,6 +81,11 @@ def script_assets(
 
 _NOTHING_IN = dg.In(dg.Nothing)
 _CHECK_OUT = dg.Out(None)
+
+
+def _may_leave_out(specs: Sequence[dg.AssetSpec]) -> dict[str, str]:
+    skippable = [spec.key.to_escaped_user_string() for spec in specs if spec.skippable]
+    return {MAY_LEAVE: json.dumps(skippable)}
 
 
 def _out(spec: dg.AssetSpec, *, required: bool) -> dg.Out:

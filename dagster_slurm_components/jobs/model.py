@@ -17,6 +17,9 @@ _LONGEST_NAME = 80
 CALL = "call="
 """Begins the name of a call's folder; no step's or partition's folder has a ``=`` in its name."""
 
+LEFT_JOBS = "left-"
+"""Begins the name of a folder in which runs meet that leave the same job; no run's id begins so."""
+
 
 def slug(text: str) -> str:
     """Return a name for a folder or a job that no shell, file system or Slurm format trips over.

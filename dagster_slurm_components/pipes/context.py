@@ -1,11 +1,14 @@
 """What the payload is told of its step: the Pipes session of one job, and the context that it finds beside it."""
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import dagster as dg
 from dagster_pipes import PipesContextData, PipesDataProvenance, PipesPartitionKeyRange, PipesTimeWindow
+
+from dagster_slurm_components.pipes.tags import MAY_LEAVE
 
 StepContext = dg.OpExecutionContext | dg.AssetExecutionContext
 
@@ -26,7 +29,10 @@ def is_direct(context: StepContext) -> bool:
 
 def is_skippable(context: StepContext, key: dg.AssetKey) -> bool:
     """Return whether a step may leave an asset out."""
-    return context.assets_def.specs_by_key[key].skippable
+    tagged = None if is_direct(context) else context.op_def.tags.get(MAY_LEAVE)
+    if tagged is None:
+        return context.assets_def.specs_by_key[key].skippable
+    return _text(key) in json.loads(tagged)
 
 
 @dataclass(frozen=True)

@@ -13,14 +13,14 @@ from typing import Any
 import dagster as dg
 
 from dagster_slurm_components.jobs.look import observe
-from dagster_slurm_components.jobs.model import JobHandle, JobIdentity
+from dagster_slurm_components.jobs.model import LEFT_JOBS, JobHandle, JobIdentity
 from dagster_slurm_components.jobs.reconcile import Observation
 from dagster_slurm_components.jobs.submit import TakenError
 from dagster_slurm_components.pipes.attempt import AttemptRun
 from dagster_slurm_components.pipes.call import Call, wait_for
 from dagster_slurm_components.pipes.claim import Claims, JobCall
 from dagster_slurm_components.pipes.client import claim_anew, prepare
-from dagster_slurm_components.pipes.context import Selection, StepContext, is_direct, selection
+from dagster_slurm_components.pipes.context import Selection, StepContext, is_direct, is_skippable, selection
 from dagster_slurm_components.pipes.results import in_order
 from dagster_slurm_components.pipes.step import next_calls
 from dagster_slurm_components.pipes.tags import LEFT
@@ -137,7 +137,7 @@ def left_record(context: StepContext, chosen: Selection) -> LeftRecord:
         assets=tuple(
             LeftAsset(
                 key=_text(key),
-                skippable=specs[key].skippable,
+                skippable=is_skippable(context, key),
                 code_version=specs[key].code_version or context.run_id,
                 inputs=_inputs(context, key, chosen),
                 within=tuple(
@@ -184,7 +184,7 @@ def left_jobs_of(instance: dg.DagsterInstance) -> str:
     storage = instance.run_storage
     # Telemetry tells instances apart by it, too (dagster 1.13); a storage that is none of SQL has none.
     name = storage.get_run_storage_id() if hasattr(storage, "get_run_storage_id") else ""
-    return f"left-{_hash(name)}"
+    return f"{LEFT_JOBS}{_hash(name)}"
 
 
 def _hash(*parts: str) -> str:

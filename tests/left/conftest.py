@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import dagster as dg
 import pytest
@@ -27,8 +28,8 @@ from dagster_pipes import open_dagster_pipes
 gates = Path(os.environ["GATES"])
 with open_dagster_pipes() as pipes:
     name = sys.argv[1]
-    if pipes.is_partition_step:
-        name += "-" + pipes.partition_key
+    if "DAGSTER_SLURM_PARTITION_KEY" in os.environ:
+        name += "-" + os.environ["DAGSTER_SLURM_PARTITION_KEY"]
     with (gates / "trace").open("a") as trace:
         trace.write(name + "\\n")
     while not (gates / name).exists() and not (gates / "all").exists():
@@ -39,7 +40,6 @@ with open_dagster_pipes() as pipes:
     if (gates / ("fail-" + name)).exists():
         raise ValueError("no luck today")
 """
-Event = dg.AssetMaterialization
 
 
 @dataclass
@@ -74,9 +74,9 @@ class Left:
             f"defaults: {{payload: payload.py, leave: true, env: {{GATES: '{self.gates}'}}}}\nscripts:\n{listed}\n"
         )
 
-    def run(self, *select: str, **options: object) -> dg.ExecuteInProcessResult:
+    def run(self, *select: str, **options: Any) -> dg.ExecuteInProcessResult:
         """Materialize assets; with options of ``execute_in_process``."""
-        return self.project.run(self.profile, instance=self.instance, select=select, **options)  # type: ignore[arg-type]
+        return self.project.run(self.profile, instance=self.instance, select=select, **options)
 
     def open(self, *names: str) -> None:
         """Let payloads end; without a name all."""

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import json
+
 import dagster as dg
+from click.testing import CliRunner
 from left.conftest import SOON, Left
 from project_fixture import failure_text
 from waiting import eventually
+
+from dagster_slurm_components.cli.main import main
 
 STATUS = dg.DagsterRunStatus
 ONE = "{args: [a, a], assets: [{key: a}], checks: [{name: ok, asset: a}]}"
@@ -62,3 +67,124 @@ def test_a_failure_stands_as_a_run_that_failed(left: Left) -> None:
     assert planned.run_id == failed.run_id
     left.tick()
     assert len(left.runs(STATUS.FAILURE)) == 1
+
+
+def test_partitions(left: Left) -> None:
+    """Each partition has a job of its own, and a range has one for all its keys."""
+    keys = "partitions_def: {type: static, partition_keys: [x, y, z]}"
+    left.scripts(
+        f"{{args: [a, a], assets: [{{key: a, {keys}}}], checks: [{{name: ok, asset: a}}]}}",
+        f"{{args: [c], op: {{backfill_policy: {{type: single_run}}}}, assets: [{{key: c, {keys}}}]}}",
+    )
+    for key in ("x", "y"):
+        assert left.run("a", partition_key=key).success
+    tags = {"dagster/asset_partition_range_start": "x", "dagster/asset_partition_range_end": "z"}
+    assert left.run("c", tags=tags).success
+    left.open("a-y", "c")
+    eventually(lambda: left.tick() and len(left.made("a")) == 1 and len(left.made("c")) == 3, "results", SOON)
+    assert [each.partition for each in left.made("a")] == ["y"]
+    assert sorted(str(each.partition) for each in left.made("c")) == ["x", "y", "z"]
+    assert {each.partition for each in left.observed("c")} == {"x", "y", "z"}
+    left.open("a-x", "fail-a-x")
+    left.reported()
+    (failed,) = left.runs(STATUS.FAILURE)
+    assert failed.tags["dagster/partition"] == "x"
+    planned = left.instance.get_latest_planned_materialization_info(dg.AssetKey("a"), partition="x")
+    assert planned is not None
+    assert planned.run_id == failed.run_id
+
+
+def test_a_job_that_lives_is_not_submitted_again(left: Left) -> None:
+    """By a re-execution or by another run; one of other content is ended first."""
+    left.scripts(ONE)
+    first = left.run()
+    second = left.run()
+    assert (first.success, second.success) == (True, True)
+    eventually(lambda: left.begun() == ["a"], "the payload begins", SOON)
+    jobs = [each.metadata["job/id"].value for each in left.observed("a")]
+    assert jobs[0] == jobs[1]
+    left.project.write("payload.py", (left.project.defs / "payload.py").read_text() + "# changed\n")
+    third = left.run()
+    assert third.success, failure_text(third)
+    eventually(lambda: left.begun() == ["a", "a"], "the other payload begins", SOON)
+    assert left.states() == ["left"]
+    left.open()
+    left.reported()
+    (made,) = left.made("a")
+    assert made.metadata["job/left_by"].value == third.run_id
+    assert left.runs(STATUS.FAILURE) == []
+    left.run()
+    assert left.states() == ["left"], "what was reported is made anew"
+
+
+def test_a_job_that_failed_before_it_was_looked_at_is_made_anew_and_reported(left: Left) -> None:
+    left.scripts(ONE)
+    left.open("a", "fail-a")
+    assert left.run().success
+    eventually(lambda: "exit=" in _status(left), "the job ends", SOON)
+    (left.gates / "fail-a").unlink()
+    again = left.run()
+    assert again.success, failure_text(again)
+    left.reported()
+    assert len(left.made("a")) == 1
+    assert len(left.runs(STATUS.FAILURE)) == 1
+
+
+def _status(left: Left) -> str:
+    files = [*left.project.root.rglob("a/0/status")]
+    return files[0].read_text() if files else ""
+
+
+def test_a_job_is_cancelled_from_a_terminal(left: Left) -> None:
+    left.scripts(ONE)
+    assert left.run().success
+    eventually(lambda: left.begun() == ["a"], "the payload begins", SOON)
+    listed = CliRunner().invoke(main, ["jobs", "list", "--json", "--profile", left.profile])
+    (row,) = json.loads(listed.stdout)
+    assert (row["left"], row["run_id"]) == (True, left.runs(STATUS.SUCCESS)[0].run_id)
+    shown = CliRunner().invoke(main, ["jobs", "list", "--profile", left.profile])
+    assert "RUNNING, left" in shown.stdout
+    done = CliRunner().invoke(main, ["jobs", "cancel", row["job_id"], "--profile", left.profile])
+    assert "the sensor" in done.stdout, done.output
+    left.reported()
+    assert (left.made("a"), left.runs(STATUS.FAILURE)) == ([], [])
+    (cancelled,) = left.runs(STATUS.CANCELED)
+    assert cancelled.asset_selection == {dg.AssetKey("a")}
+    assert len(left.notes) == 1
+
+
+def test_what_the_payload_leaves_out(left: Left) -> None:
+    """An asset that it does not report is made all the same, unless it is skippable; a check of which it is silent has
+    failed."""
+    left.scripts(
+        "{args: [a], assets: [{key: a}, {key: b, deps: [a]}, {key: c, skippable: true}],"
+        " checks: [{name: ok, asset: a, blocking: true}]}"
+    )
+    left.open()
+    assert left.run().success
+    left.reported()
+    assert [len(left.made(key)) for key in "abc"] == [1, 1, 0]
+    (check,) = left.checks("a")
+    assert (check.passed, check.blocking) == (False, True)
+    assert "did not report" in (check.description or "")
+    a, b = left.made("a")[0], left.made("b")[0]
+    assert b.tags["dagster/input_data_version/a"] == a.tags["dagster/data_version"]
+
+
+def test_declarative_automation_goes_on_from_a_report(left: Left) -> None:
+    left.scripts(ONE)
+
+    after = "@dg.asset(deps=['a'], automation_condition=dg.AutomationCondition.eager())\ndef after(): ...\n"
+    (left.project.defs.parent / "after.py").write_text(f"import dagster as dg\n\n\n{after}")
+    with left.project.definitions() as definitions:
+
+        def asked(cursor: object) -> dg.EvaluateAutomationConditionsResult:
+            return dg.evaluate_automation_conditions(defs=definitions, instance=left.instance, cursor=cursor)
+
+        before = asked(None)
+        assert left.run("a").success
+        waiting = asked(before.cursor)
+        assert waiting.total_requested == 0
+        left.open()
+        left.reported()
+        assert asked(waiting.cursor).get_num_requested(dg.AssetKey("after")) == 1
