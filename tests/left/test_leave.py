@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 import dagster as dg
+import pytest
 from click.testing import CliRunner
 from left.conftest import SOON, Left
 from project_fixture import failure_text
@@ -188,3 +189,35 @@ def test_declarative_automation_goes_on_from_a_report(left: Left) -> None:
         left.open()
         left.reported()
         assert asked(waiting.cursor).get_num_requested(dg.AssetKey("after")) == 1
+
+
+def test_a_profile_may_leave_and_another_wait(left: Left) -> None:
+    """Where the job is waited for, assets that the payload does not report are made all the same."""
+    profile = left.project.root / "profiles" / f"{left.profile}.yaml"
+    profile.write_text(f"{profile.read_text()}leave: true\n")
+    waits = f"profiles: {{{left.profile}: {{leave: false}}}}"
+    left.project.scripts(
+        f"defaults: {{payload: payload.py, env: {{GATES: '{left.gates}'}}}}\n"
+        f"scripts:\n  - {{args: [a], assets: [{{key: a}}, {{key: s, skippable: true}}], {waits}}}\n"
+        "  - {args: [b], assets: [{key: b}]}\n"
+    )
+    left.open("a")
+    result = left.run()
+    assert result.success, failure_text(result)
+    assert ([len(left.made(key)) for key in "asb"], left.states()) == ([1, 0, 0], ["left"])
+
+
+def test_definitions_that_were_loaded_to_wait(left: Left) -> None:
+    """Nothing is submitted where Dagster would materialize what is not there yet."""
+    left.project.scripts(
+        f"defaults: {{payload: payload.py, env: {{GATES: '{left.gates}'}}}}\nscripts: [{{args: [a], assets: [{{key: a}}]}}]\n"
+    )
+    profile = left.project.root / "profiles" / f"{left.profile}.yaml"
+    with left.project.definitions() as definitions:
+        job = definitions.resolve_implicit_global_asset_job_def()
+        profile.write_text(f"{profile.read_text()}leave: true\n")
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("DAGSTER_SLURM_PROFILE", left.profile)
+            result = job.execute_in_process(instance=left.instance, raise_on_error=False)
+    assert "reload the code location" in failure_text(result)
+    assert (left.states(), left.begun()) == ([], [])
