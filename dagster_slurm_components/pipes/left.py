@@ -297,6 +297,7 @@ def waiting(handle: JobHandle, observation: Observation) -> dict[str, Any]:
 
 def observations(record: LeftRecord, metadata: Mapping[str, Any]) -> Iterator[dg.AssetObservation]:
     """Yield an observation of each asset that a left job makes, in each partition."""
-    for key in record.keys:
+    # A run of checks alone makes nothing of what they are about.
+    for key in record.keys or sorted({check.asset_key for check in record.selection.checks}):
         for partition in record.partition_keys:
             yield dg.AssetObservation(key, partition=partition, metadata=metadata, tags={LEFT: "true"})

@@ -5,10 +5,11 @@ stored, and the lease is closed. Whoever is killed in between has left a lease t
 process dead, takes the lease over, and stores what is missing.
 """
 
+import logging
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -38,10 +39,10 @@ from dagster_slurm_components.pipes.report import Report, read_results
 from dagster_slurm_components.pipes.results import typed
 from dagster_slurm_components.pipes.runs import Finding
 
-_LONGEST = 1.2
+_LONGEST = 1.0
 """Seconds after which a pass begins with no further results; those left over wait for the next one."""
-_AT_ONCE = 16
-"""Jobs whose files are read by one call."""
+_AT_ONCE = 4
+"""Jobs that are taken, and whose files are read by one call, before the clock is looked at again."""
 _PIECE = 4 * 1024 * 1024
 _TAIL = 8 * 1024
 _SURE = 60.0
@@ -52,8 +53,6 @@ _REFUSALS = (dg.DagsterError, CheckError, KeyError, TypeError, ValueError, Attri
 """What is raised for a record that is damaged, and for an event that Dagster does not take."""
 _ONE_PASS = threading.Lock()
 """Held by a pass: two in one process, as after a daemon that was killed, would take each other for the same."""
-
-Told = Callable[[str], None]
 
 
 class _NotSureError(RuntimeError):
@@ -86,14 +85,13 @@ class LeftJobs:
 
     Attributes:
         before: What was known of each job, by run directory, at the last look of this process.
-        tell: Is told what a payload reported that Dagster does not take.
     """
 
     instance: dg.DagsterInstance
     place: Target
     profile: str
     before: dict[str, Observation]
-    tell: Told
+    log: logging.Logger
 
     def look_after(
         self, attempts: Sequence[Attempt], now: float, reported: frozenset[str]
@@ -114,13 +112,16 @@ class LeftJobs:
             self.before.clear()
             self.before.update({each.run_dir: info.observation for each, info in seen})
             ended = [(each, info) for each, info in seen if info.observation.terminal and _is_free(each, now)]
-            yield from self._expected(
-                [(each, info) for each, info in seen if info.alive and each.ledger.token not in reported]
-            )
             for begin in range(0, len(ended), _AT_ONCE):
                 if time.monotonic() - began > _LONGEST:
                     break
                 yield from self._report_all(ended[begin : begin + _AT_ONCE])
+            waits = [(each, info) for each, info in seen if each.ledger.token not in reported]
+            starting = [(each, info) for each, info in waits if info.observation.starts_at is not None]
+            for begin in range(0, len(starting), _AT_ONCE):
+                if time.monotonic() - began > _LONGEST:
+                    break
+                yield from self._expected(starting[begin : begin + _AT_ONCE])
         finally:
             _ONE_PASS.release()
 
@@ -133,15 +134,15 @@ class LeftJobs:
         return attempt.run_dir.startswith(self._ours)
 
     def _expected(self, waits: Sequence[tuple[Attempt, JobInfo]]) -> Iterator[Finding]:
-        """Observe, once for each job, when Slurm expects to start it."""
-        told = [(each, info) for each, info in waits if info.observation.starts_at is not None]
-        for begin in range(0, len(told), _AT_ONCE):
-            some = told[begin : begin + _AT_ONCE]
-            for (attempt, info), files in zip(some, self._read([each for each, _ in some]), strict=True):
-                metadata = waiting(info.handle, info.observation)
-                for event in observations(LeftRecord.loads(files[LEFT_RECORD]), metadata):
-                    self.instance.report_runless_asset_event(event)
-                yield Finding(attempt.ledger.token, "", "")
+        """Observe when Slurm expects to start jobs that wait."""
+        for (attempt, info), files in zip(waits, self._read([each for each, _ in waits]), strict=True):
+            try:
+                record = LeftRecord.loads(files[LEFT_RECORD])
+            except _REFUSALS:
+                continue  # told of when its results are to be reported
+            for event in observations(record, waiting(info.handle, info.observation)):
+                self.instance.report_runless_asset_event(event)
+            yield Finding(attempt.ledger.token, "", "")
 
     def _report_all(self, ended: Sequence[tuple[Attempt, JobInfo]]) -> Iterator[Finding]:
         taken = [each for attempt, info in ended if (each := self._take(attempt, info)) is not None]
@@ -175,8 +176,10 @@ class LeftJobs:
         record = LeftRecord.loads(files[LEFT_RECORD])
         messages = taken.info.handle.file(MESSAGES)
         reported, reader = read_results(self._rest(messages, files[MESSAGES]), record, messages)
-        for remark in (*reader.complaints, *reader.notes):
-            self.tell(f"{self._job(taken)}: {remark}")
+        for complaint in reader.complaints:
+            self.log.warning(f"{self._job(taken)}: {complaint}")
+        for note in reader.notes:
+            self.log.info(f"{self._job(taken)}: {note}")
         ended = Ended(taken.info.observation, taken.info.evidence)
         host = self.place.satellite.host.name
         figures = job_figures(taken.info.handle, ended, profile=self.profile, host=host)

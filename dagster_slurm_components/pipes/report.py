@@ -128,10 +128,11 @@ class Report:
                 self._store(self._evaluation(result, failed=True))
         self.still_ours()
         instance, run_id = self.instance, str(uuid5(_ENDS, f"{self._run_dir} {self.figures['job/id']}"))
-        run = instance.get_run_by_id(run_id) or instance.add_run(self._run(run_id))
+        run = instance.get_run_by_id(run_id)
+        planned = self._planned(run_id) if run is not None else set()
+        run = run or instance.add_run(self._run(run_id))
         if run.is_finished:
             return
-        planned = self._planned(run_id)
         for key in self.record.keys:
             for partition in self.record.partition_keys:
                 if (key, partition) not in planned:
@@ -246,6 +247,7 @@ class Report:
             job_name=record.job_name,
             run_id=run_id,
             asset_selection=frozenset(record.keys),
+            asset_check_selection=None if record.keys else record.selection.checks,
             tags={**{name: value for name, value in tags.items() if name.startswith(_OF_PARTITIONS)}, **own},
         )
         if left_by is None:

@@ -104,7 +104,7 @@ def _pass(
             left = [each for each in attempts if each.lease.left]
             others = [each for each in attempts if not each.lease.left]
             yield from Orphans(instance, host, profile).look_after(others, clock, reported)
-            jobs = LeftJobs(instance, host, profile, known.setdefault(profile, {}), context.log.warning)
+            jobs = LeftJobs(instance, host, profile, known.setdefault(profile, {}), context.log)
             yield from jobs.look_after(left, clock, reported)
         except (DagsterSlurmError, SpecError) as error:
             # Nothing is lost: what there is to do stands in the leases there.

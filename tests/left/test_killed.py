@@ -17,8 +17,6 @@ STATUS = dg.DagsterRunStatus
 MOST = 60
 
 
-
-
 def ticked(left: Left, kill_at: int | None) -> bool:
     """Evaluate the sensor in a process of its own; return whether it was killed."""
     context = multiprocessing.get_context("forkserver")

@@ -210,7 +210,8 @@ def test_a_profile_may_leave_and_another_wait(left: Left) -> None:
 def test_definitions_that_were_loaded_to_wait(left: Left) -> None:
     """Nothing is submitted where Dagster would materialize what is not there yet."""
     left.project.scripts(
-        f"defaults: {{payload: payload.py, env: {{GATES: '{left.gates}'}}}}\nscripts: [{{args: [a], assets: [{{key: a}}]}}]\n"
+        f"defaults: {{payload: payload.py, env: {{GATES: '{left.gates}'}}}}\n"
+        "scripts: [{args: [a], assets: [{key: a}]}]\n"
     )
     profile = left.project.root / "profiles" / f"{left.profile}.yaml"
     with left.project.definitions() as definitions:
