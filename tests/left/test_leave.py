@@ -11,9 +11,12 @@ from left.conftest import SOON, Left
 from project_fixture import failure_text
 from waiting import eventually
 
+from dagster_slurm_components import ComputeResource
 from dagster_slurm_components.cli.main import main
+from dagster_slurm_components.errors import DagsterSlurmError
 
 STATUS = dg.DagsterRunStatus
+SLURM = [pytest.param("staging", marks=[pytest.mark.slurm, pytest.mark.slow])]
 ONE = "{args: [a, a], assets: [{key: a}], checks: [{name: ok, asset: a}]}"
 
 
@@ -222,3 +225,27 @@ def test_definitions_that_were_loaded_to_wait(left: Left) -> None:
             result = job.execute_in_process(instance=left.instance, raise_on_error=False)
     assert "reload the code location" in failure_text(result)
     assert (left.states(), left.begun()) == ([], [])
+
+
+@pytest.mark.parametrize("left", SLURM, indirect=True)
+def test_an_expected_start_is_observed_once(left: Left) -> None:
+    left.scripts("{args: [a], resources: {begin: now+1hour}, assets: [{key: a}]}")
+    assert left.run().success
+    eventually(lambda: left.tick() and len(left.observed("a")) == 2, "a start is expected", SOON)
+    assert "job/expected_start" in left.observed("a")[1].metadata
+    left.tick()
+    assert len(left.observed("a")) == 2
+    job = str(left.observed("a")[0].metadata["job/id"].value)
+    CliRunner().invoke(main, ["jobs", "cancel", job, "--profile", left.profile])
+    left.reported()
+    assert len(left.runs(STATUS.CANCELED)) == 1
+
+
+def test_python_waits(left: Left) -> None:
+    compute = ComputeResource(project=str(left.project.root))
+    with pytest.raises(DagsterSlurmError, match="can't be left"):
+        compute.run(context=dg.build_asset_context(), payload_path="a.py", leave=True)  # type: ignore[call-arg]
+    profile = left.project.root / "profiles" / f"{left.profile}.yaml"
+    profile.write_text(f"{profile.read_text()}leave: true\n")
+    resolved = ComputeResource(profile=left.profile).resolve({"payload": "payload.py"}, left.project.defs)
+    assert not resolved.script.leave
