@@ -142,11 +142,10 @@ class TestClaim:
             ({"state": "cancel wanted"}, "taken"),
             ({"state": "ended", "outcome": "COMPLETED"}, "taken"),
             ({"state": "left"}, "taken"),
-            ({"state": "reporting", "outcome": "COMPLETED"}, "submitted"),
             ({"state": "ended", "outcome": "FAILED"}, "submitted"),
             ({"state": "cancelled"}, "submitted"),
         ],
-        ids=["followed", "to be cancelled", "not collected", "left", "being reported", "failed", "cancelled"],
+        ids=["followed", "to be cancelled", "not collected", "left", "failed", "cancelled"],
     )
     def test_beside_an_open_attempt_no_other_is_made(
         self, step: Step, earlier: dict[str, Any], outcome: str
@@ -160,6 +159,13 @@ class TestClaim:
         assert len(step.slurm.jobs()) == jobs + (outcome == "submitted")
         assert step.path(1).exists() == (outcome == "submitted")
         assert (step.index / "t1").exists() == (outcome == "submitted")
+
+    def test_an_attempt_after_one_that_is_being_reported_is_made(self, step: Step) -> None:
+        step.submit()
+        step.change(state="left")
+        step.change(state="reporting", outcome="FAILED")
+        assert step.submit(attempt=1).outcome == "submitted"
+        assert step.listed() == [step.run_dir(0), step.run_dir(1)]
 
     def test_an_attempt_after_a_collected_one_is_made(self, step: Step) -> None:
         step.submit()
