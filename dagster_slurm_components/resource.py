@@ -10,8 +10,8 @@ from typing_extensions import Unpack
 
 from dagster_slurm_components.errors import DagsterSlurmError
 from dagster_slurm_components.pipes.client import ComputeJob, map_script, run_script, submit_script
+from dagster_slurm_components.pipes.context import AnyContext
 from dagster_slurm_components.pipes.results import CompletedJob
-from dagster_slurm_components.pipes.step import AnyContext
 from dagster_slurm_components.spec.environments import EnvironmentSpec
 from dagster_slurm_components.spec.launchers import LauncherSpec
 from dagster_slurm_components.spec.merge import Layer

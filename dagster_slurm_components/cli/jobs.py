@@ -13,11 +13,11 @@ from dagster_slurm_components.cli.attach import attach
 from dagster_slurm_components.errors import DagsterSlurmError
 from dagster_slurm_components.hosts.satellite.calls import FileRead
 from dagster_slurm_components.jobs.ending import cancel as cancel_job
-from dagster_slurm_components.jobs.events import STATUS, STDERR, STDOUT
+from dagster_slurm_components.jobs.events import STDERR, STDOUT
 from dagster_slurm_components.jobs.lease import CANCEL_WANTED, FOLLOWING
 from dagster_slurm_components.jobs.look import JobInfo
 from dagster_slurm_components.jobs.records import RunDirectory, observed, run_directories
-from dagster_slurm_components.jobs.status import StatusRecord, parse_starts
+from dagster_slurm_components.jobs.status import STATUS, StatusRecord, parse_starts
 from dagster_slurm_components.jobs.target import Target, target
 from dagster_slurm_components.slurm.reasons import explain
 from dagster_slurm_components.slurm.states import state

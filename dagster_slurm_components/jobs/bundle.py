@@ -7,19 +7,22 @@ import re
 import shlex
 import tarfile
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from importlib.resources import files as resource_files
 from pathlib import Path
 
 import dagster_pipes
 
 from dagster_slurm_components.errors import DagsterSlurmError
-from dagster_slurm_components.jobs.model import JobSpec
+from dagster_slurm_components.jobs.model import ELEMENTS, JobArray, JobSpec
 
 _PACKAGE = resource_files(__package__.rpartition(".")[0])
 PARTITION_KEYS = "partition_keys.txt"
 """The file of a run directory that holds all keys of a range of partitions, one a line."""
 LEFT_RECORD = "left.json"
 """The file of a run directory that says what a left job makes, for whoever reports it."""
+_OWN = ("context.json", "job.env", "messages.jsonl")
+"""The files that each element of an array has of its own, also in an array of one."""
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
 
 LARGEST_BUNDLE = 256 * 1024 * 1024
@@ -62,8 +65,28 @@ def _libraries() -> Mapping[str, bytes]:
 
 def _members(spec: JobSpec, header: str) -> Iterator[tuple[str, bytes, bool]]:
     """Yield every file of the run directory: its path in it, its content, and whether it may be executed."""
-    own: dict[str, str | bytes] = {
-        "job.sh": header + static_file("jobs", "job.sh"),
+    files = run_files(spec)
+    body, array = files.pop("job.sh"), spec.array
+    if array is None:
+        yield "job.sh", header.encode() + body, False
+        yield from ((path, content, False) for path, content in files.items())
+    else:
+        # Elements link what all of them share. What `array.sh` runs in them is called as it is there.
+        yield "job.sh", (header + static_file("jobs", "array.sh")).encode(), False
+        yield "tasks", "".join(f"{' '.join(map(str, task))}\n" for task in array.tasks).encode(), False
+        own = next(iter(array.own.values()))
+        shared = {"job.sh": body, **{path: files[path] for path in files if path not in own}}
+        yield from ((f"common/{path}", content, False) for path, content in shared.items())
+        for number, mine in array.own.items():
+            yield from ((f"{ELEMENTS}/{number}/{path}", content, False) for path, content in mine.items())
+    for where, file in spec.files.items():
+        yield f"payload/{where}", *_content(file)
+
+
+def run_files(spec: JobSpec) -> dict[str, bytes]:
+    """Return the content of each file of a run directory but for the payload's, by its path."""
+    files: dict[str, str | bytes] = {
+        "job.sh": static_file("jobs", "job.sh"),
         "launch.sh": spec.launch.script,
         "launch.args": spec.launch.arguments(),
         "activate.sh": static_file("environments", "activate.sh"),
@@ -77,10 +100,19 @@ def _members(spec: JobSpec, header: str) -> Iterator[tuple[str, bytes, bool]]:
         **_libraries(),
         **spec.launch.files,
     }
-    for path, content in own.items():
-        yield path, content.encode("utf-8", "surrogateescape") if isinstance(content, str) else content, False
-    for where, file in spec.files.items():
-        yield f"payload/{where}", *_content(file)
+    return {
+        path: text.encode("utf-8", "surrogateescape") if isinstance(text, str) else text
+        for path, text in files.items()
+    }
+
+
+def array_of(specs: Mapping[int, JobSpec], *, keys_per_task: int, max_parallel: int | None) -> JobSpec:
+    """Return the job array of specs that differ in some of their files alone, by element."""
+    files = {number: run_files(spec) for number, spec in specs.items()}
+    first = next(iter(files.values()))
+    same = {path for path in first if all(each[path] == first[path] for each in files.values())} - set(_OWN)
+    own = {number: {path: each[path] for path in each if path not in same} for number, each in files.items()}
+    return replace(next(iter(specs.values())), array=JobArray(own, keys_per_task, max_parallel))
 
 
 def bundle(spec: JobSpec, header: str) -> bytes:

@@ -1,17 +1,19 @@
 """What a watcher tells whoever follows a job, and the state it keeps of each job."""
 
 import queue
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from enum import Enum
 
 from dagster_slurm_components.errors import HostUnreachableError
 from dagster_slurm_components.hosts.satellite.calls import FileData
 from dagster_slurm_components.jobs.lease import FOLLOWING, OutputPosition
 from dagster_slurm_components.jobs.model import JobHandle
 from dagster_slurm_components.jobs.reconcile import Evidence, Observation
-from dagster_slurm_components.jobs.status import StatusRecord, parse_status
+from dagster_slurm_components.jobs.status import STATUS, StatusRecord, parse_status
 
-STATUS, MESSAGES, STDOUT, STDERR = "status", "messages.jsonl", "stdout.log", "stderr.log"
-"""The files of a run directory that are read while the job runs; all but the first are streamed back."""
+MESSAGES, STDOUT, STDERR = "messages.jsonl", "stdout.log", "stderr.log"
+"""The files of a run directory that are streamed back while the job runs."""
 
 _MAX_LAG = 64 * 1024 * 1024
 _KEPT = 1024 * 1024
@@ -84,15 +86,28 @@ class WatchFailed:
 Event = Output | OutputSkipped | Changed | HostLost | HostBack | Ended | LeaseChanged | WatchFailed
 
 
+class Part(Enum):
+    """What of a job is followed."""
+
+    JOB = "job"
+    LEASE = "lease"
+    """Its lease alone: of an array, whose elements are followed."""
+    ELEMENT = "element"
+    """A job that ends as soon as it is known how; of a thousand elements Slurm's accounting is not asked one by one."""
+
+
 @dataclass
 class Watch:
     """One job as the watcher follows it: ask it for its events.
 
     With an ``epoch`` the watcher renews the job's lease as it reads, and keeps there what a person has ``shown``.
+    Events go to the ``sink``, if there is one: so one thread follows many jobs.
     """
 
     handle: JobHandle
     epoch: int | None = None
+    part: Part = Part.JOB
+    sink: "Callable[[Watch, Event], None] | None" = None
     offsets: dict[str, int] = field(default_factory=dict)
     inodes: dict[str, int] = field(default_factory=dict)
     shown: OutputPosition | None = None
@@ -117,7 +132,10 @@ class Watch:
         """Deliver an event to whoever follows the job."""
         if isinstance(event, Output):
             self.delivered += len(event.data)
-        self._events.put(event)
+        if self.sink is not None:
+            self.sink(self, event)
+        else:
+            self._events.put(event)
 
     def next(self, timeout: float) -> Event | None:
         """Return the next event, or nothing after ``timeout`` seconds."""
@@ -125,9 +143,13 @@ class Watch:
             event = self._events.get(timeout=timeout)
         except queue.Empty:
             return None
+        self.took(event)
+        return event
+
+    def took(self, event: Event) -> None:
+        """Count what whoever follows the job has taken."""
         if isinstance(event, Output):
             self.taken += len(event.data)
-        return event
 
     @property
     def backlog(self) -> int:
@@ -141,13 +163,16 @@ class Watch:
     @property
     def files(self) -> tuple[str, ...]:
         """The files worth a look now: a job that has not started writes none but ``status``."""
+        if self.part is Part.LEASE:
+            return ()
         started = self.evidence.status is not None or self.closing_until is not None
         return (STATUS, MESSAGES, STDOUT, STDERR) if started else (STATUS,)
 
     @property
     def wants_accounting(self) -> bool:
         """Whether the accounting is to tell how the job goes on, or, once it has ended, what it used."""
-        closing = self.closing_until is not None and self.evidence.accounting is None
+        ended = self.closing_until is not None and self.part is Part.JOB
+        closing = ended and self.evidence.accounting is None
         return closing or self.observation.wants_accounting
 
     def take(self, name: str, file: FileData) -> bool:

@@ -1,6 +1,7 @@
 """From a resolved script to a job: everything that will be sent, and nothing sent yet."""
 
 from collections.abc import Mapping
+from pathlib import Path, PurePosixPath
 
 from dagster_slurm_components.environments.base import Activation
 from dagster_slurm_components.errors import DagsterSlurmError
@@ -22,6 +23,7 @@ def job_spec(
     partition_keys: tuple[str, ...] = (),
     changed: Mapping[str, str] | None = None,
     left: bytes = b"",
+    files: Mapping[PurePosixPath, Path] | None = None,
 ) -> JobSpec:
     """Return the job that a script stands for in its profile. Reads the payload's files, and nothing else.
 
@@ -34,6 +36,7 @@ def job_spec(
         partition_keys: All keys of a range of partitions.
         changed: Slurm options that are different in this attempt.
         left: What whoever reports a left job's results has to know.
+        files: The payload's files, where they have been looked for already.
 
     Raises:
         SpecError: A file is missing.
@@ -56,7 +59,7 @@ def job_spec(
         context=context,
         partition_keys=partition_keys,
         left=left,
-        files=resolved.payload_files(),
+        files=resolved.payload_files() if files is None else files,
         requeues=script.requeue_on_timeout if scheduler == "slurm" else 0,
     )
 

@@ -93,11 +93,14 @@ def this_owner(run_id: str, *, step_worker: bool) -> Owner:
 class OutputPosition:
     """How much of a job's output a person has been shown, so that whoever takes the job over goes on from there.
 
-    By file: how many bytes, and of which one: a requeued job begins a new messages file.
+    By file: how many bytes, and of which one: a requeued job begins a new messages file. Of an array the elements whose
+    results Dagster has stored, as ``slurm.arrays.ranges`` writes them, and those that failed a check, by check.
     """
 
     offsets: Mapping[str, int] = field(default_factory=dict)
     inodes: Mapping[str, int] = field(default_factory=dict)
+    collected: str = ""
+    failed_checks: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -108,6 +111,7 @@ class Note:
         retries: How often each outcome has been answered by another attempt.
         changed: Slurm options that a retry policy changed.
         upstream: Which run made what the job reads, by upstream step.
+        elements: The elements of an array, as ``slurm.arrays.ranges`` writes them; its tasks run so many each.
     """
 
     retries: Mapping[str, int] = field(default_factory=dict)
@@ -115,6 +119,8 @@ class Note:
     upstream: Mapping[str, str] = field(default_factory=dict)
     profile: str = ""
     step: str = ""
+    elements: str = ""
+    keys_per_task: int = 1
 
 
 @dataclass(frozen=True)

@@ -10,8 +10,6 @@ from typing import TypeVar
 
 from dagster_slurm_components.errors import SatelliteError
 from dagster_slurm_components.hosts.client import Satellite
-from dagster_slurm_components.hosts.satellite.calls import FileRead
-from dagster_slurm_components.jobs.events import STATUS
 from dagster_slurm_components.jobs.lease import Attempt
 from dagster_slurm_components.jobs.model import JobHandle
 from dagster_slurm_components.jobs.reconcile import (
@@ -22,11 +20,10 @@ from dagster_slurm_components.jobs.reconcile import (
     QueueAnswer,
     reconcile,
 )
-from dagster_slurm_components.jobs.status import StatusRecord, parse_status
+from dagster_slurm_components.jobs.status import StatusRecord, read_statuses
 from dagster_slurm_components.jobs.target import Target
 from dagster_slurm_components.slurm.accounting import MAX_IDS
 
-_MOST = 1024 * 1024
 _NO_PATIENCE = Patience(settle=0.0, explanation=0.0, absence=0.0, trace=0.0)
 
 Row = TypeVar("Row")
@@ -69,8 +66,7 @@ def look_at(
     handles = [handle for attempt in attempts if (handle := attempt.handle) is not None]
     if not handles:
         return [None] * len(attempts)
-    files = place.satellite.read([FileRead(handle.file(STATUS), 0, _MOST) for handle in handles])
-    statuses = [parse_status(file.data) for file in files]
+    statuses = read_statuses(place.satellite, handles)
     infos = observe(place, list(zip(handles, statuses, strict=True)), before)
     return [infos.get(attempt.run_dir) for attempt in attempts]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 
@@ -16,6 +16,8 @@ _UNSAFE = re.compile(r"[^A-Za-z0-9._-]+")
 _LONGEST_NAME = 80
 CALL = "call="
 """Begins the name of a call's folder; no step's or partition's folder has a ``=`` in its name."""
+ELEMENTS = "elements"
+"""The folder of an array's run directory that holds a run directory for each of its elements, by number."""
 
 LEFT_JOBS = "left-"
 """Begins the name of a folder in which runs meet that leave the same job; no run's id begins so."""
@@ -84,6 +86,37 @@ class JobIdentity:
 
 
 @dataclass(frozen=True)
+class JobArray:
+    """What makes a job an array.
+
+    Attributes:
+        own: The files that are not the same in all elements, by element.
+        keys_per_task: How many elements each task runs, one after the other.
+        max_parallel: How many tasks run at a time, if that is limited.
+    """
+
+    own: Mapping[int, Mapping[str, bytes]]
+    keys_per_task: int = 1
+    max_parallel: int | None = None
+
+    @property
+    def tasks(self) -> tuple[tuple[int, ...], ...]:
+        """The elements of each task; a task has the number of its first."""
+        return tasks_of(self.own, self.keys_per_task)
+
+
+def tasks_of(elements: Iterable[int], keys_per_task: int) -> tuple[tuple[int, ...], ...]:
+    """Return the elements of each task.
+
+    Example:
+        >>> tasks_of([0, 1, 2, 7, 9], 2)
+        ((0, 1), (2, 7), (9,))
+    """
+    order = sorted(elements)
+    return tuple(tuple(order[at : at + keys_per_task]) for at in range(0, len(order), keys_per_task))
+
+
+@dataclass(frozen=True)
 class JobSpec:
     """Everything that is sent to the host to start one job.
 
@@ -95,6 +128,7 @@ class JobSpec:
         left: What whoever reports a left job's results has to know, for a file of its own.
         files: Local files, by their places below the run directory's ``payload`` folder.
         requeues: How often the job puts itself back into the queue after it wrote a checkpoint.
+        array: The elements of a job array, for which everything else is the same.
     """
 
     identity: JobIdentity
@@ -107,6 +141,7 @@ class JobSpec:
     left: bytes = b""
     files: Mapping[PurePosixPath, Path] = field(default_factory=dict)
     requeues: int = 0
+    array: JobArray | None = None
 
 
 @dataclass(frozen=True)
@@ -127,3 +162,7 @@ class JobHandle:
     def file(self, name: str) -> str:
         """Return the path of a file in the run directory."""
         return f"{self.run_dir}/{name}"
+
+    def element(self, number: int, job_id: str) -> JobHandle:
+        """Return an element of an array, which runs as the task ``job_id`` in a run directory of its own."""
+        return replace(self, job_id=job_id, run_dir=self.file(f"{ELEMENTS}/{number}"))

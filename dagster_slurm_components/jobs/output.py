@@ -22,10 +22,13 @@ class Stream:
         target: Where it is shown.
         begin: The offset of the first bytes that will come.
         seen: The offset up to which it was shown before; what comes below it is kept only.
+        label: Begins each line that is shown, where several jobs write to one target; each line is shown whole then.
     """
 
-    def __init__(self, target: Callable[[], TextIO], begin: int = 0, seen: int = 0) -> None:
+    def __init__(self, target: Callable[[], TextIO], begin: int = 0, seen: int = 0, label: str = "") -> None:
         self._target = target
+        self._label = label
+        self._line = ""
         self.position = begin
         self._silent = max(0, seen - begin)
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
@@ -52,8 +55,10 @@ class Stream:
         self._put(f"\n[{size} bytes were left out here; all of it is in {path}]\n")
 
     def finish(self) -> None:
-        """Show what was held back of a character that never came whole."""
+        """Show what was held back of a character, or a labelled line, that never came whole."""
         self._put(self._decoder.decode(b"", final=True))
+        if self._line:
+            self._put("\n")
 
     @property
     def tail(self) -> str:
@@ -63,10 +68,13 @@ class Stream:
     def _put(self, text: str) -> None:
         if not text:
             return
+        self._keep(text)
+        if self._label:
+            *lines, self._line = (self._line + text).split("\n")
+            text = "".join(f"{self._label}{line}\n" for line in lines)
         target = self._target()  # looked up each time: Dagster replaces the streams for a step
         target.write(text)
         target.flush()
-        self._keep(text)
 
     def _keep(self, text: str) -> None:
         *lines, self._rest = (self._rest + text).split("\n")

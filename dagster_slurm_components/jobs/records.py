@@ -7,7 +7,6 @@ from pathlib import PurePosixPath
 
 from dagster_slurm_components.errors import DagsterSlurmError
 from dagster_slurm_components.hosts.satellite.calls import FileRead
-from dagster_slurm_components.jobs.events import STATUS
 from dagster_slurm_components.jobs.lease import (
     COLLECTED,
     LEASE,
@@ -19,7 +18,7 @@ from dagster_slurm_components.jobs.lease import (
 )
 from dagster_slurm_components.jobs.look import JobInfo, observe
 from dagster_slurm_components.jobs.model import CALL, LEFT_JOBS
-from dagster_slurm_components.jobs.status import StatusRecord, parse_status
+from dagster_slurm_components.jobs.status import STATUS, StatusRecord, parse_status
 from dagster_slurm_components.jobs.target import Target
 
 _PLACE = re.compile(

@@ -7,14 +7,14 @@ Whether ended jobs can be looked up, says ``has_accounting``; when after a chang
 import time
 from collections.abc import Mapping, Sequence
 
-from dagster_slurm_components.errors import HostRefusedError, HostUnreachableError
+from dagster_slurm_components.errors import DagsterSlurmError, HostRefusedError, HostUnreachableError
 from dagster_slurm_components.hosts.client import Satellite
 from dagster_slurm_components.hosts.satellite import calls
-from dagster_slurm_components.jobs.events import STATUS
-from dagster_slurm_components.jobs.model import JobHandle, JobSpec
+from dagster_slurm_components.jobs.model import ELEMENTS, JobHandle, JobSpec
 from dagster_slurm_components.jobs.reconcile import Patience
-from dagster_slurm_components.jobs.status import parse_status
+from dagster_slurm_components.jobs.status import STATUS, read_statuses
 from dagster_slurm_components.slurm.accounting import AccountingRow, parse_sacct, sacct, sacct_by_name
+from dagster_slurm_components.slurm.arrays import array_option, with_whole_arrays
 from dagster_slurm_components.slurm.commands import sbatch, scancel, scancel_failure
 from dagster_slurm_components.slurm.header import escape_pattern, render_header
 from dagster_slurm_components.slurm.queue import LIVE, QueueRow, parse_squeue, squeue, squeue_by_name
@@ -27,7 +27,6 @@ satellite left behind goes on, and slurmctld may work off a late request."""
 _STARTS = 30.0
 """Seconds within which a process is started."""
 _DAY = 86400
-_MOST_STATUS = 256 * 1024
 _BACKOFF = 4.0
 
 QueueRows = Mapping[str, QueueRow] | None
@@ -56,7 +55,12 @@ class ProcessScheduler:
 
     def argv(self, spec: JobSpec, run_dir: str) -> Sequence[str]:
         """Return the command that submits ``job.sh``, or is the job: a detached process."""
-        return ("/bin/bash", f"{run_dir}/job.sh", run_dir)
+        most = () if spec.array is None else ("0", str(spec.array.max_parallel or 0))
+        return ("/bin/bash", f"{run_dir}/job.sh", run_dir, *most)
+
+    def task_id(self, job_id: str, task: int) -> str:
+        """Return the id of an array's task: here one process runs them all."""
+        return job_id
 
     def settlement(self, run_dir: str, workdir: str, token: str, job_name: str) -> calls.SubmitRequest:
         """Return what the satellite is asked, to find out whether an earlier submission made a job."""
@@ -103,11 +107,9 @@ def _elsewhere(satellite: Satellite, handles: Sequence[JobHandle]) -> set[str]:
     if not handles:
         return set()
     here = satellite.hello().hostname
-    files = satellite.read([calls.FileRead(handle.file(STATUS), 0, _MOST_STATUS) for handle in handles])
-    records = [parse_status(file.data) for file in files]
     return {
         handle.job_id
-        for handle, record in zip(handles, records, strict=True)
+        for handle, record in zip(handles, read_statuses(satellite, handles), strict=True)
         if record is not None and record.host not in (None, here) and record.exit_code is None
     }
 
@@ -140,8 +142,18 @@ class SlurmScheduler:
 
     def header(self, spec: JobSpec, run_dir: str) -> str:
         """Render the ``#SBATCH`` lines: the user's options, then those that belong to this project."""
-        folder = escape_pattern(run_dir)
+        folder, array = escape_pattern(run_dir), {}
+        if spec.array is not None:
+            if "\\" in run_dir:
+                raise DagsterSlurmError(
+                    f"a job array can't have its run directory in {run_dir}",
+                    hint="Slurm puts no task's number into a path with a backslash: let `workdir` have none.",
+                )
+            tasks = [task[0] for task in spec.array.tasks]
+            array = {"array": array_option(tasks, spec.array.max_parallel)}
+            folder = f"{folder}/{ELEMENTS}/%a"
         own = {
+            **array,
             "job-name": spec.identity.job_name,
             "comment": f"dagster {spec.identity.token}",
             "chdir": run_dir,
@@ -153,7 +165,12 @@ class SlurmScheduler:
 
     def argv(self, spec: JobSpec, run_dir: str) -> Sequence[str]:
         """Return the command line of ``sbatch``."""
-        return sbatch(f"{run_dir}/job.sh", [run_dir, str(spec.requeues)] if spec.requeues else [run_dir])
+        requeues = [str(spec.requeues)] if spec.requeues or spec.array is not None else []
+        return sbatch(f"{run_dir}/job.sh", [run_dir, *requeues])
+
+    def task_id(self, job_id: str, task: int) -> str:
+        """Return the id of an array's task."""
+        return f"{job_id}_{task}"
 
     def settlement(self, run_dir: str, workdir: str, token: str, job_name: str) -> calls.SubmitRequest:
         """Return what the satellite is asked, to find out by queue and accounting whether sbatch made a job."""
@@ -176,13 +193,14 @@ class SlurmScheduler:
         query = calls.QueueQuery(self._snapshot, squeue(), self.first_query, _TIMEOUT, self._budget)
         shot = satellite.snapshot(query)
         failed = query_failure(shot.returncode, shot.stdout, shot.stderr) is not None
-        return None if failed else parse_squeue(shot.stdout)
+        return None if failed else with_whole_arrays(parse_squeue(shot.stdout))
 
     def accounting(self, satellite: Satellite, handles: Sequence[JobHandle]) -> AccountingRows:
         """Return the rows of one ``sacct`` for these jobs, at most ``MAX_IDS``."""
         command = sacct([handle.job_id for handle in handles], since=int(time.time()) - 30 * _DAY)
         returncode, out, err = _run(satellite, command, self._budget)
-        return None if query_failure(returncode, out, err) is not None else parse_sacct(out)
+        failed = query_failure(returncode, out, err) is not None
+        return None if failed else with_whole_arrays(parse_sacct(out))
 
     def cancel(self, satellite: Satellite, handle: JobHandle, *, force: bool = False) -> None:
         """Ask for the end of exactly this job; Slurm itself follows with KILL after its KillWait.

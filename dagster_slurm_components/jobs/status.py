@@ -1,9 +1,15 @@
 """The job's own record: the ``status`` file that ``job.sh`` appends to."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+from dagster_slurm_components.hosts.client import Satellite
+from dagster_slurm_components.hosts.satellite.calls import FileRead
+from dagster_slurm_components.jobs.model import JobHandle
+
+STATUS = "status"
+"""Its name in a run directory."""
 _MINUTES = re.compile(r"(\d+)m([\d.]+)s")
 
 
@@ -40,6 +46,12 @@ class StatusRecord:
     def get(self, key: str) -> str | None:
         """Return the last value of a key, or nothing where it is absent or empty."""
         return self.fields.get(key)
+
+
+def read_statuses(satellite: Satellite, handles: Sequence[JobHandle]) -> list[StatusRecord | None]:
+    """Return what jobs have written by now: one call for all of them."""
+    files = satellite.read([FileRead(handle.file(STATUS)) for handle in handles])
+    return [parse_status(file.data) for file in files]
 
 
 def parse_status(data: bytes) -> StatusRecord | None:

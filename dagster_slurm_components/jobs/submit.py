@@ -80,6 +80,7 @@ def request_for(
         needs=spec.activation.needs,
         limit=scheduler.limit,
         claim=claim,
+        tasks=len(spec.array.tasks) if spec.array and settlement.mode == "command" else 1,
         settle_only=False,
     )
 
@@ -98,8 +99,8 @@ def find_job(
     """
     if attempt.handle is not None:
         return attempt.handle
-    news = "Whether an earlier attempt made a job is not known yet"
-    request = place.scheduler.settlement(attempt.run_dir, place.workdir, attempt.ledger.token, job_name)
+    scheduler, news = place.scheduler, "Whether an earlier attempt made a job is not known yet"
+    request = scheduler.settlement(attempt.run_dir, place.workdir, attempt.ledger.token, job_name)
     _, reply = _submit(place, request, b"", news, tell=tell, sleep=sleep)
     return None if reply.job_id is None else JobHandle(reply.job_id, attempt.run_dir, "known")
 

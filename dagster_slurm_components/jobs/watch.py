@@ -15,7 +15,7 @@ from dagster_slurm_components.hosts.client import Satellite
 from dagster_slurm_components.hosts.parked import parked_too_long
 from dagster_slurm_components.hosts.satellite.calls import FileData, FileRead, LeaseRenewal
 from dagster_slurm_components.jobs import events
-from dagster_slurm_components.jobs.events import Watch
+from dagster_slurm_components.jobs.events import Part, Watch
 from dagster_slurm_components.jobs.model import JobHandle
 from dagster_slurm_components.jobs.polling import Poller
 from dagster_slurm_components.jobs.reconcile import reconcile
@@ -84,6 +84,8 @@ class Watcher:
         offsets: Mapping[str, int] | None = None,
         inodes: Mapping[str, int] | None = None,
         epoch: int | None = None,
+        part: Part = Part.JOB,
+        sink: Callable[[Watch, events.Event], None] | None = None,
     ) -> Watch:
         """Begin to follow a job; with the ``epoch`` of its lease reading renews that.
 
@@ -91,7 +93,7 @@ class Watcher:
         """
         now = self.clock()
         seen = dict(offsets or {}), dict(inodes or {})
-        watch = Watch(handle, epoch, *seen, changed_at=now, renew_at=now + _RENEW)
+        watch = Watch(handle, epoch, part, sink, *seen, changed_at=now, renew_at=now + _RENEW)
         with self._lock:
             if self.idle:
                 # That the host was lost concerned jobs that nobody waits for any more.
@@ -143,17 +145,18 @@ class Watcher:
         with self._lock:
             self._watches = [watch for watch in self._watches if not watch.closed]
             watches = list(self._watches)
+        jobs = [watch for watch in watches if watch.part is not Part.LEASE]
         due = [watch for watch in watches if watch.read_at <= now and watch.backlog < _MAX_BACKLOG]
         try:
             if due:
                 self._read(due, now)
                 self._host_is_back(watches, now)
-            self._poller.poll(watches, now)
+            self._poller.poll(jobs, now)
         except HostUnreachableError as error:
             return self._host_is_lost(watches, error, now)
         except SatelliteError as error:  # a full disk or too many open files there: it passes, the jobs go on
             return self._host_is_lost(watches, HostUnreachableError(error.message, where=error.where), now)
-        for watch in watches:
+        for watch in jobs:
             self._judge(watch, now)
         return self._delay(watches)
 
@@ -224,7 +227,8 @@ class Watcher:
     def _metrics_wait(self, watch: Watch) -> float:
         """Return the seconds worth waiting for the accounting's figures: a twentieth of the job's own time."""
         status = watch.evidence.status
-        if not self.scheduler.has_accounting or watch.evidence.accounting or not status:
+        waits = self.scheduler.has_accounting and watch.part is Part.JOB
+        if not waits or watch.evidence.accounting or not status:
             return 0.0
         elapsed = (status.ended or 0.0) - (status.started or 0.0)
         return max(0.0, min(_METRICS_MOST, _METRICS_SHARE * elapsed))

@@ -2,7 +2,11 @@
 
 import json
 import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Generic, TypeVar
 
 import dagster as dg
 
@@ -12,32 +16,38 @@ from dagster_slurm_components.jobs.dashboard import dashboard
 from dagster_slurm_components.jobs.events import MESSAGES, Ended
 from dagster_slurm_components.jobs.figures import Figure, job_figures
 from dagster_slurm_components.jobs.job_spec import job_spec
-from dagster_slurm_components.jobs.lease import COLLECTED, ENDED, LEFT, SUCCESS
+from dagster_slurm_components.jobs.lease import COLLECTED, ENDED, SUCCESS, OutputPosition
 from dagster_slurm_components.jobs.model import JobHandle, JobSpec
 from dagster_slurm_components.jobs.outcome import judge
 from dagster_slurm_components.jobs.retry import NextAttempt, next_attempt
 from dagster_slurm_components.jobs.submit import EnvironmentLackingError, SubmitRejectedError, submit
-from dagster_slurm_components.pipes.claim import Claim, JobCall, results_stored
-from dagster_slurm_components.pipes.context import open_session, selection
+from dagster_slurm_components.jobs.takeover import Claim
+from dagster_slurm_components.pipes.claim import JobCall, results_stored
+from dagster_slurm_components.pipes.context import Partition, open_session, partition_of, selection
 from dagster_slurm_components.pipes.failure import failure, no_start
 from dagster_slurm_components.pipes.follow import Follower
 from dagster_slurm_components.pipes.guard import SupervisionLostError
-from dagster_slurm_components.pipes.partition import partition_of
+from dagster_slurm_components.pipes.listen import JobListener
+from dagster_slurm_components.pipes.partition import variables
 from dagster_slurm_components.pipes.reader import RunDirectoryMessageReader
 from dagster_slurm_components.pipes.records import tag_job, tell
 from dagster_slurm_components.pipes.results import CompletedJob, keep_check_results, typed
+from dagster_slurm_components.spec.resolve import ResolvedScript
 
 _LISTEN = 0.5
 
+Result = TypeVar("Result")
+AnyCall = TypeVar("AnyCall", bound=JobCall)
 
-@dataclass(frozen=True)
-class AttemptRun:
+
+@dataclass
+class AttemptRun(ABC, Generic[AnyCall, Result]):
     """One attempt at a call, which is this process's by its claim."""
 
-    call: JobCall
+    call: AnyCall
     claim: Claim
 
-    def run(self) -> CompletedJob | NextAttempt:
+    def run(self) -> Result | NextAttempt:
         """Run one job, once there is room for it; return its results, or what the retry policy answers its end with.
 
         Raises:
@@ -55,22 +65,119 @@ class AttemptRun:
         finally:
             slots.release()
 
+    @abstractmethod
+    def _run(self) -> Result | NextAttempt: ...
+
+    @property
+    def _run_dir(self) -> str:
+        return f"{self.call.place.workdir}/{self.claim.identity.folder}"
+
+    def _submit(self, spec: Callable[[], JobSpec]) -> tuple[JobHandle, JobSpec]:
+        """Submit the job; an environment that was there lately and is not any more is made first."""
+        call, info = self.call, self.call.step.context.log.info
+        try:
+            try:
+                return self._submit_once(spec())
+            except EnvironmentLackingError as error:
+                info(f"Not submitted yet: {error.message}")
+            call.activation = activation_for(
+                call.resolved, call.place.satellite, call.place.workdir, checked=True, tell=info
+            )
+            return self._submit_once(spec())
+        except SubmitRejectedError as error:
+            call.place.direct.leases.change(self._run_dir, self.claim.lease.epoch, ENDED, outcome="REFUSED")
+            text = f"The scheduler refused the job: {error}"
+            raise no_start(text, error.rejection.option, call.resolved) from error
+
+    def _submit_once(self, spec: JobSpec) -> tuple[JobHandle, JobSpec]:
+        call, place = self.call, self.call.place
+        request, info = self.claim.request(call.digest, call.content), call.step.context.log.info
+        handle = submit(place, spec, claim=request, tell=info, sleep=call.guard.pause)
+        self._tell_of(handle, len(spec.array.own) if spec.array else 0)
+        return handle, spec
+
+    def _tell_of(self, handle: JobHandle, elements: int) -> None:
+        call, host = self.call, self.call.place.satellite.host.name
+        how = "taken up again" if self.claim.adopted and handle.outcome != "submitted" else handle.outcome
+        what = f"Job array {handle.job_id} of {elements} partitions" if elements else f"Job {handle.job_id}"
+        call.handle = handle
+        tag_job(call.step, handle.job_id)
+        tell(
+            call.step,
+            f"{what} {how} on {host} (profile {call.resolved.profile.name}), run directory {handle.run_dir}",
+            {"job/id": handle.job_id, "job/run_directory": handle.run_dir},
+        )
+
+    def _spec(
+        self,
+        resolved: ResolvedScript,
+        session: dg.PipesSession,
+        partition: Partition,
+        run_dir: str,
+        files: Mapping[PurePosixPath, Path] | None = None,
+    ) -> JobSpec:
+        """Return the job of a payload that is told of one partition, or of the range of them, in a run directory."""
+        env = {**variables(partition, run_dir), **self.call.env, **session.get_bootstrap_env_vars()}
+        return job_spec(
+            resolved,
+            self.claim.identity,
+            activation=self.call.activation,
+            context=json.dumps(session.context_data).encode(),
+            env={**env, "DAGSTER_SLURM_MESSAGES": f"{run_dir}/{MESSAGES}"},
+            partition_keys=partition.keys,
+            changed=self.claim.lease.note.changed,
+            files=files,
+            left=self.call.left_record,
+        )
+
+    def _close(self, outcome: str, shown: OutputPosition) -> float:
+        """Write down how the job ended; return when.
+
+        Raises:
+            SupervisionLostError: Somebody else has taken the job over.
+        """
+        leases, epoch, now = self.call.place.leases, self.claim.lease.epoch, time.time()
+        if not leases.change(self._run_dir, epoch, ENDED, outcome=outcome, shown=shown):
+            raise SupervisionLostError(f"The job in {self._run_dir} is followed by somebody else by now.")
+        return now
+
+    def _collect(self) -> None:
+        """Write down that Dagster has stored the results: they are never handed over again."""
+        log = self.call.step.context.log
+        try:
+            if self.call.place.direct.leases.change(self._run_dir, self.claim.lease.epoch, COLLECTED) is None:
+                log.warning(f"The job in {self._run_dir} is followed by somebody else by now.")
+        except HostError as error:
+            log.info(f"That the results are collected could not be written down yet: {error}")
+
+    def _figures(self, handle: JobHandle, ended: Ended) -> dict[str, Figure]:
+        profile = self.call.resolved.profile
+        figures = job_figures(handle, ended, profile=profile.name, host=self.call.place.satellite.host.name)
+        way = dashboard(ended.evidence.status, profile.profile)
+        return {**figures, **({"job/ray_dashboard": way.metadata} if way else {})}
+
+
+class JobAttempt(AttemptRun[JobCall, CompletedJob]):
+    """An attempt of one job."""
+
     def _run(self) -> CompletedJob | NextAttempt:
-        context, resolved = self.call.step.context, self.call.resolved
+        call, context, resolved = self.call, self.call.step.context, self.call.resolved
         reader = RunDirectoryMessageReader(f"{self._run_dir}/{MESSAGES}", selection(context))
-        session = open_session(context, reader, self._run_dir, self.call.extras)
-        handle, spec = self._submit(session)
-        follower = Follower(self.call, self.claim, handle, reader)
-        ended = follower.run()
-        outcome = judge(ended, follower.stderr_tail)
+        session = open_session(context, reader, self._run_dir, call.extras)
+        partition = partition_of(context)
+        handle, spec = self._submit(lambda: self._spec(resolved, session, partition, self._run_dir))
+        listener = JobListener(call, self.claim, handle, reader)
+        ended = Follower(call, self.claim, handle, listener).run()
+        outcome = judge(ended, listener.stderr_tail)
         figures = self._figures(handle, ended)
         state = ended.observation.state
         # A payload may fail where Slurm sees none: its exit code tells.
         failed = state if state != SUCCESS else "FAILED"
-        ended_at = self._close(SUCCESS if outcome.success else failed, follower)
+        # Before anything of it is handed on.
+        ended_at = self._close(SUCCESS if outcome.success else failed, listener.shown)
         if outcome.success:
-            return CompletedJob(session, typed(figures), stored=lambda: self._collect(ended_at))
-        options, retries = dict(spec.sbatch), self.claim.note.retries
+            return CompletedJob(session, typed(figures), stored=lambda: self._collect_stored(ended_at))
+        options, retries = dict(spec.sbatch), self.claim.lease.note.retries
         again = next_attempt(resolved.script.retry, outcome, ended, options=options, retries=retries)
         if again is not None:
             return again
@@ -79,99 +186,13 @@ class AttemptRun:
             outcome,
             resolved,
             exception=reader.exception,
-            stderr=follower.stderr_tail,
+            stderr=listener.stderr_tail,
             figures=figures,
             context=context,
         )
 
-    def leave(self) -> JobHandle:
-        """Submit one job, or take up the one there is, and leave it to the sensor.
-
-        Raises:
-            TakenError: Somebody else's job is there.
-            SupervisionLostError: Somebody else has taken the job over.
-            Failure: The scheduler refused the job.
-            HostError: The host refuses us.
-        """
-        context = self.call.step.context
-        reader = RunDirectoryMessageReader(f"{self._run_dir}/{MESSAGES}")
-        handle, _ = self._submit(open_session(context, reader, self._run_dir, self.call.extras, leaves=True))
-        if self.call.place.leases.change(self._run_dir, self.claim.epoch, LEFT) is None:
-            raise SupervisionLostError(f"The job in {self._run_dir} is somebody else's by now.")
-        return handle
-
-    @property
-    def _run_dir(self) -> str:
-        return f"{self.call.place.workdir}/{self.claim.identity.folder}"
-
-    def _submit(self, session: dg.PipesSession) -> tuple[JobHandle, JobSpec]:
-        """Submit the job; an environment that was there lately and is not any more is made first."""
-        call, info = self.call, self.call.step.context.log.info
-        try:
-            try:
-                return self._submit_once(session)
-            except EnvironmentLackingError as error:
-                info(f"Not submitted yet: {error.message}")
-            call.activation = activation_for(
-                call.resolved, call.place.satellite, call.place.workdir, checked=True, tell=info
-            )
-            return self._submit_once(session)
-        except SubmitRejectedError as error:
-            self.call.place.direct.leases.change(self._run_dir, self.claim.epoch, ENDED, outcome="REFUSED")
-            text = f"The scheduler refused the job: {error}"
-            raise no_start(text, error.rejection.option, call.resolved) from error
-
-    def _submit_once(self, session: dg.PipesSession) -> tuple[JobHandle, JobSpec]:
-        call, place = self.call, self.call.place
-        partition = partition_of(call.step.context, self._run_dir)
-        messages = {"DAGSTER_SLURM_MESSAGES": f"{self._run_dir}/{MESSAGES}"}
-        spec = job_spec(
-            call.resolved,
-            self.claim.identity,
-            activation=call.activation,
-            context=json.dumps(session.context_data).encode(),
-            env={**partition.variables, **call.env, **session.get_bootstrap_env_vars(), **messages},
-            partition_keys=partition.keys,
-            changed=self.claim.note.changed,
-            left=call.left,
-        )
-        request, info, pause = self.claim.request(call), call.step.context.log.info, call.guard.pause
-        handle = submit(place, spec, claim=request, tell=info, sleep=pause)
-        how = "taken up again" if self.claim.adopted and handle.outcome != "submitted" else handle.outcome
-        call.handle = handle
-        tag_job(call.step, handle.job_id)
-        tell(
-            call.step,
-            f"Job {handle.job_id} {how} on {place.satellite.host.name} "
-            f"(profile {call.resolved.profile.name}), run directory {handle.run_dir}",
-            {"job/id": handle.job_id, "job/run_directory": handle.run_dir},
-        )
-        return handle, spec
-
-    def _close(self, outcome: str, follower: Follower) -> float:
-        """Write down how the job ended, before anything of it is handed on; return when.
-
-        Raises:
-            SupervisionLostError: Somebody else has taken the job over.
-        """
-        leases, now = self.call.place.leases, time.time()
-        if not leases.change(self._run_dir, self.claim.epoch, ENDED, outcome=outcome, shown=follower.shown):
-            raise SupervisionLostError(f"The job in {self._run_dir} is followed by somebody else by now.")
-        return now
-
-    def _collect(self, since: float) -> None:
-        """Write down that Dagster has stored the results, if it has: they are never handed over again."""
+    def _collect_stored(self, since: float) -> None:
         step = self.call.step
-        if step.run is not None and not results_stored(step.instance, step.run_id, step.key, since):
-            return  # somebody made a list of them, and has not yielded them yet: whoever comes next asks Dagster
-        try:
-            if self.call.place.direct.leases.change(self._run_dir, self.claim.epoch, COLLECTED) is None:
-                step.context.log.warning(f"The job in {self._run_dir} is followed by somebody else by now.")
-        except HostError as error:
-            step.context.log.info(f"That the results are collected could not be written down yet: {error}")
-
-    def _figures(self, handle: JobHandle, ended: Ended) -> dict[str, Figure]:
-        profile = self.call.resolved.profile
-        figures = job_figures(handle, ended, profile=profile.name, host=self.call.place.satellite.host.name)
-        way = dashboard(ended.evidence.status, profile.profile)
-        return {**figures, **({"job/ray_dashboard": way.metadata} if way else {})}
+        # Somebody may make a list of results and yield them later: then whoever comes next asks Dagster.
+        if step.run is None or results_stored(step.instance, step.run_id, step.key, since):
+            self._collect()

@@ -68,16 +68,19 @@ class Calls:
             return iter(list(self._calls))
 
 
-def wait_for(calls: Sequence[Call[Any]], others: Iterable[Call[Any]] = ()) -> None:
-    """Wait until one of these calls has ended.
+def wait_for(
+    calls: Sequence[Call[Any]], others: Iterable[Call[Any]] = (), *, news: Future[None] | None = None
+) -> None:
+    """Wait until one of these calls has ended, or there is news.
 
     An interrupt (a signal in the main thread, or `INTERRUPTION`) asks all calls, and the others of the step, to stop,
     and is raised once they have: by then their jobs are cancelled, or left alone in good order.
     """
     interruption = INTERRUPTION.get()
-    also, timeout = ([], _LISTEN) if interruption is None else ([interruption], None)
+    timeout = _LISTEN if interruption is None else None
+    also = [future for future in (interruption, news) if future is not None]
     try:
-        while not any(call.done for call in calls):
+        while not any(call.done for call in calls) and not (news and news.done()):
             # In the main thread in short pieces, so that signals are heard.
             wait([*(call.future for call in calls), *also], timeout, FIRST_COMPLETED)
             if interruption is not None and interruption.done():

@@ -1,7 +1,4 @@
-"""Which attempt at a call this process makes: a new one, or the one that an earlier process left behind.
-
-The decision is ``jobs.lease.decide``; here its questions are answered from Dagster's runs and from the host.
-"""
+"""A call of a step: what it asks for, and how Dagster's runs and event log answer what ``jobs.takeover`` asks."""
 
 from __future__ import annotations
 
@@ -9,36 +6,19 @@ import hashlib
 import json
 import threading
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
 import dagster as dg
 
 from dagster_slurm_components.environments.base import Activation
-from dagster_slurm_components.hosts.satellite.calls import LeaseRequest
-from dagster_slurm_components.jobs.ending import end_attempt
-from dagster_slurm_components.jobs.lease import (
-    COLLECTED,
-    ENDED,
-    LEFT,
-    REPORTING,
-    Adopt,
-    Attempt,
-    EndFirst,
-    Fresh,
-    HeldError,
-    Lease,
-    Note,
-    OutputPosition,
-    Owner,
-    decide,
-)
-from dagster_slurm_components.jobs.look import look_at
-from dagster_slurm_components.jobs.model import JobHandle, JobIdentity, slug
+from dagster_slurm_components.jobs.lease import HeldError, Lease, Note, Owner
+from dagster_slurm_components.jobs.model import JobHandle, JobIdentity
 from dagster_slurm_components.jobs.reconcile import Observation
+from dagster_slurm_components.jobs.takeover import Claim, take_over
 from dagster_slurm_components.jobs.target import Target
-from dagster_slurm_components.pipes.context import range_keys
+from dagster_slurm_components.pipes.context import partition_of
 from dagster_slurm_components.pipes.guard import Guard
 from dagster_slurm_components.pipes.step import Step, made_by, run_of
 from dagster_slurm_components.spec.resolve import ResolvedScript
@@ -91,6 +71,11 @@ class JobCall:
         return self.step.identity(self.number)
 
     @property
+    def may_have_been_tried(self) -> bool:
+        """Whether there may be attempts at it already."""
+        return self.step.may_have_been_tried
+
+    @property
     def upstream(self) -> Mapping[str, str]:
         """Which run made each of the things that its job reads."""
         return self.step.upstream
@@ -101,9 +86,14 @@ class JobCall:
         return {} if run is None else made_by(self.step.instance, run, frozenset(before))
 
     @property
-    def left(self) -> bytes:
+    def left_record(self) -> bytes:
         """What is written down for whoever reports the results, where that is not the step."""
         return b""
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """All keys of a range of partitions that the job is for."""
+        return partition_of(self.step.context).keys
 
     @cached_property
     def content(self) -> str:
@@ -119,132 +109,45 @@ class JobCall:
             "profile": self.resolved.profile.name,
             "resources": self.resolved.script.resources.model_dump(mode="json"),
             "environment": [activation.arguments().hex(), activation.wrapper, activation.files],
-            "extras": {**self.extras, "partition_keys": range_keys(self.step.context)},
+            "extras": {**self.extras, "partition_keys": self.keys},
             "env": self.env,
         }
         return hashlib.sha256(json.dumps(raw, sort_keys=True, default=repr).encode()).hexdigest()
 
-
-@dataclass(frozen=True)
-class Claim:
-    """An attempt that is this process's.
-
-    Attributes:
-        identity: Which job.
-        note: What is kept for whoever takes it over.
-        epoch: The epoch of its lease.
-        adopted: Whether its job may exist already.
-        shown: What a person has seen of its output.
-    """
-
-    identity: JobIdentity
-    note: Note
-    epoch: int = 1
-    adopted: bool = False
-    shown: OutputPosition = field(default_factory=OutputPosition)
-
-    def request(self, call: JobCall) -> LeaseRequest:
-        """Return what the host is told of who submits, and what."""
-        epoch = self.epoch if self.adopted else None
-        return LeaseRequest(call.digest, call.content, asdict(call.step.owner), asdict(self.note), epoch)
-
-    def next(self, kind: str, changed: Mapping[str, str]) -> Claim:
-        """Return the claim to the attempt that a retry policy answers an end with."""
-        note = self.note
-        retries = {**note.retries, kind: note.retries.get(kind, 0) + 1}
-        note = replace(note, retries=retries, changed={**note.changed, **changed})
-        return Claim(self.identity.next(), note)
-
-
-class Claims:
-    """Claims attempts at one call."""
-
-    def __init__(self, call: JobCall) -> None:
-        self._call = call
-        self._step = call.step
-        self._place = call.place
-        self._identity = call.identity
-        self._leases = call.place.leases
-
-    def first(self) -> Claim:
-        """Return the claim to the first attempt; the host says if it was made before."""
-        profile = self._call.resolved.profile.name
-        return Claim(self._identity, Note(upstream=self._call.upstream, profile=profile, step=self._step.key))
-
-    def claim(self) -> Claim:
-        """Return the attempt that is to be made, after the host was asked for those before it.
-
-        Raises:
-            Failure: Another run follows the job.
-            NotEndedError: A job that has to end first does not.
-            HostError: The host refuses.
-        """
-        folder = f"{self._place.workdir}/{self._identity.call_folder}"
-        while True:
-            attempts = self._leases.attempts(folder)
-            try:
-                decision = decide(attempts, unwanted=self._not_wanted, released=self._released)
-            except HeldError as error:
-                raise dg.Failure(str(error), allow_retries=False) from error
-            match decision:
-                case Fresh(number=number):
-                    return replace(self.first(), identity=replace(self._identity, attempt=number))
-                case EndFirst(attempt=attempt, why=why):
-                    self._end(attempt, why)
-                case Adopt(attempt=attempt):
-                    claim = self._adopt(attempt)
-                    if claim is not None:
-                        return claim
-
-    def _not_wanted(self, lease: Lease) -> str | None:
+    def unwanted(self, lease: Lease) -> str | None:
         """Return why a job is not the one that is to be run now."""
-        if lease.digest != self._call.digest:
+        if lease.digest != self.digest:
             return "it has other content"
         upstream = lease.note.upstream
-        now = self._call.upstream_now(upstream)
+        now = self.upstream_now(upstream)
         newer = [key for key, run_id in upstream.items() if now.get(key, run_id) != run_id]
         return f"{', '.join(newer)} was run anew since" if newer else None
 
-    def _released(self, owner: Owner) -> bool:
+    def released(self, owner: Owner) -> bool:
         """Whether an owner has no say any more: of this run, of one that is over, or proven dead."""
-        if owner.run_id == self._step.run_id:
+        if owner.run_id == self.step.run_id:
             return True
-        run = run_of(self._step.instance, owner.run_id)
+        run = run_of(self.step.instance, owner.run_id)
         return run is None or run.is_finished or owner.known_dead()
 
-    def _end(self, attempt: Attempt, why: str) -> None:
-        log = self._step.context.log.warning
-        log(f"The attempt in {attempt.run_dir} is not taken up: {why}. What is left of it ends first.")
-        name = f"{slug(self._step.key)}-{attempt.ledger.token}"
-        end_attempt(self._place, attempt, self._step.owner, name, tell=log, sleep=self._call.guard.pause)
+    def stored(self, lease: Lease) -> bool:
+        """Whether Dagster has stored the results of a job that has ended."""
+        run_id, since = lease.owner.run_id if lease.owner else "", lease.finished or 0.0
+        return bool(run_id) and results_stored(self.step.instance, run_id, self.step.key, since)
 
-    def _adopt(self, attempt: Attempt) -> Claim | None:
-        """Take a job over; return nothing where its work is over: then the next look decides anew."""
-        step, lease = self._step, attempt.lease
-        ended_by = lease.owner.run_id if lease.owner and lease.state == ENDED else None
-        if ended_by and results_stored(step.instance, ended_by, step.key, lease.finished or 0.0):
-            self._leases.change(attempt.run_dir, lease.epoch, COLLECTED)
-            return None
-        taken = self._leases.take(attempt, step.owner)
-        if taken is None or (taken.state != ENDED and self._ended_badly(attempt, taken.epoch)):
-            return None
-        identity = replace(self._identity, attempt=attempt.number)
-        return Claim(identity, taken.note, taken.epoch, True, taken.shown)
+    def first_claim(self) -> Claim:
+        """Return the claim to the first attempt; the host says if it was made before."""
+        step = self.step
+        note = Note(upstream=self.upstream, profile=self.resolved.profile.name, step=step.key)
+        return Claim(self.identity, step.owner, Lease(1, note=note))
 
-    def _ended_badly(self, attempt: Attempt, epoch: int) -> bool:
-        """Whether a job that nobody followed has ended meanwhile, without success."""
-        (seen,) = look_at(self._place, [attempt])
-        if seen is None or not seen.ended_badly:
-            return False
-        word = seen.observation.state
-        self._step.context.log.warning(
-            f"Job {seen.handle.job_id} of an earlier try ended meanwhile: {word}. "
-            f"Its output is in {attempt.run_dir}."
-        )
-        # Of a job that was left the sensor has yet to report this.
-        state = REPORTING if attempt.lease.state == LEFT else ENDED
-        self._leases.change(attempt.run_dir, epoch, state, outcome=word)
-        return True
+
+def claim_after_others(call: JobCall, first: Claim) -> Claim:
+    """Return the claim that ``take_over`` gives; a job that another run follows is a failure, and not retried."""
+    try:
+        return take_over(call.place, first, call, tell=call.step.context.log.warning, sleep=call.guard.pause)
+    except HeldError as error:
+        raise dg.Failure(str(error), allow_retries=False) from error
 
 
 def results_stored(instance: dg.DagsterInstance, run_id: str, step: str, since: float) -> bool:

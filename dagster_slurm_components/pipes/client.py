@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import dagster as dg
@@ -12,15 +12,18 @@ import dagster as dg
 from dagster_slurm_components.environments.provide import activation_for
 from dagster_slurm_components.errors import DagsterSlurmError
 from dagster_slurm_components.hosts.parked import Parking
+from dagster_slurm_components.jobs.retry import NextAttempt
 from dagster_slurm_components.jobs.submit import TakenError
+from dagster_slurm_components.jobs.takeover import Claim
 from dagster_slurm_components.jobs.target import heal, target
-from dagster_slurm_components.pipes.attempt import AttemptRun
+from dagster_slurm_components.pipes.attempt import AnyCall, AttemptRun, JobAttempt, Result
 from dagster_slurm_components.pipes.call import Call, wait_for
-from dagster_slurm_components.pipes.claim import Claim, Claims, JobCall
+from dagster_slurm_components.pipes.claim import JobCall, claim_after_others
+from dagster_slurm_components.pipes.context import AnyContext
 from dagster_slurm_components.pipes.guard import Guard
 from dagster_slurm_components.pipes.records import tag_run
 from dagster_slurm_components.pipes.results import CompletedJob
-from dagster_slurm_components.pipes.step import AnyContext, next_calls
+from dagster_slurm_components.pipes.step import next_calls
 from dagster_slurm_components.spec.base import duration_seconds
 from dagster_slurm_components.spec.resolve import ResolvedScript
 
@@ -85,7 +88,8 @@ class ComputeJob:
     def __init__(self, asked: JobCall) -> None:
         self._asked = asked
         self.call = Call(
-            lambda stop: _run(asked, stop), name=f"dagster-slurm-{asked.step.key}-{asked.number}"
+            lambda stop: carry_out(asked, stop, JobAttempt),
+            name=f"dagster-slurm-{asked.step.key}-{asked.number}",
         )
         """The thread that submits and follows it."""
         asked.step.calls.add(self.call)
@@ -121,44 +125,41 @@ class ComputeJob:
         self._asked.cancel.set()
 
 
-def _run(call: JobCall, stop: threading.Event) -> CompletedJob:
+def prepare(call: JobCall, stop: threading.Event) -> None:
+    """Reach the place where the call's jobs run."""
+    profile, log = call.resolved.profile, call.step.context.log
+    call.guard = guard = Guard(call.step, stop)
+    limit = duration_seconds(profile.profile.park_timeout)
+    call.place = target(profile, Parking(limit, log.warning, heal(profile), guard.pause))
+
+
+def carry_out(
+    call: AnyCall, stop: threading.Event, attempt: Callable[[AnyCall, Claim], AttemptRun[AnyCall, Result]]
+) -> Result:
     """Make attempts until one did its work, or none is left.
 
     Raises:
         Failure: As ``run_script``.
     """
     prepare(call, stop)
-    step, guard, log = call.step, call.guard, call.step.context.log
-    claims = Claims(call)
-    claim = claims.claim() if step.may_have_been_tried else claims.first()
+    step, profile, log, guard = call.step, call.resolved.profile, call.step.context.log, call.guard
+    call.activation = activation_for(call.resolved, call.place.satellite, call.place.workdir, tell=log.info)
+    tag_run(step, profile.name, left=bool(call.left_record))
+    first = call.first_claim()
+    claim = claim_after_others(call, first) if call.may_have_been_tried else first
     while True:
         try:
-            outcome = AttemptRun(call, claim).run()
+            outcome = attempt(call, claim).run()
         except TakenError as error:
-            claim = claim_anew(call, claims, error)
+            log.info(f"Not submitted: {error} The host is asked what there is.")
+            guard.pause(_LOOK_AGAIN)  # never a busy loop, whatever two processes think of one lease
+            claim = claim_after_others(call, first)
             continue
-        if isinstance(outcome, CompletedJob):
+        if not isinstance(outcome, NextAttempt):
             return outcome
         log.warning(outcome.why)
         guard.pause(outcome.delay)
         claim = claim.next(outcome.kind, outcome.changed)
-
-
-def prepare(call: JobCall, stop: threading.Event, *, left: bool = False) -> None:
-    """Find out where and in what environment a call's job is to run, and mark the run as one that has jobs."""
-    step, profile, log = call.step, call.resolved.profile, call.step.context.log
-    call.guard = guard = Guard(step, stop)
-    limit = duration_seconds(profile.profile.park_timeout)
-    call.place = target(profile, Parking(limit, log.warning, heal(profile), guard.pause))
-    call.activation = activation_for(call.resolved, call.place.satellite, call.place.workdir, tell=log.info)
-    tag_run(step, profile.name, left=left)
-
-
-def claim_anew(call: JobCall, claims: Claims, error: TakenError) -> Claim:
-    """Ask the host what there is, after somebody else was quicker."""
-    call.step.context.log.info(f"Not submitted: {error} The host is asked what there is.")
-    call.guard.pause(_LOOK_AGAIN)  # never a busy loop, whatever two processes think of one lease
-    return claims.claim()
 
 
 def _json(item: Any, index: int) -> str:

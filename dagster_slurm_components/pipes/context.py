@@ -1,5 +1,6 @@
 """What the payload is told of its step: the Pipes session of one job, and the context that it finds beside it."""
 
+import contextlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -11,11 +12,15 @@ from dagster_pipes import PipesContextData, PipesDataProvenance, PipesPartitionK
 from dagster_slurm_components.pipes.tags import MAY_LEAVE
 
 StepContext = dg.OpExecutionContext | dg.AssetExecutionContext
+AnyContext = StepContext | dg.AssetCheckExecutionContext
 
 ASSET_CHECKS = "asset_checks"
 """The Pipes extra that names the checks of this run, in the words of ``report_asset_check``."""
+PARTITION_KEYS = "partition_keys"
+"""The Pipes extra that holds all keys of a range of partitions."""
 _DIRECT = "EPHEMERAL"
 """The run's id in the context of a function that is called directly, as in a unit test (dagster 1.13)."""
+_PARTITION = "_dagster_slurm_partition"
 _NOT_HANDED_ON = (
     "Hand on what the payload reported: `yield from completed.get_results()`. A declared check is reported by the "
     "payload, with `report_asset_check`, or yielded beside those results."
@@ -25,6 +30,78 @@ _NOT_HANDED_ON = (
 def is_direct(context: StepContext) -> bool:
     """Whether a function was called directly, with a context that was built for it: there is no run then."""
     return context.run_id == _DIRECT
+
+
+def try_of(context: AnyContext) -> object:
+    """Return what lives as long as one try of a step: contexts are wrapped anew for assets, ops and checks."""
+    if isinstance(context, dg.AssetCheckExecutionContext):
+        context = context.op_execution_context
+    if is_direct(context):
+        return context.op_execution_context if isinstance(context, dg.AssetExecutionContext) else context
+    return context.get_step_execution_context()
+
+
+@dataclass(frozen=True)
+class Partition:
+    """The partition that a step is for, or the range of them, as Pipes tells it; all empty where there is none.
+
+    Attributes:
+        name: The key, or the ends of the range.
+        keys: All keys of a range, whose ends alone don't tell what lies between; none for a single partition.
+        window: The time that they span; nothing where they are no windows of time.
+    """
+
+    name: str | None = None
+    key: str | None = None
+    span: PipesPartitionKeyRange | None = None
+    keys: tuple[str, ...] = ()
+    window: PipesTimeWindow | None = None
+
+
+def partition_of(context: StepContext) -> Partition:
+    """Return the partition that a step is for; Dagster is asked once a try, as a range may have many keys."""
+    tried = try_of(context)
+    if not hasattr(tried, _PARTITION):
+        setattr(tried, _PARTITION, _partition(context))
+    partition: Partition = getattr(tried, _PARTITION)
+    return partition
+
+
+def _partition(context: StepContext) -> Partition:
+    if not (context.has_partition_key or context.has_partition_key_range):
+        return Partition()
+    ends, window = context.partition_key_range, None
+    span = PipesPartitionKeyRange(start=ends.start, end=ends.end)
+    with contextlib.suppress(dg.DagsterInvariantViolationError):
+        times = context.partition_time_window
+        window = PipesTimeWindow(start=times.start.isoformat(), end=times.end.isoformat())
+    if context.has_partition_key:
+        return Partition(str(context.partition_key), context.partition_key, span, window=window)
+    return Partition(f"{ends.start}...{ends.end}", None, span, tuple(context.partition_keys), window)
+
+
+def partition_at(context: StepContext, key: str) -> Partition:
+    """Return one partition of a step's range."""
+    partitions, window = context.assets_def.partitions_def, None
+    if isinstance(partitions, dg.MultiPartitionsDefinition):
+        key = partitions.get_partition_key_from_str(key)
+    if isinstance(partitions, dg.TimeWindowPartitionsDefinition | dg.MultiPartitionsDefinition):
+        with contextlib.suppress(dg.DagsterInvariantViolationError):  # no dimension is one of time
+            times = partitions.time_window_for_partition_key(key)
+            window = PipesTimeWindow(start=times.start.isoformat(), end=times.end.isoformat())
+    return Partition(str(key), key, PipesPartitionKeyRange(start=key, end=key), window=window)
+
+
+def at_partition(data: PipesContextData, partition: Partition) -> PipesContextData:
+    """Return the Pipes context of a range of partitions for one of them."""
+    extras = {name: value for name, value in (data["extras"] or {}).items() if name != PARTITION_KEYS}
+    return {
+        **data,
+        "partition_key": partition.key,
+        "partition_key_range": partition.span,
+        "partition_time_window": partition.window,
+        "extras": extras,
+    }
 
 
 def is_skippable(context: StepContext, key: dg.AssetKey) -> bool:
@@ -88,10 +165,17 @@ def open_session(
     chosen = selection(context)
     if not leaves and chosen is not None and not any(is_skippable(context, key) for key in chosen.assets):
         context.set_requires_typed_event_stream(error_message=_NOT_HANDED_ON)
+    return session_of(context, reader, run_dir, context_data(context, chosen, extras))
+
+
+def session_of(
+    context: StepContext, reader: dg.PipesMessageReader, run_dir: str, data: PipesContextData
+) -> dg.PipesSession:
+    """Return the session of a payload that is told this; nothing of it needs to be closed."""
     handler = dg.PipesMessageHandler(context, reader)
     with handler.handle_messages() as messages:
         return dg.PipesSession(
-            context_data=context_data(context, chosen, extras),
+            context_data=data,
             message_handler=handler,
             context_injector_params={"path": f"{run_dir}/context.json"},
             message_reader_params=messages,
@@ -110,14 +194,14 @@ def context_data(
     """
     # Those that the payload makes, and those that it only checks.
     keys = sorted({*chosen.assets, *(check.asset_key for check in chosen.checks)}) if chosen else []
-    span, window = _partitions(context)
+    partition = partition_of(context)
     data = PipesContextData(
         asset_keys=[_text(key) for key in keys],
         code_version_by_asset_key={_text(key): _version(context, key) for key in keys},
         provenance_by_asset_key={_text(key): _provenance(context, key) for key in keys},
-        partition_key=context.partition_key if context.has_partition_key else None,
-        partition_key_range=span,
-        partition_time_window=window,
+        partition_key=partition.key,
+        partition_key_range=partition.span,
+        partition_time_window=partition.window,
         run_id=context.run_id,
         job_name=None if is_direct(context) else context.job_name,
         retry_number=0 if is_direct(context) else context.retry_number,
@@ -128,19 +212,13 @@ def context_data(
     return data
 
 
-def range_keys(context: StepContext) -> list[str]:
-    """Return the keys of a range of partitions, whose ends alone don't tell what lies between; else none."""
-    is_range = context.has_partition_key_range and not context.has_partition_key
-    return list(context.partition_keys) if is_range else []
-
-
 def _own_extras(context: StepContext, chosen: Selection | None) -> dict[str, Any]:
     own: dict[str, Any] = {}
     if chosen and any(isinstance(key, dg.AssetCheckKey) for key in (*chosen.checks, *chosen.others)):
         checks = sorted(chosen.checks, key=lambda check: (check.asset_key, check.name))
         own[ASSET_CHECKS] = [{"asset_key": _text(each.asset_key), "check_name": each.name} for each in checks]
-    if keys := range_keys(context):
-        own["partition_keys"] = keys
+    if keys := partition_of(context).keys:
+        own[PARTITION_KEYS] = list(keys)
     return own
 
 
@@ -163,22 +241,3 @@ def _provenance(context: StepContext, key: dg.AssetKey) -> PipesDataProvenance |
         input_data_versions={_text(each): version.value for each, version in versions},
         is_user_provided=provenance.is_user_provided,
     )
-
-
-def _partitions(context: StepContext) -> tuple[PipesPartitionKeyRange | None, PipesTimeWindow | None]:
-    """Return the range of a step's partitions, and the time that they span."""
-    if not (context.has_partition_key or context.has_partition_key_range):
-        return None, None
-    keys, window = context.partition_key_range, time_window(context)
-    span = PipesPartitionKeyRange(start=keys.start, end=keys.end)
-    if window is None:
-        return span, None
-    return span, PipesTimeWindow(start=window.start.isoformat(), end=window.end.isoformat())
-
-
-def time_window(context: StepContext) -> dg.TimeWindow | None:
-    """Return the time that a step's partitions span; nothing where they are no windows of time."""
-    try:
-        return context.partition_time_window
-    except dg.DagsterInvariantViolationError:
-        return None

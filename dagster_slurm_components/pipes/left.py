@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import threading
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
@@ -12,15 +11,26 @@ from typing import Any
 
 import dagster as dg
 
+from dagster_slurm_components.jobs.events import MESSAGES
+from dagster_slurm_components.jobs.lease import LEFT as LEFT_TO_THE_SENSOR
 from dagster_slurm_components.jobs.look import observe
 from dagster_slurm_components.jobs.model import LEFT_JOBS, JobHandle, JobIdentity
 from dagster_slurm_components.jobs.reconcile import Observation
-from dagster_slurm_components.jobs.submit import TakenError
 from dagster_slurm_components.pipes.attempt import AttemptRun
 from dagster_slurm_components.pipes.call import Call, wait_for
-from dagster_slurm_components.pipes.claim import Claims, JobCall
-from dagster_slurm_components.pipes.client import claim_anew, prepare
-from dagster_slurm_components.pipes.context import Selection, StepContext, is_direct, is_skippable, selection
+from dagster_slurm_components.pipes.claim import JobCall
+from dagster_slurm_components.pipes.client import carry_out
+from dagster_slurm_components.pipes.context import (
+    Selection,
+    StepContext,
+    is_direct,
+    is_skippable,
+    open_session,
+    partition_of,
+    selection,
+)
+from dagster_slurm_components.pipes.guard import SupervisionLostError
+from dagster_slurm_components.pipes.reader import RunDirectoryMessageReader
 from dagster_slurm_components.pipes.results import in_order
 from dagster_slurm_components.pipes.step import next_calls
 from dagster_slurm_components.pipes.tags import LEFT
@@ -122,7 +132,7 @@ class LeftRecord:
         return Selection(frozenset(self.keys), checks, frozenset(others))
 
 
-def left_record(context: StepContext, chosen: Selection) -> LeftRecord:
+def record_of(context: StepContext, chosen: Selection) -> LeftRecord:
     """Return what is written down of a step that leaves its job."""
     specs = context.assets_def.specs_by_key
     check_specs = context.assets_def.node_check_specs_by_output_name.values()
@@ -202,7 +212,7 @@ class LeftCall(JobCall):
     def record(self) -> LeftRecord:
         """What the sensor has to know."""
         context = self.step.context
-        return left_record(context, selection(context) or Selection(frozenset(), frozenset(), frozenset()))
+        return record_of(context, selection(context) or Selection(frozenset(), frozenset(), frozenset()))
 
     @property
     def identity(self) -> JobIdentity:
@@ -211,6 +221,11 @@ class LeftCall(JobCall):
         made = sorted([asset.key for asset in record.assets] + [f"{c.asset}:{c.name}" for c in record.checks])
         name = f"{left_jobs_of(self.step.instance)}-{_hash(*made)}"
         return replace(self.step.identity(self.number), run_id=name)
+
+    @property
+    def may_have_been_tried(self) -> bool:
+        """Whether there may be attempts at it already: any run may have left some."""
+        return True
 
     @property
     def upstream(self) -> Mapping[str, str]:
@@ -231,7 +246,7 @@ class LeftCall(JobCall):
         return self.upstream
 
     @property
-    def left(self) -> bytes:
+    def left_record(self) -> bytes:
         """What is written down for whoever reports the results."""
         return self.record.dumps()
 
@@ -253,7 +268,7 @@ def leave_script(context: StepContext, resolved: ResolvedScript) -> Iterator[dg.
         )
     step, (number,) = next_calls(context)
     call = LeftCall(step, resolved, number, {})
-    running = Call(lambda stop: _leave(call, stop), name=f"dagster-slurm-{step.key}")
+    running = Call(lambda stop: carry_out(call, stop, LeaveAttempt), name=f"dagster-slurm-{step.key}")
     step.calls.add(running)
     wait_for([running], step.calls)
     handle, observation = running.outcome()
@@ -261,22 +276,23 @@ def leave_script(context: StepContext, resolved: ResolvedScript) -> Iterator[dg.
     yield from observations(call.record, {**waiting(handle, observation), **more})
 
 
-def _leave(call: LeftCall, stop: threading.Event) -> tuple[JobHandle, Observation]:
-    prepare(call, stop, left=True)
-    claims = Claims(call)
-    claim = claims.claim()
-    while True:
-        try:
-            handle = AttemptRun(call, claim).leave()
-        except TakenError as error:
-            claim = claim_anew(call, claims, error)
-            continue
-        call.step.context.log.info(
+class LeaveAttempt(AttemptRun[LeftCall, tuple[JobHandle, Observation]]):
+    """Submits one job, or takes up the one there is, and leaves it to the sensor."""
+
+    def _run(self) -> tuple[JobHandle, Observation]:
+        call, context = self.call, self.call.step.context
+        reader = RunDirectoryMessageReader(f"{self._run_dir}/{MESSAGES}")
+        session = open_session(context, reader, self._run_dir, call.extras, leaves=True)
+        partition = partition_of(context)
+        handle, _ = self._submit(lambda: self._spec(call.resolved, session, partition, self._run_dir))
+        if call.place.leases.change(self._run_dir, self.claim.lease.epoch, LEFT_TO_THE_SENSOR) is None:
+            raise SupervisionLostError(f"The job in {self._run_dir} is somebody else's by now.")
+        context.log.info(
             f"This step ends; job {handle.job_id} is left to the sensor `slurm_jobs`, which reports what comes of it. "
             f"To cancel it: dg-slurm jobs cancel {handle.job_id} --profile {call.resolved.profile.name}"
         )
         # Of a job that was left before more may be known. Of a new one nothing is, so that nobody is asked.
-        if not claim.adopted:
+        if not self.claim.adopted:
             return handle, Observation()
         return handle, observe(call.place, [(handle, None)])[handle.run_dir].observation
 

@@ -1,50 +1,29 @@
 """The partition that a step is for, or the range of them: what payloads in any language are told of it."""
 
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
 import dagster as dg
 
 from dagster_slurm_components.jobs.bundle import PARTITION_KEYS
-from dagster_slurm_components.pipes.context import StepContext, range_keys, time_window
+from dagster_slurm_components.pipes.context import Partition
 from dagster_slurm_components.spec.templates import Values
 
 _NO_NAME = re.compile(r"[^A-Z0-9]+")
 _PREFIX = "DAGSTER_SLURM_PARTITION"
 
 
-@dataclass(frozen=True)
-class Partition:
-    """What a payload is told.
-
-    Attributes:
-        variables: Environment variables; none where the step has no partitions.
-        keys: All keys of a range; none for a single partition.
-    """
-
-    variables: Mapping[str, str] = field(default_factory=dict)
-    keys: tuple[str, ...] = ()
-
-
-def partition_of(context: StepContext, run_dir: str) -> Partition:
-    """Return what the payload in a run directory is told of its partitions; keys are handed on as they are."""
-    if not (context.has_partition_key or context.has_partition_key_range):
-        return Partition()
-    keys = tuple(range_keys(context))
-    if context.has_partition_key:
-        variables = _single(context.partition_key)
-    else:
-        ends = context.partition_key_range
-        variables = {f"{_PREFIX}_RANGE_START": ends.start, f"{_PREFIX}_RANGE_END": ends.end}
-        variables[f"{_PREFIX}_KEYS_FILE"] = f"{run_dir}/{PARTITION_KEYS}"
-    window = time_window(context)
+def variables(partition: Partition, run_dir: str) -> dict[str, str]:
+    """Return the environment variables of the payload in a run directory; keys are handed on as they are."""
+    key, span, window = partition.key, partition.span, partition.window
+    told = {} if key is None else _single(key)
+    if key is None and span is not None:
+        told = {f"{_PREFIX}_RANGE_START": span["start"], f"{_PREFIX}_RANGE_END": span["end"]}
+        told[f"{_PREFIX}_KEYS_FILE"] = f"{run_dir}/{PARTITION_KEYS}"
     if window is not None:
-        variables[f"{_PREFIX}_START"] = window.start.isoformat()
-        variables[f"{_PREFIX}_END"] = window.end.isoformat()
-    return Partition(variables, keys)
+        told |= {f"{_PREFIX}_START": window["start"], f"{_PREFIX}_END": window["end"]}
+    return told
 
 
 class Moment(datetime):
@@ -55,25 +34,22 @@ class Moment(datetime):
         return self.isoformat()
 
 
-def template_names(context: StepContext) -> tuple[dict[str, Any], str]:
-    """Return what templates know of a step's partition, and what to say of a name that is not there."""
-    if not (context.has_partition_key or context.has_partition_key_range):
+def template_names(partition: Partition) -> tuple[dict[str, Any], str]:
+    """Return what templates know of a partition, and what to say of a name that is not there."""
+    key, window = partition.key, partition.window
+    if partition.span is None:
         return {}, "this run has no partition"
-    keys = range_keys(context)
     missing = "this run is for a range: `partition_keys` is the list of its keys"
-    names: dict[str, Any] = {"partition_keys": keys}
-    if context.has_partition_key:
-        key = context.partition_key
+    names: dict[str, Any] = {"partition_keys": list(partition.keys)}
+    if key is not None:
         names = {"partition_key": str(key), "partition_keys": [str(key)]}
         missing = (
             "this run is for one partition; only several dimensions, and windows of time, have more names"
         )
         if isinstance(key, dg.MultiPartitionKey):
             names["partition"] = Values("partition", key.keys_by_dimension)
-    window = time_window(context)
     if window is not None:
-        ends = {"start": Moment.fromisoformat(window.start.isoformat())}
-        ends["end"] = Moment.fromisoformat(window.end.isoformat())
+        ends = {end: Moment.fromisoformat(str(text)) for end, text in window.items()}
         names["partition_window"] = Values("partition_window", ends)
     return names, missing
 

@@ -23,7 +23,8 @@ from dagster_slurm_components.pipes.messages import (
     subject,
 )
 
-_SHOWN_ONCE = frozenset({"log", "log_external_stream"})
+LOG = "log"
+_SHOWN_ONCE = frozenset({LOG, "log_external_stream"})
 """Messages that are for a person to read, and not part of the results."""
 _MOST_REMARKS = 20
 # What Dagster raises for a table or a value that it does not take; an error of its storage is none of these.
@@ -42,10 +43,12 @@ class RunDirectoryMessageReader(dg.PipesMessageReader):
     Args:
         path: The path of ``messages.jsonl`` on the host.
         selection: Results of these assets and checks only are taken; of any, without a selection.
+        label: Begins each log line, where several payloads report to one step.
     """
 
-    def __init__(self, path: str, selection: Selection | None = None) -> None:
+    def __init__(self, path: str, selection: Selection | None = None, label: str = "") -> None:
         self._path = path
+        self._label = label
         self._handler: dg.PipesMessageHandler | None = None
         self._selection = selection
         self._complaints = _Remarks()
@@ -137,6 +140,9 @@ class RunDirectoryMessageReader(dg.PipesMessageReader):
             # Of several processes that close, the one that failed has more to say.
             self._closed = message if message.params or self._closed is None else self._closed
         elif not (shown and message.method in _SHOWN_ONCE):
+            if self._label and message.method == LOG:
+                params = {**message.params, "message": f"{self._label}{message.params['message']}"}
+                message = replace(message, params=params)
             self._hand_on(message)
 
     def _keep(self, message: Message) -> None:

@@ -13,9 +13,7 @@ import dagster as dg
 from dagster_slurm_components.jobs.lease import Owner, this_owner
 from dagster_slurm_components.jobs.model import JobIdentity
 from dagster_slurm_components.pipes.call import INTERRUPTION, Calls
-from dagster_slurm_components.pipes.context import StepContext, is_direct
-
-AnyContext = StepContext | dg.AssetCheckExecutionContext
+from dagster_slurm_components.pipes.context import AnyContext, StepContext, is_direct, partition_of, try_of
 
 RUNS = threading.RLock()
 """Held by calls, which are threads, while they read or tag Dagster's runs: an instance in memory, as of
@@ -82,7 +80,7 @@ def step_of(context: AnyContext) -> Step:
     """Return the step that a context is for."""
     if isinstance(context, dg.AssetCheckExecutionContext):
         context = context.op_execution_context
-    partition = _partition(context)
+    partition = partition_of(context).name
     if is_direct(context):
         run_id = f"direct-{uuid4()}"
         owner = this_owner(run_id, step_worker=False)
@@ -93,16 +91,6 @@ def step_of(context: AnyContext) -> Step:
     upstream = made_by(context.instance, run, frozenset(step.get_execution_dependency_keys()))
     root = run.root_run_id or run.run_id
     return Step(context, run, run.run_id, root, step.key, partition, owner, worker, upstream)
-
-
-def _partition(context: StepContext) -> str | None:
-    """Return the partition that a step is for, or the range of them."""
-    if context.has_partition_key:
-        return str(context.partition_key)
-    if context.has_partition_key_range:
-        span = context.partition_key_range
-        return f"{span.start}...{span.end}"
-    return None
 
 
 def _is_step_worker(context: StepContext) -> bool:
@@ -164,17 +152,8 @@ def next_calls(context: AnyContext, count: int = 1) -> tuple[Step, range]:
     They count from 0, in the order in which the calls are made: the same on each try of the step.
     """
     with _COUNTING:
-        tried = _try_of(context)
+        tried = try_of(context)
         # Kept there, as a step knows its context: in a table of ours neither would ever be forgotten.
         step, begin = getattr(tried, _COUNTED, None) or (step_of(context), 0)
         setattr(tried, _COUNTED, (step, begin + count))
     return step, range(begin, begin + count)
-
-
-def _try_of(context: AnyContext) -> object:
-    """Return what lives as long as one try of a step: contexts are wrapped anew for assets, ops and checks."""
-    if isinstance(context, dg.AssetCheckExecutionContext):
-        context = context.op_execution_context
-    if is_direct(context):
-        return context.op_execution_context if isinstance(context, dg.AssetExecutionContext) else context
-    return context.get_step_execution_context()

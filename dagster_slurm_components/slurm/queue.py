@@ -20,7 +20,8 @@ _FORMAT = ",".join(f"{column}:|" for column in _COLUMNS)
 
 # ``all``: ended jobs stay visible for MinJobAge, which proves their end without the accounting. ``--all``
 # shows hidden partitions; without it a job there looks vanished.
-_ARGUMENTS = ("--me", "--all", "--states=all", "--noheader", f"--Format={_FORMAT}")
+# ``--array``: a row for each task. The waiting ones in one row (``123_[5-9]``) would be cut after 64 characters.
+_ARGUMENTS = ("--me", "--all", "--array", "--states=all", "--noheader", f"--Format={_FORMAT}")
 
 _OVER = "|".join(name for name, row in states.STATES.items() if row.phase is states.Phase.TERMINAL)
 LIVE = rf"^\s*(\d[^|\s]*)\s*\|(?!\s*(?:{_OVER})\s*\|)"
@@ -29,7 +30,7 @@ LIVE = rf"^\s*(\d[^|\s]*)\s*\|(?!\s*(?:{_OVER})\s*\|)"
 
 @dataclass(frozen=True)
 class QueueRow:
-    """One job in slurmctld's memory; the waiting rest of an array has the id ``123_[5-9%2]``.
+    """One job in slurmctld's memory, or one task of an array: ``123_4``.
 
     Attributes:
         state: The state's long name, such as ``PENDING``.

@@ -6,6 +6,7 @@ from typing import Annotated, Any, ClassVar
 from pydantic import AfterValidator, Field, ValidationError
 from pydantic_core import InitErrorDetails
 
+from dagster_slurm_components.spec.array import Array
 from dagster_slurm_components.spec.assets import AssetDeclaration, CheckDeclaration, OpSettings
 from dagster_slurm_components.spec.base import Count, Env, Flag, Text, Word
 from dagster_slurm_components.spec.environments import CurrentEnvironment, Environment
@@ -28,6 +29,7 @@ OVERRIDABLE = (
     "requeue_on_timeout",
     "stuck",
     "leave",
+    "array",
 )
 """What a profile may change: how a script runs, never what it makes."""
 
@@ -120,6 +122,10 @@ class Script(Model):
         "The step ends when the job is in the queue; the sensor `slurm_jobs` reports what comes of it.",
         True,
         default=False,
+    )
+    array: Array | None = option(
+        "Run a range of partitions as a job array: one submission, and an element for each partition.",
+        {"max_parallel": 50},
     )
     assets: list[AssetDeclaration] = option(
         "The assets that the script makes.",

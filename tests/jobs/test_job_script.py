@@ -113,6 +113,20 @@ def test_exit_code_127_after_a_signal_is_no_success(tmp_path: Path) -> None:
     assert record(folder).exit_code == 127
 
 
+def test_two_signals_at_once_do_not_hide_the_exit_code(tmp_path: Path) -> None:
+    # bash 5.2 may run its trap for one of them and then tell 143, or -1, for a child that goes on.
+    code = "trap '' TERM; touch ready; sleep 0.1; exit 7"
+    for attempt in range(20):
+        folder = make(tmp_path / str(attempt), ["bash", "-c", code])
+        job = start(folder)
+        wait_for(folder / "payload" / "ready")
+        job.send_signal(signal.SIGTERM)
+        time.sleep(attempt / 10_000)
+        job.send_signal(signal.SIGTERM)
+        assert job.wait(20) == 7
+        assert record(folder).exit_code == 7
+
+
 @pytest.mark.parametrize("name", ["TERM", "USR1", "USR2", "INT"])
 def test_signals_reach_the_payload_and_its_exit_code_is_kept(tmp_path: Path, name: str) -> None:
     code = (

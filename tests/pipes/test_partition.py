@@ -11,6 +11,7 @@ from project_fixture import Project
 
 import dagster_slurm_components
 from dagster_slurm_components import ComputeResource
+from dagster_slurm_components.pipes.context import partition_of
 from dagster_slurm_components.pipes.partition import template_names
 from dagster_slurm_components.spec.problems import SpecError
 from dagster_slurm_components.spec.templates import fill_partition
@@ -126,7 +127,7 @@ def test_templates_know_each_dimension(instance: dg.DagsterInstance) -> None:
 
     @dg.asset(partitions_def=both)
     def parted(context: dg.AssetExecutionContext) -> None:
-        names, missing = template_names(context)
+        names, missing = template_names(partition_of(context))
         filled.append(fill_partition(tree, lambda path: None, names, missing))
         with pytest.raises(SpecError, match="`partition` has no `regoin`; did you mean `region`"):
             fill_partition("{{ partition.regoin }}", lambda path: None, names, missing)

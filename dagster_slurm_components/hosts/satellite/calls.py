@@ -103,6 +103,7 @@ class SubmitRequest(NamedTuple):
         window: Seconds for which a job may exist without a lookup showing it.
         command_timeout: Seconds for the command and for each lookup.
         lock_timeout: Seconds to wait for another submission of the same run directory.
+        tasks: How many of the places of ``limit`` it takes: an array takes one for each task.
         settle_only: Only find out whether an earlier try made a job.
     """
 
@@ -119,6 +120,7 @@ class SubmitRequest(NamedTuple):
     lock_timeout: float = 60.0
     limit: Optional[JobLimit] = None
     claim: Optional[LeaseRequest] = None
+    tasks: int = 1
     settle_only: bool = False
 
 

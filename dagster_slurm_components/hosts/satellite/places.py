@@ -3,7 +3,7 @@
 import contextlib
 import os
 import time
-from typing import Dict, Iterator, List, Optional, Set
+from typing import Dict, Iterator, List, Optional
 
 from dagster_slurm_components.hosts.satellite.calls import JobLimit, Process, QueueQuery
 from dagster_slurm_components.hosts.satellite.files import make_folder, read_json, write_json
@@ -24,8 +24,9 @@ class Places:
     only where all places seem taken is the queue's shared answer renewed, within the budget.
     """
 
-    def __init__(self, limit: JobLimit, token: str) -> None:
+    def __init__(self, limit: JobLimit, token: str, wanted: int = 1) -> None:
         self._limit = limit
+        self._wanted = wanted
         self._query = None if limit.snapshot is None else QueueQuery(*limit.snapshot)
         self._token = token
         self._asked = 0.0
@@ -41,7 +42,7 @@ class Places:
                 snapshot(**self._query._asdict())
         if self._take(known=True):
             return None
-        said = f"{len(self._others())} jobs wait or run, and limits.max_submit_jobs is {self._limit.jobs}"
+        said = f"{self._taken()} jobs wait or run, and limits.max_submit_jobs is {self._limit.jobs}"
         return {"outcome": "full", "detail": said}
 
     def settle(self, reply: Result) -> None:
@@ -53,20 +54,24 @@ class Places:
             if outcome == "rejected":
                 self._noted.pop(self._token, None)
             elif outcome != "known" or self._token in self._noted:
-                self._noted[self._token] = {"at": time.time(), "job_id": reply["job_id"]}
+                note = {"at": time.time(), "job_id": reply["job_id"], "places": self._wanted}
+                self._noted[self._token] = note
 
     def _take(self, known: bool) -> bool:
         with self._open():
             # The first of all asks the queue: what was submitted before there was a file counts as well.
             unknown = self._query is not None and not self._asked and not known
-            if unknown or len(self._others()) >= self._limit.jobs:
+            if unknown or self._taken() + self._wanted > self._limit.jobs:
                 return False
-            self._noted[self._token] = {"at": time.time(), "job_id": None}
+            self._noted[self._token] = {"at": time.time(), "job_id": None, "places": self._wanted}
             return True
 
-    def _others(self) -> Set[str]:
-        notes = [(token, note) for token, note in self._noted.items() if token != self._token]
-        return set(self._seen) | {note["job_id"] or token for token, note in notes}
+    def _taken(self) -> int:
+        """Return how many places others have: what the queue showed, and what it does not show yet."""
+        noted = {note["job_id"] or token: note for token, note in self._noted.items() if token != self._token}
+        shown = set(self._seen)
+        unseen = [int(note.get("places", 1)) for name, note in noted.items() if name not in shown]
+        return len(shown) + sum(unseen)
 
     @contextlib.contextmanager
     def _open(self) -> Iterator[None]:
@@ -94,7 +99,7 @@ class Places:
         self._asked, self._seen = asked, ids_in(self._limit.live, native(told["stdout"]))
 
     def _outdated(self, note: Result) -> bool:
-        if note["job_id"] in self._seen:
+        if any(task.partition("_")[0] == note["job_id"] for task in self._seen):
             return True
         patience = self._limit.window if note["job_id"] is None else 0.0
         return bool(note["at"] + patience + SLACK < self._asked)

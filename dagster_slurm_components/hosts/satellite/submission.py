@@ -52,7 +52,7 @@ def submit(blob: bytes, **request: Any) -> Result:
         raise Failure("bad_request", "mode is 'process', or 'command' with at least one lookup")
     folder = _folder_below(wish.run_dir, wish.workdir)
     claim = Claim(folder, wish.workdir, wish.token, LeaseRequest(*wish.claim)) if wish.claim else None
-    places = Places(JobLimit(*wish.limit), wish.token) if wish.limit else None
+    places = Places(JobLimit(*wish.limit), wish.token, wish.tasks) if wish.limit else None
     with locked(lock_of(folder), wish.lock_timeout):
         ledger = Ledger(folder)
         if ledger.token not in (None, wish.token):
@@ -104,7 +104,7 @@ def _look_up(ledger: Ledger, wish: SubmitRequest) -> Optional[Result]:
         if done.returncode != 0:
             failed = _reply(done, "uncertain", f"{lookup[0]} failed")
             continue
-        ids = ids_in(r"^(\d+)\|", done.stdout)
+        ids = ids_in(r"^(\d+)(?:_\d+)?\|", done.stdout)  # of an array each task has a line
         if ids:
             ledger.append(("job_id", ids[0]), ("adopted", int(time.time())))
             return {"outcome": "adopted", "job_id": ids[0], "others": ids[1:]}

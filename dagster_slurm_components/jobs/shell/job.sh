@@ -1,9 +1,10 @@
 # The body of every job, whoever runs it (sbatch or a plain process): loads the environment, starts the launcher
 # in its own process group, passes signals on, and keeps the job's own record in `status`.
 #
-# Usage: job.sh RUN_DIR [REQUEUES]
+# Usage: job.sh RUN_DIR [REQUEUES [CHECKPOINT]]
 #
-# REQUEUES is how often a job that wrote a checkpoint when it was asked to goes back into the queue.
+# REQUEUES is how often a job that wrote a checkpoint when it was asked to goes back into the queue; CHECKPOINT is the
+# folder for it.
 #
 # All data of the user reaches this file as files in RUN_DIR: job.env, activate.args, launch.args, payload/.
 # It is shipped as it is; nothing is ever written into it but the #SBATCH lines above. Runs on bash 3.2 (macOS).
@@ -13,7 +14,7 @@
 umask 077
 run_dir=$1
 requeues=${2:-0}
-checkpoint=${run_dir%/*}/checkpoint # beside the attempts: the next one goes on from it
+checkpoint=${3:-${run_dir%/*}/checkpoint} # beside the attempts: the next one goes on from it
 restart=${SLURM_RESTART_COUNT:-0}
 cd -- "$run_dir" || exit 97
 
@@ -70,12 +71,10 @@ run_payload() {
 
 child=
 witness=
-interrupted=
 asked= # for a checkpoint
 stopped=
 # shellcheck disable=SC2329 # invoked by the traps below
 pass_on() { # SIGNAL: to the whole process group of the launcher
-    interrupted=1
     case $1 in USR1 | USR2) asked=1 ;; *) stopped=1 ;; esac
     note signal "$1"
     if [ "$1" = TERM ] && [ -n "$witness" ]; then
@@ -103,20 +102,23 @@ if [ -n "${SLURM_JOB_ID-}" ]; then
     disown "$witness" # its end is no news
 fi
 set +m
+if [ -n "$stopped" ]; then kill -s TERM -- "-$child" 2>/dev/null; fi # it came before there was a child
 
-# `wait` comes back early, with 128+n, when a signal arrives; the child is asked again until its own end is known.
-# If that first answer was its end already, bash says 127 for a child it no longer knows.
-code=
+# `wait` comes back early, with 128+n, when a signal arrives; of two at once bash may run the trap for one (5.2).
 while :; do
-    interrupted=
-    alive=
-    kill -0 "$child" 2>/dev/null && alive=1
+    wait "$child" 2>/dev/null
+    code=$?
+    kill -0 "$child" 2>/dev/null || break
+done
+# If it was a signal all the same, the end that came meanwhile is told now; 127 is said of one that was told already,
+# and -1 where a signal came as the child ended (5.2).
+for _ in 1 2 3; do
     wait "$child" 2>/dev/null
     answer=$?
-    if [ "$answer" -eq 127 ] && [ -z "$alive" ] && [ -n "$code" ]; then break; fi
-    code=$answer
-    [ -z "$interrupted" ] && break
+    if [ "$answer" -ge 0 ]; then break; fi
 done
+if [ "$answer" -ge 0 ] && [ "$answer" -ne 127 ]; then code=$answer; fi
+if [ "$code" -lt 0 ]; then code=143; fi
 kill -s TERM -- "-$child" 2>/dev/null # whatever the payload left behind in its group
 [ -n "$witness" ] && kill "$witness" 2>/dev/null
 

@@ -1,0 +1,190 @@
+"""Listens to all elements of an array: the output of each, marked with its partition, and its end as a report."""
+
+from __future__ import annotations
+
+import queue
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable
+from functools import cached_property, partial
+
+import dagster as dg
+
+from dagster_slurm_components.jobs import events
+from dagster_slurm_components.jobs.events import (
+    MESSAGES,
+    Changed,
+    Ended,
+    LeaseChanged,
+    Output,
+    OutputSkipped,
+    Part,
+    Watch,
+    WatchFailed,
+)
+from dagster_slurm_components.jobs.lease import OutputPosition
+from dagster_slurm_components.jobs.model import JobHandle, tasks_of
+from dagster_slurm_components.jobs.output import describe
+from dagster_slurm_components.jobs.reconcile import Evidence, Observation
+from dagster_slurm_components.jobs.takeover import Claim
+from dagster_slurm_components.pipes.array_call import ArrayCall, Element
+from dagster_slurm_components.pipes.context import selection, session_of
+from dagster_slurm_components.pipes.listen import JobOutput, require_epoch, tell_host_news
+from dagster_slurm_components.pipes.reader import RunDirectoryMessageReader
+from dagster_slurm_components.slurm.arrays import numbers_in, ranges
+from dagster_slurm_components.slurm.states import Phase
+
+_LISTEN = 0.5
+_TELL_EVERY = (30.0, 600.0)
+"""Seconds between two lines about an array's progress: each is an event in Dagster's storage."""
+
+
+class FollowedElement:
+    """An element while it is followed; what there is to keep of its output is made when some comes: many may wait."""
+
+    def __init__(self, element: Element, handle: JobHandle, call: ArrayCall) -> None:
+        self.element = element
+        self.handle = handle
+        self._call = call
+        self._label = f"[{element.name}] "
+        self.observation = Observation()
+        self.alive = False
+        """Whether it was seen to wait or run: then it has not ended before anybody followed it."""
+
+    @cached_property
+    def reader(self) -> RunDirectoryMessageReader:
+        """What reads its messages."""
+        chosen = selection(self._call.step.context)
+        return RunDirectoryMessageReader(self.handle.file(MESSAGES), chosen, self._label)
+
+    @cached_property
+    def session(self) -> dg.PipesSession:
+        """The Pipes session that takes its messages; the payload was told its context long ago."""
+        return session_of(self._call.step.context, self.reader, self.handle.run_dir, self._call.pipes_context)
+
+    @cached_property
+    def output(self) -> JobOutput:
+        """Its streams and messages."""
+        _ = self.session  # opened: messages need one
+        return JobOutput(self.handle, self.reader, label=self._label)
+
+
+class ArrayListener:
+    """Listens to an array; ``ended`` hears of each element that has ended."""
+
+    def __init__(
+        self,
+        call: ArrayCall,
+        claim: Claim,
+        handle: JobHandle,
+        ended: Callable[[FollowedElement, Ended], None],
+    ) -> None:
+        self._call = call
+        self._handle = handle
+        self._ended = ended
+        self._log = call.step.context.log
+        self._queue: queue.SimpleQueue[tuple[Watch, events.Event]] = queue.SimpleQueue()
+        self._followed: dict[str, FollowedElement] = {}
+        self._watches: list[Watch] = []
+        self._news = ""
+        self._counted = ""
+        self._pause = _TELL_EVERY[0]
+        self._tell_at = time.monotonic() + self._pause
+        watch = partial(call.place.watcher.watch, sink=self._heard)
+        self._lease = watch(handle, epoch=claim.lease.epoch, part=Part.LEASE)
+        self.lease_state = self._lease.lease_state
+        for element, job in self._jobs(numbers_in(claim.lease.note.elements), claim.lease.note.keys_per_task):
+            self._followed[job.run_dir] = FollowedElement(element, job, call)
+            self._watches.append(watch(job, part=Part.ELEMENT))
+
+    def _jobs(self, numbers: Iterable[int], keys_per_task: int) -> Iterable[tuple[Element, JobHandle]]:
+        for task in tasks_of(numbers, keys_per_task):
+            job_id = self._call.place.scheduler.task_id(self._handle.job_id, task[0])
+            for number in task:
+                if number in self._call.elements and number not in self._call.collected:
+                    yield self._call.elements[number], self._handle.element(number, job_id)
+
+    def _heard(self, watch: Watch, event: events.Event) -> None:
+        """Take an event, in the watcher's thread."""
+        self._queue.put((watch, event))
+
+    @property
+    def observation(self) -> Observation:
+        """What is known of an element that waits, if none runs: what it waits for holds for the others, too."""
+        seen = [each.observation for each in self._followed.values()]
+        if any(each.phase is Phase.RUNNING for each in seen):
+            return Observation(state="RUNNING", phase=Phase.RUNNING)
+        return next((each for each in seen if each.phase is Phase.WAITING), Observation())
+
+    @property
+    def shown(self) -> OutputPosition:
+        """What has been handed over by now."""
+        # Copies: the step's own thread adds to them meanwhile.
+        checks = {check: ranges(set(numbers)) for check, numbers in dict(self._call.failed_checks).items()}
+        return OutputPosition(collected=ranges(set(self._call.collected)), failed_checks=checks)
+
+    def close(self) -> None:
+        """Stop listening; the jobs go on."""
+        for watch in (self._lease, *self._watches):
+            watch.close()
+
+    def listen(self, seconds: float) -> Ended | None:
+        """Show what happens within so many seconds; return the end of the last element, once that is there."""
+        deadline = time.monotonic() + seconds
+        while self._followed and (left := deadline - time.monotonic()) > 0:
+            try:
+                watch, event = self._queue.get(timeout=min(left, _LISTEN))
+            except queue.Empty:
+                continue
+            watch.took(event)
+            self._hear(watch, event)
+        self._lease.shown = self.shown
+        self._tell_progress()
+        whole = Observation(state="FAILED" if self._call.failures else "COMPLETED", phase=Phase.TERMINAL)
+        return None if self._followed else Ended(whole, Evidence())
+
+    def _hear(self, watch: Watch, event: events.Event) -> None:
+        job = self._followed.get(watch.handle.run_dir)
+        match event:
+            case LeaseChanged(epoch=epoch, state=lease_state):
+                require_epoch(epoch, self._lease.epoch)
+                self.lease_state = lease_state
+            case WatchFailed(error=error):
+                raise error
+            case Output() | OutputSkipped() if job is not None:
+                job.output.take(event)
+            case Changed(observation=observation) if job is not None:
+                job.observation = observation
+                job.alive |= not observation.terminal
+            case Ended(observation=observation) if job is not None:
+                job.observation = observation
+                job.output.finish(self._log)
+                del self._followed[job.handle.run_dir]
+                self._ended(job, event)
+            case _ if (
+                watch is self._lease
+            ):  # of a host that is lost each watch tells, and one of them is enough
+                tell_host_news(event, self._call)
+
+    def _tell_progress(self) -> None:
+        news = describe(self._handle.job_id, self.observation, None) if self._followed else ""
+        if news and news != self._news:
+            self._news = news
+            self._log.info(news)
+        if time.monotonic() < self._tell_at:
+            return
+        self._tell_at = time.monotonic() + self._pause
+        self._pause = min(_TELL_EVERY[1], self._pause * 1.5)
+        phases = Counter(each.observation.phase for each in self._followed.values())
+        counts = {
+            "wait": phases[Phase.WAITING],
+            "run": phases[Phase.RUNNING] + phases[Phase.ENDING],
+            "are stored": len(self._call.collected),
+            "failed": len(self._call.failures),
+        }
+        counted = ", ".join(f"{count} {word}" for word, count in counts.items() if count)
+        if counted != self._counted:
+            self._counted = counted
+            self._log.info(
+                f"Of the {len(self._call.elements)} partitions of array {self._handle.job_id} {counted}."
+            )
