@@ -30,6 +30,8 @@ try:
     from dagster._core.storage.compute_log_manager import CapturedLogContext, ComputeIOType, ComputeLogManager
     from dagster._core.storage.event_log.sqlite.sqlite_event_log import SqliteEventLogStorage
     from dagster._core.storage.local_compute_log_manager import LocalComputeLogManager
+    from dagster._core.storage.runs.sqlite import SqliteRunStorage
+    from dagster._core.storage.sqlite import SQLITE_BUSY_TIMEOUT_SECONDS
     from dagster._utils.error import serializable_error_info_from_exc_info
     from dagster_shared.error import SerializableErrorInfo
 except ImportError as error:
@@ -40,6 +42,7 @@ except ImportError as error:
     ) from error
 
 __all__ = [
+    "SQLITE_BUSY_TIMEOUT_SECONDS",
     "ActiveExecution",
     "CapturedLogContext",
     "ChildProcessCrashException",
@@ -59,6 +62,7 @@ __all__ = [
     "RetryMode",
     "SerializableErrorInfo",
     "SqliteEventLogStorage",
+    "SqliteRunStorage",
     "dagster_event_sequence_for_step",
     "execute_step_out_of_process",
     "get_retries_config",

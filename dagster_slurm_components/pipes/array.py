@@ -9,6 +9,7 @@ from typing import Any
 
 import dagster as dg
 
+from dagster_slurm_components.errors import DagsterSlurmError
 from dagster_slurm_components.jobs.arrays import largest_array
 from dagster_slurm_components.pipes.array_attempt import ArrayAttempt
 from dagster_slurm_components.pipes.array_call import ArrayCall, Element, ElementFailure, Report, Reports
@@ -65,6 +66,12 @@ def _arrays(step: Step, resolved: ResolvedScript, reports: Reports) -> list[Arra
     context = step.context
     keys = partition_of(context).keys
     limit = _in_thread(step, lambda stop: _largest(JobCall(step, resolved, 0, {}), stop))
+    if limit == 0:
+        raise DagsterSlurmError(
+            "this cluster allows no job arrays (MaxArraySize)",
+            where=str(resolved.position("array") or resolved.profile.name),
+            hint="Take `array` out, in this profile at least: one job then gets all partitions of a range.",
+        )
     begins = range(0, len(keys), limit)
     arrays = []
     for begin, number in zip(begins, next_calls(context, count=len(begins))[1], strict=True):

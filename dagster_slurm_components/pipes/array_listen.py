@@ -34,7 +34,6 @@ from dagster_slurm_components.pipes.reader import RunDirectoryMessageReader
 from dagster_slurm_components.slurm.arrays import numbers_in, ranges
 from dagster_slurm_components.slurm.states import Phase
 
-_LISTEN = 0.5
 _TELL_EVERY = (30.0, 600.0)
 """Seconds between two lines about an array's progress: each is an event in Dagster's storage."""
 
@@ -133,7 +132,7 @@ class ArrayListener:
         deadline = time.monotonic() + seconds
         while self._followed and (left := deadline - time.monotonic()) > 0:
             try:
-                watch, event = self._queue.get(timeout=min(left, _LISTEN))
+                watch, event = self._queue.get(timeout=left)
             except queue.Empty:
                 continue
             watch.took(event)

@@ -232,7 +232,10 @@ def _version(context: StepContext, key: dg.AssetKey) -> str | None:
 
 
 def _provenance(context: StepContext, key: dg.AssetKey) -> PipesDataProvenance | None:
-    provenance = context.get_asset_provenance(key)
+    # As `context.get_asset_provenance`, which looks among observations, too, where there is no materialization
+    # (dagster 1.13): those of an asset that a step makes have none.
+    made = context.instance.fetch_materializations(key, limit=1).records
+    provenance = dg.DataProvenance.from_tags(made[0].event_log_entry.tags or {}) if made else None
     if provenance is None:
         return None
     versions = provenance.input_data_versions.items()

@@ -15,6 +15,8 @@ from dagster_slurm_components.pipes.step import Step, run_of
 
 STATUS = dg.DagsterRunStatus
 _LOOK_EVERY = 30.0
+_LOOKS: dict[str, tuple[float, dg.DagsterRun | None]] = {}
+"""When a run was looked at last, and what it was then: a thousand steps of one process share a look."""
 
 
 class SupervisionLostError(dg.DagsterExecutionInterruptedError):
@@ -35,7 +37,6 @@ class Guard:
     def __init__(self, step: Step, stop: threading.Event) -> None:
         self._step = step
         self._stop = stop
-        self._looked_at = time.monotonic()
 
     def check(self, *, thoroughly: bool = False) -> None:
         """Return if this process still speaks for its run; Dagster is asked from time to time, or ``thoroughly`` now.
@@ -49,11 +50,9 @@ class Guard:
         parent = multiprocessing.parent_process()
         if self._step.step_worker and parent is not None and not parent.is_alive():
             raise SupervisionLostError("The run worker of this step is gone.")
-        now = time.monotonic()
-        if self._step.run is None or (not thoroughly and now - self._looked_at < _LOOK_EVERY):
+        if self._step.run is None:
             return
-        self._looked_at = now
-        run = self._run
+        run = self._run if thoroughly else self._lately
         if run is not None and run.is_finished:
             raise SupervisionLostError(
                 f"The run has ended meanwhile, as {run.status.value}.",
@@ -81,3 +80,14 @@ class Guard:
     @property
     def _run(self) -> dg.DagsterRun | None:
         return run_of(self._step.instance, self._step.run_id) if self._step.run else None
+
+    @property
+    def _lately(self) -> dg.DagsterRun | None:
+        run_id, now = self._step.run_id, time.monotonic()
+        looked_at, run = _LOOKS.setdefault(run_id, (now, self._step.run))
+        if now - looked_at < _LOOK_EVERY:
+            return run
+        _LOOKS[run_id] = now, run  # whoever comes meanwhile need not look, too
+        run = self._run
+        _LOOKS[run_id] = now, run
+        return run

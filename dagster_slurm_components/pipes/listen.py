@@ -29,7 +29,6 @@ from dagster_slurm_components.pipes.claim import JobCall
 from dagster_slurm_components.pipes.guard import SupervisionLostError
 from dagster_slurm_components.pipes.reader import RunDirectoryMessageReader
 
-_LISTEN = 0.5
 _TAIL = 8 * 1024
 """Bytes of a stream that are read again for the last lines of a failure."""
 
@@ -129,9 +128,8 @@ class JobListener:
     def listen(self, seconds: float) -> Ended | None:
         """Show what happens within so many seconds; return the job's end, once it is there."""
         deadline = time.monotonic() + seconds
-        while time.monotonic() < deadline:
-            # A bounded wait, so that signals reach a main thread that follows a job.
-            event = self._watch.next(timeout=_LISTEN)
+        while (left := deadline - time.monotonic()) > 0:
+            event = self._watch.next(timeout=left)
             match event:
                 case Output() | OutputSkipped():
                     self._output.take(event)

@@ -5,6 +5,7 @@ import re
 import threading
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any
 from uuid import uuid4
 
@@ -66,14 +67,20 @@ class Step:
         """Whether there may be attempts at this step already: of another run, or of this one."""
         if self.run is None:
             return False
-        return self.run.parent_run_id is not None or self.context.retry_number > 0 or self._run_was_resumed
+        if self.run.parent_run_id is not None or self.context.retry_number > 0:
+            return True
+        with RUNS:  # one step asks, and those beside it wait for the answer
+            return _was_resumed(self.instance, self.run_id)
 
-    @property
-    def _run_was_resumed(self) -> bool:
-        """Whether Dagster's run monitoring has given the run another worker (not with its default launcher, 1.13)."""
-        instance = self.instance
-        may_be = instance.run_monitoring_enabled and instance.run_monitoring_max_resume_run_attempts > 0
-        return may_be and instance.count_resume_run_attempts(self.run_id) > 0
+
+@lru_cache(maxsize=1)
+def _was_resumed(instance: dg.DagsterInstance, run_id: str) -> bool:
+    """Whether Dagster's run monitoring has given a run another worker (not with its default launcher, 1.13).
+
+    That can't change while this worker lives. Dagster counts it by all engine events of the run, each step's too.
+    """
+    may_be = instance.run_monitoring_enabled and instance.run_monitoring_max_resume_run_attempts > 0
+    return may_be and instance.count_resume_run_attempts(run_id) > 0
 
 
 def step_of(context: AnyContext) -> Step:

@@ -4,7 +4,7 @@ import os
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -16,7 +16,7 @@ from dagster_slurm_components.spec.model import Model, validate_unrendered
 from dagster_slurm_components.spec.problems import Problem, SpecError, did_you_mean, nearest, problems_of
 from dagster_slurm_components.spec.profile import Limits, Profile
 from dagster_slurm_components.spec.site import Site
-from dagster_slurm_components.spec.source import Document, load_documents
+from dagster_slurm_components.spec.source import Document, parse_documents, read_text
 from dagster_slurm_components.spec.templates import LazyValues, Renderer, keep, render
 
 PROFILE_VARIABLE = "DAGSTER_SLURM_PROFILE"
@@ -220,12 +220,16 @@ def _site_file(name: str, project: Path, document: Document) -> Path:
 
 def single_document(file: Path) -> Document:
     """Read a file that holds one mapping; anything else is a SpecError."""
-    first, *more = load_documents(file)
+    first, *more = _parsed(read_text(file), str(file))
     if more:
         raise SpecError([Problem("expected one document in this file", more[0].position(), kind="documents")])
     if not isinstance(first.data, dict):
         raise SpecError([Problem("expected a mapping", first.position(), kind="mapping")])
     return first
+
+
+_parsed = lru_cache(maxsize=32)(parse_documents)
+"""A thousand steps of one process read one profile, and the text is the same: nobody changes what was read."""
 
 
 def validated(model: type[_ModelT], data: Any, document: Document, *, unrendered: bool = False) -> _ModelT:

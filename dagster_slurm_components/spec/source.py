@@ -94,9 +94,14 @@ def load_documents(file: Path, *, keep_empty: bool = False) -> tuple[Document, .
 
     With ``keep_empty``, documents with nothing in them come too, such as one after a trailing ``---``.
     """
+    return parse_documents(read_text(file), str(file), keep_empty=keep_empty)
+
+
+def read_text(file: Path) -> str:
+    """Return the text of a YAML file; what can't be read, or isn't UTF-8, is a SpecError."""
     name = str(file)
     try:
-        text = file.read_bytes().decode("utf-8-sig")
+        return file.read_bytes().decode("utf-8-sig")
     except OSError as exc:
         message = f"{name}: can't be read: {exc.strerror or exc}"
         raise SpecError([Problem(message, kind="unreadable")]) from exc
@@ -104,7 +109,6 @@ def load_documents(file: Path, *, keep_empty: bool = False) -> tuple[Document, .
         where = Position(name, exc.object[: exc.start].count(b"\n") + 1, 1)
         problem = Problem("the file is not UTF-8", where, hint="save it as UTF-8", kind="encoding")
         raise SpecError([problem]) from exc
-    return parse_documents(text, name, keep_empty=keep_empty)
 
 
 def parse_documents(text: str, file: str, *, keep_empty: bool = False) -> tuple[Document, ...]:

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import dagster as dg
+import pytest
 from ownership.work import SOON, Run, Work, everywhere
 from waiting import eventually
 
@@ -174,3 +175,41 @@ def test_several_partitions_share_a_task(work: Work) -> None:
     run.ends(STATUS.FAILURE)
     assert made(work, run) == once([key for key in KEYS if key != "b b"]), work.said(run.id)
     assert os.listdir(next(work.workdir.glob("runs/*/parts/*/0/elements")))
+
+
+@everywhere
+def test_the_sensor_ends_the_array_of_a_cancelled_run(work: Work, profile: str) -> None:
+    scripts(work, work.act)
+    run = work.start(tags=ranged())
+    work.begins("a")
+    run.kill()
+    work.instance.report_run_canceled(work.run(run.id))
+    sensor = work.sensor()
+
+    def over() -> bool:
+        sensor.tick()
+        return not work.live()
+
+    eventually(over, "the array is gone", SOON)
+    assert not work.trace("end")
+
+
+@pytest.mark.slurm
+@pytest.mark.slow
+@pytest.mark.parametrize("profile", ["staging"])
+def test_one_element_requeued_and_one_cancelled_are_told_apart(work: Work, profile: str) -> None:
+    scripts(work, work.act)
+    run = work.start(tags=ranged())
+    for key in KEYS:
+        work.begins(key)
+    assert work.cluster is not None
+    array = work.job()
+    work.cluster.run(["scontrol", "requeue", f"{array}_{KEYS.index('e')}"])
+    work.cluster.run(["scancel", f"{array}_{KEYS.index('f')}"])
+    work.open()
+    work.begins("e", times=2)
+    run.ends(STATUS.FAILURE)
+    assert made(work, run) == once([key for key in KEYS if key != "f"]), work.said(run.id)
+    said = work.said(run.id)
+    assert '1 of 6 partitions failed: "f"' in said
+    assert "cancelled" in said.lower()

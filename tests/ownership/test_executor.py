@@ -124,20 +124,9 @@ def c():
 
 
 @everywhere
-def test_termination_ends_all_jobs(work: Work, profile: str) -> None:
+def test_termination_ends_all_jobs_and_processes(work: Work, profile: str) -> None:
     names = [f"s{number}" for number in range(4)]
     scripts(work, *names)
-    run = work.start(executor=THREADS)
-    for name in names:
-        work.begins(name)
-    work.instance.report_run_canceling(work.run(run.id))
-    run.interrupt()
-    run.ends(STATUS.CANCELED)
-    eventually(lambda: not work.live(), "all jobs end", SOON)
-    assert not work.trace("end")
-
-
-def test_termination_ends_processes_too(work: Work) -> None:
     work.assets(
         THREADED
         + """
@@ -156,12 +145,14 @@ def a(context: dg.AssetExecutionContext, compute: ComputeResource):
 """
     )
     run = work.start(executor=THREADS)
-    work.begins("a")
+    for name in (*names, "a"):
+        work.begins(name)
     eventually((work.project.root / "slow").exists, "the process runs", SOON)
     work.instance.report_run_canceling(work.run(run.id))
     run.interrupt()
     run.ends(STATUS.CANCELED)
-    assert not work.live()
+    eventually(lambda: not work.live(), "all jobs end", SOON)
+    assert not work.trace("end")
     assert 'Execution of step "slow" failed.' in work.said(run.id)
 
 

@@ -11,6 +11,7 @@ from dagster_slurm_components import BashLauncher, ComputeResource
     group_name="digits",
     description="A linear model after three epochs: what the network must beat.",
     kinds={"slurm", "bash"},
+    op_tags={"slurm/step": "thread"},  # it only waits for its job, so it needs no process of its own
 )
 def baseline(context: dg.AssetExecutionContext, compute: ComputeResource):
     completed = compute.run(
