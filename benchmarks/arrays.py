@@ -18,7 +18,8 @@ from pathlib import Path
 import dagster as dg
 from _lab import Lab, lab
 from _queries import asked, large_nodes, since
-from scale import CORES, cpu_s, pss_mb, tree
+from _scaling import cpu_s, pss_mib, tree
+from scale import CORES
 
 from dagster_slurm_components.jobs.status import parse_status
 
@@ -111,7 +112,7 @@ def measure(lab: Lab, first: str, last: str, parent: str = "") -> dict[str, obje
         memory = cpu = submitted = 0.0
         while process.poll() is None:
             pids = tree(process.pid)
-            memory, cpu = max(memory, pss_mb(pids)), max(cpu, cpu_s(pids))
+            memory, cpu = max(memory, pss_mib(pids)), max(cpu, cpu_s(pids))
             if not submitted and " submitted on " in log.read_text(errors="replace"):
                 submitted = time.monotonic() - began
             time.sleep(0.5)

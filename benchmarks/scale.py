@@ -26,7 +26,7 @@ from _scaling import Worker, cpu_s, pss_mib, start, stopped_partitions, tree, wr
 JOBS = int(os.environ.get("JOBS", "1000"))
 SLEEP = int(os.environ.get("SLEEP", "60"))
 SIDE = int(os.environ.get("SIDE", "0"))
-LIMITS = {"memory_mib": 500.0, "cpu_a_step_s": 0.1}
+LIMITS = {"memory_mib": 500.0, "cpu_a_step_s": 0.1, "queries_per_minute": 2.0}
 CORES = 640
 """Cores that each node promises: with as many nodes as the cluster has all jobs run at once."""
 SUBMITTED = " submitted on "

@@ -51,7 +51,7 @@ def prepare(folder: Path) -> list[JobHandle]:
         for name in ("messages.jsonl", "stdout.log", "stderr.log"):
             (run_dir / name).touch()
         handles.append(JobHandle(str(1000 + number), str(run_dir)))
-        rows.append(f"{1000 + number}|RUNNING|1795367857|0|None|")
+        rows.append(f"{1000 + number}|RUNNING|1795367857|0|1|None|")
     (folder / "queue.txt").write_text("\n".join(rows) + "\n")
     squeue = folder / "bin" / "squeue"
     squeue.parent.mkdir()

@@ -9,7 +9,8 @@ from dataclasses import dataclass, field
 import pytest
 
 from dagster_slurm_components.errors import SatelliteError
-from dagster_slurm_components.hosts.satellite.calls import FileData, FileRead, LeaseRenewal
+from dagster_slurm_components.hosts.satellite.budget import may_ask
+from dagster_slurm_components.hosts.satellite.calls import Budget, FileData, FileRead, LeaseRenewal
 from dagster_slurm_components.jobs.events import (
     Event,
     Output,
@@ -17,7 +18,7 @@ from dagster_slurm_components.jobs.events import (
 )
 from dagster_slurm_components.jobs.model import JobHandle
 from dagster_slurm_components.jobs.reconcile import Patience
-from dagster_slurm_components.jobs.schedulers import SlurmScheduler
+from dagster_slurm_components.jobs.schedulers import AccountingRows, QueueRows, SlurmScheduler
 from dagster_slurm_components.jobs.watch import Watcher
 from dagster_slurm_components.slurm.accounting import AccountingRow
 from dagster_slurm_components.slurm.queue import QueueRow
@@ -62,58 +63,75 @@ class Files:
 
 
 @dataclass
-class Budget:
-    """Two queries a minute and ten at once, as the host's file keeps them (``satellite.queries.spend``)."""
-
-    clock: Callable[[], float] = lambda: 0.0
-    refused: int = 0
-
-    def __post_init__(self) -> None:
-        self.tokens, self.filled = 10.0, 0.0
-
-    def spend(self) -> None:
-        now = self.clock()
-        self.tokens, self.filled = min(10.0, self.tokens + (now - self.filled) * 2 / 60), now
-        if self.tokens < 1:
-            self.refused += 1
-            raise SatelliteError("the budget of Slurm queries is used up", code="over_budget", where="login")
-        self.tokens -= 1
-
-
-@dataclass
 class Queue:
-    """A scheduler whose answers are set by the test, and whose queries have a budget."""
+    """A scheduler whose answers are set by the test, and whose queries have a budget, as the host keeps it."""
 
     rows: dict[str, QueueRow] | None = None
     books: dict[str, AccountingRow] | None = None
+    books_age: float = 0.0
     error: Exception | None = None
     asked: int = 0
+    share: float = 1.0
     questions: list[tuple[str, int]] = field(default_factory=list)
+    clock: Callable[[], float] = lambda: 0.0
+    budget: Budget = field(default_factory=lambda: Budget("", 2, 10))
     name = "slurm"
     has_accounting = True
-    first_query = 3.0
+    first_query, look, max_age = SlurmScheduler.first_query, SlurmScheduler.look, SlurmScheduler.max_age
     patience = Patience()
-    budget: Budget = field(default_factory=Budget)
 
-    def queue(self, satellite: object, handles: Sequence[JobHandle]) -> Mapping[str, QueueRow] | None:
-        self.budget.spend()
+    def __post_init__(self) -> None:
+        self.tokens, self.filled = self.budget.burst, 0.0
+        self._last: dict[str, float] = {}
+        self._shot: tuple[float, dict[str, QueueRow] | None] | None = None
+        self._failed = 0.0
+        self.looks = 0
+
+    def drain(self, tokens: float = 0.0) -> None:
+        """Others have used up the budget just now."""
+        self.tokens, self.filled = tokens, self.clock()
+        self._last = {"queue": self.filled, "accounting": self.filled}
+
+    def _spend(self, kind: str, spare: bool = False) -> bool:
+        now = self.clock()
+        refill = (now - self.filled) * self.budget.per_minute / 60
+        self.tokens, self.filled = min(self.budget.burst, self.tokens + refill), now
+        granted = may_ask(self.tokens, now - self._last.get(kind, -1e9), self.budget, spare)
+        if granted:
+            self.tokens -= 1
+            self._last[kind] = now
+        return granted
+
+    def queue(self, satellite: object, handles: Sequence[JobHandle], max_age: float) -> QueueRows:
+        self.looks += 1
+        if self.error:
+            self.asked += 1
+            raise self.error
+        now = self.clock()
+        if self._shot is not None and now - self._shot[0] <= max_age:
+            return QueueRows(self._shot[1], now - self._shot[0], share=self.share)
+        if not self._spend("queue"):
+            if self._shot is None:
+                raise SatelliteError("the budget is used up", code="over_budget", where="login")
+            return QueueRows(self._shot[1], now - self._shot[0], share=self.share)
         self.asked += 1
         self.questions.append(("queue", len(handles)))
-        if self.error:
-            raise self.error
-        return self.rows
+        self._shot = now, self.rows
+        return QueueRows(self.rows, 0.0, fresh=True, share=self.share)
 
     def accounting(
-        self, satellite: object, handles: Sequence[JobHandle]
-    ) -> Mapping[str, AccountingRow] | None:
-        self.budget.spend()
+        self, satellite: object, wanted: Mapping[str, float], *, spare: bool = False
+    ) -> AccountingRows:
+        self.looks += 1
+        now = self.clock()
+        if not self._spend("accounting", spare):
+            return AccountingRows({}, now - self._failed if self._failed else 1e9)
         self.asked += 1
-        self.questions.append(("accounting", len(handles)))
-        asked = {handle.job_id for handle in handles}
-        return None if self.books is None else {key: row for key, row in self.books.items() if key in asked}
-
-    def query_interval(self, asked: int, *, waiting: bool) -> float:
-        return SlurmScheduler("").query_interval(asked, waiting=waiting)
+        self.questions.append(("accounting", len(wanted)))
+        if self.books is None:
+            self._failed = now
+            return AccountingRows({}, 0.0)
+        return AccountingRows({job_id: (self.books_age, self.books.get(job_id)) for job_id in wanted}, 1e9)
 
 
 @dataclass
@@ -150,7 +168,7 @@ def world() -> World:
         clock=lambda: made.now,
         threaded=False,
     )
-    queue.budget.clock = lambda: made.now
+    queue.clock = lambda: made.now
     return made
 
 

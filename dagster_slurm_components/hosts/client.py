@@ -79,12 +79,21 @@ class Satellite:
         return result["changed"], result["lease"]
 
     def snapshot(self, query: calls.QueueQuery) -> calls.Snapshot:
-        """Return the shared answer to a query, if young enough, or ask anew.
+        """Return the shared answer to a query, if young enough or the budget is used up, or ask anew.
 
-        Raises SatelliteError ``over_budget`` when it would have to be asked anew and the budget is used up.
+        Raises SatelliteError ``over_budget`` when the budget is used up and there is no answer.
         """
         timeout = 2 * query.query_timeout + _MARGIN
         return calls.Snapshot(**self._call("snapshot", timeout=timeout, **query._asdict()).result)
+
+    def accounting(self, query: calls.AccountingQuery) -> calls.Accounts:
+        """Return what the accounting said of jobs lately; it is asked for those where that is too old, if it may be."""
+        timeout = 2 * query.query_timeout + _MARGIN
+        return calls.Accounts(**self._call("accounting", timeout=timeout, **query._asdict()).result)
+
+    def share(self, path: str, who: str, weight: float) -> float:
+        """Return the part of a ceiling that is ours, of all who name the same file on the host."""
+        return weight / float(self._call("share", path=path, who=who, weight=weight).result["total"])
 
     def run(
         self,
@@ -94,14 +103,10 @@ class Satellite:
         env: Mapping[str, str] | None = None,
         input: bytes = b"",  # noqa: A002 - subprocess.run's name
         timeout: float = 60.0,
-        budget: calls.Budget | None = None,
     ) -> calls.Completed:
-        """Run a command, without a shell, in an environment free of the user's Slurm options.
-
-        Raises SatelliteError ``over_budget`` instead when a budget is given that is used up.
-        """
+        """Run a command, without a shell, in an environment free of the user's Slurm options."""
         command = {"argv": list(argv), "cwd": cwd, "env": dict(env or {}), "command_timeout": timeout}
-        reply = self._call("run", input, timeout=timeout + _MARGIN, **command, budget=budget)
+        reply = self._call("run", input, timeout=timeout + _MARGIN, **command)
         length = reply.result["stdout"]
         outputs = {"stdout": reply.blob[:length], "stderr": reply.blob[length:]}
         return calls.Completed(**{**reply.result, **outputs})

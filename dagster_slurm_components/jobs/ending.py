@@ -72,7 +72,7 @@ def end_job(
     if not _patiently(lambda: _mark(place, handle, epoch), _ANSWER):
         raise LeaseLostError(f"job {handle.job_id} is followed by somebody else by now")
     cancel(place, handle)
-    place.watcher.hurry()
+    place.watcher.cancelled(handle)
     ended = follow(_TERM_GRACE)
     if ended is None:
         cancel(place, handle, force=True)

@@ -11,11 +11,16 @@ from dagster_slurm_components.jobs.lease import FOLLOWING, OutputPosition
 from dagster_slurm_components.jobs.model import JobHandle
 from dagster_slurm_components.jobs.reconcile import Evidence, Observation
 from dagster_slurm_components.jobs.status import STATUS, StatusRecord, parse_status
+from dagster_slurm_components.slurm.outcome import last_words
+from dagster_slurm_components.slurm.states import Phase, state
 
 MESSAGES, STDOUT, STDERR = "messages.jsonl", "stdout.log", "stderr.log"
 """The files of a run directory that are streamed back while the job runs."""
 
 _MAX_LAG = 64 * 1024 * 1024
+_TAIL = 8 * 1024
+LAG = 1.0
+"""Seconds after a job's end within which Slurm seldom knows of it (slurmdbd: 0.3 to 1.1 s on Slurm 22.05)."""
 _KEPT = 1024 * 1024
 """A stream that lies further behind than the one is followed again from the other before its end: a step must not
 go on printing for an hour after its job. Messages are never left out."""
@@ -118,9 +123,16 @@ class Watch:
     evidence: Evidence = field(default_factory=Evidence)
     judged: Evidence | None = None
     status_text: bytes = b""
+    stderr_end: bytes = b""
+    began: float = 0.0
     changed_at: float = 0.0
+    heard_at: float = 0.0
     read_at: float = 0.0
-    accounting_asked_at: float = 0.0
+    accounting_since: float = 0.0
+    accounting_due: float = 0.0
+    accounting_tries: int = 0
+    accounting_asked: float | None = None
+    cancelled: bool = False
     closing_until: float | None = None
     closed: bool = False
     delivered: int = 0
@@ -170,10 +182,36 @@ class Watch:
 
     @property
     def wants_accounting(self) -> bool:
-        """Whether the accounting is to tell how the job goes on, or, once it has ended, what it used."""
-        ended = self.closing_until is not None and self.part is Part.JOB
-        closing = ended and self.evidence.accounting is None
-        return closing or self.observation.wants_accounting
+        """Whether the accounting is to tell how the job goes on, or, once it has ended, how, and what it used."""
+        closing = self.closing_until is not None and self.part is Part.JOB
+        return not self.accounted and (closing or self.observation.wants_accounting)
+
+    @property
+    def accounted(self) -> bool:
+        """Whether the accounting has told how the job ended; it is not asked again."""
+        row = self.evidence.accounting
+        return row is not None and state(row.state).phase is Phase.TERMINAL
+
+    @property
+    def explained(self) -> bool:
+        """Whether the job has ended, and no more is to be known than what it used.
+
+        Slurm's queue does not say by whom a job was cancelled, and without cgroups not that it used too much memory.
+        """
+        vague = self.observation.source == "queue" and self.observation.state in ("CANCELLED", "FAILED")
+        enough = not vague or self.accounted or self.cancelled or self.part is not Part.JOB
+        return self.observation.terminal and enough
+
+    def want_accounting(self, at: float) -> None:
+        """The accounting is to tell of the job as it is now, from then on."""
+        self.accounting_since, self.accounting_due = at - LAG, at
+        self.accounting_tries, self.accounting_asked = 0, None
+
+    def slurm_was_asked(self, queue: float) -> None:
+        """The queue was asked then, with an answer or without; so perhaps was the accounting."""
+        asked = None if self.accounting_asked is None else min(queue, self.accounting_asked)
+        if asked != self.evidence.asked:
+            self.evidence = replace(self.evidence, asked=asked)
 
     def take(self, name: str, file: FileData) -> bool:
         """Use what was read of one file; return whether more of it waits."""
@@ -197,8 +235,22 @@ class Watch:
             self.evidence = replace(self.evidence, status=parse_status(self.status_text))
         else:
             self.put(Output(name, file.data))
+            if name == STDERR:
+                self._listen(file.data)
         left = file.size - self.offsets[name]
         if name in (STDOUT, STDERR) and left > _MAX_LAG:
             self.put(OutputSkipped(name, left - _KEPT))
             self.offsets[name] = file.size - _KEPT
         return self.offsets[name] < file.size
+
+    def _listen(self, stderr: bytes) -> None:
+        """Note what Slurm's daemon says of the job's end."""
+        self.stderr_end = (self.stderr_end + stderr)[-_TAIL:]
+        words = last_words(self.stderr_end.decode("utf-8", "replace"))
+        if words != self.evidence.words:
+            self.evidence = replace(self.evidence, words=words)
+
+    def forget(self) -> None:
+        """Slurm starts the job anew: what was said of its end is true no more."""
+        self.stderr_end = b""
+        self.evidence = replace(self.evidence, accounting=None, words=None, asked=None)

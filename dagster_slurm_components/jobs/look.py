@@ -3,13 +3,12 @@
 Whoever looks may get a HostError: the host gives no answer.
 """
 
+import contextlib
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TypeVar
 
 from dagster_slurm_components.errors import SatelliteError
-from dagster_slurm_components.hosts.client import Satellite
 from dagster_slurm_components.jobs.lease import Attempt
 from dagster_slurm_components.jobs.model import JobHandle
 from dagster_slurm_components.jobs.reconcile import (
@@ -20,13 +19,12 @@ from dagster_slurm_components.jobs.reconcile import (
     QueueAnswer,
     reconcile,
 )
+from dagster_slurm_components.jobs.schedulers import QueueRows
 from dagster_slurm_components.jobs.status import StatusRecord, read_statuses
 from dagster_slurm_components.jobs.target import Target
 from dagster_slurm_components.slurm.accounting import MAX_IDS
 
 _NO_PATIENCE = Patience(settle=0.0, explanation=0.0, absence=0.0, trace=0.0)
-
-Row = TypeVar("Row")
 
 
 @dataclass(frozen=True)
@@ -100,39 +98,37 @@ def observe(
 def _ask(place: Target, handles: Sequence[JobHandle]) -> dict[JobHandle, Evidence]:
     """Ask the queue once, and the accounting for the jobs that it lacks.
 
-    A job of which one gave no answer has no evidence: then its own file alone speaks.
+    A job of which one gave no answer has no evidence: then its own file alone speaks. The queue's answer may be an old
+    one, where the budget of queries is used up: of a job that is younger it says nothing.
     """
-    now, scheduler = time.monotonic(), place.scheduler
-    queue = _answer(scheduler.queue, place, handles)
-    if queue is None:
+    now, epoch, scheduler = time.monotonic(), time.time(), place.scheduler
+    try:
+        queue = (
+            scheduler.queue(place.satellite, handles, scheduler.first_query) if handles else QueueRows(None)
+        )
+    except SatelliteError:  # the budget that all processes share is used up, or somebody else's query hangs
         return {}
-    evidence = {
-        handle: Evidence(queue=QueueAnswer(queue[handle.job_id], now))
-        for handle in handles
-        if handle.job_id in queue
-    }
-    gone = [handle for handle in handles if handle not in evidence]
+    if queue.rows is None:
+        return {}
+    taken, young = now - queue.age, queue.age <= scheduler.first_query
+    evidence, gone = {}, []
+    for handle in handles:
+        if handle.job_id in queue.rows:
+            evidence[handle] = Evidence(queue=QueueAnswer(queue.rows[handle.job_id], taken))
+        elif young or (handle.submitted is not None and handle.submitted < epoch - queue.age):
+            gone.append(handle)
+    absent = QueueAnswer(None, taken)
+    if not scheduler.has_accounting:
+        return evidence | {handle: Evidence(queue=absent) for handle in gone}
     for begin in range(0, len(gone), MAX_IDS):
         some = gone[begin : begin + MAX_IDS]
-        accounting = _answer(scheduler.accounting, place, some) if scheduler.has_accounting else {}
-        if accounting is not None:
-            absent = QueueAnswer(None, now)
-            evidence |= {
-                handle: Evidence(queue=absent, accounting=accounting.get(handle.job_id)) for handle in some
-            }
+        with contextlib.suppress(SatelliteError):
+            told = scheduler.accounting(
+                place.satellite, {handle.job_id: scheduler.first_query for handle in some}
+            )
+            rows = {handle: told.rows[handle.job_id] for handle in some if handle.job_id in told.rows}
+            evidence |= {handle: Evidence(queue=absent, accounting=row) for handle, (_, row) in rows.items()}
     return evidence
-
-
-def _answer(
-    query: Callable[[Satellite, Sequence[JobHandle]], Mapping[str, Row] | None],
-    place: Target,
-    handles: Sequence[JobHandle],
-) -> Mapping[str, Row] | None:
-    try:
-        return query(place.satellite, handles) if handles else {}
-    except SatelliteError:
-        # The budget of queries that all processes share is used up, or somebody else's hangs: no observation.
-        return None
 
 
 def _decides(status: StatusRecord | None) -> bool:

@@ -46,8 +46,8 @@ _EXIT_ADVICE = {
 _RANKS = {"agent": "torchrun's agent", "head": "Ray's head", "worker": "Ray's worker"}
 
 
-def judge(ended: Ended, stderr_tail: str) -> JobOutcome:
-    """Return how a job ended; Slurm's daemons write into its stderr what killed it."""
+def judge(ended: Ended) -> JobOutcome:
+    """Return how a job ended."""
     observation = ended.observation
     if observation.state == "COMPLETED" and not observation.exit_code:
         return JobOutcome(True, "The payload ended with exit code 0.")
@@ -56,7 +56,7 @@ def judge(ended: Ended, stderr_tail: str) -> JobOutcome:
     row = state(observation.state)
     accounting = ended.evidence.accounting
     if accounting is not None:
-        by_accounting = slurm_outcome(accounting, stderr_tail)
+        by_accounting = slurm_outcome(accounting, ended.evidence.words)
         # An accounting that lags behind says less than what ended the watching.
         row = by_accounting if by_accounting.phase is Phase.TERMINAL else row
     if row.name in ("FAILED", "COMPLETED") and observation.exit_code:

@@ -98,5 +98,19 @@ def describe(job_id: str, observation: Observation, status: StatusRecord | None)
             expected = f" Expected start: {start}" if start else ""
             return f"Job {job_id} is {observation.state}{again}{why}{expected}"
         case Phase.ENDING:
-            return f"Job {job_id} is {observation.state}: {state(observation.state).explanation}"
+            return f"Job {job_id} {_awaited(observation)}"
     return f"Job {job_id} ended: {observation.state}{again}."
+
+
+def _awaited(observation: Observation) -> str:
+    """Say what is waited for at the end of a job."""
+    row = state(observation.state)
+    if row.phase is Phase.TERMINAL and row.retryable:
+        return f"is {row.name}, says Slurm. Waiting to see whether Slurm starts it again."
+    if row.phase is Phase.TERMINAL:
+        return f"is {row.name}, says Slurm. Waiting for its exit code."
+    if observation.exit_code is not None:
+        return f"was stopped (exit code {observation.exit_code}). Waiting for Slurm to say why."
+    if observation.absent_since is not None:
+        return "has left Slurm's queue without an exit code. Waiting for the accounting to say how it ended."
+    return f"is {row.name}: {row.explanation}"

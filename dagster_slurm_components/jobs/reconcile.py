@@ -1,11 +1,14 @@
-"""What is known of a job now: three sources, one pure function.
+"""What is known of a job now: its sources, one pure function.
 
-The sources are the job's own ``status`` file, the queue and the accounting. Each may be late, silent or out of
-date; none is believed alone where another could contradict it:
+The sources are the job's own ``status`` file, the queue, the accounting, and what Slurm's daemon wrote at the end of
+the job's stderr. Each may be late, silent or out of date; none is believed alone where another could contradict it:
 
 * A query that failed is no observation: it never changes a state.
 * A job that is absent from the queue has vanished, not finished: only the status file, the accounting, or a
   bounded wait ends it.
+* A question that could not be asked, as the budget that all share was used up, is no silence either: it is waited until
+  it was asked.
+* The daemon's words are weaker than Slurm's answer, and stronger than silence.
 * A terminal state is final.
 * An exit code that the job wrote itself is final, unless a signal came before it: then Slurm may have been
   stopping or requeueing the job, and its word is awaited for a bounded time.
@@ -15,6 +18,7 @@ from dataclasses import dataclass, replace
 
 from dagster_slurm_components.jobs.status import StatusRecord
 from dagster_slurm_components.slurm.accounting import AccountingRow
+from dagster_slurm_components.slurm.outcome import cause
 from dagster_slurm_components.slurm.queue import QueueRow
 from dagster_slurm_components.slurm.states import Phase, state
 
@@ -30,7 +34,10 @@ _FIRST_SIGNAL_CODE = 129
 
 @dataclass(frozen=True)
 class QueueAnswer:
-    """A row, or that the queue does not know the job; ``taken`` in seconds of this process's monotonic clock."""
+    """A row, or that the queue does not know the job.
+
+    It was so at the moment ``taken`` of this process's monotonic clock, whoever asked then.
+    """
 
     row: QueueRow | None
     taken: float
@@ -38,11 +45,18 @@ class QueueAnswer:
 
 @dataclass(frozen=True)
 class Evidence:
-    """The newest answer of each source, and the newest block of the status file; none where it never answered."""
+    """The newest answer of each source, and the newest block of the status file; none where it never answered.
+
+    Attributes:
+        words: The state that Slurm's daemon named in the job's stderr as the cause of its end.
+        asked: Monotonic time by which queue and accounting had both been asked about the job, answer or not.
+    """
 
     status: StatusRecord | None = None
     queue: QueueAnswer | None = None
     accounting: AccountingRow | None = None
+    words: str | None = None
+    asked: float | None = None
 
 
 @dataclass(frozen=True)
@@ -50,11 +64,13 @@ class Patience:
     """How long each kind of silence is waited out, in seconds.
 
     Attributes:
-        settle: For the status file of an ended job to become visible (shared file systems cache attributes).
-        explanation: For the accounting to say why a job that was stopped or killed ended.
-        absence: For a job that Slurm may start again (preempted, a failed node) to come back.
+        settle: For the status file of an ended job to become visible (shared file systems cache attributes); for
+            Slurm's answer where its daemon has said why the job ended; and for a job that Slurm may start again to come
+            back into a queue that knows it no more.
+        explanation: For Slurm to say why a job that was stopped or killed ended, once it was asked.
+        absence: For a job that Slurm may start again (preempted, a failed node), while the queue gives no answer.
         trace: For a job that is in no queue and wrote no exit code to show in the accounting, which may lag by ten
-            minutes where slurmdbd is busy.
+            minutes where slurmdbd is busy; and for a question to be asked at all.
     """
 
     settle: float = 15.0
@@ -70,10 +86,11 @@ class Observation:
     Attributes:
         state: Slurm's word (``PENDING``), or ``SUBMITTED`` or ``LOST``.
         phase: Where in its life the job is.
-        source: Who said so: ``submit``, ``status``, ``queue``, ``accounting`` or ``silence``.
+        source: Who said so: ``submit``, ``status``, ``queue``, ``accounting``, ``stderr`` or ``silence``.
         reason: Slurm's reason, while it waits.
         starts_at: The expected start (seconds since the epoch), while it waits.
         restarts: How often Slurm started it anew.
+        requeue: Whether Slurm may start it anew, where that is known.
         exit_code: The payload's, when known.
         absent_since: Monotonic time of the first queue answer without the job.
         ended_since: Monotonic time at which its end was first seen.
@@ -85,6 +102,7 @@ class Observation:
     reason: str | None = None
     starts_at: float | None = None
     restarts: int = 0
+    requeue: bool | None = None
     exit_code: int | None = None
     absent_since: float | None = None
     ended_since: float | None = None
@@ -117,6 +135,8 @@ class _Sources:
         status, queue = self.evidence.status, self.evidence.queue
         row = queue.row if queue else None
         restarts = max(job.restarts, status.restart if status else 0, (row.restarts or 0) if row else 0)
+        if row is not None and row.requeue is not None:
+            job = replace(job, requeue=row.requeue)
         if restarts > job.restarts:
             job = replace(job, restarts=restarts, ended_since=None, absent_since=None, exit_code=None)
         if status and status.restart != restarts:
@@ -136,21 +156,30 @@ class _Sources:
         stopped = bool(_STOPPING.intersection(status.signals))
         if not stopped and code < _FIRST_SIGNAL_CODE:
             return _terminal(job, "COMPLETED" if code == 0 else "FAILED", "status")
-        final = self._final_state(job)
-        if final:
-            name, source = final
-            return _terminal(job, "FAILED" if name == "COMPLETED" and code else name, source)
-        if self.now - since < self.patience.explanation:
+        said = self._said()
+        if said:
+            name, source = said
+            if self.now - since >= self._doubt(name, source, job, since):
+                name = cause("FAILED", self.evidence.words) if name == "COMPLETED" and code else name
+                return _terminal(job, name, source)
+            if source != "stderr":
+                return replace(job, state=name, phase=Phase.ENDING, source=source)
+        if not self._silent(since, self.patience.explanation):
             return replace(job, state="COMPLETING", phase=Phase.ENDING, source="status")
-        return _terminal(job, "COMPLETED" if code == 0 else "CANCELLED" if stopped else "FAILED", "status")
+        if code == 0:
+            return _terminal(job, "COMPLETED", "status")
+        return _terminal(job, cause("CANCELLED" if stopped else "FAILED", self.evidence.words), "status")
 
     def _absent(self, job: Observation, taken: float) -> Observation:
         """The queue answered and does not know the job, and the job wrote no exit code."""
         since = _first(job.absent_since, taken)
         job = replace(job, absent_since=since)
-        final = self._final_state(job)
-        if final and self.now - since >= self._settling(final[0], job):
-            return _terminal(job, *final)
+        said = self._said()
+        if said:
+            name, source = said
+            if self.now - since >= max(self._settling(name, job), self._doubt(name, source, job, since)):
+                return _terminal(job, name, source)
+            return replace(job, state=name, phase=Phase.ENDING, source=source)
         if self.now - since >= self.patience.trace:
             return _terminal(job, LOST, "silence")
         return job if job.phase is Phase.WAITING else replace(job, phase=Phase.ENDING)
@@ -160,9 +189,10 @@ class _Sources:
         queued = state(row.state)
         if queued.phase is Phase.TERMINAL:
             since = _first(job.ended_since, self.now)
-            job = replace(job, ended_since=since, phase=Phase.ENDING)
-            settling = self.patience.absence if queued.retryable else self._settling(queued.name, job)
-            return job if self.now - since < settling else _terminal(job, queued.name, "queue")
+            name = cause(queued.name, self.evidence.words, self.evidence.accounting)
+            settling = self._settling(name, job)
+            job = replace(job, ended_since=since, state=name, phase=Phase.ENDING, source="queue")
+            return job if self.now - since < settling else _terminal(job, name, "queue")
         job = replace(job, ended_since=None)
         waiting = queued.phase is Phase.WAITING
         if waiting and started:
@@ -176,18 +206,31 @@ class _Sources:
             starts_at=row.start if waiting else None,
         )
 
-    def _final_state(self, job: Observation) -> tuple[str, str] | None:
-        """Return in which state Slurm says the job ended, and by which source, once it can be believed."""
-        queue = self.evidence.queue.row if self.evidence.queue else None
-        for source, row in (("queue", queue), ("accounting", self.evidence.accounting)):
-            final = state(row.state) if row else None
-            if final is None or final.phase is not Phase.TERMINAL:
-                continue  # no row, an old answer, or accounting that lags behind
-            since = job.absent_since if job.absent_since is not None else job.ended_since
-            if final.retryable and self.now - _first(since, self.now) < self.patience.absence:
-                continue  # Slurm may start the job again; believed only when it stays away
-            return final.name, source
-        return None
+    def _said(self) -> tuple[str, str] | None:
+        """Return in which state the job ended, and by which source: the strongest that says so."""
+        queue, accounting, words = self.evidence.queue, self.evidence.accounting, self.evidence.words
+        for source, row in (("queue", queue.row if queue else None), ("accounting", accounting)):
+            # No row, an old answer, or accounting that lags behind, say nothing.
+            if row is not None and state(row.state).phase is Phase.TERMINAL:
+                return cause(state(row.state).name, words, accounting), source
+        # That it was cancelled says less: for what reason, Slurm may know.
+        return None if words in (None, "CANCELLED") else (words, "stderr")
+
+    def _doubt(self, name: str, source: str, job: Observation, since: float) -> float:
+        """Seconds for which it is not believed yet that the job ended so: another source could contradict it."""
+        if source == "queue":
+            # slurmctld requeues a job in one step: what it shows as ended without PENDING stays so.
+            return 0.0
+        if state(name).retryable and job.requeue is not False:
+            queue = self.evidence.queue
+            gone = queue is not None and queue.row is None and queue.taken >= since
+            return self.patience.settle if gone else self.patience.absence
+        return self.patience.settle if source == "stderr" else 0.0
+
+    def _silent(self, since: float, seconds: float) -> bool:
+        """Whether Slurm was asked since then, and has been silent for so long."""
+        asked = seconds == 0 or (self.evidence.asked is not None and self.evidence.asked >= since)
+        return self.now - since >= (seconds if asked else self.patience.trace)
 
     def _settling(self, final: str, job: Observation) -> float:
         """Seconds to wait for the status file: only a job that ran to its own end has an exit code to show."""

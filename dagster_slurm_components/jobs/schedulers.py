@@ -1,11 +1,14 @@
 """Who runs the job script: a plain process or Slurm. The two answer the same questions.
 
 Whether ended jobs can be looked up, says ``has_accounting``; when after a change the queue is first asked, in seconds,
-``first_query``; how long silences are waited out, ``patience``; how many jobs there may be, ``limit``, if any.
+``first_query``; how often it is looked at later, and how old an answer will do then, ``look`` and ``max_age``; how long
+silences are waited out, ``patience``; how many jobs there may be, ``limit``, if any.
 """
 
 import time
+import uuid
 from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 from dagster_slurm_components.errors import DagsterSlurmError, HostRefusedError, HostUnreachableError
 from dagster_slurm_components.hosts.client import Satellite
@@ -13,7 +16,13 @@ from dagster_slurm_components.hosts.satellite import calls
 from dagster_slurm_components.jobs.model import ELEMENTS, JobHandle, JobSpec
 from dagster_slurm_components.jobs.reconcile import Patience
 from dagster_slurm_components.jobs.status import STATUS, read_statuses
-from dagster_slurm_components.slurm.accounting import AccountingRow, parse_sacct, sacct, sacct_by_name
+from dagster_slurm_components.slurm.accounting import (
+    MAX_IDS,
+    AccountingRow,
+    parse_sacct,
+    sacct,
+    sacct_by_name,
+)
 from dagster_slurm_components.slurm.arrays import array_option, with_whole_arrays
 from dagster_slurm_components.slurm.commands import sbatch, scancel, scancel_failure
 from dagster_slurm_components.slurm.header import escape_pattern, render_header
@@ -27,11 +36,29 @@ satellite left behind goes on, and slurmctld may work off a late request."""
 _STARTS = 30.0
 """Seconds within which a process is started."""
 _DAY = 86400
-_BACKOFF = 4.0
 
-QueueRows = Mapping[str, QueueRow] | None
-"""The rows of jobs, by id; nothing where there was no answer, which is no observation."""
-AccountingRows = Mapping[str, AccountingRow] | None
+
+class QueueRows(NamedTuple):
+    """The rows of jobs, by id, as they were ``age`` seconds ago; nothing where that query failed: no observation.
+
+    ``fresh`` says whether it was asked just now, and counted against the budget. ``share`` is this process's part of
+    what all may ask of the host together.
+    """
+
+    rows: Mapping[str, QueueRow] | None
+    age: float = 0.0
+    fresh: bool = False
+    share: float = 1.0
+
+
+class AccountingRows(NamedTuple):
+    """For each job that the accounting was asked about lately its row, if it has one, as it was ``age`` seconds ago.
+
+    The newest query that failed was made ``failed_age`` seconds ago.
+    """
+
+    rows: Mapping[str, tuple[float, AccountingRow | None]]
+    failed_age: float
 
 
 class ProcessScheduler:
@@ -41,7 +68,7 @@ class ProcessScheduler:
     """
 
     has_accounting = False
-    first_query = 1.0
+    first_query, look, max_age = 1.0, 2.0, 0.0
     patience = Patience(settle=2.0, explanation=0.0, absence=2.0, trace=2.0)
 
     def __init__(self, folder: str = "", max_submit_jobs: int | None = None) -> None:
@@ -66,16 +93,20 @@ class ProcessScheduler:
         """Return what the satellite is asked, to find out whether an earlier submission made a job."""
         return calls.SubmitRequest(run_dir, workdir, token, "process", (), settle_only=True)
 
-    def queue(self, satellite: Satellite, handles: Sequence[JobHandle]) -> QueueRows:
+    def queue(self, satellite: Satellite, handles: Sequence[JobHandle], max_age: float = 0.0) -> QueueRows:
         """Return a row for each process that lives, or that only another machine could judge."""
         alive = satellite.alive([calls.Process.parse(handle.job_id) for handle in handles])
         gone = [handle for handle, lives in zip(handles, alive, strict=True) if not lives]
         here = {handle.job_id for handle, lives in zip(handles, alive, strict=True) if lives}
-        return {job_id: QueueRow(job_id, "RUNNING") for job_id in here | _elsewhere(satellite, gone)}
+        return QueueRows(
+            {job_id: QueueRow(job_id, "RUNNING") for job_id in here | _elsewhere(satellite, gone)}
+        )
 
-    def accounting(self, satellite: Satellite, handles: Sequence[JobHandle]) -> AccountingRows:
+    def accounting(
+        self, satellite: Satellite, wanted: Mapping[str, float], *, spare: bool = False
+    ) -> AccountingRows:
         """Return that nobody knows."""
-        return None
+        return AccountingRows({}, 0.0)
 
     def cancel(self, satellite: Satellite, handle: JobHandle, *, force: bool = False) -> None:
         """Ask for the end of exactly this job; one that has ended already does no harm.
@@ -92,10 +123,6 @@ class ProcessScheduler:
                 where=satellite.host.name,
                 hint=f"{handle.file(STATUS)} names the machine: run `dg-slurm jobs cancel {handle.job_id}` there.",
             )
-
-    def query_interval(self, asked: int, *, waiting: bool) -> float:
-        """Return the seconds until the queue is asked again: soon, as it costs the host next to nothing."""
-        return 2.0
 
 
 def _elsewhere(satellite: Satellite, handles: Sequence[JobHandle]) -> set[str]:
@@ -118,20 +145,22 @@ class SlurmScheduler:
     """Slurm.
 
     Args:
-        folder: Where the host keeps what all share who ask and submit, on any machine: the queue's newest answer, and
-            the places of a limited number of jobs.
+        folder: Where the host keeps what all share who ask and submit, on any machine: the newest answers of queue and
+            accounting, and the places of a limited number of jobs.
         budget: Queries that all who ask may make together.
         max_submit_jobs: The most jobs that may wait or run at once, if that is limited.
     """
 
     has_accounting = True
-    first_query = 3.0
+    first_query, look, max_age = 3.0, 10.0, 55.0
     patience = Patience()
 
     def __init__(
         self, folder: str, budget: calls.Budget | None = None, max_submit_jobs: int | None = None
     ) -> None:
-        self._snapshot = f"{folder}/squeue.json"
+        self._snapshot, self._accounts = f"{folder}/squeue.json", f"{folder}/sacct.json"
+        self._readers, self._name = f"{folder}/readers.json", uuid.uuid4().hex
+        self._parsed: tuple[float, Mapping[str, QueueRow] | None] = (0.0, None)
         self._budget = budget
         self.limit = None
         if max_submit_jobs is not None:
@@ -188,19 +217,41 @@ class SlurmScheduler:
             settle_only=True,
         )
 
-    def queue(self, satellite: Satellite, handles: Sequence[JobHandle]) -> QueueRows:
-        """Return the rows of one ``squeue`` for all jobs of the user, shared with everybody who asks."""
-        query = calls.QueueQuery(self._snapshot, squeue(), self.first_query, _TIMEOUT, self._budget)
-        shot = satellite.snapshot(query)
-        failed = query_failure(shot.returncode, shot.stdout, shot.stderr) is not None
-        return None if failed else with_whole_arrays(parse_squeue(shot.stdout))
+    def queue(self, satellite: Satellite, handles: Sequence[JobHandle], max_age: float = 0.0) -> QueueRows:
+        """Return the rows of one ``squeue`` for all jobs of the user, shared with everybody who asks.
 
-    def accounting(self, satellite: Satellite, handles: Sequence[JobHandle]) -> AccountingRows:
-        """Return the rows of one ``sacct`` for these jobs, at most ``MAX_IDS``."""
-        command = sacct([handle.job_id for handle in handles], since=int(time.time()) - 30 * _DAY)
-        returncode, out, err = _run(satellite, command, self._budget)
-        failed = query_failure(returncode, out, err) is not None
-        return None if failed else with_whole_arrays(parse_sacct(out))
+        Where the budget allows no query, they are older than ``max_age``.
+        """
+        query = calls.QueueQuery(self._snapshot, squeue(), max_age, _TIMEOUT, self._budget)
+        shot = satellite.snapshot(query)
+        asked, rows = self._parsed
+        if asked != shot.asked:
+            failed = query_failure(shot.returncode, shot.stdout, shot.stderr) is not None
+            rows = None if failed else with_whole_arrays(parse_squeue(shot.stdout))
+            self._parsed = shot.asked, rows
+        share = satellite.share(self._readers, self._name, len(handles)) if handles else 1.0
+        return QueueRows(rows, shot.age, shot.fresh, share)
+
+    def accounting(
+        self, satellite: Satellite, wanted: Mapping[str, float], *, spare: bool = False
+    ) -> AccountingRows:
+        """Return what ``sacct`` says of jobs, at most ``MAX_IDS``, shared with everybody who asks.
+
+        ``wanted`` is by the job's id the age in seconds up to which an answer will do; ``spare`` says that it is only
+        nice to know.
+        """
+        # Without the ids: the satellite adds those of all who wait for an answer.
+        command = sacct(list(wanted), since=int(time.time()) - 30 * _DAY)[:-1]
+        told = satellite.accounting(
+            calls.AccountingQuery(
+                self._accounts, command, list(wanted.items()), MAX_IDS, _TIMEOUT, self._budget, spare
+            )
+        )
+        rows = {
+            job_id: (age, with_whole_arrays(parse_sacct(lines)).get(job_id))
+            for job_id, (age, lines) in told.answers.items()
+        }
+        return AccountingRows(rows, told.failed_age)
 
     def cancel(self, satellite: Satellite, handle: JobHandle, *, force: bool = False) -> None:
         """Ask for the end of exactly this job; Slurm itself follows with KILL after its KillWait.
@@ -213,21 +264,11 @@ class SlurmScheduler:
         if failure is not None:
             raise HostUnreachableError(f"scancel failed: {failure}", where=satellite.host.name)
 
-    def query_interval(self, asked: int, *, waiting: bool) -> float:
-        """Return the seconds until the queue, asked so often since the last change, is asked again.
-
-        A refused or held job should be told at once; later a job's own files tell its start and its end. While one
-        waits, its reason may change.
-        """
-        return min(self.first_query * _BACKOFF**asked, 30.0 if waiting else 60.0)
-
 
 Scheduler = ProcessScheduler | SlurmScheduler
 
 
-def _run(
-    satellite: Satellite, argv: Sequence[str], budget: calls.Budget | None = None
-) -> tuple[int | None, str, str]:
-    done = satellite.run(argv, timeout=_TIMEOUT, budget=budget)
+def _run(satellite: Satellite, argv: Sequence[str]) -> tuple[int | None, str, str]:
+    done = satellite.run(argv, timeout=_TIMEOUT)
     out, err = done.stdout.decode("utf-8", "replace"), done.stderr.decode("utf-8", "replace")
     return None if done.timed_out else done.returncode, out, err

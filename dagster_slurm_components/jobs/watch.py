@@ -8,17 +8,17 @@ import math
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
 from dagster_slurm_components.errors import HostUnreachableError, SatelliteError
 from dagster_slurm_components.hosts.client import Satellite
 from dagster_slurm_components.hosts.parked import parked_too_long
 from dagster_slurm_components.hosts.satellite.calls import FileData, FileRead, LeaseRenewal
 from dagster_slurm_components.jobs import events
-from dagster_slurm_components.jobs.events import Part, Watch
+from dagster_slurm_components.jobs.events import LAG, Part, Watch
 from dagster_slurm_components.jobs.model import JobHandle
 from dagster_slurm_components.jobs.polling import Poller
-from dagster_slurm_components.jobs.reconcile import reconcile
+from dagster_slurm_components.jobs.reconcile import Evidence, reconcile
 from dagster_slurm_components.jobs.schedulers import Scheduler
 
 _BYTES_PER_FILE = 256 * 1024
@@ -30,22 +30,31 @@ _RENEW = 2.0
 ``satellite.leases.RENEW``."""
 _METRICS_SHARE = 0.05
 _METRICS_MOST = 5.0
+_CONFIRMED = 10.0
+"""Seconds for Slurm to confirm the end of a job that we cancelled ourselves."""
+_EXPLAINED = 90.0
+"""Seconds that an ended job of which only the accounting knows more waits, at most, until that may be asked."""
 _YOUNG = 60.0
 _JUST_SUBMITTED = 10.0
-_WAITING_INTERVALS = (0.2, 5.0)
+_WAITING_INTERVALS = (0.2, 30.0)
+"""The queue tells of the start of a job that waits longer."""
 _READ_INTERVALS = (0.2, 1.5)
 """With the step of a watcher of 1,000 jobs (0.21 s) this keeps the 95th percentile of the lag below 2 s."""
+_QUIET_SHARE = 0.005
+_QUIET_MOST = 15.0
 _STEP_INTERVALS = (0.01, 0.25)
 _STEP_PER_JOB = 0.0002
 
 
-def read_interval(age: float, *, started: bool = True) -> float:
+def read_interval(age: float, *, started: bool = True, quiet: float = 0.0) -> float:
     """Return the seconds between two looks at a job's files, so long after something changed in its life.
 
-    One that waits in the queue for minutes most likely does so for hours, and there may be a thousand of them.
+    One that waits in the queue for minutes most likely does so for hours, and there may be a thousand of them. One that
+    has been ``quiet`` for so many seconds, too.
     """
     shortest, longest = _READ_INTERVALS if started else _WAITING_INTERVALS
-    return min(longest, shortest * max(1.0, age / (_YOUNG if started else _JUST_SUBMITTED)))
+    interval = min(longest, shortest * max(1.0, age / (_YOUNG if started else _JUST_SUBMITTED)))
+    return max(interval, min(_QUIET_MOST, quiet * _QUIET_SHARE))
 
 
 @dataclass(eq=False)
@@ -55,7 +64,7 @@ class Watcher:
     Attributes:
         satellite: The host.
         scheduler: Whom to ask for queue and accounting, and how long their silences are waited out.
-        operations_per_second: File operations the host should bear.
+        operations_per_second: File operations the host should bear, of all processes together.
         park_timeout: Seconds after which a lost host, or a login that nobody renews, ends the watching.
         clock: A monotonic clock, in seconds.
         threaded: Whether a thread calls ``step``, for as long as there are jobs; else somebody else has to.
@@ -93,7 +102,8 @@ class Watcher:
         """
         now = self.clock()
         seen = dict(offsets or {}), dict(inodes or {})
-        watch = Watch(handle, epoch, part, sink, *seen, changed_at=now, renew_at=now + _RENEW)
+        watch = Watch(handle, epoch, part, sink, *seen, began=now, changed_at=now, heard_at=now)
+        watch.renew_at = now + _RENEW
         with self._lock:
             if self.idle:
                 # That the host was lost concerned jobs that nobody waits for any more.
@@ -102,12 +112,19 @@ class Watcher:
             if self.threaded and self._thread is None:
                 self._thread = threading.Thread(target=self._run, name="dagster-slurm-watcher", daemon=True)
                 self._thread.start()
-        self.hurry()
+        self._poller.soon(now)
+        self._wake.set()
         return watch
 
-    def hurry(self) -> None:
-        """Ask the queue as soon as after a submission: something was done that only the scheduler can confirm."""
-        self._poller.soon(self.clock())
+    def cancelled(self, handle: JobHandle) -> None:
+        """We cancelled a job ourselves: nobody needs to explain its end, and the scheduler is asked to confirm it."""
+        with self._lock:
+            watches = list(self._watches)
+        for watch in watches:
+            # An array, or a task of it.
+            if handle.job_id in (watch.handle.job_id, watch.handle.job_id.partition("_")[0]):
+                watch.cancelled = True
+        self._poller.soon(self.clock(), urgent=True)
         self._wake.set()
 
     @property
@@ -167,10 +184,16 @@ class Watcher:
             for name in watch.files
         ]
         files = iter(self._read_and_renew(due, requests, now))
-        least = len(requests) / self.operations_per_second
+        least = len(requests) / (self.operations_per_second * self._poller.share)
         for watch in due:
+            before = sum(watch.offsets.values())
             more = [watch.take(name, next(files)) for name in watch.files]
-            interval = read_interval(now - watch.changed_at, started=watch.evidence.status is not None)
+            if sum(watch.offsets.values()) != before:
+                watch.heard_at = now
+            started = watch.evidence.status is not None
+            interval = read_interval(now - watch.changed_at, started=started, quiet=now - watch.heard_at)
+            if watch.part is Part.LEASE:
+                interval = _RENEW
             if any(more):
                 interval = 0.0
             elif watch.closing_until is not None and watch.closing_until <= now:
@@ -205,30 +228,49 @@ class Watcher:
 
     def _judge(self, watch: Watch, now: float) -> None:
         """Reconcile a job's sources; once it has ended, let its output drain."""
-        before = watch.observation
+        before, wanted = watch.observation, watch.wants_accounting
         if before.terminal:
-            if watch.evidence.accounting is not None and watch.closing_until is not None:
-                watch.closing_until = min(watch.closing_until, now)
+            self._close(watch, now)
             return
         if watch.evidence is watch.judged and not before.wants_accounting:
             return  # time alone changes nothing where no silence is being waited out
+        if watch.evidence.words and watch.evidence.words != (watch.judged or Evidence()).words:
+            self._poller.soon(now, urgent=True)
         watch.judged = watch.evidence
-        watch.observation = reconcile(before, watch.evidence, now, self.scheduler.patience)
-        if watch.observation == before:
+        evidence, patience = watch.evidence, self.scheduler.patience
+        if watch.cancelled:
+            evidence = replace(evidence, asked=now)
+            patience = replace(patience, explanation=min(patience.explanation, _CONFIRMED))
+        watch.observation = job = reconcile(before, evidence, now, patience)
+        if job == before:
             return
-        if watch.observation.phase is not before.phase or watch.observation.restarts != before.restarts:
-            watch.changed_at = watch.read_at = now
-            self._poller.soon(now)
-        watch.put(events.Changed(watch.observation, watch.evidence.status))
-        if watch.observation.terminal:
-            watch.closing_until = now + self._metrics_wait(watch)
-            watch.read_at = now
+        if job.phase is not before.phase or job.restarts != before.restarts:
+            watch.changed_at = watch.heard_at = watch.read_at = now
+        if job.restarts != before.restarts:
+            watch.forget()
+        if job.ended_since is not None and before.ended_since is None and not job.terminal:
+            self._poller.soon(now, urgent=True)
+        watch.put(events.Changed(job, watch.evidence.status))
+        if job.terminal:
+            wait = self._metrics_wait(watch) if watch.explained else patience.explanation
+            watch.closing_until = now + wait
+        if watch.wants_accounting and not wanted:
+            watch.want_accounting(now + LAG)
+
+    def _close(self, watch: Watch, now: float) -> None:
+        """An ended job waits for the accounting no longer than need be, and until it was asked where that is needed."""
+        if watch.closing_until is None:
+            return
+        if watch.accounted:
+            watch.closing_until = min(watch.closing_until, now)
+        elif not watch.explained and watch.accounting_asked is None and now < watch.changed_at + _EXPLAINED:
+            watch.closing_until = max(watch.closing_until, now + 2 * LAG)
 
     def _metrics_wait(self, watch: Watch) -> float:
         """Return the seconds worth waiting for the accounting's figures: a twentieth of the job's own time."""
         status = watch.evidence.status
-        waits = self.scheduler.has_accounting and watch.part is Part.JOB
-        if not waits or watch.evidence.accounting or not status:
+        waits = self.scheduler.has_accounting and watch.part is Part.JOB and not watch.cancelled
+        if not waits or watch.accounted or not status:
             return 0.0
         elapsed = (status.ended or 0.0) - (status.started or 0.0)
         return max(0.0, min(_METRICS_MOST, _METRICS_SHARE * elapsed))

@@ -92,7 +92,7 @@ class ArrayAttempt(AttemptRun[ArrayCall, Sequence[ElementFailure]]):
         """Report an element's results, or remember what is to be done about its end."""
         call, context = self.call, self.call.step.context
         stderr = job.output.stderr_tail
-        outcome, figures = judge(ended, stderr), self._figures(job.handle, ended)
+        outcome, figures = judge(ended), self._figures(job.handle, ended)
         completed = CompletedJob(job.session, typed(figures))
         if outcome.success:
             self._handed_over.add(job.element.number)

@@ -168,7 +168,7 @@ class JobAttempt(AttemptRun[JobCall, CompletedJob]):
         handle, spec = self._submit(lambda: self._spec(resolved, session, partition, self._run_dir))
         listener = JobListener(call, self.claim, handle, reader)
         ended = Follower(call, self.claim, handle, listener).run()
-        outcome = judge(ended, listener.stderr_tail)
+        outcome = judge(ended)
         figures = self._figures(handle, ended)
         state = ended.observation.state
         # A payload may fail where Slurm sees none: its exit code tells.

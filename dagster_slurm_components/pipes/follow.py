@@ -106,6 +106,7 @@ class Follower:
             if listener.lease_state == CANCEL_WANTED and not asked:
                 asked = True  # whoever wrote that may be gone before it was done
                 cancel(self._place.direct, handle)
+                self._place.watcher.cancelled(handle)
         self._guard.check(thoroughly=True)
         return ended
 

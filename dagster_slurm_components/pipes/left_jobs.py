@@ -191,7 +191,7 @@ class LeftJobs:
             self.place.leases.change(attempt.run_dir, lease.epoch, COLLECTED)
             return ""
         tail = self._stderr_tail(taken)
-        outcome = judge(ended, tail)
+        outcome = judge(ended)
         text = failure_text(outcome, "", exception=reader.exception, stderr=tail, figures=figures)
         cancelled = lease.outcome == "CANCELLED"
         report.failure(reported, text, cancelled=cancelled)
@@ -238,6 +238,4 @@ def _is_free(attempt: Attempt, now: float) -> bool:
 def _outcome(info: JobInfo) -> str:
     """Return the word for a job's end. A payload may fail where Slurm sees none: its exit code tells."""
     state = info.observation.state
-    return (
-        state if judge(Ended(info.observation, info.evidence), "").success or state != SUCCESS else "FAILED"
-    )
+    return state if judge(Ended(info.observation, info.evidence)).success or state != SUCCESS else "FAILED"

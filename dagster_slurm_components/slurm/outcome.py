@@ -10,46 +10,54 @@ from dagster_slurm_components.units import format_duration, format_size
 
 # Slurm's own daemons write these lines into the job's stderr; the prefix keeps a payload's words out.
 _DAEMON = r"(?m)^(?:slurmstepd|slurmd|srun)(?:-[\w.]+)?: .*"
-_MEMORY_TEXT = re.compile(
-    _DAEMON + r"(?:exceeded (?:job |step |virtual )?memory limit|oom[-_ ]?kill|out[- ]of[- ]memory)",
-    re.IGNORECASE,
-)
-_CAUSE_TEXTS = {
+_CAUSES = {
+    "OUT_OF_MEMORY": re.compile(
+        _DAEMON + r"(?:exceeded (?:job |step |virtual )?memory limit|oom[-_ ]?kill|out[- ]of[- ]memory)",
+        re.IGNORECASE,
+    ),
     "TIMEOUT": re.compile(_DAEMON + r"DUE TO TIME LIMIT"),
     "PREEMPTED": re.compile(_DAEMON + r"DUE TO PREEMPTION"),
     "NODE_FAIL": re.compile(_DAEMON + r"DUE TO NODE FAILURE"),
 }
+_CANCELLED = re.compile(_DAEMON + r"\*\*\* JOB .* CANCELLED AT \S+ (?:DUE to SIGNAL .*)?\*\*\*")
+"""Of a step alone it would say little: srun ends its other ranks so when one fails."""
 _SIGNAL_OOM = 125
 _SIGNAL_NO_OUTPUT = 53
 _OUTPUT_ADVICE = "Does `workdir` exist on the compute nodes, is it writable, and is the quota not used up?"
 
 
-def outcome(accounting: AccountingRow, stderr_tail: str = "") -> SlurmState:
-    """Return the state in which a job ended, explained with this job's figures; of one that isn't over its state.
+def last_words(stderr: str) -> str | None:
+    """Return the state that Slurm's daemons named at the end of a job's stderr as the cause of its end, if they did.
+
+    They know less than slurmctld, but they speak at once, and with slurmdbd down.
+    """
+    found = [(match.start(), name) for name, text in _CAUSES.items() for match in text.finditer(stderr)]
+    return max(found)[1] if found else "CANCELLED" if _CANCELLED.search(stderr) else None
+
+
+def cause(name: str, words: str | None, accounting: AccountingRow | None = None) -> str:
+    """Replace a vague ``FAILED`` or ``CANCELLED`` by what signals, steps and the daemons' ``last_words`` prove.
 
     Slurm's state is the first word but not the last: without cgroups a job over its memory limit is a plain
-    ``FAILED`` by signal 9, and a step killed for memory leaves the job ``FAILED`` with ``0:125``. The end of
-    the job's stderr tells these apart; only lines of Slurm's daemons are looked at there.
+    ``FAILED`` by signal 9, and a step killed for memory leaves the job ``FAILED`` with ``0:125``.
     """
+    killed = accounting is not None and (accounting.signal == _SIGNAL_OOM or accounting.out_of_memory_step)
+    if name == "FAILED" and (killed or words == "OUT_OF_MEMORY"):
+        return "OUT_OF_MEMORY"
+    by_whom = accounting.cancelled_by if accounting is not None else None
+    if name in ("FAILED", "CANCELLED") and words not in (None, "OUT_OF_MEMORY") and by_whom is None:
+        return words
+    return name
+
+
+def outcome(accounting: AccountingRow, words: str | None = None) -> SlurmState:
+    """Return the state in which a job ended, explained with this job's figures; of one that isn't over its state."""
     row = state(accounting.state)
     if row.phase is not Phase.TERMINAL:
         return row
-    row = STATES[_cause(row.name, accounting, stderr_tail)]
+    row = STATES[cause(row.name, words, accounting)]
     advice = _OUTPUT_ADVICE if accounting.signal == _SIGNAL_NO_OUTPUT else row.advice
     return replace(row, explanation=_explanation(row, accounting), advice=advice)
-
-
-def _cause(name: str, accounting: AccountingRow, stderr_tail: str) -> str:
-    """Replace a vague ``FAILED`` or ``CANCELLED`` by the cause that signals, steps and stderr prove."""
-    if name not in ("FAILED", "CANCELLED"):
-        return name
-    if name == "FAILED" and (
-        accounting.signal == _SIGNAL_OOM or accounting.out_of_memory_step or _MEMORY_TEXT.search(stderr_tail)
-    ):
-        return "OUT_OF_MEMORY"
-    if accounting.cancelled_by is None:
-        return next((cause for cause, text in _CAUSE_TEXTS.items() if text.search(stderr_tail)), name)
-    return name
 
 
 def _explanation(row: SlurmState, accounting: AccountingRow) -> str:

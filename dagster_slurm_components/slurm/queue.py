@@ -15,7 +15,7 @@ from dagster_slurm_components.units import parse_count, parse_epoch
 # ``:|`` gives a column no width (nothing is cut) and ends it with a bar. The reason comes last because it can
 # be free text, which a burst buffer plugin or a site's own scheduler writes. The job's name isn't asked for:
 # anyone can put bars and line breaks into a name.
-_COLUMNS = ("JobArrayID", "State", "StartTime", "RestartCnt", "Reason")
+_COLUMNS = ("JobArrayID", "State", "StartTime", "RestartCnt", "Requeue", "Reason")
 _FORMAT = ",".join(f"{column}:|" for column in _COLUMNS)
 
 # ``all``: ended jobs stay visible for MinJobAge, which proves their end without the accounting. ``--all``
@@ -37,6 +37,7 @@ class QueueRow:
         reason: Why it waits, or why it ended; see ``reasons.explain``.
         start: When it started, or is expected to, in seconds since 1970.
         restarts: How often Slurm requeued it.
+        requeue: Whether Slurm may requeue it, when its node fails or another job preempts it.
     """
 
     job_id: str
@@ -44,6 +45,7 @@ class QueueRow:
     reason: str | None = None
     start: int | None = None
     restarts: int | None = None
+    requeue: bool | None = None
 
 
 def squeue() -> list[str]:
@@ -68,7 +70,7 @@ def parse_squeue(out: str) -> dict[str, QueueRow]:
         fields = [field.strip() for field in line.split("|", len(_COLUMNS) - 1)]
         if len(fields) != len(_COLUMNS) or not is_printed_id(fields[0]):
             continue
-        job_id, word, start, restarts, reason = fields
+        job_id, word, start, restarts, requeue, reason = fields
         reason = reason.removesuffix("|").strip()
         rows[job_id] = QueueRow(
             job_id=job_id,
@@ -76,5 +78,6 @@ def parse_squeue(out: str) -> dict[str, QueueRow]:
             reason=None if reason in {"", "None", "(null)"} else reason,
             start=parse_epoch(start),
             restarts=parse_count(restarts),
+            requeue={"0": False, "1": True}.get(requeue),
         )
     return rows

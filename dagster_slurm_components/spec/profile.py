@@ -68,7 +68,7 @@ class Limits(Model):
         100,
     )
     file_operations_per_second: AboveZero = option(
-        "File operations per second on the host at most, for all jobs of a process; 100 running jobs"
+        "File operations per second on the host at most, for all jobs of all processes; 100 running jobs"
         " need about 270, 1,000 need 2,700. Below what is needed, output comes later.",
         500,
         default=3000,

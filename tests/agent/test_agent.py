@@ -25,7 +25,7 @@ from dagster_slurm_components.hosts.client import Satellite
 from dagster_slurm_components.hosts.connect import connect
 from dagster_slurm_components.hosts.local import InProcessHost
 from dagster_slurm_components.hosts.remote import RemoteHost
-from dagster_slurm_components.hosts.satellite.calls import Budget, FileRead, QueueQuery
+from dagster_slurm_components.hosts.satellite.calls import AccountingQuery, Budget, FileRead, QueueQuery
 from dagster_slurm_components.spec.hosts import LocalHost, SshHost
 
 FORK = multiprocessing.get_context("fork")
@@ -217,13 +217,15 @@ def test_status_shows_hosts_sessions_jobs_contact_and_queries(
     budget = Budget(f"{tmp_path}/budget.json", 2, 10)
     for _ in range(3):  # two of them are answered from the first one's answer
         remote.snapshot(QueueQuery(f"{tmp_path}/squeue.json", ["echo", "row"], max_age=60, budget=budget))
-    remote.run(["echo", "sacct"], budget=budget)
+    accounting = AccountingQuery(f"{tmp_path}/sacct.json", ["echo", "sacct"], [("7", 5.0)], 1, budget=budget)
+    for _ in range(2):
+        remote.accounting(accounting)
     said = CliRunner().invoke(main, ["status", "--json"])
     shown = json.loads(said.output)
     assert (shown["running"], shown["clients"], shown["version"]) == (True, 1, place.version())
     (found,) = shown["hosts"]
     assert found["host"] == host.name
-    assert (found["connected"], found["jobs"], found["calls"], found["queries"]) == (True, 3, 5, 2)
+    assert (found["connected"], found["jobs"], found["calls"], found["queries"]) == (True, 3, 6, 2)
     assert began - 1 <= found["last_contact"] <= time.time() + 1
     for_people = CliRunner().invoke(main, ["status"]).output
     assert "1 clients" in for_people

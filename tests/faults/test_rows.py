@@ -67,7 +67,7 @@ def test_f29_reasons_to_wait_say_whether_time_heals_them(reason: str, permanence
 
 
 def test_f38_ids_of_arrays_are_read_in_every_form() -> None:
-    rows = "".join(f"{name}|PENDING||0|Resources|\n" for name in ("7_1", "7_[3-9%4]", "8+0", "9"))
+    rows = "".join(f"{name}|PENDING||0|1|Resources|\n" for name in ("7_1", "7_[3-9%4]", "8+0", "9"))
     assert set(parse_squeue(rows)) == {"7_1", "7_[3-9%4]", "8+0", "9"}
 
 

@@ -20,7 +20,7 @@ from dagster_slurm_components.jobs.target import Target
 from dagster_slurm_components.slurm.accounting import MAX_IDS
 from dagster_slurm_components.slurm.commands import sbatch
 
-ROW = "{id}|{state}|1795367857|0|None|\n"
+ROW = "{id}|{state}|1795367857|0|1|None|\n"
 
 
 @pytest.fixture
@@ -84,7 +84,7 @@ def test_f13_a_squeue_that_fails_is_no_answer(
     fake: FakeSlurm, scheduler: SlurmScheduler, local: Satellite, err: str
 ) -> None:
     fake.answer("squeue", err=err, code=1)
-    assert scheduler.queue(local, handles("7")) is None
+    assert scheduler.queue(local, handles("7")).rows is None
 
 
 def test_f14_a_squeue_that_hangs_is_given_up_and_only_one_runs(
@@ -96,7 +96,7 @@ def test_f14_a_squeue_that_hangs_is_given_up_and_only_one_runs(
 
     def ask() -> None:
         try:
-            answers.append(scheduler.queue(local, handles("7")))
+            answers.append(scheduler.queue(local, handles("7"), 3.0).rows)
         except SatelliteError as error:
             answers.append(error.code)
 
@@ -117,8 +117,9 @@ def test_f20_a_slurmdbd_that_is_down_gives_no_answer_and_the_queue_goes_on(
 ) -> None:
     fake.answer("sacct", err="sacct: error: slurm_persist_conn_open: Connection refused", code=1)
     fake.answer("squeue", ROW.format(id=7, state="RUNNING"))
-    assert scheduler.accounting(local, handles("7")) is None
-    rows = scheduler.queue(local, handles("7"))
+    told = scheduler.accounting(local, {"7": 5.0})
+    assert (told.rows, told.failed_age) == ({}, 0.0)
+    rows = scheduler.queue(local, handles("7")).rows
     assert rows is not None
     assert rows["7"].state == "RUNNING"
 
@@ -149,10 +150,10 @@ def test_f39_a_thousand_jobs_are_one_short_command(
     many = handles(*(str(number) for number in range(1000, 2000)))
     fake.answer("squeue", "".join(ROW.format(id=h.job_id, state="RUNNING") for h in many))
     fake.answer("sacct")
-    rows = scheduler.queue(local, many)
+    rows = scheduler.queue(local, many).rows
     assert rows is not None
     assert len(rows) == 1000
-    scheduler.accounting(local, many[:MAX_IDS])
+    scheduler.accounting(local, {handle.job_id: 5.0 for handle in many[:MAX_IDS]})
     assert len(fake.calls("squeue")) == 1
     assert len(fake.calls("squeue")[0]) < 1000
     assert len(fake.calls("sacct")[0]) < 2000
@@ -162,7 +163,7 @@ def test_f43_a_job_moved_to_another_partition_is_the_same_job(
     fake: FakeSlurm, scheduler: SlurmScheduler, local: Satellite
 ) -> None:
     fake.answer("squeue", ROW.format(id=7, state="PENDING"))
-    rows = scheduler.queue(local, handles("7"))
+    rows = scheduler.queue(local, handles("7")).rows
     assert rows is not None
     assert rows["7"].state == "PENDING"
     assert "partition" not in fake.calls("squeue")[0].lower(), "none is asked for, so none can matter"
@@ -190,7 +191,7 @@ def test_f50_no_option_that_old_slurms_lack_is_used(
     fake.answer("squeue")
     fake.answer("sacct")
     scheduler.queue(local, handles("7"))
-    scheduler.accounting(local, handles("7"))
+    scheduler.accounting(local, {"7": 5.0})
     said = " ".join(fake.calls("squeue") + fake.calls("sacct"))
     for option in ("--json", "--yaml", "--only-job-state", "--expand-patterns"):
         assert option not in said

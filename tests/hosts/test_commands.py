@@ -171,7 +171,7 @@ class TestSnapshot:
             0,
             True,
         )
-        assert (second.stdout, second.taken, second.fresh) == ("answer\n", first.taken, False)
+        assert (second.stdout, second.asked, second.fresh) == ("answer\n", first.asked, False)
         assert satellite.snapshot(QueueQuery(path, query, max_age=0)).fresh
         assert self.asked(query) == 2
         assert os.stat(path).st_mode & 0o777 == 0o600
@@ -193,7 +193,7 @@ class TestSnapshot:
         path = tmp_path / "snapshot"
         local.snapshot(QueueQuery(str(path), query, max_age=60))
         stored = json.loads(path.read_text())
-        path.write_text(json.dumps({**stored, "taken": stored["taken"] + shift}))
+        path.write_text(json.dumps({**stored, "asked": stored["asked"] + shift}))
         assert local.snapshot(QueueQuery(str(path), query, max_age=60)).fresh
 
     def test_a_hanging_query_is_ended_and_its_end_is_shared(self, satellite, tmp_path):

@@ -33,7 +33,7 @@ class Queue:
         slurm.script(
             "squeue",
             "echo x >>asked; while read -r id; do grep -qx $id over && state=COMPLETED || state=PENDING; "
-            'echo "$id|$state|debug|1|1|1|1|0||None|"; done <jobs',
+            'echo "$id|$state|1|0|1|None|"; done <jobs',
         )
 
     def request(self, number: int, jobs: int = 3, budget: Budget | None = None) -> SubmitRequest:
@@ -121,7 +121,7 @@ def test_a_queue_that_gives_no_answer_frees_no_place(local: Satellite, queue: Qu
 
 
 def test_the_budget_holds_for_whoever_waits(local: Satellite, queue: Queue) -> None:
-    budget = Budget(f"{queue.workdir}/queue/budget.json", 0.1, 2)
+    budget = Budget(f"{queue.workdir}/queue/budget.json", 0.1, 3)
     for number in range(3):
         assert local.submit(queue.request(number, budget=budget), BUNDLE).outcome == "submitted"
     for _ in range(6):

@@ -58,7 +58,7 @@ class Host:
     def cancel(self, satellite: object, handle: JobHandle, *, force: bool = False) -> None:
         self.done.append("kill" if force else "term")
 
-    def hurry(self) -> None: ...
+    def cancelled(self, handle: object) -> None: ...
 
     def end(self, *ends: Ended | None) -> Ended | None:
         answers = list(ends)

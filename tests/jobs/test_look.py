@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import time
+from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -14,15 +16,19 @@ from dagster_slurm_components.errors import HostRefusedError, SatelliteError
 from dagster_slurm_components.hosts.client import Satellite
 from dagster_slurm_components.jobs.ending import cancel
 from dagster_slurm_components.jobs.lease import Attempt, Lease, LedgerRecord, parse_attempt
-from dagster_slurm_components.jobs.look import look_at
+from dagster_slurm_components.jobs.look import look_at, observe
 from dagster_slurm_components.jobs.model import JobHandle
 from dagster_slurm_components.jobs.reconcile import LOST, SUBMITTED
 from dagster_slurm_components.jobs.records import observed, run_directories
 from dagster_slurm_components.jobs.retention import judge_folders
-from dagster_slurm_components.jobs.schedulers import ProcessScheduler, Scheduler, SlurmScheduler
+from dagster_slurm_components.jobs.schedulers import (
+    AccountingRows,
+    ProcessScheduler,
+    QueueRows,
+    Scheduler,
+    SlurmScheduler,
+)
 from dagster_slurm_components.jobs.target import Target
-from dagster_slurm_components.slurm.accounting import AccountingRow
-from dagster_slurm_components.slurm.queue import QueueRow
 from dagster_slurm_components.spec.profile import Retention
 
 DAY = 86400.0
@@ -89,17 +95,21 @@ def test_a_process_is_cancelled_on_its_own_machine_alone(
 class Unasked(SlurmScheduler):
     """The budget of queries is used up, for all or for the accounting alone."""
 
-    def __init__(self, *, queue: bool) -> None:
+    def __init__(self, *, queue: bool, age: float = 0.0) -> None:
         super().__init__("/nowhere")
-        self._answers = queue
+        self._answers, self._age = queue, age
+        self.unknown: list[str] = []
 
-    def queue(self, satellite: object, handles: object) -> dict[str, QueueRow]:
+    def queue(self, satellite: object, handles: object, max_age: float = 0.0) -> QueueRows:
         if self._answers:
-            return {}
+            return QueueRows({}, self._age)
         raise SatelliteError("no query is left", code="over_budget")
 
-    def accounting(self, satellite: object, handles: object) -> dict[str, AccountingRow]:
-        raise SatelliteError("no query is left", code="over_budget")
+    def accounting(
+        self, satellite: object, wanted: Mapping[str, float], *, spare: bool = False
+    ) -> AccountingRows:
+        self.unknown += wanted
+        return AccountingRows({}, 1e9)
 
 
 @pytest.mark.parametrize("queue", [False, True])
@@ -119,6 +129,20 @@ def test_a_question_that_can_not_be_asked_is_no_observation(
     (seen,) = look_at(at(local, tmp_path, Unasked(queue=queue)), [attempt_in(local, folder)])
     assert seen is not None
     assert (seen.observation.state, seen.alive) == (state, True)
+
+
+@pytest.mark.parametrize(("age", "submitted", "gone"), [(2, 0, True), (60, 0, False), (60, 100, True)])
+def test_an_answer_from_before_a_job_was_there_says_nothing_of_it(
+    local: Satellite,  # noqa: F811
+    tmp_path: Path,
+    age: float,
+    submitted: float,
+    gone: bool,
+) -> None:
+    scheduler = Unasked(queue=True, age=age)
+    handle = JobHandle("12", str(tmp_path), submitted=time.time() - submitted)
+    observe(at(local, tmp_path, scheduler), [(handle, None)])
+    assert (scheduler.unknown == ["12"]) is gone
 
 
 def test_of_many_attempts_each_is_told_in_its_place_and_all_their_files_are_one_call(

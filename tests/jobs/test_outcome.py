@@ -29,6 +29,6 @@ def test_the_source_that_knows_most_has_the_word(
 ) -> None:
     row = AccountingRow("7", accounting, nodes="n1") if accounting else None
     evidence = Evidence(accounting=row)
-    outcome = judge(Ended(Observation(state=state, phase=Phase.TERMINAL, exit_code=code), evidence), "")
+    outcome = judge(Ended(Observation(state=state, phase=Phase.TERMINAL, exit_code=code), evidence))
     assert (outcome.success, outcome.kind) == (False, kind)
     assert words in outcome.message

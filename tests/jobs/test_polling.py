@@ -5,20 +5,27 @@ import sys
 
 import pytest
 
-from dagster_slurm_components.jobs.polling import next_query
+from dagster_slurm_components.jobs.events import Watch
+from dagster_slurm_components.jobs.model import JobHandle
+from dagster_slurm_components.jobs.polling import Demand, Poller, next_query, not_before
+from dagster_slurm_components.jobs.schedulers import QueueRows, SlurmScheduler
 
 PROGRAM = """
 import threading, time
 from types import SimpleNamespace
+from dagster_slurm_components.jobs.events import Watch
+from dagster_slurm_components.jobs.model import JobHandle
 from dagster_slurm_components.jobs.polling import Poller
+from dagster_slurm_components.jobs.schedulers import QueueRows
 
 asked = []
 scheduler = SimpleNamespace(
-    has_accounting=False, first_query=0.0, queue=lambda satellite, handles: asked.append(1),
-    query_interval=lambda count, waiting: 100.0,
+    has_accounting=False, first_query=0.0, look=100.0, max_age=0.0,
+    queue=lambda satellite, handles, age: asked.append(1) or QueueRows(None),
 )
-watch = SimpleNamespace(observation=SimpleNamespace(terminal=False, phase=None), handle=None)
+watch = Watch(None)
 poller = Poller(scheduler, None)
+poller.soon(0.0)
 
 def follow():
     threading.main_thread().join()
@@ -54,3 +61,52 @@ def test_where_both_are_due_they_take_turns(
     queue_due: bool, accounting_due: bool, last: str, query: str | None
 ) -> None:
     assert next_query(queue_due=queue_due, accounting_due=accounting_due, last=last) == query  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("asked", "when"),
+    [((), float("-inf")), ((100.0,), 112.0), ((100.0, 112.0), 220.0), ((0.0, 112.0), 120.0)],
+)
+def test_submissions_one_after_the_other_are_one_piece_of_news(asked: tuple[float, ...], when: float) -> None:
+    assert not_before(asked) == when
+
+
+def test_what_happens_while_a_query_runs_is_wanted_still_and_what_it_tells_of_is_not() -> None:
+    """A thousand submissions: each slow answer was followed by a query at once, as somebody had submitted meanwhile."""
+    wanted = Demand()
+    assert wanted.met
+    wanted.add(10.0)
+    wanted.add(14.0)
+    assert (wanted.met, wanted.first) == (False, 10.0)
+    wanted.answer(5.0)
+    assert wanted.first == 10.0, "an old answer tells nothing of it"
+    wanted.answer(13.0)
+    assert (wanted.met, wanted.first) == (False, 13.0)
+    wanted.answer(14.0)
+    assert wanted.met
+
+
+def test_a_slow_slurm_is_asked_no_more_often_than_a_quick_one() -> None:
+    """Each answer takes 20 s, and each second a job is submitted."""
+    asked: list[float] = []
+
+    class Slow(SlurmScheduler):
+        def queue(self, satellite: object, handles: object, max_age: float = 0.0) -> QueueRows:
+            fresh = not asked or poller_now - asked[-1] > max_age
+            if fresh:
+                asked.append(poller_now)
+            return QueueRows({}, poller_now - asked[-1], fresh)
+
+    poller_now, watch = 1000.0, Watch(JobHandle("7", "/runs/7"), began=1e9)
+    poller = Poller(Slow("/nowhere"), None)  # type: ignore[arg-type]
+    answer_at = 0.0
+    for second in range(300):
+        poller_now = 1000.0 + second
+        poller.soon(poller_now)
+        if poller._pending is None:
+            poller._ask([watch], poller_now)
+            answer_at = poller_now + 20
+        elif poller_now >= answer_at and poller._pending.answer.result(10):
+            pending, poller._pending = poller._pending, None
+            poller._deliver(pending, poller_now)
+    assert 4 <= len(asked) <= 7

@@ -115,10 +115,45 @@ def test_f22_a_requeued_job_is_not_over_though_its_first_start_wrote_an_exit_cod
 
 
 def test_f23_preempted_and_never_back_is_over_after_the_deadline() -> None:
-    evidence = Evidence(status=status(), queue=gone(10), accounting=books("PREEMPTED"))
+    """The queue has not been heard since: Slurm may start the job again without our knowing."""
+    evidence = Evidence(
+        status=status(143, signals=("TERM",)), queue=queue("RUNNING"), accounting=books("PREEMPTED")
+    )
     seen = see(evidence, now=10)
+    assert (seen.state, seen.phase) == ("PREEMPTED", Phase.ENDING), "the log says what is waited for"
     assert not see(evidence, now=300, before=seen).terminal
     assert see(evidence, now=311, before=seen).state == "PREEMPTED"
+
+
+@pytest.mark.parametrize("word", ["PREEMPTED", "NODE_FAIL"])
+def test_f23_a_job_that_the_queue_does_not_know_any_more_is_not_started_again(word: str) -> None:
+    evidence = Evidence(status=status(), queue=gone(10), accounting=books(word))
+    seen = see(evidence, now=10)
+    assert (seen.state, seen.phase) == (word, Phase.ENDING)
+    assert not see(evidence, now=24, before=seen).terminal
+    assert see(evidence, now=25, before=seen).state == word
+
+
+@pytest.mark.parametrize("word", ["PREEMPTED", "NODE_FAIL"])
+@pytest.mark.parametrize(
+    "evidence",
+    [
+        Evidence(status=status()),
+        Evidence(status=status(143, signals=("TERM",))),
+    ],
+    ids=["killed", "told to stop"],
+)
+def test_what_the_queue_shows_as_ended_is_known_at_once(word: str, evidence: Evidence) -> None:
+    """slurmctld requeues in one step: such a job is PENDING at the next look, never PREEMPTED."""
+    assert see(replace(evidence, queue=queue(word)), now=5).state == word
+
+
+def test_a_job_that_may_not_be_requeued_is_over_at_once() -> None:
+    running = queue("RUNNING")
+    assert running.row is not None
+    seen = see(Evidence(status=status(), queue=replace(running, row=replace(running.row, requeue=False))))
+    ended = Evidence(status=status(143, signals=("TERM",)), queue=running, accounting=books("NODE_FAIL"))
+    assert see(ended, now=10, before=seen).state == "NODE_FAIL"
 
 
 def test_a_job_that_comes_back_to_the_queue_was_never_gone() -> None:
@@ -137,7 +172,75 @@ def test_f26_a_killed_payload_waits_for_the_reason() -> None:
     assert (
         see(Evidence(status=status(137), accounting=books("OUT_OF_MEMORY")), 6, seen).state == "OUT_OF_MEMORY"
     )
-    assert see(Evidence(status=status(137)), now=36, before=seen).state == "FAILED"
+    assert see(Evidence(status=status(137), asked=6), now=36, before=seen).state == "FAILED"
+
+
+@pytest.mark.parametrize(
+    ("asked", "now", "terminal"),
+    [
+        (None, 36, False),
+        (4.0, 36, False),
+        (4.0, 904, False),
+        (4.0, 905, True),
+        (5.0, 34, False),
+        (5.0, 35, True),
+        (60.0, 60, True),
+    ],
+)
+def test_a_question_that_could_not_be_asked_is_no_silence(
+    asked: float | None, now: float, terminal: bool
+) -> None:
+    """The budget was used up by 20 processes: TIMEOUT became CANCELLED after half a minute."""
+    evidence = Evidence(status=status(143, signals=("TERM",)))
+    seen = see(evidence, now=5)
+    assert see(replace(evidence, asked=asked), now=now, before=seen).terminal is terminal
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "signals", "state"),
+    [
+        ("TIMEOUT", 143, ("TERM",), "TIMEOUT"),
+        ("TIMEOUT", 0, ("TERM",), "TIMEOUT"),
+        ("OUT_OF_MEMORY", 137, (), "OUT_OF_MEMORY"),
+        ("TIMEOUT", 3, (), "FAILED"),
+        ("OUT_OF_MEMORY", 0, (), "COMPLETED"),
+    ],
+)
+def test_the_daemon_s_words_are_stronger_than_silence(
+    words: str, code: int, signals: tuple[str, ...], state: str
+) -> None:
+    evidence = Evidence(status=status(code, signals=signals), words=words)
+    seen = see(evidence, now=5)
+    assert see(evidence, now=20, before=seen).state == state
+    unclear = bool(signals) or code > 128
+    assert see(evidence, now=19, before=seen).terminal is not unclear
+
+
+def test_and_weaker_than_slurms_answer() -> None:
+    evidence = Evidence(status=status(143, signals=("TERM",)), words="TIMEOUT", accounting=books("NODE_FAIL"))
+    seen = see(replace(evidence, accounting=replace(books("CANCELLED"), cancelled_by=5)), now=5)
+    assert seen.state == "CANCELLED"
+    assert see(replace(evidence, queue=queue("DEADLINE")), now=5).state == "DEADLINE"
+
+
+@pytest.mark.parametrize(
+    ("word", "words", "state"),
+    [
+        ("FAILED", "OUT_OF_MEMORY", "OUT_OF_MEMORY"),
+        ("CANCELLED", "TIMEOUT", "TIMEOUT"),
+        ("CANCELLED", "CANCELLED", "CANCELLED"),
+        ("TIMEOUT", "CANCELLED", "TIMEOUT"),
+    ],
+)
+def test_they_name_what_the_queue_leaves_vague(word: str, words: str, state: str) -> None:
+    assert see(Evidence(status=status(), queue=queue(word), words=words), now=5).state == state
+
+
+def test_that_a_job_was_cancelled_says_by_itself_less_than_slurm_may() -> None:
+    evidence = Evidence(status=status(137), words="CANCELLED")
+    seen = see(evidence, now=5)
+    assert not see(replace(evidence, asked=6), now=34, before=seen).terminal
+    assert see(replace(evidence, asked=6), now=35, before=seen).state == "CANCELLED"
 
 
 def test_f27_a_payload_that_ends_well_after_the_time_limits_signal_still_timed_out() -> None:

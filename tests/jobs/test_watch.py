@@ -23,9 +23,11 @@ from dagster_slurm_components.jobs.events import (
     HostLost,
     Output,
     OutputSkipped,
+    Watch,
     WatchFailed,
 )
 from dagster_slurm_components.jobs.reconcile import Patience
+from dagster_slurm_components.jobs.schedulers import SlurmScheduler
 from dagster_slurm_components.jobs.watch import read_interval
 from dagster_slurm_components.slurm.accounting import AccountingRow
 from dagster_slurm_components.slurm.queue import parse_squeue
@@ -215,7 +217,7 @@ def test_f14_a_query_that_hangs_or_is_over_budget_is_no_answer(world: World) -> 
     world.queue.error = SatelliteError("somebody else's query did not end", code="locked", where="login")
     world.run(600, every=5)
     assert not any(isinstance(event, WatchFailed | HostLost | Ended) for event in events(watch))
-    assert world.queue.asked <= 11 + 20
+    assert world.queue.asked <= 600 / SlurmScheduler.look
 
 
 def test_many_jobs_cost_one_call_a_tick_and_few_queries(world: World) -> None:
@@ -253,14 +255,160 @@ def test_f20_an_accounting_that_never_answers_leaves_the_queue_its_turn(world: W
     world.watcher.watch(handle(1))
     world.watcher.watch(handle(2))
     world.queue.patience = Patience(trace=1e6)
-    world.queue.rows = parse_squeue("2|PENDING|1|0|None|\n")
+    world.queue.rows = parse_squeue("2|PENDING|1|0|1|None|\n")
     world.run(240, every=1)  # the burst is used up
     world.queue.questions.clear()
     world.run(240, every=1)
     kinds = [kind for kind, _ in world.queue.questions]
     assert kinds.count("queue") >= 3
     assert len(kinds) <= 9, "two a minute"
-    assert world.queue.budget.refused <= 480 / 10, "a host that refuses is not asked each second"
+    assert world.queue.looks <= 2 * 480 / SlurmScheduler.look, "a host that refuses is not asked each second"
+
+
+STOPPED = b"signal=TERM\nended=100\nexit=143\n"
+TIME_LIMIT = b"slurmstepd: error: *** JOB 1 ON n1 CANCELLED AT 2026-01-01T00:00:00 DUE TO TIME LIMIT ***\n"
+
+
+def ending(world: World, watch: Watch, seconds: float) -> tuple[str, float]:
+    """Return the state in which a job ended, and when."""
+    began = world.now
+    while world.now < began + seconds:
+        world.step(1)
+        for event in events(watch):
+            if isinstance(event, Ended):
+                return event.observation.state, world.now - began
+    return watch.observation.state, seconds
+
+
+@pytest.mark.parametrize("accounting", [True, False])
+def test_without_a_budget_an_end_is_named_when_there_is_one_again(world: World, accounting: bool) -> None:
+    """H1: TIMEOUT became CANCELLED after 30 s, in which others had used up all queries."""
+    watch = world.watcher.watch(handle())
+    world.files.append("/runs/1/status", STARTED)
+    world.queue.rows = parse_squeue("1|RUNNING|1|0|1|None|\n")
+    world.run(120, every=1)
+    world.queue.drain()
+    world.files.append("/runs/1/status", STOPPED)
+    rows = "1|TIMEOUT|1|0|1|TimeLimit|\n"
+    world.queue.rows = parse_squeue("" if accounting else rows)
+    world.queue.books = {"1": AccountingRow("1", "TIMEOUT")} if accounting else None
+    state, seconds = ending(world, watch, 300)
+    assert state == "TIMEOUT"
+    assert 30 < seconds <= 90
+
+
+def test_the_daemon_s_words_name_an_end_of_which_slurm_says_nothing(world: World) -> None:
+    watch = world.watcher.watch(handle())
+    world.files.append("/runs/1/status", STARTED)
+    world.run(10, every=1)
+    world.queue.error = SatelliteError("Slurm is away", code="locked", where="login")
+    world.files.append("/runs/1/stderr.log", TIME_LIMIT)
+    world.files.append("/runs/1/status", STOPPED)
+    state, seconds = ending(world, watch, 60)
+    assert (state, seconds <= 25) == ("TIMEOUT", True)
+
+
+def test_words_about_an_earlier_start_say_nothing_of_this_one(world: World) -> None:
+    watch = world.watcher.watch(handle())
+    world.files.append("/runs/1/status", STARTED)
+    world.files.append("/runs/1/stderr.log", TIME_LIMIT)
+    world.run(2)
+    assert watch.evidence.words == "TIMEOUT"
+    world.files.append("/runs/1/status", b"restart=1\nstarted=9\n")
+    world.run(1)
+    assert watch.evidence.words is None
+
+
+def test_who_cancelled_a_job_is_waited_for_until_the_accounting_could_be_asked(world: World) -> None:
+    watch = world.watcher.watch(handle())
+    world.files.append("/runs/1/status", STARTED)
+    world.run(120, every=1)
+    world.queue.drain(1.5)
+    world.queue._last["queue"] = 0.0
+    world.queue.rows = parse_squeue("1|CANCELLED|1|0|1|None|\n")
+    world.queue.books = {"1": AccountingRow("1", "CANCELLED", cancelled_by=7)}
+    world.files.append("/runs/1/status", STOPPED)
+    _, seconds = ending(world, watch, 200)
+    assert watch.evidence.accounting is not None
+    assert 15 < seconds < 90
+
+
+def test_a_job_that_we_cancelled_ourselves_needs_no_explanation(world: World) -> None:
+    """Slurm has a moment to confirm it; the budget is used up."""
+    watch = world.watcher.watch(handle())
+    world.files.append("/runs/1/status", STARTED)
+    world.run(120, every=1)
+    world.queue.drain()
+    world.watcher.cancelled(handle())
+    world.files.append("/runs/1/status", STOPPED)
+    assert ending(world, watch, 60) == ("CANCELLED", pytest.approx(11, abs=1.1))
+
+
+def test_an_accounting_that_has_answered_is_not_asked_again(world: World) -> None:
+    """One job over its memory limit spent nine queries in 35 s."""
+    watch = world.watcher.watch(handle())
+    world.files.append("/runs/1/status", STARTED)
+    world.run(20, every=1)
+    world.queue.questions.clear()
+    world.queue.books = {"1": AccountingRow("1", "NODE_FAIL")}
+    world.files.append(
+        "/runs/1/status", STOPPED
+    )  # the queue never says that the job is gone: it may come back
+    world.queue.rows = parse_squeue("1|COMPLETING|1|0|1|None|\n")
+    world.run(60, every=0.5)
+    assert not watch.observation.terminal
+    assert [kind for kind, _ in world.queue.questions].count("accounting") == 1
+
+
+def test_what_the_accounting_said_before_a_job_ended_tells_nothing_of_its_end(world: World) -> None:
+    """Somebody asked about its first start, which was preempted."""
+    watch = world.watcher.watch(handle())
+    world.files.append("/runs/1/status", STARTED)
+    world.run(200, every=1)
+    world.queue.books, world.queue.books_age = {"1": AccountingRow("1", "PREEMPTED")}, 100.0
+    world.files.append("/runs/1/status", STOPPED)
+    world.run(20, every=1)
+    assert watch.evidence.accounting is None
+
+
+def test_one_that_does_not_know_the_job_yet_is_asked_ever_less_often(world: World) -> None:
+    world.watcher.watch(handle())
+    world.files.append("/runs/1/status", STARTED)
+    world.run(20, every=1)
+    world.queue.questions.clear()
+    world.queue.rows, world.queue.books = {}, {}
+    world.run(120, every=0.5)
+    assert 4 <= [kind for kind, _ in world.queue.questions].count("accounting") <= 7
+
+
+def test_a_thousand_jobs_are_two_queries_a_minute_from_the_first_submission_on(world: World) -> None:
+    """Their submissions, starts and ends come one after the other, for three minutes."""
+    world.queue.books = {}
+    world.queue.rows = parse_squeue("".join(f"{number}|RUNNING|1|0|1|None|\n" for number in range(1, 1010)))
+    for minute in range(3):
+        for first in range(1, 1001, 17):
+            for number in range(first, first + 17):
+                if minute == 0:
+                    world.watcher.watch(handle(number))
+                else:
+                    news = STARTED if minute == 1 else b"ended=100\nexit=0\n"
+                    world.files.append(f"/runs/{number}/status", news)
+            world.step(1)
+    assert world.queue.asked <= 6
+
+
+def test_an_answer_from_before_a_job_was_there_says_nothing_of_it(world: World) -> None:
+    first = world.watcher.watch(handle(1))
+    world.queue.rows = parse_squeue("1|PENDING|1|0|1|None|\n")
+    world.run(30, every=1)
+    world.queue.drain()
+    second = world.watcher.watch(handle(2))
+    world.run(50, every=1)
+    assert first.evidence.queue is not None
+    assert second.evidence.queue is None
+    world.run(60, every=1)
+    assert second.evidence.queue is not None
+    assert second.evidence.queue.row is None
 
 
 def test_metrics_are_waited_for_a_twentieth_of_the_jobs_time(world: World) -> None:
@@ -282,7 +430,14 @@ def test_old_jobs_are_looked_at_less_often(age: float, seconds: float) -> None:
     assert read_interval(age) == pytest.approx(seconds)
 
 
-@pytest.mark.parametrize(("age", "seconds"), [(0.0, 0.2), (10.0, 0.2), (60.0, 1.2), (250.0, 5.0), (1e5, 5.0)])
+@pytest.mark.parametrize(("quiet", "seconds"), [(0, 1.5), (300, 1.5), (1000, 5.0), (3000, 15.0), (1e6, 15.0)])
+def test_a_quiet_job_is_looked_at_less_often_the_longer_it_is_quiet(quiet: float, seconds: float) -> None:
+    assert read_interval(1e6, quiet=quiet) == pytest.approx(seconds)
+
+
+@pytest.mark.parametrize(
+    ("age", "seconds"), [(0.0, 0.2), (10.0, 0.2), (60.0, 1.2), (250.0, 5.0), (1e5, 30.0)]
+)
 def test_a_job_that_has_not_started_is_looked_at_less_often_the_longer_it_waits(
     age: float, seconds: float
 ) -> None:
@@ -344,3 +499,18 @@ def test_inodes_given_at_the_start_tell_another_file_from_the_one_that_was_seen(
         (b"new\n, and long enough", False),
     ]
     assert text(events(same), MESSAGES) == b", and long enough"
+
+
+def test_the_ceiling_of_file_operations_is_divided_among_processes(world: World) -> None:
+    for number in range(1, 101):
+        world.watcher.watch(handle(number))
+        world.files.append(f"/runs/{number}/status", STARTED)
+    world.watcher.operations_per_second = 400
+    world.run(30, every=0.1)
+    alone = world.files.calls
+    world.queue.share = 0.1
+    world.run(30, every=0.1)  # until the queue was looked at again
+    shared = world.files.calls
+    world.run(30, every=0.1)
+    assert alone >= 25
+    assert world.files.calls - shared <= 4

@@ -36,7 +36,7 @@ class TestThread:
         made = world.watcher
         made.clock, made.threaded = time.monotonic, True
         yield made
-        made.hurry()
+        made._wake.set()
         if made._thread is not None:
             made._thread.join(10)
         assert made._thread is None, "it ends when its jobs have"

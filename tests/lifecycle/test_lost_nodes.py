@@ -22,9 +22,8 @@ pytestmark = [pytest.mark.slurm, pytest.mark.slow]
 @pytest.fixture
 def marks(project: Project, lab: slurm.Cluster, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(SlurmScheduler, "patience", Patience(absence=5.0))
-    monkeypatch.setattr(
-        SlurmScheduler, "query_interval", lambda *_, **__: 2.0
-    )  # an hour's waiting in a minute
+    for name in ("look", "max_age"):  # an hour's waiting in a minute
+        monkeypatch.setattr(SlurmScheduler, name, 2.0)
     project.staging(lab)
     profile = project.root / "profiles" / "staging.yaml"
     profile.write_text(f"{profile.read_text()}limits: {{queries_per_minute: 60}}\n")

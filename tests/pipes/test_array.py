@@ -24,7 +24,12 @@ with open_dagster_pipes() as pipes:
     window = pipes.partition_time_window
     told = {name: value for name, value in os.environ.items() if name.startswith("DAGSTER_SLURM_PARTITION")}
     pipes.report_asset_materialization(
-        {"told": json.dumps(told), "span": pipes.partition_key_range["start"], "window": window["start"], "extras": json.dumps(sorted(pipes.extras))},
+        {
+            "told": json.dumps(told),
+            "span": pipes.partition_key_range["start"],
+            "window": window["start"],
+            "extras": json.dumps(sorted(pipes.extras)),
+        },
         asset_key="first",
         data_version=f"v{pipes.partition_key}",
     )

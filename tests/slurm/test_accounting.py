@@ -14,7 +14,7 @@ from dagster_slurm_components.slurm.accounting import (
     sacct,
     sacct_by_name,
 )
-from dagster_slurm_components.slurm.outcome import outcome
+from dagster_slurm_components.slurm.outcome import last_words, outcome
 from dagster_slurm_components.slurm.states import Phase
 
 DATA = Path(__file__).parent / "data"
@@ -128,7 +128,7 @@ def test_no_row_breaks_parser_figures_or_outcome(fields: list[str]) -> None:
     for row in parse_sacct("|".join(["7", *fields[1:]])).values():
         assert row.node_hours is None or row.node_hours >= 0
         assert row.cpu_efficiency is None or 0 <= row.cpu_efficiency <= 1
-        outcome(row, "")
+        outcome(row)
 
 
 @pytest.mark.parametrize(
@@ -150,7 +150,7 @@ def test_no_row_breaks_parser_figures_or_outcome(fields: list[str]) -> None:
     ],
 )
 def test_endings_of_real_jobs(job_id: str, stderr: str, expected: str | None, words: str) -> None:
-    ending = outcome(ROWS[job_id], stderr)
+    ending = outcome(ROWS[job_id], last_words(stderr))
     assert (ending.name if ending.phase is Phase.TERMINAL else None) == expected
     assert words in ending.explanation
     assert ending.retryable == (expected == "NODE_FAIL")
@@ -193,7 +193,7 @@ def test_endings_of_real_jobs(job_id: str, stderr: str, expected: str | None, wo
     ],
 )
 def test_causes_behind_vague_states(row: AccountingRow, stderr: str, expected: str | None) -> None:
-    ending = outcome(row, stderr)
+    ending = outcome(row, last_words(stderr))
     assert (ending.name if ending.phase is Phase.TERMINAL else None) == expected
     assert ending.explanation
 
@@ -212,3 +212,32 @@ def test_figures_without_values() -> None:
         assert (row.node_hours, row.cpu_efficiency) == (None, None)
     assert replace(ROWS["118"], total_cpu_s=1e6).cpu_efficiency == 1
     assert replace(ROWS["118"], elapsed_s=0).cpu_efficiency is None
+
+
+STEPD = "slurmstepd-node1: error: *** JOB 7 ON node1 CANCELLED AT 2026-01-01T00:00:00"
+
+
+@pytest.mark.parametrize(
+    ("stderr", "words"),
+    [
+        ("", None),
+        (f"{STEPD} DUE TO TIME LIMIT ***", "TIMEOUT"),
+        (f"{STEPD} DUE TO NODE FAILURE, SEE SLURMCTLD LOG FOR DETAILS ***", "NODE_FAIL"),
+        (f"{STEPD} ***", "CANCELLED"),
+        (f"{STEPD} DUE to SIGNAL Terminated ***", "CANCELLED"),
+        (f"{STEPD} DUE TO JOB REQUEUE ***", None),
+        ("slurmstepd: error: *** STEP 7.0 ON node1 CANCELLED AT 2026-01-01T00:00:00 ***", None),
+        (f"print: {STEPD} DUE TO TIME LIMIT ***", None),
+        (
+            f"slurmstepd: error: Job 7 exceeded memory limit (9 > 8), being killed\n{STEPD} ***",
+            "OUT_OF_MEMORY",
+        ),
+        (
+            "slurmstepd: error: Detected 1 oom_kill event in StepId=7.0. Some of the step tasks\n"
+            f"{STEPD} DUE TO TIME LIMIT ***",
+            "TIMEOUT",
+        ),
+    ],
+)
+def test_the_daemon_s_last_words(stderr: str, words: str | None) -> None:
+    assert last_words(stderr) == words

@@ -20,7 +20,7 @@ from dagster_slurm_components.jobs.schedulers import SlurmScheduler
 from dagster_slurm_components.slurm.accounting import AccountingRow, parse_sacct, sacct, sacct_by_name
 from dagster_slurm_components.slurm.commands import sbatch, scancel, scancel_failure
 from dagster_slurm_components.slurm.header import escape_pattern, render_header
-from dagster_slurm_components.slurm.outcome import outcome
+from dagster_slurm_components.slurm.outcome import last_words, outcome
 from dagster_slurm_components.slurm.queue import QueueRow, parse_squeue, squeue, squeue_by_name
 from dagster_slurm_components.slurm.reasons import Reason, explain
 from dagster_slurm_components.slurm.rejections import classify_rejection
@@ -220,7 +220,7 @@ def test_memory_over_the_limit(slurm: Slurm, tmp_path: Path) -> None:
     errors = tmp_path / "err"
     hungry = "python3 -c 'x = bytearray(10**9); import time; time.sleep(30)'"
     job_id = slurm.submit(hungry, ("mem", "200M"), ("error", escape_pattern(str(errors))))
-    ending = outcome(slurm.ended(job_id), errors.read_text())
+    ending = outcome(slurm.ended(job_id), last_words(errors.read_text()))
     assert ending.name == "OUT_OF_MEMORY"
     assert "200.0 MiB" in ending.explanation
 

@@ -37,11 +37,12 @@ def test_rows_of_a_real_queue() -> None:
         reason=None,
         start=1795367857,
         restarts=0,
+        requeue=True,
     )
     assert {"121_1", "121_[3-5%2]", "122+0", "122+1"} <= set(rows)
     assert (rows["121_[3-5%2]"].reason, rows["121_[3-5%2]"].start) == ("JobArrayTaskLimit", None)
     assert (rows["142"].state, rows["142"].restarts, rows["142"].reason) == ("PENDING", 1, "BeginTime")
-    assert (rows["149"].state, rows["149"].reason) == ("NODE_FAIL", "NodeDown")
+    assert (rows["149"].state, rows["149"].reason, rows["149"].requeue) == ("NODE_FAIL", "NodeDown", False)
     assert rows["150"].reason == "ReqNodeNotAvail, UnavailableNodes:node1"
     assert rows["132"].reason is not None
     assert rows["132"].reason.endswith("(closed allows nobody not lab)")
@@ -50,12 +51,12 @@ def test_rows_of_a_real_queue() -> None:
 
 
 def test_a_reason_may_hold_bars_and_other_lines_do_no_harm() -> None:
-    text = "CLUSTER: lab\n\n7|PENDING|N/A|0|a|b|c|\nsqueue: error: x\n8|RUNNING|p\n|||||||||\n"
+    text = "CLUSTER: lab\n\n7|PENDING|N/A|0|1|a|b|c|\nsqueue: error: x\n8|RUNNING|p\n|||||||||\n"
     assert {job_id: row.reason for job_id, row in parse_squeue(text).items()} == {"7": "a|b|c"}
 
 
 def test_cluster_names_may_stand_before_the_rows() -> None:
-    assert parse_squeue("CLUSTER: lab\n1|CD|6|0|None|\n")["1"].state == "COMPLETED"
+    assert parse_squeue("CLUSTER: lab\n1|CD|6|0|0|None|\n")["1"].state == "COMPLETED"
 
 
 @given(st.text() | st.text("0123|_[]%\n ACD"))

@@ -12,7 +12,8 @@ Each imports from those above it alone:
 * ``commands``: run with a time limit
 * ``processes``: whether they live
 * ``locks``: for all processes of all machines
-* ``queries``: commands on request, within a budget, and shared answers
+* ``budget``: how often Slurm may be asked, by all together
+* ``queries``: commands on request, and answers of Slurm that all share
 * ``leases``: who follows a job, and whether its results were handed over
 * ``transfer``: files on request
 * ``ledger``, ``places``, ``submission``: one job, however often it is sent

@@ -3,7 +3,7 @@
 Values that lie in others travel as JSON lists of their fields, in order.
 """
 
-from typing import Any, Dict, NamedTuple, Optional, Sequence
+from typing import Any, Dict, NamedTuple, Optional, Sequence, Tuple
 
 
 class HostFacts(NamedTuple):
@@ -34,7 +34,7 @@ class Budget(NamedTuple):
 class QueueQuery(NamedTuple):
     """The queue's answer that all share who name the same file on the host.
 
-    An answer is believed for ``max_age`` seconds, and the query may take ``query_timeout``.
+    An answer up to ``max_age`` seconds old will do, and the query may take ``query_timeout``.
     """
 
     path: str
@@ -42,6 +42,36 @@ class QueueQuery(NamedTuple):
     max_age: float
     query_timeout: float = 60.0
     budget: Optional[Budget] = None
+
+
+class AccountingQuery(NamedTuple):
+    """A question about ended jobs, whose answers all share who name the same file on the host.
+
+    Attributes:
+        argv: The command without the jobs' ids; ``most`` of them are asked for at once.
+        jobs: The id of each job, and the age in seconds up to which an answer about it will do.
+        spare: Whether it is only nice to know (``satellite.budget``).
+    """
+
+    path: str
+    argv: Sequence[str]
+    jobs: Sequence[Tuple[str, float]]
+    most: int
+    query_timeout: float = 60.0
+    budget: Optional[Budget] = None
+    spare: bool = False
+
+
+class Accounts(NamedTuple):
+    """What the accounting said of jobs, by id: the answer's age and the lines about it, none where it is not known.
+
+    A job that was not asked for lately is missing. The newest query that failed is ``failed_age`` seconds old. Ages are
+    those when this call came; ``fresh`` says whether it made a query itself.
+    """
+
+    answers: Dict[str, Tuple[float, str]]
+    failed_age: float
+    fresh: bool
 
 
 class JobLimit(NamedTuple):
@@ -176,13 +206,15 @@ class FileData(NamedTuple):
 class Snapshot(NamedTuple):
     """A query's answer, failures included, shared by everyone who names the same file.
 
-    It was taken at the epoch ``taken`` by the host's clock, and is ``fresh`` when this very call ran the query.
+    It was asked at the epoch ``asked`` by the host's clock, ``age`` seconds before this call came, and is ``fresh``
+    when this very call ran the query.
     """
 
     returncode: int
     stdout: str
     stderr: str
-    taken: float
+    asked: float
+    age: float
     fresh: bool
     timed_out: bool = False
 

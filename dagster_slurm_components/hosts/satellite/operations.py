@@ -13,6 +13,7 @@ import time
 import traceback
 from typing import Any, BinaryIO, Callable, Dict, Sequence, Set, Tuple
 
+from dagster_slurm_components.hosts.satellite.budget import share
 from dagster_slurm_components.hosts.satellite.calls import HostFacts
 from dagster_slurm_components.hosts.satellite.leases import attempts, change_lease, open_leases
 from dagster_slurm_components.hosts.satellite.processes import alive, kill
@@ -25,7 +26,7 @@ from dagster_slurm_components.hosts.satellite.protocol import (
     encode_frame,
     read_frame,
 )
-from dagster_slurm_components.hosts.satellite.queries import run, snapshot
+from dagster_slurm_components.hosts.satellite.queries import accounting, run, snapshot
 from dagster_slurm_components.hosts.satellite.submission import submit
 from dagster_slurm_components.hosts.satellite.transfer import disk, mkdir, put, read, remove
 
@@ -59,7 +60,7 @@ OPS: Dict[str, Callable[..., Any]] = {
     operation.__name__: operation
     for operation in (
         hello, ping, submit, attempts, open_leases, change_lease, read, put, mkdir, remove, disk, run, snapshot,
-        alive, kill,
+        accounting, share, alive, kill,
     )
 }  # fmt: skip
 """Each takes JSON values, and ``blob`` if it uses one; and returns a result, or a result and bytes."""
