@@ -35,6 +35,7 @@ def ended(left: Left) -> bool:
     return len(statuses) == 2 and all("exit=" in each.read_text() for each in statuses)
 
 
+@pytest.mark.slow  # sixty processes
 def test_each_result_is_stored_once(left: Left, tmp_path: Path) -> None:
     left.scripts(
         "{args: [good, good], assets: [{key: good}, {key: more, deps: [good]}], checks: [{name: ok, asset: good}]}",
