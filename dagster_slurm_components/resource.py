@@ -8,6 +8,7 @@ from typing import Any, TypedDict
 import dagster as dg
 from typing_extensions import Unpack
 
+from dagster_slurm_components.errors import DagsterSlurmError
 from dagster_slurm_components.pipes.client import ComputeJob, map_script, run_script, submit_script
 from dagster_slurm_components.pipes.context import AnyContext
 from dagster_slurm_components.pipes.results import CompletedJob
@@ -157,6 +158,7 @@ class ComputeResource(dg.ConfigurableResource):  # type: ignore[type-arg]
         """Return a script, as a mapping, merged with the profile; relative paths start at ``folder``."""
         profile = load_profile(self.profile, start=Path(self.project) if self.project else folder)
         given = {name: value for name, value in script.items() if value is not None}
+        given["leave"] = False  # whatever the profile says: who calls from Python waits for what it gets back
         layer = Layer(
             "ComputeResource.run", given, lambda path: None
         )  # arguments have no line in a YAML file
@@ -165,6 +167,11 @@ class ComputeResource(dg.ConfigurableResource):  # type: ignore[type-arg]
 
 def _script(payload: PayloadArguments) -> dict[str, Any]:
     """Return the arguments of a call as a script in YAML would say them."""
+    if "leave" in payload:
+        raise DagsterSlurmError(
+            "a job that is called from Python can't be left: the call returns its results",
+            hint="Write it as a script in YAML, with `leave: true`.",
+        )
     path, command = payload.get("payload_path"), payload.get("command")
     return {
         "payload": str(path) if path is not None else None,

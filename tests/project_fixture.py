@@ -13,6 +13,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import dagster as dg
 import pytest
@@ -75,16 +76,18 @@ class Project:
                 del sys.modules[name]
 
     def run(
-        self, profile: str, *, instance: dg.DagsterInstance, select: Sequence[str] = ()
+        self, profile: str, *, instance: dg.DagsterInstance, select: Sequence[str] = (), **options: Any
     ) -> dg.ExecuteInProcessResult:
-        """Materialize assets in a profile, all or those selected."""
+        """Materialize assets in a profile, all or those selected; with more options of ``execute_in_process``."""
         before = os.environ.get("DAGSTER_SLURM_PROFILE")
         os.environ["DAGSTER_SLURM_PROFILE"] = profile
         try:
             with self.definitions() as definitions:
                 job = definitions.resolve_implicit_global_asset_job_def()
                 keys = [dg.AssetKey.from_user_string(key) for key in select] or None
-                return job.execute_in_process(instance=instance, raise_on_error=False, asset_selection=keys)
+                return job.execute_in_process(
+                    instance=instance, raise_on_error=False, asset_selection=keys, **options
+                )
         finally:
             if before is None:
                 del os.environ["DAGSTER_SLURM_PROFILE"]

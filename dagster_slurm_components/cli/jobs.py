@@ -51,7 +51,9 @@ def list_jobs(profile_name: str | None, also_ended: bool, as_json: bool) -> None
     found = observed(place, run_directories(place))
     rows = [_summary(folder, seen) for folder, seen in found if also_ended or (seen and seen.alive)]
     columns: terminal.Columns = {
-        **{"job": "job_id", "state": "state", "step": "step", "partition": "partition"},
+        "job": "job_id",
+        "state": lambda row: f"{row['state']}, left" if row["left"] else row["state"],
+        **{"step": "step", "partition": "partition"},
         "run": lambda row: row["run_id"][:8],
         "attempt": "attempt",
         "submitted": lambda row: terminal.moment(row["submitted"]),
@@ -111,7 +113,7 @@ def logs(job: str, profile_name: str | None, follow: bool, from_stderr: bool) ->
 @click.argument("job")
 @terminal.profile_option
 def cancel(job: str, profile_name: str | None) -> None:
-    """Cancel one job. The step that follows it fails and says so."""
+    """Cancel one job. The step that follows it fails and says so; of a job that was left the sensor does."""
     place = _target(profile_name)
     folder, seen = _find(place, job)
     if seen is None or not seen.alive:
@@ -120,7 +122,8 @@ def cancel(job: str, profile_name: str | None) -> None:
         # Written first: should this end before it is done, whoever follows the job, or the sensor, does it.
         place.leases.change(folder.path, folder.lease.epoch, CANCEL_WANTED)
     cancel_job(place, seen.handle, patience=60.0)
-    click.echo(f"job {seen.handle.job_id} is being cancelled")
+    then = "; the sensor `slurm_jobs` reports its end" if folder.lease.left else ""
+    click.echo(f"job {seen.handle.job_id} is being cancelled{then}")
 
 
 def _find(place: Target, name: str) -> tuple[RunDirectory, JobInfo | None]:
@@ -183,6 +186,7 @@ def _summary(folder: RunDirectory, seen: JobInfo | None) -> dict[str, Any]:
         "reason": seen.observation.reason if seen else None,
         "exit_code": seen.observation.exit_code if seen else None,
         "restarts": seen.observation.restarts if seen else 0,
+        "left": folder.lease.left,
         **{name: getattr(folder, name) for name in ("run_id", "step", "partition", "attempt")},
         "submitted": folder.ledger.submitted,
         "collected": folder.collected,

@@ -1,10 +1,13 @@
 """The op of one script with its assets and checks, as ``dagster.multi_asset`` would make it."""
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import dagster as dg
+
+from dagster_slurm_components.pipes.tags import MAY_LEAVE
 
 
 @dataclass(frozen=True)
@@ -25,8 +28,13 @@ def script_assets(
     settings: OpArguments,
     specs: Sequence[dg.AssetSpec],
     checks: Sequence[dg.AssetCheckSpec],
+    *,
+    may_leave: bool = False,
 ) -> dg.AssetsDefinition:
     """Return the definition of one op with its assets and checks; ``run`` runs the script and yields its results.
+
+    An op that ``may_leave`` its job need not make any of them: Dagster would materialize by itself what it misses
+    (1.13), and executes nothing that comes after an output that is not there.
 
     ``multi_asset`` (dagster 1.13) works out from each function what it takes, which is half of its time and, at a
     thousand scripts, a fifth of the whole load. All ops of scripts take the same, so Dagster's classes are used
@@ -45,7 +53,11 @@ def script_assets(
     }
     inputs = {"_".join(key.path).replace("-", "_").replace(".", "_"): key for key in deps}
     check_outputs = {check.get_python_identifier(): check for check in checks}
-    outs = {**{made[spec.key]: _out(spec) for spec in specs}, **dict.fromkeys(check_outputs, _CHECK_OUT)}
+    check_out = dg.Out(None, is_required=False) if may_leave else _CHECK_OUT
+    outs = {
+        **{made[spec.key]: _out(spec, required=not (may_leave or spec.skippable)) for spec in specs},
+        **dict.fromkeys(check_outputs, check_out),
+    }
     op = dg.OpDefinition(
         lambda context, inputs: run(context),  # without annotations too
         settings.name,
@@ -53,7 +65,7 @@ def script_assets(
         outs=outs,
         description=settings.description,
         config_schema={},  # none takes any config, and what is typed in the launchpad would do nothing
-        tags=settings.tags,
+        tags={**settings.tags, **_may_leave_out(specs)} if may_leave else settings.tags,
         retry_policy=settings.retry_policy,
         pool=settings.pool,
     )
@@ -71,11 +83,16 @@ _NOTHING_IN = dg.In(dg.Nothing)
 _CHECK_OUT = dg.Out(None)
 
 
-def _out(spec: dg.AssetSpec) -> dg.Out:
+def _may_leave_out(specs: Sequence[dg.AssetSpec]) -> dict[str, str]:
+    skippable = [spec.key.to_escaped_user_string() for spec in specs if spec.skippable]
+    return {MAY_LEAVE: json.dumps(skippable)}
+
+
+def _out(spec: dg.AssetSpec, *, required: bool) -> dg.Out:
     return dg.Out(
         dg.Nothing,
         description=spec.description,
-        is_required=not spec.skippable,
+        is_required=required,
         metadata=spec.metadata,
         code_version=spec.code_version,
     )

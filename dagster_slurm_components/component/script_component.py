@@ -20,6 +20,7 @@ from dagster_slurm_components.component.document import attributes_document, ren
 from dagster_slurm_components.component.ops import script_assets
 from dagster_slurm_components.component.scaffolder import SlurmScriptScaffolder
 from dagster_slurm_components.component.specs import SlurmScript, refusals_at, slurm_script
+from dagster_slurm_components.pipes.tags import LEFT
 from dagster_slurm_components.spec.check_script import NO_PROFILE, ScriptChecker
 from dagster_slurm_components.spec.component import ScriptEntry, read_component
 from dagster_slurm_components.spec.cross_checks import duplicate_assets, duplicate_names, op_name
@@ -97,12 +98,12 @@ class SlurmScriptComponent(dg.Component):
         """Build one op with its assets and checks for each script; what Dagster refuses is an InvalidScriptsError."""
         built: list[dg.AssetsDefinition] = []
         problems: list[Problem] = []
-        pool_in = cache(_profile_pool)
+        words_in = cache(_profile_words)
         with _without_collections():
             for script in self.scripts:
                 try:
                     with refusals_at(script.entry.script.position, ()):
-                        built.append(self._assets_definition(script, pool_in(script.folder)))
+                        built.append(self._assets_definition(script, *words_in(script.folder)))
                 except SpecError as exc:
                     problems += exc.problems
         if problems:
@@ -121,6 +122,8 @@ class SlurmScriptComponent(dg.Component):
     def execute(self, context: dg.AssetExecutionContext, script: SlurmScript) -> Iterator[Any]:
         """Run a script as one job and yield its results; override it to do something before or after.
 
+        Of a job that it leaves it yields observations alone.
+
         Args:
             context: Dagster's context of the step.
             script: The script.
@@ -131,31 +134,34 @@ class SlurmScriptComponent(dg.Component):
         # Imported on use: loading definitions needs nothing of what runs jobs.
         from dagster_slurm_components.pipes.client import run_script  # noqa: PLC0415
         from dagster_slurm_components.pipes.context import partition_of  # noqa: PLC0415
+        from dagster_slurm_components.pipes.left import leave_script  # noqa: PLC0415
         from dagster_slurm_components.pipes.partition import template_names  # noqa: PLC0415
 
         try:
             resolved = script.entry.resolve(load_profile(start=script.folder))
             partition = partition_of(context)
-            is_array = resolved.script.array is not None and partition.keys
+            is_array = resolved.script.array is not None and partition.keys and not resolved.script.leave
             if not is_array:
                 resolved = resolved.at_partition(*template_names(partition))
         except SpecError as exc:
             # The same YAML would fail again.
             raise dg.Failure(str(exc), allow_retries=False) from None
-        if is_array:
+        if resolved.script.leave:
+            yield from leave_script(context, resolved)
+        elif is_array:
             from dagster_slurm_components.pipes.array import run_array  # noqa: PLC0415
 
             yield from run_array(context, resolved)
         else:
             yield from run_script(context, resolved).get_results()
 
-    def _assets_definition(self, script: SlurmScript, pool: str | None) -> dg.AssetsDefinition:
+    def _assets_definition(self, script: SlurmScript, pool: str | None, leave: bool) -> dg.AssetsDefinition:
         def run(context: dg.AssetExecutionContext) -> Iterator[Any]:
             yield from _with_all_checks(self.execute(context, script), context, script)
 
         settings = replace(script.op, pool=script.op.pool or pool)
         assets = [self.get_asset_spec(spec, script) for spec in script.assets]
-        return script_assets(run, settings, assets, script.checks)
+        return script_assets(run, settings, assets, script.checks, may_leave=leave or script.may_leave)
 
 
 def _with_all_checks(
@@ -163,11 +169,16 @@ def _with_all_checks(
 ) -> Iterator[Any]:
     """Yield the results of a step; when they end, all selected checks must have been among them.
 
-    By then Dagster has stored them. Its own error would name an output and no line (dagster 1.13).
+    By then Dagster has stored them. Its own error would name an output and no line (dagster 1.13). The payload of a job
+    that was left has reported nothing yet.
     """
     selected = context.selected_asset_check_keys
     missing = {check.key: index for index, check in enumerate(script.checks) if check.key in selected}
     for result in results:
+        if isinstance(result, dg.AssetObservation) and LEFT in result.tags:
+            missing.clear()
+            yield result
+            continue
         checks = result.check_results or () if isinstance(result, dg.MaterializeResult) else [result]
         for check in checks:
             if isinstance(check, dg.AssetCheckResult):
@@ -200,17 +211,19 @@ def _asset_of(check: dg.AssetCheckSpec) -> str:
     return check.asset_key.to_escaped_user_string()
 
 
-def _profile_pool(folder: Path) -> str | None:
-    """Return the pool of the profile that is chosen now, or None.
+def _profile_words(folder: Path) -> tuple[str | None, bool]:
+    """Return the pool of the profile that is chosen now, or None, and whether scripts leave their jobs there.
 
-    Dagster knows pools from the definitions, so this one word of a profile is read when definitions are loaded. Its
-    mistakes are told when a script runs: definitions must load on a machine that has none of the profile's secrets.
+    Dagster knows pools and outputs from the definitions, so these words of a profile are read when definitions are
+    loaded. Its mistakes are told when a script runs: definitions must load on a machine that has none of the profile's
+    secrets.
     """
     try:
-        pool = profile_values(start=folder)["pool"]
+        values = profile_values(start=folder)
+        pool, leave = values["pool"], values["leave"]
     except SpecError:
-        return None
-    return pool if isinstance(pool, str) and pool else None
+        return None, False
+    return pool if isinstance(pool, str) and pool else None, leave is True
 
 
 @contextmanager

@@ -20,7 +20,7 @@ from dagster_slurm_components.spec.component import ScriptEntry
 from dagster_slurm_components.spec.model import Model
 from dagster_slurm_components.spec.place import KeyPath, Locate
 from dagster_slurm_components.spec.problems import Problem, SpecError, describe
-from dagster_slurm_components.spec.resolve import ResolvedScript
+from dagster_slurm_components.spec.resolve import ResolvedScript, overrides
 from dagster_slurm_components.spec.script import Script
 
 MOST_KINDS = 3
@@ -42,13 +42,14 @@ class SlurmScript:
     """One script of a component, as Dagster knows it: the settings of its op, and the specs.
 
     It keeps what was written and not what was made of it: a project may hold thousands, and each process loads all.
-    ``entry.resolve`` gives the script as it runs in a profile.
+    ``entry.resolve`` gives the script as it runs in a profile. One that ``may_leave`` does so in some profile.
     """
 
     entry: ScriptEntry
     op: OpArguments
     assets: tuple[dg.AssetSpec, ...]
     checks: tuple[dg.AssetCheckSpec, ...]
+    may_leave: bool = False
 
     @property
     def name(self) -> str:
@@ -93,7 +94,9 @@ def slurm_script(entry: ScriptEntry, op: str, resolved: ResolvedScript, code_ver
             problems += exc.problems
     if problems:
         raise SpecError(problems)
-    return SlurmScript(entry, _op_arguments(op, script), tuple(assets), tuple(checks))
+    # By what its own YAML says, in any profile.
+    leaves = script.leave or any(layer.data.get("leave") for layer in overrides(entry.script).values())
+    return SlurmScript(entry, _op_arguments(op, script), tuple(assets), tuple(checks), leaves)
 
 
 def _asset_spec(

@@ -19,6 +19,8 @@ from dagster_slurm_components.jobs.model import ELEMENTS, JobArray, JobSpec
 _PACKAGE = resource_files(__package__.rpartition(".")[0])
 PARTITION_KEYS = "partition_keys.txt"
 """The file of a run directory that holds all keys of a range of partitions, one a line."""
+LEFT_RECORD = "left.json"
+"""The file of a run directory that says what a left job makes, for whoever reports it."""
 _OWN = ("context.json", "job.env", "messages.jsonl")
 """The files that each element of an array has of its own, also in an array of one."""
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
@@ -93,6 +95,7 @@ def run_files(spec: JobSpec) -> dict[str, bytes]:
         "context.json": spec.context,
         "job.env": env_file(spec.env),
         **({PARTITION_KEYS: "".join(f"{key}\n" for key in keys)} if (keys := spec.partition_keys) else {}),
+        **({LEFT_RECORD: spec.left} if spec.left else {}),
         "messages.jsonl": b"",
         **_libraries(),
         **spec.launch.files,

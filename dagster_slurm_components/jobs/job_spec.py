@@ -22,6 +22,7 @@ def job_spec(
     env: Mapping[str, str] | None = None,
     partition_keys: tuple[str, ...] = (),
     changed: Mapping[str, str] | None = None,
+    left: bytes = b"",
     files: Mapping[PurePosixPath, Path] | None = None,
 ) -> JobSpec:
     """Return the job that a script stands for in its profile. Reads the payload's files, and nothing else.
@@ -34,6 +35,7 @@ def job_spec(
         env: Variables that this project sets, beside the user's.
         partition_keys: All keys of a range of partitions.
         changed: Slurm options that are different in this attempt.
+        left: What whoever reports a left job's results has to know.
         files: The payload's files, where they have been looked for already.
 
     Raises:
@@ -56,6 +58,7 @@ def job_spec(
         env={**activation.env, **launch.env, **script.env, **own},
         context=context,
         partition_keys=partition_keys,
+        left=left,
         files=resolved.payload_files() if files is None else files,
         requeues=script.requeue_on_timeout if scheduler == "slurm" else 0,
     )

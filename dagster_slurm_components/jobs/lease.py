@@ -23,13 +23,25 @@ from dagster_slurm_components.hosts.satellite.leases import (
     COLLECTED,
     ENDED,
     FOLLOWING,
+    LEFT,
+    REPORTING,
+    SUCCESS,
 )
 from dagster_slurm_components.hosts.satellite.ledger import Entries
 from dagster_slurm_components.hosts.satellite.processes import identify
 from dagster_slurm_components.hosts.satellite.protocol import Failure
 from dagster_slurm_components.jobs.model import JobHandle
 
-__all__ = ["CANCELLED", "CANCEL_WANTED", "COLLECTED", "ENDED", "FOLLOWING"]
+__all__ = [
+    "CANCELLED",
+    "CANCEL_WANTED",
+    "COLLECTED",
+    "ENDED",
+    "FOLLOWING",
+    "LEFT",
+    "REPORTING",
+    "SUCCESS",
+]
 
 LEASE, LEDGER = "lease", "ledger"
 """Their files in a run directory."""
@@ -127,7 +139,8 @@ class Lease:
 
     Attributes:
         epoch: How often somebody took the job over, from 1; 0 where an older release made none.
-        state: ``following``, ``cancel wanted``, ``cancelled``, ``ended`` or ``collected``.
+        state: ``following``, ``cancel wanted``, ``cancelled``, ``ended`` or ``collected``; ``left`` and ``reporting``
+            of a job that its step left to the sensor.
         digest: Hash of all that the job is made of.
         renewed: When who follows gave the last sign of life, in seconds since the epoch by the host's clock.
         outcome: Slurm's word for its end.
@@ -153,8 +166,16 @@ class Lease:
 
     @property
     def open(self) -> bool:
-        """Whether somebody may still have to act: follow the job, end it, or collect what it did."""
-        return self.state in (FOLLOWING, CANCEL_WANTED) or (self.state == ENDED and self.succeeded)
+        """Whether it is in the way of another attempt: its job is not over, or did what nobody has collected.
+
+        One that is just being reported is neither.
+        """
+        return self.state in (FOLLOWING, CANCEL_WANTED, LEFT) or (self.state == ENDED and self.succeeded)
+
+    @property
+    def left(self) -> bool:
+        """Whether its step left it, so that the sensor reports what comes of the job."""
+        return self.state in (LEFT, REPORTING)
 
 
 def read_lease(text: bytes) -> Lease:
@@ -252,13 +273,16 @@ class LeaseStore:
         attempts, now = self.satellite.open_leases(self.workdir)
         return [parse_attempt(files) for files in attempts], now
 
-    def take(self, attempt: Attempt, owner: Owner, *, state: str | None = None) -> Lease | None:
+    def take(
+        self, attempt: Attempt, owner: Owner, *, state: str | None = None, outcome: str | None = None
+    ) -> Lease | None:
         """Take a job over: its epoch grows, and who followed it is refused from now on.
 
-        With a ``state`` it goes to that in the same moment. Returns the lease, or nothing where somebody else has
-        changed it since the attempt was read.
+        With a ``state`` it goes to that in the same moment, and has ended where an ``outcome`` is given. Returns the
+        lease, or nothing where somebody else has changed it since the attempt was read.
         """
-        return self._change(attempt.run_dir, attempt.lease.epoch, state=state, owner=asdict(owner))
+        ended = {} if outcome is None else {"outcome": outcome, "finished": time.time()}
+        return self._change(attempt.run_dir, attempt.lease.epoch, state=state, owner=asdict(owner), **ended)
 
     def change(
         self,
@@ -318,7 +342,7 @@ def decide(
     Args:
         attempts: The attempts so far, in order.
         unwanted: Why an attempt is not what is to be run now (other content, older inputs); nothing where it is.
-        released: Whether an owner has no say any more.
+        released: Whether an owner has no say any more; nobody is asked about a job that was left.
 
     Raises:
         HeldError: The job is another's.
@@ -332,7 +356,7 @@ def decide(
             )
         if not lease.open:
             continue
-        if lease.owner is not None and not released(lease.owner):
+        if lease.state != LEFT and lease.owner is not None and not released(lease.owner):
             raise HeldError(
                 f"run {lease.owner.run_id} follows the job in {attempt.run_dir} already; two runs would report its "
                 "results twice",

@@ -5,7 +5,7 @@ Whoever looks may get a HostError: the host gives no answer.
 
 import contextlib
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from dagster_slurm_components.errors import SatelliteError
@@ -51,24 +51,48 @@ class JobInfo:
         return not self.alive and not self.lost and self.observation.state != "COMPLETED"
 
 
-def look_at(place: Target, attempts: Sequence[Attempt]) -> list[JobInfo | None]:
-    """Return what is known of the jobs of attempts, each nothing where it has none: one call for all their files."""
+def look_at(
+    place: Target,
+    attempts: Sequence[Attempt],
+    before: Mapping[str, Observation] | None = None,
+) -> list[JobInfo | None]:
+    """Return what is known of the jobs of attempts, each nothing where it has none: one call for all their files.
+
+    Who looks again and again says what was known ``before``, by run directory: then silences are waited out, as by
+    whoever follows a job.
+    """
     handles = [handle for attempt in attempts if (handle := attempt.handle) is not None]
     if not handles:
         return [None] * len(attempts)
-    infos = observe(place, list(zip(handles, read_statuses(place.satellite, handles), strict=True)))
+    statuses = read_statuses(place.satellite, handles)
+    infos = observe(place, list(zip(handles, statuses, strict=True)), before)
     return [infos.get(attempt.run_dir) for attempt in attempts]
 
 
-def observe(place: Target, jobs: Sequence[tuple[JobHandle, StatusRecord | None]]) -> dict[str, JobInfo]:
-    """Return by run directory what is known of jobs at this moment, from status files, queue and accounting."""
-    evidence = _ask(place, [handle for handle, status in jobs if not _decides(status)])
-    now = time.monotonic()
-    infos = {}
-    for handle, status in jobs:
-        known = replace(evidence.get(handle, Evidence()), status=status)
-        infos[handle.run_dir] = JobInfo(handle, reconcile(Observation(), known, now, _NO_PATIENCE), known)
-    return infos
+def observe(
+    place: Target,
+    jobs: Sequence[tuple[JobHandle, StatusRecord | None]],
+    before: Mapping[str, Observation] | None = None,
+) -> dict[str, JobInfo]:
+    """Return by run directory what is known of jobs at this moment, from status files, queue and accounting.
+
+    ``before`` is as of ``look_at``.
+    """
+    patience = _NO_PATIENCE if before is None else place.scheduler.patience
+
+    def judged(handle: JobHandle, known: Evidence) -> JobInfo:
+        observation = (before or {}).get(handle.run_dir, Observation())
+        return JobInfo(handle, reconcile(observation, known, time.monotonic(), patience), known)
+
+    alone = [judged(handle, Evidence(status=status)) for handle, status in jobs]
+    undecided = [each.handle for each in alone if each.alive or not _decides(each.evidence.status)]
+    evidence = _ask(place, undecided)
+    return {
+        each.handle.run_dir: judged(each.handle, replace(evidence[each.handle], status=each.evidence.status))
+        if each.handle in evidence
+        else each
+        for each in alone
+    }
 
 
 def _ask(place: Target, handles: Sequence[JobHandle]) -> dict[JobHandle, Evidence]:
@@ -108,5 +132,5 @@ def _ask(place: Target, handles: Sequence[JobHandle]) -> dict[JobHandle, Evidenc
 
 
 def _decides(status: StatusRecord | None) -> bool:
-    """Whether the status file alone decides: after a signal Slurm may have meant more than the job knows."""
+    """Whether the status file alone can decide: after a signal Slurm may have meant more than the job knows."""
     return status is not None and status.exit_code is not None and not status.signals

@@ -19,6 +19,9 @@ CALL = "call="
 ELEMENTS = "elements"
 """The folder of an array's run directory that holds a run directory for each of its elements, by number."""
 
+LEFT_JOBS = "left-"
+"""Begins the name of a folder in which runs meet that leave the same job; no run's id begins so."""
+
 
 def slug(text: str) -> str:
     """Return a name for a folder or a job that no shell, file system or Slurm format trips over.
@@ -122,6 +125,7 @@ class JobSpec:
         env: The payload's environment variables, secrets included; they travel in a file of mode 0600.
         context: Content of ``context.json``.
         partition_keys: All keys of a range of partitions, for a file of their own.
+        left: What whoever reports a left job's results has to know, for a file of its own.
         files: Local files, by their places below the run directory's ``payload`` folder.
         requeues: How often the job puts itself back into the queue after it wrote a checkpoint.
         array: The elements of a job array, for which everything else is the same.
@@ -134,6 +138,7 @@ class JobSpec:
     env: Mapping[str, str] = field(default_factory=dict)
     context: bytes = b"{}"
     partition_keys: tuple[str, ...] = ()
+    left: bytes = b""
     files: Mapping[PurePosixPath, Path] = field(default_factory=dict)
     requeues: int = 0
     array: JobArray | None = None

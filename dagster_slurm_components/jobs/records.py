@@ -17,7 +17,7 @@ from dagster_slurm_components.jobs.lease import (
     read_lease,
 )
 from dagster_slurm_components.jobs.look import JobInfo, observe
-from dagster_slurm_components.jobs.model import CALL
+from dagster_slurm_components.jobs.model import CALL, LEFT_JOBS
 from dagster_slurm_components.jobs.status import STATUS, StatusRecord, parse_status
 from dagster_slurm_components.jobs.target import Target
 
@@ -36,7 +36,8 @@ class RunDirectory:
     """One run directory, by its path and the records in it.
 
     Attributes:
-        run_id: Dagster's first run; as step and partition it is written as it stands in the path.
+        run_id: Dagster's first run, or of a left job the one that submitted it; as step and partition it is written as
+            it stands in the path.
         call: The number of the call in the step.
         status: The newest block of its status file.
         touched: When one of its records was last written, in seconds since the epoch by the host's clock.
@@ -102,18 +103,24 @@ def _read(target: Target, top: str, places: Sequence[re.Match[str]]) -> list[Run
     return [
         RunDirectory(
             path=f"{top}/{place[0]}",
-            run_id=place["run"],
+            run_id=_run(place, parsed := read_lease(lease.data)),
             step=place["step"],
             partition=place["partition"],
             call=int(place["call"] or 0),
             attempt=int(place["attempt"]),
             ledger=parse_ledger(ledger.data),
             status=parse_status(status.data),
-            lease=read_lease(lease.data),
+            lease=parsed,
             touched=max(ledger.mtime, status.mtime, lease.mtime),
         )
         for place, ledger, status, lease in zip(places, files, files, files, strict=True)
     ]
+
+
+def _run(place: re.Match[str], lease: Lease) -> str:
+    """Return the first run, by the path; the attempts at a left job have one folder for all runs."""
+    in_path: str = place["run"]
+    return lease.owner.run_id if in_path.startswith(LEFT_JOBS) and lease.owner else in_path
 
 
 def observed(place: Target, folders: Sequence[RunDirectory]) -> list[tuple[RunDirectory, JobInfo | None]]:

@@ -40,6 +40,8 @@ def _judge(folder: RunDirectory, info: JobInfo | None, keep: Retention, now: flo
     state = info.observation.state
     if info.alive:
         return Verdict(folder, False, f"its job is {state}")
+    if folder.lease.left:
+        return Verdict(folder, False, "the sensor has not reported what came of its job")
     limit, why = failure, f"its job ended: {state}"
     if info.lost:
         why = "its job left no trace"

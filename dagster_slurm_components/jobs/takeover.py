@@ -11,6 +11,8 @@ from dagster_slurm_components.jobs.ending import end_attempt
 from dagster_slurm_components.jobs.lease import (
     COLLECTED,
     ENDED,
+    LEFT,
+    REPORTING,
     Adopt,
     Attempt,
     EndFirst,
@@ -115,5 +117,6 @@ def _adopt(
         return taken
     word = seen.observation.state  # nobody followed it, and it has ended meanwhile
     tell(f"Job {seen.handle.job_id} of an earlier try ended meanwhile: {word}. Its output is in {run_dir}.")
-    place.leases.change(run_dir, taken.epoch, ENDED, outcome=word)
+    # Of a job that was left the sensor has yet to report this.
+    place.leases.change(run_dir, taken.epoch, REPORTING if taken.state == LEFT else ENDED, outcome=word)
     return None

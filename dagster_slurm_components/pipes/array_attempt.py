@@ -8,13 +8,13 @@ from dataclasses import dataclass, field, replace
 
 from dagster_slurm_components.jobs.bundle import array_of
 from dagster_slurm_components.jobs.events import MESSAGES, Ended
-from dagster_slurm_components.jobs.lease import ArrayPosition
+from dagster_slurm_components.jobs.lease import SUCCESS, ArrayPosition
 from dagster_slurm_components.jobs.model import ELEMENTS, JobHandle, JobSpec
 from dagster_slurm_components.jobs.outcome import judge
 from dagster_slurm_components.jobs.retry import NextAttempt, next_attempt
 from dagster_slurm_components.pipes.array_call import ArrayCall, ElementFailure, Report
 from dagster_slurm_components.pipes.array_listen import ArrayListener, FollowedElement
-from dagster_slurm_components.pipes.attempt import SUCCESS, AttemptRun
+from dagster_slurm_components.pipes.attempt import AttemptRun
 from dagster_slurm_components.pipes.context import at_partition, session_of
 from dagster_slurm_components.pipes.failure import failure
 from dagster_slurm_components.pipes.follow import Follower

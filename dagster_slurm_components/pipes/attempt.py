@@ -16,7 +16,7 @@ from dagster_slurm_components.jobs.dashboard import dashboard
 from dagster_slurm_components.jobs.events import MESSAGES, Ended
 from dagster_slurm_components.jobs.figures import Figure, job_figures
 from dagster_slurm_components.jobs.job_spec import job_spec
-from dagster_slurm_components.jobs.lease import COLLECTED, ENDED, OutputPosition
+from dagster_slurm_components.jobs.lease import COLLECTED, ENDED, SUCCESS, OutputPosition
 from dagster_slurm_components.jobs.model import JobHandle, JobSpec
 from dagster_slurm_components.jobs.outcome import judge
 from dagster_slurm_components.jobs.retry import NextAttempt, next_attempt
@@ -34,7 +34,6 @@ from dagster_slurm_components.pipes.records import tag_job, tell
 from dagster_slurm_components.pipes.results import CompletedJob, keep_check_results, typed
 from dagster_slurm_components.spec.resolve import ResolvedScript
 
-SUCCESS = "COMPLETED"
 _LISTEN = 0.5
 
 Result = TypeVar("Result")
@@ -128,6 +127,7 @@ class AttemptRun(ABC, Generic[AnyCall, Result]):
             partition_keys=partition.keys,
             changed=self.claim.lease.note.changed,
             files=files,
+            left=self.call.left_record,
         )
 
     def _close(self, outcome: str, shown: OutputPosition) -> float:

@@ -14,7 +14,7 @@ import dagster as dg
 
 from dagster_slurm_components.environments.base import Activation
 from dagster_slurm_components.jobs.lease import HeldError, Lease, Note, Owner
-from dagster_slurm_components.jobs.model import JobHandle
+from dagster_slurm_components.jobs.model import JobHandle, JobIdentity
 from dagster_slurm_components.jobs.reconcile import Observation
 from dagster_slurm_components.jobs.takeover import Claim, take_over
 from dagster_slurm_components.jobs.target import Target
@@ -66,6 +66,31 @@ class JobCall:
     activation: Activation = field(init=False)
 
     @property
+    def identity(self) -> JobIdentity:
+        """Which job its first attempt is."""
+        return self.step.identity(self.number)
+
+    @property
+    def may_have_been_tried(self) -> bool:
+        """Whether there may be attempts at it already."""
+        return self.step.may_have_been_tried
+
+    @property
+    def upstream(self) -> Mapping[str, str]:
+        """Which run made each of the things that its job reads."""
+        return self.step.upstream
+
+    def upstream_now(self, before: Mapping[str, str]) -> Mapping[str, str]:
+        """Return which run made those things that an earlier job of this call has read, as far as is known."""
+        run = self.step.run
+        return {} if run is None else made_by(self.step.instance, run, frozenset(before))
+
+    @property
+    def left_record(self) -> bytes:
+        """What is written down for whoever reports the results, where that is not the step."""
+        return b""
+
+    @property
     def keys(self) -> tuple[str, ...]:
         """All keys of a range of partitions that the job is for."""
         return partition_of(self.step.context).keys
@@ -93,10 +118,8 @@ class JobCall:
         """Return why a job is not the one that is to be run now."""
         if lease.digest != self.digest:
             return "it has other content"
-        upstream, run = lease.note.upstream, self.step.run
-        if run is None:
-            return None
-        now = made_by(self.step.instance, run, frozenset(upstream))
+        upstream = lease.note.upstream
+        now = self.upstream_now(upstream)
         newer = [key for key, run_id in upstream.items() if now.get(key, run_id) != run_id]
         return f"{', '.join(newer)} was run anew since" if newer else None
 
@@ -115,8 +138,8 @@ class JobCall:
     def first_claim(self) -> Claim:
         """Return the claim to the first attempt; the host says if it was made before."""
         step = self.step
-        note = Note(upstream=step.upstream, profile=self.resolved.profile.name, step=step.key)
-        return Claim(step.identity(self.number), step.owner, Lease(1, note=note))
+        note = Note(upstream=self.upstream, profile=self.resolved.profile.name, step=step.key)
+        return Claim(self.identity, step.owner, Lease(1, note=note))
 
 
 def claim_after_others(call: JobCall, first: Claim) -> Claim:

@@ -144,9 +144,9 @@ def carry_out(
     prepare(call, stop)
     step, profile, log, guard = call.step, call.resolved.profile, call.step.context.log, call.guard
     call.activation = activation_for(call.resolved, call.place.satellite, call.place.workdir, tell=log.info)
-    tag_run(step, profile.name)
+    tag_run(step, profile.name, left=bool(call.left_record))
     first = call.first_claim()
-    claim = claim_after_others(call, first) if step.may_have_been_tried else first
+    claim = claim_after_others(call, first) if call.may_have_been_tried else first
     while True:
         try:
             outcome = attempt(call, claim).run()

@@ -1,12 +1,15 @@
 """What the payload is told of its step: the Pipes session of one job, and the context that it finds beside it."""
 
 import contextlib
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import dagster as dg
 from dagster_pipes import PipesContextData, PipesDataProvenance, PipesPartitionKeyRange, PipesTimeWindow
+
+from dagster_slurm_components.pipes.tags import MAY_LEAVE
 
 StepContext = dg.OpExecutionContext | dg.AssetExecutionContext
 AnyContext = StepContext | dg.AssetCheckExecutionContext
@@ -103,7 +106,10 @@ def at_partition(data: PipesContextData, partition: Partition) -> PipesContextDa
 
 def is_skippable(context: StepContext, key: dg.AssetKey) -> bool:
     """Return whether a step may leave an asset out."""
-    return context.assets_def.specs_by_key[key].skippable
+    tagged = None if is_direct(context) else context.op_def.tags.get(MAY_LEAVE)
+    if tagged is None:
+        return context.assets_def.specs_by_key[key].skippable
+    return _text(key) in json.loads(tagged)
 
 
 @dataclass(frozen=True)
@@ -142,17 +148,22 @@ def selection(context: StepContext) -> Selection | None:
 
 
 def open_session(
-    context: StepContext, reader: dg.PipesMessageReader, run_dir: str, extras: Mapping[str, Any]
+    context: StepContext,
+    reader: dg.PipesMessageReader,
+    run_dir: str,
+    extras: Mapping[str, Any],
+    *,
+    leaves: bool = False,
 ) -> dg.PipesSession:
     """Open a session, as ``dagster.open_pipes_session`` does (dagster 1.13), but for three things.
 
     Silence is no warning: the exit status decides, and no message is ever lost in a buffer. A step with skippable
     assets may leave them out: Dagster's own session makes a missing one an error. A run of checks alone tells the
     payload which. The context travels with the bundle, and who follows the job feeds the reader: nothing is to be
-    closed.
+    closed. A step that ``leaves`` its job has no results.
     """
     chosen = selection(context)
-    if chosen is not None and not any(is_skippable(context, key) for key in chosen.assets):
+    if not leaves and chosen is not None and not any(is_skippable(context, key) for key in chosen.assets):
         context.set_requires_typed_event_stream(error_message=_NOT_HANDED_ON)
     return session_of(context, reader, run_dir, context_data(context, chosen, extras))
 

@@ -25,20 +25,33 @@ def failure(
     context: StepContext,
 ) -> dg.Failure:
     """Return the failure of a job that ran."""
-    parts = [
-        f"Job {figures['job/id']}: {outcome.message}",
-        outcome.advice,
-        _where(outcome.options, resolved),
-        _traceback(exception) if exception else "",
-        f"Last lines of stderr:\n{stderr}" if stderr.strip() else "",
-        f"Run directory: {figures['job/run_directory']}",
-    ]
-    text = "\n\n".join(part for part in parts if part)
+    where = _where(outcome.options, resolved)
+    text = failure_text(outcome, where, exception=exception, stderr=stderr, figures=figures)
     # The author of an op with a retry policy knows that the payload may be run again. A policy of the job or of the
     # whole deployment was written for any op: there a payload's own failure, which would most likely come again after
     # hours, ends the step.
     retry = outcome.retryable or context.op_def.retry_policy is not None
     return dg.Failure(description=text, metadata=typed(figures), allow_retries=retry)
+
+
+def failure_text(
+    outcome: JobOutcome,
+    where: str,
+    *,
+    exception: PipesException | None,
+    stderr: str,
+    figures: Mapping[str, Figure],
+) -> str:
+    """Return what is told of a job that ran and failed; ``where`` says what to change, if that is known."""
+    parts = [
+        f"Job {figures['job/id']}: {outcome.message}",
+        outcome.advice,
+        where,
+        _traceback(exception) if exception else "",
+        f"Last lines of stderr:\n{stderr}" if stderr.strip() else "",
+        f"Run directory: {figures['job/run_directory']}",
+    ]
+    return "\n\n".join(part for part in parts if part)
 
 
 def no_start(text: str, option: str | None, resolved: ResolvedScript) -> dg.Failure:

@@ -97,13 +97,19 @@ class Orphans:
     place: Target
     profile: str
 
-    def look_after(self, reported: frozenset[str]) -> Iterator[Finding]:
-        """Act on what needs it, and tell of it but not again. Costs one call to the host where all is well.
+    def look_after(
+        self, attempts: Sequence[Attempt], now: float, reported: frozenset[str]
+    ) -> Iterator[Finding]:
+        """Act on what needs it of the open leases, and tell of it but not again. Asks no host where all is well.
+
+        Args:
+            attempts: Those with an open lease; jobs that their steps left are not among them.
+            now: The host's clock.
+            reported: The keys of what was told before.
 
         Raises:
             HostError: The host gives no answer.
         """
-        attempts, now = self.place.leases.open()
         records = self._records(attempts)
         again = self._run_again(attempts, records)
         acts: dict[Act, list[Attempt]] = {act: [] for act in Act}

@@ -14,6 +14,7 @@ from dagster_slurm_components.errors import DagsterSlurmError
 from dagster_slurm_components.jobs.lease import Owner
 from dagster_slurm_components.jobs.model import slug
 from dagster_slurm_components.pipes.step import RUNS, Step, run_of
+from dagster_slurm_components.pipes.tags import LEFT
 
 try:
     # `report_engine_event` is public and takes metadata only inside this class, which dagster (1.13) does not export.
@@ -32,8 +33,8 @@ WORKER = ".dagster/slurm_worker"
 """Tag of a run: the process whose end is the run's. Dagster's UI leaves out tags that begin so (dagster 1.13)."""
 _MOST_JOBS = 20
 _TAGGED: set[tuple[str, str]] = set()
-"""What needs no further tag: runs with a profile, and runs (with `JOB`) that have as many as they get. To look that up
-for each of 1,000 steps in one process costs a tenth of what they cost in all."""
+"""What needs no further tag: runs with a profile, by the tag that names it, and runs (with `JOB`) that have as many as
+they get. To look that up for each of 1,000 steps in one process costs a tenth of what they cost in all."""
 """Tags of jobs that one run gets: they are all shown on its page."""
 _TEMPORARY = ".tmp_dagster_home_"
 """How the folder begins in which `dg` keeps runs where DAGSTER_HOME is not set; it is removed at the end (1.13)."""
@@ -75,11 +76,12 @@ def keeps_runs(instance: dg.DagsterInstance) -> bool:
     return not PurePath(instance.root_directory).name.startswith(_TEMPORARY)
 
 
-def tag_run(step: Step, profile: str) -> None:
+def tag_run(step: Step, profile: str, *, left: bool = False) -> None:
     """Mark the run as one that has jobs, and as this process's, before the first job is submitted."""
-    if (step.run_id, profile) not in _TAGGED:
-        _add(step, {PROFILE: profile, WORKER: written(step.owner)})
-        _TAGGED.add((step.run_id, profile))
+    tag = LEFT if left else PROFILE
+    if (step.run_id, f"{tag} {profile}") not in _TAGGED:
+        _add(step, {PROFILE: profile, tag: profile, WORKER: written(step.owner)})
+        _TAGGED.add((step.run_id, f"{tag} {profile}"))
 
 
 def tag_job(step: Step, job_id: str) -> None:

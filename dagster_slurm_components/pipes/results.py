@@ -59,12 +59,9 @@ class CompletedJob(dg.PipesClientCompletedInvocation):
         """
         context = self._session.context
         reported = super().get_results(implicit_materializations=False)
-        made = {result.asset_key: result for result in reported if isinstance(result, dg.MaterializeResult)}
-        for key in context.selected_asset_keys if implicit_materializations else ():
-            if key not in made and not is_skippable(context, key):
-                made[key] = dg.MaterializeResult(asset_key=key, metadata=self.metadata)
-        keys = (key for key in made if key is not None)  # Pipes names all of them
-        ordered = (made[key] for key in in_order(context, keys))
+        due = [key for key in context.selected_asset_keys if not is_skippable(context, key)]
+        made = materialized(reported, due if implicit_materializations else (), self.metadata)
+        ordered = (made[key] for key in in_order(context, made))
         return _Results(chain(ordered, self.check_results), self._tell)
 
     def get_materialize_result(self, *, implicit_materialization: bool = True) -> dg.MaterializeResult[Any]:
@@ -98,6 +95,21 @@ class _Results(list[dg.PipesExecutionResult]):
     def __iter__(self) -> Iterator[dg.PipesExecutionResult]:
         yield from super().__iter__()
         self._exhausted()
+
+
+def materialized(
+    reported: Iterable[dg.PipesExecutionResult],
+    due: Iterable[dg.AssetKey],
+    metadata: Mapping[str, Figure | dg.MetadataValue],
+) -> dict[dg.AssetKey, dg.MaterializeResult[Any]]:
+    """Return what was reported of assets, and one for each that is due and was not reported, with the metadata."""
+    made = {
+        result.asset_key: result
+        for result in reported
+        # Pipes names all of them.
+        if isinstance(result, dg.MaterializeResult) and result.asset_key is not None
+    }
+    return made | {key: dg.MaterializeResult(key, metadata=metadata) for key in due if key not in made}
 
 
 def in_order(context: StepContext, keys: Iterable[dg.AssetKey]) -> Sequence[dg.AssetKey]:

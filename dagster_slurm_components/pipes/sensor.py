@@ -11,17 +11,24 @@ import dagster as dg
 from dagster_slurm_components.errors import DagsterSlurmError
 from dagster_slurm_components.hosts.agent import place
 from dagster_slurm_components.hosts.attempts import Failing, failing
+from dagster_slurm_components.jobs.reconcile import Observation
 from dagster_slurm_components.jobs.target import target
+from dagster_slurm_components.pipes.left_jobs import LeftJobs
 from dagster_slurm_components.pipes.orphans import Orphans
 from dagster_slurm_components.pipes.records import PROFILE
 from dagster_slurm_components.pipes.runs import UNDER_WAY, Finding, end_dead_runs, remind_of_retries
+from dagster_slurm_components.pipes.tags import LEFT
 from dagster_slurm_components.spec.problems import SpecError
 from dagster_slurm_components.spec.profiles import load_profile, profile_names
 
 _LOOK_BACK = timedelta(days=2)
+_LOOK_BACK_FOR_LEFT_JOBS = timedelta(days=60)
+"""A left job may wait for so long; its run was over when it began to."""
 _DAEMON = timedelta(minutes=1)
 """Within this time Dagster's daemon, which looks each five seconds, retries a failed run."""
-_MOST_REPORTED = 2_000
+_MOST_REPORTED = 5_000
+Known = dict[str, dict[str, Observation]]
+"""What was known of the left jobs of each profile at the last pass of this process, by run directory."""
 
 
 def slurm_jobs_sensor(
@@ -32,7 +39,10 @@ def slurm_jobs_sensor(
     minimum_interval_seconds: int = 60,
     default_status: dg.DefaultSensorStatus = dg.DefaultSensorStatus.RUNNING,
 ) -> dg.SensorDefinition:
-    """Return a sensor that looks after runs and jobs whose Dagster process died.
+    """Return a sensor that reports what came of jobs that were left, and looks after jobs whose Dagster process died.
+
+    Of a job that a script left (``leave: true``) it reports materializations, checks and figures once it has ended, or
+    a failed run; each once, whatever is killed meanwhile.
 
     A run whose worker is proven dead is marked as failed: run retries then take up its jobs. Jobs of runs that were
     cancelled while nobody followed them are cancelled. A failure that Dagster's daemon missed, so that a promised retry
@@ -55,58 +65,68 @@ def slurm_jobs_sensor(
 
             defs = dg.Definitions(sensors=[slurm_jobs_sensor(project=Path(__file__).parent)])
     """
+    known: Known = {}
 
     @dg.sensor(
         name=name,
         minimum_interval_seconds=minimum_interval_seconds,
         default_status=default_status,
-        description="Finds runs whose process died and jobs that nobody follows.",
+        description="Reports what came of jobs that were left; finds runs whose process died and jobs that nobody"
+        " follows.",
     )
     def watch_jobs(context: dg.SensorEvaluationContext) -> dg.SkipReason:
         reported = _reported(context)
-        findings = list(_pass(context, Path(project), frozenset(reported)))
-        texts = {
-            each.key: f"Run {each.run_id}: {each.text}" if each.run_id else each.text for each in findings
-        }
+        findings = list(_pass(context, Path(project), frozenset(reported), known))
+        told = [each for each in findings if each.text]
+        texts = {each.key: f"Run {each.run_id}: {each.text}" if each.run_id else each.text for each in told}
         _tell(context, texts, reported, notify)
-        context.update_cursor(json.dumps(list(dict.fromkeys((*reported, *texts)))[-_MOST_REPORTED:]))
-        lines = "\n".join(f"{each.run_id}: {each.text}" for each in findings)
+        keys = dict.fromkeys((*reported, *(each.key for each in findings)))
+        context.update_cursor(json.dumps(list(keys)[-_MOST_REPORTED:]))
+        lines = "\n".join(f"{each.run_id}: {each.text}" for each in told)
         return dg.SkipReason(lines or "All runs that follow a job are alive, for all that is known here.")
 
     return watch_jobs
 
 
-def _pass(context: dg.SensorEvaluationContext, project: Path, reported: frozenset[str]) -> Iterator[Finding]:
+def _pass(
+    context: dg.SensorEvaluationContext, project: Path, reported: frozenset[str], known: Known
+) -> Iterator[Finding]:
     instance, now = context.instance, datetime.now(timezone.utc)
     since = now - _LOOK_BACK
     yield from end_dead_runs(instance)
     yield from remind_of_retries(
         instance, updated_after=since, updated_before=now - _DAEMON, reminded=reported
     )
-    for profile in _profiles(instance, project, since):
+    for profile in _profiles(instance, project, now):
         try:
             host = target(load_profile(profile, start=project))
-            yield from Orphans(instance, host, profile).look_after(reported)
+            attempts, clock = host.leases.open()
+            left = [each for each in attempts if each.lease.left]
+            others = [each for each in attempts if not each.lease.left]
+            yield from Orphans(instance, host, profile).look_after(others, clock, reported)
+            jobs = LeftJobs(instance, host, profile, known.setdefault(profile, {}), context.log)
+            yield from jobs.look_after(left, clock, reported)
         except (DagsterSlurmError, SpecError) as error:
             # Nothing is lost: what there is to do stands in the leases there.
             context.log.info(f"The jobs of the profile {profile} can't be looked at: {error}")
 
 
-def _profiles(instance: dg.DagsterInstance, project: Path, since: datetime) -> list[str]:
-    """Return the profiles that may have jobs: of runs that changed lately, and of those that are under way.
+def _profiles(instance: dg.DagsterInstance, project: Path, now: datetime) -> list[str]:
+    """Return the profiles that may have jobs: of runs that changed lately, that are under way, or that left jobs.
 
     A host of which no run knows is never connected to: it might ask for a password.
     """
     statuses = [dg.DagsterRunStatus.STARTING, *UNDER_WAY]
 
-    def has_jobs(tags: Mapping[str, str]) -> bool:
-        lately, under_way = (
-            dg.RunsFilter(tags=tags, updated_after=since),
-            dg.RunsFilter(tags=tags, statuses=statuses),
+    def has_jobs(name: str) -> bool:
+        filters = (
+            dg.RunsFilter(tags={PROFILE: name}, updated_after=now - _LOOK_BACK),
+            dg.RunsFilter(tags={PROFILE: name}, statuses=statuses),
+            dg.RunsFilter(tags={LEFT: name}, updated_after=now - _LOOK_BACK_FOR_LEFT_JOBS),
         )
-        return any(instance.get_run_records(wanted, limit=1) for wanted in (lately, under_way))
+        return any(instance.get_run_records(wanted, limit=1) for wanted in filters)
 
-    return [name for name in profile_names(project) if has_jobs({PROFILE: name})]
+    return [name for name in profile_names(project) if has_jobs(name)]
 
 
 def parked_hosts_sensor(

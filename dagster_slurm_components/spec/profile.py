@@ -7,7 +7,7 @@ from pydantic import ConfigDict, ValidationError, ValidationInfo, model_validato
 from typing_extensions import Self
 
 from dagster_slurm_components.spec.assets import Pool
-from dagster_slurm_components.spec.base import AboveZero, Duration, Env, Positive, Text, Word
+from dagster_slurm_components.spec.base import AboveZero, Duration, Env, Flag, Positive, Text, Word
 from dagster_slurm_components.spec.environments import ENVIRONMENTS, EnvironmentSpec
 from dagster_slurm_components.spec.hosts import Host, LocalHost
 from dagster_slurm_components.spec.launchers import Launcher
@@ -109,6 +109,9 @@ class Profile(Model):
         default=ProfileEnvironment(),
     )
     env: Env = option("Default environment variables.", {"DATA_DIR": "/scratch/project/data"}, default={})
+    leave: Flag | None = option(
+        "Whether scripts leave their jobs to the sensor, where they don't say so themselves.", True
+    )
     limits: Limits = option(
         "What may be asked of the host and its scheduler.", {"max_submit_jobs": 100}, default=Limits()
     )

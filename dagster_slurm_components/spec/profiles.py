@@ -28,7 +28,7 @@ SHIPPED_SITES = Path(__file__).parent.parent / "sites"
 OWN_SITES = "sites"
 """The folder of a project's own sites, beside its ``profiles/``."""
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.\-]*")
-_LAYER_FIELDS = ("resources", "environment", "env", "launcher")
+_LAYER_FIELDS = ("resources", "environment", "env", "launcher", "leave")
 _ModelT = TypeVar("_ModelT", bound=Model)
 
 

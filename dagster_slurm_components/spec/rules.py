@@ -146,9 +146,20 @@ def _checks(script: Script, position_of: Locate) -> Iterator[Problem]:
         names.add((check.asset, check.name))
 
 
+def _leave(script: Script, position_of: Locate) -> Iterator[Problem]:
+    if script.leave and "retry" in script.model_fields_set:
+        message = "`retry` does nothing where `leave` is set: no step is there to try again"
+        hint = "take one of the two out; `profiles.NAME` can hold what is meant for one profile"
+        yield Problem.at(position_of, ("retry",), message, hint, "leave_retry")
+    if script.leave and script.array is not None:
+        message = "`array` does nothing where `leave` is set: a job that was left is reported as a whole"
+        yield Problem.at(position_of, ("array",), message, "take one of the two out", "leave_array")
+
+
 _RULES: tuple[tuple[tuple[str, ...], Callable[[Script, Locate], Iterator[Problem]]], ...] = (
     (("assets",), _assets),
     (("assets", "checks"), _checks),
     (("launcher", "resources"), _launcher),
+    (("array", "leave", "retry"), _leave),
 )
 """Each with the fields that it compares."""

@@ -28,6 +28,7 @@ OVERRIDABLE = (
     "retry",
     "requeue_on_timeout",
     "stuck",
+    "leave",
     "array",
 )
 """What a profile may change: how a script runs, never what it makes."""
@@ -116,6 +117,11 @@ class Script(Model):
         "How long a job waits that waiting alone won't start.",
         {"never": "1m", "held": "12h"},
         default=Stuck(),
+    )
+    leave: Flag = option(
+        "The step ends when the job is in the queue; the sensor `slurm_jobs` reports what comes of it.",
+        True,
+        default=False,
     )
     array: Array | None = option(
         "Run a range of partitions as a job array: one submission, and an element for each partition.",

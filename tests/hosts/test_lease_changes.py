@@ -19,9 +19,11 @@ from dagster_slurm_components.hosts.satellite import leases
 from dagster_slurm_components.hosts.satellite.calls import FileRead, LeaseRenewal
 from dagster_slurm_components.hosts.satellite.locks import locked
 
-STATES = ("following", "cancel wanted", "cancelled", "ended", "collected")
+STATES = ("following", "cancel wanted", "cancelled", "ended", "collected", "left", "reporting")
 ALLOWED = {
-    "following": {"cancel wanted", "cancelled", "ended"},
+    "following": {"cancel wanted", "cancelled", "ended", "left"},
+    "left": {"cancel wanted", "reporting"},
+    "reporting": {"collected", "ended", "cancelled"},
     "cancel wanted": {"cancelled", "ended"},
     "ended": {"collected", "cancelled"},
     "cancelled": set(),

@@ -69,6 +69,20 @@ class TestClaim:
         step.change(epoch=2, state="collected")
         assert step.submit(wanted=claim(owner=THEIRS, epoch=2)).outcome == "taken"
 
+    def test_whoever_takes_up_a_job_that_was_left_finds_it(self, step: Step) -> None:
+        job = step.submit().job_id
+        step.change(state="left")
+        assert step.submit().outcome == "taken"
+        assert step.change(owner=THEIRS)[0]
+        found = step.submit(wanted=claim(owner=THEIRS, epoch=2))
+        assert (found.outcome, found.job_id) == ("known", job)
+        assert step.change(epoch=1, state="reporting")[0] is False
+        assert step.change(epoch=2, state="reporting", outcome="COMPLETED")[0]
+        assert step.submit(wanted=claim(owner=THEIRS, epoch=2)).outcome == "taken"
+        assert step.listed() == [step.run_dir()]
+        step.change(epoch=2, state="collected")
+        assert step.listed() == []
+
     def test_whoever_took_it_over_before_it_made_a_job_makes_it(self, step: Step) -> None:
         step.slurm.script("sbatch", "echo 'sbatch: error: invalid partition' >&2; exit 1")
         assert step.submit().outcome == "rejected"
@@ -127,10 +141,11 @@ class TestClaim:
             ({}, "taken"),
             ({"state": "cancel wanted"}, "taken"),
             ({"state": "ended", "outcome": "COMPLETED"}, "taken"),
+            ({"state": "left"}, "taken"),
             ({"state": "ended", "outcome": "FAILED"}, "submitted"),
             ({"state": "cancelled"}, "submitted"),
         ],
-        ids=["followed", "to be cancelled", "not collected", "failed", "cancelled"],
+        ids=["followed", "to be cancelled", "not collected", "left", "failed", "cancelled"],
     )
     def test_beside_an_open_attempt_no_other_is_made(
         self, step: Step, earlier: dict[str, Any], outcome: str
@@ -144,6 +159,13 @@ class TestClaim:
         assert len(step.slurm.jobs()) == jobs + (outcome == "submitted")
         assert step.path(1).exists() == (outcome == "submitted")
         assert (step.index / "t1").exists() == (outcome == "submitted")
+
+    def test_an_attempt_after_one_that_is_being_reported_is_made(self, step: Step) -> None:
+        step.submit()
+        step.change(state="left")
+        step.change(state="reporting", outcome="FAILED")
+        assert step.submit(attempt=1).outcome == "submitted"
+        assert step.listed() == [step.run_dir(0), step.run_dir(1)]
 
     def test_an_attempt_after_a_collected_one_is_made(self, step: Step) -> None:
         step.submit()

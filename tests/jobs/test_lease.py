@@ -23,6 +23,8 @@ from dagster_slurm_components.jobs.lease import (
     COLLECTED,
     ENDED,
     FOLLOWING,
+    LEFT,
+    REPORTING,
     Adopt,
     Attempt,
     Decision,
@@ -88,6 +90,14 @@ NOT_COLLECTED = attempt(0, ENDED, "COMPLETED")
         ([attempt(0, ENDED, "FAILED", digest="d2")], Fresh(1)),
         ([attempt(0, CANCEL_WANTED)], EndFirst(attempt(0, CANCEL_WANTED), "it was to be cancelled")),
         ([attempt(0, owner=None, digest="")], EndFirst(attempt(0, owner=None, digest=""), "it has other content")),
+        # What was left is for whoever comes, and what is being reported is over.
+        ([attempt(0, LEFT, owner=THEIRS)], Adopt(attempt(0, LEFT, owner=THEIRS))),
+        (
+            [attempt(0, LEFT, owner=THEIRS, digest="d2")],
+            EndFirst(attempt(0, LEFT, owner=THEIRS, digest="d2"), "it has other content"),
+        ),
+        ([attempt(0, REPORTING, "COMPLETED", owner=THEIRS)], Fresh(1)),
+        ([attempt(0, REPORTING, "FAILED", owner=THEIRS), attempt(1)], Adopt(attempt(1))),
         # What is over is nobody's any more, whoever made it.
         ([attempt(0, ENDED, "FAILED", owner=THEIRS)], Fresh(1)),
         ([attempt(0, COLLECTED, "COMPLETED", owner=THEIRS)], Fresh(1)),
@@ -178,11 +188,17 @@ class TestText:
         assert parse_lease(None) == Lease()
         assert Lease().open
 
-    @pytest.mark.parametrize("state", [FOLLOWING, CANCEL_WANTED, CANCELLED, ENDED, COLLECTED])
+    @pytest.mark.parametrize("state", [FOLLOWING, CANCEL_WANTED, CANCELLED, ENDED, COLLECTED, LEFT])
     @pytest.mark.parametrize("outcome", [None, "COMPLETED", "FAILED", "LOST", "REFUSED"])
     def test_satellite_and_project_agree_on_what_is_open(self, state: str, outcome: str | None) -> None:
         written = {**self.written(), "state": state, "outcome": outcome}
         assert parse_lease(written).open == leases.is_open(written)
+
+    @pytest.mark.parametrize("outcome", ["COMPLETED", "FAILED"])
+    def test_what_is_being_reported_is_listed_and_in_nobody_s_way(self, outcome: str) -> None:
+        written = {**self.written(), "state": REPORTING, "outcome": outcome}
+        assert leases.is_open(written)
+        assert not parse_lease(written).open
 
 
 def test_known_dead_needs_the_same_machine_namespace_and_start() -> None:

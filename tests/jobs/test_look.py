@@ -6,6 +6,7 @@ import os
 import time
 from collections.abc import Mapping
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -166,3 +167,21 @@ def test_of_many_attempts_each_is_told_in_its_place_and_all_their_files_are_one_
     assert len(calls) == 1
     assert look_at(place, attempts[1:2]) == [None]
     assert len(calls) == 1, "where there is no job, nobody is asked"
+
+
+def test_who_looks_again_and_again_waits_silences_out(
+    tmp_path: Path,
+    local: Satellite,  # noqa: F811
+) -> None:
+    """A process that is gone may have written its end to a file system that shows it later."""
+    (tmp_path / "status").write_text("restart=0\nstarted=6\n")
+    attempt = Attempt(0, str(tmp_path), Lease(), LedgerRecord("t", "1:0-no-such-boot", 6.0))
+    place = at(local, tmp_path)
+    (first,) = look_at(place, [attempt], {})
+    assert first is not None
+    assert first.alive
+    assert first.observation.absent_since is not None
+    later = replace(first.observation, absent_since=first.observation.absent_since - 60.0)
+    (second,) = look_at(place, [attempt], {attempt.run_dir: later})
+    assert second is not None
+    assert second.observation.state == LOST

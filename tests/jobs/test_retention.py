@@ -6,7 +6,15 @@ from dataclasses import replace
 
 import pytest
 
-from dagster_slurm_components.jobs.lease import COLLECTED, ENDED, FOLLOWING, Lease, LedgerRecord
+from dagster_slurm_components.jobs.lease import (
+    COLLECTED,
+    ENDED,
+    FOLLOWING,
+    LEFT,
+    REPORTING,
+    Lease,
+    LedgerRecord,
+)
 from dagster_slurm_components.jobs.look import JobInfo
 from dagster_slurm_components.jobs.model import JobHandle
 from dagster_slurm_components.jobs.reconcile import LOST, Evidence, Observation
@@ -52,6 +60,8 @@ def seen(state: str, phase: Phase = Phase.TERMINAL) -> JobInfo:
         (seen("FAILED"), 13, COLLECTED, False),
         (seen("FAILED"), 15, COLLECTED, True),
         (seen("FAILED"), 15, ENDED, True),
+        (seen("COMPLETED"), 400, LEFT, False),
+        (seen("FAILED"), 400, REPORTING, False),
         (seen("RUNNING", Phase.RUNNING), 400, FOLLOWING, False),
         (seen("PENDING", Phase.WAITING), 400, FOLLOWING, False),
         (seen(LOST), 1, COLLECTED, False),

@@ -61,7 +61,8 @@ class Folder:
         return Orphans(self.instance, place, "local")
 
     def look_after(self, told: frozenset[str] = frozenset()) -> list[Finding]:
-        return list(self.orphans().look_after(told))
+        orphans = self.orphans()
+        return list(orphans.look_after(*orphans.place.leases.open(), told))
 
     def submit(self, run: dg.DagsterRun, owner: Owner, script: str = "exec sleep 300") -> Attempt:
         """Submit a job whose lease is a run's."""

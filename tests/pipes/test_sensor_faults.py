@@ -27,7 +27,7 @@ def test_a_notice_that_fails_is_no_reason_to_tell_all_of_it_again(
     """The tick failed, its cursor was lost, and the runs' logs got the same lines each minute."""
     told: list[frozenset[str]] = []
 
-    def found(context: object, project: Path, before: frozenset[str]) -> Iterator[Finding]:
+    def found(context: object, project: Path, before: frozenset[str], known: object) -> Iterator[Finding]:
         told.append(before)
         yield from (Finding(key, "r", f"found {key}") for key in "ab" if key not in before)
 
@@ -90,7 +90,7 @@ def looked_after(place: Place, monkeypatch: pytest.MonkeyPatch, seen: Observatio
 
     monkeypatch.setattr(orphans, "look_at", look_at)
     with dg.DagsterInstance.ephemeral() as instance:
-        return list(Orphans(instance, place, "local").look_after(frozenset()))  # type: ignore[arg-type]
+        return list(Orphans(instance, place, "local").look_after(*place.open(), frozenset()))  # type: ignore[arg-type]
 
 
 RUNS = Observation(state="RUNNING", phase=Phase.RUNNING)

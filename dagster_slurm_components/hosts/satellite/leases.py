@@ -5,7 +5,8 @@ by who names its epoch: taking a job over makes the epoch grow, and whoever knew
 
 * ``version`` of these records; ``token``: the mark that the job carries in its name
 * ``epoch``: how often somebody took the job over, from 1; ``owner``: who did last
-* ``state``: ``following``, ``cancel wanted``, ``cancelled``, ``ended`` or ``collected``
+* ``state``: ``following``, ``cancel wanted``, ``cancelled``, ``ended`` or ``collected``; of a job that its
+  step left ``left``, which is anybody's who names the epoch, and ``reporting``, while the owner reports how it ended
 * ``digest``: hash of all that the job is made of; ``content``: the same without what it asks of Slurm
 * ``outcome``: Slurm's word for its end, and ``finished``: when the owner heard of it, by the owner's clock
 * ``renewed``: epoch of the last sign of life of who follows; ``shown``: what a person has seen of the output
@@ -35,8 +36,11 @@ from dagster_slurm_components.hosts.satellite.protocol import Failure, Result, a
 VERSION = 1
 FOLLOWING, CANCEL_WANTED, CANCELLED = "following", "cancel wanted", "cancelled"
 ENDED, COLLECTED = "ended", "collected"
+LEFT, REPORTING = "left", "reporting"
 _NEXT: Dict[str, Tuple[str, ...]] = {
-    FOLLOWING: (CANCEL_WANTED, CANCELLED, ENDED),
+    FOLLOWING: (CANCEL_WANTED, CANCELLED, ENDED, LEFT),
+    LEFT: (CANCEL_WANTED, REPORTING),
+    REPORTING: (COLLECTED, ENDED, CANCELLED),
     CANCEL_WANTED: (CANCELLED, ENDED),
     ENDED: (COLLECTED, CANCELLED),
     CANCELLED: (),
@@ -101,10 +105,10 @@ _KEYS = frozenset(_new("", "", "", None, {}))
 
 
 def is_open(lease: Result) -> bool:
-    """Whether somebody may still have to act on a job: follow it, end it, or collect what it did."""
+    """Whether somebody may still have to act on a job: follow it, end it, or collect or report what it did."""
     if lease["version"] != VERSION:
         return True  # for who can read it to say
-    return lease.get("state") in (FOLLOWING, CANCEL_WANTED) or is_to_collect(lease)
+    return lease.get("state") in (FOLLOWING, CANCEL_WANTED, LEFT, REPORTING) or is_to_collect(lease)
 
 
 def is_to_collect(lease: Result) -> bool:
@@ -147,7 +151,8 @@ class Claim:
         # The same first submission once more, its reply was lost; or a job that was taken over just now, perhaps after
         # its end: its results are still to be collected.
         mine = lease["epoch"] == (1 if epoch is None else epoch) and lease["owner"] == self._claim.owner
-        allowed = mine and (lease["state"] == FOLLOWING or (epoch is not None and is_to_collect(lease)))
+        taken_over = epoch is not None and (lease["state"] == LEFT or is_to_collect(lease))
+        allowed = mine and (lease["state"] == FOLLOWING or taken_over)
         return None if allowed else "somebody else follows it"
 
     def _others(self) -> List[int]:
@@ -155,7 +160,10 @@ class Claim:
 
     def _has_rival(self) -> bool:
         leases = [read_lease(os.path.join(self._call, b"%d" % number)) for number in self._others()]
-        return any(lease is not None and is_open(lease) for lease in leases)
+        # The job of one that is being reported is over.
+        return any(
+            lease is not None and is_open(lease) and lease.get("state") != REPORTING for lease in leases
+        )
 
     def write(self, folder: bytes) -> None:
         """Write a new lease into a run directory that is being made, and make it known."""
