@@ -1,5 +1,6 @@
 """``dg-slurm jobs``: the jobs of a profile, for people who live in a terminal."""
 
+import re
 import sys
 import time
 from collections.abc import Sequence
@@ -23,6 +24,7 @@ from dagster_slurm_components.slurm.reasons import explain
 from dagster_slurm_components.slurm.states import state
 from dagster_slurm_components.spec.profiles import load_profile
 
+_ELEMENT = re.compile(r"(?P<job>[^/_]+)_(?P<number>[0-9]+)")
 _FILES = ("job.sh", "ledger", "status", "messages.jsonl", "stdout.log", "stderr.log", "lease")
 _PIECE = 1024 * 1024
 _PAUSE = 1.0
@@ -35,7 +37,10 @@ def _target(profile_name: str | None) -> Target:
 
 @click.group()
 def jobs() -> None:
-    """See and cancel the jobs of a profile. JOB is a job's id, a run's id or its beginning, or a run directory."""
+    """See and cancel the jobs of a profile.
+
+    JOB is a job's id (of an element of an array: 123_4), a run's id or its beginning, or a run directory.
+    """
 
 
 jobs.add_command(attach)
@@ -118,6 +123,11 @@ def cancel(job: str, profile_name: str | None) -> None:
     folder, seen = _find(place, job)
     if seen is None or not seen.alive:
         raise DagsterSlurmError(f"job {folder.ledger.job_id or job} has ended already: {_state(seen)}")
+    if _ELEMENT.fullmatch(job) and not _ELEMENT.fullmatch(seen.handle.job_id):
+        raise DagsterSlurmError(
+            f"one process, {seen.handle.job_id}, runs all elements of this array",
+            hint=f"`dg-slurm jobs cancel {seen.handle.job_id}` ends them all.",
+        )
     if folder.lease.state == FOLLOWING and folder.lease.epoch:
         # Written first: should this end before it is done, whoever follows the job, or the sensor, does it.
         place.leases.change(folder.path, folder.lease.epoch, CANCEL_WANTED)
@@ -127,8 +137,14 @@ def cancel(job: str, profile_name: str | None) -> None:
 
 
 def _find(place: Target, name: str) -> tuple[RunDirectory, JobInfo | None]:
-    """Return the newest job that a person means."""
-    folders = _meant(run_directories(place), name)
+    """Return the newest job that a person means, or the element of an array: ``123_4``."""
+    known = run_directories(place)
+    array = _ELEMENT.fullmatch(name)
+    if array is not None:
+        arrays = [each.element(int(array["number"]), place) for each in known if each.is_job(array["job"])]
+        folders = [each for each in arrays if each is not None]
+    else:
+        folders = _meant(known, name)
     if not folders:
         raise DagsterSlurmError(
             f"no job {name!r} below {place.workdir}",

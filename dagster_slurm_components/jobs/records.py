@@ -1,8 +1,10 @@
 """All jobs that left a run directory on a host, as their own files tell of them."""
 
+from __future__ import annotations
+
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
 
 from dagster_slurm_components.errors import DagsterSlurmError
@@ -17,9 +19,10 @@ from dagster_slurm_components.jobs.lease import (
     read_lease,
 )
 from dagster_slurm_components.jobs.look import JobInfo, observe
-from dagster_slurm_components.jobs.model import CALL, LEFT_JOBS
-from dagster_slurm_components.jobs.status import STATUS, StatusRecord, parse_status
+from dagster_slurm_components.jobs.model import CALL, LEFT_JOBS, tasks_of
+from dagster_slurm_components.jobs.status import STATUS, StatusRecord, parse_status, read_statuses
 from dagster_slurm_components.jobs.target import Target
+from dagster_slurm_components.slurm.arrays import numbers_in
 
 _PLACE = re.compile(
     f"(?P<run>[^/]+)/(?P<step>[^/]+)(/(?P<partition>[^/=]+))?(/{CALL}(?P<call>[0-9]+))?/(?P<attempt>[0-9]+)"
@@ -58,6 +61,18 @@ class RunDirectory:
     def collected(self) -> bool:
         """Whether Dagster has stored its results."""
         return self.lease.state == COLLECTED
+
+    def element(self, number: int, place: Target) -> RunDirectory | None:
+        """Return an element of an array, whose lease is the array's; nothing where there is none of that number."""
+        note, array = self.lease.note, self.ledger.handle(self.path)
+        tasks = tasks_of(numbers_in(note.elements), note.keys_per_task)
+        task = next((task for task in tasks if number in task), None)
+        if task is None or array is None:
+            return None
+        job = array.element(number, place.scheduler.task_id(array.job_id, task[0]))
+        (status,) = read_statuses(place.satellite, [job])
+        ledger = replace(self.ledger, job_id=job.job_id)
+        return replace(self, path=job.run_dir, ledger=ledger, status=status, lease=Lease())
 
     def is_job(self, name: str) -> bool:
         """Whether a person means this one, by the job's id or by the folder."""

@@ -9,8 +9,11 @@ from pathlib import Path
 
 import dagster as dg
 import pytest
+from click.testing import CliRunner
 from ownership.work import SOON, Run, Work, everywhere
 from waiting import eventually
+
+from dagster_slurm_components.cli.main import main
 
 STATUS = dg.DagsterRunStatus
 KEYS = ["a", "b b", "c/d", "it's", "e", "f"]
@@ -110,6 +113,18 @@ def test_each_partition_is_materialized_once_with_its_own_metadata(work: Work, p
     assert failed == [key for key in KEYS if len(key) >= 3]
 
 
+def jobs(work: Work, *words: str) -> str:
+    """Return what `dg-slurm jobs` prints in the project."""
+    here = Path.cwd()
+    os.chdir(work.project.root)
+    try:
+        done = CliRunner().invoke(main, ["jobs", *words, "--profile", work.profile])
+    finally:
+        os.chdir(here)
+    assert done.exit_code == 0, (done.output, done.exception)
+    return done.output
+
+
 def run_checks(work: Work, run: Run) -> list[dg.AssetCheckEvaluation]:
     entries = work.instance.all_logs(run.id, of_type=dg.DagsterEventType.ASSET_CHECK_EVALUATION)
     return [entry.dagster_event.asset_check_evaluation_data for entry in entries if entry.dagster_event]
@@ -128,6 +143,10 @@ def test_a_re_execution_runs_the_partitions_that_failed_and_no_others(work: Work
     assert made(work, run) == once(good), work.said(run.id)
     said = work.said(run.id)
     assert '2 of 6 partitions failed: "b b", "e"' in said
+    shown = jobs(work, "show", f"{work.job()}_1")
+    assert "FAILED" in shown
+    assert "exit code 3" in shown
+    assert jobs(work, "logs", f"{work.job()}_0") == ""
     for name in bad:
         (work.marks / f"fail.{name}").unlink()
     again = work.start(parent=run.id, tags=ranged())
