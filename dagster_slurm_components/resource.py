@@ -9,8 +9,9 @@ import dagster as dg
 from typing_extensions import Unpack
 
 from dagster_slurm_components.errors import DagsterSlurmError
-from dagster_slurm_components.pipes.client import ComputeJob, map_script, run_script, submit_script
+from dagster_slurm_components.pipes.client import ComputeJob, run_script, submit_script
 from dagster_slurm_components.pipes.context import AnyContext
+from dagster_slurm_components.pipes.map import map_script
 from dagster_slurm_components.pipes.results import CompletedJob
 from dagster_slurm_components.spec.environments import EnvironmentSpec
 from dagster_slurm_components.spec.launchers import LauncherSpec
@@ -131,7 +132,7 @@ class ComputeResource(dg.ConfigurableResource):  # type: ignore[type-arg]
         extras: Mapping[str, Any] | None = None,
         **payload: Unpack[PayloadArguments],
     ) -> list[CompletedJob]:
-        """Run a payload once for each item, several jobs at once, and wait for all of them.
+        """Run a payload once for each item, several jobs at once, and wait for all of them; on Slurm as a job array.
 
         The payload finds its item and the item's number as Pipes extras ``item`` and ``index``, and the item as JSON in
         the variable ``DAGSTER_SLURM_ITEM``.

@@ -5,14 +5,21 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import dagster as dg
 
-from dagster_slurm_components.errors import DagsterSlurmError
 from dagster_slurm_components.jobs.arrays import largest_array
-from dagster_slurm_components.pipes.array_attempt import ArrayAttempt
-from dagster_slurm_components.pipes.array_call import ArrayCall, Element, ElementFailure, Report, Reports
+from dagster_slurm_components.pipes.array_attempt import ArrayAttempt, ElementAttempt
+from dagster_slurm_components.pipes.array_call import (
+    ArrayCall,
+    Element,
+    ElementCall,
+    ElementFailure,
+    Report,
+    Reports,
+)
 from dagster_slurm_components.pipes.asset_events import materializations, silent_output
 from dagster_slurm_components.pipes.call import Call, wait_for
 from dagster_slurm_components.pipes.claim import JobCall
@@ -21,10 +28,15 @@ from dagster_slurm_components.pipes.context import is_skippable, partition_at, p
 from dagster_slurm_components.pipes.partition import template_names
 from dagster_slurm_components.pipes.results import in_order
 from dagster_slurm_components.pipes.step import Step, next_calls
+from dagster_slurm_components.spec.array import Array
 from dagster_slurm_components.spec.resolve import ResolvedScript
 
 _MOST_NAMES = 50
 _MOST_FAILURES = 5
+_MOST_PLAIN = 100
+"""Jobs that wait or run at a time where there are no arrays: each has a thread here."""
+
+Running = Call[Sequence[ElementFailure]]
 
 
 def run_array(context: dg.AssetExecutionContext, resolved: ResolvedScript) -> Iterator[Any]:
@@ -39,18 +51,12 @@ def run_array(context: dg.AssetExecutionContext, resolved: ResolvedScript) -> It
     """
     step, _ = next_calls(context, count=0)
     reports = Reports()
-    arrays = _arrays(step, resolved, reports)
-    calls = [_begin(array) for array in arrays]
+    arrays, calls = _begin_all(step, resolved, reports)
     made: set[dg.AssetKey] = set()
-    while True:
-        over = all(call.done for call in calls)  # before the last look: nothing comes after it
-        for report in reports.take():
-            yield from _events(context, report, made)
-            report.stored()
-        if over:
-            break
-        wait_for([call for call in calls if not call.done], step.calls, news=reports.news)
-    failures = [each for call in calls for each in sorted(call.outcome(), key=lambda end: end.element.number)]
+    for report in reports_of(step, calls, reports):
+        yield from _events(context, report, made)
+        report.stored()
+    failures = failures_of(calls)
     if failures:
         for result in _checks(context, arrays):
             context.log_event(result.to_asset_check_evaluation(context.get_step_execution_context()))
@@ -61,53 +67,108 @@ def run_array(context: dg.AssetExecutionContext, resolved: ResolvedScript) -> It
     yield from _checks(context, arrays)
 
 
-def _arrays(step: Step, resolved: ResolvedScript, reports: Reports) -> list[ArrayCall]:
-    """Return the arrays of a step: as few as the cluster takes, as soon as that was asked."""
-    context = step.context
-    keys = partition_of(context).keys
-    limit = _in_thread(step, lambda stop: _largest(JobCall(step, resolved, 0, {}), stop))
-    if limit == 0:
-        raise DagsterSlurmError(
-            "this cluster allows no job arrays (MaxArraySize)",
-            where=str(resolved.position("array") or resolved.profile.name),
-            hint="Take `array` out, in this profile at least: one job then gets all partitions of a range.",
-        )
-    begins = range(0, len(keys), limit)
+def reports_of(step: Step, calls: Sequence[Running], reports: Reports) -> Iterator[Report]:
+    """Yield what elements report, as it comes, until all calls have ended."""
+    while True:
+        busy = [call for call in calls if not call.done]  # before the last look: nothing comes after it
+        yield from reports.take()
+        if not busy:
+            return
+        wait_for(busy, step.calls, news=reports.news)
+
+
+def failures_of(calls: Sequence[Running]) -> list[ElementFailure]:
+    """Return the failures of calls that have ended, in the order of their elements; or raise the error of one."""
+    return [each for call in calls for each in sorted(call.outcome(), key=lambda end: end.element.number)]
+
+
+def _begin_all(
+    step: Step, resolved: ResolvedScript, reports: Reports
+) -> tuple[Sequence[ArrayCall], Sequence[Running]]:
+    """Begin arrays for a step's range: as few as the cluster takes. Where it takes none, each is a job of its own."""
+    context, settings = step.context, resolved.script.array or Array()
+    elements = []
+    for number, key in enumerate(partition_of(context).keys):
+        partition = partition_at(context, key)
+        at_key = resolved.at_partition(*template_names(partition))
+        elements.append(Element(number, str(partition.key), at_key, partition))
+    limit = largest(step, resolved)
+    arrays = arrays_of(step, resolved, elements, limit or len(elements), settings, reports=reports)
+    if limit:
+        return arrays, [begin(array) for array in arrays]
+    most, left = min(settings.max_parallel or _MOST_PLAIN, len(elements)), iter(elements)
+    return arrays, [_begin_plain(arrays[0], left, number) for number in range(most)]
+
+
+def arrays_of(
+    step: Step, resolved: ResolvedScript, elements: Sequence[Element], limit: int, settings: Array, **how: Any
+) -> list[ArrayCall]:
+    """Return arrays of at most ``limit`` elements; what may run at a time is divided between them."""
+    begins = range(0, len(elements), limit)
+    if settings.max_parallel:
+        most = max(1, settings.max_parallel // len(begins))
+        settings = settings.model_copy(update={"max_parallel": most})
+    _, numbers = next_calls(step.context, count=len(begins))
     arrays = []
-    for begin, number in zip(begins, next_calls(context, count=len(begins))[1], strict=True):
-        elements = {}
-        for place, key in enumerate(keys[begin : begin + limit]):
-            partition = partition_at(context, key)
-            elements[place] = Element(place, partition, resolved.at_partition(*template_names(partition)))
-        arrays.append(ArrayCall(step, resolved, number, {}, elements=elements, reports=reports))
+    for begins_at, number in zip(begins, numbers, strict=True):
+        chunk = enumerate(elements[begins_at : begins_at + limit])
+        renumbered = {place: replace(each, number=place) for place, each in chunk}
+        arrays.append(ArrayCall(step, resolved, number, {}, elements=renumbered, settings=settings, **how))
     return arrays
 
 
-def _largest(call: JobCall, stop: threading.Event) -> int:
-    prepare(call, stop)
-    return largest_array(call.place, call.resolved.profile.profile.limits.max_submit_jobs)
+def largest(step: Step, resolved: ResolvedScript) -> int:
+    """Return how many elements an array may have, once that was asked; 0 where there are no arrays."""
+
+    def ask(stop: threading.Event) -> int:
+        call = JobCall(step, resolved, 0, {})
+        prepare(call, stop)
+        return largest_array(call.place, resolved.profile.profile.limits.max_submit_jobs)
+
+    asking = Call(ask, name=f"dagster-slurm-{step.key}")
+    step.calls.add(asking)
+    wait_for([asking], step.calls)
+    return asking.outcome()
 
 
-def _in_thread(step: Step, work: Any) -> Any:
-    call = Call(work, name=f"dagster-slurm-{step.key}")
-    step.calls.add(call)
-    wait_for([call], step.calls)
-    return call.outcome()
-
-
-def _begin(array: ArrayCall) -> Call[Sequence[ElementFailure]]:
+def begin(array: ArrayCall) -> Running:
+    """Begin to run an array."""
     name = f"dagster-slurm-{array.step.key}-{array.number}"
     call = Call(lambda stop: carry_out(array, stop, ArrayAttempt), name=name)
     array.step.calls.add(call)
     return call
 
 
+def _begin_plain(array: ArrayCall, elements: Iterator[Element], number: int) -> Running:
+    """Begin to run elements as jobs of their own, one after the other; others take from the same elements."""
+    step = array.step
+
+    def run(stop: threading.Event) -> Sequence[ElementFailure]:
+        failures = []
+        for element in elements:
+            call = ElementCall(step, element.resolved, array.number, {}, element=element, array=array)
+            try:
+                completed = carry_out(call, stop, ElementAttempt)
+            except dg.Failure as failure:
+                failures.append(ElementFailure(element, failure))
+            else:
+                if completed is not None:
+                    array.reports.put(Report(array, element, completed, success=True))
+        return failures
+
+    call = Call(run, name=f"dagster-slurm-{step.key}-{array.number}-{number}")
+    step.calls.add(call)
+    return call
+
+
 def _events(context: dg.AssetExecutionContext, report: Report, made: set[dg.AssetKey]) -> Iterator[Any]:
     """Yield the materializations of one partition; its check results are counted."""
-    for result in report.results:
+    completed, key = report.completed, report.element.partition
+    for result in completed.get_results() if report.success else completed.check_results:
         if isinstance(result, dg.MaterializeResult) and result.asset_key is not None:
             made.add(result.asset_key)
-            yield from materializations(context, result.asset_key, result, report.element.partition.key or "")
+            partition = key.key if key is not None else None
+            yield from materializations(context, result.asset_key, result, partition or "")
         elif isinstance(result, dg.AssetCheckResult):
             report.array.count_check(result, report.element.number)
 
@@ -143,6 +204,6 @@ def _failure(failures: Sequence[ElementFailure], count: int) -> dg.Failure:
     parts = [
         f"{len(failures)} of {count} partitions failed: {shown}{more}. The others are stored; a retry of this step, "
         "or a re-execution from its failure, runs these alone.",
-        *(f"Partition {each.element.name}: {each.failure.description}" for each in failures[:_MOST_FAILURES]),
+        *(f"{each.element.title}: {each.failure.description}" for each in failures[:_MOST_FAILURES]),
     ]
     return dg.Failure("\n\n".join(parts), allow_retries=any(each.failure.allow_retries for each in failures))

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 from dagster_slurm_components.jobs.bundle import array_of
 from dagster_slurm_components.jobs.events import MESSAGES, Ended
-from dagster_slurm_components.jobs.lease import SUCCESS, ArrayPosition
-from dagster_slurm_components.jobs.model import ELEMENTS, JobHandle, JobSpec
+from dagster_slurm_components.jobs.lease import COLLECTED, SUCCESS, ArrayPosition, Attempt
+from dagster_slurm_components.jobs.model import ELEMENTS, JobHandle, JobSpec, tasks_of
 from dagster_slurm_components.jobs.outcome import judge
 from dagster_slurm_components.jobs.retry import NextAttempt, next_attempt
-from dagster_slurm_components.pipes.array_call import ArrayCall, ElementFailure, Report
+from dagster_slurm_components.pipes.array_call import ArrayCall, ElementCall, ElementFailure, Report
 from dagster_slurm_components.pipes.array_listen import ArrayListener, FollowedElement
-from dagster_slurm_components.pipes.attempt import AttemptRun
-from dagster_slurm_components.pipes.context import at_partition, session_of
+from dagster_slurm_components.pipes.attempt import AttemptRun, JobAttempt
+from dagster_slurm_components.pipes.context import session_of
 from dagster_slurm_components.pipes.failure import failure
 from dagster_slurm_components.pipes.follow import Follower
 from dagster_slurm_components.pipes.reader import RunDirectoryMessageReader
@@ -33,7 +34,7 @@ class ArrayAttempt(AttemptRun[ArrayCall, Sequence[ElementFailure]]):
     _again: list[NextAttempt] = field(default_factory=list)
     _handed_over: set[int] = field(default_factory=set)
 
-    def _run(self) -> Sequence[ElementFailure] | NextAttempt:
+    def perform(self) -> Sequence[ElementFailure] | NextAttempt:
         """Return the elements that failed for good, or the attempt that is to be made of those that are left."""
         call = self.call
         self._recall()
@@ -45,9 +46,11 @@ class ArrayAttempt(AttemptRun[ArrayCall, Sequence[ElementFailure]]):
         while self._handed_over - call.collected:
             call.guard.pause(_WAIT)
         done = not (self._again or call.failures)
-        self._close(SUCCESS if done else "FAILED", listener.shown)
-        if done:
+        ended_at = self._close(SUCCESS if done else "FAILED", listener.shown)
+        if done and call.streams:
             self._collect()
+        elif done:
+            call.collect = partial(self._collect_stored, ended_at)
         return self._next() if self._again else call.failures
 
     def _recall(self) -> None:
@@ -55,15 +58,30 @@ class ArrayAttempt(AttemptRun[ArrayCall, Sequence[ElementFailure]]):
         call, claim = self.call, self.claim
         for attempt in claim.attempts:
             taken_over = claim.adopted and attempt is claim.attempts[-1]
-            if not (taken_over or call.goes_on_from(attempt.lease)):
+            note, state = attempt.lease.note, attempt.lease.state
+            if not (note.elements and (taken_over or call.goes_on_from(attempt.lease))):
+                continue
+            if state == COLLECTED and not call.streams:
+                call.earlier.clear()  # handed over, all of them: what comes after that begins anew
                 continue
             shown = attempt.lease.shown
-            if isinstance(shown, ArrayPosition):
+            if isinstance(shown, ArrayPosition) and not call.streams:
+                self._recall_results(attempt, numbers_in(shown.collected) if not taken_over else ())
+            elif isinstance(shown, ArrayPosition):
                 call.collected |= numbers_in(shown.collected)
                 for check, numbers in shown.failed_checks.items():
                     call.failed_checks.setdefault(check, set()).update(numbers_in(numbers))
-            if taken_over and attempt.lease.owner is not None:
+            if taken_over and call.streams and attempt.lease.owner is not None:
                 call.collected |= call.stored_by(attempt.lease.owner.run_id)
+
+    def _recall_results(self, attempt: Attempt, numbers: Collection[int]) -> None:
+        """Remember where an earlier attempt has the results of elements."""
+        note, array = attempt.lease.note, attempt.handle
+        if array is None:
+            return
+        for task in tasks_of(numbers_in(note.elements), note.keys_per_task):
+            job_id = self.call.place.scheduler.task_id(array.job_id, task[0])
+            self.call.earlier |= {each: array.element(each, job_id) for each in task if each in numbers}
 
     def _array(self) -> JobHandle:
         """Return the array that was taken over, or submit what is left."""
@@ -72,7 +90,7 @@ class ArrayAttempt(AttemptRun[ArrayCall, Sequence[ElementFailure]]):
         if known is not None:
             self._tell_of(known, len(numbers_in(claim.lease.note.elements)))
             return known
-        array = self.call.resolved.script.array or Array()
+        array = self.call.settings
         numbers = numbers_in(claim.lease.note.elements) if claim.adopted else self.call.left
         note = replace(claim.lease.note, elements=ranges(numbers), keys_per_task=array.keys_per_task)
         self.claim = replace(claim, lease=replace(claim.lease, note=note))
@@ -85,9 +103,11 @@ class ArrayAttempt(AttemptRun[ArrayCall, Sequence[ElementFailure]]):
         specs = {}
         for number in numbers:
             element, run_dir = call.elements[number], f"{self._run_dir}/{ELEMENTS}/{number}"
-            told = at_partition(call.pipes_context, element.partition)
+            told, partition = element.told(call.pipes_context), element.partition or call.partition
             session = session_of(context, RunDirectoryMessageReader(f"{run_dir}/{MESSAGES}"), run_dir, told)
-            specs[number] = self._spec(element.resolved, session, element.partition, run_dir, files)
+            specs[number] = self._spec(
+                element.resolved, session, partition, run_dir, files=files, env=element.env
+            )
         return array_of(specs, keys_per_task=array.keys_per_task, max_parallel=array.max_parallel)
 
     def _element_ended(self, job: FollowedElement, ended: Ended) -> None:
@@ -95,12 +115,16 @@ class ArrayAttempt(AttemptRun[ArrayCall, Sequence[ElementFailure]]):
         call, context = self.call, self.call.step.context
         stderr = job.output.stderr_tail
         outcome, figures = judge(ended), self._figures(job.handle, ended)
-        completed = CompletedJob(job.session, typed(figures))
+        number, stored = job.element.number, None
+        if outcome.success and call.streams:
+            self._handed_over.add(number)
+        elif outcome.success:
+            stored = partial(call.hand_over, number)
+            call.collected.add(number)
+        completed = CompletedJob(job.session, typed(figures), stored=stored)
+        call.reports.put(Report(call, job.element, completed, outcome.success))
         if outcome.success:
-            self._handed_over.add(job.element.number)
-            call.reports.put(Report(call, job.element, completed.get_results(), success=True))
             return
-        call.reports.put(Report(call, job.element, completed.check_results, success=False))
         if self.claim.adopted and not job.alive:
             self._again.append(NextAttempt("earlier", 0.0, {}, f"It had ended before: {outcome.message}"))
             return
@@ -119,14 +143,22 @@ class ArrayAttempt(AttemptRun[ArrayCall, Sequence[ElementFailure]]):
             context=context,
         )
         call.failures.append(ElementFailure(job.element, why))
-        context.log.warning(
-            f"Partition {job.element.name}: {outcome.message} Run directory: {job.handle.run_dir}"
-        )
+        context.log.warning(f"{job.element.title}: {outcome.message} Run directory: {job.handle.run_dir}")
 
     def _next(self) -> NextAttempt:
         """Return the one attempt that answers all ends of elements."""
         ends = Counter(each.why for each in self._again)
-        why = "\n".join(f"{count} of the partitions: {text}" for text, count in ends.most_common(5))
+        why = "\n".join(f"{count} elements: {text}" for text, count in ends.most_common(5))
         changed = {name: value for each in self._again for name, value in each.changed.items()}
         delay = max(each.delay for each in self._again)
         return NextAttempt(self._again[0].kind, delay, changed, why)
+
+
+class ElementAttempt(AttemptRun[ElementCall, CompletedJob | None]):
+    """An attempt of one element as a job of its own; it returns nothing where its results were stored before."""
+
+    def perform(self) -> CompletedJob | NextAttempt | None:
+        """Run the job, if that was not done by an earlier try."""
+        if self.call.was_collected(self.claim):
+            return None
+        return JobAttempt(self.call, self.claim).perform()

@@ -4,35 +4,60 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
+from typing import Any
 
 import dagster as dg
 from dagster_pipes import PipesContextData
 
-from dagster_slurm_components.jobs.lease import Lease
+from dagster_slurm_components.jobs.lease import COLLECTED, Lease
+from dagster_slurm_components.jobs.model import JobHandle, JobIdentity
+from dagster_slurm_components.jobs.takeover import Claim
 from dagster_slurm_components.pipes.claim import JobCall
-from dagster_slurm_components.pipes.context import Partition, context_data, selection
-from dagster_slurm_components.pipes.step import run_of
+from dagster_slurm_components.pipes.context import (
+    Partition,
+    at_partition,
+    context_data,
+    selection,
+    session_of,
+)
+from dagster_slurm_components.pipes.results import CompletedJob
+from dagster_slurm_components.pipes.step import unfinished_runs
+from dagster_slurm_components.spec.array import Array
 from dagster_slurm_components.spec.resolve import ResolvedScript
-
-_MOST_ANCESTORS = 64
 
 
 @dataclass(frozen=True)
 class Element:
-    """One partition of an array: its number there, and the script as it is for that partition."""
+    """One element of an array: a partition of a range, or an item of ``map``.
+
+    Attributes:
+        number: Its number in the array.
+        name: What a person calls it: the partition's key.
+        resolved: The script as it is for this one.
+        partition: The one partition that it is for; an item is for that of its step.
+        env: Variables for it alone; ``extras``: what its payload receives beside what all do.
+    """
 
     number: int
-    partition: Partition
+    name: str
     resolved: ResolvedScript
+    partition: Partition | None = None
+    env: Mapping[str, str] = field(default_factory=dict)
+    extras: Mapping[str, Any] = field(default_factory=dict)
 
     @property
-    def name(self) -> str:
-        """The partition's key."""
-        return str(self.partition.key)
+    def title(self) -> str:
+        """Its name, at the beginning of a sentence."""
+        return f"Partition {self.name}" if self.partition else self.name
+
+    def told(self, everyone: PipesContextData) -> PipesContextData:
+        """Return what its payload is told, by what all are."""
+        data = everyone if self.partition is None else at_partition(everyone, self.partition)
+        return {**data, "extras": {**data["extras"], **self.extras}}
 
 
 @dataclass(frozen=True)
@@ -45,16 +70,11 @@ class ElementFailure:
 
 @dataclass(frozen=True)
 class Report:
-    """The results of an element that has ended; of one that failed its check results alone.
-
-    Attributes:
-        array: The array whose element it is.
-        success: Whether the element did its work.
-    """
+    """What an element that has ended reports: of one that failed its check results alone."""
 
     array: ArrayCall
     element: Element
-    results: Sequence[dg.PipesExecutionResult]
+    completed: CompletedJob
     success: bool
 
     def stored(self) -> None:
@@ -99,23 +119,37 @@ class ArrayCall(JobCall):
 
     Attributes:
         elements: All of them, by number.
+        settings: How they are spread over tasks.
         reports: Where the results go.
-        collected: The elements whose results Dagster has stored, by this attempt or one before it.
+        streams: Whether the step stores the results of each as they come. If not, it gets all of them in the end, and
+            a retry reads those of an earlier attempt again.
+        collected: The elements whose results Dagster has stored, by this attempt or one before it; where results are
+            not streamed, those that did their work in this one.
+        earlier: The elements that did their work in an earlier attempt, and whose results are to be read again.
         failed_checks: The elements that failed a check, by each check that was reported: JSON of its asset's key, its
             name and the severity. Those of earlier attempts are among them.
         failures: The elements that have failed for good.
+        handed_over: The elements whose results were taken, where they are not streamed; ``collect`` is called once they
+            are all.
     """
 
     elements: Mapping[int, Element] = field(default_factory=dict)
+    settings: Array = field(default_factory=Array)
     reports: Reports = field(default_factory=Reports)
+    streams: bool = True
+    earlier: dict[int, JobHandle] = field(default_factory=dict)
     collected: set[int] = field(default_factory=set)
     failed_checks: dict[str, set[int]] = field(default_factory=dict)
     failures: list[ElementFailure] = field(default_factory=list)
+    handed_over: set[int] = field(default_factory=set)
+    collect: Callable[[], None] | None = None
 
     @property
     def keys(self) -> tuple[str, ...]:
-        """The keys of all elements."""
-        return tuple(element.name for element in self.elements.values())
+        """What the elements are for."""
+        return tuple(
+            f"{each.name} {dict(each.env)}" if each.env else each.name for each in self.elements.values()
+        )
 
     @cached_property
     def pipes_context(self) -> PipesContextData:
@@ -130,36 +164,28 @@ class ArrayCall(JobCall):
             failed = self.failed_checks.setdefault(json.dumps(check), set())
             failed.discard(number) if result.passed else failed.add(number)
 
+    def hand_over(self, number: int) -> None:
+        """The results of an element were taken; those of the last one close the lease."""
+        self.handed_over.add(number)
+        if self.handed_over >= set(self.elements) and self.collect is not None:
+            self.collect()
+
     @property
     def left(self) -> list[int]:
         """The elements that are still to be run."""
-        failed = {each.element.number for each in self.failures}
-        return [number for number in self.elements if number not in self.collected and number not in failed]
+        over = {*self.collected, *self.earlier, *(each.element.number for each in self.failures)}
+        return [number for number in self.elements if number not in over]
 
     def goes_on_from(self, lease: Lease) -> bool:
-        """Whether what Dagster has of an earlier attempt's elements is what is wanted now."""
-        owner = lease.owner.run_id if lease.owner else None
-        return bool(lease.note.elements) and owner in self._unfinished and self.unwanted(lease) is None
+        """Whether what was done in an earlier attempt is what is wanted now."""
+        return (
+            lease.owner is not None and lease.owner.run_id in self.unfinished and self.unwanted(lease) is None
+        )
 
     @cached_property
-    def _unfinished(self) -> frozenset[str]:
-        """This run and those that it re-executes, back to the last in which the step succeeded.
-
-        What re-executes a step that has succeeded wants all of it anew.
-        """
-        return frozenset(self._unfinished_runs())
-
-    def _unfinished_runs(self) -> Iterator[str]:
-        yield self.step.run_id
-        each = self.step.run
-        for _ in range(_MOST_ANCESTORS):
-            each = run_of(self.step.instance, each.parent_run_id) if each and each.parent_run_id else None
-            if each is None:
-                return
-            stats = self.step.instance.get_run_step_stats(each.run_id, [self.step.key])
-            if any(step.status is not None and step.status.value == "SUCCESS" for step in stats):
-                return
-            yield each.run_id
+    def unfinished(self) -> frozenset[str]:
+        """The runs from which is gone on."""
+        return unfinished_runs(self.step)
 
     def stored_by(self, run_id: str) -> set[int]:
         """Return the elements whose results a run has stored: its process may have had no time to write that down."""
@@ -179,3 +205,36 @@ class ArrayCall(JobCall):
         return {
             number for number, element in self.elements.items() if made.get(element.name, set()) >= wanted
         }
+
+
+@dataclass
+class ElementCall(JobCall):
+    """A call for one element as a job of its own: where there are no arrays.
+
+    Attributes:
+        array: Of which it would be an element.
+    """
+
+    element: Element = field(kw_only=True)
+    array: ArrayCall = field(kw_only=True)
+
+    @property
+    def partition(self) -> Partition:
+        """The one partition that it is for."""
+        return self.element.partition or super().partition
+
+    @property
+    def identity(self) -> JobIdentity:
+        """Which job its first attempt is."""
+        return replace(super().identity, partition=self.element.name)
+
+    def session(self, reader: dg.PipesMessageReader, run_dir: str) -> dg.PipesSession:
+        """Open a Pipes session for a job in a run directory."""
+        return session_of(self.step.context, reader, run_dir, self.element.told(self.array.pipes_context))
+
+    def was_collected(self, claim: Claim) -> bool:
+        """Whether its results have been stored by an earlier try."""
+        last = claim.attempts[-1].lease if claim.attempts and not claim.adopted else None
+        if last is None or last.state != COLLECTED or last.owner is None:
+            return False
+        return last.owner.run_id in self.array.unfinished and self.unwanted(last) is None

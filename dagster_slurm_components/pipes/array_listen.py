@@ -102,6 +102,8 @@ class ArrayListener:
             for number in task:
                 if number in self._call.elements and number not in self._call.collected:
                     yield self._call.elements[number], self._handle.element(number, job_id)
+        for number, handle in self._call.earlier.items():
+            yield self._call.elements[number], handle
 
     def _heard(self, watch: Watch, event: events.Event) -> None:
         """Take an event, in the watcher's thread."""
@@ -178,12 +180,12 @@ class ArrayListener:
         counts = {
             "wait": phases[Phase.WAITING],
             "run": phases[Phase.RUNNING] + phases[Phase.ENDING],
-            "are stored": len(self._call.collected),
+            "are done": len(self._call.collected),
             "failed": len(self._call.failures),
         }
         counted = ", ".join(f"{count} {word}" for word, count in counts.items() if count)
         if counted != self._counted:
             self._counted = counted
             self._log.info(
-                f"Of the {len(self._call.elements)} partitions of array {self._handle.job_id} {counted}."
+                f"Of the {len(self._call.elements)} elements of array {self._handle.job_id} {counted}."
             )

@@ -23,7 +23,7 @@ from dagster_slurm_components.jobs.retry import NextAttempt, next_attempt
 from dagster_slurm_components.jobs.submit import EnvironmentLackingError, SubmitRejectedError, submit
 from dagster_slurm_components.jobs.takeover import Claim
 from dagster_slurm_components.pipes.claim import JobCall, results_stored
-from dagster_slurm_components.pipes.context import Partition, open_session, partition_of, selection
+from dagster_slurm_components.pipes.context import Partition, selection
 from dagster_slurm_components.pipes.failure import failure, no_start
 from dagster_slurm_components.pipes.follow import Follower
 from dagster_slurm_components.pipes.guard import SupervisionLostError
@@ -57,16 +57,17 @@ class AttemptRun(ABC, Generic[AnyCall, Result]):
         """
         slots = self.call.place.slots
         if slots is None:
-            return self._run()
+            return self.perform()
         while not slots.acquire(timeout=_LISTEN):
             self.call.guard.check()
         try:
-            return self._run()
+            return self.perform()
         finally:
             slots.release()
 
     @abstractmethod
-    def _run(self) -> Result | NextAttempt: ...
+    def perform(self) -> Result | NextAttempt:
+        """Run one job now; as ``run``."""
 
     @property
     def _run_dir(self) -> str:
@@ -99,7 +100,7 @@ class AttemptRun(ABC, Generic[AnyCall, Result]):
     def _tell_of(self, handle: JobHandle, elements: int) -> None:
         call, host = self.call, self.call.place.satellite.host.name
         how = "taken up again" if self.claim.adopted and handle.outcome != "submitted" else handle.outcome
-        what = f"Job array {handle.job_id} of {elements} partitions" if elements else f"Job {handle.job_id}"
+        what = f"Job array {handle.job_id} of {elements}" if elements else f"Job {handle.job_id}"
         call.handle = handle
         tag_job(call.step, handle.job_id)
         tell(
@@ -114,16 +115,19 @@ class AttemptRun(ABC, Generic[AnyCall, Result]):
         session: dg.PipesSession,
         partition: Partition,
         run_dir: str,
+        *,
         files: Mapping[PurePosixPath, Path] | None = None,
+        env: Mapping[str, str] | None = None,
     ) -> JobSpec:
         """Return the job of a payload that is told of one partition, or of the range of them, in a run directory."""
-        env = {**variables(partition, run_dir), **self.call.env, **session.get_bootstrap_env_vars()}
+        own = {**variables(partition, run_dir), **self.call.env, **(env or {})}
+        own |= {**session.get_bootstrap_env_vars(), "DAGSTER_SLURM_MESSAGES": f"{run_dir}/{MESSAGES}"}
         return job_spec(
             resolved,
             self.claim.identity,
             activation=self.call.activation,
             context=json.dumps(session.context_data).encode(),
-            env={**env, "DAGSTER_SLURM_MESSAGES": f"{run_dir}/{MESSAGES}"},
+            env=own,
             partition_keys=partition.keys,
             changed=self.claim.lease.note.changed,
             files=files,
@@ -150,6 +154,12 @@ class AttemptRun(ABC, Generic[AnyCall, Result]):
         except HostError as error:
             log.info(f"That the results are collected could not be written down yet: {error}")
 
+    def _collect_stored(self, since: float) -> None:
+        step = self.call.step
+        # Somebody may make a list of results and yield them later: then whoever comes next asks Dagster.
+        if step.run is None or results_stored(step.instance, step.run_id, step.key, since):
+            self._collect()
+
     def _figures(self, handle: JobHandle, ended: Ended) -> dict[str, Figure]:
         profile = self.call.resolved.profile
         figures = job_figures(handle, ended, profile=profile.name, host=self.call.place.satellite.host.name)
@@ -160,12 +170,12 @@ class AttemptRun(ABC, Generic[AnyCall, Result]):
 class JobAttempt(AttemptRun[JobCall, CompletedJob]):
     """An attempt of one job."""
 
-    def _run(self) -> CompletedJob | NextAttempt:
+    def perform(self) -> CompletedJob | NextAttempt:
+        """Submit it, follow it to its end, and judge that."""
         call, context, resolved = self.call, self.call.step.context, self.call.resolved
         reader = RunDirectoryMessageReader(f"{self._run_dir}/{MESSAGES}", selection(context))
-        session = open_session(context, reader, self._run_dir, call.extras)
-        partition = partition_of(context)
-        handle, spec = self._submit(lambda: self._spec(resolved, session, partition, self._run_dir))
+        session = call.session(reader, self._run_dir)
+        handle, spec = self._submit(lambda: self._spec(resolved, session, call.partition, self._run_dir))
         listener = JobListener(call, self.claim, handle, reader)
         ended = Follower(call, self.claim, handle, listener).run()
         outcome = judge(ended)
@@ -190,9 +200,3 @@ class JobAttempt(AttemptRun[JobCall, CompletedJob]):
             figures=figures,
             context=context,
         )
-
-    def _collect_stored(self, since: float) -> None:
-        step = self.call.step
-        # Somebody may make a list of results and yield them later: then whoever comes next asks Dagster.
-        if step.run is None or results_stored(step.instance, step.run_id, step.key, since):
-            self._collect()

@@ -18,7 +18,7 @@ from dagster_slurm_components.jobs.model import JobHandle, JobIdentity
 from dagster_slurm_components.jobs.reconcile import Observation
 from dagster_slurm_components.jobs.takeover import Claim, take_over
 from dagster_slurm_components.jobs.target import Target
-from dagster_slurm_components.pipes.context import partition_of
+from dagster_slurm_components.pipes.context import Partition, open_session, partition_of
 from dagster_slurm_components.pipes.guard import Guard
 from dagster_slurm_components.pipes.step import Step, made_by, run_of
 from dagster_slurm_components.spec.resolve import ResolvedScript
@@ -91,9 +91,18 @@ class JobCall:
         return b""
 
     @property
+    def partition(self) -> Partition:
+        """The partition that the job is for, or the range of them."""
+        return partition_of(self.step.context)
+
+    @property
     def keys(self) -> tuple[str, ...]:
-        """All keys of a range of partitions that the job is for."""
-        return partition_of(self.step.context).keys
+        """All keys of a range of partitions, or of the elements of an array, that the job is for."""
+        return self.partition.keys
+
+    def session(self, reader: dg.PipesMessageReader, run_dir: str) -> dg.PipesSession:
+        """Open a Pipes session for a job in a run directory."""
+        return open_session(self.step.context, reader, run_dir, self.extras)
 
     @cached_property
     def content(self) -> str:

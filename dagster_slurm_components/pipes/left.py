@@ -279,7 +279,8 @@ def leave_script(context: StepContext, resolved: ResolvedScript) -> Iterator[dg.
 class LeaveAttempt(AttemptRun[LeftCall, tuple[JobHandle, Observation]]):
     """Submits one job, or takes up the one there is, and leaves it to the sensor."""
 
-    def _run(self) -> tuple[JobHandle, Observation]:
+    def perform(self) -> tuple[JobHandle, Observation]:
+        """Submit it, and write down that nobody follows it."""
         call, context = self.call, self.call.step.context
         reader = RunDirectoryMessageReader(f"{self._run_dir}/{MESSAGES}")
         session = open_session(context, reader, self._run_dir, call.extras, leaves=True)

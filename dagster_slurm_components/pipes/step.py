@@ -153,6 +153,23 @@ def executed(instance: dg.DagsterInstance, run: dg.DagsterRun, steps: frozenset[
     return frozenset(step for step in steps if step in planned or _MAPPED.sub("[?]", step) in planned)
 
 
+def unfinished_runs(step: Step) -> frozenset[str]:
+    """Return this run and those that it re-executes, back to the last in which the step succeeded.
+
+    What they did is gone on from: whoever re-executes a step that has succeeded wants all of it anew.
+    """
+    runs, each = {step.run_id}, step.run
+    for _ in range(_MOST_ANCESTORS):
+        each = run_of(step.instance, each.parent_run_id) if each and each.parent_run_id else None
+        if each is None:
+            break
+        stats = step.instance.get_run_step_stats(each.run_id, [step.key])
+        if any(stat.status is not None and stat.status.value == "SUCCESS" for stat in stats):
+            break
+        runs.add(each.run_id)
+    return frozenset(runs)
+
+
 def next_calls(context: AnyContext, count: int = 1) -> tuple[Step, range]:
     """Return the step of a context, and the numbers of its next calls.
 

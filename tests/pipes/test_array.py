@@ -8,6 +8,8 @@ from typing import Any
 
 import dagster as dg
 import pytest
+from dagster._core.definitions.job_base import InMemoryJob
+from dagster._core.execution.api import execute_run_iterator
 from dagster._core.execution.plan import execute_step
 from project_fixture import Project
 
@@ -76,7 +78,12 @@ def made(result: dg.ExecuteInProcessResult, asset: str) -> Mapping[str, dg.Asset
     return {str(each.partition): each for each in found}
 
 
-def test_each_element_is_told_its_own_partition(project: Project) -> None:
+@pytest.mark.parametrize("arrays", [True, False])
+def test_each_element_is_told_its_own_partition(
+    project: Project, monkeypatch: pytest.MonkeyPatch, arrays: bool
+) -> None:
+    if not arrays:  # as where MaxArraySize is 0
+        monkeypatch.setattr("dagster_slurm_components.pipes.array.largest_array", lambda place, most: 0)
     project.write("report.py", REPORT)
     project.write("parts.py", PARTS)
     text = project.scripts(TWO).read_text()
@@ -109,9 +116,42 @@ def test_each_element_is_told_its_own_partition(project: Project) -> None:
         assert materialization.tags is not None
         assert materialization.tags["dagster/data_version"] == f"v{key}"
         assert materialization.tags["dagster/partition/place"] == place
+    ledgers = list(project.root.rglob("ledger"))
+    assert len(ledgers) == (1 if arrays else len(first))
     # What Dagster made of the range, and what came of `first`, is what stands on each partition.
     event = instance.get_latest_materialization_event(dg.AssetKey("second"))
     assert event is not None
+
+
+SOME = """
+scripts:
+  - command: [bash, -c, 'echo "$0" >>"{root}/ran"; [ ! -e "{root}/fail.$0" ]', "{{{{ partition_key }}}}"]
+    array: {{max_parallel: 2}}
+    assets: [{{key: parts, partitions_def: {{type: static, partition_keys: [a, b, c]}}}}]
+    op: {{backfill_policy: {{type: single_run}}}}
+"""
+
+
+def test_without_arrays_a_re_execution_runs_those_that_failed(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("dagster_slurm_components.pipes.array.largest_array", lambda place, most: 0)
+    project.scripts(SOME.format(root=project.root))
+    (project.root / "fail.b").touch()
+    tags = {"dagster/asset_partition_range_start": "a", "dagster/asset_partition_range_end": "c"}
+    with project.definitions() as definitions, dg.DagsterInstance.ephemeral() as instance:
+        job = definitions.resolve_implicit_global_asset_job_def()
+        failed = job.execute_in_process(instance=instance, tags=tags, raise_on_error=False)
+        assert not failed.success
+        assert set(made(failed, "parts")) == {"a", "c"}
+        (project.root / "fail.b").unlink()
+        family = {"parent_run_id": failed.run_id, "root_run_id": failed.run_id}
+        here = {"execution": {"config": {"in_process": {}}}}
+        run = instance.create_run_for_job(job, tags=tags, run_config=here, **family)
+        events = list(execute_run_iterator(InMemoryJob(job), run, instance))
+    keys = [each.partition for each in events if each.is_step_materialization]
+    assert keys == ["b"], [each.message for each in events]
+    assert sorted((project.root / "ran").read_text().split()) == ["a", "b", "b", "c"]
 
 
 def test_reports_are_told_as_they_come() -> None:
