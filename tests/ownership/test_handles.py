@@ -6,7 +6,7 @@ import re
 
 import dagster as dg
 import pytest
-from ownership.work import SOON, Work
+from ownership.work import SOON, Work, everywhere
 from waiting import eventually
 
 from dagster_slurm_components import ComputeResource
@@ -96,7 +96,8 @@ def mapped(context: dg.AssetExecutionContext, compute: ComputeResource):
 NAMES = ["one", "two", "three", "four", "five"]
 
 
-def test_map_runs_each_item_and_a_retry_only_those_that_failed(work: Work) -> None:
+@everywhere
+def test_map_runs_each_item_and_a_retry_only_those_that_failed(work: Work, profile: str) -> None:
     work.file("item.py", ITEM)
     work.assets(MAPPED)
     for name in ("two", "four"):
@@ -121,6 +122,8 @@ def test_map_runs_each_item_and_a_retry_only_those_that_failed(work: Work) -> No
     assert event.asset_materialization is not None
     told = event.asset_materialization.metadata["told"].value
     assert told == [[index, name] for index, name in enumerate(NAMES)]
+    # On Slurm an array, and then one of those that were left.
+    assert len(work.jobs()) == (2 if profile == "staging" else len(NAMES) + 2)
 
 
 def is_failure(entry: dg.EventLogEntry) -> bool:
