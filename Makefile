@@ -46,7 +46,7 @@ test-fast: .venv/dev.stamp
 # One worker: the runs of ten stories at a time keep two cores busy.
 test-long: .venv/dev.stamp
 	@$(BIN)/python scripts/slurm_packages.py
-	@DAGSTER_SLURM_LONG_TESTS=1 $(BIN)/python -m pytest tests/lifecycle/test_all_moments.py $(ARGS)
+	@DAGSTER_SLURM_LONG_TESTS=1 $(BIN)/python -m pytest tests/lifecycle/test_all_moments.py tests/left/test_killed.py $(ARGS)
 
 check: .venv/dev.stamp
 	$(BIN)/ruff check .
