@@ -106,7 +106,8 @@ class Watch:
     """One job as the watcher follows it: ask it for its events.
 
     With an ``epoch`` the watcher renews the job's lease as it reads, and keeps there what a person has ``shown``.
-    Events go to the ``sink``, if there is one: so one thread follows many jobs.
+    Events go to the ``sink``, if there is one: so one thread follows many jobs. A job that is about to start, by all
+    that is known of its like, is looked at ``eager``-ly.
     """
 
     handle: JobHandle
@@ -135,6 +136,7 @@ class Watch:
     cancelled: bool = False
     closing_until: float | None = None
     closed: bool = False
+    eager: bool = False
     delivered: int = 0
     taken: int = 0
     host_error: type[HostUnreachableError] | None = None
@@ -167,6 +169,12 @@ class Watch:
     def backlog(self) -> int:
         """Bytes that were delivered and not taken yet: two counts, each written by one thread alone."""
         return self.delivered - self.taken
+
+    def look_eagerly(self, eager: bool) -> None:
+        """Look soon whether the job has started, and so on; or no more."""
+        if eager and not self.eager:
+            self.read_at = 0.0
+        self.eager = eager
 
     def close(self) -> None:
         """Stop following; the job itself goes on."""

@@ -25,6 +25,8 @@ from dagster_slurm_components.slurm.arrays import numbers_in, ranges
 from dagster_slurm_components.spec.array import Array
 
 _WAIT = 0.05
+_MOST_TOLD = 20
+"""Failures of elements that are told at once: of an array that is cancelled, say, all fail."""
 
 
 @dataclass
@@ -143,7 +145,8 @@ class ArrayAttempt(AttemptRun[ArrayCall, Sequence[ElementFailure]]):
             context=context,
         )
         call.failures.append(ElementFailure(job.element, why))
-        context.log.warning(f"{job.element.title}: {outcome.message} Run directory: {job.handle.run_dir}")
+        if len(call.failures) <= _MOST_TOLD:
+            context.log.warning(f"{job.element.title}: {outcome.message} Run directory: {job.handle.run_dir}")
 
     def _next(self) -> NextAttempt:
         """Return the one attempt that answers all ends of elements."""

@@ -34,6 +34,9 @@ from dagster_slurm_components.pipes.reader import RunDirectoryMessageReader
 from dagster_slurm_components.slurm.arrays import numbers_in, ranges
 from dagster_slurm_components.slurm.states import Phase
 
+_MOVING = 60.0
+"""Seconds after the last start or end of an element for which further ones are expected at any moment."""
+_AHEAD = 10
 _TELL_EVERY = (30.0, 600.0)
 """Seconds between two lines about an array's progress: each is an event in Dagster's storage."""
 
@@ -84,7 +87,8 @@ class ArrayListener:
         self._log = call.step.context.log
         self._queue: queue.SimpleQueue[tuple[Watch, events.Event]] = queue.SimpleQueue()
         self._followed: dict[str, FollowedElement] = {}
-        self._watches: list[Watch] = []
+        self._watches: dict[str, Watch] = {}
+        self._moved_at = -_MOVING
         self._news = ""
         self._counted = ""
         self._pause = _TELL_EVERY[0]
@@ -94,7 +98,7 @@ class ArrayListener:
         self.lease_state = self._lease.lease_state
         for element, job in self._jobs(numbers_in(claim.lease.note.elements), claim.lease.note.keys_per_task):
             self._followed[job.run_dir] = FollowedElement(element, job, call)
-            self._watches.append(watch(job, part=Part.ELEMENT))
+            self._watches[job.run_dir] = watch(job, part=Part.ELEMENT)
 
     def _jobs(self, numbers: Iterable[int], keys_per_task: int) -> Iterable[tuple[Element, JobHandle]]:
         for task in tasks_of(numbers, keys_per_task):
@@ -126,7 +130,7 @@ class ArrayListener:
 
     def close(self) -> None:
         """Stop listening; the jobs go on."""
-        for watch in (self._lease, *self._watches):
+        for watch in (self._lease, *self._watches.values()):
             watch.close()
 
     def listen(self, seconds: float) -> Ended | None:
@@ -140,6 +144,7 @@ class ArrayListener:
             watch.took(event)
             self._hear(watch, event)
         self._lease.shown = self.shown
+        self._look_ahead()
         self._tell_progress()
         whole = Observation(state="FAILED" if self._call.failures else "COMPLETED", phase=Phase.TERMINAL)
         return None if self._followed else Ended(whole, Evidence())
@@ -156,16 +161,26 @@ class ArrayListener:
                 job.output.take(event)
             case Changed(observation=observation) if job is not None:
                 job.observation = observation
+                self._moved_at = time.monotonic()
                 job.alive |= not observation.terminal
             case Ended(observation=observation) if job is not None:
                 job.observation = observation
                 job.output.finish(self._log)
-                del self._followed[job.handle.run_dir]
+                del self._followed[job.handle.run_dir], self._watches[job.handle.run_dir]
+                self._moved_at = time.monotonic()
                 self._ended(job, event)
             case _ if (
                 watch is self._lease
             ):  # of a host that is lost each watch tells, and one of them is enough
                 tell_host_news(event, self._call)
+
+    def _look_ahead(self) -> None:
+        """Slurm starts tasks in their order: where some move, those that wait next are looked at more often."""
+        moves = time.monotonic() - self._moved_at < _MOVING
+        waits = [key for key, job in self._followed.items() if job.observation.phase is Phase.WAITING]
+        ahead = 2 * (len(self._followed) - len(waits)) + _AHEAD if moves else 0
+        for place, key in enumerate(waits):
+            self._watches[key].look_eagerly(place < ahead)
 
     def _tell_progress(self) -> None:
         news = describe(self._handle.job_id, self.observation, None) if self._followed else ""
