@@ -19,8 +19,9 @@ import dagster as dg
 from dagster_slurm_components import slurm_jobs_sensor
 from dagster_slurm_components.hosts.local import InProcessHost
 from dagster_slurm_components.hosts.satellite.leases import VERSION
-from dagster_slurm_components.jobs.lease import Note, Owner
+from dagster_slurm_components.jobs.lease import Note
 from dagster_slurm_components.jobs.model import JobIdentity
+from dagster_slurm_components.jobs.owner import Owner
 from dagster_slurm_components.jobs.target import target
 from dagster_slurm_components.spec.profiles import load_profile
 

@@ -13,7 +13,7 @@ import dagster as dg
 import pytest
 from dagster._core.test_utils import create_run_for_test
 
-from dagster_slurm_components.jobs.lease import Owner
+from dagster_slurm_components.jobs.owner import Owner
 from dagster_slurm_components.pipes.records import PROFILE, WORKER, written
 
 

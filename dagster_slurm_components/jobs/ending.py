@@ -8,8 +8,9 @@ from typing import TypeVar
 from dagster_slurm_components.errors import DagsterSlurmError, HostUnreachableError, SatelliteError
 from dagster_slurm_components.hosts.satellite.calls import LeaseRenewal
 from dagster_slurm_components.jobs.events import Ended, WatchFailed
-from dagster_slurm_components.jobs.lease import CANCEL_WANTED, CANCELLED, Attempt, Owner
+from dagster_slurm_components.jobs.lease import CANCEL_WANTED, CANCELLED, Attempt
 from dagster_slurm_components.jobs.model import JobHandle
+from dagster_slurm_components.jobs.owner import Owner
 from dagster_slurm_components.jobs.submit import find_job
 from dagster_slurm_components.jobs.target import Target
 

@@ -18,11 +18,11 @@ from dagster_slurm_components.jobs.lease import (
     EndFirst,
     Fresh,
     Lease,
-    Owner,
     decide,
 )
 from dagster_slurm_components.jobs.look import look_at
 from dagster_slurm_components.jobs.model import JobIdentity, slug
+from dagster_slurm_components.jobs.owner import Owner
 from dagster_slurm_components.jobs.target import Target
 
 

@@ -123,7 +123,7 @@ def largest(step: Step, resolved: ResolvedScript) -> int:
     def ask(stop: threading.Event) -> int:
         call = JobCall(step, resolved, 0, {})
         prepare(call, stop)
-        return largest_array(call.place, resolved.profile.profile.limits.max_submit_jobs)
+        return largest_array(call.place, resolved)
 
     asking = Call(ask, name=f"dagster-slurm-{step.key}")
     step.calls.add(asking)

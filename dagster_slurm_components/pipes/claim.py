@@ -13,8 +13,9 @@ from typing import Any
 import dagster as dg
 
 from dagster_slurm_components.environments.base import Activation
-from dagster_slurm_components.jobs.lease import HeldError, Lease, Note, Owner
+from dagster_slurm_components.jobs.lease import HeldError, Lease, Note
 from dagster_slurm_components.jobs.model import JobHandle, JobIdentity
+from dagster_slurm_components.jobs.owner import Owner
 from dagster_slurm_components.jobs.reconcile import Observation
 from dagster_slurm_components.jobs.takeover import Claim, take_over
 from dagster_slurm_components.jobs.target import Target

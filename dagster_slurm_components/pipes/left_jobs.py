@@ -20,17 +20,10 @@ from dagster_slurm_components.hosts.satellite.calls import FileRead
 from dagster_slurm_components.jobs.bundle import LEFT_RECORD
 from dagster_slurm_components.jobs.events import MESSAGES, STDERR, Ended
 from dagster_slurm_components.jobs.figures import job_figures
-from dagster_slurm_components.jobs.lease import (
-    CANCELLED,
-    COLLECTED,
-    ENDED,
-    REPORTING,
-    SUCCESS,
-    Attempt,
-    Owner,
-)
+from dagster_slurm_components.jobs.lease import CANCELLED, COLLECTED, ENDED, REPORTING, SUCCESS, Attempt
 from dagster_slurm_components.jobs.look import JobInfo, look_at
 from dagster_slurm_components.jobs.outcome import judge
+from dagster_slurm_components.jobs.owner import Owner
 from dagster_slurm_components.jobs.reconcile import Observation
 from dagster_slurm_components.jobs.target import Target
 from dagster_slurm_components.pipes.failure import failure_text

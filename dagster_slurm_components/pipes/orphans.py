@@ -14,9 +14,10 @@ import dagster as dg
 
 from dagster_slurm_components.errors import HostRefusedError, SatelliteError
 from dagster_slurm_components.jobs.ending import cancel
-from dagster_slurm_components.jobs.lease import CANCEL_WANTED, CANCELLED, COLLECTED, ENDED, Attempt, Owner
+from dagster_slurm_components.jobs.lease import CANCEL_WANTED, CANCELLED, COLLECTED, ENDED, Attempt
 from dagster_slurm_components.jobs.look import JobInfo, look_at
 from dagster_slurm_components.jobs.model import slug
+from dagster_slurm_components.jobs.owner import Owner
 from dagster_slurm_components.jobs.target import Target
 from dagster_slurm_components.pipes.runs import MOST_RUNS, UNDER_WAY, Finding, will_be_retried
 from dagster_slurm_components.pipes.step import executed

@@ -11,8 +11,8 @@ from pathlib import PurePath
 import dagster as dg
 
 from dagster_slurm_components.errors import DagsterSlurmError
-from dagster_slurm_components.jobs.lease import Owner
 from dagster_slurm_components.jobs.model import slug
+from dagster_slurm_components.jobs.owner import Owner
 from dagster_slurm_components.pipes.step import RUNS, Step, run_of
 from dagster_slurm_components.pipes.tags import LEFT
 

@@ -11,8 +11,8 @@ from uuid import uuid4
 
 import dagster as dg
 
-from dagster_slurm_components.jobs.lease import Owner, this_owner
 from dagster_slurm_components.jobs.model import JobIdentity
+from dagster_slurm_components.jobs.owner import Owner, this_owner
 from dagster_slurm_components.pipes.call import INTERRUPTION, Calls
 from dagster_slurm_components.pipes.context import AnyContext, StepContext, is_direct, partition_of, try_of
 

@@ -14,6 +14,9 @@ Row = TypeVar("Row", QueueRow, AccountingRow)
 
 MAX_ARRAY_SIZE = ("scontrol", "show", "config")
 """The command whose answer ``parse_max_array_size`` reads."""
+_SACCTMGR = ("sacctmgr", "--noheader", "--parsable2", "show")
+QOS_LIMITS = (*_SACCTMGR, "qos", "format=Name,MaxSubmitPU,GrpSubmit")
+"""The command whose answer ``submit_limit`` reads, for the QOS that a job names; ``user_limits`` is the other."""
 _DEFAULT_SIZE = 1001
 _TASK = re.compile(r"([1-9][0-9]*)_[0-9]+")
 _MOST_ALIVE = (Phase.RUNNING, Phase.ENDING, Phase.WAITING, Phase.TERMINAL)
@@ -77,3 +80,23 @@ def parse_max_array_size(out: str) -> int:
     match = re.search(r"(?m)^MaxArraySize\s*=\s*(\d+)", out)
     size = int(match[1]) if match else _DEFAULT_SIZE
     return size if size > 1 else 0
+
+
+def user_limits(user: str) -> tuple[str, ...]:
+    """Return the command that lists, by account, how many jobs a user may have; ``submit_limit`` reads it."""
+    return (*_SACCTMGR, "assoc", f"user={user}", "format=Account,MaxSubmitJobs,GrpSubmitJobs")
+
+
+def submit_limit(out: str, name: str | None) -> int | None:
+    r"""Return the smallest limit in the row of a name, or without one in all rows; nothing where there is none.
+
+    Of all accounts that a job may be charged to, the strictest counts: an array that Slurm refuses as too large waits
+    for ever.
+
+    Example:
+        >>> submit_limit("proj1|100|\nproj2||50", None), submit_limit("proj1|100|\nproj2||50", "proj1")
+        (50, 100)
+    """
+    rows = [line.split("|") for line in out.splitlines()]
+    limits = [word for row in rows if name in (None, row[0]) for word in row[1:] if word.strip().isdigit()]
+    return min(map(int, limits), default=None)

@@ -6,7 +6,8 @@ import pytest
 
 from dagster_slurm_components.cli.jobs import _meant
 from dagster_slurm_components.errors import DagsterSlurmError
-from dagster_slurm_components.jobs.lease import Lease, Owner, parse_ledger
+from dagster_slurm_components.jobs.lease import Lease, parse_ledger
+from dagster_slurm_components.jobs.owner import Owner
 from dagster_slurm_components.jobs.records import RunDirectory
 
 

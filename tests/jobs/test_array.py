@@ -28,7 +28,13 @@ from dagster_slurm_components.jobs.submit import submit
 from dagster_slurm_components.jobs.target import Target
 from dagster_slurm_components.jobs.watch import Watcher
 from dagster_slurm_components.launchers.base import LaunchPlan
-from dagster_slurm_components.slurm.arrays import array_option, numbers_in, ranges, with_whole_arrays
+from dagster_slurm_components.slurm.arrays import (
+    array_option,
+    numbers_in,
+    ranges,
+    submit_limit,
+    with_whole_arrays,
+)
 from dagster_slurm_components.slurm.queue import QueueRow
 
 KEYS = ["plain", "it's", "a b", "$(touch hacked)", "ünï", "two\nlines", "a/b|c,d:#", "x" * 300]
@@ -158,6 +164,21 @@ def test_numbers_are_written_as_slurm_writes_them() -> None:
     assert array_option([17, 204, 205], None) == "17,204-205"
     assert array_option(range(1000), 50) == "0-999%50"
     assert tasks_of(range(5), 2) == ((0, 1), (2, 3), (4,))
+
+
+@pytest.mark.parametrize(
+    ("told", "name", "limit"),
+    [
+        ("proj1|100|\nproj2||50\n", None, 50),
+        ("proj1|100|\nproj2||50\n", "proj1", 100),
+        ("proj1|100|\n", "proj3", None),
+        ("normal||\n", "normal", None),
+        ("", None, None),
+        ("sacctmgr: error", None, None),
+    ],
+)
+def test_what_account_and_qos_allow(told: str, name: str | None, limit: int | None) -> None:
+    assert submit_limit(told, name) == limit
 
 
 @pytest.mark.parametrize(

@@ -18,16 +18,9 @@ from dagster_slurm_components.hosts.satellite.calls import LeaseRequest, Process
 from dagster_slurm_components.jobs import ending
 from dagster_slurm_components.jobs.ending import LeaseLostError, NotEndedError, end_attempt, end_job
 from dagster_slurm_components.jobs.events import Ended
-from dagster_slurm_components.jobs.lease import (
-    CANCEL_WANTED,
-    CANCELLED,
-    COLLECTED,
-    ENDED,
-    FOLLOWING,
-    Attempt,
-    Owner,
-)
+from dagster_slurm_components.jobs.lease import CANCEL_WANTED, CANCELLED, COLLECTED, ENDED, FOLLOWING, Attempt
 from dagster_slurm_components.jobs.model import JobHandle
+from dagster_slurm_components.jobs.owner import Owner
 from dagster_slurm_components.jobs.reconcile import Evidence, Observation
 from dagster_slurm_components.jobs.schedulers import ProcessScheduler
 from dagster_slurm_components.jobs.target import Target

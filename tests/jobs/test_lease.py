@@ -35,13 +35,12 @@ from dagster_slurm_components.jobs.lease import (
     LedgerRecord,
     Note,
     OutputPosition,
-    Owner,
     decide,
     parse_attempt,
     parse_lease,
     read_lease,
-    this_owner,
 )
+from dagster_slurm_components.jobs.owner import Owner, this_owner
 
 OURS = Owner("r1", "n1", "pid:[1]", 7, "7-boot")
 THEIRS = replace(OURS, run_id="r2", pid=8)

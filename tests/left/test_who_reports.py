@@ -15,7 +15,7 @@ import pytest
 from left.conftest import SOON, Left
 from waiting import eventually
 
-from dagster_slurm_components.jobs.lease import Owner
+from dagster_slurm_components.jobs.owner import Owner
 
 
 @pytest.fixture

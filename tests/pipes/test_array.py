@@ -83,7 +83,7 @@ def test_each_element_is_told_its_own_partition(
     project: Project, monkeypatch: pytest.MonkeyPatch, arrays: bool
 ) -> None:
     if not arrays:  # as where MaxArraySize is 0
-        monkeypatch.setattr("dagster_slurm_components.pipes.array.largest_array", lambda place, most: 0)
+        monkeypatch.setattr("dagster_slurm_components.pipes.array.largest_array", lambda place, resolved: 0)
     project.write("report.py", REPORT)
     project.write("parts.py", PARTS)
     text = project.scripts(TWO).read_text()
@@ -135,7 +135,7 @@ scripts:
 def test_without_arrays_a_re_execution_runs_those_that_failed(
     project: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("dagster_slurm_components.pipes.array.largest_array", lambda place, most: 0)
+    monkeypatch.setattr("dagster_slurm_components.pipes.array.largest_array", lambda place, resolved: 0)
     project.scripts(SOME.format(root=project.root))
     (project.root / "fail.b").touch()
     tags = {"dagster/asset_partition_range_start": "a", "dagster/asset_partition_range_end": "c"}

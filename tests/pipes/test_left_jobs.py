@@ -29,8 +29,8 @@ from dagster_slurm_components.jobs.lease import (
     Lease,
     LeaseStore,
     Note,
-    Owner,
 )
+from dagster_slurm_components.jobs.owner import Owner
 from dagster_slurm_components.jobs.schedulers import ProcessScheduler
 from dagster_slurm_components.jobs.target import Target
 from dagster_slurm_components.pipes import orphans

@@ -9,15 +9,8 @@ import dagster as dg
 import pytest
 from runs_fixture import alive, child_of, make, read
 
-from dagster_slurm_components.jobs.lease import (
-    CANCEL_WANTED,
-    ENDED,
-    FOLLOWING,
-    Attempt,
-    Lease,
-    LedgerRecord,
-    Owner,
-)
+from dagster_slurm_components.jobs.lease import CANCEL_WANTED, ENDED, FOLLOWING, Attempt, Lease, LedgerRecord
+from dagster_slurm_components.jobs.owner import Owner
 from dagster_slurm_components.pipes import runs as runs_module
 from dagster_slurm_components.pipes.orphans import Act, judge
 from dagster_slurm_components.pipes.records import WORKER, written

@@ -11,7 +11,7 @@ from dagster._core.execution.backfill import BulkActionStatus, PartitionBackfill
 from dagster._core.test_utils import create_run_for_test
 
 from dagster_slurm_components.errors import DagsterSlurmError
-from dagster_slurm_components.jobs.lease import Owner
+from dagster_slurm_components.jobs.owner import Owner
 from dagster_slurm_components.pipes.records import WORKER, written
 from dagster_slurm_components.pipes.reexecute import find_run, reexecute_here, run_to_take_up, tags_of_retry
 

@@ -10,9 +10,10 @@ import dagster as dg
 import pytest
 
 from dagster_slurm_components.errors import HostRefusedError, HostUnreachableError, SatelliteError
-from dagster_slurm_components.jobs.lease import CANCEL_WANTED, CANCELLED, Attempt, Lease, LedgerRecord, Owner
+from dagster_slurm_components.jobs.lease import CANCEL_WANTED, CANCELLED, Attempt, Lease, LedgerRecord
 from dagster_slurm_components.jobs.look import JobInfo
 from dagster_slurm_components.jobs.model import JobHandle
+from dagster_slurm_components.jobs.owner import Owner
 from dagster_slurm_components.jobs.reconcile import Evidence, Observation
 from dagster_slurm_components.pipes import orphans, sensor
 from dagster_slurm_components.pipes.orphans import Orphans

@@ -12,8 +12,8 @@ import pytest
 from dagster._core.definitions.job_base import InMemoryJob
 from dagster._core.execution.api import create_execution_plan, execute_run
 
-from dagster_slurm_components.jobs.lease import Owner
 from dagster_slurm_components.jobs.model import JobIdentity
+from dagster_slurm_components.jobs.owner import Owner
 from dagster_slurm_components.pipes.context import AnyContext
 from dagster_slurm_components.pipes.step import Step, made_by, next_calls, step_of
 
