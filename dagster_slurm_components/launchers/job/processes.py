@@ -193,12 +193,17 @@ def attend(
                 kill_at = kill_at or time.monotonic() + grace
             if relay is not None:
                 relay(event.signal)
-    if event.code in (128 + signal.SIGTERM, 128 + signal.SIGINT) and not stopped:
-        # Slurm signals all processes of a step, in any order: the same signal may be on its way to us.
-        later = family.wait(time.monotonic() + 0.2)
-        stopped = later is not None and later.signal in STOP
+    stopped = stopped or is_stopping(family, event.code)
     family.kill()
     return event.code, stopped
+
+
+def is_stopping(family: Family, code: int) -> bool:
+    """Whether a child ended by a signal that we get as well: Slurm signals all processes of a step, in any order."""
+    if code not in (128 + signal.SIGTERM, 128 + signal.SIGINT):
+        return False
+    later = family.wait(time.monotonic() + 0.2)
+    return later is not None and later.signal in STOP
 
 
 def run_step(argv: Sequence[str], grace: float) -> Tuple[int, bool]:
