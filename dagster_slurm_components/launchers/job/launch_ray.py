@@ -104,7 +104,7 @@ class Cluster:
         return None
 
     def _on_end(self, name: str, code: int) -> Optional[int]:
-        if name == "payload":
+        if name == "payload" or (self._kill_at is None and processes.is_stopping(self.family, code)):
             return code
         if name == "wait":
             if code == 0:
@@ -113,8 +113,6 @@ class Cluster:
             return NOT_STARTED
         if self._kill_at is not None:  # Slurm signals Ray's processes, too; the payload still has its time
             return None
-        if processes.is_stopping(self.family, code):
-            return code
         if name == "ray":
             return None if self.head.start_again() else self.head.report_failure("head", code)
         return code or NOT_STARTED
