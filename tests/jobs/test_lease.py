@@ -16,7 +16,7 @@ import pytest
 
 from dagster_slurm_components.hosts.satellite import leases
 from dagster_slurm_components.hosts.satellite.calls import AttemptFiles
-from dagster_slurm_components.jobs import lease as jobs_lease
+from dagster_slurm_components.jobs import owner as jobs_owner
 from dagster_slurm_components.jobs.lease import (
     CANCEL_WANTED,
     CANCELLED,
@@ -215,9 +215,9 @@ def test_known_dead_needs_the_same_machine_namespace_and_start() -> None:
 
 def test_in_another_pid_namespace_of_this_machine_nothing_is_known(monkeypatch: pytest.MonkeyPatch) -> None:
     """D11: containers with the host's name share its boot, and not its processes."""
-    owner = Owner("r", os.uname().nodename, jobs_lease._namespace(), 2**22 - 1, "0-no such boot")
+    owner = Owner("r", os.uname().nodename, jobs_owner._namespace(), 2**22 - 1, "0-no such boot")
     assert owner.known_dead()
-    monkeypatch.setattr(jobs_lease, "_namespace", lambda: "pid:[4026539999]")
+    monkeypatch.setattr(jobs_owner, "_namespace", lambda: "pid:[4026539999]")
     assert not owner.known_dead()
     assert Owner.of("r", os.getpid()).pid_namespace == "pid:[4026539999]"
 
