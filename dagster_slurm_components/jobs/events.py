@@ -14,6 +14,8 @@ from dagster_slurm_components.jobs.status import STATUS, StatusRecord, parse_sta
 from dagster_slurm_components.slurm.outcome import last_words
 from dagster_slurm_components.slurm.states import Phase, state
 
+NEWS = "news"
+"""The file of an array's run directory that gets the number of each element as it begins and ends: a hint."""
 MESSAGES, STDOUT, STDERR = "messages.jsonl", "stdout.log", "stderr.log"
 """The files of a run directory that are streamed back while the job runs."""
 
@@ -173,8 +175,12 @@ class Watch:
     def look_eagerly(self, eager: bool) -> None:
         """Look soon whether the job has started, and so on; or no more."""
         if eager and not self.eager:
-            self.read_at = 0.0
+            self.look_soon()
         self.eager = eager
+
+    def look_soon(self) -> None:
+        """Look at the job's files with the next call: something has happened."""
+        self.read_at = 0.0
 
     def close(self) -> None:
         """Stop following; the job itself goes on."""
@@ -184,7 +190,7 @@ class Watch:
     def files(self) -> tuple[str, ...]:
         """The files worth a look now: a job that has not started writes none but ``status``."""
         if self.part is Part.LEASE:
-            return ()
+            return (NEWS,)
         started = self.evidence.status is not None or self.closing_until is not None
         return (STATUS, MESSAGES, STDOUT, STDERR) if started else (STATUS,)
 

@@ -39,6 +39,9 @@ _JUST_SUBMITTED = 10.0
 _WAITING_INTERVALS = (0.2, 30.0)
 """The queue tells of the start of a job that waits longer."""
 _EAGER = 0.5
+_NEWS = 0.5
+_ELEMENT = 5.0
+"""Seconds between two looks at an element that runs: the array's news tell when there is something to see."""
 _READ_INTERVALS = (0.2, 1.5)
 """With the step of a watcher of 1,000 jobs (0.21 s) this keeps the 95th percentile of the lag below 2 s."""
 _QUIET_SHARE = 0.005
@@ -194,7 +197,9 @@ class Watcher:
             started = watch.evidence.status is not None
             interval = read_interval(now - watch.changed_at, started=started, quiet=now - watch.heard_at)
             if watch.part is Part.LEASE:
-                interval = _RENEW
+                interval = _NEWS
+            elif watch.part is Part.ELEMENT and started:
+                interval = max(interval, _ELEMENT)
             elif watch.eager and not started:
                 interval = min(interval, _EAGER)
             if any(more):

@@ -157,6 +157,8 @@ class ArrayListener:
                 self.lease_state = lease_state
             case WatchFailed(error=error):
                 raise error
+            case Output(data=data) if watch is self._lease:
+                self._take_news(data)
             case Output() | OutputSkipped() if job is not None:
                 job.output.take(event)
             case Changed(observation=observation) if job is not None:
@@ -173,6 +175,13 @@ class ArrayListener:
                 watch is self._lease
             ):  # of a host that is lost each watch tells, and one of them is enough
                 tell_host_news(event, self._call)
+
+    def _take_news(self, data: bytes) -> None:
+        """Look at the elements that have begun or ended; what is torn or of a task that is none is passed over."""
+        for word in set(data.split()):
+            watch = self._watches.get(self._handle.element(int(word), "").run_dir) if word.isdigit() else None
+            if watch is not None:
+                watch.look_soon()
 
     def _look_ahead(self) -> None:
         """Slurm starts tasks in their order: where some move, those that wait next are looked at more often."""

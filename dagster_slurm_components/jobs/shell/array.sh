@@ -79,7 +79,7 @@ for element in $elements; do
     [ -z "$stopped" ] || break
     dir=$array/elements/$element
     prepare
-    set -- "$dir/job.sh" "$dir" "$requeues" "${array%/*}/checkpoint/$element"
+    set -- "$dir/job.sh" "$dir" "$requeues" "${array%/*}/checkpoint/$element" "$array/news"
     if [ -n "$inherits_output" ] && [ "$elements" = "$element" ]; then
         trap - TERM INT HUP USR1 USR2
         exec bash "$@"

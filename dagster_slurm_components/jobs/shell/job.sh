@@ -1,10 +1,11 @@
 # The body of every job, whoever runs it (sbatch or a plain process): loads the environment, starts the launcher
 # in its own process group, passes signals on, and keeps the job's own record in `status`.
 #
-# Usage: job.sh RUN_DIR [REQUEUES [CHECKPOINT]]
+# Usage: job.sh RUN_DIR [REQUEUES [CHECKPOINT [NEWS]]]
 #
 # REQUEUES is how often a job that wrote a checkpoint when it was asked to goes back into the queue; CHECKPOINT is the
-# folder for it.
+# folder for it. NEWS is a file that gets the folder's name when the job begins and when it has ended: one file to look
+# at for whoever follows a thousand elements of an array. Lines may get lost on NFS: it is a hint, and `status` is the word.
 #
 # All data of the user reaches this file as files in RUN_DIR: job.env, activate.args, launch.args, payload/.
 # It is shipped as it is; nothing is ever written into it but the #SBATCH lines above. Runs on bash 3.2 (macOS).
@@ -15,6 +16,7 @@ umask 077
 run_dir=$1
 requeues=${2:-0}
 checkpoint=${3:-${run_dir%/*}/checkpoint} # beside the attempts: the next one goes on from it
+news=${4-}
 restart=${SLURM_RESTART_COUNT:-0}
 cd -- "$run_dir" || exit 97
 
@@ -43,6 +45,8 @@ note restart "$restart" started "$(now)" pid "$$" host "$(uname -n)" \
     nodes "${SLURM_JOB_NODELIST-}" num_nodes "${SLURM_JOB_NUM_NODES:-1}" \
     cpus_per_node "${SLURM_JOB_CPUS_PER_NODE-}" mem_per_node_mb "${SLURM_MEM_PER_NODE-}" \
     mem_per_cpu_mb "${SLURM_MEM_PER_CPU-}" phase environment
+
+if [ -n "$news" ]; then printf '%s\n' "${run_dir##*/}" >>"$news"; fi
 
 mkdir -p -- "$checkpoint"
 if [ "$requeues" -gt 0 ]; then : >"$run_dir/.started"; fi
@@ -158,4 +162,5 @@ times >"$run_dir/.times"
 { read -r _ && read -r cpu; } <"$run_dir/.times"
 rm -f -- "$run_dir/.times"
 note cpu "${cpu-}" memory_peak "$(memory_peak)" ended "$(now)" exit "$code"
+if [ -n "$news" ]; then printf '%s\n' "${run_dir##*/}" >>"$news"; fi
 exit "$code"
