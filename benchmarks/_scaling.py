@@ -69,21 +69,28 @@ if __name__ == "__main__":
 """
 
 
-def write_project(root: Path, count: int, payload: str) -> None:
-    """Write a project of so many scripts with one payload."""
-    package = root / "src" / "scaling"
-    (package / "defs" / "scripts").mkdir(parents=True, exist_ok=True)
+def write_package(root: Path, name: str, run: str) -> Path:
+    """Write a project without scripts, and the program that runs it; return the folder for its scripts."""
+    package = root / "src" / name
+    scripts = package / "defs" / "scripts"
+    scripts.mkdir(parents=True, exist_ok=True)
     (root / "pyproject.toml").write_text(
-        '[tool.dg]\ndirectory_type = "project"\n\n[tool.dg.project]\nroot_module = "scaling"\n'
+        f'[tool.dg]\ndirectory_type = "project"\n\n[tool.dg.project]\nroot_module = "{name}"\n'
     )
     (package / "__init__.py").touch()
     (package / "defs" / "__init__.py").touch()
-    (package / "run.py").write_text(RUN)
+    (package / "run.py").write_text(run)
+    return scripts
+
+
+def write_project(root: Path, count: int, payload: str) -> None:
+    """Write a project of so many scripts with one payload."""
+    folder = write_package(root, "scaling", RUN)
     (root / "wait.sh").write_text(payload)
     scripts = (
         f"    - {{payload: {root / 'wait.sh'}, assets: [{{key: s{number}}}]}}\n" for number in range(count)
     )
-    (package / "defs" / "scripts" / "defs.yaml").write_text(COMPONENT + "".join(scripts))
+    (folder / "defs.yaml").write_text(COMPONENT + "".join(scripts))
 
 
 @dataclass

@@ -18,7 +18,7 @@ from pathlib import Path
 import dagster as dg
 from _lab import Lab, lab
 from _queries import asked, large_nodes, since
-from _scaling import cpu_s, pss_mib, tree
+from _scaling import cpu_s, pss_mib, tree, write_package
 from scale import CORES
 
 from dagster_slurm_components.jobs.status import parse_status
@@ -70,20 +70,13 @@ if __name__ == "__main__":
 
 def write_project(root: Path) -> None:
     """Write a project of one script."""
-    package = root / "src" / "arrays_project"
-    (package / "defs" / "parts").mkdir(parents=True, exist_ok=True)
-    (root / "pyproject.toml").write_text(
-        '[tool.dg]\ndirectory_type = "project"\n\n[tool.dg.project]\nroot_module = "arrays_project"\n'
-    )
-    (package / "__init__.py").touch()
-    (package / "defs" / "__init__.py").touch()
-    (package / "run.py").write_text(RUN)
+    folder = write_package(root, "arrays_project", RUN)
     (root / "work.sh").write_text(
         f'sleep $((1${{1#k}} * 7919 % {SLEEP} + 1))\n[ ! -e "{root}/fail.$1" ] || exit 3\n'
     )
     keys = [key(number) for number in range(JOBS)]
     text = COMPONENT.format(root=root, keys=json.dumps(keys), per_task=os.environ.get("KEYS_PER_TASK", "1"))
-    (package / "defs" / "parts" / "defs.yaml").write_text(text)
+    (folder / "defs.yaml").write_text(text)
 
 
 def key(number: int) -> str:

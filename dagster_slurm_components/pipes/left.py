@@ -177,9 +177,8 @@ def _inputs(context: StepContext, key: dg.AssetKey, chosen: Selection) -> dict[s
 
 
 def _partitions(context: StepContext) -> tuple[Partition, ...]:
-    if not (context.has_partition_key or context.has_partition_key_range):
-        return ()
-    keys = [context.partition_key] if context.has_partition_key else list(context.partition_keys)
+    partition = partition_of(context)
+    keys = partition.keys if partition.key is None else (partition.key,)
     return tuple(
         dict(key.keys_by_dimension) if isinstance(key, dg.MultiPartitionKey) else str(key) for key in keys
     )
