@@ -307,7 +307,7 @@ def _command(command: click.Command, context: click.Context) -> Iterator[str]:
     pieces = " ".join(command.collect_usage_pieces(context))
     if context.parent is not None:
         yield f"## `{context.command_path}`"
-    yield f"```console\n$ {context.command_path} {pieces}\n```"
+    yield f"```text\n{context.command_path} {pieces}\n```"
     if command.help:
         yield _prose(re.sub(r"\x08\n?", "", inspect.cleandoc(command.help)))
     rows = []
