@@ -5,9 +5,9 @@ A page says where its reader sits, and a block why nobody types it, in comments 
     <!-- typed in: a project -->
     <!-- not typed: it needs a login node -->
 
-``a clone`` is a clone of this repository with its ``.venv`` made, ``a project`` one that the template made, ``a folder`` an
+``a clone`` is one of this repository with its ``.venv`` made, ``a project`` one that the template made, ``a folder`` an
 empty one; ``with a cluster`` after any of them gives it the tests' Slurm, which is ``login.example.org`` there. What a
-page quotes below a command has to be said by it, line after line, numbers and run ids aside; ``...`` stands for anything.
+page quotes below a command it has to say, line after line, numbers and run ids aside; ``...`` stands for anything.
 """
 
 from __future__ import annotations
