@@ -8,6 +8,7 @@ import os
 import queue
 import signal
 import threading
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from concurrent.futures import Future
@@ -33,6 +34,7 @@ from dagster_slurm_components.executor.dagster_parts import (
 )
 from dagster_slurm_components.executor.output import captured
 from dagster_slurm_components.pipes.call import INTERRUPTION
+from dagster_slurm_components.pipes.claim import LAST_RESULT, RESULTS
 
 _START_METHOD = "spawn"
 """As Dagster's multiprocess executor does: a process that has threads must not be forked."""
@@ -143,6 +145,8 @@ class ThreadStep(RunningStep):
             place = CapturedLogContext(output.log_key)
             yield dg.DagsterEvent.capture_logs(run, [self.step.key], output.log_key, place)
             for event in dagster_event_sequence_for_step(context):
+                if event.event_type in RESULTS:
+                    LAST_RESULT.set(time.time())
                 told.append(event)
                 yield event
             yield from trigger_hooks(context, told)

@@ -22,7 +22,7 @@ from dagster_slurm_components.jobs.outcome import judge
 from dagster_slurm_components.jobs.retry import NextAttempt, next_attempt
 from dagster_slurm_components.jobs.submit import EnvironmentLackingError, SubmitRejectedError, submit
 from dagster_slurm_components.jobs.takeover import Claim
-from dagster_slurm_components.pipes.claim import JobCall, results_stored
+from dagster_slurm_components.pipes.claim import LAST_RESULT, JobCall, results_stored
 from dagster_slurm_components.pipes.context import Partition, selection
 from dagster_slurm_components.pipes.failure import failure, no_start
 from dagster_slurm_components.pipes.follow import Follower
@@ -156,8 +156,12 @@ class AttemptRun(ABC, Generic[AnyCall, Result]):
 
     def _collect_stored(self, since: float) -> None:
         step = self.call.step
-        # Somebody may make a list of results and yield them later: then whoever comes next asks Dagster.
-        if step.run is None or results_stored(step.instance, step.run_id, step.key, since):
+        # Somebody may make a list of results and yield them later: then whoever comes next asks Dagster. Here it is
+        # asked only where that is not known: reading the newest events of 300 steps that end
+        # together was a fifth of their CPU.
+        last = LAST_RESULT.get()
+        known = step.run is None or (last is not None and last >= since)
+        if known or results_stored(step.instance, step.run_id, step.key, since):
             self._collect()
 
     def _figures(self, handle: JobHandle, ended: Ended) -> dict[str, Figure]:

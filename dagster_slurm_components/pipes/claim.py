@@ -6,6 +6,7 @@ import hashlib
 import json
 import threading
 from collections.abc import Mapping
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -24,12 +25,15 @@ from dagster_slurm_components.pipes.guard import Guard
 from dagster_slurm_components.pipes.step import Step, made_by, run_of
 from dagster_slurm_components.spec.resolve import ResolvedScript
 
-_STORED = {
+RESULTS = {
     dg.DagsterEventType.ASSET_MATERIALIZATION,
     dg.DagsterEventType.ASSET_OBSERVATION,
     dg.DagsterEventType.ASSET_CHECK_EVALUATION,
     dg.DagsterEventType.STEP_OUTPUT,
 }
+"""What Dagster stores of a step's results."""
+LAST_RESULT: ContextVar[float | None] = ContextVar("dagster_slurm_last_result", default=None)
+"""When Dagster stored a result of the step last; known where a step is a thread of the run's own process."""
 _PAGE = 8
 """Events that are read at first; mostly what is looked for is among the newest. Each further page is larger."""
 _SLACK = 1.0
@@ -167,7 +171,7 @@ def results_stored(instance: dg.DagsterInstance, run_id: str, step: str, since: 
     cursor, limit = None, _PAGE
     while True:
         page = instance.get_records_for_run(
-            run_id, of_type=_STORED, limit=limit, ascending=False, cursor=cursor
+            run_id, of_type=RESULTS, limit=limit, ascending=False, cursor=cursor
         )
         limit *= 4
         for record in page.records:
