@@ -5,9 +5,10 @@ A page says where its reader sits, and a block why nobody types it, in comments 
     <!-- typed in: a project -->
     <!-- not typed: it needs a login node -->
 
-``a clone`` is one of this repository with its ``.venv`` made, ``a project`` one that the template made, ``a folder`` an
-empty one; ``with a cluster`` after any of them gives it the tests' Slurm, which is ``login.example.org`` there. What a
-page quotes below a command it has to say, line after line, numbers and run ids aside; ``...`` stands for anything.
+``a clone`` is one of this repository with its ``.venv`` made, ``a project`` one that the template made, its environment
+activated, ``a folder`` an empty one. ``with a cluster`` after any of them gives it the tests' Slurm, which is
+``login.example.org`` and `production` there, and ``with a job`` one that has run on it, which the page calls 4711.
+What a page quotes below a command it has to say, line after line, numbers and run ids aside; ``...`` is anything.
 """
 
 from __future__ import annotations
@@ -21,9 +22,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import yaml
+
 FENCE = re.compile(r"^( *)```(\w*)[^\n]*\n(.*?)^\1```", re.DOTALL | re.MULTILINE)
 TITLE = re.compile(r"(?:#[^\n]*\n)*?(?:#|//) ((?:[\w.-]+/)*[\w.-]+\.\w+)(?: |\n)")
-STAGE = re.compile(r"^<!-- typed in: ([^\n]*?)(, with a cluster)? -->$", re.MULTILINE)
+STAGE = re.compile(r"^<!-- typed in: ([^\n,]*)(?:, with (a cluster|a job))? -->$", re.MULTILINE)
 REASON = re.compile(r"<!-- not typed: (\S[^\n]*) -->\n*\Z")
 ANSI = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 SERVES = re.compile(r"\bdg dev\b")
@@ -51,7 +54,8 @@ class Page:
     """What a reader of one document does."""
 
     stage: str | None
-    needs_cluster: bool
+    needs: str | None
+    """``a cluster``, ``a job``."""
     steps: tuple[Command | File, ...]
     untyped: Mapping[int, str] = field(default_factory=dict)
     """The reason, by the line of a block that nobody types."""
@@ -72,7 +76,7 @@ def parse(document: str) -> Page:
             steps += commands(text, line + 1)
         elif title := TITLE.match(text):
             steps.append(File(title[1], text))
-    return Page(stage[1] if stage else None, bool(stage and stage[2]), tuple(steps), untyped)
+    return Page(stage[1] if stage else None, stage[2] if stage else None, tuple(steps), untyped)
 
 
 def commands(block: str, line: int) -> list[Command]:
@@ -104,6 +108,13 @@ def _plain(line: str) -> str:
 
 def _pattern(line: str) -> str:
     return ".*".join(re.escape(part.strip()) + " ?" if part else "" for part in line.split("..."))
+
+
+def add(present: str, text: str) -> str:
+    """Return a file's text after a reader took a block over: some lines of a profile don't replace the others."""
+    if not re.search(r"^host:", present, re.MULTILINE) or re.search(r"^(host|site):", text, re.MULTILINE):
+        return text
+    return yaml.safe_dump({**yaml.safe_load(present), **yaml.safe_load(text)}, sort_keys=False)
 
 
 @dataclass
@@ -169,7 +180,7 @@ def perform(page: Page, terminal: Terminal, *, adapt: Callable[[str], str] = str
         if isinstance(step, File):
             path = terminal.cwd / step.path
             path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(adapt(step.text))
+            path.write_text(adapt(add(path.read_text() if path.exists() else "", step.text)))
             continue
         status, output = terminal.type(adapt(step.text))
         seen.append(f"$ {step.text}\n{output}")

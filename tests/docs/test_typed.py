@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -60,7 +62,7 @@ def home(repository: Path) -> Iterator[Path]:
     folder = Path(tempfile.mkdtemp(prefix="dsd-", dir="/tmp"))
     (folder / ".gitconfig").write_text(
         f'[url "{repository}"]\n    insteadOf = {URL}\n[user]\n    name = Ada\n    email = ada@example.org\n'
-        "[protocol]\n    file.allow = always\n"
+        '[protocol "file"]\n    allow = always\n'
     )
     try:
         yield folder
@@ -91,31 +93,59 @@ def terminal(home: Path, tmp_path: Path) -> Terminal:
     return Terminal(cwd=home, env=env, state=tmp_path / "state")
 
 
-@pytest.fixture(scope="session")
-def made_project(home: Path) -> Path:
-    """A project as the template makes it, with its packages installed."""
-    return home / "made" / "my-project"
+@dataclass
+class Place:
+    """Where readers sit."""
 
+    repository: Path
+    home: Path
+    terminal: Terminal
+    cluster: slurm.Cluster | None
 
-def sit_in(stage: str, terminal: Terminal, repository: Path, folder: Path) -> None:
-    """Put the reader where the page says."""
-    if stage == "a clone":
-        clone = folder / repository.name
-        subprocess.run(["git", "clone", "-q", str(repository), str(clone)], check=True)
-        link_venv(clone)
-        terminal.cwd = clone
-    elif stage == "a folder":
-        terminal.cwd = folder
-    elif stage == "a project":
-        terminal.cwd = folder
-        for command in (
-            f"uvx copier copy --quiet --defaults -d project_name=my-project {URL} my-project",
-            "cd my-project",
-        ):
-            status, output = terminal.type(command)
-            assert status == 0, output
-    else:
-        raise AssertionError(f"no such place: {stage}")
+    def sit_in(self, stage: str, folder: Path) -> None:
+        """Put the reader where the page says."""
+        self.terminal.cwd = folder
+        if stage == "a clone":
+            clone = folder / self.repository.name
+            subprocess.run(["git", "clone", "-q", str(self.repository), str(clone)], check=True)
+            link_venv(clone)
+            self.terminal.cwd = clone
+        elif stage == "a project":
+            self._make_project()
+        else:
+            assert stage == "a folder", f"no such place: {stage}"
+
+    def _make_project(self) -> None:
+        answers = {"project_name": "my-project", "production_folder": f"{self.home}/scratch/my-project"}
+        if self.cluster is not None:
+            answers |= {"production_user": self.cluster.user, "production_partition": "debug"}
+        data = " ".join(f"-d {name}={value}" for name, value in answers.items())
+        self.do(f"uvx copier copy --quiet --defaults {data} {URL} my-project")
+        self.do("cd my-project && uv sync --quiet && source $UV_PROJECT_ENVIRONMENT/bin/activate")
+
+    def meet_cluster(self, cluster: slurm.Cluster) -> None:
+        """Let ``login.example.org`` and the profile `staging` be the tests' Slurm."""
+        ssh = self.home / ".ssh"
+        ssh.mkdir(exist_ok=True, mode=0o700)
+        (ssh / "config").write_text(
+            f"Host login.example.org\n    HostName 127.0.0.1\n    Port {cluster.ssh_port}\n"
+            f"    IdentityFile {cluster.key_file}\n    UserKnownHostsFile {cluster.known_hosts_file}\n"
+        )
+        self.terminal.env |= {"DAGSTER_SLURM_CLUSTER": str(cluster.folder), "HPC_USER": cluster.user}
+        self.cluster = cluster
+
+    def run_job(self) -> str:
+        """Run a job in production; return its id."""
+        self.do("dg-slurm env deploy --profile production")
+        self.do("DAGSTER_SLURM_PROFILE=production DAGSTER_HOME=$PWD/dagster_home dg launch --assets first")
+        (job,) = json.loads(self.do("dg-slurm jobs list --all --profile production --json"))
+        return str(job["job_id"])
+
+    def do(self, command: str) -> str:
+        """Type what no page says."""
+        status, output = self.terminal.type(command)
+        assert status == 0, output
+        return output
 
 
 def link_venv(clone: Path) -> None:
@@ -134,25 +164,23 @@ def test_as_typed(
     name: str, terminal: Terminal, repository: Path, home: Path, request: pytest.FixtureRequest
 ) -> None:
     page = parse(DOCUMENTS[name])
-    folder = Path(tempfile.mkdtemp(prefix="page-", dir=home))
+    assert page.stage
     # One environment for all pages: their projects need the same packages.
     terminal.env["UV_PROJECT_ENVIRONMENT"] = str(home / "venv")
-    if page.needs_cluster:
-        be_the_cluster_of(home, request.getfixturevalue("cluster"), terminal)
-    assert page.stage
-    sit_in(page.stage, terminal, repository, folder)
-    perform(page, terminal, adapt=lambda text: text.replace("/scratch/", f"{home}/scratch/"))
+    place = Place(repository, home, terminal, None)
+    words = {"/scratch/": f"{home}/scratch/"}
+    if page.needs:
+        place.meet_cluster(request.getfixturevalue("cluster"))
+    place.sit_in(page.stage, Path(tempfile.mkdtemp(prefix="page-", dir=home)))
+    if page.needs == "a job":
+        words["4711"] = place.run_job()
 
+    def adapt(text: str) -> str:
+        for word, ours in words.items():
+            text = text.replace(word, ours)
+        return text
 
-def be_the_cluster_of(home: Path, cluster: slurm.Cluster, terminal: Terminal) -> None:
-    """Let ``login.example.org`` and the profile `staging` be the tests' Slurm."""
-    ssh = home / ".ssh"
-    ssh.mkdir(exist_ok=True, mode=0o700)
-    (ssh / "config").write_text(
-        f"Host login.example.org\n    HostName 127.0.0.1\n    Port {cluster.ssh_port}\n"
-        f"    IdentityFile {cluster.key_file}\n    UserKnownHostsFile {cluster.known_hosts_file}\n"
-    )
-    terminal.env |= {"DAGSTER_SLURM_CLUSTER": str(cluster.folder), "HPC_USER": cluster.user}
+    perform(page, terminal, adapt=adapt)
 
 
 def test_what_is_typed() -> None:
