@@ -7,7 +7,7 @@ import tempfile
 
 import pytest
 
-pytest_plugins = ["agent_fixture", "cluster_fixture", "framework_venvs", "project_fixture"]
+pytest_plugins = ["agent_fixture", "cluster_fixture", "framework_venvs", "project_fixture", "wheel_fixture"]
 
 # A shell that starts something in the background has it ignore SIGINT. Dagster then ignores SIGTERM, too, and so does
 # the `tail` by which it captures output: it would wait for that for ever (dagster 1.13).
@@ -44,6 +44,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         for fixture in asked.intersection(SHARED):
             item.add_marker(pytest.mark.xdist_group(f"{fixture} of {item.path.name}"))
             break
+        if "built" in asked:
+            item.add_marker(pytest.mark.xdist_group("built"))
 
 
 def pytest_unconfigure() -> None:

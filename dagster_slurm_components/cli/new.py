@@ -1,12 +1,16 @@
 """``dg-slurm new``: a new project from the template that ships with this package."""
 
+import json
 import re
 import shutil
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from importlib.metadata import distribution
 from pathlib import Path
+from urllib.parse import urlsplit
+from urllib.request import url2pathname
 
 import click
 import yaml
@@ -37,6 +41,8 @@ def new(folder: Path, answers: tuple[str, ...], defaults: bool) -> None:
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise DagsterSlurmError(f"{folder} is there already, and not an empty folder")
     data = {**_named_after(folder), **_parse_answers(answers, _questions())}
+    if "package_source" not in data:
+        data["package_source"] = _package_source()
     try:
         with _plain_template() as source:
             copier.run_copy(str(source), folder, data=data, defaults=defaults or not sys.stdin.isatty())
@@ -50,6 +56,30 @@ def _template_folder() -> Path:
     """Return the folder of ``copier.yml``: inside an installed package, or the root of a source tree."""
     installed = _PACKAGE / "_template"
     return installed if installed.is_dir() else _PACKAGE.parent
+
+
+def _package_source() -> str:
+    """Return where a project gets this package from: what this one was installed from, in the question's words.
+
+    Raises:
+        DagsterSlurmError: It was installed from a file or folder that is gone.
+    """
+    if _template_folder() == _PACKAGE.parent:
+        return str(_PACKAGE.parent)
+    # PEP 610: pip and uv write it for all that does not come from an index.
+    origin = json.loads(distribution("dagster-slurm-components").read_text("direct_url.json") or "{}")
+    url = origin.get("url", "")
+    if "vcs_info" in origin:
+        return f"{origin['vcs_info']['vcs']}+{url}@{origin['vcs_info']['commit_id']}"
+    if urlsplit(url).scheme != "file":
+        return str(url)
+    path = url2pathname(urlsplit(url).path)
+    if not Path(path).exists():
+        raise DagsterSlurmError(
+            f"dagster-slurm-components was installed from {path}, which is gone; a project could not install it",
+            hint="say where it is: --data package_source=/absolute/path/of/the.whl (left empty, the package index)",
+        )
+    return path
 
 
 def _parse_answers(pairs: Sequence[str], questions: Sequence[str]) -> dict[str, str]:

@@ -2,6 +2,7 @@
 
 import os
 import re
+import sys
 import textwrap
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -11,6 +12,7 @@ import dagster as dg
 from pydantic import BaseModel, Field, ValidationError, model_validator
 from typing_extensions import Self
 
+from dagster_slurm_components.launchers.base import INTERPRETERS
 from dagster_slurm_components.spec.assets import AssetDeclaration
 from dagster_slurm_components.spec.component import COMPONENT_TYPE
 from dagster_slurm_components.spec.environments import ENVIRONMENTS
@@ -31,6 +33,10 @@ _LAUNCHERS = {
     "torchrun": "{type: torchrun, nproc_per_node: 2}",
     "ray": "{type: ray}",
 }
+_OF_PROFILE = (
+    "# launcher: {type: srun} # instead of the profile's, or of bash",
+    "# environment: {type: uv, project: ../..} # instead of the profile's",
+)
 
 
 class ScaffoldParams(BaseModel):
@@ -39,23 +45,34 @@ class ScaffoldParams(BaseModel):
     Mistakes are click's errors, which ``dg`` prints as they are; of pydantic's it prints the JSON (dagster-dg 1.13).
     """
 
-    payload: str = Field(default="main.py", description="Payload file, .py or .sh; one that exists is kept.")
-    launcher: str = Field(default="bash", description="How it starts: bash, srun, torchrun or ray.")
+    payload: str = Field(
+        default="main.py", description="Payload file: .py, .sh, .R or .jl; one that exists is kept."
+    )
+    launcher: str | None = Field(
+        default=None, description="How it starts: bash, srun, torchrun or ray. By default the profile says it."
+    )
     asset: str | None = Field(default=None, description="Key of its asset; by default the component's name.")
-    environment: str = Field(default="current", description="The software it runs in: current, uv, path, ...")
+    environment: str | None = Field(
+        default=None, description="The software it runs in: uv, path, ... By default the profile says it."
+    )
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        _check_choice(self.launcher, list(_RESOURCES), "launcher")
+        if self.launcher is not None:
+            _check_choice(self.launcher, list(_RESOURCES), "launcher")
         try:
             AssetDeclaration.model_validate({"key": "any" if self.asset is None else self.asset})
         except ValidationError as exc:
             raise click.UsageError("\n".join(map(str, problems_of(exc, lambda path: None)))) from None
-        _check_choice(self.environment, list(ENVIRONMENTS), "environment")
+        if self.environment is not None:
+            _check_choice(self.environment, list(ENVIRONMENTS), "environment")
         suffix = PurePosixPath(self.payload).suffix
-        if suffix not in (".py", ".sh"):
-            raise click.UsageError(f"{self.payload!r} is neither a .py nor a .sh file")
-        if suffix == ".sh" and self.launcher in ("torchrun", "ray"):
+        if suffix not in INTERPRETERS:
+            known = f"name a file that ends in {', '.join(INTERPRETERS)}"
+            if suffix == ".ipynb":
+                known += "; a notebook is no program: let one run it, by `command: [jupyter, execute, NAME.ipynb]`"
+            raise click.UsageError(f"{self.payload!r}: {known}")
+        if suffix != ".py" and self.launcher in ("torchrun", "ray"):
             raise click.UsageError(f"the launcher {self.launcher} starts Python programs: name a .py file")
         return self
 
@@ -94,7 +111,7 @@ class SlurmScriptScaffolder(dg.Scaffolder[ScaffoldParams]):
             with request.target_path.open("a", encoding="utf-8") as stream:
                 stream.write(f"---\n{text}")
         else:
-            (folder / "defs.yaml").write_text(text, encoding="utf-8")
+            (folder / "defs.yaml").write_text(_schema_line(folder, request.project_root) + text, encoding="utf-8")
 
 
 def defs_yaml(params: ScaffoldParams, *, folder: Path, type_name: str, project: Path | None) -> str:
@@ -105,9 +122,11 @@ def defs_yaml(params: ScaffoldParams, *, folder: Path, type_name: str, project: 
         .format(
             type=COMPONENT_TYPE if type_name == _ALIAS else type_name,
             payload=flow_style(params.payload),
-            launcher=_LAUNCHERS[params.launcher],
-            environment=flow_style(_environment(params.environment, folder, project)),
-            resources=_RESOURCES[params.launcher],
+            launcher=f"launcher: {_LAUNCHERS[params.launcher]}" if params.launcher else _OF_PROFILE[0],
+            environment=f"environment: {flow_style(_environment(params.environment, folder, project))}"
+            if params.environment
+            else _OF_PROFILE[1],
+            resources=_RESOURCES[params.launcher or "bash"],
             key=flow_style(params.asset or re.sub(r"[^A-Za-z0-9_.\-]", "_", folder.name)),
             profiles=_profiles(params),
         )
@@ -118,9 +137,18 @@ def defs_yaml(params: ScaffoldParams, *, folder: Path, type_name: str, project: 
 def payload_text(params: ScaffoldParams) -> str:
     """Return the text of a payload that fits the launcher."""
     name = {"srun": "payload_ranks.py", "torchrun": "payload_ranks.py", "ray": "payload_ray.py"}
-    suffix = PurePosixPath(params.payload).suffix
-    file = "payload.sh" if suffix == ".sh" else name.get(params.launcher, "payload.py")
+    suffix = PurePosixPath(params.payload).suffix.lower()
+    file = f"payload{suffix}" if suffix != ".py" else name.get(params.launcher or "", "payload.py")
     return (_TEMPLATES / f"{file}.txt").read_text("utf-8").format(payload=PurePosixPath(params.payload).name)
+
+
+def _schema_line(folder: Path, project: Path | None) -> str:
+    """Return the line that names the schema for editors: the project's own, or that of its virtual environment."""
+    for schemas in (Path("schemas"), Path(sys.prefix, "share", "dagster-slurm-components", "schemas")):
+        file = (project or folder) / schemas / "defs.schema.json"
+        if project and file.is_relative_to(project) and file.is_file():
+            return f"# yaml-language-server: $schema={Path(os.path.relpath(file, folder)).as_posix()}\n"
+    return ""
 
 
 def _environment(name: str, folder: Path, project: Path | None) -> dict[str, Any]:
@@ -140,7 +168,7 @@ def _profiles(params: ScaffoldParams) -> str:
     local: dict[str, Any] = {}
     if params.launcher in ("torchrun", "ray"):
         local["launcher"] = {"type": "bash"}
-    if params.environment != "current":
+    if params.environment not in (None, "current"):
         local["environment"] = {"type": "current"}
     lines = [
         "# profiles: # what is different in one profile",

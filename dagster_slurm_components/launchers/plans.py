@@ -5,6 +5,7 @@ launcher's ``type``, its object a subclass of ``LauncherSpec`` that has a method
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import cache, singledispatch
 from pathlib import Path
 
@@ -92,9 +93,15 @@ def _ray(launcher: RayLauncher, payload: tuple[str, ...], context: LaunchContext
 
     With ``address`` nothing is started: the payload finds that cluster in RAY_ADDRESS.
     """
+    # Ray 2.60 looks for `uv run` among its parents, and then has uv make an environment for the tasks; where it finds
+    # one, in the local profile, it is the one that Dagster was started by.
+    env = {"RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0"}
     if launcher.address is not None:
-        env = {"RAY_ADDRESS": launcher.address}
+        env["RAY_ADDRESS"] = launcher.address
         return LaunchPlan(script=_text("shell/launch_bash.sh"), payload=payload, env=env)
+    if context.scheduler == "process":
+        # What keeps Ray to the loopback address, which it else replaces by one that other machines reach.
+        env["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
     options = _options(launcher, "start_timeout", "grace", "host_suffix")
     if not launcher.dashboard:
         options.append("--no-dashboard")
@@ -104,7 +111,7 @@ def _ray(launcher: RayLauncher, payload: tuple[str, ...], context: LaunchContext
         options.append(f"--cpus={context.resources.cpus_per_task}")
     options += [f"--start-arg={argument}" for argument in launcher.ray_start_args]
     modules = ("ray_node.py", "ray_wait.py", "nodes.py", "ports.py")
-    return _by_program("launch_ray.py", options, payload, *modules)
+    return replace(_by_program("launch_ray.py", options, payload, *modules), env=env)
 
 
 def _options(spec: LauncherSpec | Resources, *names: str) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +11,7 @@ from pathlib import Path
 import click
 import dagster as dg
 import pytest
+import yaml
 from dagster.components.component_scaffolding import scaffold_object
 
 from dagster_slurm_components.component.scaffolder import ScaffoldParams
@@ -23,6 +25,8 @@ BIN = Path(sys.executable).parent
 VARIANTS = [
     {},
     {"payload": "run.sh"},
+    {"payload": "fit.R"},
+    {"payload": "fit.jl", "launcher": "srun"},
     {"payload": "src/train.py", "asset": "models/digits"},
     {"launcher": "srun"},
     {"launcher": "srun", "payload": "mpi.sh"},
@@ -52,6 +56,9 @@ def test_what_is_written_is_right_and_loads(scaffold, params):
     problems = check_project([folder]).problems
     if params.get("environment") in (None, "current", "path", "modules"):
         assert not problems, "\n".join(map(str, problems))
+    (script,) = yaml.safe_load((folder / "defs.yaml").read_text())["attributes"]["scripts"]
+    said = {name: script[name]["type"] for name in ("launcher", "environment") if name in script}
+    assert said == {name: params[name] for name in ("launcher", "environment") if name in params}
     (spec,) = load_folder(folder.parent).resolve_all_asset_specs()
     assert spec.key.to_user_string() == params.get("asset", "work")
     assert params.get("launcher", "bash") in spec.kinds
@@ -87,6 +94,23 @@ def test_shell_payload_runs_by_hand(scaffold):
     )
     assert "total: 333833500" in done.stdout
     assert subprocess.run([BIN / "shellcheck", folder / "run.sh"], check=False).returncode == 0
+
+
+@pytest.mark.parametrize(("program", "file"), [("Rscript", "fit.R"), ("julia", "fit.jl")])
+def test_payloads_of_other_languages_run_by_hand(scaffold, program, file):
+    folder = scaffold(payload=file)
+    if shutil.which(program) is None:
+        pytest.skip(f"no {program} on this machine")
+    done = subprocess.run([program, file], cwd=folder, capture_output=True, text=True, check=True, timeout=60)
+    assert "total: 333833500" in done.stdout
+
+
+def test_editors_find_the_schema(scaffold, tmp_path):
+    assert not (scaffold("none") / "defs.yaml").read_text().startswith("# yaml-language-server")
+    (tmp_path / "schemas").mkdir()
+    (tmp_path / "schemas" / "defs.schema.json").touch()
+    first = (scaffold() / "defs.yaml").read_text().splitlines()[0]
+    assert first == "# yaml-language-server: $schema=../../schemas/defs.schema.json"
 
 
 def test_a_payload_that_exists_is_kept(scaffold, tmp_path):
@@ -126,7 +150,9 @@ def test_python_format(scaffold):
     [
         ({"launcher": "torchrn"}, "did you mean `torchrun`"),
         ({"environment": "modul"}, "did you mean `modules`"),
-        ({"payload": "train.R"}, "neither a .py nor a .sh"),
+        ({"payload": "train.m"}, r"ends in \.py, \.sh, \.R"),
+        ({"payload": "train.ipynb"}, r"command: \[jupyter, execute, NAME.ipynb\]"),
+        ({"payload": "train.R", "launcher": "torchrun"}, "name a .py file"),
         ({"payload": "train.sh", "launcher": "ray"}, "name a .py file"),
         ({"asset": "a b"}, "asset"),
     ],

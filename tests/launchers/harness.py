@@ -10,8 +10,8 @@ import re
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -50,6 +50,22 @@ def processes_of(folder: Path) -> dict[int, str]:
             except (FileNotFoundError, ProcessLookupError, PermissionError):
                 continue
     return {pid: line for pid, line in found.items() if line}
+
+
+def listening(pids: Iterable[int]) -> set[str]:
+    """Return the addresses at which processes listen, as the kernel writes them: `0100007F`, `00000000`."""
+    inodes, found = set(), set()
+    for pid in pids:
+        with suppress(FileNotFoundError, ProcessLookupError):
+            for link in Path(f"/proc/{pid}/fd").iterdir():
+                with suppress(FileNotFoundError):
+                    inodes.add(os.readlink(link))
+    for table in ("tcp", "tcp6"):
+        for line in Path("/proc/net", table).read_text().splitlines()[1:]:
+            _, local, _, state, *_, inode = line.split()[:10]
+            if state == "0A" and f"socket:[{inode}]" in inodes:
+                found.add(local.partition(":")[0])
+    return found
 
 
 @dataclass
@@ -178,11 +194,11 @@ def run_here(run: Run, timeout: float = 60) -> Run:
     return run
 
 
-def start_here(run: Run) -> subprocess.Popen[bytes]:
-    """Start a run directory as a plain process."""
+def start_here(run: Run, under: Sequence[str] = ()) -> subprocess.Popen[bytes]:
+    """Start a run directory as a plain process; ``under`` begins the command line of a parent that starts it."""
     out, err = (run.folder / "stdout.log").open("wb"), (run.folder / "stderr.log").open("wb")
     with out, err:
-        argv = ["bash", str(run.folder / "job.sh"), str(run.folder)]
+        argv = [*under, "bash", str(run.folder / "job.sh"), str(run.folder)]
         return subprocess.Popen(argv, stdout=out, stderr=err, env=outside_slurm(), start_new_session=True)
 
 

@@ -129,12 +129,18 @@ class TestNodes:
         self, program, monkeypatch, found, address
     ):
         nodes = program("nodes")
+        monkeypatch.setenv("SLURM_JOB_ID", "7")
         answer = [(None, None, None, "", (text, 0)) for text in found]
         monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: answer)
         monkeypatch.setattr(nodes, "_address_of_default_route", lambda: "192.0.2.77")
         assert nodes.own_address("") == address
 
+    def test_without_slurm_nobody_else_gets_in(self, program, monkeypatch):
+        monkeypatch.delenv("SLURM_JOB_ID", raising=False)
+        assert program("nodes").own_address("-ib0") == "127.0.0.1"
+
     def test_a_suffix_that_does_not_resolve_is_told(self, program, monkeypatch):
+        monkeypatch.setenv("SLURM_JOB_ID", "7")
         monkeypatch.setenv("SLURMD_NODENAME", "node1")
         with pytest.raises(OSError, match=r"host_suffix: the name node1-no\.invalid does not resolve"):
             program("nodes").own_address("-no.invalid")

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import signal
+import sys
 from pathlib import Path
 
 import pytest
-from launchers.harness import Run, prepare, run_here, start_here
+from launchers.harness import Run, listening, prepare, run_here, start_here
 from launchers.payloads import RAY_SPREAD, TORCH_SUM
 
 from dagster_slurm_components.spec.launchers import BashLauncher, RayLauncher, SrunLauncher, TorchrunLauncher
@@ -116,6 +117,22 @@ def test_ray_on_a_laptop(folder: Path, ray_venv: Path, tmp_path: Path):
     assert "CPUs 2" in run.stdout
     assert "ray.token" in {path.name for path in folder.iterdir()}
     assert (folder / "ray.token").stat().st_mode & 0o777 == 0o600
+    nothing_is_left(run)
+
+
+@pytest.mark.slow
+def test_ray_under_uv_run_listens_on_loopback(folder: Path, ray_venv: Path):
+    """As `uv run dg launch` starts it: Ray finds `uv run` among its parents."""
+    launcher = RayLauncher(dashboard=False)
+    run = prepare(folder, launcher, RAY_SPREAD, args=["wait"], prefix=ray_venv)
+    uv_run = [str(Path(sys.executable).with_name("uv")), "run", "--no-project", "--no-config", "--offline", "--"]
+    process = start_here(run, under=uv_run)
+    try:
+        run.wait_for("tasks ran on", timeout=120)
+        assert listening(run.processes()) <= {"0100007F", "0000000000000000FFFF00000100007F"}
+    finally:
+        process.terminate()
+        process.wait(60)
     nothing_is_left(run)
 
 

@@ -34,7 +34,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_the_same_as_copier_copy(tmp_path: Path) -> None:
     assert new("my-project", "--defaults", "-d", "workload=bash")[0] == 0
-    other = render(tmp_path / "other", project_name="my-project", workload="bash")
+    other = render(tmp_path / "other", project_name="my-project", workload="bash", package_source=str(ROOT))
     files = {path.relative_to(other): path.read_bytes() for path in other.rglob("*") if path.is_file()}
     made = Path("my-project")
     ours = {path.relative_to(made): path.read_bytes() for path in made.rglob("*") if path.is_file()}

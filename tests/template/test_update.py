@@ -151,3 +151,16 @@ def test_an_answer_that_was_given_is_kept(repository: Path, tmp_path: Path) -> N
     text = (project / "profiles" / "production.yaml").read_text()
     assert 'hostname: "hpc.example.org"' in text
     assert 'account: "proj1"' in text
+
+
+def test_the_package_is_updated_with_the_template(repository: Path, tmp_path: Path) -> None:
+    address = f"file://{repository}/.git"
+    project = make(repository / ".git", tmp_path / "project", EARLIER, {})
+    pyproject = project / "pyproject.toml"
+    assert f'{{git = "{address}", rev = "{EARLIER}"}}' in pyproject.read_text()
+    env = project / ".env"
+    env.write_text("DAGSTER_SLURM_PROFILE=staging\n")
+    update(project)
+    assert f'{{git = "{address}", rev = "{NOW}"}}' in pyproject.read_text()
+    assert env.read_text() == "DAGSTER_SLURM_PROFILE=staging\n", "what a machine's own settings say is kept"
+    assert not list(project.rglob("*.rej"))

@@ -60,8 +60,10 @@ def own_address(suffix: str) -> str:
     """Return the address by which the job's other nodes reach this one, in its fast network by a suffix (`-ib0`).
 
     A number, not a name: the names of compute nodes may end in `.local`, or resolve to an IPv6 address or,
-    on the node itself, to its loopback address.
+    on the node itself, to its loopback address. Without Slurm there are no others, and nobody else shall get in.
     """
+    if "SLURM_JOB_ID" not in os.environ:
+        return "127.0.0.1"
     name = records.own_node() + suffix
     try:
         found = socket.getaddrinfo(name, None, type=socket.SOCK_STREAM)
