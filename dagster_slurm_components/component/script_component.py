@@ -251,8 +251,9 @@ def _scripts(document: Document, context: dg.ComponentLoadContext) -> tuple[list
     defaults = document.data.get("defaults") or {}
     scripts: dict[str, SlurmScript] = {}
     with warnings.catch_warnings():
-        # Code references are in beta (dagster 1.13), which is our concern and not the user's.
+        # Code references are in beta, partitions of checks in preview (dagster 1.13): our concern, not the user's.
         warnings.simplefilter("ignore", dg.BetaWarning)
+        warnings.simplefilter("ignore", dg.PreviewWarning)
         for each in checked:
             problems += each.problems
             if each.script is None or each.problems:

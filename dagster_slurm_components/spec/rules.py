@@ -134,6 +134,7 @@ def _assets(script: Script, position_of: Locate) -> Iterator[Problem]:
 
 def _checks(script: Script, position_of: Locate) -> Iterator[Problem]:
     keys = [asset.key for asset in script.assets]
+    partitions = script.assets[0].partitions_def if script.assets else None
     names: set[tuple[str, str]] = set()
     for index, check in enumerate(script.checks):
         path: KeyPath = ("checks", index)
@@ -144,6 +145,11 @@ def _checks(script: Script, position_of: Locate) -> Iterator[Problem]:
             message = f"`{check.asset}` has two checks named `{check.name}`"
             yield Problem.at(position_of, (*path, "name"), message, "rename one", "duplicate_check")
         names.add((check.asset, check.name))
+        if check.partitions_def is not None and check.partitions_def != partitions:
+            message = f"the check `{check.name}` has other partitions than its asset"
+            yield Problem.at(
+                position_of, (*path, "partitions_def"), message, "write the asset's", "partitions"
+            )
 
 
 def _leave(script: Script, position_of: Locate) -> Iterator[Problem]:

@@ -82,7 +82,7 @@ def test_python_assets_in_several_files_share_one_resource(tmp_path: Path) -> No
     )
     assert run(project, "dg", "check", "defs").returncode == 0
     listed = json.loads(run(project, "dg", "list", "defs", "--json").stdout)
-    assert {asset["key"] for asset in listed["assets"]} == {"first", "summary", "second", "third"}
+    assert {asset["asset_key"] for asset in listed["assets"]} == {"first", "summary", "second", "third"}
 
 
 @pytest.mark.slurm
