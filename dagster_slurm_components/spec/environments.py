@@ -1,5 +1,6 @@
 """The software that the payload runs in."""
 
+from collections.abc import Iterator
 from typing import Annotated, ClassVar, Literal
 
 from dagster_slurm_components.spec.base import Flag, Text, Word
@@ -22,6 +23,13 @@ class EnvironmentSpec(Model):
         ["ulimit -n 65536"],
         default=[],
     )
+
+    def made_of(self) -> Iterator[tuple[str, str, str]]:
+        """Yield what it is made of on the machine that runs Dagster.
+
+        Each is the field that names a place, the file below that, and the command that makes it there.
+        """
+        yield from ()
 
 
 class CurrentEnvironment(EnvironmentSpec):
@@ -102,6 +110,10 @@ class UvEnvironment(PackedEnvironment):
         default="folder",
     )
 
+    def made_of(self) -> Iterator[tuple[str, str, str]]:
+        """Yield the lock, or the requirements."""
+        yield from (("project", "uv.lock", "uv lock"), ("requirements", "", ""))
+
 
 class PixiEnvironment(PackedEnvironment):
     """One environment of a project's `pixi.lock`: conda packages and PyPI packages."""
@@ -112,6 +124,10 @@ class PixiEnvironment(PackedEnvironment):
     platform: Word | None = option(
         "Name of the platform in the lock, where several are of the host's kind.", "workstation-cuda"
     )
+
+    def made_of(self) -> Iterator[tuple[str, str, str]]:
+        """Yield the lock."""
+        yield "project", "pixi.lock", "pixi lock"
 
 
 class CondaEnvironment(PackedEnvironment):

@@ -9,7 +9,7 @@ from types import ModuleType
 import pytest
 from dagster.components.core.component_tree import ComponentTree
 
-from dagster_slurm_components.spec.imported import is_imported, reports_on_import
+from dagster_slurm_components.spec.imported import is_imported, works_on_import
 from dagster_slurm_components.spec.project import check_project
 
 OURS = "type: dagster_slurm_components.SlurmScriptComponent\nattributes: {}\n"
@@ -85,7 +85,7 @@ def test_outside_of_defs_nothing_is_imported(tmp_path: Path) -> None:
 )
 def test_what_runs_on_import(text: str, line: int | None, tmp_path: Path) -> None:
     write(tmp_path, {"payload.py": text})
-    assert reports_on_import(tmp_path / "payload.py") == line
+    assert works_on_import(tmp_path / "payload.py", is_payload=False) == line
 
 
 def test_check_warns_where_the_payload_would_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -109,6 +109,6 @@ def test_check_warns_where_the_payload_would_run(tmp_path: Path, monkeypatch: py
     assert [(each.level, each.kind) for each in found] == [("warning", "imported")] * 2
     assert [str(each).split(": ")[0].removeprefix(f"{tmp_path}/defs/") for each in found] == [
         "baseline/train.py:3:1",
-        "owned/defs.yaml:2:34",
+        "shared/plain.py:1:1",
     ]
     assert all("__main__" in (each.hint or "") for each in found)
