@@ -179,21 +179,14 @@ def _events(context: dg.AssetExecutionContext, report: Report, made: set[dg.Asse
 def _store_check(
     context: dg.AssetExecutionContext, result: dg.AssetCheckResult, partition: str, *, bound: bool
 ) -> None:
-    """Store a check's result for one partition, if it has any; to yield it would end the check for all of them.
-
-    It is ``bound`` to the newest materialization, which is that of the same element.
-    """
-    specs = {spec.key: spec for spec in context.assets_def.check_specs}  # those that are selected
-    spec = (
-        specs.get(dg.AssetCheckKey(result.asset_key, result.check_name))
-        if result.asset_key and result.check_name
-        else None
-    )
-    if spec is not None and spec.partitions_def is not None:
+    """Store a check's result of one partition, ``bound`` to the newest materialization: that of the same element."""
+    partitioned = {
+        (spec.asset_key, spec.name) for spec in context.assets_def.check_specs if spec.partitions_def
+    }
+    if (result.asset_key, result.check_name) in partitioned:
         evaluation = result.to_asset_check_evaluation(context.get_step_execution_context())
         target = evaluation.target_materialization_data if bound else None
-        made = record_replace(evaluation, partition=partition, target_materialization_data=target)
-        context.log_event(made)  # type: ignore[arg-type]  # dagster 1.13 takes it, its annotation is older
+        context.log_event(record_replace(evaluation, partition=partition, target_materialization_data=target))
 
 
 def _checks(context: dg.AssetExecutionContext, arrays: Sequence[ArrayCall]) -> Iterator[dg.AssetCheckResult]:

@@ -1,6 +1,5 @@
 """The software that the payload runs in."""
 
-from collections.abc import Iterator
 from typing import Annotated, ClassVar, Literal
 
 from dagster_slurm_components.spec.base import Flag, Text, Word
@@ -10,6 +9,9 @@ from dagster_slurm_components.spec.registry import Registry
 
 class EnvironmentSpec(Model):
     """The base of all environments; ``type`` chooses one."""
+
+    made_of: ClassVar[tuple[tuple[str, str], ...]] = ()
+    """The fields that name files of the machine that runs Dagster, each with what has to lie there."""
 
     type: str = required("Which kind of environment.", "current")
     modules: list[Word] = option(
@@ -23,13 +25,6 @@ class EnvironmentSpec(Model):
         ["ulimit -n 65536"],
         default=[],
     )
-
-    def made_of(self) -> Iterator[tuple[str, str, str]]:
-        """Yield what it is made of on the machine that runs Dagster.
-
-        Each is the field that names a place, the file below that, and the command that makes it there.
-        """
-        yield from ()
 
 
 class CurrentEnvironment(EnvironmentSpec):
@@ -76,6 +71,7 @@ class UvEnvironment(PackedEnvironment):
 
     needs_one_of: ClassVar[tuple[tuple[str, ...], ...]] = (("project", "requirements"),)
     one_of: ClassVar[tuple[tuple[str, ...], ...]] = (("project", "requirements"),)
+    made_of: ClassVar[tuple[tuple[str, str], ...]] = (("project", "uv.lock"), ("requirements", ""))
 
     type: Literal["uv"] = option("Which kind of environment.", "uv", default="uv")
     project: Word | None = option(
@@ -110,24 +106,17 @@ class UvEnvironment(PackedEnvironment):
         default="folder",
     )
 
-    def made_of(self) -> Iterator[tuple[str, str, str]]:
-        """Yield the lock, or the requirements."""
-        yield from (("project", "uv.lock", "uv lock"), ("requirements", "", ""))
-
 
 class PixiEnvironment(PackedEnvironment):
     """One environment of a project's `pixi.lock`: conda packages and PyPI packages."""
 
+    made_of: ClassVar[tuple[tuple[str, str], ...]] = (("project", "pixi.lock"),)
     type: Literal["pixi"] = option("Which kind of environment.", "pixi", default="pixi")
     project: Word = required("Folder with `pixi.lock`, relative to the file that names it.", "../..")
     environment: Word = option("Name of the environment in the lock.", "gpu", default="default")
     platform: Word | None = option(
         "Name of the platform in the lock, where several are of the host's kind.", "workstation-cuda"
     )
-
-    def made_of(self) -> Iterator[tuple[str, str, str]]:
-        """Yield the lock."""
-        yield "project", "pixi.lock", "pixi lock"
 
 
 class CondaEnvironment(PackedEnvironment):

@@ -55,19 +55,15 @@ def works_on_import(file: Path, *, is_payload: bool) -> int | None:
         tree = ast.parse(text)
     except (SyntaxError, ValueError):
         return None  # Dagster tells it
-    line = next((node.lineno for node in _on_import(tree) if _opens_pipes(node)), None)
-    return line or (1 if is_payload and "__main__" not in text else None)
+    return next(_opens_pipes(tree), 1 if is_payload and "__main__" not in text else None)
 
 
-def _on_import(tree: ast.AST) -> Iterator[ast.AST]:
-    """Yield what is executed on import, that is, neither in a function nor below a guard."""
+def _opens_pipes(tree: ast.AST) -> Iterator[int]:
+    """Yield where Pipes is opened on import, that is, neither in a function nor below a guard."""
     for node in ast.iter_child_nodes(tree):
         function = isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda))
-        if not (function or (isinstance(node, ast.If) and "__name__" in ast.dump(node.test))):
-            yield node
-            yield from _on_import(node)
-
-
-def _opens_pipes(node: ast.AST) -> bool:
-    called = node.func if isinstance(node, ast.Call) else None
-    return "open_dagster_pipes" in (getattr(called, "attr", ""), getattr(called, "id", ""))
+        if function or (isinstance(node, ast.If) and "__name__" in ast.dump(node.test)):
+            continue
+        if isinstance(node, ast.Call) and re.search(r"\bopen_dagster_pipes$", ast.unparse(node.func)):
+            yield node.lineno
+        yield from _opens_pipes(node)

@@ -43,16 +43,15 @@ def payload_problems(script: Script, merged: Merged, folder: Path) -> Iterator[P
 
 def environment_problems(environment: EnvironmentSpec, merged: Merged, folder: Path) -> Iterator[Problem]:
     """Yield the files that an environment is made of and that are not there."""
-    for field, within, make in environment.made_of():
-        named = getattr(environment, field)
+    for field, lock in environment.made_of:
+        named, path = getattr(environment, field), ("environment", field)
         if named is None or is_template(named):
             continue
-        path = ("environment", field)
         place = ((merged.folder(path) or folder) / Path(named).expanduser()).absolute()
-        file, hint = place / within, f"run `{make}` in {place}" if make else None
         if not place.exists():
             message = f"the environment's `{field}` is not there: {place}"
             yield Problem.at(merged.position, path, message, "check the spelling", "no_file")
-        elif not file.exists():
-            message = f"the environment has no {within}: nothing can be made of {place} yet"
+        elif not (place / lock).exists():
+            message = f"there is no {lock} in {place} to make the environment of"
+            hint = f"run `{lock.removesuffix('.lock')} lock` there"
             yield Problem.at(merged.position, path, message, hint, "no_lock", level="warning")

@@ -68,7 +68,7 @@ def test_a_project_that_is_not_there_and_one_without_its_lock(project: Path, kin
     assert told(project, script) == ["error 6: the environment's `project` is not there: /defs/nowhere"]
     (project / "defs" / "nowhere").mkdir()
     (found,) = told(project, script)
-    assert found == f"warning 6: the environment has no {lock}: nothing can be made of /defs/nowhere yet"
+    assert found == f"warning 6: there is no {lock} in /defs/nowhere to make the environment of"
     (project / "defs" / "nowhere" / lock).touch()
     assert told(project, script) == []
 

@@ -45,8 +45,8 @@ def test_an_environment_without_its_lock_is_a_failure(project: Path) -> None:
     shown = CliRunner().invoke(main, ["doctor"])
     assert shown.exit_code == 1
     told = " ".join(shown.output.split())
-    assert "the environment has no uv.lock" in told
-    assert "run `uv lock` in" in told
+    assert "there is no uv.lock in" in told
+    assert "run `uv lock` there" in told
     (project / "software" / "uv.lock").touch()
     assert CliRunner().invoke(main, ["doctor"]).exit_code == 0
 
