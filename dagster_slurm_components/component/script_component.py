@@ -103,7 +103,8 @@ class SlurmScriptComponent(dg.Component):
             for script in self.scripts:
                 try:
                     with refusals_at(script.entry.script.position, ()):
-                        built.append(self._assets_definition(script, *words_in(script.folder)))
+                        pool, leave, _ = words_in(script.folder)
+                        built.append(self._assets_definition(script, pool, leave))
                 except SpecError as exc:
                     problems += exc.problems
         if problems:
@@ -211,19 +212,19 @@ def _asset_of(check: dg.AssetCheckSpec) -> str:
     return check.asset_key.to_escaped_user_string()
 
 
-def _profile_words(folder: Path) -> tuple[str | None, bool]:
-    """Return the pool of the profile that is chosen now, or None, and whether scripts leave their jobs there.
+def _profile_words(folder: Path) -> tuple[str | None, bool, bool]:
+    """Return the pool of the profile that is chosen now, whether scripts leave their jobs, and if Slurm runs them.
 
-    Dagster knows pools and outputs from the definitions, so these words of a profile are read when definitions are
+    Dagster knows pools, outputs and kinds from the definitions, so these words of a profile are read when they are
     loaded. Its mistakes are told when a script runs: definitions must load on a machine that has none of the profile's
     secrets.
     """
     try:
         values = profile_values(start=folder)
-        pool, leave = values["pool"], values["leave"]
+        pool, leave, scheduler = values["pool"], values["leave"], values["scheduler"]
     except SpecError:
-        return None, False
-    return pool if isinstance(pool, str) and pool else None, leave is True
+        return None, False, False
+    return pool if isinstance(pool, str) and pool else None, leave is True, scheduler == "slurm"
 
 
 @contextmanager
@@ -250,9 +251,11 @@ def _scripts(document: Document, context: dg.ComponentLoadContext) -> tuple[list
     problems = [*read.problems, *duplicate_assets(checked), *duplicate_names([checked])]
     defaults = document.data.get("defaults") or {}
     scripts: dict[str, SlurmScript] = {}
+    words_in = cache(_profile_words)
     with warnings.catch_warnings():
-        # Code references are in beta (dagster 1.13), which is our concern and not the user's.
+        # Code references are in beta, partitions of checks in preview (dagster 1.13): our concern, not the user's.
         warnings.simplefilter("ignore", dg.BetaWarning)
+        warnings.simplefilter("ignore", dg.PreviewWarning)
         for each in checked:
             problems += each.problems
             if each.script is None or each.problems:
@@ -261,7 +264,8 @@ def _scripts(document: Document, context: dg.ComponentLoadContext) -> tuple[list
             name = op_name(each.script, scripts)
             try:
                 version = code_version(each.entry, resolved.payload_files(), defaults)
-                scripts[name] = slurm_script(each.entry, name, resolved, version)
+                slurm = words_in(each.entry.folder)[-1]
+                scripts[name] = slurm_script(each.entry, name, resolved, version, slurm)
             except SpecError as exc:
                 problems += exc.problems
     return list(scripts.values()), problems

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import dagster as dg
@@ -17,6 +17,7 @@ from dagster_slurm_components.component.ops import OpArguments
 from dagster_slurm_components.executor.tags import STEP_TAG, THREAD
 from dagster_slurm_components.spec.assets import AssetDeclaration, CheckDeclaration
 from dagster_slurm_components.spec.component import ScriptEntry
+from dagster_slurm_components.spec.launchers import LANGUAGES
 from dagster_slurm_components.spec.model import Model
 from dagster_slurm_components.spec.place import KeyPath, Locate
 from dagster_slurm_components.spec.problems import Problem, SpecError, describe
@@ -62,7 +63,9 @@ class SlurmScript:
         return self.entry.folder
 
 
-def slurm_script(entry: ScriptEntry, op: str, resolved: ResolvedScript, code_version: str) -> SlurmScript:
+def slurm_script(
+    entry: ScriptEntry, op: str, resolved: ResolvedScript, code_version: str, slurm: bool
+) -> SlurmScript:
     """Return a script with its specs; all values that Dagster refuses are one SpecError.
 
     Args:
@@ -70,6 +73,7 @@ def slurm_script(entry: ScriptEntry, op: str, resolved: ResolvedScript, code_ver
         op: The name of its op, unique in the component.
         resolved: The script on top of the component's defaults, in no profile.
         code_version: The version of assets that declare none.
+        slurm: Whether the profile runs its jobs by Slurm.
     """
     script, references = resolved.script, _references(entry, resolved)
     problems: list[Problem] = []
@@ -85,7 +89,7 @@ def slurm_script(entry: ScriptEntry, op: str, resolved: ResolvedScript, code_ver
                 words = _words(given, path, resolved)
                 words["metadata"] = {**given.metadata, **references}
                 if isinstance(given, AssetDeclaration):
-                    assets.append(_asset_spec(given, words, resolved, code_version))
+                    assets.append(_asset_spec(given, words, resolved, code_version, slurm))
                 else:
                     deps = [asset_key(key) for key in given.additional_deps]
                     words |= {"asset": asset_key(given.asset), "additional_deps": deps}
@@ -100,7 +104,7 @@ def slurm_script(entry: ScriptEntry, op: str, resolved: ResolvedScript, code_ver
 
 
 def _asset_spec(
-    asset: AssetDeclaration, words: dict[str, Any], resolved: ResolvedScript, code_version: str
+    asset: AssetDeclaration, words: dict[str, Any], resolved: ResolvedScript, code_version: str, slurm: bool
 ) -> dg.AssetSpec:
     words |= {
         "key": asset_key(asset.key),
@@ -108,19 +112,22 @@ def _asset_spec(
         "skippable": bool(asset.skippable),
         "code_version": asset.code_version or code_version,
         "tags": {name: _tag(value) for name, value in asset.tags.items()},
-        "kinds": _kinds(asset.kinds, resolved),
+        "kinds": _kinds(asset.kinds, resolved, slurm=slurm),
     }
     if asset.description is None and len(resolved.script.assets) == 1:
         words["description"] = resolved.script.description
     return dg.AssetSpec(**words)
 
 
-def _kinds(own: Sequence[str], resolved: ResolvedScript) -> set[str]:
-    """Return the kinds of an asset: the user's, then ``slurm`` and the launcher's type while there is room."""
-    launcher = resolved.merged.data.get("launcher")
-    named = not isinstance(launcher, Mapping) or "type" in launcher
-    ours = ["slurm", *([resolved.script.launcher.type] if named else [])]
-    added = [kind for kind in ours if kind not in own][: max(0, MOST_KINDS - len(own))]
+def _kinds(own: Sequence[str], resolved: ResolvedScript, *, slurm: bool) -> set[str]:
+    """Return the kinds of an asset: the user's, then launcher, ``slurm`` and language while there is room.
+
+    The launcher ``bash`` starts anything, so that it tells nothing.
+    """
+    launcher, payload = resolved.script.launcher.type, resolved.script.payload
+    language = LANGUAGES.get(PurePosixPath(payload).suffix) if payload else None
+    ours = [launcher if launcher != "bash" else None, "slurm" if slurm else None, language]
+    added = [kind for kind in ours if kind and kind not in own][: max(0, MOST_KINDS - len(own))]
     return {*own, *added}
 
 

@@ -11,6 +11,8 @@ from dagster_slurm_components.errors import HostError
 from dagster_slurm_components.hosts.base import Host
 from dagster_slurm_components.hosts.client import Satellite
 from dagster_slurm_components.hosts.connect import connect
+from dagster_slurm_components.spec.environments import ENVIRONMENTS
+from dagster_slurm_components.spec.local_files import environment_problems
 from dagster_slurm_components.spec.merge import merge
 from dagster_slurm_components.spec.problems import SpecError
 from dagster_slurm_components.spec.profiles import LoadedProfile, load_profile
@@ -25,7 +27,17 @@ def examine_profile(name: str | None, *, start: Path) -> Iterator[Finding]:
         yield failed("profile", str(error), "Correct it: `dg-slurm check` tells all mistakes.")
         return
     yield ok("profile", f"{loaded.name} ({loaded.file or 'built in'})")
+    yield from _environment(loaded)
     yield from examine(loaded)
+
+
+def _environment(loaded: LoadedProfile) -> Iterator[Finding]:
+    """Tell what the profile's own environment is made of here and is not there: every job would fail."""
+    merged = merge(list(loaded.layers))
+    raw = merged.data.get("environment") or {}
+    if "type" in raw:
+        for problem in environment_problems(ENVIRONMENTS.validate(raw, None), merged, Path()):
+            yield failed("environment", f"{problem.position}: {problem.message}", problem.hint)
 
 
 def examine(loaded: LoadedProfile, *, host: Host | None = None) -> Iterator[Finding]:

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 from typing import Literal
 
+from dagster_slurm_components.spec.launchers import LANGUAGES
 from dagster_slurm_components.spec.resources import Resources
 
 PYTHON = "@python"
@@ -53,13 +54,8 @@ class LaunchContext:
     scheduler: Literal["process", "slurm"]
 
 
-INTERPRETERS: dict[str, tuple[str, ...]] = {
-    ".py": (PYTHON,),
-    ".sh": ("bash",),
-    ".R": ("Rscript",),
-    ".r": ("Rscript",),
-    ".jl": ("julia",),
-}
+_PROGRAMS = {"python": (PYTHON,), "bash": ("bash",), "r": ("Rscript",), "julia": ("julia",)}
+INTERPRETERS = {extension: _PROGRAMS[language] for extension, language in LANGUAGES.items()}
 """What runs a payload file, by extension; any other file is a program of its own."""
 
 

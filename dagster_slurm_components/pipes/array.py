@@ -9,6 +9,7 @@ from dataclasses import replace
 from typing import Any
 
 import dagster as dg
+from dagster_shared.record import replace as record_replace
 
 from dagster_slurm_components.jobs.arrays import largest_array
 from dagster_slurm_components.pipes.array_attempt import ArrayAttempt, ElementAttempt
@@ -162,7 +163,7 @@ def _begin_plain(array: ArrayCall, elements: Iterator[Element], number: int) -> 
 
 
 def _events(context: dg.AssetExecutionContext, report: Report, made: set[dg.AssetKey]) -> Iterator[Any]:
-    """Yield the materializations of one partition; its check results are counted."""
+    """Yield the materializations of one partition; its check results are counted, and stored where they have one."""
     completed, key = report.completed, report.element.partition
     for result in completed.get_results() if report.success else completed.check_results:
         if isinstance(result, dg.MaterializeResult) and result.asset_key is not None:
@@ -171,6 +172,21 @@ def _events(context: dg.AssetExecutionContext, report: Report, made: set[dg.Asse
             yield from materializations(context, result.asset_key, result, partition or "")
         elif isinstance(result, dg.AssetCheckResult):
             report.array.count_check(result, report.element.number)
+            if key is not None:
+                _store_check(context, result, str(key.key), bound=report.success)
+
+
+def _store_check(
+    context: dg.AssetExecutionContext, result: dg.AssetCheckResult, partition: str, *, bound: bool
+) -> None:
+    """Store a check's result of one partition, ``bound`` to the newest materialization: that of the same element."""
+    partitioned = {
+        (spec.asset_key, spec.name) for spec in context.assets_def.check_specs if spec.partitions_def
+    }
+    if (result.asset_key, result.check_name) in partitioned:
+        evaluation = result.to_asset_check_evaluation(context.get_step_execution_context())
+        target = evaluation.target_materialization_data if bound else None
+        context.log_event(record_replace(evaluation, partition=partition, target_materialization_data=target))
 
 
 def _checks(context: dg.AssetExecutionContext, arrays: Sequence[ArrayCall]) -> Iterator[dg.AssetCheckResult]:

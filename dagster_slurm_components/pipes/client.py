@@ -12,6 +12,7 @@ from dagster_slurm_components.jobs.retry import NextAttempt
 from dagster_slurm_components.jobs.submit import TakenError
 from dagster_slurm_components.jobs.takeover import Claim
 from dagster_slurm_components.jobs.target import heal, target
+from dagster_slurm_components.pipes.abandoned import claim_abandoned
 from dagster_slurm_components.pipes.attempt import AnyCall, AttemptRun, JobAttempt, Result
 from dagster_slurm_components.pipes.call import Call, wait_for
 from dagster_slurm_components.pipes.claim import JobCall, claim_after_others
@@ -114,6 +115,8 @@ def carry_out(
     tag_run(step, profile.name, left=bool(call.left_record))
     first = call.first_claim()
     claim = claim_after_others(call, first) if call.may_have_been_tried else first
+    if not claim.attempts:
+        claim = claim_abandoned(call, first) or claim
     while True:
         try:
             outcome = attempt(call, claim).run()

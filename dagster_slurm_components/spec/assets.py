@@ -145,6 +145,10 @@ class CheckDeclaration(Model):
     automation_condition: OfTemplate = option(
         "When Dagster runs it by itself.", "{{ dg.AutomationCondition.eager() }}"
     )
+    partitions_def: PartitionsDefinition = option(
+        "The asset's partitions: then each has a result of its own. Left out, the newest result is that of all.",
+        {"type": "static", "partition_keys": ["a", "b"]},
+    )
 
 
 class RetryPolicy(Model):

@@ -10,6 +10,7 @@ from pydantic import ValidationError
 
 from dagster_slurm_components.spec.component import ScriptEntry
 from dagster_slurm_components.spec.files import matching_files
+from dagster_slurm_components.spec.local_files import environment_problems, payload_file, payload_problems
 from dagster_slurm_components.spec.merge import Merged, merge
 from dagster_slurm_components.spec.model import UNTYPED, template_at, validate_unrendered
 from dagster_slurm_components.spec.place import Position
@@ -17,7 +18,7 @@ from dagster_slurm_components.spec.problems import Problem, SpecError, problems_
 from dagster_slurm_components.spec.profile import Profile
 from dagster_slurm_components.spec.profiles import LoadedProfile
 from dagster_slurm_components.spec.resolve import merge_script, no_file, overrides, wanted_files
-from dagster_slurm_components.spec.rules import script_problems, site_problems
+from dagster_slurm_components.spec.rules import ranks_without_gpus, script_problems, site_problems
 from dagster_slurm_components.spec.script import Script
 from dagster_slurm_components.spec.templates import is_template, syntax_problems
 
@@ -39,6 +40,11 @@ class CheckedScript:
     merged: Merged
     script: Script | None
     problems: tuple[Problem, ...]
+
+    @property
+    def payload(self) -> Path | None:
+        """The payload file, absolute; nothing for a command, or where a template names it."""
+        return payload_file(self.merged, self.entry.folder)
 
 
 class ScriptChecker:
@@ -105,6 +111,11 @@ class ScriptChecker:
         if script is None:
             return None, problems
         problems += script_problems(script, merged.position, without=without)
+        if not self.loading:
+            problems += [] if "payload" in without else payload_problems(script, merged, folder)
+            problems += environment_problems(script.environment, merged, folder)
+            if profile.profile.scheduler == "slurm" and not without & {"launcher", "resources"}:
+                problems += ranks_without_gpus(script, merged.position)
         if profile.site is not None and not without:
             # What a template stands for can't be held against the site before it is rendered.
             limits = site_problems(script, profile.site, merged.position)

@@ -10,6 +10,9 @@ from dagster_slurm_components.spec.registry import Registry
 class EnvironmentSpec(Model):
     """The base of all environments; ``type`` chooses one."""
 
+    made_of: ClassVar[tuple[tuple[str, str], ...]] = ()
+    """The fields that name files of the machine that runs Dagster, each with what has to lie there."""
+
     type: str = required("Which kind of environment.", "current")
     modules: list[Word] = option(
         "Environment modules loaded first, in this order, by `module load`.",
@@ -68,6 +71,7 @@ class UvEnvironment(PackedEnvironment):
 
     needs_one_of: ClassVar[tuple[tuple[str, ...], ...]] = (("project", "requirements"),)
     one_of: ClassVar[tuple[tuple[str, ...], ...]] = (("project", "requirements"),)
+    made_of: ClassVar[tuple[tuple[str, str], ...]] = (("project", "uv.lock"), ("requirements", ""))
 
     type: Literal["uv"] = option("Which kind of environment.", "uv", default="uv")
     project: Word | None = option(
@@ -106,6 +110,7 @@ class UvEnvironment(PackedEnvironment):
 class PixiEnvironment(PackedEnvironment):
     """One environment of a project's `pixi.lock`: conda packages and PyPI packages."""
 
+    made_of: ClassVar[tuple[tuple[str, str], ...]] = (("project", "pixi.lock"),)
     type: Literal["pixi"] = option("Which kind of environment.", "pixi", default="pixi")
     project: Word = required("Folder with `pixi.lock`, relative to the file that names it.", "../..")
     environment: Word = option("Name of the environment in the lock.", "gpu", default="default")

@@ -45,6 +45,8 @@ def _node_range(text: str) -> str:
     return text
 
 
+LANGUAGES = {".py": "python", ".sh": "bash", ".R": "r", ".r": "r", ".jl": "julia"}
+"""What a payload file is written in, by extension; any other is a program of its own."""
 SrunOption = Annotated[str, AfterValidator(_srun_option)]
 NodeRange = Annotated[Word, AfterValidator(_node_range)]
 RanksPerNode = Annotated[
@@ -146,8 +148,6 @@ class TorchrunLauncher(RankLauncher):
         if isinstance(self.nproc_per_node, int) and gpus is not None and self.nproc_per_node > gpus:
             share = f"{self.nproc_per_node} ranks share {gpus} GPUs on each node"
             yield ("launcher", "nproc_per_node"), f"{share}; ask for as many GPUs as ranks"
-        if self.nproc_per_node == "gpu" and not gpus and not _asks_for_gpus(resources):
-            yield ("launcher", "nproc_per_node"), "one rank for each GPU, but no GPUs are asked for"
         nodes = asked.nodes(resources)
         if self.nnodes is not None and nodes is not None:
             least, most = (int(number) for number in self.nnodes.split(":"))
@@ -194,7 +194,8 @@ def _one_task_per_node(why: str, resources: Resources) -> Iterator[tuple[KeyPath
         yield ("resources", "ntasks"), why
 
 
-def _asks_for_gpus(resources: Resources) -> bool:
+def asks_for_gpus(resources: Resources) -> bool:
+    """Whether resources name GPUs in any of Slurm's ways."""
     asking = (resources.gpus, resources.gpus_per_node, resources.gpus_per_task, resources.gpus_per_socket)
     return any(asking) or "gpu" in f"{resources.gres}{resources.tres_per_task}"
 

@@ -23,6 +23,7 @@ from dagster_slurm_components.spec.cross_checks import (
     override_problems,
     unknown_deps,
 )
+from dagster_slurm_components.spec.imported import imported_payloads
 from dagster_slurm_components.spec.model import validate_unrendered
 from dagster_slurm_components.spec.problems import Problem, SpecError, did_you_mean, in_order, problems_of
 from dagster_slurm_components.spec.profile import Profile
@@ -99,6 +100,7 @@ class _Checker:
         self.read: set[Path] = set()
         self.components: list[list[CheckedScript]] = []
         self.external: set[str] = set()
+        self.payloads: set[Path] = set()
         self.included = cache(self._included)
         self.checkers: dict[Path | None, ScriptChecker] = {}
 
@@ -116,6 +118,8 @@ class _Checker:
         # Beside a few files of a project, those that make the assets they depend on may not have been read.
         if all(path.is_dir() for path in paths):
             self.problems += unknown_deps(scripts, self.external)
+        for path in filter(Path.is_dir, paths):
+            self.problems += imported_payloads(path, self.payloads, _SKIPPED)
         return Report(in_order(self.problems), len(self.read), len(scripts))
 
     def _file(self, file: Path, *, named: bool) -> None:
@@ -210,6 +214,8 @@ class _Checker:
         scripts = [checker.check(entry) for entry in spec.entries]
         for checked in scripts:
             self.problems += [*checked.problems, *override_problems(checked.entry, names)]
+            if (payload := checked.payload) is not None:
+                self.payloads.add(payload)
         self.components.append(scripts)
 
     def _checker(self, folder: Path) -> ScriptChecker:

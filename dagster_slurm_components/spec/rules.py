@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator, Mapping, Set
 
 from dagster_slurm_components.spec import asked
+from dagster_slurm_components.spec.launchers import asks_for_gpus
 from dagster_slurm_components.spec.place import KeyPath, Locate
 from dagster_slurm_components.spec.problems import Problem, did_you_mean
 from dagster_slurm_components.spec.resources import Resources
@@ -24,6 +25,14 @@ def script_problems(
 def _launcher(script: Script, position_of: Locate) -> Iterator[Problem]:
     for path, message in script.launcher.disagreements(script.resources):
         yield Problem.at(position_of, path, message, kind="launcher")
+
+
+def ranks_without_gpus(script: Script, position_of: Locate) -> Iterator[Problem]:
+    """Yield a launcher that counts GPUs where none are asked for; without Slurm it counts those that are there."""
+    ranks = getattr(script.launcher, "nproc_per_node", None)
+    if ranks == "gpu" and not asked.gpus_per_node(script.resources) and not asks_for_gpus(script.resources):
+        message = "one rank for each GPU, but no GPUs are asked for"
+        yield Problem.at(position_of, ("launcher", "nproc_per_node"), message, kind="launcher")
 
 
 def site_problems(script: Script, site: Site, position_of: Locate) -> Iterator[Problem]:
@@ -134,6 +143,7 @@ def _assets(script: Script, position_of: Locate) -> Iterator[Problem]:
 
 def _checks(script: Script, position_of: Locate) -> Iterator[Problem]:
     keys = [asset.key for asset in script.assets]
+    partitions = script.assets[0].partitions_def if script.assets else None
     names: set[tuple[str, str]] = set()
     for index, check in enumerate(script.checks):
         path: KeyPath = ("checks", index)
@@ -144,6 +154,11 @@ def _checks(script: Script, position_of: Locate) -> Iterator[Problem]:
             message = f"`{check.asset}` has two checks named `{check.name}`"
             yield Problem.at(position_of, (*path, "name"), message, "rename one", "duplicate_check")
         names.add((check.asset, check.name))
+        if check.partitions_def is not None and check.partitions_def != partitions:
+            message = f"the check `{check.name}` has other partitions than its asset"
+            yield Problem.at(
+                position_of, (*path, "partitions_def"), message, "write the asset's", "partitions"
+            )
 
 
 def _leave(script: Script, position_of: Locate) -> Iterator[Problem]:

@@ -9,6 +9,7 @@ import sys
 import typing
 import warnings
 
+import dagster as dg
 import pytest
 from dagster.components.core.component_tree import ComponentTree
 from dagster.components.resolved import core_models
@@ -99,7 +100,10 @@ def test_dagster_refuses_what_is_wrong_at_the_same_lines(wrong_component, load):
 )
 def test_the_words_are_those_of_dagster(ours, dagsters):
     """Its models are not used themselves: checking must not need Dagster, and their errors name no nearest word."""
-    assert set(ours.model_fields) == set(dagsters.model_fields)
+    # `dagster.AssetCheckSpec` has partitions, and Dagster's own YAML does not name them yet (1.13).
+    more = {"partitions_def"} if ours is CheckDeclaration else set()
+    assert set(ours.model_fields) == set(dagsters.model_fields) | more
+    assert ours is not CheckDeclaration or more < set(dg.AssetCheckSpec._fields)
 
 
 def test_the_kinds_of_partitions_are_those_of_dagster():

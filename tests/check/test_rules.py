@@ -93,7 +93,6 @@ def test_a_site_without_facts_refuses_nothing():
         ({"type": "torchrun", "nproc_per_node": 4}, {"gpus_per_node": 4}, []),
         ({"type": "torchrun", "nproc_per_node": 4}, {}, []),
         ({"type": "torchrun", "nproc_per_node": 4}, {"gpus_per_node": 2}, ["nproc_per_node"]),
-        ({"type": "torchrun", "nproc_per_node": "gpu"}, {"nodes": 2}, ["nproc_per_node"]),
         ({"type": "torchrun"}, {"ntasks_per_node": 1}, []),
         ({"type": "torchrun"}, {"ntasks_per_node": 2}, ["ntasks_per_node"]),
         ({"type": "torchrun"}, {"nodes": 2, "ntasks": 4}, ["ntasks"]),

@@ -123,6 +123,22 @@ def test_partitions(project, ran):
     assert event.partition == "y"
 
 
+def test_a_partitioned_check_has_a_result_of_each_partition(project, ran, recwarn):
+    project.script(
+        """
+        payload: train.py
+        assets: [{key: a, partitions_def: &keys {type: static, partition_keys: [x, y]}}]
+        checks: [{name: each, asset: a, partitions_def: *keys}, {name: newest, asset: a}]
+        """
+    )
+    result = materialize(project.load(), partition_key="y")
+    checks = {check.check_name: check for check in result.get_asset_check_evaluations()}
+    assert {name: check.partition for name, check in checks.items()} == {"each": "y", "newest": None}
+    for check in checks.values():
+        assert check.target_materialization_data.run_id == result.run_id
+    assert not [told for told in recwarn if "partitions_def on an AssetCheckSpec" in str(told.message)]
+
+
 class Loud(SlurmScriptComponent):
     """What a user may build on the component."""
 

@@ -54,7 +54,7 @@ def test_all_of_a_spec(project):
         "checked": "true",
         "version": "3",
     }
-    assert spec.kinds == {"pytorch", "slurm", "torchrun"}
+    assert spec.kinds == {"pytorch", "python", "torchrun"}
     assert spec.metadata["dataset"] == "digits"
     assert spec.metadata["sizes"] == [1, 2]
     assert spec.code_version == "7"
@@ -88,7 +88,7 @@ def test_least(project):
     project.script("{payload: train.py, description: Trains., assets: [{key: model}]}")
     (spec,) = project.assets().values()
     assert spec.description == "Trains."
-    assert spec.kinds == {"slurm", "bash"}
+    assert spec.kinds == {"python"}
     assert spec.group_name in (None, "default")
     (made,) = project.ops().values()
     assert (made.op.name, made.op.pool, made.op.retry_policy, made.can_subset) == ("model", None, None, False)
@@ -98,17 +98,39 @@ def test_least(project):
 @pytest.mark.parametrize(
     ("own", "launcher", "expected"),
     [
-        ("[a]", "{type: srun}", {"a", "slurm", "srun"}),
-        ("[a, b]", "{type: srun}", {"a", "b", "slurm"}),
+        ("[a]", "{type: srun}", {"a", "python", "srun"}),
+        ("[a, b]", "{type: srun}", {"a", "b", "srun"}),
         ("[a, b, c, d]", "{type: srun}", {"a", "b", "c", "d"}),
-        ("[slurm]", "{type: bash}", {"slurm", "bash"}),
-        ("[]", "{nproc_per_node: 2}", {"slurm"}),
+        ("[python]", "{type: bash}", {"python"}),
+        ("[]", "{nproc_per_node: 2}", {"python"}),
     ],
 )
 def test_kinds_leave_the_users_alone(project, own, launcher, expected):
     project.script(f"{{payload: train.py, launcher: {launcher}, assets: [{{key: m, kinds: {own}}}]}}")
     (spec,) = project.assets().values()
     assert spec.kinds == expected
+
+
+@pytest.mark.parametrize(
+    ("script", "kinds"),
+    [
+        ("payload: train.py", {"python", "slurm"}),
+        ("payload: train.sh", {"bash", "slurm"}),
+        ("payload: train.R", {"r", "slurm"}),
+        ("payload: train.jl, launcher: {type: srun}", {"julia", "slurm", "srun"}),
+        ("payload: program", {"slurm"}),
+        ("command: [gmx, mdrun]", {"slurm"}),
+    ],
+)
+def test_kinds_name_the_language_and_slurm_where_it_runs(project, profile, monkeypatch, script, kinds):
+    """It is the profile in which definitions are loaded that tells."""
+    for name in ("train.sh", "train.R", "train.jl", "program"):
+        project.write(name, "")
+    profile("cluster", "scheduler: slurm\nworkdir: /scratch\n")
+    project.script(f"{{{script}, assets: [{{key: m}}]}}")
+    assert project.assets()["m"].kinds == kinds - {"slurm"}
+    monkeypatch.setenv("DAGSTER_SLURM_PROFILE", "cluster")
+    assert project.assets()["m"].kinds == kinds
 
 
 @pytest.mark.parametrize(

@@ -40,7 +40,7 @@ def test_defaults_lie_below_scripts(project):
     ops = project.ops()
     assert [(op.op.pool, dict(op.op.tags)["a"]) for op in ops.values()] == [("shared", "1"), ("own", "1")]
     specs = project.assets()
-    assert (specs["one"].kinds, specs["two"].kinds) == ({"slurm", "srun"}, {"slurm", "bash"})
+    assert (specs["one"].kinds, specs["two"].kinds) == ({"python", "srun"}, {"python"})
 
 
 def test_matrix(project):

@@ -39,6 +39,18 @@ def test_json(project: Path) -> None:
     assert {"reach", "login", "python", "workdir", "flock"} <= {each["check"] for each in report["findings"]}
 
 
+def test_an_environment_without_its_lock_is_a_failure(project: Path) -> None:
+    (project / "profiles" / "local.yaml").write_text("environment: {type: uv, project: software}\n")
+    (project / "software").mkdir()
+    shown = CliRunner().invoke(main, ["doctor"])
+    assert shown.exit_code == 1
+    told = " ".join(shown.output.split())
+    assert "there is no uv.lock in" in told
+    assert "run `uv lock` there" in told
+    (project / "software" / "uv.lock").touch()
+    assert CliRunner().invoke(main, ["doctor"]).exit_code == 0
+
+
 def test_a_failure_has_exit_status_1_and_advice(project: Path) -> None:
     (project / "profiles" / "local.yaml").write_text("workdir: /proc/dagster\n")
     shown = CliRunner().invoke(main, ["doctor"])

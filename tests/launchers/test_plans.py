@@ -138,7 +138,6 @@ DISAGREEMENTS = [
     (TorchrunLauncher(), Resources(nodes=2, ntasks_per_node=4), ("resources", "ntasks_per_node")),
     (TorchrunLauncher(), Resources(nodes=2, ntasks=8), ("resources", "ntasks")),
     (TorchrunLauncher(nproc_per_node=4), Resources(gpus_per_node=2), ("launcher", "nproc_per_node")),
-    (TorchrunLauncher(nproc_per_node="gpu"), Resources(nodes=2), ("launcher", "nproc_per_node")),
     (TorchrunLauncher(nnodes="1:4"), Resources(nodes=8), ("launcher", "nnodes")),
     (RayLauncher(), Resources(ntasks_per_node=2), ("resources", "ntasks_per_node")),
 ]

@@ -406,3 +406,65 @@ def test_f3_what_a_webserver_can_do_and_what_it_cannot(desk: Desk) -> None:
     assert desk.run(theirs).tags["dagster/will_retry"] == "false", (
         "a daemon that starts later leaves it alone"
     )
+
+
+def _again(desk: Desk, asset: str, *more: str) -> tuple[subprocess.Popen[str], str]:
+    """Launch once more; return the process and its run, once that is there."""
+    with desk.instance() as instance:
+        before = {run.run_id for run in instance.get_runs()}
+
+    def newer() -> str | None:
+        with desk.instance() as instance:
+            return next((run.run_id for run in instance.get_runs() if run.run_id not in before), None)
+
+    process = desk.start("dg", "launch", "--assets", asset, *more, DAGSTER_SLURM_PROFILE="night")
+    return process, eventually(newer, "the run is there", PATIENCE)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("ends", [ctrl_c, kill])
+def test_f3_the_next_launch_takes_up_what_an_interrupted_one_left(
+    desk: Desk, ends: Callable[[subprocess.Popen[str]], None]
+) -> None:
+    """Whatever ends the terminal, and again, when that launch is struck too; what was collected is made anew."""
+    launched, first = desk.launch("works")
+    ends(launched)
+    launched.wait(PATIENCE)
+    launched, second = _again(desk, "works")
+    eventually(lambda: "taken up again" in desk.said(second), "the job is taken up", PATIENCE)
+    assert f"which the interrupted run {first} left behind, has the same content" in desk.said(second)
+    ends(launched)
+    launched.wait(PATIENCE)
+    launched, third = _again(desk, "works")
+    eventually(lambda: "taken up again" in desk.said(third), "the job is taken up", PATIENCE)
+    said = desk.call("dg-slurm", "attach", first, status=1)
+    assert f"run {third} follows the job" in said
+    desk.open()
+    assert launched.wait(PATIENCE) == 0
+    assert desk.trace == ["begin "]
+    ((by, metadata),) = desk.metadata("works")
+    assert (by, metadata["answer"]) == (third, 42)
+
+    launched, _ = _again(desk, "works")
+    assert launched.wait(PATIENCE) == 0
+    assert desk.trace == ["begin ", "begin "]
+    assert len(desk.metadata("works")) == 2
+
+
+@pytest.mark.slow
+def test_f3_a_launch_of_other_content_or_partition_leaves_the_job_alone_and_says_so(desk: Desk) -> None:
+    launched, first = desk.launch("parts", "--partition", "x")
+    terminate(launched)
+    launched.wait(PATIENCE)
+    desk.open()
+    launched, second = _again(desk, "parts", "--partition", "y z")
+    assert launched.wait(PATIENCE) == 0
+    assert first not in desk.said(second)
+    desk.project.write("gate.py", PAYLOAD.replace("42", "43"))
+    launched, third = _again(desk, "parts", "--partition", "x")
+    assert launched.wait(PATIENCE) == 0
+    assert f"run {first} left behind, is not taken up: it has other content. To cancel it: " in desk.said(
+        third
+    )
+    assert desk.trace == ["begin x", "begin y z", "begin x"]
+    assert sorted(metadata["key"] for _, metadata in desk.metadata("parts")) == ["x", "y z"]

@@ -25,6 +25,8 @@ from dagster_pipes import open_dagster_pipes
 with open_dagster_pipes() as pipes:
     window = pipes.partition_time_window
     told = {name: value for name, value in os.environ.items() if name.startswith("DAGSTER_SLURM_PARTITION")}
+    for name in ("each", "all"):
+        pipes.report_asset_check(name, passed=pipes.partition_key.endswith("c"), asset_key="first")
     pipes.report_asset_materialization(
         {
             "told": json.dumps(told),
@@ -49,6 +51,9 @@ scripts:
       - key: third
         skippable: true
         partitions_def: "{{ parts }}"
+    checks:
+      - {name: each, asset: first, partitions_def: "{{ parts }}"}
+      - {name: all, asset: first}
     op: {backfill_policy: {type: single_run}}
 """
 PARTS = """
@@ -112,10 +117,21 @@ def test_each_element_is_told_its_own_partition(
         assert told["DAGSTER_SLURM_PARTITION_KEY_PLACE"] == place
         assert told["DAGSTER_SLURM_PARTITION_START"].startswith(day)
         assert "DAGSTER_SLURM_PARTITION_KEYS_FILE" not in told
-        assert (values["span"], values["window"][:10], values["extras"]) == (key, day, "[]")
+        assert (values["span"], values["window"][:10], values["extras"]) == (key, day, '["asset_checks"]')
         assert materialization.tags is not None
         assert materialization.tags["dagster/data_version"] == f"v{key}"
         assert materialization.tags["dagster/partition/place"] == place
+    checks = result.get_asset_check_evaluations()
+    assert {check.partition for check in checks if check.check_name == "all"} == {None}
+    parts = [check for check in checks if check.partition is not None]
+    # The check was reported before the materialization that it is about.
+    assert {check.partition: check.passed for check in parts} == {key: key.endswith("c") for key in first}
+    for check in parts:
+        assert check.check_name == "each"
+        about = instance.fetch_materializations(
+            dg.AssetRecordsFilter(dg.AssetKey("first"), asset_partitions=[check.partition]), limit=1
+        ).records[0]
+        assert check.target_materialization_data.storage_id == about.storage_id
     ledgers = list(project.root.rglob("ledger"))
     assert len(ledgers) == (1 if arrays else len(first))
     # What Dagster made of the range, and what came of `first`, is what stands on each partition.

@@ -1,10 +1,13 @@
 """What real payloads report, and what Dagster has of it in the end; through the local profile."""
 
+import json
 from collections.abc import Iterator
 from typing import Any
 
 import dagster as dg
 import pytest
+from dagster._core.definitions.job_base import InMemoryJob
+from dagster._core.execution.api import execute_run_iterator
 from project_fixture import Project, failure_text
 from reports_fixture import (
     SHELL,
@@ -207,3 +210,28 @@ def test_results_that_are_not_handed_on_are_an_error_that_says_so(
         compute.run(context=context, command=["true"])
 
     assert "yield from completed.get_results()" in failure_text(run_python(project, instance, a))
+
+
+def test_after_an_unreported_check_the_re_execution_has_a_job_of_its_own(
+    project: Project, instance: dg.DagsterInstance
+) -> None:
+    """What the payload reads was mended, which is no part of its content: the result is not taken up for ever."""
+    report = json.dumps(checked("a", "ok", True))
+    project.write(
+        "payload.sh", f'cat "{project.root}"/report* >>"$DAGSTER_SLURM_MESSAGES" 2>/dev/null; true\n'
+    )
+    script(project, "payload: payload.sh, assets: [{key: a}], checks: [{name: ok, asset: a}]")
+    with project.definitions() as definitions:
+        job = definitions.resolve_implicit_global_asset_job_def()
+        failed = job.execute_in_process(instance=instance, raise_on_error=False)
+        assert "did not report the check" in failure_text(failed)
+        assert made(failed) == ["a"]
+
+        (project.root / "report.jsonl").write_text(f"{report}\n")
+        family = {"parent_run_id": failed.run_id, "root_run_id": failed.run_id}
+        here = {"execution": {"config": {"in_process": {}}}}
+        run = instance.create_run_for_job(job, run_config=here, **family)
+        again = list(execute_run_iterator(InMemoryJob(job), run, instance))
+    assert again[-1].event_type is dg.DagsterEventType.RUN_SUCCESS, [event.message for event in again]
+    assert not [event for event in again if "taken up again" in (event.message or "")]
+    assert len(list(project.root.rglob("ledger"))) == 2

@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from template_fixture import render, run
+from template_fixture import answers, render, run
 
 import slurm_testcluster as slurm
 
@@ -69,6 +69,20 @@ def test_the_first_commands_of_the_readme(tmp_path: Path) -> None:
     assert "dagster_home/dagster.yaml" in files
     assert "first.json" not in files, "what a run leaves is ignored"
     assert "dagster_home/storage" not in files
+
+
+def test_python_assets_in_several_files_share_one_resource(tmp_path: Path) -> None:
+    """Dagster refuses two files that each bind `compute`, even to equal values (1.13): the project binds it once."""
+    project = render(tmp_path / "p")
+    defs = project / "src" / answers(project)["package_name"] / "defs"
+    text = (defs / "summary" / "definitions.py").read_text()
+    (defs / "second.py").write_text(text.replace("def summary", "def second"))
+    (defs / "third.py").write_text(
+        text.replace("def summary", "def third") + "\n\ndefs = dg.Definitions(assets=[third])\n"
+    )
+    assert run(project, "dg", "check", "defs").returncode == 0
+    listed = json.loads(run(project, "dg", "list", "defs", "--json").stdout)
+    assert {asset["asset_key"] for asset in listed["assets"]} == {"first", "summary", "second", "third"}
 
 
 @pytest.mark.slurm

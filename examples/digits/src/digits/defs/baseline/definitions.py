@@ -10,7 +10,7 @@ from dagster_slurm_components import BashLauncher, ComputeResource
     deps=[dg.AssetKey(["digits", "split"])],
     group_name="digits",
     description="A linear model after three epochs: what the network must beat.",
-    kinds={"slurm", "bash"},
+    kinds={"python"},
     op_tags={"slurm/step": "thread"},  # it only waits for its job, so it needs no process of its own
 )
 def baseline(context: dg.AssetExecutionContext, compute: ComputeResource):
@@ -21,6 +21,3 @@ def baseline(context: dg.AssetExecutionContext, compute: ComputeResource):
         extra_env={"EPOCHS": "3"},
     )
     yield from completed.get_results()
-
-
-defs = dg.Definitions(assets=[baseline], resources={"compute": ComputeResource()})
