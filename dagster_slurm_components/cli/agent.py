@@ -4,7 +4,15 @@ from pathlib import Path
 
 import click
 
-from dagster_slurm_components.cli.terminal import Columns, cells, json_option, moment, print_json, table
+from dagster_slurm_components.cli.terminal import (
+    Columns,
+    cells,
+    json_option,
+    moment,
+    print_json,
+    profile_argument,
+    table,
+)
 from dagster_slurm_components.errors import DagsterSlurmError
 from dagster_slurm_components.hosts.agent import client, place
 from dagster_slurm_components.hosts.answers import Prompt
@@ -23,15 +31,16 @@ _COLUMNS: Columns = {
 
 
 @click.command()
-@click.argument("profile")
-def login(profile: str) -> None:
-    """Log in to the host of PROFILE once; all Dagster processes of this machine use the login.
+@profile_argument
+def login(profile_name: str | None) -> None:
+    """Log in to the host of a profile once; all Dagster processes of this machine use the login.
 
     What you type stays in the agent's memory. Steps that wait for this login go on by themselves.
     """
-    host = load_profile(profile, start=Path.cwd()).profile.host
+    loaded = load_profile(profile_name, start=Path.cwd())
+    host = loaded.profile.host
     if not isinstance(host, SshHost):
-        click.echo(f"Profile {profile} runs on this machine: there is nothing to log in to.")
+        click.echo(f"Profile {loaded.name} runs on this machine: there is nothing to log in to.")
         return
     if not (host.agent and place.wanted()):
         raise DagsterSlurmError(

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from dagster_slurm_components.cli.terminal import json_option, print_json, profile_option, table
+from dagster_slurm_components.cli.terminal import json_option, print_json, profile_argument, table
 from dagster_slurm_components.jobs.records import exists, observed, run_directories
 from dagster_slurm_components.jobs.retention import judge_folders, paths_to_remove
 from dagster_slurm_components.jobs.target import target
@@ -12,7 +12,7 @@ from dagster_slurm_components.spec.profiles import load_profile
 
 
 @click.command()
-@profile_option
+@profile_argument
 @click.option("--dry-run", is_flag=True, help="Tell what would be removed, and remove nothing.")
 @json_option
 def clean(profile_name: str | None, dry_run: bool, as_json: bool) -> None:

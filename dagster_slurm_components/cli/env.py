@@ -76,7 +76,7 @@ _folder_option = click.option(
 
 
 def _common(command: Callable[..., None]) -> Callable[..., None]:
-    return terminal.profile_option(_folder_option(terminal.json_option(command)))
+    return terminal.profile_argument(_folder_option(terminal.json_option(command)))
 
 
 @click.group()

@@ -47,7 +47,7 @@ jobs.add_command(attach)
 
 
 @jobs.command("list")
-@terminal.profile_option
+@terminal.profile_argument
 @click.option("--all", "also_ended", is_flag=True, help="Jobs that have ended too.")
 @terminal.json_option
 def list_jobs(profile_name: str | None, also_ended: bool, as_json: bool) -> None:

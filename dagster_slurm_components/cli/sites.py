@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from dagster_slurm_components.cli.terminal import json_option, print_json, profile_option, table
+from dagster_slurm_components.cli.terminal import json_option, print_json, profile_argument, table
 from dagster_slurm_components.errors import DagsterSlurmError
 from dagster_slurm_components.spec.profiles import OWN_SITES, known_site, known_sites
 from dagster_slurm_components.spec.site import JobLimits, Site
@@ -64,7 +64,7 @@ def show(name: str, as_json: bool) -> None:
 
 
 @sites.command()
-@profile_option
+@profile_argument
 @click.option("--name", help="Name of the site.  [default: the profile's name]")
 @click.option("--print", "only_print", is_flag=True, help="Print the draft and write no file.")
 def probe(profile_name: str | None, name: str | None, only_print: bool) -> None:

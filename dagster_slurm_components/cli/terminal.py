@@ -6,6 +6,7 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import wraps
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,21 @@ profile_option = click.option(
     "--profile", "profile_name", help="Name of the profile.  [default: DAGSTER_SLURM_PROFILE, else local]"
 )
 """Adds the option that names the profile."""
+
+
+def profile_argument(command: Callable[..., None]) -> Callable[..., None]:
+    """Add both ways to name the profile, for a command without another argument: ``doctor leo``, ``--profile leo``."""
+
+    @click.argument("named", metavar="[PROFILE]", required=False)
+    @profile_option
+    @wraps(command)
+    def either(*args: Any, named: str | None, profile_name: str | None, **options: Any) -> None:
+        if None not in (named, profile_name) and named != profile_name:
+            raise click.UsageError(f"Two profiles are named: {named} and {profile_name}.")
+        command(*args, profile_name=profile_name or named, **options)
+
+    return either
+
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON and nothing else.")
 """Adds the option for output that programs read."""
