@@ -13,7 +13,7 @@ from dagster_slurm_components.cli.terminal import (
     profile_argument,
     table,
 )
-from dagster_slurm_components.errors import DagsterSlurmError
+from dagster_slurm_components.errors import DagsterSlurmError, HostError
 from dagster_slurm_components.hosts.agent import client, place
 from dagster_slurm_components.hosts.answers import Prompt
 from dagster_slurm_components.hosts.attempts import failing
@@ -47,7 +47,10 @@ def login(profile_name: str | None) -> None:
             "the agent is switched off, and a login lives in it",
             hint=f"Remove `agent: false` from the profile, or {place.SWITCH}=off from the environment.",
         )
-    said = client.login(host, _ask)
+    try:
+        said = client.login(host, _ask)
+    except HostError as error:
+        raise error.of_profile(loaded.name) from error
     click.echo(f"{'Logged in already' if said['already'] else 'Logged in'}: {said['host']}")
     ends = validity(host.key_file) if host.key_file else None
     if ends is not None:
