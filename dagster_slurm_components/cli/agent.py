@@ -50,7 +50,7 @@ def login(profile_name: str | None) -> None:
     try:
         said = client.login(host, _ask)
     except HostError as error:
-        raise error.of_profile(loaded.name) from error
+        raise error.of_profile(loaded.name) from error.__cause__
     click.echo(f"{'Logged in already' if said['already'] else 'Logged in'}: {said['host']}")
     ends = validity(host.key_file) if host.key_file else None
     if ends is not None:

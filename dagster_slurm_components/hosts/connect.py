@@ -55,7 +55,7 @@ class ProfileHost:
         try:
             return self._host.call(op, params, blob, timeout=timeout)
         except HostError as error:
-            raise error.of_profile(self._profile) from error
+            raise error.of_profile(self._profile) from error.__cause__
 
 
 def _remote(spec: SshHost) -> RemoteHost:

@@ -134,7 +134,7 @@ def _reason(spec: SshHost, name: str, log: str, locked: Sequence[str]) -> HostEr
             hint = "Renew the ticket, certificate or key that ssh uses (kinit, ssh-add), then all goes on."
             return LoginRequiredError(f"the login was not accepted: {error.message}", where=name, hint=hint)
         return error
-    said = " ".join(line.strip() for line in log.splitlines() if not line.startswith("debug1:"))
+    said = " ".join(line.strip() for line in log.splitlines() if not line.startswith(("debug1:", "OpenSSH_")))
     if "Authentications that can continue" in log:
         return HostUnreachableError(f"the connection was lost during the login: {said}", where=name)
     if "Connection established" in log or "Executing proxy command" in log:
