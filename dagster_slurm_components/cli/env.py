@@ -79,7 +79,7 @@ def _common(command: Callable[..., None]) -> Callable[..., None]:
     return terminal.profile_argument(_folder_option(terminal.json_option(command)))
 
 
-@click.group()
+@click.group(cls=terminal.Group)
 def env() -> None:
     """The environments of a profile: what scripts need, what is on the host, making and removing it."""
 

@@ -4,13 +4,13 @@ from pathlib import Path
 
 import click
 
-from dagster_slurm_components.cli.terminal import json_option, print_json, profile_argument, table
+from dagster_slurm_components.cli.terminal import Group, json_option, print_json, profile_argument, table
 from dagster_slurm_components.errors import DagsterSlurmError
 from dagster_slurm_components.spec.profiles import OWN_SITES, known_site, known_sites
 from dagster_slurm_components.spec.site import JobLimits, Site
 
 
-@click.group(invoke_without_command=True)
+@click.group(cls=Group, invoke_without_command=True)
 @json_option
 @click.pass_context
 def sites(context: click.Context, as_json: bool) -> None:
