@@ -4,8 +4,9 @@ import re
 from collections.abc import Sequence
 
 _GAP = "  "
-_FOLDS = re.compile(r"(?<=_)(?!_)|(?<=/)|(?<=[^\s\d]\.)(?=[^\s\d])|(?<=[A-Za-z]-)(?=[A-Za-z])|(?<=,)|(?<=\s)")
-"""Where a text may go on in the next line: of a name behind ``_``, ``/`` and ``.``, else between words."""
+_WORDS = re.compile(r"(?<=\s)|(?<=,)(?=\S)")
+_FOLDS = re.compile(r"(?<=__)(?!_)|(?<=/)|(?<=[^\s\d]\.)(?=[^\s\d])|(?<=\s)|(?<=,)")
+"""Where a text may go on in the next line: between words, and in one that is too long behind ``__``, ``/``, ``.``."""
 
 
 def lined(titles: Sequence[str], rows: Sequence[Sequence[str]], width: int) -> list[str]:
@@ -40,10 +41,11 @@ def fold(text: str, width: int) -> list[str]:
         ['digits__split ', 'profiles/', 'local.', 'yaml:4:21']
     """
     lines = [""]
-    for piece in _FOLDS.split(text):
-        if lines[-1] and len(lines[-1]) + len(piece.rstrip()) > width:
-            lines.append("")
-        lines[-1] += piece
+    for word in _WORDS.split(text):
+        for piece in [word] if len(word.rstrip()) <= width else _FOLDS.split(word):
+            if lines[-1] and len(lines[-1]) + len(piece.rstrip()) > width:
+                lines.append("")
+            lines[-1] += piece
     return lines
 
 

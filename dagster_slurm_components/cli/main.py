@@ -4,6 +4,7 @@ import importlib
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from importlib import metadata
 from pathlib import Path
 
@@ -47,12 +48,20 @@ def _version() -> str:
 
 @click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(_version(), prog_name="dg-slurm")
+@click.option(
+    "--project",
+    type=click.Path(path_type=Path, file_okay=False, exists=True),
+    help="Act as if started in this folder.",
+)
 @click.pass_context
-def main(context: click.Context) -> None:
+def main(context: click.Context, project: Path | None) -> None:
     """Short YAML files become Dagster assets that run on a laptop and on Slurm without a changed line.
 
     As `dg`, all commands read the project's .env, which wins over variables that are set already.
     """
+    if project is not None:
+        context.call_on_close(partial(os.chdir, Path.cwd()))
+        os.chdir(project)
     context.with_resource(_variables_of_the_project())
 
 
