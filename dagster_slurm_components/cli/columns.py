@@ -2,8 +2,8 @@
 
 import re
 from collections.abc import Sequence
+from itertools import zip_longest
 
-_GAP = "  "
 _WORDS = re.compile(r"(?<=\s)|(?<=,)(?=\S)")
 _FOLDS = re.compile(r"(?<=__)(?!_)|(?<=/)|(?<=[^\s\d]\.)(?=[^\s\d])|(?<=\s)|(?<=,)")
 """Where a text may go on in the next line: between words, and in one that is too long behind ``__``, ``/``, ``.``."""
@@ -15,22 +15,18 @@ def lined(titles: Sequence[str], rows: Sequence[Sequence[str]], width: int) -> l
     Where the columns don't fit beside each other, each row is a block of lines of its own.
     """
     kept = [at for at in range(len(titles)) if not rows or any(row[at] for row in rows)]
-    texts = [[row[at] for at in kept] for row in [titles, *rows]]
-    columns = list(zip(*texts, strict=True))
-    widths = [max(map(len, column)) for column in columns]
-    least = [
-        max(len(piece.rstrip()) for text in column for piece in _FOLDS.split(text)) for column in columns
+    head, *body = [[row[at] for at in kept] for row in [titles, *rows]]
+    for gap in ("  ", " "):
+        widths = _fitting(list(zip(head, *body, strict=True)), width - len(gap) * (len(head) - 1))
+        if widths:
+            rule = gap.join("-" * room for room in widths)
+            below = [line for row in body for line in _beside(row, widths, gap)]
+            return [*_beside(head, widths, gap), rule, *below]
+    longest = max(map(len, head))
+    blocks = [
+        [f"{title:{longest}}  {text}" for title, text in zip(head, row, strict=True) if text] for row in body
     ]
-    while sum(widths) + len(_GAP) * (len(widths) - 1) > width:
-        wide = [at for at in range(len(widths)) if widths[at] > least[at]]
-        if not wide:
-            return _blocks(texts[0], texts[1:])
-        widths[max(wide, key=widths.__getitem__)] -= 1
-    head, *body = [
-        _beside([fold(text, room) for text, room in zip(row, widths, strict=True)], widths) for row in texts
-    ]
-    rule = _GAP.join("-" * room for room in widths)
-    return [*head, rule, *(line for row in body for line in row)]
+    return [line for block in blocks for line in ["", *block]][1:]
 
 
 def fold(text: str, width: int) -> list[str]:
@@ -49,21 +45,23 @@ def fold(text: str, width: int) -> list[str]:
     return lines
 
 
-def _beside(cells: Sequence[Sequence[str]], widths: Sequence[int]) -> list[str]:
-    height = max(map(len, cells))
-    filled = [[*cell, *[""] * (height - len(cell))] for cell in cells]
-    return [
-        _GAP.join(line.rstrip().ljust(room) for line, room in zip(line_of, widths, strict=True)).rstrip()
-        for line_of in zip(*filled, strict=True)
+def _fitting(columns: Sequence[Sequence[str]], room: int) -> list[int]:
+    """Return the widths of columns that fit together, the widest folded first; none where words are too long."""
+    widths = [max(map(len, column)) for column in columns]
+    least = [
+        max(len(piece.rstrip()) for text in column for piece in _FOLDS.split(text)) for column in columns
     ]
+    while sum(widths) > room:
+        wide = [at for at in range(len(widths)) if widths[at] > least[at]]
+        if not wide:
+            return []
+        widths[max(wide, key=widths.__getitem__)] -= 1
+    return widths
 
 
-def _blocks(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    room = max(map(len, titles))
-    lines = []
-    for row in rows:
-        lines += [
-            "",
-            *(f"{title.ljust(room)}{_GAP}{text}" for title, text in zip(titles, row, strict=True) if text),
-        ]
-    return lines[1:]
+def _beside(row: Sequence[str], widths: Sequence[int], gap: str) -> list[str]:
+    cells = zip_longest(*(fold(text, room) for text, room in zip(row, widths, strict=True)), fillvalue="")
+    return [
+        gap.join(f"{text.rstrip():{room}}" for text, room in zip(line, widths, strict=True)).rstrip()
+        for line in cells
+    ]

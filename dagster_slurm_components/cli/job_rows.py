@@ -129,4 +129,4 @@ def _between(first: float | None, last: float | None) -> float | None:
 
 
 def _clock(seconds: float | None) -> str:
-    return "" if seconds is None else format_duration(seconds)
+    return "" if seconds is None else format_duration(seconds).removeprefix("00:")

@@ -24,7 +24,7 @@ from dagster_slurm_components.hosts.satellite.calls import FileRead
 from dagster_slurm_components.jobs.ending import cancel as cancel_job
 from dagster_slurm_components.jobs.events import STDERR, STDOUT
 from dagster_slurm_components.jobs.lease import CANCEL_WANTED, FOLLOWING
-from dagster_slurm_components.jobs.look import JobInfo
+from dagster_slurm_components.jobs.look import JobInfo, with_accounts
 from dagster_slurm_components.jobs.records import RunDirectory, observed, run_directories
 from dagster_slurm_components.jobs.status import STATUS, parse_starts
 from dagster_slurm_components.jobs.target import Target, target
@@ -64,9 +64,10 @@ def list_jobs(profile_name: str | None, also_ended: bool, as_json: bool) -> None
     known = observed(place, run_directories(place))
     found = [(folder, seen) for folder, seen in known if also_ended or (seen and seen.alive)]
     scripts = place.satellite.read([FileRead(f"{folder.path}/job.sh", 0, _HEAD) for folder, _ in found])
+    infos = with_accounts(place, [seen for _, seen in found])
     rows = [
-        job_row(folder, seen, asked_for(script.data))
-        for (folder, seen), script in zip(found, scripts, strict=True)
+        job_row(folder, info, asked_for(script.data))
+        for (folder, _), info, script in zip(found, infos, scripts, strict=True)
     ]
     others = f"; --all shows {len(known)} ended ones" if known and not also_ended else ""
     terminal.print_rows(rows, COLUMNS, as_json=as_json, empty=f"no jobs{others}")
@@ -79,7 +80,8 @@ def list_jobs(profile_name: str | None, also_ended: bool, as_json: bool) -> None
 def show(job: str, profile_name: str | None, as_json: bool) -> None:
     """Show one job: its timeline, why it waits, what it asked for and used, and its files."""
     place = _target(profile_name)
-    folder, seen = _find(place, job)
+    folder, found = _find(place, job)
+    (seen,) = with_accounts(place, [found])
     # Of the status file what it says, of the job script its head, of the others only how long they are.
     lengths = {name: _LENGTHS.get(name, 0) for name in _FILES}
     files = place.satellite.read(

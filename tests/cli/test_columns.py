@@ -57,7 +57,14 @@ def test_jobs_with_all_that_slurm_says_fit_80_columns() -> None:
     cells = [["" if cell is None else str(cell) for cell in row] for row in terminal.cells(rows, COLUMNS)]
     lines = lined(list(COLUMNS), cells, 80)
     assert max(map(len, lines)) <= 80
-    for word in ("boost_usr_prod", "QOSMaxJobsPerUserLimit", "lrdn[0001-0016]", "02:00:00", "?/65536"):
+    for word in (
+        "boost_usr_prod",
+        "QOSMaxJobsPerUserLimit",
+        "lrdn[0001-0016]",
+        "02:00:00",
+        "01:01",
+        "?/65536",
+    ):
         assert word in "\n".join(lines)
 
 
