@@ -1,6 +1,10 @@
 """The errors this package raises: what happened, where, and what to do about it."""
 
+import copy
 from collections.abc import Sequence
+
+LOGIN = "dg-slurm login PROFILE"
+"""What to type where a host asks for a login; whoever knows the profile names it, by ``HostError.of_profile``."""
 
 
 class DagsterSlurmError(Exception):
@@ -27,6 +31,12 @@ class DagsterSlurmError(Exception):
 class HostError(DagsterSlurmError):
     """Something between us and a host went wrong."""
 
+    def of_profile(self, name: str) -> "HostError":
+        """Return the same, where what to type names this profile."""
+        told = copy.copy(self)
+        told.hint = self.hint and self.hint.replace(LOGIN, f"dg-slurm login {name}")
+        return told
+
 
 class HostUnreachableError(HostError):
     """The host can't be reached now, or the connection was lost: waiting may heal it, nothing is decided."""
@@ -34,6 +44,10 @@ class HostUnreachableError(HostError):
 
 class LoginRequiredError(HostUnreachableError):
     """The host asks for something that only a person can answer; after ``dg-slurm login PROFILE`` all goes on."""
+
+
+class UnknownNameError(HostUnreachableError):
+    """No machine is known by the host's name now: of a host that was reached before an outage, else a mistake."""
 
 
 class HostRefusedError(HostError):

@@ -16,6 +16,7 @@ from dagster_slurm_components.pipes.results import CompletedJob
 from dagster_slurm_components.spec.environments import EnvironmentSpec
 from dagster_slurm_components.spec.launchers import LauncherSpec
 from dagster_slurm_components.spec.merge import Layer
+from dagster_slurm_components.spec.place import Position
 from dagster_slurm_components.spec.profiles import load_profile
 from dagster_slurm_components.spec.resolve import ResolvedScript, resolve_script
 from dagster_slurm_components.spec.resources import Resources
@@ -89,7 +90,7 @@ class ComputeResource(dg.ConfigurableResource):  # type: ignore[type-arg]
             SpecError: An argument is wrong; the message names it.
             Failure: The payload failed, or the scheduler refused the job.
         """
-        return run_script(context, self.resolve(_script(payload), _calling_folder()), extras=extras)
+        return run_script(context, self.resolve(_script(payload), *_caller()), extras=extras)
 
     def submit(
         self,
@@ -121,7 +122,7 @@ class ComputeResource(dg.ConfigurableResource):  # type: ignore[type-arg]
                 jobs = [compute.submit(context=context, payload_path="fold.py", args=[str(n)]) for n in range(5)]
                 scores = [job.result().get_custom_messages() for job in jobs]
         """
-        return submit_script(context, self.resolve(_script(payload), _calling_folder()), extras=extras)
+        return submit_script(context, self.resolve(_script(payload), *_caller()), extras=extras)
 
     def map(
         self,
@@ -152,17 +153,20 @@ class ComputeResource(dg.ConfigurableResource):  # type: ignore[type-arg]
             Failure: Some items failed; all others were run to their end, and a retry of the step does not run them
                 again. The message names each.
         """
-        resolved = self.resolve(_script(payload), _calling_folder())
+        resolved = self.resolve(_script(payload), *_caller())
         return map_script(context, resolved, list(items), max_parallel=max_parallel, extras=extras)
 
-    def resolve(self, script: Mapping[str, Any], folder: Path) -> ResolvedScript:
-        """Return a script, as a mapping, merged with the profile; relative paths start at ``folder``."""
+    def resolve(
+        self, script: Mapping[str, Any], folder: Path, call: Position | None = None
+    ) -> ResolvedScript:
+        """Return a script, as a mapping, merged with the profile; relative paths start at ``folder``.
+
+        ``call`` is where its values were written, for messages.
+        """
         profile = load_profile(self.profile, start=Path(self.project) if self.project else folder)
         given = {name: value for name, value in script.items() if value is not None}
         given["leave"] = False  # whatever the profile says: who calls from Python waits for what it gets back
-        layer = Layer(
-            "ComputeResource.run", given, lambda path: None
-        )  # arguments have no line in a YAML file
+        layer = Layer("ComputeResource.run", given, lambda path: call)
         return resolve_script(profile=profile, defaults=None, script=layer, folder=folder)
 
 
@@ -195,9 +199,11 @@ def _tree(
     return dict(value) if isinstance(value, Mapping) else value.explicit()
 
 
-def _calling_folder() -> Path:
-    """Return the folder of the file whose code called ``run``."""
+def _caller() -> tuple[Path, Position | None]:
+    """Return the folder of the file whose code called ``run``, and the line of the call."""
     frame = inspect.currentframe()
     caller = frame.f_back.f_back if frame and frame.f_back else None
     file = Path(caller.f_code.co_filename) if caller else None
-    return file.resolve().parent if file and file.is_file() else Path.cwd()
+    if caller is None or file is None or not file.is_file():
+        return Path.cwd(), None
+    return file.resolve().parent, Position(str(file), caller.f_lineno, 1)

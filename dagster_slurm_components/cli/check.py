@@ -38,6 +38,11 @@ def check(paths: tuple[Path, ...], profiles: tuple[str, ...], strict: bool, form
         report = check_project(paths or (Path(),), profiles=profiles, is_subclass=is_script_component)
     except SpecError as exc:
         raise click.UsageError(str(exc)) from None
+    if not report.files and not report.problems:
+        where = ", ".join(str(path.resolve()) for path in paths or (Path(),))
+        raise click.UsageError(
+            f"There is nothing to check in {where}: no defs.yaml, and no YAML in profiles/ or sites/."
+        )
     report = replace(report, problems=tuple(_shown(problem, strict) for problem in report.problems))
     _FORMATS["json" if as_json else form](report)
     sys.exit(1 if report.count("error") else 0)

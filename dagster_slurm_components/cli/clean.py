@@ -1,10 +1,11 @@
 """``dg-slurm clean``: removes run directories whose time is up."""
 
+from collections import Counter
 from pathlib import Path
 
 import click
 
-from dagster_slurm_components.cli.terminal import json_option, print_json, profile_option, table
+from dagster_slurm_components.cli.terminal import json_option, print_json, profile_argument, table
 from dagster_slurm_components.jobs.records import exists, observed, run_directories
 from dagster_slurm_components.jobs.retention import judge_folders, paths_to_remove
 from dagster_slurm_components.jobs.target import target
@@ -12,7 +13,7 @@ from dagster_slurm_components.spec.profiles import load_profile
 
 
 @click.command()
-@profile_option
+@profile_argument
 @click.option("--dry-run", is_flag=True, help="Tell what would be removed, and remove nothing.")
 @json_option
 def clean(profile_name: str | None, dry_run: bool, as_json: bool) -> None:
@@ -39,7 +40,10 @@ def clean(profile_name: str | None, dry_run: bool, as_json: bool) -> None:
         print_json({"dry_run": dry_run, "run_directories": rows})
         return
     going = [row for row in rows if row["remove"]]
+    kept = Counter(row["why"] for row in rows if not row["remove"])
     if going:
         table(["run directory", "why"], [[row["run_directory"], row["why"]] for row in going])
     verb = "would be removed" if dry_run else "removed"
-    click.echo(f"{len(going)} run directories {verb}, {len(rows) - len(going)} kept")
+    click.echo(f"profile {loaded.name}: {len(going)} run directories {verb}, {kept.total()} kept")
+    for why, number in kept.most_common():
+        click.echo(f"  kept {number}: {why}")

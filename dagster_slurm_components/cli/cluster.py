@@ -2,7 +2,9 @@
 
 import shlex
 import sys
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -50,6 +52,7 @@ def cluster() -> None:
 def up(folder: Path | None, as_json: bool, install: bool) -> None:
     """Start the cluster, or repair it; does nothing if it is up."""
     with terminal.progress(quiet=as_json) as report:
+        was_up = slurm.status(folder).state == "up"
         lab = slurm.up(folder, install=install, report=report)
         facts = slurm.status(lab.folder).as_dict()
     if as_json:
@@ -57,14 +60,22 @@ def up(folder: Path | None, as_json: bool, install: bool) -> None:
         files = {name: str(getattr(lab, name)) for name in _FILES}
         terminal.print_json({**facts, **plain, **files, "ports": lab.ports.used, "login": _login(lab)})
         return
+    if was_up:
+        click.echo(f"{lab.folder}: was up already; `dg-slurm cluster status` shows its nodes and jobs")
+        click.echo(f"Profile:             {lab.profile_file}")
+    else:
+        _show_new(lab, facts)
+    click.echo("Log in:              " + shlex.join(_login(lab)))
+    click.echo(f"Slurm programs here: export SLURM_CONF={shlex.quote(str(lab.slurm_conf))}")
+
+
+def _show_new(lab: slurm.Cluster, facts: Mapping[str, Any]) -> None:
     _table("Nodes", _NODES, facts["nodes"])
     _table("Partitions", _PARTITIONS, facts["partitions"])
     ports = dict(zip(("sshd", "slurmctld", "slurmdbd"), lab.ports.used, strict=False))
     _table("Ports on 127.0.0.1", {name: name for name in ports}, [ports])
     click.echo(f"Profile {lab.profile_file}:\n")
     click.echo(lab.profile_file.read_text())
-    click.echo("Log in:              " + shlex.join(_login(lab)))
-    click.echo(f"Slurm programs here: export SLURM_CONF={shlex.quote(str(lab.slurm_conf))}")
 
 
 @cluster.command("status")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from dagster_slurm_components.cli.terminal import json_option, print_json, profile_option
+from dagster_slurm_components.cli.terminal import json_option, print_json, profile_argument
 from dagster_slurm_components.doctor.examine import examine_profile
 from dagster_slurm_components.doctor.findings import Finding, Verdict
 
@@ -21,7 +21,7 @@ _STYLES = {
 
 
 @click.command()
-@profile_option
+@profile_argument
 @json_option
 def doctor(profile_name: str | None, as_json: bool) -> None:
     """Check that jobs of a profile would run: connection, working folder, Slurm, account, partition.

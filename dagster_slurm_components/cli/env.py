@@ -31,16 +31,16 @@ class Need:
     scripts: list[str] = field(default_factory=list)
 
 
-def _opened(profile_name: str | None, folder: Path) -> tuple[LoadedProfile, Store]:
-    loaded = load_profile(profile_name, start=folder)
+def _opened(profile_name: str | None) -> tuple[LoadedProfile, Store]:
+    loaded = load_profile(profile_name, start=Path.cwd())
     place = target(loaded)
     return loaded, Store(place.satellite, place.workdir, loaded.name)
 
 
-def _needs(loaded: LoadedProfile, folder: Path) -> list[Need]:
+def _needs(loaded: LoadedProfile) -> list[Need]:
     """Return the different environments that the project's scripts need."""
     found: dict[str, Need] = {}
-    for script in project_scripts(folder, loaded.name):
+    for script in project_scripts(Path.cwd(), loaded.name):
         resolved = script.entry.resolve(loaded)
         environment = resolved.script.environment
         if not is_content(environment):
@@ -66,30 +66,22 @@ def _day(epoch: float) -> str:
 
 _NAMED: terminal.Columns = {"environment": "name", "key": lambda row: row["key"][:12]}
 
-_folder_option = click.option(
-    "--project",
-    "folder",
-    type=click.Path(path_type=Path, file_okay=False, exists=True),
-    default=Path(),
-    help="The project's folder.  [default: here]",
-)
-
 
 def _common(command: Callable[..., None]) -> Callable[..., None]:
-    return terminal.profile_option(_folder_option(terminal.json_option(command)))
+    return terminal.profile_argument(terminal.json_option(command))
 
 
-@click.group()
+@click.group(cls=terminal.Group)
 def env() -> None:
     """The environments of a profile: what scripts need, what is on the host, making and removing it."""
 
 
 @env.command()
 @_common
-def plan(profile_name: str | None, folder: Path, as_json: bool) -> None:
+def plan(profile_name: str | None, as_json: bool) -> None:
     """Show what the scripts need, what is there, and what would be sent. Changes nothing."""
-    loaded, store = _opened(profile_name, folder)
-    rows = [_planned(store, need, plan_for(need.request, store)) for need in _needs(loaded, folder)]
+    loaded, store = _opened(profile_name)
+    rows = [_planned(store, need, plan_for(need.request, store)) for need in _needs(loaded)]
     columns: terminal.Columns = {
         **_NAMED,
         "type": "kind",
@@ -99,7 +91,7 @@ def plan(profile_name: str | None, folder: Path, as_json: bool) -> None:
         "MB to send": lambda row: _megabytes(row["bytes_to_send"]),
         "scripts": lambda row: ", ".join(row["scripts"]),
     }
-    terminal.print_rows(rows, columns, as_json=as_json)
+    terminal.print_rows(rows, columns, as_json=as_json, empty="no script needs an environment of its own")
 
 
 def _planned(store: Store, need: Need, planned: EnvironmentPlan) -> terminal.Row:
@@ -120,12 +112,12 @@ def _planned(store: Store, need: Need, planned: EnvironmentPlan) -> terminal.Row
 
 @env.command()
 @_common
-def build(profile_name: str | None, folder: Path, as_json: bool) -> None:
+def build(profile_name: str | None, as_json: bool) -> None:
     """Fetch and build on this machine all that a deployment sends, so that it needs no internet then."""
     rows: list[terminal.Row] = []
-    loaded, store = _opened(profile_name, folder)
+    loaded, store = _opened(profile_name)
     with _progress(as_json) as progress:
-        for need in _needs(loaded, folder):
+        for need in _needs(loaded):
             planned = plan_for(need.request, store, progress)
             size = sum(file.size or 0 for file in fetch(planned.artifacts, progress))
             rows.append({"name": planned.name, "key": planned.key, "bytes": size})
@@ -140,7 +132,7 @@ def build(profile_name: str | None, folder: Path, as_json: bool) -> None:
     callback=terminal.seconds,
     help="How long a lost host is waited for (10m).  [default: the profile's park_timeout]",
 )
-def deploy(profile_name: str | None, folder: Path, as_json: bool, rebuild: bool, wait: float | None) -> None:
+def deploy(profile_name: str | None, as_json: bool, rebuild: bool, wait: float | None) -> None:
     """Make on the host all environments that the project's scripts need; for production, in CI."""
     rows: list[terminal.Row] = []
 
@@ -148,10 +140,10 @@ def deploy(profile_name: str | None, folder: Path, as_json: bool, rebuild: bool,
         if not as_json:
             click.echo(text, err=True)
 
-    loaded, store = _opened(profile_name, folder)
+    loaded, store = _opened(profile_name)
     patience = duration_seconds(loaded.profile.park_timeout) if wait is None else wait
     with _progress(as_json) as progress:
-        for need in _needs(loaded, folder):
+        for need in _needs(loaded):
             made = provide(
                 need.request, store, progress=progress, tell=tell, rebuild=rebuild, patience=patience
             )
@@ -172,9 +164,9 @@ def deploy(profile_name: str | None, folder: Path, as_json: bool, rebuild: bool,
 
 @env.command("list")
 @_common
-def list_(profile_name: str | None, folder: Path, as_json: bool) -> None:
+def list_(profile_name: str | None, as_json: bool) -> None:
     """List the environments on the host, with sizes and last use."""
-    found = _opened(profile_name, folder)[1].inventory()
+    found = _opened(profile_name)[1].inventory()
     if as_json:
         terminal.print_json(found)
         return
@@ -186,6 +178,9 @@ def list_(profile_name: str | None, folder: Path, as_json: bool) -> None:
         "made": lambda row: _day(row["created"]),
         "last used": lambda row: _day(row["used"]),
     }
+    if not found["environments"] and sys.stdout.isatty():
+        click.echo("no environments; `dg-slurm env deploy` makes those that the scripts need")
+        return
     latest = sorted(found["environments"], key=lambda each: float(each["used"]), reverse=True)
     terminal.table(columns, terminal.cells(latest, columns))
     click.echo(f"store: {_megabytes(found['store_bytes'])} MB, {found['store_inodes']} files")
@@ -200,9 +195,9 @@ def list_(profile_name: str | None, folder: Path, as_json: bool) -> None:
     show_default=True,
     help="What is compared.",
 )
-def verify(profile_name: str | None, folder: Path, as_json: bool, mode: Any) -> None:
+def verify(profile_name: str | None, as_json: bool, mode: Any) -> None:
     """Compare every environment on the host with what it was published with. Exits with 1 if one differs."""
-    found = _opened(profile_name, folder)[1].verify(mode=mode)
+    found = _opened(profile_name)[1].verify(mode=mode)
     if as_json:
         terminal.print_json(found)
     else:
@@ -220,13 +215,11 @@ def verify(profile_name: str | None, folder: Path, as_json: bool, mode: Any) -> 
     help="Remove what no job used for so long (30d).  [default: the profile's retention]",
 )
 @click.option("--dry-run", is_flag=True, help="Only say what would go.")
-def prune(
-    profile_name: str | None, folder: Path, as_json: bool, unused_for: float | None, dry_run: bool
-) -> None:
+def prune(profile_name: str | None, as_json: bool, unused_for: float | None, dry_run: bool) -> None:
     """Remove environments that no script of the profile needs, no job uses, and nobody used lately."""
-    loaded, store = _opened(profile_name, folder)
+    loaded, store = _opened(profile_name)
     unused = duration_seconds(loaded.profile.retention.environments) if unused_for is None else unused_for
-    keep = [plan_for(need.request, store).key for need in _needs(loaded, folder)]
+    keep = [plan_for(need.request, store).key for need in _needs(loaded)]
     found = store.prune(keep, unused_for=unused, dry_run=dry_run)
     if as_json:
         terminal.print_json(found)
@@ -235,7 +228,7 @@ def prune(
     rows = [[name, key[:12], verb, _megabytes(size)] for key, name, size in found["removed"]]
     rows += [["", key[:12], f"kept: {why}", ""] for key, why in found["kept"].items()]
     terminal.table(["environment", "key", "what", "MB"], rows)
-    click.echo(f"store: {_megabytes(found['freed'])} MB freed")
+    click.echo(f"store of profile {loaded.name}: {_megabytes(found['freed'])} MB freed")
 
 
 @contextmanager

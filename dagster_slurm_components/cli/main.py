@@ -1,15 +1,23 @@
 """``dg-slurm``: the group of all commands, each imported when it is asked for."""
 
 import importlib
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
 from importlib import metadata
+from pathlib import Path
 
 import click
+from dotenv import dotenv_values
 
 from dagster_slurm_components.cli.terminal import ErrorsTold
+from dagster_slurm_components.errors import DagsterSlurmError
+from dagster_slurm_components.spec.profiles import project_folder
 
 COMMANDS = {
     **{name: name for name in ("attach", "check", "clean", "cluster", "doctor", "env", "init", "jobs")},
-    **{name: name for name in ("new", "render", "schema", "sites")},
+    **{name: name for name in ("launch", "new", "render", "schema", "sites")},
     **dict.fromkeys(("agent", "login", "status"), "agent"),
 }
 """The module of each command, which has its name there. A commit hook must not wait for other commands' imports."""
@@ -40,8 +48,38 @@ def _version() -> str:
 
 @click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(_version(), prog_name="dg-slurm")
-def main() -> None:
-    """Short YAML files become Dagster assets that run on a laptop and on Slurm without a changed line."""
+@click.option(
+    "--project",
+    type=click.Path(path_type=Path, file_okay=False, exists=True),
+    help="Act as if started in this folder.",
+)
+@click.pass_context
+def main(context: click.Context, project: Path | None) -> None:
+    """Short YAML files become Dagster assets that run on a laptop and on Slurm without a changed line.
+
+    As `dg`, all commands read the project's .env, which wins over variables that are set already.
+    """
+    if project is not None:
+        context.call_on_close(partial(os.chdir, Path.cwd()))
+        os.chdir(project)
+    context.with_resource(_variables_of_the_project())
+
+
+@contextmanager
+def _variables_of_the_project() -> Iterator[None]:
+    """Set the variables of ``.env`` as `dg` does: those in the project's folder, and they win (dagster 1.13)."""
+    file, before = project_folder(Path.cwd()) / ".env", dict(os.environ)
+    try:
+        found = dotenv_values(file)
+    except (OSError, UnicodeDecodeError) as error:
+        raise DagsterSlurmError(f"can't read it: {error}", where=str(file)) from error
+    os.environ.update({name: value for name, value in found.items() if value is not None})
+    try:
+        yield
+    finally:
+        for name in found:
+            os.environ.pop(name, None)
+        os.environ.update({name: before[name] for name in found if name in before})
 
 
 if __name__ == "__main__":

@@ -4,32 +4,53 @@ from pathlib import Path
 
 import click
 
-from dagster_slurm_components.cli.terminal import json_option, print_json, profile_option, table
+from dagster_slurm_components.cli.terminal import (
+    Columns,
+    Group,
+    json_option,
+    print_json,
+    print_rows,
+    profile_argument,
+    table,
+)
 from dagster_slurm_components.errors import DagsterSlurmError
 from dagster_slurm_components.spec.profiles import OWN_SITES, known_site, known_sites
 from dagster_slurm_components.spec.site import JobLimits, Site
 
 
-@click.group(invoke_without_command=True)
+@click.group(cls=Group, invoke_without_command=True)
 @json_option
 @click.pass_context
 def sites(context: click.Context, as_json: bool) -> None:
     """List the known sites. A profile names one by `site: NAME`."""
-    if context.invoked_subcommand is not None:
-        return
-    loaded = [(entry, entry.load()) for entry in known_sites(Path.cwd()).values()]
-    if as_json:
-        print_json(
-            [
-                {"name": entry.name, "description": site.description, "file": str(entry.file)}
-                for entry, site in loaded
-            ]
-        )
-        return
+    if context.invoked_subcommand is None:
+        _list(as_json=as_json)
+
+
+@sites.command("list")
+@json_option
+def list_sites(as_json: bool) -> None:
+    """List the known sites, as without a command."""
+    _list(as_json=as_json)
+
+
+def _list(*, as_json: bool) -> None:
     rows = [
-        [entry.name, site.description, ", ".join(site.partitions), _verified(site)] for entry, site in loaded
+        {
+            **{"name": entry.name, "description": site.description, "partitions": list(site.partitions)},
+            **{"verified": _verified(site), "file": str(entry.file)},
+        }
+        for entry in known_sites(Path.cwd()).values()
+        for site in [entry.load()]
     ]
-    table(["site", "description", "partitions", "verified"], rows)
+    print_rows(rows, _SITES, as_json=as_json)
+
+
+_SITES: Columns = {
+    **{"site": "name", "description": "description"},
+    "partitions": lambda row: ", ".join(row["partitions"]),
+    "verified": "verified",
+}
 
 
 @sites.command()
@@ -64,7 +85,7 @@ def show(name: str, as_json: bool) -> None:
 
 
 @sites.command()
-@profile_option
+@profile_argument
 @click.option("--name", help="Name of the site.  [default: the profile's name]")
 @click.option("--print", "only_print", is_flag=True, help="Print the draft and write no file.")
 def probe(profile_name: str | None, name: str | None, only_print: bool) -> None:

@@ -2,15 +2,19 @@
 
 import json
 import os
+import shutil
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from datetime import datetime, timezone
+from functools import wraps
 from pathlib import Path
 from typing import Any
 
 import click
 
+from dagster_slurm_components.cli.columns import lined
 from dagster_slurm_components.errors import DagsterSlurmError
 from dagster_slurm_components.spec.base import duration_seconds
 
@@ -23,11 +27,36 @@ profile_option = click.option(
 )
 """Adds the option that names the profile."""
 
+
+def profile_argument(command: Callable[..., None]) -> Callable[..., None]:
+    """Add both ways to name the profile, for a command without another argument: ``doctor leo``, ``--profile leo``."""
+
+    @click.argument("named", metavar="[PROFILE]", required=False)
+    @profile_option
+    @wraps(command)
+    def either(*args: Any, named: str | None, profile_name: str | None, **options: Any) -> None:
+        if None not in (named, profile_name) and named != profile_name:
+            raise click.UsageError(f"Two profiles are named: {named} and {profile_name}.")
+        command(*args, profile_name=profile_name or named, **options)
+
+    return either
+
+
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON and nothing else.")
 """Adds the option for output that programs read."""
 
 
-class ErrorsTold(click.Group):
+class Group(click.Group):
+    """A group whose help tells of each command a whole sentence."""
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the commands."""
+        found = ((name, self.get_command(ctx, name)) for name in self.list_commands(ctx))
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, each.get_short_help_str(limit=500)) for name, each in found if each])
+
+
+class ErrorsTold(Group):
     """A group that turns errors of its commands into a message and exit status 1."""
 
     errors: type[Exception] = DagsterSlurmError
@@ -64,10 +93,17 @@ def moment(epoch: float | None) -> str:
     return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(epoch)) if epoch else ""
 
 
-def print_rows(rows: Iterable[Row], columns: Columns, *, as_json: bool) -> None:
-    """Print rows: as JSON all that they hold, else some of it as a table."""
+def iso(epoch: float | None) -> str | None:
+    """Return seconds since 1970 as programs read a moment: ISO 8601, UTC."""
+    return datetime.fromtimestamp(epoch, timezone.utc).isoformat(timespec="seconds") if epoch else None
+
+
+def print_rows(rows: Sequence[Row], columns: Columns, *, as_json: bool, empty: str = "") -> None:
+    """Print rows: as JSON all that they hold, else some of it as a table, or on a terminal that it is ``empty``."""
     if as_json:
         print_json(list(rows))
+    elif empty and not rows and sys.stdout.isatty():
+        click.echo(empty)
     else:
         table(columns, cells(rows, columns))
 
@@ -78,21 +114,16 @@ def cells(rows: Iterable[Row], columns: Columns) -> list[list[object]]:
 
 
 def table(columns: Iterable[str], rows: Iterable[Sequence[object]], *, title: str | None = None) -> None:
-    """Print a table: with lines on a terminal, tab-separated when piped. What is not known is an empty cell."""
-    texts = [["" if cell is None else str(cell) for cell in row] for row in rows]
+    """Print a table: columns on a terminal, tab-separated when piped. What is not known is an empty cell."""
+    titles = list(columns)
+    texts = [["" if cell is None else " ".join(str(cell).split()) for cell in row] for row in rows]
     if not sys.stdout.isatty():
-        click.echo("\n".join("\t".join(row) for row in [columns, *texts]))
+        click.echo("\n".join("\t".join(row) for row in [titles, *texts]))
         return
-    from rich.console import Console  # noqa: PLC0415 -- 0.1 s, and for terminals only
-    from rich.markup import escape  # noqa: PLC0415
-    from rich.table import Table  # noqa: PLC0415
-
-    lined = Table(title=title, title_justify="left")
-    for column in columns:
-        lined.add_column(column, overflow="fold")
-    for row in texts:
-        lined.add_row(*map(escape, row))
-    Console().print(lined)
+    if title:
+        click.secho(title, bold=True)
+    for line in lined(titles, texts, shutil.get_terminal_size().columns):
+        click.echo(line)
 
 
 @contextmanager

@@ -15,6 +15,7 @@ _ADVICE = {
 }
 STAGES = tuple(_ADVICE)
 """The checks of a connection, in the order in which they are passed."""
+_PASSED = {"reach": "{} answers", "host_key": "the host's key is known", "login": "the login was accepted"}
 _MOST_SKEW = 5.0
 _SLOW = 0.5
 _CALLS = 5
@@ -35,7 +36,8 @@ def check_connection(
         facts = satellite.hello()
     except HostError as error:
         stage = _failed_stage(error)
-        yield from (ok(passed, "passed") for passed in STAGES[: STAGES.index(stage)])
+        name = error.where or satellite.host.name
+        yield from (ok(passed, _PASSED[passed].format(name)) for passed in STAGES[: STAGES.index(stage)])
         yield failed(stage, error.message, error.hint or _ADVICE[stage])
         return
     took, name = timer() - started, satellite.host.name
@@ -51,6 +53,8 @@ def _failed_stage(error: HostError) -> str:
         return "login"
     text = error.message
     # By the words of the host layer's own errors; each has a test against a real sshd.
+    if text.startswith("can't connect"):
+        return "reach"
     if "HOST'S KEY" in text or text.startswith("the host's key"):
         return "host_key"
     if "Python" in text or text.startswith("the satellite did not start"):

@@ -10,12 +10,12 @@ from dagster_slurm_components.doctor.host import WORKDIR, check_tools, check_wor
 from dagster_slurm_components.errors import HostError
 from dagster_slurm_components.hosts.base import Host
 from dagster_slurm_components.hosts.client import Satellite
-from dagster_slurm_components.hosts.connect import connect
+from dagster_slurm_components.jobs.target import satellite_of
 from dagster_slurm_components.spec.environments import ENVIRONMENTS
 from dagster_slurm_components.spec.local_files import environment_problems
 from dagster_slurm_components.spec.merge import merge
 from dagster_slurm_components.spec.problems import SpecError
-from dagster_slurm_components.spec.profiles import LoadedProfile, load_profile
+from dagster_slurm_components.spec.profiles import LoadedProfile, UnknownProfileError, load_profile
 from dagster_slurm_components.spec.resources import Resources
 
 
@@ -24,7 +24,7 @@ def examine_profile(name: str | None, *, start: Path) -> Iterator[Finding]:
     try:
         loaded = load_profile(name, start=start)
     except SpecError as error:
-        yield failed("profile", str(error), "Correct it: `dg-slurm check` tells all mistakes.")
+        yield failed("profile", str(error), _advice(name, start))
         return
     yield ok("profile", f"{loaded.name} ({loaded.file or 'built in'})")
     yield from _environment(loaded)
@@ -40,13 +40,24 @@ def _environment(loaded: LoadedProfile) -> Iterator[Finding]:
             yield failed("environment", f"{problem.position}: {problem.message}", problem.hint)
 
 
+def _advice(name: str | None, start: Path) -> str | None:
+    """Return what to do about a profile with mistakes; none where something else is missing, such as a variable."""
+    try:
+        load_profile(name, start=start, unrendered=True)
+    except UnknownProfileError:
+        return None
+    except SpecError:
+        return "Correct it: `dg-slurm check` tells all mistakes."
+    return None
+
+
 def examine(loaded: LoadedProfile, *, host: Host | None = None) -> Iterator[Finding]:
     """Check the host of a profile, or another, and whether the profile's jobs would run there.
 
     Nothing is left behind and nothing is submitted.
     """
     profile = loaded.profile
-    satellite = Satellite(host or connect(profile.host))
+    satellite = Satellite(host) if host else satellite_of(loaded)
     connection = list(_with_skipped(check_connection(satellite), STAGES))
     yield from connection
     if any(finding.is_failure for finding in connection):

@@ -10,8 +10,7 @@ from dagster_slurm_components.doctor import slurm_facts
 from dagster_slurm_components.doctor.cluster import ask
 from dagster_slurm_components.doctor.slurm_facts import NodeKind, Partition, limit, members, number
 from dagster_slurm_components.errors import DagsterSlurmError
-from dagster_slurm_components.hosts.client import Satellite
-from dagster_slurm_components.hosts.connect import connect
+from dagster_slurm_components.jobs.target import satellite_of
 from dagster_slurm_components.spec.hosts import SshHost
 from dagster_slurm_components.spec.profiles import LoadedProfile
 
@@ -31,7 +30,7 @@ def draft_site(profile: LoadedProfile) -> str:
         HostError: The host can't be reached.
         DagsterSlurmError: Slurm does not answer there.
     """
-    satellite = Satellite(connect(profile.profile.host))
+    satellite = satellite_of(profile)
     facts = satellite.hello(PATHS)
     config, failure = ask(satellite, slurm_facts.CONFIG)
     if failure is not None:

@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
-from dagster_slurm_components.errors import HostRefusedError, LoginRequiredError
+from dagster_slurm_components.errors import LOGIN, HostRefusedError, LoginRequiredError
 
 INTERACTIVE = frozenset({"password", "otp"})
 """The steps of a login that somebody has to answer."""
@@ -121,4 +121,4 @@ class Answers:
 
 def required(host: str, why: str) -> LoginRequiredError:
     """Return the error that asks for a person."""
-    return LoginRequiredError(why, where=host, hint="Log in once with: dg-slurm login PROFILE")
+    return LoginRequiredError(why, where=host, hint=f"Log in once with: {LOGIN}")

@@ -1,7 +1,8 @@
-"""Attempts to connect, as all processes of this user on this machine know of them: a small file a host.
+"""Attempts to connect, as all processes of this user on this machine know of them: small files for each host.
 
-It is there while a host can't be reached. Processes that connect without the agent keep off a host that another one has
-just failed to reach, and whoever wants to know which hosts are waited for reads it without asking any host.
+``failing`` is there while it can't be reached: processes that connect without the agent keep off a host that another
+one has just failed to reach. ``waiting`` says that a step waits for it, so that whoever wants to know reads it without
+asking any host. ``reached`` is there once it was reached: only then is a name that nobody knows an outage.
 """
 
 import hashlib
@@ -9,7 +10,7 @@ import math
 import os
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from dagster_slurm_components.errors import (
@@ -17,6 +18,7 @@ from dagster_slurm_components.errors import (
     HostRefusedError,
     HostUnreachableError,
     LoginRequiredError,
+    UnknownNameError,
 )
 from dagster_slurm_components.hosts import wire
 from dagster_slurm_components.hosts.channel import Dialer, Pipe
@@ -29,7 +31,7 @@ FORGOTTEN = 300.0
 
 @dataclass(frozen=True)
 class Failing:
-    """A host that can't be reached: why, and the epochs of the first failed attempt (``since``) and the last one."""
+    """A host that steps wait for: why, and the epochs of the first failed attempt (``since``) and the last one."""
 
     host: str
     error: HostError
@@ -38,9 +40,24 @@ class Failing:
 
 
 def failing(folder: Path, *, clock: Callable[[], float] = time.time) -> list[Failing]:
-    """Return the hosts that somebody on this machine waits for."""
-    hosts = [_read(path) for path in sorted(folder.glob("failing-*.json"))]
-    return [host for host in hosts if host is not None and clock() - host.tried < FORGOTTEN]
+    """Return the hosts that steps on this machine wait for. Who only tried one, as doctor does, waits for none."""
+    found = []
+    for path in sorted(folder.glob("failing-*.json")):
+        host = _read(path)
+        waiting = read_json(os.fsencode(_file(folder, "waiting", host.host))) if host is not None else None
+        if host is None or waiting is None or clock() - min(host.tried, waiting["seen"]) >= FORGOTTEN:
+            continue
+        found.append(replace(host, error=host.error.of_profile(waiting["profile"])))
+    return found
+
+
+def note_waiting(folder: Path, host: str, profile: str, *, clock: Callable[[], float] = time.time) -> None:
+    """Note that a step waits for a host; whoever waits says so at each try."""
+    write_json(os.fsencode(_file(folder, "waiting", host)), {"seen": clock(), "profile": profile})
+
+
+def _file(folder: Path, what: str, host: str) -> Path:
+    return folder / f"{what}-{hashlib.sha256(host.encode()).hexdigest()[:16]}.json"
 
 
 def _read(path: Path) -> Failing | None:
@@ -62,7 +79,8 @@ class NotedDialer:
         self._dialer = dialer
         self.name = dialer.name
         self.extend = dialer.extend
-        self._path = folder / f"failing-{hashlib.sha256(self.name.encode()).hexdigest()[:16]}.json"
+        self._path = _file(folder, "failing", self.name)
+        self._reached = _file(folder, "reached", self.name)
         self._interval = interval
         self._clock = clock
 
@@ -82,7 +100,7 @@ class NotedDialer:
 
     def _dial(self) -> Pipe:
         try:
-            pipe = self._dialer.dial()
+            pipe = self._dial_known()
         except (HostUnreachableError, HostRefusedError) as error:
             now, before = self._clock(), _read(self._path)
             since = before.since if before is not None and now - before.tried < FORGOTTEN else now
@@ -90,4 +108,14 @@ class NotedDialer:
             write_json(os.fsencode(self._path), content)
             raise
         self._path.unlink(missing_ok=True)
+        self._reached.touch(mode=0o600)
         return pipe
+
+    def _dial_known(self) -> Pipe:
+        try:
+            return self._dialer.dial()
+        except UnknownNameError as error:
+            if self._reached.exists():
+                raise
+            hint = "Correct the hostname, or connect to the network (VPN) that knows it."
+            raise HostRefusedError(error.message, where=error.where, hint=hint) from error

@@ -3,12 +3,14 @@
 import contextlib
 import os
 import threading
+from collections.abc import Mapping
+from typing import Any
 
-from dagster_slurm_components.errors import HostRefusedError
+from dagster_slurm_components.errors import HostError, HostRefusedError
 from dagster_slurm_components.hosts.agent import place
 from dagster_slurm_components.hosts.agent.client import AgentDialer, described
 from dagster_slurm_components.hosts.attempts import NotedDialer
-from dagster_slurm_components.hosts.base import Host
+from dagster_slurm_components.hosts.base import Host, Reply
 from dagster_slurm_components.hosts.channel import Dialer
 from dagster_slurm_components.hosts.local import InProcessHost
 from dagster_slurm_components.hosts.remote import RemoteHost
@@ -35,6 +37,25 @@ def connect(spec: HostSpec) -> Host:
         if key not in _hosts:
             _hosts[key] = _remote(spec)
         return _hosts[key]
+
+
+class ProfileHost:
+    """A host as one of the profiles with it sees it: what its errors say to type names the profile."""
+
+    def __init__(self, host: Host, profile: str) -> None:
+        self._host = host
+        self._profile = profile
+        self.name = host.name
+        self.close = host.close
+
+    def call(
+        self, op: str, params: Mapping[str, Any] | None = None, blob: bytes = b"", *, timeout: float = 60.0
+    ) -> Reply:
+        """Do one operation; see ``Host.call``."""
+        try:
+            return self._host.call(op, params, blob, timeout=timeout)
+        except HostError as error:
+            raise error.of_profile(self._profile) from error.__cause__
 
 
 def _remote(spec: SshHost) -> RemoteHost:

@@ -16,13 +16,11 @@ _PAUSES = (0.5, 15.0)
 class Parking:
     """How somebody waits for a host, for ``limit`` seconds at most; what ``sleep`` raises ends the waiting.
 
-    ``tell`` receives a sentence when a wait begins, when its reason changes, and when it is over; with what to type to
-    ``heal`` it.
+    ``tell`` receives a sentence when a wait begins, when its reason changes, and when it is over.
     """
 
     limit: float
     tell: Callable[[str], None]
-    heal: str = ""
     sleep: Callable[[float], None] = time.sleep
     clock: Callable[[], float] = time.monotonic
 
@@ -31,12 +29,13 @@ class ParkedHost:
     """A host whose calls are tried again for as long as it can't be reached.
 
     A call that was lost on its way may have been done, and is then done twice: all that a step asks of its host may be
-    repeated (a submission is known by its ledger, a build by its result).
+    repeated (a submission is known by its ledger, a build by its result). ``note`` is called at each try that fails.
     """
 
-    def __init__(self, host: Host, parking: Parking) -> None:
+    def __init__(self, host: Host, parking: Parking, note: Callable[[], None] = lambda: None) -> None:
         self._host = host
         self._parking = parking
+        self._note = note
         self.name = host.name
         self.close = host.close
 
@@ -52,6 +51,7 @@ class ParkedHost:
             try:
                 reply = self._host.call(op, params, blob, timeout=timeout)
             except HostUnreachableError as error:
+                self._note()
                 now = parking.clock()
                 since = now if since is None else since
                 parked = now - since
@@ -59,9 +59,7 @@ class ParkedHost:
                     raise parked_too_long(error, parked) from error
                 if told is not type(error):
                     told = type(error)
-                    parking.tell(
-                        f"{error}\nThis step waits for the host{_since(parked)}. {parking.heal}".rstrip()
-                    )
+                    parking.tell(f"{error}\nThis step waits for the host{_since(parked)}.")
                 parking.sleep(min(pause, parking.limit - parked))
                 pause = min(pause * 2, longest)
             else:

@@ -9,7 +9,12 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from dagster_slurm_components.errors import HostError, HostRefusedError, HostUnreachableError
+from dagster_slurm_components.errors import (
+    HostError,
+    HostRefusedError,
+    HostUnreachableError,
+    LoginRequiredError,
+)
 from dagster_slurm_components.hosts.base import Reply
 from dagster_slurm_components.hosts.channel import Channel, Dialer
 
@@ -98,7 +103,9 @@ class RemoteHost:
             pause = self._not_before - self._clock()
             if pause > 0:
                 last = self.failure or HostUnreachableError("the connection was lost", where=self.name)
-                text = f"{last.message} (next attempt in {pause:.0f} s)"
+                # After a login that a person has to make there is no attempt of our own.
+                due = "" if isinstance(last, LoginRequiredError) else f" (next attempt in {pause:.0f} s)"
+                text = f"{last.message}{due}"
                 raise type(last)(text, where=last.where, hint=last.hint)
             return self._dial()
 

@@ -5,10 +5,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from dagster_slurm_components.errors import (
+    LOGIN,
     HostError,
     HostRefusedError,
     HostUnreachableError,
     LoginRequiredError,
+    UnknownNameError,
 )
 from dagster_slurm_components.spec.hosts import SshHost
 
@@ -36,6 +38,12 @@ _HOST_KEY_RULES = (
     ("^.*[Bb]ad configuration.*|^Host key verification failed", "ssh refuses: {line}", None),
 )
 """A line of the log, what it means, and what to do; the first that is there counts."""
+
+_NO_SUCH_NAME = re.compile(
+    "Could not resolve hostname .*: "
+    "(Name or service not known|No address associated|nodename nor servname|Name does not resolve)"
+)
+"""What the C libraries of Linux (GNU, musl) and macOS say; "Temporary failure" is an outage."""
 
 
 class DroppedError(HostUnreachableError):
@@ -86,7 +94,7 @@ def denied(name: str, log: str, locked: Sequence[str]) -> DeniedError:
         + (f"; it offers: {', '.join(methods.split(','))}" if methods else "")
         + "".join(f"\n  {key}: {note}" for key, note in notes.items()),
         where=name,
-        hint="Write what it asks for as `login:` of the host, such as [key, otp]; then: dg-slurm login PROFILE"
+        hint="Write what it asks for as `login:` of the host, such as [key, otp]; then: " + LOGIN
         if re.search("keyboard-interactive|password", methods)
         else None,
     )
@@ -126,9 +134,10 @@ def _reason(spec: SshHost, name: str, log: str, locked: Sequence[str]) -> HostEr
             hint = "Renew the ticket, certificate or key that ssh uses (kinit, ssh-add), then all goes on."
             return LoginRequiredError(f"the login was not accepted: {error.message}", where=name, hint=hint)
         return error
-    said = " ".join(line.strip() for line in log.splitlines() if not line.startswith("debug1:"))
+    said = " ".join(line.strip() for line in log.splitlines() if not line.startswith(("debug1:", "OpenSSH_")))
     if "Authentications that can continue" in log:
         return HostUnreachableError(f"the connection was lost during the login: {said}", where=name)
     if "Connection established" in log or "Executing proxy command" in log:
         return DroppedError(f"the host hung up: {said}", where=name)
-    return HostUnreachableError(f"can't connect: {said}", where=name)
+    kind = UnknownNameError if _NO_SUCH_NAME.search(said) else HostUnreachableError
+    return kind(f"can't connect: {said}", where=name)

@@ -69,6 +69,27 @@ def look_at(
     return [infos.get(attempt.run_dir) for attempt in attempts]
 
 
+def with_accounts(place: Target, infos: Sequence[JobInfo | None]) -> list[JobInfo | None]:
+    """Return the same, with what the accounting says of the newest that ended: one query, if the budget has it."""
+    ended = [info for info in infos if info and not info.alive and info.evidence.accounting is None][
+        -MAX_IDS:
+    ]
+    if not (ended and place.scheduler.has_accounting):
+        return list(infos)
+    try:
+        wanted = {info.handle.job_id: place.scheduler.first_query for info in ended}
+        rows = place.scheduler.accounting(place.satellite, wanted).rows
+    except SatelliteError:  # the budget is used up, or slurmdbd gives no answer
+        return list(infos)
+    known = {id(info): rows[info.handle.job_id][1] for info in ended if info.handle.job_id in rows}
+    return [
+        replace(info, evidence=replace(info.evidence, accounting=known[id(info)]))
+        if info and id(info) in known
+        else info
+        for info in infos
+    ]
+
+
 def observe(
     place: Target,
     jobs: Sequence[tuple[JobHandle, StatusRecord | None]],

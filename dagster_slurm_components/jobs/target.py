@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import threading
 from dataclasses import dataclass, replace
+from functools import partial
 
-from dagster_slurm_components.errors import DagsterSlurmError
+from dagster_slurm_components.errors import DagsterSlurmError, HostRefusedError
+from dagster_slurm_components.hosts.agent import place
+from dagster_slurm_components.hosts.attempts import note_waiting
 from dagster_slurm_components.hosts.client import Satellite
-from dagster_slurm_components.hosts.connect import connect
+from dagster_slurm_components.hosts.connect import ProfileHost, connect
 from dagster_slurm_components.hosts.parked import ParkedHost, Parking
 from dagster_slurm_components.hosts.satellite.calls import Budget
 from dagster_slurm_components.jobs.lease import LeaseStore
@@ -64,20 +68,22 @@ def target(loaded: LoadedProfile, parking: Parking | None = None) -> Target:
         DagsterSlurmError: ``workdir`` has no absolute meaning on the host.
     """
     profile = loaded.profile
-    key = profile.model_dump_json(include={"host", "scheduler", "workdir", "limits", "park_timeout"})
+    key = loaded.name + profile.model_dump_json(
+        include={"host", "scheduler", "workdir", "limits", "park_timeout"}
+    )
     with _lock:
         shared = _targets.get(key)
     if shared is None:
         # Without the lock: it may wait for its host, and others have other hosts.
-        made = _make(profile, parking)
+        made = _make(loaded, parking)
         with _lock:
             shared = _targets.setdefault(key, made)
-    return replace(shared, satellite=_patient(shared.satellite, parking))
+    return replace(shared, satellite=_patient(shared.satellite, loaded.name, parking))
 
 
-def _make(profile: Profile, parking: Parking | None) -> Target:
-    satellite = Satellite(connect(profile.host))
-    workdir = absolute_workdir(profile.workdir, _patient(satellite, parking))
+def _make(loaded: LoadedProfile, parking: Parking | None) -> Target:
+    profile, satellite = loaded.profile, satellite_of(loaded)
+    workdir = absolute_workdir(profile.workdir, _patient(satellite, loaded.name, parking))
     queue, limits = f"{workdir}/queue", profile.limits
     scheduler: Scheduler
     if profile.scheduler == "slurm":
@@ -90,6 +96,7 @@ def _make(profile: Profile, parking: Parking | None) -> Target:
         scheduler,
         operations_per_second=limits.file_operations_per_second,
         park_timeout=duration_seconds(profile.park_timeout),
+        note=partial(_note_waiting, satellite.host.name, loaded.name),
     )
     return Target(satellite, scheduler, watcher, workdir, _slots(profile))
 
@@ -104,14 +111,22 @@ def _slots(profile: Profile) -> threading.Semaphore | None:
     return threading.Semaphore(profile.limits.max_submit_jobs or os.cpu_count() or 1)
 
 
-def _patient(satellite: Satellite, parking: Parking | None) -> Satellite:
-    return satellite if parking is None else Satellite(ParkedHost(satellite.host, parking))
+def satellite_of(loaded: LoadedProfile) -> Satellite:
+    """Return the satellite on a profile's host; the host's errors name the profile."""
+    return Satellite(ProfileHost(connect(loaded.profile.host), loaded.name))
 
 
-def heal(loaded: LoadedProfile) -> str:
-    """Return what to type when the host asks for a login."""
-    local = isinstance(loaded.profile.host, LocalHost)
-    return "" if local else f"To log in anew: dg-slurm login {loaded.name}"
+def _patient(satellite: Satellite, profile: str, parking: Parking | None) -> Satellite:
+    if parking is None:
+        return satellite
+    note = partial(_note_waiting, satellite.host.name, profile)
+    return Satellite(ParkedHost(satellite.host, parking, note))
+
+
+def _note_waiting(host: str, profile: str) -> None:
+    # A container may have no place to write to; nobody looks there, either.
+    with contextlib.suppress(HostRefusedError, OSError):
+        note_waiting(place.folder(), host, profile)
 
 
 def absolute_workdir(workdir: str, satellite: Satellite) -> str:

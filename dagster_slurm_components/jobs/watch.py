@@ -72,6 +72,7 @@ class Watcher:
         park_timeout: Seconds after which a lost host, or a login that nobody renews, ends the watching.
         clock: A monotonic clock, in seconds.
         threaded: Whether a thread calls ``step``, for as long as there are jobs; else somebody else has to.
+        note: Called at each try of a lost host.
     """
 
     satellite: Satellite
@@ -80,6 +81,7 @@ class Watcher:
     park_timeout: float = math.inf
     clock: Callable[[], float] = time.monotonic
     threaded: bool = True
+    note: Callable[[], None] = lambda: None
 
     def __post_init__(self) -> None:
         self._thread: threading.Thread | None = None
@@ -287,6 +289,7 @@ class Watcher:
         """Tell who follows the jobs; return the seconds until the host is tried again."""
         if self._lost_since is None:
             self._lost_since = now
+        self.note()
         parked = now - self._lost_since
         for watch in watches:
             if parked > self.park_timeout:

@@ -11,7 +11,7 @@ from dagster_slurm_components.hosts.parked import Parking
 from dagster_slurm_components.jobs.retry import NextAttempt
 from dagster_slurm_components.jobs.submit import TakenError
 from dagster_slurm_components.jobs.takeover import Claim
-from dagster_slurm_components.jobs.target import heal, target
+from dagster_slurm_components.jobs.target import target
 from dagster_slurm_components.pipes.abandoned import claim_abandoned
 from dagster_slurm_components.pipes.attempt import AnyCall, AttemptRun, JobAttempt, Result
 from dagster_slurm_components.pipes.call import Call, wait_for
@@ -98,7 +98,7 @@ def prepare(call: JobCall, stop: threading.Event) -> None:
     profile, log = call.resolved.profile, call.step.context.log
     call.guard = guard = Guard(call.step, stop)
     limit = duration_seconds(profile.profile.park_timeout)
-    call.place = target(profile, Parking(limit, log.warning, heal(profile), guard.pause))
+    call.place = target(profile, Parking(limit, log.warning, guard.pause))
 
 
 def carry_out(

@@ -67,7 +67,11 @@ def _where(options: tuple[str, ...], resolved: ResolvedScript) -> str:
         position = resolved.position("resources", option) if asked.get(option) is not None else None
         if position:
             return f"`{option}: {asked[option]}` is written at {position}."
-    return f"It would be set by `{options[0]}` under `resources`." if options else ""
+    if not options:
+        return ""
+    place = resolved.position("payload") or resolved.position("command")
+    beside = f", for what is written at {place}" if place else ""
+    return f"It would be set by `{options[0]}` under `resources`{beside}."
 
 
 def _traceback(exception: PipesException) -> str:

@@ -24,7 +24,6 @@ from dagster_slurm_components.jobs.model import JobHandle
 from dagster_slurm_components.jobs.output import Stream, describe
 from dagster_slurm_components.jobs.reconcile import Observation
 from dagster_slurm_components.jobs.takeover import Claim
-from dagster_slurm_components.jobs.target import heal
 from dagster_slurm_components.pipes.claim import JobCall
 from dagster_slurm_components.pipes.guard import SupervisionLostError
 from dagster_slurm_components.pipes.reader import RunDirectoryMessageReader
@@ -164,8 +163,7 @@ def tell_host_news(event: Event | None, call: JobCall) -> None:
     log = call.step.context.log
     match event:
         case HostLost(error=error):
-            advice = heal(call.resolved.profile)
-            log.warning(f"{error}\nThe job goes on; this step waits for the host. {advice}")
+            log.warning(f"{error}\nThe job goes on; this step waits for the host.")
         case HostBack(seconds=silence):
             log.info(f"The host answers again after {silence:.0f} s.")
         case WatchFailed(error=broken):

@@ -151,10 +151,7 @@ class _Reader:
         if not isinstance(data, Mapping):
             raise SpecError([Problem.at(position, (), "expected a mapping", kind="mapping")])
         head = {key: value for key, value in data.items() if key not in ("scripts", "defaults")}
-        try:
-            attributes = validate_unrendered(ComponentAttributes, {**data, **self.render(head, position)})
-        except ValidationError as exc:
-            raise SpecError(problems_of(exc, position)) from None
+        attributes = self._attributes({**data, **self.render(head, position)})
         if attributes is None:
             return ComponentSpec(())
         written = data.get("scripts", [])
@@ -173,6 +170,18 @@ class _Reader:
         entries = [entry for script in scripts for entry in self.entries(script, defaults)]
         external = tuple(attributes.external)
         return ComponentSpec(tuple(entries), external, included, in_order(self.problems))
+
+    def _attributes(self, data: dict[str, Any]) -> ComponentAttributes | None:
+        """Return the attributes; a mistyped key among them keeps no mistake below the others from being told."""
+        try:
+            return validate_unrendered(ComponentAttributes, data)
+        except ValidationError as exc:
+            found = problems_of(exc, self.document.position)
+            if any(problem.kind != "unknown_key" for problem in found):
+                raise SpecError(found) from None
+        self.problems += found
+        known = {key: value for key, value in data.items() if key in ComponentAttributes.model_fields}
+        return validate_unrendered(ComponentAttributes, known)
 
     def _defaults(self, written: Mapping[str, Any]) -> Layer | None:
         if not written:

@@ -75,9 +75,16 @@ def _line(position: Position) -> str:
     return linecache.getline(position.file, position.line).rstrip("\r\n").replace("\t", " ")
 
 
+_MEANT = {"cpus": "cpus_per_task", "cores": "cpus_per_task", "queue": "partition", "walltime": "time"}
+"""Words of other schedulers, and short ones, where the nearest in letters would be a wrong one."""
+
+
 def nearest(word: object, choices: Iterable[str]) -> str | None:
     """Return the choice that a mistyped word most likely meant, or None."""
+    choices = list(choices)
     spelled = str(word).lower().replace("-", "_")
+    if _MEANT.get(spelled) in choices:
+        return _MEANT[spelled]
     by_spelling = {choice.lower().replace("-", "_"): choice for choice in choices}
     matches = difflib.get_close_matches(spelled, by_spelling, n=1, cutoff=0.6)
     return by_spelling[matches[0]] if matches else None
@@ -132,6 +139,8 @@ def _words(error: Any, path: KeyPath) -> tuple[str, str | None]:
         message, hint = "expected a key that is text, not a number or a boolean", "write the key in quotes"
     elif expected is not None:
         message = f"expected {expected}, got {describe(given)}"
+        if path[-2:-1] == ("assets",) and isinstance(given, str):
+            hint = f"write `{{key: {given}}}`"
     elif kind == "literal_error":
         message = f"`{given}` is not known here"
         hint = did_you_mean(given, re.findall(r"'([^']*)'", context["expected"]))

@@ -10,6 +10,7 @@ import stat
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime
 from pathlib import Path
 
 import pytest
@@ -21,11 +22,18 @@ from dagster_slurm_components.errors import HostRefusedError, HostUnreachableErr
 from dagster_slurm_components.hosts.agent import client, place
 from dagster_slurm_components.hosts.agent.client import AgentDialer
 from dagster_slurm_components.hosts.agent.server import Agent
+from dagster_slurm_components.hosts.attempts import note_waiting
 from dagster_slurm_components.hosts.client import Satellite
 from dagster_slurm_components.hosts.connect import connect
 from dagster_slurm_components.hosts.local import InProcessHost
 from dagster_slurm_components.hosts.remote import RemoteHost
-from dagster_slurm_components.hosts.satellite.calls import AccountingQuery, Budget, FileRead, QueueQuery
+from dagster_slurm_components.hosts.satellite.calls import (
+    AccountingQuery,
+    Budget,
+    FileRead,
+    LeaseRenewal,
+    QueueQuery,
+)
 from dagster_slurm_components.spec.hosts import LocalHost, SshHost
 
 FORK = multiprocessing.get_context("fork")
@@ -155,7 +163,7 @@ def test_errors_keep_their_meaning_through_the_agent(sshd: Sshd, agent_folder: P
         through_agent(sshd.spec(connect_timeout=9)).call("ping")
     assert "ssh-keyscan" in str(refused.value.hint)
     with pytest.raises(HostUnreachableError, match="can't connect"):
-        through_agent(sshd.spec(hostname="no-such-host.invalid")).call("ping")
+        through_agent(sshd.spec(port=1)).call("ping")
     host.close()
 
 
@@ -208,12 +216,24 @@ def test_a_client_with_many_slow_calls_leaves_the_others_their_turn(
 
 @pytest.mark.ssh
 def test_status_shows_hosts_sessions_jobs_contact_and_queries(
-    sshd: Sshd, agent_folder: Path, tmp_path: Path
+    sshd: Sshd, agent_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    host = through_agent(sshd.spec())
+    spec = sshd.spec()
+    host = through_agent(spec)
     remote = Satellite(host)
+    (tmp_path / "profiles").mkdir()
+    (tmp_path / "profiles" / "leo.yaml").write_text(
+        f"host: {{type: ssh, hostname: {spec.hostname}, port: {spec.port}, user: {spec.user}}}\nworkdir: /w\n"
+    )
+    monkeypatch.chdir(tmp_path)
     began = time.time()
-    remote.read([FileRead(f"{tmp_path}/{number}/status") for number in range(3)])
+    remote.read(
+        [FileRead(f"{tmp_path}/{number}/status") for number in range(9)]
+    )  # `jobs list` looks at ended ones
+    for number in range(4):
+        (tmp_path / str(number)).mkdir()
+    remote.follow([], [LeaseRenewal(f"{tmp_path}/{number}", 1) for number in range(4)], total=1)
+    remote.change_lease(f"{tmp_path}/3", str(tmp_path), 1, state="ended")
     budget = Budget(f"{tmp_path}/budget.json", 2, 10)
     for _ in range(3):  # two of them are answered from the first one's answer
         remote.snapshot(QueueQuery(f"{tmp_path}/squeue.json", ["echo", "row"], max_age=60, budget=budget))
@@ -225,18 +245,22 @@ def test_status_shows_hosts_sessions_jobs_contact_and_queries(
     assert (shown["running"], shown["clients"], shown["version"]) == (True, 1, place.version())
     (found,) = shown["hosts"]
     assert found["host"] == host.name
-    assert (found["connected"], found["jobs"], found["calls"], found["queries"]) == (True, 3, 6, 2)
-    assert began - 1 <= found["last_contact"] <= time.time() + 1
+    assert (found["connected"], found["jobs"], found["calls"], found["queries"]) == (True, 3, 8, 2)
+    assert began - 1 <= datetime.fromisoformat(found["last_contact"]).timestamp() <= time.time() + 1
     for_people = CliRunner().invoke(main, ["status"]).output
     assert "1 clients" in for_people
-    assert f"{host.name}\tconnected\t3\t{time.strftime('%Y-')}" in for_people
+    assert f"{host.name}\tleo\tconnected\t3\t{time.strftime('%Y-')}" in for_people
     host.close()
     gone = through_agent(sshd.spec(port=1, reconnect_interval=1))
     with pytest.raises(HostUnreachableError):
         gone.call("ping")
+    tried = CliRunner().invoke(main, ["status"]).output
+    assert "can't connect" in tried
+    assert "steps wait" not in tried
+    assert all(line.count("\t") in (0, 6) for line in tried.splitlines()), "no cell has a line break"
+    note_waiting(agent_folder, gone.name, "leo")
     waits = CliRunner().invoke(main, ["status"]).output
-    assert f"waited for: {gone.name} since {time.strftime('%Y-')}" in waits
-    assert "can't connect" in waits
+    assert f"steps wait for {gone.name} since {time.strftime('%Y-')}" in waits
     gone.close()
 
 

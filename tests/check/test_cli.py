@@ -128,7 +128,23 @@ def test_hidden_folders_and_environments_are_skipped(run, tmp_path):
 
 def test_nothing_to_check(tmp_path):
     done = CliRunner().invoke(main, ["check", str(tmp_path)])
-    assert (done.exit_code, done.output) == (0, "checked 0 files, 0 scripts: all right\n")
+    assert done.exit_code == 2
+    assert f"There is nothing to check in {tmp_path}" in done.output
+
+
+def test_d11_a_mistyped_defaults_hides_no_mistake_below_it(tmp_path):
+    (tmp_path / "defs.yaml").write_text(
+        "type: dagster_slurm_components.SlurmScriptComponent\n"
+        "attributes:\n"
+        "  default: {launcher: {type: bash}}\n"
+        "  scripts:\n"
+        "    - {command: [a], assets: [x/y], resources: {cpus: 4}}\n"
+        "    - {comand: [a], assets: [{key: b}]}\n"
+    )
+    said = CliRunner().invoke(main, ["check", str(tmp_path)]).output
+    for expected in ("did you mean `defaults`?", "write `{key: x/y}`", "did you mean `cpus_per_task`?"):
+        assert expected in said
+    assert "unknown key `comand`" in said
 
 
 def test_schema_writes_checks_and_prints(tmp_path):

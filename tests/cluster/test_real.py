@@ -286,7 +286,9 @@ def test_command_line(lab: slurm.Cluster) -> None:
 
     plain = run("up")
     assert plain.returncode == 0, plain.stderr
-    assert lab.profile_file.read_text() in plain.stdout
+    assert f"{lab.folder}: was up already" in plain.stdout
+    assert str(lab.profile_file) in plain.stdout
+    assert len(plain.stdout.splitlines()) < 6
     assert f"export SLURM_CONF={lab.slurm_conf}" in plain.stdout
     data = json.loads(run("up", "--json").stdout)
     assert data["profile"] == lab.profile

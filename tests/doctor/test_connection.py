@@ -45,6 +45,7 @@ def test_a_name_that_is_none(own_home: Path, look: Look) -> None:  # noqa: F811
         host={"type": "ssh", "hostname": "no-such-host.invalid", "user": "ada", "connect_timeout": 5}
     )
     assert verdicts(found) == ["failed", "skipped", "skipped", "skipped"]
+    assert "Could not resolve hostname" in found["reach"].detail
 
 
 @pytest.mark.ssh

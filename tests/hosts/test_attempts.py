@@ -9,9 +9,14 @@ import dagster as dg
 import pytest
 
 from dagster_slurm_components import parked_hosts_sensor
-from dagster_slurm_components.errors import HostRefusedError, HostUnreachableError, LoginRequiredError
+from dagster_slurm_components.errors import (
+    HostRefusedError,
+    HostUnreachableError,
+    LoginRequiredError,
+    UnknownNameError,
+)
 from dagster_slurm_components.hosts.agent import place
-from dagster_slurm_components.hosts.attempts import FORGOTTEN, NotedDialer, failing
+from dagster_slurm_components.hosts.attempts import FORGOTTEN, NotedDialer, failing, note_waiting
 from dagster_slurm_components.hosts.channel import Pipe
 from dagster_slurm_components.hosts.connect import connect
 from dagster_slurm_components.spec.hosts import SshHost
@@ -98,6 +103,8 @@ def test_the_agent_dials_whenever_it_sees_fit_but_writes_it_down(machine: Machin
         with pytest.raises(HostUnreachableError):
             machine.process(agent, interval=0).dial()
         machine.now += 100
+    assert failing(machine.folder, clock=machine.clock) == [], "who only tried it waits for nothing"
+    note_waiting(machine.folder, "me@far:22", "leo", clock=machine.clock)
     (found,) = failing(machine.folder, clock=machine.clock)
     assert (found.host, found.error.message) == ("me@far:22", "no route")
     assert (found.tried - found.since, machine.now - found.tried) == (100, 100)
@@ -125,13 +132,25 @@ def test_the_sensor_tells_who_is_waited_for_once_and_asks_no_host(
     assert quiet == "No step of this machine waits for a host."
     with pytest.raises(LoginRequiredError):
         NotedDialer(Scripted(LOGIN), tmp_path).dial()
+    assert tick(cursor)[0] == quiet, "a person's `doctor` is no step"
+    note_waiting(tmp_path, "me@far:22", "leo")
     for _ in range(3):
         told, cursor = tick(cursor)
         assert told.startswith("Steps wait for me@far:22 since 2")
-        assert told.endswith(": the login asks for otp. dg-slurm login PROFILE")
+        assert told.endswith(": the login asks for otp. dg-slurm login leo")
     assert notes == [told]
     NotedDialer(Scripted(), tmp_path).dial()
     assert tick(cursor)[0] == quiet
+
+
+def test_a_name_that_nobody_knows_is_a_mistake_until_it_was_once_reached(machine: Machine) -> None:
+    unknown = UnknownNameError("can't connect: Name or service not known", where="me@far:22")
+    with pytest.raises(HostRefusedError, match="not known") as caught:
+        machine.process(Scripted(unknown), interval=0).dial()
+    assert "Correct the hostname" in str(caught.value)
+    machine.process(Scripted(), interval=0).dial()
+    with pytest.raises(UnknownNameError):
+        machine.process(Scripted(unknown), interval=0).dial()
 
 
 def test_two_processes_without_an_agent_know_of_each_other(
@@ -146,6 +165,19 @@ def test_two_processes_without_an_agent_know_of_each_other(
         with pytest.raises(HostUnreachableError) as caught:
             connect(spec).call("ping")
     assert "another process" in str(caught.value)
+
+
+def test_a_name_that_ssh_itself_does_not_know_is_refused_at_once(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    for variable, value in ((place.FOLDER, str(tmp_path)), (place.SWITCH, "off")):
+        monkeypatch.setenv(variable, value)
+    tmp_path.chmod(0o700)
+    spec = SshHost(hostname="no-such-host.invalid", user="me")
+    with pytest.raises((HostRefusedError, HostUnreachableError)) as caught:
+        connect(spec).call("ping")
+    temporary = "Temporary failure" in str(caught.value)  # what a machine without any name server says
+    assert isinstance(caught.value, HostUnreachableError if temporary else HostRefusedError)
 
 
 def test_without_a_folder_of_its_own_a_process_connects_all_the_same(

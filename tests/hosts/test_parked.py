@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from dagster_slurm_components.errors import LOGIN as TYPE
 from dagster_slurm_components.errors import (
     HostError,
     HostRefusedError,
@@ -16,6 +17,7 @@ from dagster_slurm_components.errors import (
     SatelliteError,
 )
 from dagster_slurm_components.hosts.base import Reply
+from dagster_slurm_components.hosts.connect import ProfileHost
 from dagster_slurm_components.hosts.parked import ParkedHost, Parking
 
 LOST = HostUnreachableError("no route", where="login")
@@ -50,9 +52,7 @@ class World:
         self.told: list[str] = []
         self.waits: list[float] = []
         self.scripted = Scripted(errors)
-        parking = Parking(
-            limit, self.told.append, "To log in anew: dg-slurm login site", self.sleep, lambda: self.now
-        )
+        parking = Parking(limit, self.told.append, self.sleep, lambda: self.now)
         self.host = ParkedHost(self.scripted, parking)
 
     def sleep(self, seconds: float) -> None:
@@ -67,8 +67,17 @@ def test_the_same_call_is_made_again_until_the_host_answers() -> None:
     assert world.waits == [0.5, 1, 2, 4, 8]
     assert len(world.told) == 2, "the beginning and the end, not every try"
     assert "no route" in world.told[0]
-    assert "dg-slurm login site" in world.told[0]
     assert world.told[1] == "The host answers again after 16 s."
+
+
+def test_f12_what_to_type_names_the_profile() -> None:
+    asked = LoginRequiredError("the login asks for otp", where="login", hint=f"Log in once with: {TYPE}")
+    for profile in ("site", "other"):
+        with pytest.raises(LoginRequiredError) as caught:
+            ProfileHost(Scripted([asked]), profile).call("ping")
+        assert str(caught.value) == (
+            f"login: the login asks for otp\nLog in once with: dg-slurm login {profile}"
+        )
 
 
 def test_without_a_loss_nothing_is_told() -> None:

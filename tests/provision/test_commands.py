@@ -47,7 +47,7 @@ def project(tmp_path: Path, index: Path) -> Path:
 
 
 def run(project: Path, *argv: str) -> Result:
-    return CliRunner().invoke(main, ["env", *argv, "--project", str(project), "--profile", "local"])
+    return CliRunner().invoke(main, ["--project", str(project), "env", *argv, "--profile", "local"])
 
 
 def answer(project: Path, *argv: str) -> Any:

@@ -56,7 +56,7 @@ def test_on_demand_then_deployed_then_spoilt(
     assert "dg-slurm env deploy --profile production" in refused
     assert list((project.root / "cluster work" / "runs").iterdir()) == runs
     deployed = CliRunner().invoke(
-        main, ["env", "deploy", "--profile", "production", "--project", str(project.root)]
+        main, ["--project", str(project.root), "env", "deploy", "--profile", "production"]
     )
     assert deployed.exit_code == 0, deployed.output
     assert packages(project.run("production", instance=instance)) == "alpha==1.1 beta==2.0"

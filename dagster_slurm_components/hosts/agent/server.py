@@ -21,6 +21,7 @@ from dagster_slurm_components.hosts.answers import INTERACTIVE, Answers, Prompt
 from dagster_slurm_components.hosts.attempts import NotedDialer
 from dagster_slurm_components.hosts.base import Reply
 from dagster_slurm_components.hosts.remote import RemoteHost
+from dagster_slurm_components.hosts.satellite.leases import CANCEL_WANTED, FOLLOWING
 from dagster_slurm_components.hosts.satellite.locks import acquire
 from dagster_slurm_components.hosts.satellite.protocol import FrameError, encode_frame, read_frame
 from dagster_slurm_components.hosts.ssh import SshDialer
@@ -38,7 +39,8 @@ _TURNS = 16
 """Calls of one client that may be under way at once; its further ones wait, and not those of other clients."""
 
 _WATCHED = 120.0
-"""Seconds after which a job whose files nobody reads counts as watched no more."""
+"""Seconds after which a job whose lease nobody renews counts as watched no more."""
+_LIVING = (None, FOLLOWING, CANCEL_WANTED)
 
 
 class SharedHost(RemoteHost):
@@ -66,11 +68,13 @@ class SharedHost(RemoteHost):
     ) -> Reply:
         """Do one operation, and count it."""
         params = params or {}
-        status_files = [path for path, *_ in params.get("files", []) if path.endswith("/status")]
+        followed = [run_dir for run_dir, *_ in params.get("leases", [])]
         with self._lock:
-            self._watched.update(dict.fromkeys(status_files, time.monotonic()))
+            self._watched.update(dict.fromkeys(followed, time.monotonic()))
         reply = super().call(op, params, blob, timeout=timeout)
         with self._lock:
+            if op == "change_lease" and params.get("state") not in _LIVING:
+                self._watched.pop(params["run_dir"], None)
             self._calls += 1
             self._queries += bool(params.get("budget") and reply.result.get("fresh", True))
             self._contact = time.time()
