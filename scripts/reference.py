@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 from pages.commands import cli_page
 from pages.navigation import with_navigation
 from pages.python_api import python_page
+from pages.sites import site_pages
 from pages.text import ROOT
 from pages.yaml_files import yaml_page
 
@@ -21,16 +22,18 @@ WRITTEN: Mapping[str, Callable[[], str]] = {
     "docs/reference/cli.md": cli_page,
     "mkdocs.yml": with_navigation,
 }
-"""The files that are written, and what is to stand in each."""
+"""The files that are written, and what makes the text of each; further ones are the pages of sites."""
+SITES = ROOT / "dagster_slurm_components" / "sites"
 
 
 def main() -> None:
     """Write or check the files."""
     only_check = sys.argv[1:] == ["--check"]
     drifted = False
-    for name, text_of in WRITTEN.items():
+    texts = {**{name: text_of() for name, text_of in WRITTEN.items()}, **site_pages(SITES)}
+    for name, text in texts.items():
         file = ROOT / name
-        text = text_of()
+        file.parent.mkdir(exist_ok=True)
         if (file.read_text("utf-8") if file.is_file() else "") == text:
             continue
         drifted = True
