@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from pages.text import GENERATED, table
-
 from dagster_slurm_components.spec.profiles import known_site
 from dagster_slurm_components.spec.site import JobLimits, LoginWay, Partition, Site, Source
+from pages.text import GENERATED, table
 
 UNVERIFIED = (
     "These facts were read in documents and **not compared with the running system**. Limits change: ask the cluster"
