@@ -8,7 +8,7 @@ PROFILE ?= local
 BIN := .venv/bin
 PROJECTS := pyproject.toml examples/digits/pyproject.toml scripts/venv.sh
 
-.PHONY: help demo demo-scale-out test test-fast test-long check format reference benchmarks clean
+.PHONY: help demo demo-scale-out test test-fast test-long check format reference docs benchmarks clean
 .DEFAULT_GOAL := help
 
 help:
@@ -21,6 +21,7 @@ help:
 	@echo 'make check                 style, types, layers, shell files, schemas, examples in the docs'
 	@echo 'make format                let ruff format and fix what it can'
 	@echo 'make reference             write the JSON Schemas and the pages of reference anew'
+	@echo 'make docs                  build the documentation site: site/index.html'
 	@echo 'make benchmarks            run all of benchmarks/'
 	@echo 'make clean                 remove .venv, caches, and what the example left'
 
@@ -64,11 +65,15 @@ reference: .venv/dev.stamp
 	$(BIN)/dg-slurm schema
 	$(BIN)/python scripts/reference.py
 
+# DOCS_REPOSITORY, DOCS_URL: addresses of the repository and of the published site, for links.
+docs: .venvs/docs/stamp
+	@.venvs/docs/bin/python -m zensical build --clean --strict
+
 benchmarks: .venv/dev.stamp
 	@set -e; for benchmark in benchmarks/[a-z]*.py; do echo "$$benchmark"; $(BIN)/python "$$benchmark"; done
 
 clean:
-	rm -rf .venv .venvs build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf .venv .venvs build dist site .cache .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 	rm -rf examples/digits/.dagster examples/digits/.dagster-slurm
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
@@ -79,3 +84,7 @@ clean:
 .venv/dev.stamp: $(PROJECTS)
 	@scripts/venv.sh dev
 	@touch $@ .venv/demo.stamp
+
+.venvs/docs/stamp: scripts/docs-requirements.txt
+	@scripts/venv.sh docs
+	@touch $@

@@ -1,12 +1,14 @@
 #!/usr/bin/env bash
-# Make or renew .venv. Usage: scripts/venv.sh demo|dev
-#   demo: what the example needs to run; dev: that and the tools for tests and checks.
+# Make or renew a virtual environment. Usage: scripts/venv.sh demo|dev|docs
+#   demo: .venv with what the example needs to run; dev: that and the tools for tests and checks;
+#   docs: .venvs/docs, with what builds the documentation site.
 # PYTHON names the interpreter; otherwise the first of 3.10 to 3.14 that is found.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
 purpose=$1
 venv=.venv
+[ "$purpose" = docs ] && venv=.venvs/docs
 log=$venv/install.log
 
 fits() { # INTERPRETER
@@ -30,7 +32,7 @@ find_python() {
 make_venv() {
     local python
     python=$(find_python)
-    echo "creating .venv with $("$python" --version) ($python)"
+    echo "creating $venv with $("$python" --version) ($python)"
     rm -rf "$venv"
     if ! "$python" -m venv "$venv" >/dev/null 2>&1; then
         rm -rf "$venv"
@@ -39,13 +41,16 @@ make_venv() {
     fi
 }
 
-# A .venv of an interpreter that is gone, or that a newer version replaced, is made anew.
+# An environment of an interpreter that is gone, or that a newer version replaced, is made anew.
 { fits "$venv/bin/python" && "$venv/bin/python" -m pip --version >/dev/null 2>&1; } || make_venv
 
 wanted=(-e . -e examples/digits)
-[ "$purpose" = dev ] && wanted+=(--group dev)
+case $purpose in
+    dev) wanted+=(--group dev) ;;
+    docs) wanted=(-r scripts/docs-requirements.txt) ;;
+esac
 
-echo "installing packages into .venv (about a minute the first time)"
+echo "installing packages into $venv (about a minute the first time)"
 # uv is many times faster, but does not know pip's own settings (mirrors, certificates, folders of wheels).
 # So where it does not get through, pip does the work and has the last word.
 if "$venv/bin/python" -m pip install --upgrade pip uv >"$log" 2>&1 &&

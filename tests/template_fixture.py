@@ -25,8 +25,8 @@ WORKLOADS = ("python", "bash", "torchrun", "ray", "none")
 FACTORS: Mapping[str, tuple[str, ...]] = {
     "workload": WORKLOADS,
     "environment": ("uv", "pixi", "modules", "container"),
-    "production_site": ("other", "leonardo", "musica", "tuwien_datalab", "vsc5"),
-    "staging_site": ("cluster", "leonardo", "musica", "tuwien_datalab", "vsc5", "other"),
+    "production_site": ("other", "daint", "leonardo", "lumi", "musica", "tuwien_datalab", "vsc5"),
+    "staging_site": ("cluster", "daint", "leonardo", "lumi", "musica", "tuwien_datalab", "vsc5", "other"),
     "production_login": ("key", "key, otp", "password", "password, otp", "certificate"),
     "production_user": ("", "ada.lovelace"),
     "production_account": ("", "proj_1"),

@@ -18,7 +18,8 @@ PACKAGE = ROOT / "dagster_slurm_components"
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("examples/*/*.md")])
 FENCE = re.compile(r"^( *)```(\w*)[^\n]*\n(.*?)^\1```", re.DOTALL | re.MULTILINE)
 TITLE = re.compile(r"(?:#[^\n]*\n)*?# ((?:[\w.-]+/)*[\w.-]+\.(?:yaml|py|sh))\n")
-LINK = re.compile(r"\]\(([^)#\s]+)(?:#[^)]*)?\)")
+LINK = re.compile(r"\]\(([^)#\s]*)(?:#([^)\s]*))?\)")
+HEADING = re.compile(r"^#+ (.*)$", re.MULTILINE)
 
 
 DG_SLURM = (sys.executable, "-c", "from dagster_slurm_components.cli.main import main; main()")
@@ -105,17 +106,50 @@ def test_yaml_in_documents_passes_the_check(document: Path, tmp_path: Path):
 
 
 def test_every_page_is_listed():
-    listed = {
-        (ROOT / "docs" / link).resolve() for link in LINK.findall((ROOT / "docs" / "README.md").read_text())
-    }
+    links = LINK.findall((ROOT / "docs" / "README.md").read_text("utf-8"))
+    listed = {(ROOT / "docs" / link).resolve() for link, _ in links}
     assert [name_of(page) for page in sorted((ROOT / "docs").glob("*/*.md")) if page not in listed] == []
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=name_of)
 def test_links_in_documents_lead_somewhere(document: Path):
-    links = [link for link in LINK.findall(document.read_text("utf-8")) if "://" not in link]
-    missing = [link for link in links if not (document.parent / link).exists()]
-    assert missing == []
+    for link, anchor in LINK.findall(document.read_text("utf-8")):
+        if "://" not in link:
+            target = document.parent / link if link else document
+            assert target.exists(), link
+            assert not anchor or anchor in anchors(target), f"{link}#{anchor}"
+
+
+def anchors(document: Path) -> set[str]:
+    """Return the headings of a document as forges name them in links."""
+    text = FENCE.sub("", document.read_text("utf-8"))
+    return {
+        re.sub(r"[^\w\- ]", "", heading.lower()).strip().replace(" ", "-")
+        for heading in HEADING.findall(text)
+    }
+
+
+def sources() -> str:
+    """Return all code of the package that names variables, figures and tags."""
+    files = [path for path in PACKAGE.rglob("*") if path.suffix in (".py", ".sh")]
+    return "\n".join(path.read_text("utf-8") for path in files)
+
+
+def test_each_figure_and_tag_is_described():
+    page = (ROOT / "docs" / "reference" / "metadata.md").read_text("utf-8")
+    named = set(re.findall(r'"((?:job|slurm)/[a-z_]+)"', sources()))
+    assert "job/id" in named
+    assert set(re.findall(r"`((?:job|slurm)/[a-z_]+)`", page)) == named
+
+
+def test_each_variable_is_described():
+    page = (ROOT / "docs" / "reference" / "variables.md").read_text("utf-8")
+    described = set(re.findall(r"DAGSTER_SLURM_[A-Z_]+", page))
+    # What tells our own processes of a login apart, and the beginning of a family of variables that the page has.
+    inner = {"DAGSTER_SLURM_ASKPASS", "DAGSTER_SLURM_HOP", "DAGSTER_SLURM_PARTITION"}
+    named = set(re.findall(r"\bDAGSTER_SLURM_[A-Z_]*[A-Z]\b", sources()))
+    assert "DAGSTER_SLURM_RUN_DIR" in named
+    assert named - inner <= described
 
 
 def test_the_examples_pass_the_check():

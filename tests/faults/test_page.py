@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 TESTS = Path(__file__).parents[1]
-PAGE = TESTS.parent / "docs" / "reference" / "faults.md"
+PAGE = TESTS.parent / "docs" / "explanation" / "faults.md"
 
 
 def test_every_row_names_tests_that_exist() -> None:

@@ -44,7 +44,7 @@ def source_of(site: Site, path: str) -> Source | None:
 
 
 def test_the_promised_sites_are_there() -> None:
-    assert {"leonardo", "vsc5", "musica", "tuwien_datalab"} <= set(NAMES)
+    assert {"daint", "leonardo", "lumi", "musica", "tuwien_datalab", "vsc5"} <= set(NAMES)
 
 
 @pytest.mark.parametrize("name", NAMES)
