@@ -17,7 +17,7 @@ PACKAGE = ROOT / "dagster_slurm_components"
 
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("examples/*/*.md")])
 FENCE = re.compile(r"^( *)```(\w*)[^\n]*\n(.*?)^\1```", re.DOTALL | re.MULTILINE)
-TITLE = re.compile(r"(?:#[^\n]*\n)*?# ((?:[\w.-]+/)*[\w.-]+\.(?:yaml|py|sh))\n")
+TITLE = re.compile(r"(?:#[^\n]*\n)*?# ((?:[\w.-]+/)*[\w.-]+\.(?:yaml|py|sh|R|jl|sbatch))\n")
 LINK = re.compile(r"\]\(([^)#\s]+)(?:#[^)]*)?\)")
 
 
@@ -120,3 +120,20 @@ def test_links_in_documents_lead_somewhere(document: Path):
 
 def test_the_examples_pass_the_check():
     assert_succeeds(*DG_SLURM, "check", "examples")
+
+
+def test_the_page_of_variables_names_all_of_them():
+    """Those that we read or set, but for what our own programs tell each other."""
+    among_us = {f"DAGSTER_SLURM_{name}" for name in ("ASKPASS", "CLUSTER_DAEMON", "HOP", "PARTITION")}
+    files = [
+        file
+        for folder in ("dagster_slurm_components", "slurm_testcluster")
+        for file in (ROOT / folder).rglob("*")
+    ]
+    texts = [file.read_text("utf-8") for file in files if file.suffix in (".py", ".sh", ".R", ".jl")]
+    used = {name for text in texts for name in re.findall(r"DAGSTER_SLURM_[A-Z_]*[A-Z]", text)}
+    table = (ROOT / "docs" / "reference" / "variables.md").read_text("utf-8")
+    named = set(re.findall(r"^\| .*", table, re.MULTILINE))
+    assert used - among_us == {
+        name for row in named for name in re.findall(r"DAGSTER_SLURM_[A-Z_]*[A-Z]", row.split("|")[1])
+    }

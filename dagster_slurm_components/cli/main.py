@@ -9,7 +9,7 @@ from dagster_slurm_components.cli.terminal import ErrorsTold
 
 COMMANDS = {
     **{name: name for name in ("attach", "check", "clean", "cluster", "doctor", "env", "init", "jobs")},
-    **{name: name for name in ("new", "render", "schema", "sites")},
+    **{name: name for name in ("lib", "new", "render", "schema", "sites")},
     **dict.fromkeys(("agent", "login", "status"), "agent"),
 }
 """The module of each command, which has its name there. A commit hook must not wait for other commands' imports."""
