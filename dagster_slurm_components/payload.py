@@ -1,8 +1,9 @@
-"""Helps a payload to stop in time and go on later. Optional: one file, standard library only, Python 3.6 or newer.
+"""Helps a payload to report to Dagster, and to stop in time and go on later: one file, standard library, Python 3.6.
 
 In a job it is ``import dagster_slurm_payload``, whatever environment the payload runs in; elsewhere
-``from dagster_slurm_components import payload``. By hand, outside of any job, nothing asks to stop and checkpoints
-go to the folder ``checkpoint``.
+``from dagster_slurm_components import payload``. By hand, outside of any job, reports go to stdout, nothing asks to
+stop and checkpoints go to the folder ``checkpoint``. ``dagster_pipes`` lies beside it; what this file adds is that any
+number of processes may report. The helpers of other languages have the same verbs.
 
 Example:
     A loop that may take longer than the job's time limit, with ``signal: USR1@120`` under ``resources`` and
@@ -20,16 +21,142 @@ Example:
                 payload.leave()
 """
 
+import atexit
+import json
 import os
 import signal
 import sys
 import tempfile
-from typing import Any
+from typing import Any, Dict, List, Mapping, Optional, Tuple
 
 EXIT_CODE = 75
 """The exit code of "not done yet" (``EX_TEMPFAIL`` of sysexits.h). Any but 0 would do: 0 means done."""
 
+_TYPES = (  # noqa: SIM905 - one a line is no easier to read
+    "__infer__ text url path notebook json md float int bool dagster_run asset null table table_schema"
+    " table_column_lineage timestamp"
+).split()
+_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
 _asked = False
+_opened = False
+_percent = -1
+
+
+def log(message: str, level: str = "INFO") -> None:
+    """Write a line into the step's log in Dagster, at the level DEBUG, INFO, WARNING, ERROR or CRITICAL."""
+    if level not in _LEVELS:
+        raise ValueError("a level is one of {}, not {!r}".format(", ".join(_LEVELS), level))
+    _send("log", {"message": str(message), "level": level})
+
+
+def metadata(value: Any, type: str = "__infer__") -> Dict[str, Any]:  # noqa: A002 - the protocol's word
+    """Return a value of metadata that has a type of Dagster's: ``md``, ``url``, ``timestamp``, ``table`` and so on."""
+    if type not in _TYPES:
+        raise ValueError("no type of Dagster's metadata: {!r}".format(type))
+    return {"raw_value": value, "type": type}
+
+
+def materialize(
+    asset: str, metadata: Optional[Mapping[str, Any]] = None, data_version: Optional[str] = None
+) -> None:
+    """Report that an asset was made. The types of bare metadata are inferred."""
+    _send(
+        "report_asset_materialization",
+        {"asset_key": asset, "metadata": _typed(metadata), "data_version": data_version},
+    )
+
+
+def check(
+    asset: str,
+    name: str,
+    passed: bool,
+    severity: str = "ERROR",
+    metadata: Optional[Mapping[str, Any]] = None,
+) -> None:
+    """Report the result of an asset check; the severity of one that did not pass is ERROR or WARN."""
+    if severity not in ("ERROR", "WARN"):
+        raise ValueError("a severity is ERROR or WARN, not {!r}".format(severity))
+    if passed.__class__.__name__ not in ("bool", "bool_"):  # NumPy's is no bool
+        raise TypeError("whether the check {} passed is True or False, not {!r}".format(name, passed))
+    result = {"asset_key": asset, "check_name": name, "passed": bool(passed), "severity": severity}
+    result["metadata"] = _typed(metadata)
+    _send("report_asset_check", result)
+
+
+def progress(done: float, total: float, text: str = "") -> None:
+    """Log how far the work is: a line for each whole percent at most, so that a loop may tell each step."""
+    global _percent  # noqa: PLW0603 - what was told last
+    percent = int(100 * done / total)
+    if percent != _percent:
+        _percent = percent
+        log("{} % ({} of {}){}".format(percent, done, total, ": " + text if text else ""))
+
+
+def extra(name: str, *default: Any) -> Any:
+    """Return an extra of the step, or the default. Raises KeyError where there is neither."""
+    file = os.path.join(os.environ.get("DAGSTER_SLURM_RUN_DIR", ""), "context.json")
+    extras = {}  # type: Mapping[str, Any]
+    if os.path.exists(file):
+        with open(file, encoding="utf-8") as stream:
+            extras = json.load(stream)["extras"] or {}
+    return extras.get(name, default[0]) if default else extras[name]
+
+
+def partition_key() -> str:
+    """Return the key of the run's one partition. Like its siblings it raises KeyError where there is none."""
+    return os.environ["DAGSTER_SLURM_PARTITION_KEY"]
+
+
+def partition_range() -> Tuple[str, str]:
+    """Return the first and the last key of a run over a range of partitions."""
+    return os.environ["DAGSTER_SLURM_PARTITION_RANGE_START"], os.environ["DAGSTER_SLURM_PARTITION_RANGE_END"]
+
+
+def partition_window() -> Tuple[str, str]:
+    """Return the time that the partition, or the range, spans: start and end in ISO 8601."""
+    return os.environ["DAGSTER_SLURM_PARTITION_START"], os.environ["DAGSTER_SLURM_PARTITION_END"]
+
+
+def partition_keys() -> List[str]:
+    """Return all keys of a range, or the one key."""
+    file = os.environ.get("DAGSTER_SLURM_PARTITION_KEYS_FILE")
+    if not file:
+        return [partition_key()]
+    with open(file, encoding="utf-8", newline="\n") as stream:
+        return stream.read().split("\n")[:-1]
+
+
+def _typed(metadata: Optional[Mapping[str, Any]]) -> Dict[str, Any]:
+    given = metadata or {}
+    bare = {"type": "__infer__"}
+    typed = {
+        name: isinstance(value, dict) and set(value) == {"raw_value", "type"} for name, value in given.items()
+    }
+    return {name: value if typed[name] else dict(bare, raw_value=value) for name, value in given.items()}
+
+
+def _send(method: str, params: Mapping[str, Any]) -> None:
+    """Append a message by one write, so that lines of several processes don't mix."""
+    global _opened  # noqa: PLW0603 - whether this process has begun to report
+    path = os.environ.get("DAGSTER_SLURM_MESSAGES")
+    if not path:
+        print(method, json.dumps(params, default=_plain), flush=True)  # noqa: T201
+        return
+    if not _opened:
+        _opened = True
+        _send("opened", {"extras": {}})
+        atexit.register(_send, "closed", {})
+    message = {"__dagster_pipes_version": "0.1", "method": method, "params": params}
+    file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+    try:
+        os.write(file, json.dumps(message, default=_plain).encode() + b"\n")
+    finally:
+        os.close(file)
+
+
+def _plain(value: Any) -> Any:
+    """Return what JSON has no word for: a number of NumPy's as a number, all else as text."""
+    return value.item() if hasattr(value, "item") and getattr(value, "size", 1) == 1 else str(value)
 
 
 def listen(number: int = signal.SIGUSR1) -> None:
@@ -69,7 +196,7 @@ def save(name: str, data: bytes) -> None:
     os.replace(temporary, os.path.join(folder(), name))
 
 
-def load(name: str) -> bytes | None:
+def load(name: str) -> Optional[bytes]:
     """Return a checkpoint, or nothing when none was written yet."""
     try:
         with open(os.path.join(folder(), name), "rb") as file:

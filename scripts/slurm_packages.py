@@ -17,9 +17,10 @@ PROGRAMS = {
     "squashfuse": "squashfuse",
     "fuse3": "fusermount3",
     "lmod": "/usr/share/lmod/lmod/libexec/lmod",
+    "r-base-core": "Rscript",
 }
 """What tests need beside a cluster, and a program of each: one-time passwords, login shells that are no sh,
-environments as images, and modules."""
+environments as images, modules, and R."""
 MODULES = ("libpam-oath",)
 
 

@@ -17,10 +17,13 @@ PACKAGE = ROOT / "dagster_slurm_components"
 
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("examples/*/*.md")])
 FENCE = re.compile(r"^( *)```(\w*)[^\n]*\n(.*?)^\1```", re.DOTALL | re.MULTILINE)
-TITLE = re.compile(r"(?:#[^\n]*\n)*?# ((?:[\w.-]+/)*[\w.-]+\.(?:yaml|py|sh))\n")
+TITLE = re.compile(r"(?:#[^\n]*\n)*?# ((?:[\w.-]+/)*[\w.-]+\.(?:yaml|py|sh|R|jl|sbatch))\n")
 LINK = re.compile(r"\]\(([^)#\s]*)(?:#([^)\s]*))?\)")
 HEADING = re.compile(r"^#+ (.*)$", re.MULTILINE)
 
+INCLUDES = """type: dagster_slurm_components.SlurmScriptComponent
+attributes: {include: ["jobs/*.yaml"]}
+"""
 
 DG_SLURM = (sys.executable, "-c", "from dagster_slurm_components.cli.main import main; main()")
 
@@ -92,7 +95,7 @@ def fenced_blocks(document: Path) -> Iterator[tuple[str, str]]:
 def test_yaml_in_documents_passes_the_check(document: Path, tmp_path: Path):
     """The titled blocks of a document are the files of one small project, and that project is right."""
     (tmp_path / "pyproject.toml").write_text("")
-    found = 0
+    titles = []
     for language, text in fenced_blocks(document):
         title = TITLE.match(text)
         assert title or language != "yaml", f"a YAML block without a first comment `# its/path.yaml`:\n{text}"
@@ -100,8 +103,14 @@ def test_yaml_in_documents_passes_the_check(document: Path, tmp_path: Path):
             path = tmp_path / title[1]
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(text)
-            found += language == "yaml"
-    if found:
+            titles.append(title[1])
+            for payload in re.findall(
+                r"payload: ([\w./-]+\.\w+)", text if title[1].startswith("jobs/") else ""
+            ):
+                (path.parent / payload).touch()
+    if any(title.startswith("jobs/") for title in titles):
+        (tmp_path / "defs.yaml").write_text(INCLUDES)
+    if any(re.search(r"(^|/)(profiles|sites|jobs)/|defs\.yaml$", title) for title in titles):
         assert_succeeds(*DG_SLURM, "check", tmp_path)
 
 
@@ -154,3 +163,20 @@ def test_each_variable_is_described():
 
 def test_the_examples_pass_the_check():
     assert_succeeds(*DG_SLURM, "check", "examples")
+
+
+def test_the_page_of_variables_names_all_of_them():
+    """Those that we read or set, but for what our own programs tell each other."""
+    among_us = {f"DAGSTER_SLURM_{name}" for name in ("ASKPASS", "CLUSTER_DAEMON", "HOP", "PARTITION")}
+    files = [
+        file
+        for folder in ("dagster_slurm_components", "slurm_testcluster")
+        for file in (ROOT / folder).rglob("*")
+    ]
+    texts = [file.read_text("utf-8") for file in files if file.suffix in (".py", ".sh", ".R", ".jl")]
+    used = {name for text in texts for name in re.findall(r"DAGSTER_SLURM_[A-Z_]*[A-Z]", text)}
+    table = (ROOT / "docs" / "reference" / "variables.md").read_text("utf-8")
+    named = set(re.findall(r"^\| .*", table, re.MULTILINE))
+    assert used - among_us == {
+        name for row in named for name in re.findall(r"DAGSTER_SLURM_[A-Z_]*[A-Z]", row.split("|")[1])
+    }

@@ -17,7 +17,7 @@ from dagster_slurm_components.spec.profiles import project_folder
 
 COMMANDS = {
     **{name: name for name in ("attach", "check", "clean", "cluster", "doctor", "env", "init", "jobs")},
-    **{name: name for name in ("launch", "new", "render", "schema", "sites")},
+    **{name: name for name in ("launch", "lib", "new", "render", "schema", "sites")},
     **dict.fromkeys(("agent", "login", "status"), "agent"),
 }
 """The module of each command, which has its name there. A commit hook must not wait for other commands' imports."""

@@ -3,6 +3,7 @@
 import functools
 import gzip
 import io
+import json
 import re
 import shlex
 import tarfile
@@ -19,6 +20,8 @@ from dagster_slurm_components.jobs.model import ELEMENTS, JobArray, JobSpec
 _PACKAGE = resource_files(__package__.rpartition(".")[0])
 PARTITION_KEYS = "partition_keys.txt"
 """The file of a run directory that holds all keys of a range of partitions, one a line."""
+EXTRAS = "extras.tsv"
+"""The file of a run directory that holds the Pipes extras in lines, for payloads in languages without JSON."""
 LEFT_RECORD = "left.json"
 """The file of a run directory that says what a left job makes, for whoever reports it."""
 _OWN = ("context.json", "job.env", "messages.jsonl")
@@ -56,11 +59,24 @@ def static_file(package: str, name: str) -> str:
 
 @functools.cache
 def _libraries() -> Mapping[str, bytes]:
-    """Return what payloads can import: the installed ``dagster_pipes``, one file, and our helper beside it."""
+    """Return what payloads can import: the installed ``dagster_pipes``, one file, and our helpers beside it."""
+    helpers = sorted((_PACKAGE / "jobs" / "lib").iterdir(), key=lambda file: file.name)
     return {
         "lib/dagster_pipes.py": Path(dagster_pipes.__file__).read_bytes(),
         "lib/dagster_slurm_payload.py": (_PACKAGE / "payload.py").read_bytes(),
+        **{f"lib/{file.name}": file.read_bytes() for file in helpers},
     }
+
+
+def _extras(context: bytes) -> str:
+    r"""Return the extras of a Pipes context as lines ``NAME<TAB>VALUE``, for languages that have no JSON.
+
+    Text is written as it is, all else as JSON; tabs, ends of lines and backslashes as ``\t``, ``\n``, ``\r``, ``\\``.
+    """
+    extras = json.loads(context).get("extras") or {}
+    escapes = str.maketrans({"\\": "\\\\", "\t": "\\t", "\n": "\\n", "\r": "\\r"})
+    texts = {name: value if isinstance(value, str) else json.dumps(value) for name, value in extras.items()}
+    return "".join(f"{name.translate(escapes)}\t{text.translate(escapes)}\n" for name, text in texts.items())
 
 
 def _members(spec: JobSpec, header: str) -> Iterator[tuple[str, bytes, bool]]:
@@ -93,6 +109,7 @@ def run_files(spec: JobSpec) -> dict[str, bytes]:
         "activate.args": spec.activation.arguments(),
         **spec.activation.files,
         "context.json": spec.context,
+        EXTRAS: _extras(spec.context),
         "job.env": env_file(spec.env),
         **({PARTITION_KEYS: "".join(f"{key}\n" for key in keys)} if (keys := spec.partition_keys) else {}),
         **({LEFT_RECORD: spec.left} if spec.left else {}),

@@ -58,7 +58,8 @@ def parse(line: bytes) -> Message | Complaint:
     Complaint(text='not a Pipes message: {"method": []}')
     """
     try:
-        data = json.loads(line)
+        # A name in Latin-1 is no reason to lose a result.
+        data = json.loads(line.decode("utf-8-sig", "replace"))
     except (ValueError, RecursionError) as error:
         why = "nested too deep" if isinstance(error, RecursionError) else "not JSON"
         return Complaint(f"{why}: {excerpt(line)}")

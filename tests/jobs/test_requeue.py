@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -41,17 +42,43 @@ def make(folder: Path, words: list[str]) -> Path:
     (folder / "activate.sh").write_text(static_file("environments", "activate.sh"))
     (folder / "activate.args").write_bytes(Activation().arguments())
     (folder / "launch.args").write_bytes(b"".join(word.encode() + b"\0" for word in ("--", *words)))
-    (folder / "job.env").write_text(f"export HELPER={shlex.quote(HELPER)}\n")
+    messages = shlex.quote(str(folder / "messages.jsonl"))
+    (folder / "job.env").write_text(
+        f"export HELPER={shlex.quote(HELPER)}\nexport DAGSTER_SLURM_MESSAGES={messages}\n"
+    )
     return folder
 
 
 HELPER = str(Path(__file__).parents[2] / "dagster_slurm_components")
+PYTHON = (sys.executable, "-c", PAYLOAD)
+BASH = """
+. pipes.sh
+pipes_listen
+: >ready
+until pipes_asked; do sleep 0.02; done
+echo 7 | pipes_save state
+pipes_leave
+"""
+R = """
+source(file.path(Sys.getenv("DAGSTER_SLURM_LIB"), "pipes.R"))
+pipes_listen()
+file.create("ready")
+while (!pipes_asked()) Sys.sleep(0.02)
+pipes_save("state", 7)
+pipes_leave()
+"""
 
 
 def run(
-    tmp_path: Path, *words: str, number: int = signal.SIGUSR1, restart: int = 0, refused: bool = False
+    tmp_path: Path,
+    *words: str,
+    program: tuple[str, ...] = PYTHON,
+    number: int = signal.SIGUSR1,
+    restart: int = 0,
+    refused: bool = False,
 ) -> int:
-    folder = make(tmp_path / "step" / "0", [sys.executable, "-c", PAYLOAD, *words])
+    folder = make(tmp_path / "step" / "0", [*program, *words])
+    shutil.copytree(Path(HELPER) / "jobs" / "lib", folder / "lib")
     tools = tmp_path / "tools"
     tools.mkdir()
     (tools / "scontrol").write_text(f'#!/bin/sh\necho "$@" >>"{tmp_path}/asked"\nexit {int(refused)}\n')
@@ -81,6 +108,15 @@ def test_a_checkpoint_leads_back_into_the_queue(tmp_path: Path) -> None:
     assert start.exit_code is None
     assert start.get("checkpointed") == "75"
     assert (tmp_path / "step" / "checkpoint" / "state").read_bytes() == b"7"
+
+
+@pytest.mark.parametrize("program", [("bash", "-c", BASH), ("Rscript", "-e", R)], ids=["bash", "R"])
+def test_the_same_in_other_languages(tmp_path: Path, program: tuple[str, ...]) -> None:
+    if shutil.which(program[0]) is None:
+        pytest.skip(f"there is no {program[0]} on this machine")
+    assert run(tmp_path, program=program) == 75
+    assert asked(tmp_path) == "requeue 12"
+    assert [file.name for file in (tmp_path / "step" / "checkpoint").iterdir()] == ["state"]
 
 
 @pytest.mark.parametrize(

@@ -64,7 +64,9 @@ run_payload() {
         DAGSTER_SLURM_PYTHON=$(command -v python3 || command -v python || printf python3)
     fi
     export DAGSTER_SLURM_PYTHON
-    export PYTHONPATH=$run_dir/lib${PYTHONPATH:+:$PYTHONPATH}
+    export DAGSTER_SLURM_LIB=$run_dir/lib
+    export PYTHONPATH=$DAGSTER_SLURM_LIB${PYTHONPATH:+:$PYTHONPATH}
+    export PATH=${PATH:+$PATH:}$DAGSTER_SLURM_LIB # so that `. pipes.sh` finds it; there is nothing to execute
     export PYTHONUNBUFFERED=${PYTHONUNBUFFERED-1}
     local words=() word
     while IFS= read -r -d '' word; do words+=("$word"); done <"$run_dir/launch.args"
@@ -81,6 +83,8 @@ stopped=
 pass_on() { # SIGNAL: to the whole process group of the launcher
     case $1 in USR1 | USR2) asked=1 ;; *) stopped=1 ;; esac
     note signal "$1"
+    # R ends itself on USR1: a payload that reads `status` for it says so by this file.
+    if [ -z "$stopped" ] && [ -e "$run_dir/.reads_status" ]; then return; fi
     if [ "$1" = TERM ] && [ -n "$witness" ]; then
         sleep 0.2 # such a sweep takes a moment, and signals arrive in any order
         kill -0 "$witness" 2>/dev/null || return 0

@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
 # Write a short report on the evaluation: a payload needs no Python to speak with Dagster.
-# Runs by hand too: DATA_DIR=/tmp/digits bash summary.sh (after evaluate.py)
+# Runs by hand too: DATA_DIR=/tmp/digits PATH=$PATH:$(dg-slurm lib) bash summary.sh (after evaluate.py)
 set -euo pipefail
-# shellcheck source-path=SCRIPTDIR source=pipes.sh
-source "$(dirname "${BASH_SOURCE[0]}")/pipes.sh"
+# shellcheck source=/dev/null # every job has it
+. pipes.sh
 
 evaluation="$DATA_DIR/evaluation.csv"
 report="$DATA_DIR/report.md"
