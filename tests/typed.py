@@ -111,8 +111,8 @@ def _pattern(line: str) -> str:
 
 
 def add(present: str, text: str) -> str:
-    """Return a file's text after a reader took a block over: some lines of a profile don't replace the others."""
-    if not re.search(r"^host:", present, re.MULTILINE) or re.search(r"^(host|site):", text, re.MULTILINE):
+    """Return a file's text after a reader took a block over: a profile keeps what the block doesn't speak of."""
+    if not re.search(r"^host:", present, re.MULTILINE):
         return text
     return yaml.safe_dump({**yaml.safe_load(present), **yaml.safe_load(text)}, sort_keys=False)
 

@@ -116,7 +116,7 @@ class Place:
             assert stage == "a folder", f"no such place: {stage}"
 
     def _make_project(self) -> None:
-        answers = {"project_name": "my-project", "production_folder": f"{self.home}/scratch/my-project"}
+        answers = {"project_name": "my-project", "production_folder": f"{self.terminal.cwd}/scratch/my-project"}
         if self.cluster is not None:
             answers |= {"production_user": self.cluster.user, "production_partition": "debug"}
         data = " ".join(f"-d {name}={value}" for name, value in answers.items())
@@ -168,10 +168,11 @@ def test_as_typed(
     # One environment for all pages: their projects need the same packages.
     terminal.env["UV_PROJECT_ENVIRONMENT"] = str(home / "venv")
     place = Place(repository, home, terminal, None)
-    words = {"/scratch/": f"{home}/scratch/"}
     if page.needs:
         place.meet_cluster(request.getfixturevalue("cluster"))
-    place.sit_in(page.stage, Path(tempfile.mkdtemp(prefix="page-", dir=home)))
+    folder = Path(tempfile.mkdtemp(prefix="page-", dir=home))
+    place.sit_in(page.stage, folder)
+    words = {"/scratch/": f"{folder}/scratch/"}
     if page.needs == "a job":
         words["4711"] = place.run_job()
 
