@@ -125,7 +125,14 @@ def test_ray_under_uv_run_listens_on_loopback(folder: Path, ray_venv: Path):
     """As `uv run dg launch` starts it: Ray finds `uv run` among its parents."""
     launcher = RayLauncher(dashboard=False)
     run = prepare(folder, launcher, RAY_SPREAD, args=["wait"], prefix=ray_venv)
-    uv_run = [str(Path(sys.executable).with_name("uv")), "run", "--no-project", "--no-config", "--offline", "--"]
+    uv_run = [
+        str(Path(sys.executable).with_name("uv")),
+        "run",
+        "--no-project",
+        "--no-config",
+        "--offline",
+        "--",
+    ]
     process = start_here(run, under=uv_run)
     try:
         run.wait_for("tasks ran on", timeout=120)

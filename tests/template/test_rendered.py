@@ -19,10 +19,9 @@ import pytest
 import yaml
 from template_fixture import FACTORS, ROOT, answers, is_allowed, pairwise, render, run, template_copy
 
-from dagster_slurm_components.spec.profiles import load_profile, load_profile_file
+from dagster_slurm_components.spec.profiles import known_site, load_profile, load_profile_file
 from dagster_slurm_components.spec.project import check_project
 from dagster_slurm_components.spec.schemas import schemas
-from dagster_slurm_components.spec.profiles import known_site
 
 if sys.version_info >= (3, 11):
     import tomllib
