@@ -208,7 +208,7 @@ def test_shell_payloads_pass_shellcheck(source: Path, tmp_path: Path) -> None:
 
 def test_python_files_pass_ruff(source: Path, tmp_path: Path) -> None:
     for workload in FACTORS["workload"]:
-        project = render(tmp_path / workload, source=source, workload=workload)
+        project = render(tmp_path / f"{workload} project", source=source, workload=workload)
         run(project, "ruff", "check", "--isolated", "--line-length=120", "--select=E,F,I,B,UP", ".")
 
 
