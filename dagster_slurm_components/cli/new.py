@@ -40,7 +40,7 @@ def new(folder: Path, answers: tuple[str, ...], defaults: bool) -> None:
         ) from None
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise DagsterSlurmError(f"{folder} is there already, and not an empty folder")
-    data = {**_named_after(folder), **_parse_answers(answers, _questions())}
+    data = _parse_answers(answers, _questions())
     if "package_source" not in data:
         data["package_source"] = _package_source()
     try:
@@ -114,12 +114,6 @@ def _plain_template() -> Iterator[Path]:
 def _questions() -> list[str]:
     questions = yaml.safe_load((_template_folder() / "copier.yml").read_text(encoding="utf-8"))
     return [name for name, about in questions.items() if name[0] != "_" and about.get("when") is not False]
-
-
-def _named_after(folder: Path) -> dict[str, str]:
-    """Return the project's name, if the folder's can be one."""
-    name = re.sub(r"[^a-z0-9]+", "-", folder.resolve().name.lower()).strip("-")
-    return {"project_name": name} if name[:1].isalpha() and name.isascii() else {}
 
 
 def _sentence(error: Exception) -> str:

@@ -49,7 +49,8 @@ class ScaffoldParams(BaseModel):
         default="main.py", description="Payload file: .py, .sh, .R or .jl; one that exists is kept."
     )
     launcher: str | None = Field(
-        default=None, description="How it starts: bash, srun, torchrun or ray. By default the profile says it."
+        default=None,
+        description="How it starts: bash, srun, torchrun or ray. By default the profile says it.",
     )
     asset: str | None = Field(default=None, description="Key of its asset; by default the component's name.")
     environment: str | None = Field(
@@ -70,7 +71,9 @@ class ScaffoldParams(BaseModel):
         if suffix not in INTERPRETERS:
             known = f"name a file that ends in {', '.join(INTERPRETERS)}"
             if suffix == ".ipynb":
-                known += "; a notebook is no program: let one run it, by `command: [jupyter, execute, NAME.ipynb]`"
+                known += (
+                    "; a notebook is no program: let one run it, by `command: [jupyter, execute, NAME.ipynb]`"
+                )
             raise click.UsageError(f"{self.payload!r}: {known}")
         if suffix != ".py" and self.launcher in ("torchrun", "ray"):
             raise click.UsageError(f"the launcher {self.launcher} starts Python programs: name a .py file")
@@ -111,7 +114,9 @@ class SlurmScriptScaffolder(dg.Scaffolder[ScaffoldParams]):
             with request.target_path.open("a", encoding="utf-8") as stream:
                 stream.write(f"---\n{text}")
         else:
-            (folder / "defs.yaml").write_text(_schema_line(folder, request.project_root) + text, encoding="utf-8")
+            (folder / "defs.yaml").write_text(
+                _schema_line(folder, request.project_root) + text, encoding="utf-8"
+            )
 
 
 def defs_yaml(params: ScaffoldParams, *, folder: Path, type_name: str, project: Path | None) -> str:

@@ -40,7 +40,8 @@ def test_the_wheel_is_complete(built: Built, tmp_path: Path) -> None:
         name.partition("_template/")[2] for name in names
     }
     listed = subprocess.run(
-        ["git", "ls-files", "dagster_slurm_components", "slurm_testcluster"],
+        ["git", "ls-files", "--", "dagster_slurm_components", "slurm_testcluster"],
+        check=True,
         cwd=ROOT,
         capture_output=True,
         text=True,

@@ -19,10 +19,9 @@ import pytest
 import yaml
 from template_fixture import FACTORS, ROOT, answers, is_allowed, pairwise, render, run, template_copy
 
-from dagster_slurm_components.spec.profiles import load_profile, load_profile_file
+from dagster_slurm_components.spec.profiles import known_site, load_profile, load_profile_file
 from dagster_slurm_components.spec.project import check_project
 from dagster_slurm_components.spec.schemas import schemas
-from dagster_slurm_components.spec.profiles import known_site
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -210,7 +209,7 @@ def test_shell_payloads_pass_shellcheck(source: Path, tmp_path: Path) -> None:
 
 def test_python_files_pass_ruff(source: Path, tmp_path: Path) -> None:
     for workload in FACTORS["workload"]:
-        project = render(tmp_path / workload, source=source, workload=workload)
+        project = render(tmp_path / f"{workload} project", source=source, workload=workload)
         run(project, "ruff", "check", "--isolated", "--line-length=120", "--select=E,F,I,B,UP", ".")
 
 

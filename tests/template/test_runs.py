@@ -1,19 +1,16 @@
-"""Projects made from the template run: here, on a real Slurm, and in production after a deployment."""
+"""Projects made from the template run on a real Slurm, and in production after a deployment."""
 
 from __future__ import annotations
 
 import json
 import os
 import shutil
-import sys
 from pathlib import Path
 
 import pytest
 from template_fixture import answers, render, run
 
 import slurm_testcluster as slurm
-
-PYTHON = f"python{sys.version_info.major}.{sys.version_info.minor}"
 
 DG_SLURM = ("python", "-m", "dagster_slurm_components.cli.main")
 
@@ -26,49 +23,6 @@ def launch(project: Path, profile: str, **env: str) -> str:
     for asset in ("first", "summary"):
         assert f"Materialized value {asset}." in said, said
     return said
-
-
-@pytest.mark.parametrize("workload", ["python", "bash", "none"])
-def test_its_own_tests_pass(workload: str, tmp_path: Path) -> None:
-    """They check the YAML, load the definitions, and make all assets in the local profile."""
-    project = render(tmp_path / "my project", workload=workload)
-    done = run(project, "python", "-m", "pytest", "-q", "-p", "no:cacheprovider")
-    assert f"{2 if workload == 'none' else 3} passed" in done.stdout
-
-
-def packages(venv: Path) -> str:
-    return str(venv / "lib" / PYTHON / "site-packages")
-
-
-@pytest.mark.slow
-def test_its_own_tests_pass_with_torchrun(torch_venv: Path, tmp_path: Path) -> None:
-    project = render(tmp_path / "my project", workload="torchrun")
-    argv = ("python", "-m", "pytest", "-q", "-p", "no:cacheprovider")
-    assert "3 passed" in run(project, *argv, PYTHONPATH=packages(torch_venv)).stdout
-
-
-@pytest.mark.slow
-def test_its_own_tests_pass_with_ray(ray_venv: Path, tmp_path: Path) -> None:
-    project = render(tmp_path / "my project", workload="ray")
-    argv = ("python", "-m", "pytest", "-q", "-p", "no:cacheprovider")
-    assert "3 passed" in run(project, *argv, PYTHONPATH=packages(ray_venv)).stdout
-
-
-@pytest.mark.slow
-def test_the_first_commands_of_the_readme(tmp_path: Path) -> None:
-    """Three commands from nothing to a materialization: copier copy, cd, dg launch."""
-    project = render(tmp_path / "p")
-    home = project / "dagster_home"
-    said = launch(project, "local", DAGSTER_HOME=str(home))
-    assert "hello from" in said
-    assert run(project, "dg", "check", "defs").returncode == 0
-    result = json.loads((project / ".dagster-slurm" / "data" / "first.json").read_text())
-    assert set(result) == {"host", "python", "cpus"}
-    run(project, "git", "init", "-q")
-    files = run(project, "git", "status", "--short", "--untracked-files=all").stdout
-    assert "dagster_home/dagster.yaml" in files
-    assert "first.json" not in files, "what a run leaves is ignored"
-    assert "dagster_home/storage" not in files
 
 
 def test_python_assets_in_several_files_share_one_resource(tmp_path: Path) -> None:

@@ -69,7 +69,9 @@ def test_where_a_template_came_from(place: str, commit: str, source: str) -> Non
         ("git+ssh://git@example.org/x.git", {"git": "ssh://git@example.org/x.git"}),
     ],
 )
-def test_an_answer_is_written_and_remembered(tmp_path: Path, answer: str, source: dict[str, str] | None) -> None:
+def test_an_answer_is_written_and_remembered(
+    tmp_path: Path, answer: str, source: dict[str, str] | None
+) -> None:
     project = render(tmp_path / "p", package_source=answer)
     assert source_of(project) == source
     assert answers(project)["package_source"] == answer
@@ -83,7 +85,9 @@ def test_a_folder_is_named_in_full(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert "package_source" not in answers(tmp_path / "p"), "it is computed anew at each update"
 
 
-@pytest.mark.parametrize("answer", ["../x", "x.whl", "http://example.org/", "git+https://example.org", "dagster"])
+@pytest.mark.parametrize(
+    "answer", ["../x", "x.whl", "http://example.org/", "git+https://example.org", "dagster"]
+)
 def test_a_source_that_nothing_can_be_got_from_is_refused(tmp_path: Path, answer: str) -> None:
     with pytest.raises(ValueError, match="Write an absolute path"):
         render(tmp_path / "p", package_source=answer)
