@@ -88,7 +88,7 @@ def make_index(folder: Path) -> Path:
 
 
 def use_own_cache(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Let a cache in this folder be used, with uv itself in it as if fetched; made-up packages are looked up nowhere."""
+    """Let a cache in this folder be used, with uv itself in it; made-up packages are looked up nowhere."""
     cache = folder / "cache"
     for variable in [name for name in os.environ if name.startswith("UV_")]:
         monkeypatch.delenv(variable)

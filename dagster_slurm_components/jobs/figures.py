@@ -40,13 +40,8 @@ def job_figures(handle: JobHandle, ended: Ended, *, profile: str, host: str) -> 
         if accounting.used_memory_bytes is not None:
             figures["job/memory_max_mib"] = _mib(accounting.used_memory_bytes)
         if accounting.cpu_efficiency is not None:
-            figures["job/cpu_efficiency_percent"] = 100 * accounting.cpu_efficiency
-    return {name: _rounded(name, v) for name, v in figures.items() if v is not None}
-
-
-def _rounded(name: str, figure: Figure) -> Figure:
-    """Return a figure as it is shown: its name ends in its unit."""
-    return round(figure, 4 if name.endswith("hours") else 1) if isinstance(figure, float) else figure
+            figures["job/cpu_efficiency"] = accounting.cpu_efficiency
+    return {name: round(v, 4) if isinstance(v, float) else v for name, v in figures.items() if v is not None}
 
 
 def _own_figures(status: StatusRecord, submitted: float | None) -> dict[str, Figure | None]:
@@ -64,7 +59,7 @@ def _own_figures(status: StatusRecord, submitted: float | None) -> dict[str, Fig
         elapsed = status.ended - status.started
         figures |= {"job/elapsed_s": elapsed, "job/node_hours": elapsed * nodes / 3600}
         if status.cpu_seconds is not None and elapsed > 0 and nodes == 1:
-            figures["job/cpu_efficiency_percent"] = min(100.0, 100 * status.cpu_seconds / (elapsed * cpus))
+            figures["job/cpu_efficiency"] = min(1.0, status.cpu_seconds / (elapsed * cpus))
     return figures
 
 

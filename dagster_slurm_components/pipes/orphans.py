@@ -245,7 +245,9 @@ class Orphans:
     def _left(self, seen: JobInfo, run: dg.DagsterRun) -> str:
         job, where = seen.handle.job_id, f"on {self.place.satellite.host.name} (profile {self.profile})"
         # Dagster re-executes no run that was made in a terminal (1.13).
-        other = "a retry of this run in Dagster" if run.remote_job_origin else "the next `dg launch` of the same"
+        other = (
+            "a retry of this run in Dagster" if run.remote_job_origin else "the next `dg launch` of the same"
+        )
         collect = f"`dg-slurm attach {run.run_id}`, or {other},"
         if seen.alive:
             end = f"`dg-slurm jobs cancel {job} --profile {self.profile}` ends it"

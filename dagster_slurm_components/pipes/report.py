@@ -230,13 +230,8 @@ class Report:
 
     def _unreported(self, key: dg.AssetCheckKey) -> dg.AssetCheckResult:
         why = "The job ended well, but its payload did not report this check."
-        return dg.AssetCheckResult(
-            passed=False,
-            asset_key=key.asset_key,
-            check_name=key.name,
-            metadata=of_check(self.figures),
-            description=why,
-        )
+        result = dg.AssetCheckResult(passed=False, asset_key=key.asset_key, check_name=key.name)
+        return result._replace(metadata=of_check(self.figures), description=why)
 
     def _run(self, run_id: str) -> dg.DagsterRun:
         record = self.record

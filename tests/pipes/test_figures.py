@@ -33,12 +33,12 @@ def test_the_jobs_own_record_gives_most_of_it() -> None:
     assert found["job/memory_asked_mib"] == 2000
     assert (found["job/partition"], found["job/nodes"]) == ("gpu", "node[1-2]")
     # The first node's CPU time says nothing of the second's.
-    assert "job/cpu_efficiency_percent" not in found
+    assert "job/cpu_efficiency" not in found
 
 
 def test_one_node_knows_its_cpu_efficiency() -> None:
     one = STATUS.replace(b"num_nodes=2", b"num_nodes=1").replace(b"4(x2)", b"4")
-    assert figures(one)["job/cpu_efficiency_percent"] == 2.5
+    assert figures(one)["job/cpu_efficiency"] == 10 / (100 * 4)
 
 
 def test_memory_by_cpu_is_summed() -> None:
@@ -61,7 +61,7 @@ def test_the_accounting_knows_better() -> None:
         partition="gpu",
     )
     found = figures(STATUS, row)
-    assert found["job/cpu_efficiency_percent"] == 50
+    assert found["job/cpu_efficiency"] == 0.5
     assert (found["job/memory_max_mib"], found["job/memory_asked_mib"]) == (1024.0, 2048.0)
 
 
