@@ -34,7 +34,9 @@ def _ends_the_search(folder: Path) -> bool:
     return is_component or folder.name.startswith(".")
 
 
-def imported_payloads(folder: Path, payloads: Collection[Path], skipped: frozenset[str]) -> Iterator[Problem]:
+def imported_payloads(
+    folder: Path, payloads: Collection[Path | None], skipped: frozenset[str]
+) -> Iterator[Problem]:
     """Yield the files below a folder that would work, as the scripts' ``payloads`` do, while Dagster imports them."""
     for root, folders, files in os.walk(folder):
         folders[:] = sorted(name for name in folders if name not in skipped and not name.startswith("."))
