@@ -88,12 +88,13 @@ def make_index(folder: Path) -> Path:
 
 
 def use_own_cache(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Let a cache in this folder be used, with uv itself in it as if fetched."""
+    """Let a cache in this folder be used, with uv itself in it; made-up packages are looked up nowhere."""
     cache = folder / "cache"
     for variable in [name for name in os.environ if name.startswith("UV_")]:
         monkeypatch.delenv(variable)
     monkeypatch.setenv("DAGSTER_SLURM_CACHE", str(cache))
     monkeypatch.setenv("UV_CACHE_DIR", str(folder / "uv-cache"))
+    monkeypatch.setenv("UV_OFFLINE", "1")
     put_uv_into(cache, folder)
     return cache
 

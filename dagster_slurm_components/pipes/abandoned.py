@@ -5,7 +5,7 @@ lease on the host: same step, same partition, same content, and an owner that is
 """
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import dagster as dg
@@ -16,7 +16,6 @@ from dagster_slurm_components.jobs.takeover import Claim
 from dagster_slurm_components.pipes.claim import JobCall, claim_after_others
 from dagster_slurm_components.pipes.records import PROFILE, keeps_runs
 from dagster_slurm_components.pipes.runs import UNDER_WAY, children, end_if_dead
-from dagster_slurm_components.pipes.step import RUNS
 
 _MOST_RUNS = 50
 _STOPPED = [dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED, *UNDER_WAY]
@@ -65,22 +64,25 @@ def _abandoned(call: JobCall) -> Sequence[Attempt]:
     instance, key = call.step.instance, (call.step.run_id, call.resolved.profile.name)
     with _LOOK:
         if key not in _LEFT:
-            left = _runs_left(instance, key[1]) if keeps_runs(instance) else frozenset()
-            attempts = call.place.leases.open()[0] if left else ()
-            _LEFT[key] = [each for each in attempts if each.lease.owner and each.lease.owner.run_id in left]
+            stopped = _stopped(instance, key[1]) if keeps_runs(instance) else {}
+            attempts = call.place.leases.open()[0] if stopped else ()
+            runs = [stopped.get(each.lease.owner.run_id) if each.lease.owner else None for each in attempts]
+            _LEFT[key] = [
+                attempt
+                for attempt, run in zip(attempts, runs, strict=True)
+                if run is not None and all(child.is_finished for child in children(instance, run))
+            ]
         return _LEFT[key]
 
 
-def _runs_left(instance: dg.DagsterInstance, profile: str) -> frozenset[str]:
-    """Return the runs of terminals, the newest, that stopped early and that no run under way goes on with."""
+def _stopped(instance: dg.DagsterInstance, profile: str) -> Mapping[str, dg.DagsterRun]:
+    """Return the runs of terminals, the newest, that stopped before they were done, by their ids."""
     wanted = dg.RunsFilter(tags={PROFILE: profile}, statuses=_STOPPED)
-    with RUNS:
-        return frozenset(
-            run.run_id
-            for run in filter(_is_of_terminal, instance.get_runs(wanted, limit=_MOST_RUNS))
-            if (run.is_finished or end_if_dead(instance, run) is not None)
-            and all(child.is_finished for child in children(instance, run))
-        )
+    return {
+        run.run_id: run
+        for run in filter(_is_of_terminal, instance.get_runs(wanted, limit=_MOST_RUNS))
+        if run.is_finished or end_if_dead(instance, run) is not None
+    }
 
 
 def _same_call(call: JobCall, attempt: Attempt) -> JobIdentity | None:

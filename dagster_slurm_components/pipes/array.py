@@ -181,7 +181,9 @@ def _store_check(
 ) -> None:
     """Store a check's result of one partition, ``bound`` to the newest materialization: that of the same element."""
     partitioned = {
-        (spec.asset_key, spec.name) for spec in context.assets_def.check_specs if spec.partitions_def
+        (spec.asset_key, spec.name)
+        for spec in context.assets_def.check_specs
+        if spec.partitions_def is not None
     }
     if (result.asset_key, result.check_name) in partitioned:
         evaluation = result.to_asset_check_evaluation(context.get_step_execution_context())

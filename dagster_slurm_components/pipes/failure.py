@@ -11,6 +11,7 @@ from dagster_slurm_components.pipes.context import StepContext
 from dagster_slurm_components.pipes.results import typed
 from dagster_slurm_components.spec.resolve import ResolvedScript
 
+_TRACEBACK = "Traceback (most recent call last):"
 _LONGEST = 16 * 1024
 """Characters of a message and of a traceback that are shown; all of it is among the step's events."""
 
@@ -43,13 +44,14 @@ def failure_text(
     figures: Mapping[str, Figure],
 ) -> str:
     """Return what is told of a job that ran and failed; ``where`` says what to change, if that is known."""
+    look = f"dg-slurm jobs logs {figures['job/id']} --profile {figures['job/profile']}"
     parts = [
         f"Job {figures['job/id']}: {outcome.message}",
         outcome.advice,
         where,
         _traceback(exception) if exception else "",
-        f"Last lines of stderr:\n{stderr}" if stderr.strip() else "",
-        f"Run directory: {figures['job/run_directory']}",
+        f"Last lines of stderr:\n{rest}" if (rest := _without_traceback(stderr, exception).strip()) else "",
+        f"All its output: {look}\nRun directory: {figures['job/run_directory']}",
     ]
     return "\n\n".join(part for part in parts if part)
 
@@ -72,6 +74,14 @@ def _where(options: tuple[str, ...], resolved: ResolvedScript) -> str:
     place = resolved.position("payload") or resolved.position("command")
     beside = f", for what is written at {place}" if place else ""
     return f"It would be set by `{options[0]}` under `resources`{beside}."
+
+
+def _without_traceback(stderr: str, exception: PipesException | None) -> str:
+    """Leave out of stderr how it ends, where that is the exception that is shown already; its causes are not."""
+    message = exception["message"].strip() if exception else ""
+    if exception is None or exception["cause"] or exception["context"] or not message:
+        return stderr
+    return stderr.partition(_TRACEBACK)[0] if stderr.rstrip().endswith(message) else stderr
 
 
 def _traceback(exception: PipesException) -> str:

@@ -135,7 +135,7 @@ class JobListener:
                 case Changed(observation=observation, status=status):
                     self._call.observation = observation
                     news = describe(self._handle.job_id, observation, status)
-                    if news and news != self._news:  # each thing once
+                    if news and news != self._news and not observation.terminal:  # each thing once
                         self._news = news
                         self._log.info(news)
                 case LeaseChanged(epoch=epoch, state=lease_state):
@@ -144,6 +144,8 @@ class JobListener:
                 case Ended(observation=observation):
                     self._call.observation = observation
                     self._output.finish(self._log)
+                    # After the payload's own last words.
+                    self._log.info(describe(self._handle.job_id, observation, event.evidence.status))
                     return event
                 case _:
                     tell_host_news(event, self._call)

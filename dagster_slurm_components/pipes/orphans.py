@@ -226,7 +226,7 @@ class Orphans:
                 self.place.leases.change(attempt.run_dir, attempt.lease.epoch, ENDED, outcome=outcome)
                 continue
             run = records[_run_of(attempt)].dagster_run
-            text = self._left(seen, run.run_id)
+            text = self._left(seen, run)
             self.instance.report_engine_event(text, run, step_key=attempt.step or None)
             yield Finding(_key(attempt), run.run_id, text)
 
@@ -242,9 +242,13 @@ class Orphans:
         seen = look_at(self.place, attempts)
         return list(zip(attempts, seen, strict=True))
 
-    def _left(self, seen: JobInfo, run_id: str) -> str:
+    def _left(self, seen: JobInfo, run: dg.DagsterRun) -> str:
         job, where = seen.handle.job_id, f"on {self.place.satellite.host.name} (profile {self.profile})"
-        collect = f"`dg-slurm attach {run_id}`, or a retry of this run in Dagster,"
+        # Dagster re-executes no run that was made in a terminal (1.13).
+        other = (
+            "a retry of this run in Dagster" if run.remote_job_origin else "the next `dg launch` of the same"
+        )
+        collect = f"`dg-slurm attach {run.run_id}`, or {other},"
         if seen.alive:
             end = f"`dg-slurm jobs cancel {job} --profile {self.profile}` ends it"
             return f"Job {job} {where} goes on, and no run follows it: {collect} takes it up; {end}."

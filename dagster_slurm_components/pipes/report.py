@@ -20,7 +20,7 @@ from dagster_slurm_components.pipes.left import LeftAsset, LeftCheck, LeftRecord
 from dagster_slurm_components.pipes.messages import CHECK, MATERIALIZATION
 from dagster_slurm_components.pipes.reader import RunDirectoryMessageReader
 from dagster_slurm_components.pipes.records import JOB, PROFILE
-from dagster_slurm_components.pipes.results import materialized
+from dagster_slurm_components.pipes.results import materialized, of_check
 from dagster_slurm_components.pipes.tags import LEFT
 
 try:
@@ -148,7 +148,8 @@ class Report:
         return str(value.value if isinstance(value, dg.MetadataValue) else value)
 
     def _with_figures(self, result: dg.PipesExecutionResult) -> dg.PipesExecutionResult:
-        metadata: dict[str, Any] = {**(result.metadata or {}), **self.figures}
+        figures = self.figures if isinstance(result, dg.MaterializeResult) else of_check(self.figures)
+        metadata: dict[str, Any] = {**(result.metadata or {}), **figures}
         return result._replace(metadata=metadata)
 
     def _store(self, event: Event) -> None:
@@ -229,9 +230,8 @@ class Report:
 
     def _unreported(self, key: dg.AssetCheckKey) -> dg.AssetCheckResult:
         why = "The job ended well, but its payload did not report this check."
-        return dg.AssetCheckResult(
-            passed=False, asset_key=key.asset_key, check_name=key.name, metadata=self.figures, description=why
-        )
+        result = dg.AssetCheckResult(passed=False, asset_key=key.asset_key, check_name=key.name)
+        return result._replace(metadata=of_check(self.figures), description=why)
 
     def _run(self, run_id: str) -> dg.DagsterRun:
         record = self.record

@@ -43,8 +43,10 @@ class CompletedJob(dg.PipesClientCompletedInvocation):
 
     @property
     def check_results(self) -> Sequence[dg.AssetCheckResult]:
-        """The check results that the payload reported, with the job's figures."""
-        reported = super().get_results(implicit_materializations=False)
+        """The check results that the payload reported, with the names of the job."""
+        reported = self._session.get_results(
+            implicit_materializations=False, metadata=of_check(self.metadata)
+        )
         return [result for result in reported if isinstance(result, dg.AssetCheckResult)]
 
     def get_results(self, *, implicit_materializations: bool = True) -> Sequence[dg.PipesExecutionResult]:
@@ -120,6 +122,11 @@ def in_order(context: StepContext, keys: Iterable[dg.AssetKey]) -> Sequence[dg.A
     specs = context.assets_def.specs_by_key
     graph = {key: {dep.asset_key for dep in specs[key].deps} & {*given} - {key} for key in given}
     return list(TopologicalSorter(graph).static_order())
+
+
+def of_check(figures: Mapping[str, Any]) -> dict[str, Any]:
+    """Return those of a job's figures that a check shows: the others stand beside what it checks, at the asset."""
+    return {name: figures[name] for name in ("job/id", "job/run_directory") if name in figures}
 
 
 def keep_check_results(session: dg.PipesSession, metadata: Mapping[str, Figure | dg.MetadataValue]) -> None:

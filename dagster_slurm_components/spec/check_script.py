@@ -10,7 +10,7 @@ from pydantic import ValidationError
 
 from dagster_slurm_components.spec.component import ScriptEntry
 from dagster_slurm_components.spec.files import matching_files
-from dagster_slurm_components.spec.local_files import environment_problems, payload_file, payload_problems
+from dagster_slurm_components.spec.local_files import environment_problems, payload_problems
 from dagster_slurm_components.spec.merge import Merged, merge
 from dagster_slurm_components.spec.model import UNTYPED, template_at, validate_unrendered
 from dagster_slurm_components.spec.place import Position
@@ -40,11 +40,6 @@ class CheckedScript:
     merged: Merged
     script: Script | None
     problems: tuple[Problem, ...]
-
-    @property
-    def payload(self) -> Path | None:
-        """The payload file, absolute; nothing for a command, or where a template names it."""
-        return payload_file(self.merged, self.entry.folder)
 
 
 class ScriptChecker:

@@ -1,6 +1,5 @@
 """Payloads that Dagster would import, and so run, whenever it loads the project."""
 
-import ast
 import os
 import re
 from collections.abc import Collection, Iterator
@@ -14,6 +13,7 @@ _HINT = (
     'write what it does below `if __name__ == "__main__":`, or keep it where Dagster imports nothing: below the folder '
     "of a component's `defs.yaml`, or outside of `defs`, as in `workloads/`"
 )
+_OPENS = re.compile(r"^(?!\s*#).*\bopen_dagster_pipes\(", re.MULTILINE)
 _ONLY_A_FOLDER = re.compile(r"^type:\s*['\"]?[\w.]*DefsFolderComponent\b", re.MULTILINE)
 
 
@@ -34,7 +34,9 @@ def _ends_the_search(folder: Path) -> bool:
     return is_component or folder.name.startswith(".")
 
 
-def imported_payloads(folder: Path, payloads: Collection[Path], skipped: frozenset[str]) -> Iterator[Problem]:
+def imported_payloads(
+    folder: Path, payloads: Collection[Path | None], skipped: frozenset[str]
+) -> Iterator[Problem]:
     """Yield the files below a folder that would work, as the scripts' ``payloads`` do, while Dagster imports them."""
     for root, folders, files in os.walk(folder):
         folders[:] = sorted(name for name in folders if name not in skipped and not name.startswith("."))
@@ -47,23 +49,9 @@ def imported_payloads(folder: Path, payloads: Collection[Path], skipped: frozens
 
 
 def works_on_import(file: Path, *, is_payload: bool) -> int | None:
-    """Return the line at which a module opens Pipes while it is imported, or begins as a payload without a guard."""
+    """Return the line where a module without a guard opens Pipes, as when it is imported; or 1 of any payload."""
     text = file.read_text("utf-8", "replace")
-    if not is_payload and "open_dagster_pipes" not in text:
+    opens = _OPENS.search(text)
+    if "__main__" in text or not (opens or is_payload):
         return None
-    try:
-        tree = ast.parse(text)
-    except (SyntaxError, ValueError):
-        return None  # Dagster tells it
-    return next(_opens_pipes(tree), 1 if is_payload and "__main__" not in text else None)
-
-
-def _opens_pipes(tree: ast.AST) -> Iterator[int]:
-    """Yield where Pipes is opened on import, that is, neither in a function nor below a guard."""
-    for node in ast.iter_child_nodes(tree):
-        function = isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda))
-        if function or (isinstance(node, ast.If) and "__name__" in ast.dump(node.test)):
-            continue
-        if isinstance(node, ast.Call) and re.search(r"\bopen_dagster_pipes$", ast.unparse(node.func)):
-            yield node.lineno
-        yield from _opens_pipes(node)
+    return text.count("\n", 0, opens.start()) + 1 if opens else 1

@@ -24,6 +24,7 @@ from dagster_slurm_components.spec.cross_checks import (
     unknown_deps,
 )
 from dagster_slurm_components.spec.imported import imported_payloads
+from dagster_slurm_components.spec.local_files import payload_file
 from dagster_slurm_components.spec.model import validate_unrendered
 from dagster_slurm_components.spec.problems import Problem, SpecError, did_you_mean, in_order, problems_of
 from dagster_slurm_components.spec.profile import Profile
@@ -100,7 +101,7 @@ class _Checker:
         self.read: set[Path] = set()
         self.components: list[list[CheckedScript]] = []
         self.external: set[str] = set()
-        self.payloads: set[Path] = set()
+        self.payloads: set[Path | None] = set()
         self.included = cache(self._included)
         self.checkers: dict[Path | None, ScriptChecker] = {}
 
@@ -214,8 +215,7 @@ class _Checker:
         scripts = [checker.check(entry) for entry in spec.entries]
         for checked in scripts:
             self.problems += [*checked.problems, *override_problems(checked.entry, names)]
-            if (payload := checked.payload) is not None:
-                self.payloads.add(payload)
+            self.payloads.add(payload_file(checked.merged, checked.entry.folder))
         self.components.append(scripts)
 
     def _checker(self, folder: Path) -> ScriptChecker:

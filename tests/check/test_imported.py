@@ -79,8 +79,8 @@ def test_outside_of_defs_nothing_is_imported(tmp_path: Path) -> None:
         (GUARDED, None),
         ("import dagster_pipes\npipes = dagster_pipes.open_dagster_pipes()\n", 2),
         ("try:\n    open_dagster_pipes()\nfinally:\n    pass\n", 2),
-        ("def broken(: open_dagster_pipes()\n", None),
-        ("print('open_dagster_pipes()')\n", None),
+        ("def main():\n    with open_dagster_pipes() as pipes:\n        pass\n\nmain()\n", 2),
+        ("import dagster as dg\n# open_dagster_pipes() is the payload's\n", None),
     ],
 )
 def test_what_runs_on_import(text: str, line: int | None, tmp_path: Path) -> None:

@@ -41,10 +41,3 @@ def test_the_reason_and_the_expected_start_are_logged(
     assert 1 <= elapsed < 60
     assert {"job/id", "job/state", "job/exit_code", "job/host", "job/profile", "job/run_directory",
             "job/node_hours", "job/cpu_efficiency"} <= set(figures)  # fmt: skip
-
-
-def test_kinds_name_slurm_and_the_launcher(project: Project) -> None:
-    project.scripts("scripts:\n  - command: ['true']\n    assets: [{key: a, kinds: [python]}]\n")
-    with project.definitions() as definitions:
-        spec = definitions.resolve_asset_graph().get(dg.AssetKey("a"))
-        assert {"python", "slurm", "bash"} <= set(spec.kinds)

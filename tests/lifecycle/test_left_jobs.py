@@ -101,7 +101,7 @@ def test_each_is_told_of_once(
         monkeypatch.setattr(orphans, "_DAEMON", -60.0)
         told, cursor = tick(cursor)
         assert f"Job {works_job} on " in told
-        assert f"`dg-slurm attach {works}`, or a retry of this run in Dagster, does." in told
+        assert f"`dg-slurm attach {works}`, or the next `dg launch` of the same, does." in told
         assert f"Job {going_job} on " in told
         assert f"`dg-slurm jobs cancel {going_job} --profile {profile}` ends it." in told
         assert fails not in told, "there is nothing left of it to want"

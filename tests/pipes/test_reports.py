@@ -235,3 +235,26 @@ def test_after_an_unreported_check_the_re_execution_has_a_job_of_its_own(
     assert again[-1].event_type is dg.DagsterEventType.RUN_SUCCESS, [event.message for event in again]
     assert not [event for event in again if "taken up again" in (event.message or "")]
     assert len(list(project.root.rglob("ledger"))) == 2
+
+
+def test_what_the_log_says_is_in_the_order_in_which_it_happened(
+    project: Project, instance: dg.DagsterInstance
+) -> None:
+    """The end of the job comes after all that its payload has said; a check leaves the job's figures to the asset."""
+    messages(
+        project,
+        said("opened"),
+        checked("a", "ok", True, mean=3.0),
+        materialized("a", rows=1),
+        said("log", message="the last words", level="INFO"),
+    )
+    script(project, f"{SHELL}, assets: [{{key: a}}], checks: [{{name: ok, asset: a}}]")
+    result = project.run("local", instance=instance)
+    assert result.success, failure_text(result)
+    texts = log(instance, result).splitlines()
+    (end,) = [place for place, text in enumerate(texts) if text.endswith(" ended: COMPLETED.")]
+    assert texts.index("the last words") < end < texts.index("Materialized value a.")
+    (check,) = result.get_asset_check_evaluations()
+    assert set(check.metadata) == {"mean", "job/id", "job/run_directory"}
+    (event,) = result.get_asset_materialization_events()
+    assert {"rows", "job/state", "job/elapsed_s", "job/profile"} <= set(event.materialization.metadata)

@@ -112,7 +112,10 @@ def test_what_is_gone_is_told_with_its_address(server: Server):
 
 
 @pytest.mark.parametrize("reachable", [True, False])
-def test_the_host_fetches_by_itself_what_it_can(server: Server, tmp_path: Path, reachable: bool):
+def test_the_host_fetches_by_itself_what_it_can(
+    server: Server, tmp_path: Path, reachable: bool, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.delenv("UV_OFFLINE")  # its only index is the one on loopback
     served = tmp_path / "served"
     wheels = [make_wheel(served, "alpha", "1.0"), make_wheel(served, "beta", "2.0")]
     for wheel in wheels:

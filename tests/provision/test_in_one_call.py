@@ -44,7 +44,6 @@ def ops(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 def packed(project: Project, index: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
     """A project whose one script has an environment that is made from hashed requirements."""
     monkeypatch.setenv("UV_FIND_LINKS", str(index))
-    monkeypatch.setenv("UV_NO_INDEX", "1")
     wheel = index / "alpha-1.0-py3-none-any.whl"
     digest = hashlib.sha256(wheel.read_bytes()).hexdigest()
     project.write("requirements.txt", f"alpha==1.0 --hash=sha256:{digest}\n")

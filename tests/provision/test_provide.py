@@ -94,7 +94,6 @@ def test_an_unchanged_environment_costs_one_call_and_no_byte(
     store: Store, host: WatchedHost, tmp_path: Path, index: Path, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setenv("UV_FIND_LINKS", str(index))
-    monkeypatch.setenv("UV_NO_INDEX", "1")
     pinned = f"alpha==1.0 --hash=sha256:{sha256_of(index / 'alpha-1.0-py3-none-any.whl')}\n"
     (tmp_path / "requirements.txt").write_text(pinned)
     request = request_for(
