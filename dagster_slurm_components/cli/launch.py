@@ -8,12 +8,12 @@ import click
 
 
 @click.command(context_settings={"ignore_unknown_options": True})
-@click.argument("options", nargs=-1, type=click.UNPROCESSED)
+@click.argument("options", nargs=-1, type=click.UNPROCESSED, metavar="[OPTIONS OF DG]...")
 def launch(options: tuple[str, ...]) -> None:
     """Launch a run and show its progress: a line for each asset, what runs now, what failed and why.
 
-    OPTIONS are those of `dg launch`: --assets, --job, --partition, --partition-range, --config, --config-json. Ends
-    with the exit status of `dg launch`, whose whole log is kept if it is not 0.
+    All options are those of `dg launch`: --assets, --job, --partition, --partition-range, --config, --config-json. The
+    exit status is that of `dg launch`, too, whose whole log is kept if it is not 0.
     """
     from rich.console import Console  # noqa: PLC0415 -- for this command only
 
