@@ -5,7 +5,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime, timezone
 from pathlib import Path
 
@@ -33,8 +33,8 @@ class _Progress:
     def __init__(self, console: Console) -> None:
         self._console = console
         self._assets: dict[str, list[str]] = {}
-        self._running: dict[str, tuple[float, str]] = {}
-        """Since when a step runs, and the last line that it has said."""
+        self._running: dict[str, tuple[float, str, str]] = {}
+        """Since when a step runs, its assets, and what it said last."""
         self.failures: dict[str, str] = {}
 
     def take(self, entry: dg.EventLogEntry) -> None:
@@ -47,31 +47,35 @@ class _Progress:
         elif kind in _WORDS:
             word, colour = _WORDS[kind]
             self._console.print(Text(f"  {word:10} ", colour) + Text(names, "default"), soft_wrap=True)
-            self._running.pop(step, None)
+            said = self._running.pop(step, (0.0, "", ""))[2]
             if kind is dg.DagsterEventType.STEP_START:
-                self._running[step] = (entry.timestamp, names)
+                self._running[step] = (entry.timestamp, names, "")
             if event and kind is dg.DagsterEventType.STEP_FAILURE:
-                self.failures[names] = _reason(event)
+                self.failures[names] = _reason(event) or said
         elif event and kind is dg.DagsterEventType.RUN_FAILURE and not self.failures:
             self.failures["the run"] = event.message or "failed"
         elif step in self._running and int(entry.level) >= 20:  # not what Dagster says for debugging
-            said = entry.user_message.strip().partition("\n")[0]
-            self._running[step] = (self._running[step][0], f"{names}  {said}")
+            self._running[step] = (*self._running[step][:2], entry.user_message.strip())
 
     def now(self) -> Group:
         """Return what runs now, for how long, and what it said last."""
         shown = list(self._running.values())[:_MOST_SHOWN]
-        lines = [f"  {format_duration(time.time() - since)}  {said}" for since, said in shown]
+        lines = [
+            f"  {format_duration(time.time() - since)}  {names}  " + said.partition("\n")[0]
+            for since, names, said in shown
+        ]
         return Group(*(Text(line, "dim", no_wrap=True) for line in lines), f"{len(self._running)} steps run")
 
 
 def _reason(event: dg.DagsterEvent) -> str:
+    """Return why a step failed; nothing where it was interrupted, for it has said itself what that means."""
     data = event.step_failure_data
     error = data.error
     while error is not None and error.cause is not None:
         error = error.cause
     told = data.user_failure_data.description if data.user_failure_data else None
-    return (told or (error.message if error else "")).strip()
+    interrupted = error is not None and error.cls_name == "DagsterExecutionInterruptedError"
+    return "" if interrupted else (told or (error.message if error else "")).strip()
 
 
 def launch(
@@ -91,7 +95,12 @@ def launch(
         Live("Dagster loads the definitions", console=console, transient=True) as live,
     ):
         process = subprocess.Popen(argv, cwd=folder, stdin=subprocess.DEVNULL, stdout=output, stderr=output)
-        before = signal.signal(signal.SIGTERM, lambda number, frame: process.send_signal(number))
+        # A Ctrl-C reaches dg, too, from the terminal: its steps end as they should, and what they say is still shown.
+        handlers: dict[int, Callable[..., None]] = {
+            signal.SIGTERM: lambda number, frame: process.send_signal(number),
+            signal.SIGINT: lambda number, frame: None,
+        }
+        before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
         try:
             over = False
             while not over:
@@ -106,11 +115,10 @@ def launch(
                 if run_id:
                     live.update(progress.now() if console.is_terminal else "")
                 time.sleep(0 if over else _PAUSE)
-        except KeyboardInterrupt:
-            pass  # the terminal has told dg, too: its steps end as they should
         finally:
             process.wait()
-            signal.signal(signal.SIGTERM, before)
+            for number, handler in before.items():
+                signal.signal(number, handler)
     if not run_id:
         said = [
             line for line in log.read_text("utf-8", "replace").splitlines() if line.strip(" |│╭╰─") == line
