@@ -85,18 +85,6 @@ COLUMNS: Columns = {
 }
 
 
-def used(row: Row) -> dict[str, str]:
-    """Return what a job has used, and for how long it waited, as far as that is known."""
-    facts = {
-        "waited": _clock(row["waited_s"]),
-        "ran": _clock(row["ran_s"]),
-        "memory, MiB used/asked": memory(row),
-        "CPU": f"{row['cpu_efficiency']:.0%}" if row["cpu_efficiency"] is not None else "",
-        "expected start": row["expected_start"] or "",
-    }
-    return {name: fact for name, fact in facts.items() if fact}
-
-
 def state_of(seen: JobInfo | None) -> str:
     """Return Slurm's word for the state of a job."""
     return seen.observation.state if seen else "not submitted"

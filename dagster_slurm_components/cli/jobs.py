@@ -17,7 +17,6 @@ from dagster_slurm_components.cli.job_rows import (
     job_row,
     state_of,
     timeline,
-    used,
 )
 from dagster_slurm_components.errors import DagsterSlurmError
 from dagster_slurm_components.hosts.satellite.calls import FileRead
@@ -98,10 +97,11 @@ def show(job: str, profile_name: str | None, as_json: bool) -> None:
         return
     click.echo(f"job {folder.ledger.job_id or '-'}: {state_of(seen)}\n{explanation(seen)}".rstrip())
     click.echo(f"run {folder.run_id}, step {folder.step}, attempt {folder.attempt}\n{folder.path}")
-    if asked:
-        click.echo("asked: " + ", ".join(f"{name}={value}" for name, value in asked.items()))
-    for name, fact in used(row).items():
-        click.echo(f"{name}: {fact}")
+    facts = dict(zip(COLUMNS, terminal.cells([row], COLUMNS)[0], strict=True))
+    facts = {name: fact for name, fact in facts.items() if name not in ("job", "state", "step", "run")}
+    facts["asked"] = ", ".join(f"{name}={value}" for name, value in asked.items())
+    for name, fact in {**facts, "expected start": row["expected_start"]}.items():
+        click.echo(f"{name}: {fact}\n" if fact not in (None, "") else "", nl=False)
     click.echo()
     terminal.table(["time", "event"], [[terminal.moment(when), what] for when, what in happened])
     click.echo()

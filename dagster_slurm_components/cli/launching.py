@@ -1,14 +1,11 @@
 """A run of ``dg launch``, followed in Dagster's own records: a line for each asset, and what runs now."""
 
-import os
 import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from datetime import datetime, timezone
 from pathlib import Path
 
@@ -22,7 +19,8 @@ from dagster_slurm_components.units import format_duration
 
 _PAUSE = 0.25
 _MOST_SHOWN = 15
-_ENDS = {
+_WORDS = {
+    dg.DagsterEventType.STEP_START: ("started", "cyan"),
     dg.DagsterEventType.STEP_SUCCESS: ("succeeded", "green"),
     dg.DagsterEventType.STEP_FAILURE: ("failed", "red"),
     dg.DagsterEventType.STEP_SKIPPED: ("skipped", "yellow"),
@@ -35,75 +33,49 @@ class _Progress:
     def __init__(self, console: Console) -> None:
         self._console = console
         self._assets: dict[str, list[str]] = {}
-        self._running: dict[str, tuple[float, str]] = {}
-        """Since when a step runs, and the last line that it has said."""
-        self._ended = 0
+        self._running: dict[str, tuple[float, str, str]] = {}
+        """Since when a step runs, its assets, and what it said last."""
         self.failures: dict[str, str] = {}
 
     def take(self, entry: dg.EventLogEntry) -> None:
         """Take in one entry of the run's log."""
         event, step = entry.dagster_event, entry.step_key or ""
         kind = event.event_type if event else None
+        names = ", ".join(self._assets.get(step, [step]))
         if event and kind is dg.DagsterEventType.ASSET_MATERIALIZATION_PLANNED and event.asset_key:
             self._assets.setdefault(step, []).append(event.asset_key.to_user_string())
-        elif kind is dg.DagsterEventType.STEP_START:
-            self._running[step] = (entry.timestamp, "")
-            self._tell("started", "cyan", step)
-        elif event and kind in _ENDS:
-            self._running.pop(step, None)
-            self._ended += 1
-            self._tell(*_ENDS[kind], step)
-            if kind is dg.DagsterEventType.STEP_FAILURE:
-                self.failures[self._names(step)] = _reason(event)
+        elif kind in _WORDS:
+            word, colour = _WORDS[kind]
+            self._console.print(Text(f"  {word:10} ", colour) + Text(names, "default"), soft_wrap=True)
+            said = self._running.pop(step, (0.0, "", ""))[2]
+            if kind is dg.DagsterEventType.STEP_START:
+                self._running[step] = (entry.timestamp, names, "")
+            if event and kind is dg.DagsterEventType.STEP_FAILURE:
+                self.failures[names] = _reason(event) or said
         elif event and kind is dg.DagsterEventType.RUN_FAILURE and not self.failures:
             self.failures["the run"] = event.message or "failed"
         elif step in self._running and int(entry.level) >= 20:  # not what Dagster says for debugging
-            self._running[step] = (self._running[step][0], entry.user_message.strip().partition("\n")[0])
+            self._running[step] = (*self._running[step][:2], entry.user_message.strip())
 
     def now(self) -> Group:
         """Return what runs now, for how long, and what it said last."""
-        shown = list(self._running.items())[:_MOST_SHOWN]
+        shown = list(self._running.values())[:_MOST_SHOWN]
         lines = [
-            Text(
-                f"  {self._names(step)}  {format_duration(time.time() - since)}  {said}", "dim", no_wrap=True
-            )
-            for step, (since, said) in shown
+            f"  {format_duration(time.time() - since)}  {names}  " + said.partition("\n")[0]
+            for since, names, said in shown
         ]
-        count = f"{self._ended} of {len(self._assets)} steps ended, {len(self._running)} run"
-        return Group(*lines, Text(count))
-
-    def _names(self, step: str) -> str:
-        return ", ".join(self._assets.get(step, [step]))
-
-    def _tell(self, word: str, colour: str, step: str) -> None:
-        self._console.print(
-            Text(f"  {word:10} ", colour), self._names(step), sep="", markup=False, soft_wrap=True
-        )
+        return Group(*(Text(line, "dim", no_wrap=True) for line in lines), f"{len(self._running)} steps run")
 
 
 def _reason(event: dg.DagsterEvent) -> str:
+    """Return why a step failed; nothing where it was interrupted, for it has said itself what that means."""
     data = event.step_failure_data
     error = data.error
     while error is not None and error.cause is not None:
         error = error.cause
     told = data.user_failure_data.description if data.user_failure_data else None
-    return (told or (error.message if error else "")).strip()
-
-
-@contextmanager
-def dagster_home() -> Iterator[None]:
-    """Have a DAGSTER_HOME: else, as for `dg launch`, a temporary one with the settings of this folder."""
-    if os.environ.get("DAGSTER_HOME"):
-        yield
-        return
-    with tempfile.TemporaryDirectory(prefix="dg-slurm-launch-") as folder:
-        settings = Path("dagster.yaml")
-        (Path(folder) / settings).write_bytes(settings.read_bytes() if settings.is_file() else b"")
-        os.environ["DAGSTER_HOME"] = folder
-        try:
-            yield
-        finally:
-            del os.environ["DAGSTER_HOME"]
+    interrupted = error is not None and error.cls_name == "DagsterExecutionInterruptedError"
+    return "" if interrupted else (told or (error.message if error else "")).strip()
 
 
 def launch(
@@ -116,15 +88,19 @@ def launch(
     Raises:
         DagsterSlurmError: No run was started; the message has dg's last words.
     """
-    beside = shutil.which("dg", path=str(Path(sys.executable).parent))
-    argv = [beside or "dg", "launch", *words]
+    argv = [shutil.which("dg", path=str(Path(sys.executable).parent)) or "dg", "launch", *words]
     progress, run_id, cursor, began = _Progress(console), "", None, datetime.now(timezone.utc)
     with (
         log.open("wb") as output,
-        Live(Text("Dagster loads the definitions"), console=console, transient=True) as live,
+        Live("Dagster loads the definitions", console=console, transient=True) as live,
     ):
         process = subprocess.Popen(argv, cwd=folder, stdin=subprocess.DEVNULL, stdout=output, stderr=output)
-        before = signal.signal(signal.SIGTERM, lambda number, frame: process.send_signal(number))
+        # A Ctrl-C reaches dg, too, from the terminal: its steps end as they should, and what they say is still shown.
+        handlers: dict[int, Callable[..., None]] = {
+            signal.SIGTERM: lambda number, frame: process.send_signal(number),
+            signal.SIGINT: lambda number, frame: None,
+        }
+        before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
         try:
             over = False
             while not over:
@@ -139,11 +115,10 @@ def launch(
                 if run_id:
                     live.update(progress.now() if console.is_terminal else "")
                 time.sleep(0 if over else _PAUSE)
-        except KeyboardInterrupt:
-            pass  # the terminal has told dg, too: its steps end as they should
         finally:
             process.wait()
-            signal.signal(signal.SIGTERM, before)
+            for number, handler in before.items():
+                signal.signal(number, handler)
     if not run_id:
         said = [
             line for line in log.read_text("utf-8", "replace").splitlines() if line.strip(" |│╭╰─") == line

@@ -17,6 +17,12 @@ from dagster_slurm_components.errors import DagsterSlurmError
 from dagster_slurm_components.spec.profiles import OWN_SITES, known_site, known_sites
 from dagster_slurm_components.spec.site import JobLimits, Site
 
+_SITES: Columns = {
+    **{"site": "name", "description": "description"},
+    "partitions": lambda row: ", ".join(row["partitions"]),
+    "verified": "verified",
+}
+
 
 @click.group(cls=Group, invoke_without_command=True)
 @json_option
@@ -24,33 +30,22 @@ from dagster_slurm_components.spec.site import JobLimits, Site
 def sites(context: click.Context, as_json: bool) -> None:
     """List the known sites. A profile names one by `site: NAME`."""
     if context.invoked_subcommand is None:
-        _list(as_json=as_json)
+        context.invoke(list_sites, as_json=as_json)
 
 
 @sites.command("list")
 @json_option
 def list_sites(as_json: bool) -> None:
     """List the known sites, as without a command."""
-    _list(as_json=as_json)
-
-
-def _list(*, as_json: bool) -> None:
+    loaded = [(entry, entry.load()) for entry in known_sites(Path.cwd()).values()]
     rows = [
         {
             **{"name": entry.name, "description": site.description, "partitions": list(site.partitions)},
             **{"verified": _verified(site), "file": str(entry.file)},
         }
-        for entry in known_sites(Path.cwd()).values()
-        for site in [entry.load()]
+        for entry, site in loaded
     ]
     print_rows(rows, _SITES, as_json=as_json)
-
-
-_SITES: Columns = {
-    **{"site": "name", "description": "description"},
-    "partitions": lambda row: ", ".join(row["partitions"]),
-    "verified": "verified",
-}
 
 
 @sites.command()

@@ -69,6 +69,8 @@ def test_a_changed_host_key(sshd: Sshd, look: Look, tmp_path: Path) -> None:  # 
 def test_a_wrong_user(sshd: Sshd, look: Look) -> None:  # noqa: F811
     found = look(host=sshd.spec(user="nobody-of-this-name"))
     assert verdicts(found) == ["ok", "ok", "failed", "skipped"]
+    assert found["reach"].detail.endswith(" answers")
+    assert found["host_key"].detail == "the host's key is known"
     assert "nobody-of-this-name" in found["login"].detail
 
 

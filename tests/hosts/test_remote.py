@@ -7,7 +7,12 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from satellite_fixture import HOSTILE
 
-from dagster_slurm_components.errors import HostRefusedError, HostUnreachableError, SatelliteError
+from dagster_slurm_components.errors import (
+    HostRefusedError,
+    HostUnreachableError,
+    LoginRequiredError,
+    SatelliteError,
+)
 from dagster_slurm_components.hosts import channel
 from dagster_slurm_components.hosts.bootstrap import SubprocessDialer
 from dagster_slurm_components.hosts.channel import Channel
@@ -299,3 +304,12 @@ def test_the_satellite_ends_when_its_input_does():
     pipe = SubprocessDialer().dial()
     pipe.close()
     assert pipe.process.returncode == 0  # type: ignore[attr-defined]
+
+
+def test_f12_where_a_person_must_log_in_no_attempt_of_ours_is_announced():
+    asks = LoginRequiredError("the login asks for otp", where="ada@login.example.org:22")
+    remote = RemoteHost(FakeDialer(asks))
+    for _ in range(2):
+        with pytest.raises(LoginRequiredError) as caught:
+            remote.call("ping")
+        assert caught.value.message == "the login asks for otp"
