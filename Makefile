@@ -8,7 +8,7 @@ PROFILE ?= local
 BIN := .venv/bin
 PROJECTS := pyproject.toml examples/digits/pyproject.toml scripts/venv.sh
 
-.PHONY: help demo demo-scale-out test test-fast test-long check format reference docs benchmarks clean
+.PHONY: help demo demo-scale-out test test-fast test-long check format reference docs pictures benchmarks clean
 .DEFAULT_GOAL := help
 
 help:
@@ -22,6 +22,7 @@ help:
 	@echo 'make format                let ruff format and fix what it can'
 	@echo 'make reference             write the JSON Schemas and the pages of reference anew'
 	@echo 'make docs                  build the documentation site: site/index.html'
+	@echo 'make pictures              make docs/pictures anew (needs chromium and chromium-driver)'
 	@echo 'make benchmarks            run all of benchmarks/'
 	@echo 'make clean                 remove .venv, caches, and what the example left'
 
@@ -69,6 +70,9 @@ reference: .venv/dev.stamp
 docs: .venvs/docs/stamp
 	@.venvs/docs/bin/python -m zensical build --clean --strict
 
+pictures: .venv/demo.stamp .venvs/pictures/stamp
+	@.venvs/pictures/bin/python scripts/pictures.py
+
 benchmarks: .venv/dev.stamp
 	@set -e; for benchmark in benchmarks/[a-z]*.py; do echo "$$benchmark"; $(BIN)/python "$$benchmark"; done
 
@@ -85,6 +89,6 @@ clean:
 	@scripts/venv.sh dev
 	@touch $@ .venv/demo.stamp
 
-.venvs/docs/stamp: scripts/docs-requirements.txt
-	@scripts/venv.sh docs
+.venvs/%/stamp: scripts/%-requirements.txt
+	@scripts/venv.sh $*
 	@touch $@

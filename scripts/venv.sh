@@ -1,14 +1,14 @@
 #!/usr/bin/env bash
-# Make or renew a virtual environment. Usage: scripts/venv.sh demo|dev|docs
+# Make or renew a virtual environment. Usage: scripts/venv.sh demo|dev|docs|pictures
 #   demo: .venv with what the example needs to run; dev: that and the tools for tests and checks;
-#   docs: .venvs/docs, with what builds the documentation site.
+#   docs: .venvs/docs, with what builds the documentation site; pictures: .venvs/pictures, with what drives a browser.
 # PYTHON names the interpreter; otherwise the first of 3.10 to 3.14 that is found.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
 purpose=$1
 venv=.venv
-[ "$purpose" = docs ] && venv=.venvs/docs
+case $purpose in docs | pictures) venv=.venvs/$purpose ;; esac
 log=$venv/install.log
 
 fits() { # INTERPRETER
@@ -47,7 +47,7 @@ make_venv() {
 wanted=(-e . -e examples/digits)
 case $purpose in
     dev) wanted+=(--group dev) ;;
-    docs) wanted=(-r scripts/docs-requirements.txt) ;;
+    docs | pictures) wanted=(-r "scripts/$purpose-requirements.txt") ;;
 esac
 
 echo "installing packages into $venv (about a minute the first time)"

@@ -151,6 +151,13 @@ def test_each_figure_and_tag_is_described():
     assert set(re.findall(r"`((?:job|slurm)/[a-z_]+)`", page)) == named
 
 
+def test_each_field_of_yaml_is_described():
+    page = (ROOT / "docs" / "reference" / "yaml.md").read_text("utf-8")
+    rows = re.findall(r"^\| `(\w+)` \|[^|]*\| (.*) \|$", page, re.MULTILINE)
+    assert ("type", 'Which launcher. Default: `"bash"`.') in rows
+    assert [field for field, what in rows if not what or what.startswith(("Default:", "Example:"))] == []
+
+
 def test_each_variable_is_described():
     page = (ROOT / "docs" / "reference" / "variables.md").read_text("utf-8")
     described = set(re.findall(r"DAGSTER_SLURM_[A-Z_]+", page))

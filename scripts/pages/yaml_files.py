@@ -62,7 +62,15 @@ def _definition(name: str, schema: Mapping[str, Any], shown: set[str]) -> Iterat
 
 def _properties(one: Mapping[str, Any]) -> dict[str, Any]:
     """Return the fields of a model, with those that it has where its type is ours."""
-    return {**one.get("properties", {}), **one.get("then", {}).get("properties", {})}
+    fields = dict(one.get("properties", {}))
+    for key, field in one.get("then", {}).get("properties", {}).items():
+        if isinstance(field, dict) or key not in fields:
+            fields[key] = field
+    for case in one.get("allOf", []):  # what is only named above is described where it belongs to one type
+        for key, field in case.get("then", {}).get("properties", {}).items():
+            if key in fields and not isinstance(fields[key], dict):
+                fields[key] = field
+    return fields
 
 
 def _fields_of(one: Mapping[str, Any], schema: Mapping[str, Any], required: set[str]) -> Iterator[str]:
@@ -75,7 +83,9 @@ def _fields_of(one: Mapping[str, Any], schema: Mapping[str, Any], required: set[
 def _whole(field: Any, schema: Mapping[str, Any]) -> Any:
     """Return a field; one that refers to the same field of another model, with what stands there."""
     deep = field.get("$ref", "").split("/")[2:] if isinstance(field, dict) else []
-    if len(deep) < 2:
+    if len(deep) == 1:
+        return {"description": schema[deep[0]].get("description", "").partition("\n")[0], **field}
+    if not deep:
         return field
     there: Any = schema
     for key in deep:
