@@ -23,6 +23,7 @@ Example:
 
 import atexit
 import json
+import operator
 import os
 import signal
 import sys
@@ -32,11 +33,8 @@ from typing import Any, Dict, List, Mapping, Optional, Tuple
 EXIT_CODE = 75
 """The exit code of "not done yet" (``EX_TEMPFAIL`` of sysexits.h). Any but 0 would do: 0 means done."""
 
-_TYPES = (  # noqa: SIM905 - one a line is no easier to read
-    "__infer__ text url path notebook json md float int bool dagster_run asset null table table_schema"
-    " table_column_lineage timestamp"
-).split()
 _LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
+_number = operator.methodcaller("item")  # of NumPy's, which JSON has no word for
 _asked = False
 _opened = False
 _percent = -1
@@ -51,8 +49,6 @@ def log(message: str, level: str = "INFO") -> None:
 
 def metadata(value: Any, type: str = "__infer__") -> Dict[str, Any]:  # noqa: A002 - the protocol's word
     """Return a value of metadata that has a type of Dagster's: ``md``, ``url``, ``timestamp``, ``table`` and so on."""
-    if type not in _TYPES:
-        raise ValueError("no type of Dagster's metadata: {!r}".format(type))
     return {"raw_value": value, "type": type}
 
 
@@ -140,7 +136,7 @@ def _send(method: str, params: Mapping[str, Any]) -> None:
     global _opened  # noqa: PLW0603 - whether this process has begun to report
     path = os.environ.get("DAGSTER_SLURM_MESSAGES")
     if not path:
-        print(method, json.dumps(params, default=_plain), flush=True)  # noqa: T201
+        print(method, json.dumps(params, default=_number), flush=True)  # noqa: T201
         return
     if not _opened:
         _opened = True
@@ -149,14 +145,9 @@ def _send(method: str, params: Mapping[str, Any]) -> None:
     message = {"__dagster_pipes_version": "0.1", "method": method, "params": params}
     file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
     try:
-        os.write(file, json.dumps(message, default=_plain).encode() + b"\n")
+        os.write(file, json.dumps(message, default=_number).encode() + b"\n")
     finally:
         os.close(file)
-
-
-def _plain(value: Any) -> Any:
-    """Return what JSON has no word for: a number of NumPy's as a number, all else as text."""
-    return value.item() if hasattr(value, "item") and getattr(value, "size", 1) == 1 else str(value)
 
 
 def listen(number: int = signal.SIGUSR1) -> None:

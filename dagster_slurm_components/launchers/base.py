@@ -6,6 +6,7 @@ from pathlib import PurePosixPath
 from typing import Literal
 
 from dagster_slurm_components.spec.resources import Resources
+from dagster_slurm_components.spec.sbatch import SUFFIXES
 
 PYTHON = "@python"
 """Stands in a payload's argument list for the activated environment's interpreter, which only the job knows."""
@@ -55,7 +56,7 @@ class LaunchContext:
 
 INTERPRETERS: dict[str, tuple[str, ...]] = {
     ".py": (PYTHON,),
-    ".sh": ("bash",),
+    **dict.fromkeys((".sh", *SUFFIXES), ("bash",)),
     ".R": ("Rscript",),
     ".r": ("Rscript",),
     ".jl": ("julia",),
