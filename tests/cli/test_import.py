@@ -93,6 +93,15 @@ def test_arrays(array: str, keys: list[str] | None) -> None:
     assert ("left out" in notes[0]) == (keys is None)
 
 
+def test_the_page_shows_what_it_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "how-to" / "from-sbatch.md").read_text()
+    script, shown_there = re.findall(r"^```(?:bash|console)\n(.*?)^```", page, re.DOTALL | re.MULTILINE)
+    (tmp_path / "train.sbatch").write_text(script)
+    monkeypatch.chdir(tmp_path)
+    done = dg_slurm("import", "train.sbatch")
+    assert f"$ dg-slurm import train.sbatch\n{done.stderr}{done.stdout}" == shown_there
+
+
 LINE = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\n"))
 
 
