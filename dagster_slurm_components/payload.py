@@ -34,6 +34,7 @@ EXIT_CODE = 75
 """The exit code of "not done yet" (``EX_TEMPFAIL`` of sysexits.h). Any but 0 would do: 0 means done."""
 
 _LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
+_Metadata = Optional[Mapping[str, Any]]
 _number = operator.methodcaller("item")  # of NumPy's, which JSON has no word for
 _asked = False
 _opened = False
@@ -52,31 +53,20 @@ def metadata(value: Any, type: str = "__infer__") -> Dict[str, Any]:  # noqa: A0
     return {"raw_value": value, "type": type}
 
 
-def materialize(
-    asset: str, metadata: Optional[Mapping[str, Any]] = None, data_version: Optional[str] = None
-) -> None:
+def materialize(asset: str, metadata: _Metadata = None, data_version: Optional[str] = None) -> None:
     """Report that an asset was made. The types of bare metadata are inferred."""
-    _send(
-        "report_asset_materialization",
-        {"asset_key": asset, "metadata": _typed(metadata), "data_version": data_version},
-    )
+    made = {"asset_key": asset, "metadata": _typed(metadata), "data_version": data_version}
+    _send("report_asset_materialization", made)
 
 
-def check(
-    asset: str,
-    name: str,
-    passed: bool,
-    severity: str = "ERROR",
-    metadata: Optional[Mapping[str, Any]] = None,
-) -> None:
+def check(asset: str, name: str, passed: bool, severity: str = "ERROR", metadata: _Metadata = None) -> None:
     """Report the result of an asset check; the severity of one that did not pass is ERROR or WARN."""
     if severity not in ("ERROR", "WARN"):
         raise ValueError("a severity is ERROR or WARN, not {!r}".format(severity))
     if passed.__class__.__name__ not in ("bool", "bool_"):  # NumPy's is no bool
         raise TypeError("whether the check {} passed is True or False, not {!r}".format(name, passed))
     result = {"asset_key": asset, "check_name": name, "passed": bool(passed), "severity": severity}
-    result["metadata"] = _typed(metadata)
-    _send("report_asset_check", result)
+    _send("report_asset_check", dict(result, metadata=_typed(metadata)))
 
 
 def progress(done: float, total: float, text: str = "") -> None:
@@ -90,10 +80,9 @@ def progress(done: float, total: float, text: str = "") -> None:
 
 def extra(name: str, *default: Any) -> Any:
     """Return an extra of the step, or the default. Raises KeyError where there is neither."""
-    file = os.path.join(os.environ.get("DAGSTER_SLURM_RUN_DIR", ""), "context.json")
     extras = {}  # type: Mapping[str, Any]
-    if os.path.exists(file):
-        with open(file, encoding="utf-8") as stream:
+    if "DAGSTER_SLURM_RUN_DIR" in os.environ:
+        with open(os.environ["DAGSTER_SLURM_RUN_DIR"] + "/context.json", encoding="utf-8") as stream:
             extras = json.load(stream)["extras"] or {}
     return extras.get(name, default[0]) if default else extras[name]
 
@@ -122,13 +111,12 @@ def partition_keys() -> List[str]:
         return stream.read().split("\n")[:-1]
 
 
-def _typed(metadata: Optional[Mapping[str, Any]]) -> Dict[str, Any]:
-    given = metadata or {}
-    bare = {"type": "__infer__"}
-    typed = {
-        name: isinstance(value, dict) and set(value) == {"raw_value", "type"} for name, value in given.items()
-    }
-    return {name: value if typed[name] else dict(bare, raw_value=value) for name, value in given.items()}
+def _typed(metadata: _Metadata) -> Dict[str, Any]:
+    typed = {}
+    for name, value in (metadata or {}).items():
+        whole = isinstance(value, dict) and set(value) == {"raw_value", "type"}
+        typed[name] = value if whole else {"raw_value": value, "type": "__infer__"}
+    return typed
 
 
 def _send(method: str, params: Mapping[str, Any]) -> None:
@@ -143,11 +131,8 @@ def _send(method: str, params: Mapping[str, Any]) -> None:
         _send("opened", {"extras": {}})
         atexit.register(_send, "closed", {})
     message = {"__dagster_pipes_version": "0.1", "method": method, "params": params}
-    file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
-    try:
-        os.write(file, json.dumps(message, default=_number).encode() + b"\n")
-    finally:
-        os.close(file)
+    with open(path, "ab", buffering=0) as file:
+        file.write(json.dumps(message, default=_number).encode() + b"\n")
 
 
 def listen(number: int = signal.SIGUSR1) -> None:

@@ -31,9 +31,8 @@ def yaml_entry(text: str, file: str) -> tuple[dict[str, Any], list[str]]:
     """Return a batch script as a script whose payload is its copy, and notes for a person, each with its line."""
     found, said = directives(text, file), []
     last = {each.resource[0]: each for each in found}
-    stem = re.sub(r"[^A-Za-z0-9_.\-]", "_", PurePosixPath(file).stem)
     entry: dict[str, Any] = {"payload": payload_name(file), **_interpreter(text)}
-    asset: dict[str, Any] = {"key": stem}
+    asset: dict[str, Any] = {"key": re.sub(r"[^A-Za-z0-9_.\-]", "_", PurePosixPath(file).stem)}
     resources: dict[str, Any] = {}
     for each in found:
         name, value = each.resource
@@ -41,9 +40,9 @@ def yaml_entry(text: str, file: str) -> tuple[dict[str, Any], list[str]]:
             note = "a later line wins"
         elif name == "array" and (keys := _elements(each.value or "")):
             asset["partitions_def"] = {"type": "static", "partition_keys": keys}
-            _, _, parallel = (each.value or "").partition("%")
-            entry |= {"array": {"max_parallel": int(parallel)} if parallel else {}}
-            entry |= {"op": {"backfill_policy": {"type": "single_run"}}}
+            parallel = (each.value or "").partition("%")[2]
+            entry["array"] = {"max_parallel": int(parallel)} if parallel else {}
+            entry["op"] = {"backfill_policy": {"type": "single_run"}}
             entry.setdefault("env", {})["SLURM_ARRAY_TASK_ID"] = "{{ partition_key }}"
             note = "its elements are partitions, and SLURM_ARRAY_TASK_ID is the key of one"
         elif name == "export" and (
