@@ -23,6 +23,7 @@ Example:
 
 import atexit
 import json
+import operator
 import os
 import signal
 import sys
@@ -32,11 +33,9 @@ from typing import Any, Dict, List, Mapping, Optional, Tuple
 EXIT_CODE = 75
 """The exit code of "not done yet" (``EX_TEMPFAIL`` of sysexits.h). Any but 0 would do: 0 means done."""
 
-_TYPES = (  # noqa: SIM905 - one a line is no easier to read
-    "__infer__ text url path notebook json md float int bool dagster_run asset null table table_schema"
-    " table_column_lineage timestamp"
-).split()
 _LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
+_Metadata = Optional[Mapping[str, Any]]
+_number = operator.methodcaller("item")  # of NumPy's, which JSON has no word for
 _asked = False
 _opened = False
 _percent = -1
@@ -51,36 +50,23 @@ def log(message: str, level: str = "INFO") -> None:
 
 def metadata(value: Any, type: str = "__infer__") -> Dict[str, Any]:  # noqa: A002 - the protocol's word
     """Return a value of metadata that has a type of Dagster's: ``md``, ``url``, ``timestamp``, ``table`` and so on."""
-    if type not in _TYPES:
-        raise ValueError("no type of Dagster's metadata: {!r}".format(type))
     return {"raw_value": value, "type": type}
 
 
-def materialize(
-    asset: str, metadata: Optional[Mapping[str, Any]] = None, data_version: Optional[str] = None
-) -> None:
+def materialize(asset: str, metadata: _Metadata = None, data_version: Optional[str] = None) -> None:
     """Report that an asset was made. The types of bare metadata are inferred."""
-    _send(
-        "report_asset_materialization",
-        {"asset_key": asset, "metadata": _typed(metadata), "data_version": data_version},
-    )
+    made = {"asset_key": asset, "metadata": _typed(metadata), "data_version": data_version}
+    _send("report_asset_materialization", made)
 
 
-def check(
-    asset: str,
-    name: str,
-    passed: bool,
-    severity: str = "ERROR",
-    metadata: Optional[Mapping[str, Any]] = None,
-) -> None:
+def check(asset: str, name: str, passed: bool, severity: str = "ERROR", metadata: _Metadata = None) -> None:
     """Report the result of an asset check; the severity of one that did not pass is ERROR or WARN."""
     if severity not in ("ERROR", "WARN"):
         raise ValueError("a severity is ERROR or WARN, not {!r}".format(severity))
     if passed.__class__.__name__ not in ("bool", "bool_"):  # NumPy's is no bool
         raise TypeError("whether the check {} passed is True or False, not {!r}".format(name, passed))
     result = {"asset_key": asset, "check_name": name, "passed": bool(passed), "severity": severity}
-    result["metadata"] = _typed(metadata)
-    _send("report_asset_check", result)
+    _send("report_asset_check", dict(result, metadata=_typed(metadata)))
 
 
 def progress(done: float, total: float, text: str = "") -> None:
@@ -94,10 +80,9 @@ def progress(done: float, total: float, text: str = "") -> None:
 
 def extra(name: str, *default: Any) -> Any:
     """Return an extra of the step, or the default. Raises KeyError where there is neither."""
-    file = os.path.join(os.environ.get("DAGSTER_SLURM_RUN_DIR", ""), "context.json")
     extras = {}  # type: Mapping[str, Any]
-    if os.path.exists(file):
-        with open(file, encoding="utf-8") as stream:
+    if "DAGSTER_SLURM_RUN_DIR" in os.environ:
+        with open(os.environ["DAGSTER_SLURM_RUN_DIR"] + "/context.json", encoding="utf-8") as stream:
             extras = json.load(stream)["extras"] or {}
     return extras.get(name, default[0]) if default else extras[name]
 
@@ -126,13 +111,12 @@ def partition_keys() -> List[str]:
         return stream.read().split("\n")[:-1]
 
 
-def _typed(metadata: Optional[Mapping[str, Any]]) -> Dict[str, Any]:
-    given = metadata or {}
-    bare = {"type": "__infer__"}
-    typed = {
-        name: isinstance(value, dict) and set(value) == {"raw_value", "type"} for name, value in given.items()
-    }
-    return {name: value if typed[name] else dict(bare, raw_value=value) for name, value in given.items()}
+def _typed(metadata: _Metadata) -> Dict[str, Any]:
+    typed = {}
+    for name, value in (metadata or {}).items():
+        whole = isinstance(value, dict) and set(value) == {"raw_value", "type"}
+        typed[name] = value if whole else {"raw_value": value, "type": "__infer__"}
+    return typed
 
 
 def _send(method: str, params: Mapping[str, Any]) -> None:
@@ -140,23 +124,15 @@ def _send(method: str, params: Mapping[str, Any]) -> None:
     global _opened  # noqa: PLW0603 - whether this process has begun to report
     path = os.environ.get("DAGSTER_SLURM_MESSAGES")
     if not path:
-        print(method, json.dumps(params, default=_plain), flush=True)  # noqa: T201
+        print(method, json.dumps(params, default=_number), flush=True)  # noqa: T201
         return
     if not _opened:
         _opened = True
         _send("opened", {"extras": {}})
         atexit.register(_send, "closed", {})
     message = {"__dagster_pipes_version": "0.1", "method": method, "params": params}
-    file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
-    try:
-        os.write(file, json.dumps(message, default=_plain).encode() + b"\n")
-    finally:
-        os.close(file)
-
-
-def _plain(value: Any) -> Any:
-    """Return what JSON has no word for: a number of NumPy's as a number, all else as text."""
-    return value.item() if hasattr(value, "item") and getattr(value, "size", 1) == 1 else str(value)
+    with open(path, "ab", buffering=0) as file:
+        file.write(json.dumps(message, default=_number).encode() + b"\n")
 
 
 def listen(number: int = signal.SIGUSR1) -> None:

@@ -16,17 +16,8 @@ import unicodedata
 from collections.abc import Sequence
 
 from dagster_slurm_components.errors import DagsterSlurmError
+from dagster_slurm_components.spec.resources import FLAGS
 
-# Options with an optional value or none, in any of 20.11 to 25.11. sbatch joins the lines of a header into one
-# argument list: any other option without a value would swallow the next line as its value.
-_FLAGS = frozenset(
-    (
-        *("contiguous", "exclusive", "external", "get-user-env", "hold", "ignore-pbs", "nice", "no-kill"),
-        *("no-requeue", "oom-kill-step", "overcommit", "oversubscribe", "parsable", "propagate", "quiet"),
-        *("reboot", "requeue", "resv-ports", "spread-job", "stepmgr", "test-only", "use-min-nodes"),
-        *("verbose", "wait"),
-    )
-)
 _NAME = re.compile(r"[a-z][a-z0-9]*(?:-[a-z0-9]+)*")
 _SEPARATOR = re.compile(r"(het|pack)(job)", re.IGNORECASE)
 _PLAIN = re.compile(r"[A-Za-z0-9_@%+=:,./\[\]()*-]*")
@@ -67,7 +58,7 @@ def check_option(name: str, value: str) -> None:
     """
     if not _NAME.fullmatch(name):
         raise DagsterSlurmError(f"{name!r} is no long option of sbatch.")
-    if not value and name not in _FLAGS:
+    if not value and name not in FLAGS:
         raise DagsterSlurmError(f"--{name} needs a value.", hint="Leave the option out, or give it one.")
     for index, character in enumerate(value):
         if unicodedata.category(character) in {"Cc", "Cs", "Zl", "Zp"}:

@@ -58,7 +58,9 @@ class ScriptChecker:
         by_place: dict[tuple[Position | None, str], tuple[Problem, list[str]]] = {}
         values: list[tuple[Merged, Script | None]] = []
         for names, profile in self._different(entry):
-            merged = merge_script(profile=profile, defaults=entry.defaults, script=entry.script)
+            merged = merge_script(
+                profile=profile, defaults=entry.defaults, script=entry.script, folder=entry.folder
+            )
             script, problems = self._in_profile(merged, profile, entry.folder)
             values.append((merged, script))
             for problem in problems:

@@ -29,4 +29,6 @@ def _text(text: str) -> str:
     starts = text[:1].isalpha() or text[:1] in ("/", "$")
     if letters.isascii() and letters.isalnum() and starts and text.lower() not in _WORDS:
         return text
-    return json.dumps(text, ensure_ascii=False)
+    quoted = json.dumps(text, ensure_ascii=False)
+    # YAML has no place for these, or takes them for ends of lines.
+    return "".join(letter if letter.isprintable() else f"\\U{ord(letter):08x}" for letter in quoted)

@@ -12,6 +12,7 @@ from dagster_slurm_components.spec.model import Model, mistake, option, required
 from dagster_slurm_components.spec.place import KeyPath
 from dagster_slurm_components.spec.registry import Registry
 from dagster_slurm_components.spec.resources import Resources
+from dagster_slurm_components.spec.sbatch import SUFFIXES
 from dagster_slurm_components.spec.slurm_values import Hint, Memory
 
 _OWNED_SRUN_OPTIONS = {
@@ -45,7 +46,13 @@ def _node_range(text: str) -> str:
     return text
 
 
-LANGUAGES = {".py": "python", ".sh": "bash", ".R": "r", ".r": "r", ".jl": "julia"}
+LANGUAGES = {
+    ".py": "python",
+    **dict.fromkeys((".sh", *SUFFIXES), "bash"),
+    ".R": "r",
+    ".r": "r",
+    ".jl": "julia",
+}
 """What a payload file is written in, by extension; any other is a program of its own."""
 SrunOption = Annotated[str, AfterValidator(_srun_option)]
 NodeRange = Annotated[Word, AfterValidator(_node_range)]

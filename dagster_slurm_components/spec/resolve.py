@@ -16,6 +16,7 @@ from dagster_slurm_components.spec.merge import Layer, Merged, merge
 from dagster_slurm_components.spec.place import KeyPath, Position
 from dagster_slurm_components.spec.problems import Problem, SpecError, problems_of
 from dagster_slurm_components.spec.profiles import LoadedProfile
+from dagster_slurm_components.spec.sbatch import SUFFIXES, sbatch_layer
 from dagster_slurm_components.spec.script import Script
 from dagster_slurm_components.spec.templates import fill_partition
 
@@ -122,7 +123,7 @@ def resolve_script(
     The script's relative paths start at ``folder``. A SpecError has a problem for each mistake, at the place where the
     value that won was written.
     """
-    merged = merge_script(profile=profile, defaults=defaults, script=script)
+    merged = merge_script(profile=profile, defaults=defaults, script=script, folder=folder)
     try:
         model = Script.model_validate(merged.data)
     except ValidationError as exc:
@@ -130,10 +131,20 @@ def resolve_script(
     return ResolvedScript(model, merged, folder, profile)
 
 
-def merge_script(*, profile: LoadedProfile, defaults: Layer | None, script: Layer) -> Merged:
-    """Merge site, profile, defaults, script and the script's own override for the profile."""
-    layers = (*profile.layers, defaults, script, overrides(script).get(profile.name))
-    return merge([layer for layer in layers if layer is not None])
+def merge_script(*, profile: LoadedProfile, defaults: Layer | None, script: Layer, folder: Path) -> Merged:
+    """Merge site, profile, defaults, script and the script's own override for the profile.
+
+    The ``#SBATCH`` lines of a payload that is a batch script lie above the profile, and below all that is YAML's.
+    """
+    own = (defaults, script, overrides(script).get(profile.name))
+    above = [layer for layer in own if layer is not None]
+    merged = merge([*profile.layers, *above])
+    payload = merged.data.get("payload")
+    if isinstance(payload, str) and payload.endswith(SUFFIXES):
+        file = (merged.folder(("payload",)) or folder) / payload
+        if file.is_file():
+            return merge([*profile.layers, sbatch_layer(file), *above])
+    return merged
 
 
 def overrides(script: Layer) -> Mapping[str, Layer]:

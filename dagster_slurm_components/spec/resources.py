@@ -49,6 +49,17 @@ OWNED: Mapping[str, str] = {
     "wrap": "write the command as the script's `command`",
 }
 
+FLAGS = frozenset(
+    (
+        *("contiguous", "exclusive", "external", "get-user-env", "hold", "ignore-pbs", "nice", "no-kill"),
+        *("no-requeue", "oom-kill-step", "overcommit", "oversubscribe", "parsable", "propagate", "quiet"),
+        *("reboot", "requeue", "resv-ports", "spread-job", "stepmgr", "test-only", "use-min-nodes"),
+        *("verbose", "wait"),
+    )
+)
+"""Options with an optional value or none, in any of 20.11 to 25.11. sbatch joins the lines of a header into one
+argument list: any other option without a value would swallow the next line as its value."""
+
 
 class Resources(Model):
     """What Slurm is asked for; the process scheduler ignores it.

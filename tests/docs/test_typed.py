@@ -116,7 +116,10 @@ class Place:
             assert stage == "a folder", f"no such place: {stage}"
 
     def _make_project(self) -> None:
-        answers = {"project_name": "my-project", "production_folder": f"{self.terminal.cwd}/scratch/my-project"}
+        answers = {
+            "project_name": "my-project",
+            "production_folder": f"{self.terminal.cwd}/scratch/my-project",
+        }
         if self.cluster is not None:
             answers |= {"production_user": self.cluster.user, "production_partition": "debug"}
         data = " ".join(f"-d {name}={value}" for name, value in answers.items())

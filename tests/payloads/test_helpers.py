@@ -269,7 +269,6 @@ MISTAKES = {
     ],
     "py": [
         'log("x", "LOUD")',
-        'metadata(3, "flaot")',
         'check("a", "c", 1)',
         'check("a", "c", True, "BAD")',
         'extra("missing")',
