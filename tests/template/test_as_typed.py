@@ -111,7 +111,7 @@ def runs_shown(port: int) -> list[str]:
     asked = urllib.request.Request(
         f"http://127.0.0.1:{port}/graphql", body, {"Content-Type": "application/json"}
     )
-    deadline = time.monotonic() + 90
+    deadline = time.monotonic() + 240
     while True:
         try:
             with urllib.request.urlopen(asked, timeout=10) as answer:
