@@ -9,7 +9,7 @@ import click
 
 
 @click.command(context_settings={"ignore_unknown_options": True})
-@click.argument("options", nargs=-1, type=click.UNPROCESSED, metavar="[OPTIONS OF DG]...")
+@click.argument("options", nargs=-1, type=click.UNPROCESSED, metavar="[DG_OPTIONS]...")
 def launch(options: tuple[str, ...]) -> None:
     """Launch a run and show its progress: a line for each asset, what runs now, what failed and why.
 

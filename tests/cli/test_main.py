@@ -82,6 +82,8 @@ def words_of(command: str) -> list[str]:
 def wrong(words: list[str]) -> str | None:
     """Return what the program's own parser has against a command; what is left out, as in a mention, is no matter."""
     program, *rest = words
+    if words[:2] == ["dg-slurm", "launch"] and "--help" not in rest and len(rest) > 1:
+        program = "dg"  # whose options they are
     command: click.Command = main if program == "dg-slurm" else dg
     context = click.Context(command, info_name=program)
     while True:
