@@ -33,8 +33,8 @@ PICTURES = ROOT / "docs" / "pictures"
 BIN = ROOT / ".venv" / "bin"
 EPOCHS = (2, 5, 10, 20)
 SIZE = (1280, 1000)
-COLORS = 64
-"""A picture of a user interface needs no more, and is a third of the size."""
+COLORS = 160
+"""A picture of a user interface needs no more, and is half the size."""
 FLAGS = (
     "--headless",
     "--no-sandbox",
