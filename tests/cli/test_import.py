@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
@@ -180,3 +181,17 @@ def test_an_element_of_an_imported_array_finds_its_number(
     result = project.run("staging", instance=instance, partition_key="4")
     assert result.success, failure_text(result)
     assert "task 4\n" in capfd.readouterr().out
+
+
+def test_render_names_the_line_of_each_option(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("DAGSTER_SLURM_PROFILE", raising=False)
+    project.profile("there", "host: {type: ssh, hostname: h}\nscheduler: slurm\nworkdir: /w\n")
+    project.write("old.sbatch", "").write_text("#!/bin/bash\n#SBATCH -o x -N2 --mem 1G\ntrue\n")
+    project.scripts("scripts: [{payload: old.sbatch, resources: {mem: 2G}, assets: [{key: a}]}]")
+    done = dg_slurm("render", "a", "--profile", "there", "--json")
+    assert done.exit_code == 0, done.output
+    seen = json.loads(done.output)
+    assert {"#SBATCH --nodes=2", "#SBATCH --mem=2G"} <= set(seen["header"].splitlines())
+    values = {each["path"]: (each["layer"], each["position"].rpartition("/")[2]) for each in seen["values"]}
+    assert values["resources.nodes"] == ("#SBATCH", "old.sbatch:2:14")
+    assert values["resources.mem"][0] == "script"

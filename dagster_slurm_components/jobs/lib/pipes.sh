@@ -54,12 +54,13 @@ _pipes_string() { # TEXT: prints it as JSON
 }
 
 _pipes_value() { # TYPE VALUE: prints one value of metadata; numbers that are not finite are text
-    local type=$1 value=$2 raw number='^-?(0|[1-9][0-9]*)(\.[0-9]+)?([eE][-+]?[0-9]+)?$'
+    local type=$1 value=$2 raw whole='^-?(0|[1-9][0-9]*)$' # bash 3.2 takes such a pattern from a variable only
+    local number="${whole%\$}(\.[0-9]+)?([eE][-+]?[0-9]+)?\$"
     raw=$(_pipes_string "$value")
     case $type in
     __infer__) if [[ $value =~ $number && $value != *[eE]* ]]; then raw=$value; fi ;;
     int)
-        [[ $value =~ ^-?(0|[1-9][0-9]*)$ ]] || { _pipes_mistake "no int: $value" || return; }
+        [[ $value =~ $whole ]] || { _pipes_mistake "no int: $value" || return; }
         raw=$value
         ;;
     float | timestamp)
