@@ -17,8 +17,8 @@ def test_d13_the_line_of_the_call_is_told(monkeypatch: pytest.MonkeyPatch) -> No
     nothing: Any = None
     frame = inspect.currentframe()
     assert frame is not None
+    line = frame.f_lineno + 2
     with pytest.raises(SpecError) as caught:
-        line = frame.f_lineno + 1
         ComputeResource().run(context=nothing, command=["true"], resources={"cpus": 4})
     (problem,) = caught.value.problems
     assert problem.position is not None
