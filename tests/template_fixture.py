@@ -92,7 +92,17 @@ def run(project: Path, *argv: str, check: bool = True, **env: str) -> subprocess
     done = subprocess.run(
         argv,
         cwd=project,
-        env={**clean, "PATH": f"{BIN}:{os.environ['PATH']}", "NO_COLOR": "1", "PYTHONPATH": path, **env},
+        # PWD as a shell sets it: the project's .env names Dagster's folder by it.
+        env={
+            **clean,
+            **{
+                "PATH": f"{BIN}:{os.environ['PATH']}",
+                "NO_COLOR": "1",
+                "PYTHONPATH": path,
+                "PWD": str(project),
+            },
+            **env,
+        },
         capture_output=True,
         check=False,
         text=True,

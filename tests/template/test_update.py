@@ -99,7 +99,7 @@ def test_an_untouched_project_becomes_a_fresh_one(
     project = make(repository, tmp_path / "project", EARLIER, answers)
     assert (project / "workloads" / "legacy.sh").is_file()
     update(project)
-    fresh = make(repository, tmp_path / "fresh", NOW, answers)
+    fresh = make(repository, tmp_path / "fresh" / "project", NOW, answers)  # the folder names the project
     assert files(project) == files(fresh)
     assert git(project, "status", "--short")
 
