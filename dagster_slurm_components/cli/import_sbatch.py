@@ -1,12 +1,11 @@
 """``dg-slurm import``: batch scripts that a user has, as YAML."""
 
-from os.path import relpath
 from pathlib import Path
 
 import click
 
 from dagster_slurm_components.errors import DagsterSlurmError
-from dagster_slurm_components.spec.profiles import project_folder
+from dagster_slurm_components.spec.profiles import project_folder, schema_line
 from dagster_slurm_components.spec.sbatch_import import payload_name, yaml_entry, yaml_text
 
 
@@ -25,8 +24,7 @@ def import_(files: tuple[Path, ...], to: Path | None) -> None:
     """
     folder = to or Path()
     scripts = [yaml_entry(file.read_text("utf-8", "surrogateescape"), str(file)) for file in files]
-    schema = project_folder(folder) / "schemas" / "defs.schema.json"
-    text = yaml_text(scripts, relpath(schema, folder) if schema.is_file() else None)
+    text = yaml_text(scripts, schema_line(folder, project_folder(folder)))
     for note in (note for _, notes in scripts for note in notes):
         click.echo(note, err=True)
     if to is None:

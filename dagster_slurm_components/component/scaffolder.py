@@ -2,7 +2,6 @@
 
 import os
 import re
-import sys
 import textwrap
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -18,6 +17,8 @@ from dagster_slurm_components.spec.component import COMPONENT_TYPE
 from dagster_slurm_components.spec.environments import ENVIRONMENTS
 from dagster_slurm_components.spec.flow_style import flow_style
 from dagster_slurm_components.spec.problems import did_you_mean, problems_of
+from dagster_slurm_components.spec.profiles import schema_line
+from dagster_slurm_components.spec.sbatch import SUFFIXES
 
 _TEMPLATES = Path(__file__).parent / "scaffold"
 _ALIAS = "dagster_slurm_components.component.script_component.SlurmScriptComponent"
@@ -115,7 +116,7 @@ class SlurmScriptScaffolder(dg.Scaffolder[ScaffoldParams]):
                 stream.write(f"---\n{text}")
         else:
             (folder / "defs.yaml").write_text(
-                _schema_line(folder, request.project_root) + text, encoding="utf-8"
+                schema_line(folder, request.project_root) + text, encoding="utf-8"
             )
 
 
@@ -143,17 +144,9 @@ def payload_text(params: ScaffoldParams) -> str:
     """Return the text of a payload that fits the launcher."""
     name = {"srun": "payload_ranks.py", "torchrun": "payload_ranks.py", "ray": "payload_ray.py"}
     suffix = PurePosixPath(params.payload).suffix.lower()
+    suffix = ".sh" if suffix in SUFFIXES else suffix
     file = f"payload{suffix}" if suffix != ".py" else name.get(params.launcher or "", "payload.py")
     return (_TEMPLATES / f"{file}.txt").read_text("utf-8").format(payload=PurePosixPath(params.payload).name)
-
-
-def _schema_line(folder: Path, project: Path | None) -> str:
-    """Return the line that names the schema for editors: the project's own, or that of its virtual environment."""
-    for schemas in (Path("schemas"), Path(sys.prefix, "share", "dagster-slurm-components", "schemas")):
-        file = (project or folder) / schemas / "defs.schema.json"
-        if project and file.is_relative_to(project) and file.is_file():
-            return f"# yaml-language-server: $schema={Path(os.path.relpath(file, folder)).as_posix()}\n"
-    return ""
 
 
 def _environment(name: str, folder: Path, project: Path | None) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 import os
 import re
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
@@ -163,6 +164,15 @@ def project_folder(start: Path) -> Path:
     start = start.absolute()
     marks = ("dg.toml", "pyproject.toml")
     return next((f for f in (start, *start.parents) if any((f / mark).is_file() for mark in marks)), start)
+
+
+def schema_line(folder: Path, project: Path | None) -> str:
+    """Return the line that names the schema for editors: the project's own, or that of its virtual environment."""
+    for schemas in (Path("schemas"), Path(sys.prefix, "share", "dagster-slurm-components", "schemas")):
+        file = (project or folder) / schemas / "defs.schema.json"
+        if project and file.is_relative_to(project) and file.is_file():
+            return f"# yaml-language-server: $schema={Path(os.path.relpath(file, folder)).as_posix()}\n"
+    return ""
 
 
 def profile_names(start: Path) -> tuple[str, ...]:

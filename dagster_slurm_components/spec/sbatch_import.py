@@ -63,10 +63,9 @@ def yaml_entry(text: str, file: str) -> tuple[dict[str, Any], list[str]]:
     return {**entry, "assets": [asset]}, [*said, *_of_the_body(text, file)]
 
 
-def yaml_text(scripts: Sequence[tuple[dict[str, Any], list[str]]], schema: str | None = None) -> str:
-    """Return the ``defs.yaml`` of imported scripts; ``schema`` is the path of its JSON Schema, if there is one."""
+def yaml_text(scripts: Sequence[tuple[dict[str, Any], list[str]]], head: str = "") -> str:
+    """Return the ``defs.yaml`` of imported scripts, below a first line for editors."""
     lines = [
-        *([f"# yaml-language-server: $schema={schema}"] if schema else []),
         "# Made by `dg-slurm import`. The #SBATCH lines of these payloads are comments now: what counts is here.",
         "# A payload starts in a folder of its own: name what it reads there in `files`.",
         f"type: {COMPONENT_TYPE}\nattributes:\n  scripts:",
@@ -75,7 +74,7 @@ def yaml_text(scripts: Sequence[tuple[dict[str, Any], list[str]]], schema: str |
         lines += [f"    # {note}" for note in said]
         fields = [f"{name}: {flow_style(value)}" for name, value in entry.items()]
         lines.append("    - " + "\n      ".join(fields))
-    return "\n".join(lines) + "\n"
+    return head + "\n".join(lines) + "\n"
 
 
 def payload_name(file: str) -> str:

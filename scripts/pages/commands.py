@@ -30,7 +30,7 @@ def _command(command: click.Command, context: click.Context) -> Iterator[str]:
         yield prose(re.sub(r"\x08\n?", "", inspect.cleandoc(command.help)))
     rows = []
     for parameter in command.get_params(context):
-        record = parameter.get_help_record(context)
+        record = parameter.get_help_record(context) if isinstance(parameter, click.Option) else None
         if record is not None and "--help" not in record[0]:
             rows.append((f"`{record[0]}`", record[1]))
     if rows:
