@@ -61,8 +61,8 @@ def test_what_is_written_is_right_and_loads(scaffold, params):
     assert said == {name: params[name] for name in ("launcher", "environment") if name in params}
     (spec,) = load_folder(folder.parent).resolve_all_asset_specs()
     assert spec.key.to_user_string() == params.get("asset", "work")
-    language = "bash" if params.get("payload", "").endswith(".sh") else "python"
-    assert {language, params.get("launcher", "bash")} <= {*spec.kinds, "bash"}
+    language = {"sh": "bash", "R": "r", "jl": "julia"}.get(params.get("payload", "").rpartition(".")[2], "python")
+    assert spec.kinds == {language, params.get("launcher", "bash")} - ({"bash"} if language != "bash" else set())
     text = (folder / "defs.yaml").read_text()
     assert f"type: {TYPE}\n" in text
     assert max(map(len, text.splitlines())) <= 120
@@ -151,7 +151,7 @@ def test_python_format(scaffold):
     [
         ({"launcher": "torchrn"}, "did you mean `torchrun`"),
         ({"environment": "modul"}, "did you mean `modules`"),
-        ({"payload": "train.m"}, r"ends in \.py, \.sh, \.R"),
+        ({"payload": "train.m"}, r"ends in \.py, \.sh, \.sbatch, \.slurm, \.R"),
         ({"payload": "train.ipynb"}, r"command: \[jupyter, execute, NAME.ipynb\]"),
         ({"payload": "train.R", "launcher": "torchrun"}, "name a .py file"),
         ({"payload": "train.sh", "launcher": "ray"}, "name a .py file"),
