@@ -95,8 +95,8 @@ def wrong(words: list[str]) -> str | None:
             return error.format_message()
         if not isinstance(command, click.Group):
             return f"too many words: {left}" if left else None
-        # The commands of `dg scaffold defs` are the components that a project knows.
-        if not left or context.command_path == "dg scaffold defs":
+        # The commands of `dg scaffold defs` are the components that a project knows; a template may decide the word.
+        if not left or context.command_path == "dg scaffold defs" or left[0] == "WORD":
             return None
         found = command.get_command(context, left[0])
         if found is None:

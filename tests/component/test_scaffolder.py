@@ -61,8 +61,12 @@ def test_what_is_written_is_right_and_loads(scaffold, params):
     assert said == {name: params[name] for name in ("launcher", "environment") if name in params}
     (spec,) = load_folder(folder.parent).resolve_all_asset_specs()
     assert spec.key.to_user_string() == params.get("asset", "work")
-    language = {"sh": "bash", "R": "r", "jl": "julia"}.get(params.get("payload", "").rpartition(".")[2], "python")
-    assert spec.kinds == {language, params.get("launcher", "bash")} - ({"bash"} if language != "bash" else set())
+    language = {"sh": "bash", "R": "r", "jl": "julia"}.get(
+        params.get("payload", "").rpartition(".")[2], "python"
+    )
+    assert spec.kinds == {language, params.get("launcher", "bash")} - (
+        {"bash"} if language != "bash" else set()
+    )
     text = (folder / "defs.yaml").read_text()
     assert f"type: {TYPE}\n" in text
     assert max(map(len, text.splitlines())) <= 120

@@ -20,9 +20,9 @@ import dagster as dg
 from project_fixture import BIN, Project
 from waiting import PATIENCE, eventually
 
-from dagster_slurm_components.cli.attach import reexecute
 from dagster_slurm_components.jobs.lease import parse_ledger, read_lease
 from dagster_slurm_components.pipes.reexecute import find_run, run_to_take_up
+from dagster_slurm_components.pipes.runs import call_off_retry
 
 DAGSTER_YAML = """
 run_monitoring: {enabled: true, poll_interval_seconds: 5}
@@ -170,10 +170,19 @@ class Dev:
             return list(pool.map(lambda a, c, t: self.launch(*a, config=c, tags=t), runs, configs, tags))
 
     def attach(self, run_id: str) -> str:
-        """Retry a run as `dg-slurm attach --url` does; return the retry."""
+        """Have the webserver retry a run that nobody follows, as the UI's button does; return the retry."""
+        mutation = """
+        mutation ($parent: String!) {
+          launchRunReexecution(reexecutionParams: {parentRunId: $parent, strategy: FROM_FAILURE}) {
+            __typename ... on LaunchRunSuccess { run { runId } } ... on PythonError { message }
+          }
+        }
+        """
         with self.instance() as instance:
-            run_to_take_up(instance, find_run(instance, run_id))
-        return reexecute(run_id, self.url)
+            run = run_to_take_up(instance, find_run(instance, run_id))
+            made = self.ask(mutation, parent=run.run_id)["launchRunReexecution"]
+            call_off_retry(instance, run)
+        return str(made["run"]["runId"])
 
     def dg_slurm(self, *args: str) -> subprocess.CompletedProcess[str]:
         """Run the `dg-slurm` program as in a terminal of the project, with Dagster's folder known."""

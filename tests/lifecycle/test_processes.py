@@ -51,22 +51,23 @@ def test_attach_takes_a_job_up_by_hand(dev: Dev, cluster: slurm.Cluster) -> None
         ears = Ears(dev, instance)
         eventually(lambda: player.seen(ears(run)), "the payload speaks")
         heard = ears(run)
-    refused = dev.dg_slurm("attach", run, "--url", dev.url)
+    refused = dev.dg_slurm("attach", run)
     assert refused.returncode == 1
     assert f"run {run} is STARTED, and its process is not known to be dead" in refused.stderr
     player.strike(heard)
     (launch,) = heard.launches
 
+    dev.open(launch)
+
     def attached() -> str | None:
-        done = dev.dg_slurm("attach", run, "--url", dev.url, "--json")
+        done = dev.dg_slurm("attach", run, "--json")
         return str(json.loads(done.stdout)["run_id"]) if done.returncode == 0 else None
 
     retry = eventually(attached, "the run worker is gone")
     dev.hears(retry, "taken up again")
-    dev.open(launch)
     dev.ends(retry, dg.DagsterRunStatus.SUCCESS)
     assert dict(dev.materializations("running"))[retry]["job/id"] == job_of(launch)
-    assert f"run {retry} has succeeded" in dev.dg_slurm("attach", retry, "--url", dev.url).stderr
+    assert f"run {retry} has succeeded" in dev.dg_slurm("attach", retry).stderr
 
 
 NIGHT = {
