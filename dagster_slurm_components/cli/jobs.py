@@ -100,6 +100,8 @@ def show(job: str, profile_name: str | None, as_json: bool) -> None:
     facts = dict(zip(COLUMNS, terminal.cells([row], COLUMNS)[0], strict=True))
     facts = {name: fact for name, fact in facts.items() if name not in ("job", "state", "step", "run")}
     facts["asked"] = ", ".join(f"{name}={value}" for name, value in asked.items())
+    elements = folder.lease.note.elements
+    facts["elements"] = f"{folder.ledger.job_id}_[{elements}]" if elements else None
     for name, fact in {**facts, "expected start": row["expected_start"]}.items():
         click.echo(f"{name}: {fact}\n" if fact not in (None, "") else "", nl=False)
     click.echo()
@@ -117,6 +119,9 @@ def logs(job: str, profile_name: str | None, follow: bool, from_stderr: bool) ->
     """Print what a job wrote."""
     place = _target(profile_name)
     folder, seen = _find(place, job)
+    if elements := folder.lease.note.elements:
+        array = folder.ledger.job_id
+        raise DagsterSlurmError(f"job {array} is an array; name one of {array}_[{elements}], such as {array}_0")
     path = f"{folder.path}/{STDERR if from_stderr else STDOUT}"
     offset = 0
     while True:

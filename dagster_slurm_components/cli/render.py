@@ -57,7 +57,8 @@ def _find_script(asset: str, scripts: list[SlurmScript]) -> SlurmScript:
     by_key = {spec.key.to_user_string(): script for script in scripts for spec in script.assets}
     found = {script.name: script for script in scripts} | by_key
     if asset not in found:
-        raise DagsterSlurmError(f"no script makes `{asset}`", hint=did_you_mean(asset, list(by_key)))
+        message = f"no script in YAML makes `{asset}` (`dg-slurm jobs show` shows jobs of assets in Python)"
+        raise DagsterSlurmError(message, hint=did_you_mean(asset, list(by_key)))
     return found[asset]
 
 
