@@ -122,12 +122,9 @@ def launch(
             for number, handler in before.items():
                 signal.signal(number, handler)
     if not run_id:
-        said = [
-            line for line in log.read_text("utf-8", "replace").splitlines() if line.strip(" |│╭╰─") == line
-        ]
-        raise DagsterSlurmError(
-            "no run was started; `dg launch` said:\n" + "\n".join(said[-3:]), where=str(log)
-        )
+        lines = log.read_text("utf-8", "replace").splitlines()
+        said = "\n".join([line for line in lines if line.strip(" |│╭╰─") == line][-3:])
+        raise DagsterSlurmError(f"no run was started; `dg launch` said:\n{said}", where=str(log))
     for names, why in progress.failures.items():
         console.print(f"{names}: {why}", style="red", markup=False, soft_wrap=True)
     return run_id, process.returncode

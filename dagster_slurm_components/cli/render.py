@@ -104,9 +104,7 @@ def _show(seen: dict[str, Any]) -> None:
     _heading("Files")
     table(["in the run directory", "from", "bytes"], [[*file.values()] for file in seen["files"]])
     _heading("Values, and where they were written")
-    values = [
-        [value["path"], _yaml(value["value"]), value["layer"], value["position"]] for value in seen["values"]
-    ]
+    values = [[row["path"], _yaml(row["value"]), row["layer"], row["position"]] for row in seen["values"]]
     table(["value", "", "by", "at"], values)
 
 

@@ -149,7 +149,7 @@ def test_a_re_execution_runs_the_partitions_that_failed_and_no_others(work: Work
     assert jobs(work, "logs", f"{work.job()}_0") == ""
     assert f"elements: {work.job()}_[0-5]\n" in jobs(work, "show", work.job())
     told = jobs(work, "logs", work.job(), status=1)
-    assert f"job {work.job()} is an array; name one of {work.job()}_[0-5], such as {work.job()}_0" in told
+    assert f"{work.job()} is an array: name one of {work.job()}_[0-5], as {work.job()}_0" in told
     for name in bad:
         (work.marks / f"fail.{name}").unlink()
     again = work.start(parent=run.id, tags=ranged())

@@ -23,4 +23,6 @@ if __name__ == "__main__":
     part.write_text("\n".join(["station,hour,celsius", *rows, ""]))
     part.rename(file)
     payload.check("stations/raw", "all_hours", len(rows) == 3 * 24)
-    payload.materialize("stations/raw", metadata={"rows": len(rows), "file": payload.metadata(str(file), "path")})
+    payload.materialize(
+        "stations/raw", metadata={"rows": len(rows), "file": payload.metadata(str(file), "path")}
+    )
