@@ -78,7 +78,7 @@ benchmarks: .venv/dev.stamp
 
 clean:
 	rm -rf .venv .venvs build dist site .cache .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
-	rm -rf examples/digits/.dagster examples/digits/.dagster-slurm
+	rm -rf examples/*/.dagster examples/*/.dagster-slurm
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 .venv/demo.stamp: $(PROJECTS)

@@ -19,6 +19,10 @@ BEFORE_OTHERS = 15
 """MkDocs looks at links with priority 0: it then finds whole addresses. Links become elements with priority 20."""
 
 
+OUT = ("../../", "../examples/")
+"""How links begin that lead out of the folder of documents: in its folders, and on its first page."""
+
+
 class RepositoryLinks(Treeprocessor):
     """Rewrites links that lead out of the folder of documents, which has two levels."""
 
@@ -30,8 +34,8 @@ class RepositoryLinks(Treeprocessor):
         """Change the links of one page."""
         for link in root.iter("a"):
             target = link.get("href", "")
-            if target.startswith("../../"):
-                path = posixpath.normpath(target.removeprefix("../../"))
+            if target.startswith(OUT):
+                path = posixpath.normpath(target.removeprefix("../").removeprefix("../"))
                 if self.repository:
                     link.set("href", f"{self.repository}/blob/main/{path}")
                 else:

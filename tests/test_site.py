@@ -70,7 +70,7 @@ def test_every_link_leads_somewhere(pages: dict[str, Page]) -> None:
 @pytest.mark.xdist_group("site")
 def test_files_beside_the_documents_are_in_the_repository(pages: dict[str, Page]) -> None:
     links = {link for page in pages.values() for link in page.links if link.startswith(f"{FORGE}/blob/main/")}
-    assert f"{FORGE}/blob/main/examples/digits" in links
+    assert {f"{FORGE}/blob/main/examples/{name}" for name in ("digits", "stations")} <= links
     assert [link for link in links if not (ROOT / link.removeprefix(f"{FORGE}/blob/main/")).exists()] == []
 
 

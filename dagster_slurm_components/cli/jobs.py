@@ -82,11 +82,8 @@ def show(job: str, profile_name: str | None, as_json: bool) -> None:
     folder, found = _find(place, job)
     (seen,) = with_accounts(place, [found])
     # Of the status file what it says, of the job script its head, of the others only how long they are.
-    lengths = {name: _LENGTHS.get(name, 0) for name in _FILES}
-    files = place.satellite.read(
-        [FileRead(f"{folder.path}/{name}", 0, most) for name, most in lengths.items()]
-    )
-    by_name = dict(zip(_FILES, files, strict=True))
+    wanted = [FileRead(f"{folder.path}/{name}", 0, _LENGTHS.get(name, 0)) for name in _FILES]
+    by_name = dict(zip(_FILES, place.satellite.read(wanted), strict=True))
     sizes = {name: file.size for name, file in by_name.items() if file.exists}
     happened = timeline(folder, parse_starts(by_name[STATUS].data))
     asked = asked_for(by_name["job.sh"].data)
@@ -97,9 +94,11 @@ def show(job: str, profile_name: str | None, as_json: bool) -> None:
         return
     click.echo(f"job {folder.ledger.job_id or '-'}: {state_of(seen)}\n{explanation(seen)}".rstrip())
     click.echo(f"run {folder.run_id}, step {folder.step}, attempt {folder.attempt}\n{folder.path}")
-    facts = dict(zip(COLUMNS, terminal.cells([row], COLUMNS)[0], strict=True))
-    facts = {name: fact for name, fact in facts.items() if name not in ("job", "state", "step", "run")}
+    told = zip(COLUMNS, terminal.cells([row], COLUMNS)[0], strict=True)
+    facts = {name: fact for name, fact in told if name not in ("job", "state", "step", "run")}
     facts["asked"] = ", ".join(f"{name}={value}" for name, value in asked.items())
+    if elements := folder.lease.note.elements:
+        facts["elements"] = f"{folder.ledger.job_id}_[{elements}]"
     for name, fact in {**facts, "expected start": row["expected_start"]}.items():
         click.echo(f"{name}: {fact}\n" if fact not in (None, "") else "", nl=False)
     click.echo()
@@ -117,6 +116,9 @@ def logs(job: str, profile_name: str | None, follow: bool, from_stderr: bool) ->
     """Print what a job wrote."""
     place = _target(profile_name)
     folder, seen = _find(place, job)
+    if elements := folder.lease.note.elements:
+        array = folder.ledger.job_id
+        raise DagsterSlurmError(f"{array} is an array: name one of {array}_[{elements}], as {array}_0")
     path = f"{folder.path}/{STDERR if from_stderr else STDOUT}"
     offset = 0
     while True:

@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from datetime import datetime, timezone
 from pathlib import Path
@@ -32,7 +33,7 @@ class _Progress:
 
     def __init__(self, console: Console) -> None:
         self._console = console
-        self._assets: dict[str, list[str]] = {}
+        self._assets: dict[str, Counter[str]] = {}
         self._running: dict[str, tuple[float, str, str]] = {}
         """Since when a step runs, its assets, and what it said last."""
         self.failures: dict[str, str] = {}
@@ -41,9 +42,10 @@ class _Progress:
         """Take in one entry of the run's log."""
         event, step = entry.dagster_event, entry.step_key or ""
         kind = event.event_type if event else None
-        names = ", ".join(self._assets.get(step, [step]))
+        planned = self._assets.get(step, {step: 1}).items()
+        names = ", ".join(f"{key} ({many} partitions)" if many > 1 else key for key, many in planned)
         if event and kind is dg.DagsterEventType.ASSET_MATERIALIZATION_PLANNED and event.asset_key:
-            self._assets.setdefault(step, []).append(event.asset_key.to_user_string())
+            self._assets.setdefault(step, Counter())[event.asset_key.to_user_string()] += 1
         elif kind in _WORDS:
             word, colour = _WORDS[kind]
             self._console.print(Text(f"  {word:10} ", colour) + Text(names, "default"), soft_wrap=True)
@@ -120,12 +122,9 @@ def launch(
             for number, handler in before.items():
                 signal.signal(number, handler)
     if not run_id:
-        said = [
-            line for line in log.read_text("utf-8", "replace").splitlines() if line.strip(" |│╭╰─") == line
-        ]
-        raise DagsterSlurmError(
-            "no run was started; `dg launch` said:\n" + "\n".join(said[-3:]), where=str(log)
-        )
+        lines = log.read_text("utf-8", "replace").splitlines()
+        said = "\n".join([line for line in lines if line.strip(" |│╭╰─") == line][-3:])
+        raise DagsterSlurmError(f"no run was started; `dg launch` said:\n{said}", where=str(log))
     for names, why in progress.failures.items():
         console.print(f"{names}: {why}", style="red", markup=False, soft_wrap=True)
     return run_id, process.returncode

@@ -57,7 +57,8 @@ def _find_script(asset: str, scripts: list[SlurmScript]) -> SlurmScript:
     by_key = {spec.key.to_user_string(): script for script in scripts for spec in script.assets}
     found = {script.name: script for script in scripts} | by_key
     if asset not in found:
-        raise DagsterSlurmError(f"no script makes `{asset}`", hint=did_you_mean(asset, list(by_key)))
+        message = f"no script in YAML makes `{asset}` (`dg-slurm jobs show` shows jobs of assets in Python)"
+        raise DagsterSlurmError(message, hint=did_you_mean(asset, list(by_key)))
     return found[asset]
 
 
@@ -103,9 +104,7 @@ def _show(seen: dict[str, Any]) -> None:
     _heading("Files")
     table(["in the run directory", "from", "bytes"], [[*file.values()] for file in seen["files"]])
     _heading("Values, and where they were written")
-    values = [
-        [value["path"], _yaml(value["value"]), value["layer"], value["position"]] for value in seen["values"]
-    ]
+    values = [[row["path"], _yaml(row["value"]), row["layer"], row["position"]] for row in seen["values"]]
     table(["value", "", "by", "at"], values)
 
 

@@ -81,7 +81,7 @@ class BashLauncher(LauncherSpec):
     type: Literal["bash"] = option("Which launcher.", "bash", default="bash")
     interpreter: list[Text] | None = option(
         "Command that runs the payload file; else `.py` runs in the environment's Python, `.sh` in bash,"
-        " and anything else by itself.",
+        " `.R` in Rscript, `.jl` in julia, and anything else by itself.",
         ["Rscript", "--vanilla"],
     )
 

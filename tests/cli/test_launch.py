@@ -25,6 +25,10 @@ def launch(project: Project, tmp_path_factory: pytest.TempPathFactory) -> Launch
             assets: [{key: good}, {key: also/good}]
           - command: [bash, -c, "echo the disk of dreams is full >&2; exit 3"]
             assets: [{key: bad}]
+          - command: ["true"]
+            op: {backfill_policy: {type: single_run}}
+            assets:
+              - {key: parts, partitions_def: {type: static, partition_keys: [a, b, c]}}
         """
     )
     variables = {name: value for name, value in os.environ.items() if not name.startswith("DAGSTER_")}
@@ -52,8 +56,14 @@ def test_a_line_for_each_asset_and_the_end(launch: Launch) -> None:
     assert end.endswith(" succeeded")
 
 
+def test_a_range_is_one_line_not_one_for_each_partition(launch: Launch) -> None:
+    done = launch("--assets", "parts", "--partition-range", "a...c")
+    assert done.stdout.startswith("  started    parts (3 partitions)\n  succeeded  parts (3 partitions)\n")
+    assert launch("--assets", "parts", "--partition", "b").stdout.startswith("  started    parts\n")
+
+
 def test_what_failed_and_why(launch: Launch) -> None:
-    done = launch("--assets", "*")
+    done = launch("--assets", "good,bad,also/good")
     assert done.returncode == 1
     assert "  failed     bad\n" in done.stdout
     assert "\n  succeeded  " in done.stdout

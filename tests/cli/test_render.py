@@ -114,6 +114,7 @@ def test_here(ready):
     ("args", "message"),
     [
         (("models/digit",), "did you mean `models/digits`?"),
+        (("in_python",), "no script in YAML makes `in_python` (`dg-slurm jobs show` shows"),
         (("models/digits", "--profile", "stagin"), "did you mean `staging`?"),
         (("models/digits", "--test-only"), "has no Slurm to ask"),
     ],

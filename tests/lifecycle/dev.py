@@ -96,7 +96,7 @@ class Dev:
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
             )
-        eventually(self._location, "dg dev starts")
+        eventually(self.location, "dg dev starts")
 
     def stop(self, number: int = signal.SIGINT) -> None:
         """End `dg dev` and whatever it left behind."""
@@ -124,7 +124,8 @@ class Dev:
         data: dict[str, Any] = found["data"]
         return data
 
-    def _location(self) -> str | None:
+    def location(self) -> str | None:
+        """Return the name of the code location, once it is loaded."""
         find = "{ repositoriesOrError { ... on RepositoryConnection { nodes { location { name } } } } }"
         try:
             nodes = self.ask(find)["repositoriesOrError"].get("nodes")
@@ -148,7 +149,7 @@ class Dev:
         """
         found = self.ask(
             mutation,
-            location=self._location(),
+            location=self.location(),
             assets=[{"path": [asset]} for asset in assets],
             config=config or {},
             tags=[{"key": key, "value": value} for key, value in (tags or {}).items()],

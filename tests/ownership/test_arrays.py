@@ -113,7 +113,7 @@ def test_each_partition_is_materialized_once_with_its_own_metadata(work: Work, p
     assert failed == [key for key in KEYS if len(key) >= 3]
 
 
-def jobs(work: Work, *words: str) -> str:
+def jobs(work: Work, *words: str, status: int = 0) -> str:
     """Return what `dg-slurm jobs` prints in the project."""
     here = Path.cwd()
     os.chdir(work.project.root)
@@ -121,7 +121,7 @@ def jobs(work: Work, *words: str) -> str:
         done = CliRunner().invoke(main, ["jobs", *words, "--profile", work.profile])
     finally:
         os.chdir(here)
-    assert done.exit_code == 0, (done.output, done.exception)
+    assert done.exit_code == status, (done.output, done.exception)
     return done.output
 
 
@@ -147,6 +147,9 @@ def test_a_re_execution_runs_the_partitions_that_failed_and_no_others(work: Work
     assert "FAILED" in shown
     assert "exit code 3" in shown
     assert jobs(work, "logs", f"{work.job()}_0") == ""
+    assert f"elements: {work.job()}_[0-5]\n" in jobs(work, "show", work.job())
+    told = jobs(work, "logs", work.job(), status=1)
+    assert f"{work.job()} is an array: name one of {work.job()}_[0-5], as {work.job()}_0" in told
     for name in bad:
         (work.marks / f"fail.{name}").unlink()
     again = work.start(parent=run.id, tags=ranged())

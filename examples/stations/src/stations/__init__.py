@@ -1,0 +1,1 @@
+"""Assets that run wherever the profile says."""
