@@ -34,7 +34,7 @@ demo-scale-out: .venv/demo.stamp
 	@KEEP="$(KEEP)" $(BIN)/python examples/digits/demo.py "$(PROFILE)" +group:scale_out
 
 # PYTEST_WORKERS: tests mostly wait (for Slurm, for ssh), so there may be more workers than cores.
-PYTEST_WORKERS ?= 6
+PYTEST_WORKERS ?= 4
 
 test: .venv/dev.stamp
 	@$(BIN)/python scripts/slurm_packages.py

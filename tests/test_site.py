@@ -13,6 +13,8 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 FORGE = "https://forge.example.org/project"
 
+pytestmark = pytest.mark.xdist_group("site")  # built once
+
 
 class Page(HTMLParser):
     """What a page links to, what it loads, and where links can lead to within it."""

@@ -265,7 +265,7 @@ def test_the_terminal_is_asked_once(
     again = runner.invoke(main, ["login", "site"])
     assert "Logged in already" in again.output
     shown = runner.invoke(main, ["status"])
-    assert re.search(rf"127\.0\.0\.1:{server.port}\tconnected", shown.output), shown.output
+    assert re.search(rf"127\.0\.0\.1:{server.port}\tsite\tconnected", shown.output), shown.output
     stopped = runner.invoke(main, ["agent", "stop"])
     assert "has ended" in stopped.output
     assert "No agent runs" in runner.invoke(main, ["status"]).output

@@ -66,17 +66,12 @@ class Dev:
     def url(self) -> str:
         return f"http://127.0.0.1:{self.port}"
 
-    def start(self) -> None:
-        """Start `dg dev` and wait until it answers."""
-        self.home.mkdir(exist_ok=True)
-        self.gates.mkdir(exist_ok=True)
-        (self.home / "dagster.yaml").write_text(DAGSTER_YAML)
-        with socket.socket() as sock:
-            sock.bind(("127.0.0.1", 0))
-            self.port = sock.getsockname()[1]
+    @property
+    def variables(self) -> dict[str, str]:
+        """Those of a terminal in the project."""
         # Where Python may not keep its bytecode, each of Dagster's processes compiles everything anew.
         inherited = {name: text for name, text in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
-        environment = {
+        return {
             **inherited,
             **self.environment,
             "DAGSTER_HOME": str(self.home),
@@ -85,12 +80,21 @@ class Dev:
             "PATH": f"{BIN}:{os.environ['PATH']}",
             "PYTHONPATH": f"{self.project.root / 'src'}:{Path(__file__).parents[2]}",
         }
+
+    def start(self) -> None:
+        """Start `dg dev` and wait until it answers."""
+        self.home.mkdir(exist_ok=True)
+        self.gates.mkdir(exist_ok=True)
+        (self.home / "dagster.yaml").write_text(DAGSTER_YAML)
+        with socket.socket() as sock:
+            sock.bind(("127.0.0.1", 0))
+            self.port = sock.getsockname()[1]
         with (self.project.root / "dev.log").open("a") as log:
             # Not from a shell with `&`: that ignores SIGINT, and Dagster then ignores SIGTERM too.
             self.process = subprocess.Popen(
                 [str(BIN / "dg"), "dev", "--port", str(self.port), "--host", "127.0.0.1"],
                 cwd=self.project.root,
-                env=environment,
+                env=self.variables,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
@@ -190,7 +194,7 @@ class Dev:
         return subprocess.run(
             [str(BIN / "dg-slurm"), *args],
             cwd=self.project.root,
-            env={**os.environ, "DAGSTER_HOME": str(self.home), "COLUMNS": "200"},
+            env={**self.variables, "COLUMNS": "200"},
             capture_output=True,
             text=True,
             timeout=PATIENCE,

@@ -127,7 +127,7 @@ def test_three_commands_from_the_repository(place: Path, newcomer: Newcomer, tmp
     tutorial = commands(ROOT / "docs" / "tutorials" / "new-project.md", "## Three commands")
     copy, cd, launch = tutorial
     copy = re.sub(r"https://\S+", f"{source}/.git", copy)
-    newcomer.types(f"{copy} --defaults --quiet", place.parent)
+    newcomer.types(f"{copy} --quiet", place.parent)
     assert cd == f"cd {place.name}"
     pyproject = (place / "pyproject.toml").read_text()
     assert f'{{git = "file://{source}/.git", rev = "v0.2.0"}}' in pyproject
