@@ -47,6 +47,9 @@ def staging_cluster() -> Iterator[None]:
             with console.status("ending the cluster"):
                 slurm_testcluster.down()
             console.print("the cluster is down again (KEEP=1 keeps it)")
+        console.print(
+            "the agent, which held the connection, ends in 15 minutes: `dg-slurm agent stop` ends it now"
+        )
 
 
 def main() -> int:
