@@ -36,7 +36,8 @@ demo-scale-out: .venv/demo.stamp
 # PYTEST_WORKERS: tests mostly wait (for Slurm, for ssh), so there may be more workers than cores.
 PYTEST_WORKERS ?= 4
 
-test: .venv/dev.stamp
+# The site's environment is made here and not by a test, whose own variables made `python -m venv` fail once.
+test: .venv/dev.stamp .venvs/docs/stamp
 	@$(BIN)/python scripts/slurm_packages.py
 	@$(BIN)/python -m pytest -n "$(PYTEST_WORKERS)" --dist loadgroup --ignore tests/test_house.py $(ARGS)
 
