@@ -56,7 +56,7 @@ def wait_for(condition: Callable[[], bool], seconds: float = 30) -> None:
 def program(pid: int) -> str:
     try:
         return Path(f"/proc/{pid}/comm").read_text().strip()
-    except FileNotFoundError:
+    except (FileNotFoundError, ProcessLookupError):  # before it was opened, or after
         return ""
 
 

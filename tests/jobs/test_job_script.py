@@ -17,6 +17,7 @@ import pytest
 from dagster_slurm_components.environments.base import Activation, ActivationStep
 from dagster_slurm_components.jobs.bundle import static_file
 from dagster_slurm_components.jobs.status import StatusRecord, parse_status
+from slurm_testcluster.process import identify
 
 FOLDERS = ["plain", "a b", "it's", 'say "hi"', "$(id)", "two\nlines", "ünï;cödé"]
 
@@ -175,7 +176,7 @@ def test_f46_what_the_payload_leaves_behind_is_ended(tmp_path: Path) -> None:
     assert run(folder).exit_code == 0
     child = int((folder / "payload" / "child").read_text())
     deadline = time.monotonic() + 10
-    while Path(f"/proc/{child}").exists() and "Z" not in Path(f"/proc/{child}/stat").read_text().split()[2]:
+    while identify(child):
         assert time.monotonic() < deadline
         time.sleep(0.05)
 
