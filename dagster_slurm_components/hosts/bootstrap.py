@@ -158,7 +158,13 @@ def _listen(pipe: Pipe) -> bytes:
 
 
 def _reason(noise: bytes, ending: Ending, name: str, timeout: float | None) -> Exception:
-    said = "\n".join((noise.decode("utf-8", "replace") + ending.stderr).strip().splitlines()[:10])
+    said = "\n".join((noise.decode("utf-8", "replace") + ending.stderr).strip().splitlines()[:10])[:2000]
+    if len(noise) + len(ending.stderr) >= _NOISE:
+        return HostRefusedError(
+            f"the login printed more than {_NOISE // 1024} KiB before the satellite could start, beginning with:\n{said}",
+            where=name,
+            hint="Let .bashrc and the like print in a terminal alone: `[[ $- == *i* ]] || return` at their top.",
+        )
     if timeout is not None:
         why = f"the satellite did not start within {timeout:g} s; the host printed:\n{said}"
         return HostUnreachableError(why, where=name)
