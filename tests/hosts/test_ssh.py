@@ -297,6 +297,14 @@ class TestStart:
         server = sshd_factory(f"Banner {banner}", force)
         assert Satellite(reach(server.spec())).hello().user
 
+    @pytest.mark.parametrize("stream", ["stdout", "stderr"])
+    def test_a_login_that_prints_too_much_is_refused_with_its_first_words(self, sshd_factory, reach, stream):
+        noise = "{ echo Loading modules; head -c 170000 /dev/zero | tr '\\000' x; }"
+        to, end = ("", 'exec sh -c "$SSH_ORIGINAL_COMMAND"') if stream == "stdout" else (" >&2", "exit 1")
+        server = sshd_factory(f"ForceCommand {noise}{to}; {end}")
+        with pytest.raises(HostRefusedError, match=r"more than 64 KiB(.|\n)*beginning with:\nLoading modules\n"):
+            reach(server.spec()).call("ping")
+
     def test_one_session_is_enough(self, sshd_factory, reach, monkeypatch):
         monkeypatch.setattr(bootstrap, "PYTHONS", ("/no/python3", "python3"))
         remote = Satellite(reach(sshd_factory("MaxSessions 1").spec()))
