@@ -20,8 +20,8 @@ import time
 from pathlib import Path
 
 from _queries import measure_on_slurm
+from _satellite import SubprocessDialer
 
-from dagster_slurm_components.hosts.bootstrap import SubprocessDialer
 from dagster_slurm_components.hosts.client import Satellite
 from dagster_slurm_components.hosts.remote import RemoteHost
 from dagster_slurm_components.hosts.satellite.calls import Budget

@@ -4,10 +4,10 @@ import subprocess
 import sys
 
 import pytest
+from subprocess_dialer import SubprocessDialer
 
 from dagster_slurm_components.errors import HostRefusedError, HostUnreachableError
 from dagster_slurm_components.hosts import bootstrap
-from dagster_slurm_components.hosts.bootstrap import SubprocessDialer
 from dagster_slurm_components.hosts.channel import Channel
 
 
@@ -33,7 +33,7 @@ def test_every_shell_passes_the_command_on_unchanged(shell, tmp_path):
     done = subprocess.run(
         [shell, "-c", bootstrap.shell_command(str(script))], capture_output=True, check=True
     )
-    assert done.stdout.decode().split("\0") == bootstrap.arguments("python3")[1:]
+    assert done.stdout.decode().split("\0") == shlex.split(bootstrap.shell_command("python3"))[1:]
 
 
 @pytest.mark.parametrize(
@@ -66,7 +66,9 @@ def test_banners_before_the_satellite_are_passed_over(prelude):
 def test_a_login_that_prints_too_much_is_refused_with_its_first_words(prelude):
     with pytest.raises(HostRefusedError) as caught:
         ShellDialer(prelude).dial()
-    assert "printed more than 64 KiB before the satellite could start, beginning with:\nyyyy" in str(caught.value)
+    assert "printed more than 64 KiB before the satellite could start, beginning with:\nyyyy" in str(
+        caught.value
+    )
     assert ".bashrc" in str(caught.value)
     assert len(str(caught.value)) < 3000
 

@@ -6,6 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from satellite_fixture import HOSTILE
+from subprocess_dialer import SubprocessDialer
 
 from dagster_slurm_components.errors import (
     HostRefusedError,
@@ -14,7 +15,6 @@ from dagster_slurm_components.errors import (
     SatelliteError,
 )
 from dagster_slurm_components.hosts import channel
-from dagster_slurm_components.hosts.bootstrap import SubprocessDialer
 from dagster_slurm_components.hosts.channel import Channel
 from dagster_slurm_components.hosts.client import Satellite
 from dagster_slurm_components.hosts.remote import RemoteHost

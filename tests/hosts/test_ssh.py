@@ -302,7 +302,9 @@ class TestStart:
         noise = "{ echo Loading modules; head -c 170000 /dev/zero | tr '\\000' x; }"
         to, end = ("", 'exec sh -c "$SSH_ORIGINAL_COMMAND"') if stream == "stdout" else (" >&2", "exit 1")
         server = sshd_factory(f"ForceCommand {noise}{to}; {end}")
-        with pytest.raises(HostRefusedError, match=r"more than 64 KiB(.|\n)*beginning with:\nLoading modules\n"):
+        with pytest.raises(
+            HostRefusedError, match=r"more than 64 KiB(.|\n)*beginning with:\nLoading modules\n"
+        ):
             reach(server.spec()).call("ping")
 
     def test_one_session_is_enough(self, sshd_factory, reach, monkeypatch):
