@@ -51,14 +51,12 @@ class Counted:
         self.calls: list[tuple[str, float]] = []
         self.files: set[str] = set()
 
-    def call(
-        self, op: str, params: Mapping[str, Any] | None = None, blob: bytes = b"", *, timeout: float = 60.0
-    ) -> Reply:
+    def call(self, op: str, params: Mapping[str, Any], blob: bytes = b"", *, timeout: float = 60.0) -> Reply:
         """Do the call and note how long it took."""
         began = time.perf_counter()
         reply = self._host.call(op, params, blob, timeout=timeout)
         self.calls.append((op, time.perf_counter() - began))
-        if op == "put" and params is not None:
+        if op == "put":
             self.files.add(Path(str(params["path"])).parent.name)
         return reply
 

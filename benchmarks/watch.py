@@ -95,7 +95,7 @@ def measure(folder: Path) -> dict[str, object]:
     environment = {**os.environ, "PATH": f"{folder / 'bin'}:{os.environ['PATH']}"}
     host = RemoteHost(SubprocessDialer(env=environment))
     satellite = Satellite(host)
-    pid = int(host.call("hello").result["pid"])
+    pid = int(host.call("hello", {}).result["pid"])
     limits = Limits()
     budget = Budget(f"{folder}/queue/budget.json", limits.queries_per_minute, limits.burst)
     scheduler = SlurmScheduler(f"{folder}/queue", budget)

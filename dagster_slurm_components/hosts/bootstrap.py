@@ -111,7 +111,8 @@ def boot(pipe: SubprocessPipe, name: str, timeout: float) -> None:
     """Send the satellite and wait until its frames begin, ``timeout`` seconds at most.
 
     The pipe leads to a process that runs ``shell_command``, and is closed when this raises: NoPythonError when there is
-    no such Python, or it is too old; HostRefusedError when something else answered; HostUnreachableError when nothing did.
+    no such Python, or it is too old; HostRefusedError when something else answered; HostUnreachableError when nothing
+    did.
     """
     expired = threading.Event()
 

@@ -214,7 +214,7 @@ class TestSnapshot:
             RemoteHost(SubprocessDialer()),
         ]
         for host in hosts:
-            host.call("ping")
+            host.call("ping", {})
         with ThreadPoolExecutor(len(hosts)) as pool:
             shots = pool.map(
                 lambda host: Satellite(host).snapshot(
