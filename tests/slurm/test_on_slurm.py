@@ -23,7 +23,7 @@ from dagster_slurm_components.slurm.accounting import AccountingRow, parse_sacct
 from dagster_slurm_components.slurm.commands import sbatch, scancel, scancel_failure
 from dagster_slurm_components.slurm.header import escape_pattern, render_header
 from dagster_slurm_components.slurm.outcome import last_words, outcome
-from dagster_slurm_components.slurm.queue import QueueRow, parse_squeue, squeue, squeue_by_name
+from dagster_slurm_components.slurm.queue import QueueRow, parse_squeue, squeue
 from dagster_slurm_components.slurm.reasons import Reason, explain
 from dagster_slurm_components.slurm.rejections import classify_rejection
 from dagster_slurm_components.slurm.replies import query_failure
@@ -186,7 +186,7 @@ def test_life_of_a_job(slurm: Slurm) -> None:
     assert running.restarts == 0
     assert abs(running.start - time.time()) < 60
     for argv, parse in (
-        (squeue_by_name(name), parse_squeue),
+        (squeue(name), parse_squeue),
         (sacct_by_name(name, since=slurm.since), parse_sacct),
     ):
         wait_for(lambda argv=argv, parse=parse: set(parse(slurm.run(argv).stdout)) == {job_id})
@@ -322,7 +322,7 @@ def test_a_wrapper_s_word_is_not_the_last(
 
 
 def test_unknown_jobs_and_unknown_names_are_answers(slurm: Slurm) -> None:
-    for argv in (squeue_by_name("dg-none"), sacct(["99999999"], since=0)):
+    for argv in (squeue("dg-none"), sacct(["99999999"], since=0)):
         done = slurm.run(argv)
         assert (done.returncode, done.stdout) == (0, "")
 
