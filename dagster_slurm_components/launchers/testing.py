@@ -12,9 +12,9 @@ import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from importlib.resources import files as resource_files
 from pathlib import Path
 
+from dagster_slurm_components.hosts.program import shipped
 from dagster_slurm_components.launchers.base import LaunchContext, LaunchPlan, payload_argv
 from dagster_slurm_components.launchers.plans import plan
 from dagster_slurm_components.spec.launchers import LauncherSpec
@@ -48,12 +48,11 @@ def make_run_directory(
     ``payload`` is the text of ``payload.py``, ``activation`` the content of ``activate.args``; ``header`` stands
     above the body of ``job.sh``, such as ``#SBATCH`` lines.
     """
-    shipped = resource_files(__package__.rpartition(".")[0])
     variables = {**made.env, **(env or {})}
     texts = {
-        "job.sh": header + (shipped / "jobs" / "shell" / "job.sh").read_text("utf-8"),
+        "job.sh": header + shipped("jobs/shell/job.sh"),
         "launch.sh": made.script,
-        "activate.sh": (shipped / "environments" / "shell" / "activate.sh").read_text("utf-8"),
+        "activate.sh": shipped("environments/shell/activate.sh"),
         "job.env": "".join(f"export {name}={shlex.quote(value)}\n" for name, value in variables.items()),
         **({f"payload/{PAYLOAD}": payload} if payload is not None else {}),
         **made.files,
