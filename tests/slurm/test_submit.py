@@ -137,6 +137,14 @@ def test_permanent_rejections(err: str, option: str | None) -> None:
         ("sbatch: error: Slurm job queue full, sleeping and retrying.\n" + FAILED + "x\n", "limit", None),
         (FAILED + "System submissions disabled\n", "limit", None),
         (FAILED + "I/O error writing script/environment to file\n", "limit", None),
+        (
+            "sbatch: error: spank: x11.so: Plugin file not found\n"
+            + FAILED
+            + "I/O error writing script/environment to file\n",
+            "limit",
+            None,
+        ),
+        ("sbatch: error: QOSGrpGRES\n" + POLICY, "limit", "gres"),
         (FAILED + "No space left on device\n", "limit", None),
         (FAILED + "Required node not available (down, drained or reserved)\n", "limit", None),
         (FAILED + "Unable to connect to database\n", "limit", None),
