@@ -46,7 +46,6 @@ def hello(names: Sequence[str] = ()) -> Result:
         hostname=os.uname().nodename,
         python=platform.python_version(),
         executable=sys.executable,
-        platform=sys.platform,
         time=time.time(),
         environment={name: os.environ[name] for name in names if name in os.environ},
     )._asdict()
