@@ -11,17 +11,12 @@ from typing import Any
 
 import dagster as dg
 
-from dagster_slurm_components.errors import DagsterSlurmError
+from dagster_slurm_components.pipes.private import private_parts
 
-try:
+with private_parts("stores outputs in another way", "take `array` out"):
     from dagster._core.definitions.assets.definition.asset_spec import AssetExecutionType
     from dagster._core.definitions.source_asset import SYSTEM_METADATA_KEY_SOURCE_ASSET_OBSERVATION
     from dagster._core.execution.plan.execute_step import _get_output_asset_events
-except ImportError as error:
-    raise DagsterSlurmError(
-        f"dagster {dg.__version__} stores outputs in another way than 1.13 did: {error}",
-        hint='Install a version that this one was made for (pip install "dagster>=1.13,<2"), or take `array` out.',
-    ) from error
 
 
 def materializations(

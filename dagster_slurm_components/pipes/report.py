@@ -14,16 +14,16 @@ from uuid import UUID, uuid5
 import dagster as dg
 from dagster_pipes import PipesMessage
 
-from dagster_slurm_components.errors import DagsterSlurmError
 from dagster_slurm_components.jobs.figures import Figure
 from dagster_slurm_components.pipes.left import LeftAsset, LeftCheck, LeftRecord
 from dagster_slurm_components.pipes.messages import CHECK, MATERIALIZATION
+from dagster_slurm_components.pipes.private import private_parts
 from dagster_slurm_components.pipes.reader import RunDirectoryMessageReader
 from dagster_slurm_components.pipes.records import JOB, PROFILE
 from dagster_slurm_components.pipes.results import materialized, of_check
 from dagster_slurm_components.pipes.tags import LEFT
 
-try:
+with private_parts("keeps what its events are made of in another place"):
     # What Dagster's own steps write into their events, and what makes a run one that was to make an asset. None of it
     # is public (1.13).
     from dagster._core.definitions.asset_checks.asset_check_evaluation import (
@@ -40,11 +40,6 @@ try:
     )
     from dagster._core.definitions.partitions.utils.multi import get_tags_from_multi_partition_key
     from dagster._core.events import AssetMaterializationPlannedData
-except ImportError as error:
-    raise DagsterSlurmError(
-        f"dagster {dg.__version__} keeps what its events are made of in another place than 1.13 did",
-        hint='Install a version that this one was made for: pip install "dagster>=1.13,<2".',
-    ) from error
 
 Metadata = Mapping[str, Figure | dg.MetadataValue]
 Event = dg.AssetMaterialization | dg.AssetCheckEvaluation
