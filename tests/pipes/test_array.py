@@ -70,7 +70,7 @@ def parts():
 def test_dagster_is_one_whose_outputs_are_known() -> None:
     """Look at `pipes.asset_events` before another version is added here."""
     assert dg.__version__.startswith("1.13."), dg.__version__
-    assert callable(execute_step._get_output_asset_events)
+    assert callable(execute_step._get_output_asset_events)  # whose tags `pipes.asset_events` writes, too
 
 
 def made(result: dg.ExecuteInProcessResult, asset: str) -> Mapping[str, dg.AssetMaterialization]:
@@ -121,6 +121,13 @@ def test_each_element_is_told_its_own_partition(
         assert materialization.tags is not None
         assert materialization.tags["dagster/data_version"] == f"v{key}"
         assert materialization.tags["dagster/partition/place"] == place
+    versions = set()
+    for key, materialization in made(result, "second").items():
+        assert materialization.tags is not None
+        assert materialization.tags["dagster/input_data_version/first"] == f"v{key}"
+        assert "dagster/data_version_is_user_provided" not in materialization.tags
+        versions.add(materialization.tags["dagster/data_version"])
+    assert len(versions) == len(first)
     checks = result.get_asset_check_evaluations()
     assert {check.partition for check in checks if check.check_name == "all"} == {None}
     parts = [check for check in checks if check.partition is not None]
@@ -132,6 +139,9 @@ def test_each_element_is_told_its_own_partition(
             dg.AssetRecordsFilter(dg.AssetKey("first"), asset_partitions=[check.partition]), limit=1
         ).records[0]
         assert check.target_materialization_data.storage_id == about.storage_id
+    newest = instance.fetch_materializations(dg.AssetKey("first"), limit=1).records[0].storage_id
+    for check in checks:
+        assert check.partition or check.target_materialization_data.storage_id == newest
     ledgers = list(project.root.rglob("ledger"))
     assert len(ledgers) == (1 if arrays else len(first))
     # What Dagster made of the range, and what came of `first`, is what stands on each partition.
