@@ -29,7 +29,7 @@ from dagster_slurm_components.jobs.model import JobIdentity
 from dagster_slurm_components.jobs.owner import Owner
 from dagster_slurm_components.jobs.target import target
 from dagster_slurm_components.pipes.asset_events import Origin
-from dagster_slurm_components.pipes.left import LeftCheck, LeftRecord, left_jobs_of
+from dagster_slurm_components.pipes.left.leave import LeftCheck, LeftRecord, left_jobs_of
 from dagster_slurm_components.spec.profiles import load_profile
 
 JOBS = int(os.environ.get("JOBS", "1000"))

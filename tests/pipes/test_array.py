@@ -13,7 +13,7 @@ from dagster._core.execution.api import execute_run_iterator
 from dagster._core.execution.plan import execute_step
 from project_fixture import Project
 
-from dagster_slurm_components.pipes.array_call import Reports
+from dagster_slurm_components.pipes.arrays.call import Reports
 from dagster_slurm_components.slurm.arrays import parse_max_array_size
 
 REPORT = """
@@ -88,7 +88,9 @@ def test_each_element_is_told_its_own_partition(
     project: Project, monkeypatch: pytest.MonkeyPatch, arrays: bool
 ) -> None:
     if not arrays:  # as where MaxArraySize is 0
-        monkeypatch.setattr("dagster_slurm_components.pipes.array.largest_array", lambda place, resolved: 0)
+        monkeypatch.setattr(
+            "dagster_slurm_components.pipes.arrays.run.largest_array", lambda place, resolved: 0
+        )
     project.write("report.py", REPORT)
     project.write("parts.py", PARTS)
     text = project.scripts(TWO).read_text()
@@ -161,7 +163,7 @@ scripts:
 def test_without_arrays_a_re_execution_runs_those_that_failed(
     project: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("dagster_slurm_components.pipes.array.largest_array", lambda place, resolved: 0)
+    monkeypatch.setattr("dagster_slurm_components.pipes.arrays.run.largest_array", lambda place, resolved: 0)
     project.scripts(SOME.format(root=project.root))
     (project.root / "fail.b").touch()
     tags = {"dagster/asset_partition_range_start": "a", "dagster/asset_partition_range_end": "c"}

@@ -27,8 +27,8 @@ from dagster_slurm_components.jobs.owner import Owner
 from dagster_slurm_components.jobs.reconcile import Observation
 from dagster_slurm_components.jobs.target import Target
 from dagster_slurm_components.pipes.failure import failure_text
-from dagster_slurm_components.pipes.left import LeftRecord, left_jobs_of, observations, waiting
-from dagster_slurm_components.pipes.report import Report, read_results
+from dagster_slurm_components.pipes.left.leave import LeftRecord, left_jobs_of, observations, waiting
+from dagster_slurm_components.pipes.left.report import Report, read_results
 from dagster_slurm_components.pipes.results import typed
 from dagster_slurm_components.pipes.runs import Finding
 

@@ -13,8 +13,8 @@ from dagster_slurm_components.jobs.lease import COLLECTED, SUCCESS, ArrayPositio
 from dagster_slurm_components.jobs.model import ELEMENTS, JobHandle, JobSpec, tasks_of
 from dagster_slurm_components.jobs.outcome import judge
 from dagster_slurm_components.jobs.retry import NextAttempt
-from dagster_slurm_components.pipes.array_call import ArrayCall, ElementCall, ElementFailure, Report
-from dagster_slurm_components.pipes.array_listen import ArrayListener, FollowedElement
+from dagster_slurm_components.pipes.arrays.call import ArrayCall, ElementCall, ElementFailure, Report
+from dagster_slurm_components.pipes.arrays.listen import ArrayListener, FollowedElement
 from dagster_slurm_components.pipes.attempt import AttemptRun, JobAttempt
 from dagster_slurm_components.pipes.context import session_of
 from dagster_slurm_components.pipes.follow import Follower

@@ -12,8 +12,8 @@ import dagster as dg
 from dagster_shared.record import replace as record_replace
 
 from dagster_slurm_components.jobs.arrays import largest_array
-from dagster_slurm_components.pipes.array_attempt import ArrayAttempt, ElementAttempt
-from dagster_slurm_components.pipes.array_call import (
+from dagster_slurm_components.pipes.arrays.attempt import ArrayAttempt, ElementAttempt
+from dagster_slurm_components.pipes.arrays.call import (
     ArrayCall,
     Element,
     ElementCall,

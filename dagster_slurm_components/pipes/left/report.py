@@ -16,7 +16,7 @@ from dagster_pipes import PipesMessage
 
 from dagster_slurm_components.jobs.figures import Figure
 from dagster_slurm_components.pipes.asset_events import materializations, newest
-from dagster_slurm_components.pipes.left import LeftCheck, LeftRecord
+from dagster_slurm_components.pipes.left.leave import LeftCheck, LeftRecord
 from dagster_slurm_components.pipes.messages import CHECK, MATERIALIZATION
 from dagster_slurm_components.pipes.private import private_parts
 from dagster_slurm_components.pipes.reader import RunDirectoryMessageReader

@@ -24,7 +24,7 @@ from dagster_slurm_components.jobs.model import JobHandle, tasks_of
 from dagster_slurm_components.jobs.output import describe
 from dagster_slurm_components.jobs.reconcile import Evidence, Observation
 from dagster_slurm_components.jobs.takeover import Claim
-from dagster_slurm_components.pipes.array_call import ArrayCall, Element
+from dagster_slurm_components.pipes.arrays.call import ArrayCall, Element
 from dagster_slurm_components.pipes.context import selection, session_of
 from dagster_slurm_components.pipes.listen import JobOutput, Listener
 from dagster_slurm_components.pipes.reader import RunDirectoryMessageReader
