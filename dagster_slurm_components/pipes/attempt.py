@@ -16,9 +16,9 @@ from dagster_slurm_components.jobs.dashboard import dashboard
 from dagster_slurm_components.jobs.events import MESSAGES, Ended
 from dagster_slurm_components.jobs.figures import Figure, job_figures
 from dagster_slurm_components.jobs.job_spec import job_spec
-from dagster_slurm_components.jobs.lease import COLLECTED, ENDED, SUCCESS, OutputPosition
+from dagster_slurm_components.jobs.lease import COLLECTED, ENDED, OutputPosition
 from dagster_slurm_components.jobs.model import JobHandle, JobSpec
-from dagster_slurm_components.jobs.outcome import JobOutcome, judge
+from dagster_slurm_components.jobs.outcome import JobOutcome, end_word, judge
 from dagster_slurm_components.jobs.retry import NextAttempt, next_attempt
 from dagster_slurm_components.jobs.submit import EnvironmentLackingError, SubmitRejectedError, submit
 from dagster_slurm_components.jobs.takeover import Claim
@@ -208,11 +208,7 @@ class JobAttempt(AttemptRun[JobCall, CompletedJob]):
         ended = Follower(call, self.claim, handle, listener).run()
         outcome = judge(ended)
         figures = self._figures(handle, ended)
-        state = ended.observation.state
-        # A payload may fail where Slurm sees none: its exit code tells.
-        failed = state if state != SUCCESS else "FAILED"
-        # Before anything of it is handed on.
-        ended_at = self._close(SUCCESS if outcome.success else failed, listener.shown)
+        ended_at = self._close(end_word(ended), listener.shown)  # before anything of it is handed on
         if outcome.success:
             return CompletedJob(session, typed(figures), stored=lambda: self._collect_stored(ended_at))
         answer = self._answer(outcome, ended, dict(spec.sbatch), listener.output, figures)

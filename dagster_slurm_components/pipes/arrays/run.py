@@ -132,18 +132,15 @@ def largest(step: Step, resolved: ResolvedScript) -> int:
         prepare(call, stop)
         return largest_array(call.place, resolved)
 
-    asking = Call(ask, name=f"dagster-slurm-{step.key}")
-    step.calls.add(asking)
+    asking = step.calls.begin(ask, name=step.key)
     wait_for([asking], step.calls)
     return asking.outcome()
 
 
 def begin(array: ArrayCall) -> Running:
     """Begin to run an array."""
-    name = f"dagster-slurm-{array.step.key}-{array.number}"
-    call = Call(lambda stop: carry_out(array, stop, ArrayAttempt), name=name)
-    array.step.calls.add(call)
-    return call
+    name = f"{array.step.key}-{array.number}"
+    return array.step.calls.begin(lambda stop: carry_out(array, stop, ArrayAttempt), name=name)
 
 
 def _begin_plain(array: ArrayCall, elements: Iterator[Element], number: int) -> Running:
@@ -163,9 +160,7 @@ def _begin_plain(array: ArrayCall, elements: Iterator[Element], number: int) -> 
                     array.reports.put(Report(array, element, completed, success=True))
         return failures
 
-    call = Call(run, name=f"dagster-slurm-{step.key}-{array.number}-{number}")
-    step.calls.add(call)
-    return call
+    return step.calls.begin(run, name=f"{step.key}-{array.number}-{number}")
 
 
 def _events(

@@ -18,7 +18,7 @@ from dagster_slurm_components.jobs.model import LEFT_JOBS, JobHandle, JobIdentit
 from dagster_slurm_components.jobs.reconcile import Observation
 from dagster_slurm_components.pipes.asset_events import Origin, origins
 from dagster_slurm_components.pipes.attempt import AttemptRun
-from dagster_slurm_components.pipes.call import Call, wait_for
+from dagster_slurm_components.pipes.call import wait_for
 from dagster_slurm_components.pipes.claim import JobCall
 from dagster_slurm_components.pipes.client import carry_out
 from dagster_slurm_components.pipes.context import (
@@ -225,8 +225,7 @@ def leave_script(context: StepContext, resolved: ResolvedScript) -> Iterator[dg.
         )
     step, (number,) = next_calls(context)
     call = LeftCall(step, resolved, number, {})
-    running = Call(lambda stop: carry_out(call, stop, LeaveAttempt), name=f"dagster-slurm-{step.key}")
-    step.calls.add(running)
+    running = step.calls.begin(lambda stop: carry_out(call, stop, LeaveAttempt), name=step.key)
     wait_for([running], step.calls)
     handle, observation = running.outcome()
     more = {"job/host": call.place.satellite.host.name, "job/profile": resolved.profile.name}
