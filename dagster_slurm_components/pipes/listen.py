@@ -22,6 +22,7 @@ from dagster_slurm_components.jobs.events import (
     OutputSkipped,
     Watch,
     WatchFailed,
+    next_event,
 )
 from dagster_slurm_components.jobs.lease import FOLLOWING, OutputPosition
 from dagster_slurm_components.jobs.model import JobHandle
@@ -129,8 +130,8 @@ class Listener(ABC):
         """Do what is to be done from time to time."""
 
     def _watch(self, handle: JobHandle, **how: Any) -> Watch:
-        """Begin to watch a job; its events come, in the watcher's thread, into the one queue."""
-        watch = self._call.place.watcher.watch(handle, sink=lambda *told: self._events.put(told), **how)
+        """Begin to watch a job; its events come into the one queue."""
+        watch = self._call.place.watcher.watch(handle, told=self._events, **how)
         self._watches[handle.run_dir] = watch
         return watch
 
@@ -148,11 +149,10 @@ class Listener(ABC):
         """
         deadline = time.monotonic() + seconds
         while self.ended is None and (left := deadline - time.monotonic()) > 0:
-            try:
-                watch, event = self._events.get(timeout=left)
-            except queue.Empty:
+            told = next_event(self._events, left)
+            if told is None:
                 break
-            watch.took(event)
+            watch, event = told
             match event:
                 case LeaseChanged(epoch=epoch, state=lease_state):
                     if epoch != self.lease.epoch:
