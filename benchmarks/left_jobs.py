@@ -28,7 +28,8 @@ from dagster_slurm_components.jobs.lease import Note
 from dagster_slurm_components.jobs.model import JobIdentity
 from dagster_slurm_components.jobs.owner import Owner
 from dagster_slurm_components.jobs.target import target
-from dagster_slurm_components.pipes.left import LeftAsset, LeftCheck, LeftRecord, left_jobs_of
+from dagster_slurm_components.pipes.asset_events import Origin
+from dagster_slurm_components.pipes.left.leave import LeftCheck, LeftRecord, left_jobs_of
 from dagster_slurm_components.spec.profiles import load_profile
 
 JOBS = int(os.environ.get("JOBS", "1000"))
@@ -54,7 +55,7 @@ class World:
 
     def leave(self, number: int) -> None:
         """Make the run directory of a job that is this process, so that it lives."""
-        asset = LeftAsset(f"asset{number}", False, "1", {}, ())
+        asset = Origin(f"asset{number}", False, "1", {}, ())
         checks = (LeftCheck(asset.key, "ok", False, False),) if number % 2 else ()
         record = LeftRecord(self.run.run_id, "job", f"step{number}", (asset,), checks, (), ())
         identity = JobIdentity(f"{left_jobs_of(self.instance)}-{number}", f"step{number}")

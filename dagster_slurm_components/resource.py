@@ -9,9 +9,9 @@ import dagster as dg
 from typing_extensions import Unpack
 
 from dagster_slurm_components.errors import DagsterSlurmError
+from dagster_slurm_components.pipes.arrays.map import map_script
 from dagster_slurm_components.pipes.client import ComputeJob, run_script, submit_script
 from dagster_slurm_components.pipes.context import AnyContext
-from dagster_slurm_components.pipes.map import map_script
 from dagster_slurm_components.pipes.results import CompletedJob
 from dagster_slurm_components.spec.environments import EnvironmentSpec
 from dagster_slurm_components.spec.launchers import LauncherSpec

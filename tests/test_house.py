@@ -74,6 +74,16 @@ def test_no_import_runs_upward():
     assert_succeeds(BIN / "lint-imports", "--no-cache")
 
 
+def test_private_parts_of_dagster_are_taken_below_their_guard():
+    for file in PACKAGE.rglob("*.py"):
+        text = file.read_text(encoding="utf-8")
+        assert not re.search(r"^(?:from|import) dagster\._", text, re.MULTILINE), name_of(file)
+        assert (
+            not re.search(r"^\s+(?:from|import) dagster\._", text, re.MULTILINE)
+            or "with private_parts(" in text
+        )
+
+
 def test_importing_the_package_is_light():
     """SSH libraries and the like are loaded on use; every Dagster process pays for what is not."""
     heavy = ("fabric", "paramiko", "cryptography", "invoke", "rich", "jsonschema")

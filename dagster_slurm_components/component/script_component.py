@@ -135,7 +135,7 @@ class SlurmScriptComponent(dg.Component):
         # Imported on use: loading definitions needs nothing of what runs jobs.
         from dagster_slurm_components.pipes.client import run_script  # noqa: PLC0415
         from dagster_slurm_components.pipes.context import partition_of  # noqa: PLC0415
-        from dagster_slurm_components.pipes.left import leave_script  # noqa: PLC0415
+        from dagster_slurm_components.pipes.left.leave import leave_script  # noqa: PLC0415
         from dagster_slurm_components.pipes.partition import template_names  # noqa: PLC0415
 
         try:
@@ -150,7 +150,7 @@ class SlurmScriptComponent(dg.Component):
         if resolved.script.leave:
             yield from leave_script(context, resolved)
         elif is_array:
-            from dagster_slurm_components.pipes.array import run_array  # noqa: PLC0415
+            from dagster_slurm_components.pipes.arrays.run import run_array  # noqa: PLC0415
 
             yield from run_array(context, resolved)
         else:

@@ -8,7 +8,6 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 import dagster as dg
-from dagster._core.definitions.metadata.source_code import CodeReferencesMetadataSet
 from dagster.components.resolved import core_models
 from dagster.components.resolved.errors import ResolutionException
 from dagster_shared.check import CheckError
@@ -35,6 +34,8 @@ _OBJECTS: Mapping[str, Any] = {
     "freshness_policy": dg.FreshnessPolicy,
 }
 """The fields that hold an object of Dagster's: what a template gave, or partitions written as YAML."""
+_CODE_REFERENCES = "dagster/code_references"
+"""The metadata by which Dagster's UI links an asset to code (1.13)."""
 _NO_CONTEXT = dg.ResolutionContext.default()
 
 
@@ -141,8 +142,7 @@ def _references(entry: ScriptEntry, resolved: ResolvedScript) -> dict[str, Any]:
         references.append(_reference(str(payload.absolute()), 1, "payload"))
     if not references:
         return {}
-    value = dg.CodeReferencesMetadataValue(code_references=list(references))
-    return dict(CodeReferencesMetadataSet(code_references=value))
+    return {_CODE_REFERENCES: dg.CodeReferencesMetadataValue(code_references=list(references))}
 
 
 def _words(

@@ -6,11 +6,9 @@ is private. All of it is used as ``dagster._core.executor.multiprocess`` uses it
 ``tests/executor/test_dagster_parts.py`` names the versions for which that was seen to hold.
 """
 
-import dagster as dg
+from dagster_slurm_components.pipes.private import private_parts
 
-from dagster_slurm_components.errors import DagsterSlurmError
-
-try:
+with private_parts("has other executors inside", "leave `executor=slurm_executor` out of your definitions"):
     from dagster._core.errors import DagsterSubprocessError
     from dagster._core.events import EngineEventData
     from dagster._core.execution.context.system import PlanExecutionContext, PlanOrchestrationContext
@@ -34,42 +32,6 @@ try:
     from dagster._core.storage.sqlite import SQLITE_BUSY_TIMEOUT_SECONDS
     from dagster._utils.error import serializable_error_info_from_exc_info
     from dagster_shared.error import SerializableErrorInfo
-except ImportError as error:
-    raise DagsterSlurmError(
-        f"dagster {dg.__version__} has other executors inside than 1.13 had: {error}",
-        hint='Install a version that this one was made for (pip install "dagster>=1.13,<2"), '
-        "or leave `executor=slurm_executor` out of your definitions.",
-    ) from error
-
-__all__ = [
-    "SQLITE_BUSY_TIMEOUT_SECONDS",
-    "ActiveExecution",
-    "CapturedLogContext",
-    "ChildProcessCrashException",
-    "CloudStorageComputeLogManager",
-    "ComputeIOType",
-    "ComputeLogManager",
-    "DagsterSubprocessError",
-    "EngineEventData",
-    "ExecutionPlan",
-    "ExecutionStep",
-    "InstanceConcurrencyContext",
-    "KnownExecutionState",
-    "LocalComputeLogManager",
-    "PlanExecutionContext",
-    "PlanExecutionContextManager",
-    "PlanOrchestrationContext",
-    "RetryMode",
-    "SerializableErrorInfo",
-    "SqliteEventLogStorage",
-    "SqliteRunStorage",
-    "dagster_event_sequence_for_step",
-    "execute_step_out_of_process",
-    "get_retries_config",
-    "get_tag_concurrency_limits_config",
-    "serializable_error_info",
-    "trigger_hooks",
-]
 
 
 def serializable_error_info(error: BaseException) -> SerializableErrorInfo:

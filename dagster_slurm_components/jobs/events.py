@@ -1,7 +1,6 @@
 """What a watcher tells whoever follows a job, and the state it keeps of each job."""
 
 import queue
-from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from enum import Enum
 
@@ -108,14 +107,14 @@ class Watch:
     """One job as the watcher follows it: ask it for its events.
 
     With an ``epoch`` the watcher renews the job's lease as it reads, and keeps there what a person has ``shown``.
-    Events go to the ``sink``, if there is one: so one thread follows many jobs. A job that is about to start, by all
-    that is known of its like, is looked at ``eager``-ly.
+    Events go to the queue ``told``, which many may share: so one thread follows many jobs. A job that is about to
+    start, by all that is known of its like, is looked at ``eager``-ly.
     """
 
     handle: JobHandle
     epoch: int | None = None
     part: Part = Part.JOB
-    sink: "Callable[[Watch, Event], None] | None" = None
+    told: "queue.SimpleQueue[tuple[Watch, Event]]" = field(default_factory=queue.SimpleQueue)
     offsets: dict[str, int] = field(default_factory=dict)
     inodes: dict[str, int] = field(default_factory=dict)
     shown: OutputPosition | None = None
@@ -142,30 +141,17 @@ class Watch:
     delivered: int = 0
     taken: int = 0
     host_error: type[HostUnreachableError] | None = None
-    _events: queue.SimpleQueue[Event] = field(default_factory=queue.SimpleQueue)
 
     def put(self, event: Event) -> None:
         """Deliver an event to whoever follows the job."""
         if isinstance(event, Output):
             self.delivered += len(event.data)
-        if self.sink is not None:
-            self.sink(self, event)
-        else:
-            self._events.put(event)
+        self.told.put((self, event))
 
     def next(self, timeout: float) -> Event | None:
         """Return the next event, or nothing after ``timeout`` seconds."""
-        try:
-            event = self._events.get(timeout=timeout)
-        except queue.Empty:
-            return None
-        self.took(event)
-        return event
-
-    def took(self, event: Event) -> None:
-        """Count what whoever follows the job has taken."""
-        if isinstance(event, Output):
-            self.taken += len(event.data)
+        told = next_event(self.told, timeout)
+        return told[1] if told else None
 
     @property
     def backlog(self) -> int:
@@ -268,3 +254,14 @@ class Watch:
         """Slurm starts the job anew: what was said of its end is true no more."""
         self.stderr_end = b""
         self.evidence = replace(self.evidence, accounting=None, words=None, asked=None)
+
+
+def next_event(told: "queue.SimpleQueue[tuple[Watch, Event]]", timeout: float) -> tuple[Watch, Event] | None:
+    """Return the next event of watches that share a queue, or nothing after ``timeout`` seconds."""
+    try:
+        watch, event = told.get(timeout=timeout)
+    except queue.Empty:
+        return None
+    if isinstance(event, Output):
+        watch.taken += len(event.data)
+    return watch, event

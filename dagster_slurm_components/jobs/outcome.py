@@ -64,6 +64,12 @@ def judge(ended: Ended) -> JobOutcome:
     return JobOutcome(False, row.explanation, row.advice, row.options, row.retryable, row.kind or None)
 
 
+def end_word(ended: Ended) -> str:
+    """Return the word for a job's end in its lease. A payload may fail where Slurm sees none: its exit code tells."""
+    word = ended.observation.state
+    return "FAILED" if word == "COMPLETED" and not judge(ended).success else word
+
+
 def _payload_failed(code: int, status: StatusRecord | None) -> JobOutcome:
     status = status or StatusRecord()
     where = f" on {status.host}" if status.host else ""

@@ -5,6 +5,7 @@ whoever follows the job receives events through a queue.
 """
 
 import math
+import queue
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -100,15 +101,17 @@ class Watcher:
         inodes: Mapping[str, int] | None = None,
         epoch: int | None = None,
         part: Part = Part.JOB,
-        sink: Callable[[Watch, events.Event], None] | None = None,
+        told: queue.SimpleQueue[tuple[Watch, events.Event]] | None = None,
     ) -> Watch:
-        """Begin to follow a job; with the ``epoch`` of its lease reading renews that.
+        """Begin to follow a job; with the ``epoch`` of its lease reading renews that. Many may share a queue ``told``.
 
         Bytes of its files that were seen before, so many of each, are not delivered again, if its inode is the same.
         """
         now = self.clock()
         seen = dict(offsets or {}), dict(inodes or {})
-        watch = Watch(handle, epoch, part, sink, *seen, began=now, changed_at=now, heard_at=now)
+        watch = Watch(
+            handle, epoch, part, told or queue.SimpleQueue(), *seen, began=now, changed_at=now, heard_at=now
+        )
         watch.renew_at = now + _RENEW
         with self._lock:
             if self.idle:

@@ -1,49 +1,137 @@
-"""What Dagster's own code for outputs does, for one partition at a time.
+"""The materializations of jobs whose results Dagster does not get as the outputs of a step, one for each partition.
 
-An output of a step for a range of partitions is one materialization of each, all at once and when the step ends
-(dagster 1.13). The elements of a job array end one by one, some of them badly: each is to be a materialization when it
-ends, with the tags that Dagster gives to its own (code and data versions, provenance), and the output itself then says
-no more. Both have no public name. ``tests/pipes/test_array.py`` names the versions for which this was seen to hold.
+An output of a step for a range of partitions is one materialization of each, all at once, and with one data version
+(dagster 1.13). The elements of a job array end one by one, some of them badly; a job that was left ends without a step.
+Their events are made here, with the tags that Dagster gives to its own: code and data versions, and what an asset was
+made from. None of these tags is public. ``tests/pipes/test_array.py`` names the versions for which they are right.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import dagster as dg
 
-from dagster_slurm_components.errors import DagsterSlurmError
+from dagster_slurm_components.pipes.context import StepContext, is_skippable
+from dagster_slurm_components.pipes.private import private_parts
+from dagster_slurm_components.pipes.results import in_order
 
-try:
-    from dagster._core.definitions.assets.definition.asset_spec import AssetExecutionType
+with private_parts("stores outputs in another way", "take `array` and `leave` out"):
+    from dagster._core.definitions.asset_checks.asset_check_evaluation import (
+        AssetCheckEvaluationTargetMaterializationData as Checked,
+    )
+    from dagster._core.definitions.data_version import (
+        CODE_VERSION_TAG,
+        DATA_VERSION_IS_USER_PROVIDED_TAG,
+        DATA_VERSION_TAG,
+        NULL_EVENT_POINTER,
+        compute_logical_data_version,
+        get_input_data_version_tag,
+        get_input_event_pointer_tag,
+    )
+    from dagster._core.definitions.partitions.utils.multi import get_tags_from_multi_partition_key
     from dagster._core.definitions.source_asset import SYSTEM_METADATA_KEY_SOURCE_ASSET_OBSERVATION
-    from dagster._core.execution.plan.execute_step import _get_output_asset_events
-except ImportError as error:
-    raise DagsterSlurmError(
-        f"dagster {dg.__version__} stores outputs in another way than 1.13 did: {error}",
-        hint='Install a version that this one was made for (pip install "dagster>=1.13,<2"), or take `array` out.',
-    ) from error
+
+
+_key = dg.AssetKey.from_escaped_user_string
+
+
+@dataclass(frozen=True)
+class Origin:
+    """An asset that a job makes, and what it is made from.
+
+    Attributes:
+        skippable: Whether the payload may leave it out.
+        code_version: The version of its code, or the run where it has none, as Dagster has it.
+        inputs: The data version and newest event of each asset that it depends on, when the job was submitted.
+        within: The assets that it depends on and that the same job makes.
+    """
+
+    key: str
+    skippable: bool
+    code_version: str
+    inputs: Mapping[str, tuple[str, int | None]]
+    within: tuple[str, ...]
+
+    @property
+    def asset_key(self) -> dg.AssetKey:
+        """Dagster's key of it."""
+        return _key(self.key)
+
+
+def origins(context: StepContext, keys: Iterable[dg.AssetKey]) -> tuple[Origin, ...]:
+    """Return the assets that a step makes, an asset after those it depends on."""
+    specs, made = context.assets_def.specs_by_key, frozenset(keys)
+    step = context.get_step_execution_context()
+
+    def inputs(key: dg.AssetKey) -> Iterator[tuple[str, tuple[str, int | None]]]:
+        for parent in step.job_def.asset_layer.get(key).parent_keys - made:
+            info = step.maybe_fetch_and_get_input_asset_version_info(parent)
+            version = info.data_version.value if info and info.data_version is not None else "INITIAL"
+            yield parent.to_escaped_user_string(), (version, info.storage_id if info else None)
+
+    def within(key: dg.AssetKey) -> Iterator[str]:
+        return (dep.asset_key.to_escaped_user_string() for dep in specs[key].deps if dep.asset_key in made)
+
+    return tuple(
+        Origin(
+            key=key.to_escaped_user_string(),
+            skippable=is_skippable(context, key),
+            code_version=specs[key].code_version or context.run_id,
+            inputs=dict(inputs(key)),
+            within=tuple(within(key)),
+        )
+        for key in in_order(context, sorted(made))
+    )
 
 
 def materializations(
-    context: dg.AssetExecutionContext, key: dg.AssetKey, result: dg.MaterializeResult[Any], partition: str
+    instance: dg.DagsterInstance,
+    origins: Iterable[Origin],
+    made: Mapping[dg.AssetKey, dg.MaterializeResult[Any]],
+    partitions: Iterable[str | None],
 ) -> Iterator[dg.AssetMaterialization]:
-    """Yield what Dagster makes of a result for one partition of an asset."""
-    name, step = output_of(context, key), context.get_step_execution_context()
-    output = dg.Output(
-        None, output_name=name, metadata=result.metadata, data_version=result.data_version, tags=result.tags
-    )
-    definition, made = step.op_def.output_def_named(name), AssetExecutionType.MATERIALIZATION
-    for event in _get_output_asset_events(key, [partition], output, definition, {}, step, made):
-        if isinstance(event, dg.AssetMaterialization):
-            yield event
+    """Yield what stands for the results of one job in each partition; each is to be stored before the next one."""
+    versions: dict[dg.AssetKey, dg.DataVersion] = {}
+    for origin in origins:
+        result = made.get(origin.asset_key)
+        if result is None:
+            continue
+        before = {
+            _key(name): (dg.DataVersion(version), event) for name, (version, event) in origin.inputs.items()
+        }
+        within = [key for key in map(_key, origin.within) if key in versions]
+        inputs = {key: version for key, (version, _) in before.items()}
+        inputs |= {key: versions[key] for key in within}
+        version = result.data_version or compute_logical_data_version(origin.code_version, inputs)
+        versions[origin.asset_key] = version
+        tags = {CODE_VERSION_TAG: origin.code_version, DATA_VERSION_TAG: version.value}
+        tags |= {get_input_data_version_tag(key): each.value for key, each in inputs.items()}
+        tags |= {DATA_VERSION_IS_USER_PROVIDED_TAG: "true"} if result.data_version else {}
+        for partition in partitions:
+            events = {key: event for key, (_, event) in before.items()}
+            found = {key: newest(instance, key, partition) for key in within}
+            events |= {key: event.storage_id if event else None for key, event in found.items()}
+            own = {
+                get_input_event_pointer_tag(key): str(event or NULL_EVENT_POINTER)
+                for key, event in events.items()
+            }
+            if isinstance(partition, dg.MultiPartitionKey):
+                own |= get_tags_from_multi_partition_key(partition)
+            yield dg.AssetMaterialization(
+                origin.asset_key, partition=partition, metadata=result.metadata, tags={**tags, **own}
+            )
 
 
-def output_of(context: dg.AssetExecutionContext, key: dg.AssetKey) -> str:
-    """Return the name of the output that an asset is made by."""
-    return str(context.assets_def.get_output_name_for_asset_key(key))
+def newest(instance: dg.DagsterInstance, key: dg.AssetKey, partition: str | None) -> Checked | None:
+    """Return the newest materialization of an asset, or of one partition of it, as the result of a check names it."""
+    wanted = dg.AssetRecordsFilter(key, asset_partitions=None if partition is None else [partition])
+    for record in instance.fetch_materializations(wanted, limit=1).records:
+        return Checked(storage_id=record.storage_id, run_id=record.run_id, timestamp=record.timestamp)
+    return None
 
 
 def silent_output(context: dg.AssetExecutionContext, key: dg.AssetKey) -> dg.Output[None]:
     """Return the output of an asset whose materializations have been stored already."""
-    metadata = {SYSTEM_METADATA_KEY_SOURCE_ASSET_OBSERVATION: True}
-    return dg.Output(None, output_name=output_of(context, key), metadata=metadata)
+    name = context.assets_def.get_output_name_for_asset_key(key)
+    return dg.Output(None, output_name=name, metadata={SYSTEM_METADATA_KEY_SOURCE_ASSET_OBSERVATION: True})

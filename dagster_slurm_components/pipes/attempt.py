@@ -16,9 +16,9 @@ from dagster_slurm_components.jobs.dashboard import dashboard
 from dagster_slurm_components.jobs.events import MESSAGES, Ended
 from dagster_slurm_components.jobs.figures import Figure, job_figures
 from dagster_slurm_components.jobs.job_spec import job_spec
-from dagster_slurm_components.jobs.lease import COLLECTED, ENDED, SUCCESS, OutputPosition
+from dagster_slurm_components.jobs.lease import COLLECTED, ENDED, OutputPosition
 from dagster_slurm_components.jobs.model import JobHandle, JobSpec
-from dagster_slurm_components.jobs.outcome import judge
+from dagster_slurm_components.jobs.outcome import JobOutcome, end_word, judge
 from dagster_slurm_components.jobs.retry import NextAttempt, next_attempt
 from dagster_slurm_components.jobs.submit import EnvironmentLackingError, SubmitRejectedError, submit
 from dagster_slurm_components.jobs.takeover import Claim
@@ -27,7 +27,7 @@ from dagster_slurm_components.pipes.context import Partition, selection
 from dagster_slurm_components.pipes.failure import failure, no_start
 from dagster_slurm_components.pipes.follow import Follower
 from dagster_slurm_components.pipes.guard import SupervisionLostError
-from dagster_slurm_components.pipes.listen import JobListener
+from dagster_slurm_components.pipes.listen import JobListener, JobOutput
 from dagster_slurm_components.pipes.partition import variables
 from dagster_slurm_components.pipes.reader import RunDirectoryMessageReader
 from dagster_slurm_components.pipes.records import tag_job, tell
@@ -164,6 +164,30 @@ class AttemptRun(ABC, Generic[AnyCall, Result]):
         if known or results_stored(step.instance, step.run_id, step.key, since):
             self._collect()
 
+    def _answer(
+        self,
+        outcome: JobOutcome,
+        ended: Ended,
+        options: Mapping[str, str],
+        output: JobOutput,
+        figures: Mapping[str, Figure],
+    ) -> NextAttempt | dg.Failure:
+        """Return what a bad end is answered with: what the retry policy says, or the failure where it says nothing.
+
+        ``options`` are the Slurm options that the job was submitted with.
+        """
+        resolved, retries = self.call.resolved, self.claim.lease.note.retries
+        policy = resolved.script.retry
+        again = next_attempt(policy, outcome, ended, options=options, retries=retries)
+        return again or failure(
+            outcome,
+            resolved,
+            exception=output.reader.exception,
+            stderr=output.stderr_tail,
+            figures=figures,
+            context=self.call.step.context,
+        )
+
     def _figures(self, handle: JobHandle, ended: Ended) -> dict[str, Figure]:
         profile = self.call.resolved.profile
         figures = job_figures(handle, ended, profile=profile.name, host=self.call.place.satellite.host.name)
@@ -184,23 +208,11 @@ class JobAttempt(AttemptRun[JobCall, CompletedJob]):
         ended = Follower(call, self.claim, handle, listener).run()
         outcome = judge(ended)
         figures = self._figures(handle, ended)
-        state = ended.observation.state
-        # A payload may fail where Slurm sees none: its exit code tells.
-        failed = state if state != SUCCESS else "FAILED"
-        # Before anything of it is handed on.
-        ended_at = self._close(SUCCESS if outcome.success else failed, listener.shown)
+        ended_at = self._close(end_word(ended), listener.shown)  # before anything of it is handed on
         if outcome.success:
             return CompletedJob(session, typed(figures), stored=lambda: self._collect_stored(ended_at))
-        options, retries = dict(spec.sbatch), self.claim.lease.note.retries
-        again = next_attempt(resolved.script.retry, outcome, ended, options=options, retries=retries)
-        if again is not None:
-            return again
+        answer = self._answer(outcome, ended, dict(spec.sbatch), listener.output, figures)
+        if isinstance(answer, NextAttempt):
+            return answer
         keep_check_results(session, typed(figures))
-        raise failure(
-            outcome,
-            resolved,
-            exception=reader.exception,
-            stderr=listener.stderr_tail,
-            figures=figures,
-            context=context,
-        )
+        raise answer

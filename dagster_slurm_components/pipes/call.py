@@ -58,6 +58,12 @@ class Calls:
         self._lock = threading.Lock()
         self._calls: WeakSet[Call[Any]] = WeakSet()
 
+    def begin(self, work: Callable[[threading.Event], Result], *, name: str) -> Call[Result]:
+        """Begin a piece of work as one of them."""
+        call = Call(work, name=f"dagster-slurm-{name}")
+        self.add(call)
+        return call
+
     def add(self, call: Call[Any]) -> None:
         """Add a call; once it has ended and nobody knows it any more it is forgotten."""
         with self._lock:

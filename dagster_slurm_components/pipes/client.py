@@ -14,7 +14,7 @@ from dagster_slurm_components.jobs.takeover import Claim
 from dagster_slurm_components.jobs.target import target
 from dagster_slurm_components.pipes.abandoned import claim_abandoned
 from dagster_slurm_components.pipes.attempt import AnyCall, AttemptRun, JobAttempt, Result
-from dagster_slurm_components.pipes.call import Call, wait_for
+from dagster_slurm_components.pipes.call import wait_for
 from dagster_slurm_components.pipes.claim import JobCall, claim_after_others
 from dagster_slurm_components.pipes.context import AnyContext
 from dagster_slurm_components.pipes.guard import Guard
@@ -55,12 +55,10 @@ class ComputeJob:
 
     def __init__(self, asked: JobCall) -> None:
         self._asked = asked
-        self.call = Call(
-            lambda stop: carry_out(asked, stop, JobAttempt),
-            name=f"dagster-slurm-{asked.step.key}-{asked.number}",
+        self.call = asked.step.calls.begin(
+            lambda stop: carry_out(asked, stop, JobAttempt), name=f"{asked.step.key}-{asked.number}"
         )
         """The thread that submits and follows it."""
-        asked.step.calls.add(self.call)
 
     def result(self) -> CompletedJob:
         """Wait for the job's end; return its results: ``yield from job.result().get_results()``.

@@ -4,7 +4,6 @@ A step that has to leave its job before that cancels it, or leaves it in good or
 """
 
 from dataclasses import asdict
-from typing import Protocol
 
 import dagster as dg
 
@@ -12,41 +11,17 @@ from dagster_slurm_components.errors import HostError
 from dagster_slurm_components.hosts.satellite.calls import LeaseRenewal
 from dagster_slurm_components.jobs.ending import LeaseLostError, cancel, end_job
 from dagster_slurm_components.jobs.events import Ended
-from dagster_slurm_components.jobs.lease import CANCEL_WANTED, OutputPosition
+from dagster_slurm_components.jobs.lease import CANCEL_WANTED
 from dagster_slurm_components.jobs.model import JobHandle
-from dagster_slurm_components.jobs.reconcile import Observation
 from dagster_slurm_components.jobs.stuck import StuckTimer
 from dagster_slurm_components.jobs.takeover import Claim
 from dagster_slurm_components.pipes.claim import JobCall
 from dagster_slurm_components.pipes.failure import no_start
 from dagster_slurm_components.pipes.guard import StoppedError, SupervisionLostError
+from dagster_slurm_components.pipes.listen import Listener
 from dagster_slurm_components.pipes.records import keeps_runs, left_job
 
 _LOOK = 1.0
-
-
-class Listener(Protocol):
-    """Who hears what a job, or an array of them, says.
-
-    Attributes:
-        lease_state: The state of its lease, when it was last looked at.
-    """
-
-    lease_state: str
-
-    @property
-    def observation(self) -> Observation:
-        """What is known of the job; of an array, of that element that says most about what it waits for."""
-
-    @property
-    def shown(self) -> OutputPosition:
-        """What a person has seen by now."""
-
-    def listen(self, seconds: float) -> Ended | None:
-        """Show what happens within so many seconds; return the end, once it is there."""
-
-    def close(self) -> None:
-        """Stop listening; the job goes on."""
 
 
 class Follower:

@@ -1,8 +1,11 @@
 """What a job says while it is followed: output to the step's streams, messages to Pipes, news to the log."""
 
+import queue
 import sys
 import time
+from abc import ABC, abstractmethod
 from logging import Logger
+from typing import Any
 
 from dagster_slurm_components.jobs.dashboard import DashboardNotice
 from dagster_slurm_components.jobs.events import (
@@ -17,9 +20,11 @@ from dagster_slurm_components.jobs.events import (
     LeaseChanged,
     Output,
     OutputSkipped,
+    Watch,
     WatchFailed,
+    next_event,
 )
-from dagster_slurm_components.jobs.lease import OutputPosition
+from dagster_slurm_components.jobs.lease import FOLLOWING, OutputPosition
 from dagster_slurm_components.jobs.model import JobHandle
 from dagster_slurm_components.jobs.output import Stream, describe
 from dagster_slurm_components.jobs.reconcile import Observation
@@ -47,7 +52,7 @@ class JobOutput:
         self.begin = {name: max(0, seen.get(name, 0) - _TAIL) for name in (STDOUT, STDERR)}
         """Where each is read from."""
         self._handle = handle
-        self._reader = reader
+        self.reader = reader
         reader.skip(seen.get(MESSAGES, 0))
         self._streams = {
             STDOUT: Stream(lambda: sys.stdout, self.begin[STDOUT], seen.get(STDOUT, 0), label),
@@ -69,9 +74,9 @@ class JobOutput:
         """The job has ended: hand on what was held back."""
         for output in self._outputs.values():
             output.finish()
-        for complaint in self._reader.complaints:
+        for complaint in self.reader.complaints:
             log.warning(complaint)
-        for note in self._reader.notes:
+        for note in self.reader.notes:
             log.info(note)
 
     @property
@@ -85,24 +90,109 @@ class JobOutput:
         return self._streams[STDERR].tail
 
 
-class JobListener:
+class Listener(ABC):
+    """Who hears what a job, or an array of them, says.
+
+    Attributes:
+        lease: The watch that renews the job's lease.
+        lease_state: The state of the lease, by the last event that told of it.
+        ended: The end, once it is there.
+    """
+
+    lease: Watch
+
+    def __init__(self, call: JobCall, handle: JobHandle) -> None:
+        self._call = call
+        self._handle = handle
+        self._log = call.step.context.log
+        self._events: queue.SimpleQueue[tuple[Watch, Event]] = queue.SimpleQueue()
+        self._watches: dict[str, Watch] = {}
+        self._news = ""
+        self.lease_state = FOLLOWING
+        self.ended: Ended | None = None
+
+    @property
+    @abstractmethod
+    def observation(self) -> Observation:
+        """What is known of the job; of an array, of that element that says most about what it waits for."""
+
+    @property
+    @abstractmethod
+    def shown(self) -> OutputPosition:
+        """What a person has seen by now."""
+
+    @abstractmethod
+    def _hear(self, watch: Watch, event: Event) -> None:
+        """Take an event about the job itself."""
+
+    @abstractmethod
+    def _look_around(self) -> None:
+        """Do what is to be done from time to time."""
+
+    def _watch(self, handle: JobHandle, **how: Any) -> Watch:
+        """Begin to watch a job; its events come into the one queue."""
+        watch = self._call.place.watcher.watch(handle, told=self._events, **how)
+        self._watches[handle.run_dir] = watch
+        return watch
+
+    def close(self) -> None:
+        """Stop listening; the jobs go on."""
+        for watch in self._watches.values():
+            watch.close()
+
+    def listen(self, seconds: float) -> Ended | None:
+        """Show what happens within so many seconds; return the end, once it is there.
+
+        Raises:
+            SupervisionLostError: The lease is another's.
+            HostError: Watching can't go on.
+        """
+        deadline = time.monotonic() + seconds
+        while self.ended is None and (left := deadline - time.monotonic()) > 0:
+            told = next_event(self._events, left)
+            if told is None:
+                break
+            watch, event = told
+            match event:
+                case LeaseChanged(epoch=epoch, state=lease_state):
+                    if epoch != self.lease.epoch:
+                        raise SupervisionLostError("The job is followed by somebody else by now.")
+                    self.lease_state = lease_state
+                case WatchFailed(error=error):
+                    raise error
+                case HostLost(error=lost) if (
+                    watch is self.lease
+                ):  # each watch tells, and one of them is enough
+                    self._log.warning(f"{lost}\nThe job goes on; this step waits for the host.")
+                case HostBack(seconds=silence) if watch is self.lease:
+                    self._log.info(f"The host answers again after {silence:.0f} s.")
+                case _:
+                    self._hear(watch, event)
+        self.lease.shown = self.shown
+        self._look_around()
+        return self.ended
+
+    def _tell(self, news: str) -> None:
+        """Tell each thing once."""
+        if news and news != self._news:
+            self._news = news
+            self._log.info(news)
+
+
+class JobListener(Listener):
     """Listens to one job."""
 
     def __init__(
         self, call: JobCall, claim: Claim, handle: JobHandle, reader: RunDirectoryMessageReader
     ) -> None:
-        self._call = call
-        self._handle = handle
-        self._log = call.step.context.log
-        self._output = JobOutput(handle, reader, claim.lease.shown)
-        self._news = ""
-        profile = call.resolved.profile
-        self._notice = DashboardNotice(profile.profile, handle.run_dir, self._log.info)
-        self._watch = call.place.watcher.watch(
-            handle, offsets=self._output.begin, inodes=claim.lease.shown.inodes, epoch=claim.lease.epoch
+        super().__init__(call, handle)
+        shown = claim.lease.shown
+        self.output = JobOutput(handle, reader, shown)
+        self._notice = DashboardNotice(call.resolved.profile.profile, handle.run_dir, self._log.info)
+        self.lease = self._watch(
+            handle, offsets=self.output.begin, inodes=shown.inodes, epoch=claim.lease.epoch
         )
-        self.lease_state = self._watch.lease_state
-        call.observation = self._watch.observation
+        call.observation = self.lease.observation
 
     @property
     def observation(self) -> Observation:
@@ -112,61 +202,23 @@ class JobListener:
     @property
     def shown(self) -> OutputPosition:
         """What a person has seen by now."""
-        offsets, inodes = self._output.offsets, self._watch.inodes
+        offsets, inodes = self.output.offsets, self.lease.inodes
         return OutputPosition(offsets, {name: inodes[name] for name in offsets if name in inodes})
 
-    @property
-    def stderr_tail(self) -> str:
-        """The last lines that the job wrote to stderr."""
-        return self._output.stderr_tail
+    def _hear(self, watch: Watch, event: Event) -> None:
+        match event:
+            case Output() | OutputSkipped():
+                self.output.take(event)
+            case Changed(observation=observation, status=status):
+                self._call.observation = observation
+                if not observation.terminal:
+                    self._tell(describe(self._handle.job_id, observation, status))
+            case Ended(observation=observation):
+                self.ended, self._call.observation = event, observation
+                self.output.finish(self._log)
+                # After the payload's own last words.
+                self._log.info(describe(self._handle.job_id, observation, event.evidence.status))
 
-    def close(self) -> None:
-        """Stop listening; the job goes on."""
-        self._watch.close()
-
-    def listen(self, seconds: float) -> Ended | None:
-        """Show what happens within so many seconds; return the job's end, once it is there."""
-        deadline = time.monotonic() + seconds
-        while (left := deadline - time.monotonic()) > 0:
-            event = self._watch.next(timeout=left)
-            match event:
-                case Output() | OutputSkipped():
-                    self._output.take(event)
-                case Changed(observation=observation, status=status):
-                    self._call.observation = observation
-                    news = describe(self._handle.job_id, observation, status)
-                    if news and news != self._news and not observation.terminal:  # each thing once
-                        self._news = news
-                        self._log.info(news)
-                case LeaseChanged(epoch=epoch, state=lease_state):
-                    require_epoch(epoch, self._watch.epoch)
-                    self.lease_state = lease_state
-                case Ended(observation=observation):
-                    self._call.observation = observation
-                    self._output.finish(self._log)
-                    # After the payload's own last words.
-                    self._log.info(describe(self._handle.job_id, observation, event.evidence.status))
-                    return event
-                case _:
-                    tell_host_news(event, self._call)
-        self._watch.shown = self.shown
-        self._notice.look(self._watch.evidence.status)
-        return None
-
-
-def require_epoch(found: int, ours: int | None) -> None:
-    """Raise SupervisionLostError where the lease is another's."""
-    if found != ours:
-        raise SupervisionLostError("The job is followed by somebody else by now.")
-
-
-def tell_host_news(event: Event | None, call: JobCall) -> None:
-    """Tell that a host is lost, or back; raise why watching can't go on."""
-    log = call.step.context.log
-    match event:
-        case HostLost(error=error):
-            log.warning(f"{error}\nThe job goes on; this step waits for the host.")
-        case HostBack(seconds=silence):
-            log.info(f"The host answers again after {silence:.0f} s.")
-        case WatchFailed(error=broken):
-            raise broken
+    def _look_around(self) -> None:
+        if self.ended is None:
+            self._notice.look(self.lease.evidence.status)

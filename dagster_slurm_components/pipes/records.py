@@ -10,20 +10,15 @@ from pathlib import PurePath
 
 import dagster as dg
 
-from dagster_slurm_components.errors import DagsterSlurmError
 from dagster_slurm_components.jobs.model import slug
 from dagster_slurm_components.jobs.owner import Owner
+from dagster_slurm_components.pipes.private import private_parts
 from dagster_slurm_components.pipes.step import RUNS, Step, run_of
 from dagster_slurm_components.pipes.tags import LEFT
 
-try:
+with private_parts("keeps EngineEventData in another place"):
     # `report_engine_event` is public and takes metadata only inside this class, which dagster (1.13) does not export.
     from dagster._core.events import EngineEventData
-except ImportError as error:
-    raise DagsterSlurmError(
-        f"dagster {dg.__version__} keeps EngineEventData in another place than 1.13 did",
-        hint='Install a version that this one was made for: pip install "dagster>=1.13,<2".',
-    ) from error
 
 PROFILE = "slurm/profile"
 """Tag of a run that has jobs: the profile's name."""

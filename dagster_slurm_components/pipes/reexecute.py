@@ -13,20 +13,16 @@ from pathlib import Path
 import dagster as dg
 
 from dagster_slurm_components.errors import DagsterSlurmError
+from dagster_slurm_components.pipes.private import private_parts
 from dagster_slurm_components.pipes.records import PROFILE
 from dagster_slurm_components.pipes.runs import call_off_retry, children, end_if_dead
 from dagster_slurm_components.spec.profiles import PROFILE_VARIABLE
 
-try:
+with private_parts("finds the code of a run in another way"):
     # How `dg launch` opens its instance, with the variables of `.env`, and how each of Dagster's processes finds a
     # run's code again. The public `dg.reconstructable` knows only functions that return one job (1.13).
     from dagster._cli.utils import get_instance_for_cli
     from dagster._utils.hosted_user_process import recon_job_from_origin
-except ImportError as error:
-    raise DagsterSlurmError(
-        f"dagster {dg.__version__} finds the code of a run in another way than 1.13 did",
-        hint='Install a version that this one was made for: pip install "dagster>=1.13,<2".',
-    ) from error
 
 FORGOTTEN = (
     "Without DAGSTER_HOME `dg launch` keeps its run in a temporary folder, which it removes at its end: such a run "

@@ -13,7 +13,7 @@ from dagster_slurm_components.hosts.agent import place
 from dagster_slurm_components.hosts.attempts import Failing, failing
 from dagster_slurm_components.jobs.reconcile import Observation
 from dagster_slurm_components.jobs.target import target
-from dagster_slurm_components.pipes.left_jobs import LeftJobs
+from dagster_slurm_components.pipes.left.jobs import LeftJobs
 from dagster_slurm_components.pipes.orphans import Orphans
 from dagster_slurm_components.pipes.records import PROFILE
 from dagster_slurm_components.pipes.runs import UNDER_WAY, Finding, end_dead_runs, remind_of_retries

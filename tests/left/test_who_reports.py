@@ -71,7 +71,7 @@ def test_one_of_which_nothing_is_known_is_taken_over_after_a_silence(left: Left,
 @pytest.mark.parametrize("left", ["local"], indirect=True)
 def test_one_that_slept_for_too_long_stops(left: Left, ended: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What it stores then, another may have stored as well."""
-    from dagster_slurm_components.pipes import left_jobs  # noqa: PLC0415
+    from dagster_slurm_components.pipes.left import jobs as left_jobs  # noqa: PLC0415
 
     monkeypatch.setattr(left_jobs, "_SURE", -1.0)
     left.tick()

@@ -13,7 +13,7 @@ from dagster._core.execution.api import execute_run_iterator
 from dagster._core.execution.plan import execute_step
 from project_fixture import Project
 
-from dagster_slurm_components.pipes.array_call import Reports
+from dagster_slurm_components.pipes.arrays.call import Reports
 from dagster_slurm_components.slurm.arrays import parse_max_array_size
 
 REPORT = """
@@ -70,7 +70,7 @@ def parts():
 def test_dagster_is_one_whose_outputs_are_known() -> None:
     """Look at `pipes.asset_events` before another version is added here."""
     assert dg.__version__.startswith("1.13."), dg.__version__
-    assert callable(execute_step._get_output_asset_events)
+    assert callable(execute_step._get_output_asset_events)  # whose tags `pipes.asset_events` writes, too
 
 
 def made(result: dg.ExecuteInProcessResult, asset: str) -> Mapping[str, dg.AssetMaterialization]:
@@ -88,7 +88,9 @@ def test_each_element_is_told_its_own_partition(
     project: Project, monkeypatch: pytest.MonkeyPatch, arrays: bool
 ) -> None:
     if not arrays:  # as where MaxArraySize is 0
-        monkeypatch.setattr("dagster_slurm_components.pipes.array.largest_array", lambda place, resolved: 0)
+        monkeypatch.setattr(
+            "dagster_slurm_components.pipes.arrays.run.largest_array", lambda place, resolved: 0
+        )
     project.write("report.py", REPORT)
     project.write("parts.py", PARTS)
     text = project.scripts(TWO).read_text()
@@ -121,6 +123,13 @@ def test_each_element_is_told_its_own_partition(
         assert materialization.tags is not None
         assert materialization.tags["dagster/data_version"] == f"v{key}"
         assert materialization.tags["dagster/partition/place"] == place
+    versions = set()
+    for key, materialization in made(result, "second").items():
+        assert materialization.tags is not None
+        assert materialization.tags["dagster/input_data_version/first"] == f"v{key}"
+        assert "dagster/data_version_is_user_provided" not in materialization.tags
+        versions.add(materialization.tags["dagster/data_version"])
+    assert len(versions) == len(first)
     checks = result.get_asset_check_evaluations()
     assert {check.partition for check in checks if check.check_name == "all"} == {None}
     parts = [check for check in checks if check.partition is not None]
@@ -132,6 +141,9 @@ def test_each_element_is_told_its_own_partition(
             dg.AssetRecordsFilter(dg.AssetKey("first"), asset_partitions=[check.partition]), limit=1
         ).records[0]
         assert check.target_materialization_data.storage_id == about.storage_id
+    newest = instance.fetch_materializations(dg.AssetKey("first"), limit=1).records[0].storage_id
+    for check in checks:
+        assert check.partition or check.target_materialization_data.storage_id == newest
     ledgers = list(project.root.rglob("ledger"))
     assert len(ledgers) == (1 if arrays else len(first))
     # What Dagster made of the range, and what came of `first`, is what stands on each partition.
@@ -151,7 +163,7 @@ scripts:
 def test_without_arrays_a_re_execution_runs_those_that_failed(
     project: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("dagster_slurm_components.pipes.array.largest_array", lambda place, resolved: 0)
+    monkeypatch.setattr("dagster_slurm_components.pipes.arrays.run.largest_array", lambda place, resolved: 0)
     project.scripts(SOME.format(root=project.root))
     (project.root / "fail.b").touch()
     tags = {"dagster/asset_partition_range_start": "a", "dagster/asset_partition_range_end": "c"}

@@ -12,12 +12,11 @@ from dagster_slurm_components.jobs.events import MESSAGES, Ended
 from dagster_slurm_components.jobs.lease import COLLECTED, SUCCESS, ArrayPosition, Attempt
 from dagster_slurm_components.jobs.model import ELEMENTS, JobHandle, JobSpec, tasks_of
 from dagster_slurm_components.jobs.outcome import judge
-from dagster_slurm_components.jobs.retry import NextAttempt, next_attempt
-from dagster_slurm_components.pipes.array_call import ArrayCall, ElementCall, ElementFailure, Report
-from dagster_slurm_components.pipes.array_listen import ArrayListener, FollowedElement
+from dagster_slurm_components.jobs.retry import NextAttempt
+from dagster_slurm_components.pipes.arrays.call import ArrayCall, ElementCall, ElementFailure, Report
+from dagster_slurm_components.pipes.arrays.listen import ArrayListener, FollowedElement
 from dagster_slurm_components.pipes.attempt import AttemptRun, JobAttempt
 from dagster_slurm_components.pipes.context import session_of
-from dagster_slurm_components.pipes.failure import failure
 from dagster_slurm_components.pipes.follow import Follower
 from dagster_slurm_components.pipes.reader import RunDirectoryMessageReader
 from dagster_slurm_components.pipes.results import CompletedJob, typed
@@ -114,8 +113,7 @@ class ArrayAttempt(AttemptRun[ArrayCall, Sequence[ElementFailure]]):
 
     def _element_ended(self, job: FollowedElement, ended: Ended) -> None:
         """Report an element's results, or remember what is to be done about its end."""
-        call, context = self.call, self.call.step.context
-        stderr = job.output.stderr_tail
+        call = self.call
         outcome, figures = judge(ended), self._figures(job.handle, ended)
         number, stored = job.element.number, None
         if outcome.success and call.streams:
@@ -130,23 +128,16 @@ class ArrayAttempt(AttemptRun[ArrayCall, Sequence[ElementFailure]]):
         if self.claim.adopted and not job.alive:
             self._again.append(NextAttempt("earlier", 0.0, {}, f"It had ended before: {outcome.message}"))
             return
-        script, note = call.resolved.script, self.claim.lease.note
-        options = {**dict(script.resources.sbatch_options()), **note.changed}
-        again = next_attempt(script.retry, outcome, ended, options=options, retries=note.retries)
-        if again is not None:
-            self._again.append(again)
+        asked = call.resolved.script.resources.sbatch_options()
+        options = {**dict(asked), **self.claim.lease.note.changed}
+        answer = self._answer(outcome, ended, options, job.output, figures)
+        if isinstance(answer, NextAttempt):
+            self._again.append(answer)
             return
-        why = failure(
-            outcome,
-            call.resolved,
-            exception=job.reader.exception,
-            stderr=stderr,
-            figures=figures,
-            context=context,
-        )
-        call.failures.append(ElementFailure(job.element, why))
+        call.failures.append(ElementFailure(job.element, answer))
         if len(call.failures) <= _MOST_TOLD:
-            context.log.warning(f"{job.element.title}: {outcome.message} Run directory: {job.handle.run_dir}")
+            told = f"{job.element.title}: {outcome.message} Run directory: {job.handle.run_dir}"
+            call.step.context.log.warning(told)
 
     def _next(self) -> NextAttempt:
         """Return the one attempt that answers all ends of elements."""

@@ -9,8 +9,8 @@ from typing import Any
 import dagster as dg
 
 from dagster_slurm_components.errors import DagsterSlurmError
-from dagster_slurm_components.pipes.array import arrays_of, begin, failures_of, largest, reports_of
-from dagster_slurm_components.pipes.array_call import Element, Reports
+from dagster_slurm_components.pipes.arrays.call import Element, Reports
+from dagster_slurm_components.pipes.arrays.run import arrays_of, begin, failures_of, largest, reports_of
 from dagster_slurm_components.pipes.call import wait_for
 from dagster_slurm_components.pipes.claim import JobCall
 from dagster_slurm_components.pipes.client import ComputeJob

@@ -20,15 +20,15 @@ from dagster_slurm_components.hosts.satellite.calls import FileRead
 from dagster_slurm_components.jobs.bundle import LEFT_RECORD
 from dagster_slurm_components.jobs.events import MESSAGES, STDERR, Ended
 from dagster_slurm_components.jobs.figures import job_figures
-from dagster_slurm_components.jobs.lease import CANCELLED, COLLECTED, ENDED, REPORTING, SUCCESS, Attempt
+from dagster_slurm_components.jobs.lease import CANCELLED, COLLECTED, ENDED, REPORTING, Attempt
 from dagster_slurm_components.jobs.look import JobInfo, look_at
-from dagster_slurm_components.jobs.outcome import judge
+from dagster_slurm_components.jobs.outcome import end_word, judge
 from dagster_slurm_components.jobs.owner import Owner
 from dagster_slurm_components.jobs.reconcile import Observation
 from dagster_slurm_components.jobs.target import Target
 from dagster_slurm_components.pipes.failure import failure_text
-from dagster_slurm_components.pipes.left import LeftRecord, left_jobs_of, observations, waiting
-from dagster_slurm_components.pipes.report import Report, read_results
+from dagster_slurm_components.pipes.left.leave import LeftRecord, left_jobs_of, observations, waiting
+from dagster_slurm_components.pipes.left.report import Report, read_results
 from dagster_slurm_components.pipes.results import typed
 from dagster_slurm_components.pipes.runs import Finding
 
@@ -159,7 +159,10 @@ class LeftJobs:
         owner = Owner.of(attempt.lease.owner.run_id if attempt.lease.owner else "", os.getpid())
         at = time.monotonic()
         lease = self.place.leases.take(
-            attempt, owner, state=REPORTING, outcome=None if again else _outcome(info)
+            attempt,
+            owner,
+            state=REPORTING,
+            outcome=None if again else end_word(Ended(info.observation, info.evidence)),
         )
         return None if lease is None else _Taken(replace(attempt, lease=lease), info, again, at)
 
@@ -226,9 +229,3 @@ def _is_free(attempt: Attempt, now: float) -> bool:
         return True
     ours = lease.owner == Owner.of(lease.owner.run_id, os.getpid())
     return ours or lease.owner.known_dead() or now - lease.renewed > _SILENCE
-
-
-def _outcome(info: JobInfo) -> str:
-    """Return the word for a job's end. A payload may fail where Slurm sees none: its exit code tells."""
-    state = info.observation.state
-    return state if judge(Ended(info.observation, info.evidence)).success or state != SUCCESS else "FAILED"

@@ -16,46 +16,27 @@ from dagster_slurm_components.jobs.lease import LEFT as LEFT_TO_THE_SENSOR
 from dagster_slurm_components.jobs.look import observe
 from dagster_slurm_components.jobs.model import LEFT_JOBS, JobHandle, JobIdentity
 from dagster_slurm_components.jobs.reconcile import Observation
+from dagster_slurm_components.pipes.asset_events import Origin, origins
 from dagster_slurm_components.pipes.attempt import AttemptRun
-from dagster_slurm_components.pipes.call import Call, wait_for
+from dagster_slurm_components.pipes.call import wait_for
 from dagster_slurm_components.pipes.claim import JobCall
 from dagster_slurm_components.pipes.client import carry_out
 from dagster_slurm_components.pipes.context import (
     Selection,
     StepContext,
     is_direct,
-    is_skippable,
     open_session,
     partition_of,
     selection,
 )
 from dagster_slurm_components.pipes.guard import SupervisionLostError
 from dagster_slurm_components.pipes.reader import RunDirectoryMessageReader
-from dagster_slurm_components.pipes.results import in_order
 from dagster_slurm_components.pipes.step import next_calls
 from dagster_slurm_components.pipes.tags import LEFT
 from dagster_slurm_components.spec.resolve import ResolvedScript
 
 Partition = str | Mapping[str, str]
 """A partition's key; of several dimensions, by dimension."""
-
-
-@dataclass(frozen=True)
-class LeftAsset:
-    """An asset that a left job makes.
-
-    Attributes:
-        skippable: Whether the payload may leave it out.
-        code_version: The version of its code, or the run where it has none, as Dagster has it.
-        inputs: The data version and newest event of each asset that it depends on, when the job was submitted.
-        within: The assets that it depends on and that the same job makes.
-    """
-
-    key: str
-    skippable: bool
-    code_version: str
-    inputs: Mapping[str, tuple[str, int | None]]
-    within: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -88,7 +69,7 @@ class LeftRecord:
     run_id: str
     job_name: str
     step: str
-    assets: tuple[LeftAsset, ...]
+    assets: tuple[Origin, ...]
     checks: tuple[LeftCheck, ...]
     unselected: tuple[tuple[str, str | None], ...]
     partitions: tuple[Partition, ...]
@@ -102,7 +83,7 @@ class LeftRecord:
         """Read the file; raises ValueError, TypeError or KeyError where it is none."""
         raw: dict[str, Any] = json.loads(data)
         lists = {
-            "assets": tuple(LeftAsset(**each) for each in raw["assets"]),
+            "assets": tuple(Origin(**each) for each in raw["assets"]),
             "checks": tuple(LeftCheck(**each) for each in raw["checks"]),
             "unselected": tuple((asset, check) for asset, check in raw["unselected"]),
             "partitions": tuple(raw["partitions"]),
@@ -112,7 +93,7 @@ class LeftRecord:
     @property
     def keys(self) -> tuple[dg.AssetKey, ...]:
         """The keys of the assets, in their order."""
-        return tuple(dg.AssetKey.from_escaped_user_string(asset.key) for asset in self.assets)
+        return tuple(asset.asset_key for asset in self.assets)
 
     @property
     def partition_keys(self) -> tuple[str | None, ...]:
@@ -134,7 +115,6 @@ class LeftRecord:
 
 def record_of(context: StepContext, chosen: Selection) -> LeftRecord:
     """Return what is written down of a step that leaves its job."""
-    specs = context.assets_def.specs_by_key
     check_specs = context.assets_def.node_check_specs_by_output_name.values()
     unselected = (
         (each.asset_key, each.name) if isinstance(each, dg.AssetCheckKey) else (each, None)
@@ -144,18 +124,7 @@ def record_of(context: StepContext, chosen: Selection) -> LeftRecord:
         run_id=context.run_id,
         job_name=context.job_name,
         step=context.get_step_execution_context().step.key,
-        assets=tuple(
-            LeftAsset(
-                key=_text(key),
-                skippable=is_skippable(context, key),
-                code_version=specs[key].code_version or context.run_id,
-                inputs=_inputs(context, key, chosen),
-                within=tuple(
-                    _text(dep.asset_key) for dep in specs[key].deps if dep.asset_key in chosen.assets
-                ),
-            )
-            for key in in_order(context, sorted(chosen.assets))
-        ),
+        assets=origins(context, chosen.assets),
         checks=tuple(
             LeftCheck(_text(spec.asset_key), spec.name, spec.blocking, spec.partitions_def is not None)
             for spec in check_specs
@@ -163,17 +132,6 @@ def record_of(context: StepContext, chosen: Selection) -> LeftRecord:
         unselected=tuple(sorted(((_text(key), name) for key, name in unselected), key=str)),
         partitions=_partitions(context),
     )
-
-
-def _inputs(context: StepContext, key: dg.AssetKey, chosen: Selection) -> dict[str, tuple[str, int | None]]:
-    """Return what Dagster's own steps write down of what an asset was made from (dagster 1.13)."""
-    step = context.get_step_execution_context()
-    found = {}
-    for parent in step.job_def.asset_layer.get(key).parent_keys - chosen.assets:
-        info = step.maybe_fetch_and_get_input_asset_version_info(parent)
-        version = info.data_version.value if info is not None and info.data_version is not None else "INITIAL"
-        found[_text(parent)] = (version, info.storage_id if info is not None else None)
-    return found
 
 
 def _partitions(context: StepContext) -> tuple[Partition, ...]:
@@ -267,8 +225,7 @@ def leave_script(context: StepContext, resolved: ResolvedScript) -> Iterator[dg.
         )
     step, (number,) = next_calls(context)
     call = LeftCall(step, resolved, number, {})
-    running = Call(lambda stop: carry_out(call, stop, LeaveAttempt), name=f"dagster-slurm-{step.key}")
-    step.calls.add(running)
+    running = step.calls.begin(lambda stop: carry_out(call, stop, LeaveAttempt), name=step.key)
     wait_for([running], step.calls)
     handle, observation = running.outcome()
     more = {"job/host": call.place.satellite.host.name, "job/profile": resolved.profile.name}

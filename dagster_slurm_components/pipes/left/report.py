@@ -14,37 +14,19 @@ from uuid import UUID, uuid5
 import dagster as dg
 from dagster_pipes import PipesMessage
 
-from dagster_slurm_components.errors import DagsterSlurmError
 from dagster_slurm_components.jobs.figures import Figure
-from dagster_slurm_components.pipes.left import LeftAsset, LeftCheck, LeftRecord
+from dagster_slurm_components.pipes.asset_events import materializations, newest
+from dagster_slurm_components.pipes.left.leave import LeftCheck, LeftRecord
 from dagster_slurm_components.pipes.messages import CHECK, MATERIALIZATION
+from dagster_slurm_components.pipes.private import private_parts
 from dagster_slurm_components.pipes.reader import RunDirectoryMessageReader
 from dagster_slurm_components.pipes.records import JOB, PROFILE
 from dagster_slurm_components.pipes.results import materialized, of_check
 from dagster_slurm_components.pipes.tags import LEFT
 
-try:
-    # What Dagster's own steps write into their events, and what makes a run one that was to make an asset. None of it
-    # is public (1.13).
-    from dagster._core.definitions.asset_checks.asset_check_evaluation import (
-        AssetCheckEvaluationTargetMaterializationData,
-    )
-    from dagster._core.definitions.data_version import (
-        CODE_VERSION_TAG,
-        DATA_VERSION_IS_USER_PROVIDED_TAG,
-        DATA_VERSION_TAG,
-        NULL_EVENT_POINTER,
-        compute_logical_data_version,
-        get_input_data_version_tag,
-        get_input_event_pointer_tag,
-    )
-    from dagster._core.definitions.partitions.utils.multi import get_tags_from_multi_partition_key
+with private_parts("keeps what its events are made of in another place"):
+    # What makes a run one that was to make an asset.
     from dagster._core.events import AssetMaterializationPlannedData
-except ImportError as error:
-    raise DagsterSlurmError(
-        f"dagster {dg.__version__} keeps what its events are made of in another place than 1.13 did",
-        hint='Install a version that this one was made for: pip install "dagster>=1.13,<2".',
-    ) from error
 
 Metadata = Mapping[str, Figure | dg.MetadataValue]
 Event = dg.AssetMaterialization | dg.AssetCheckEvaluation
@@ -101,16 +83,12 @@ class Report:
 
     def success(self, reported: Sequence[dg.PipesExecutionResult]) -> None:
         """Report a job that did its work: materializations, an asset after those it depends on, then checks."""
-        record, versions = self.record, dict[dg.AssetKey, dg.DataVersion]()
+        record = self.record
         complete = [self._with_figures(result) for result in reported]
-        due = [key for key, asset in zip(record.keys, record.assets, strict=True) if not asset.skippable]
+        due = [asset.asset_key for asset in record.assets if not asset.skippable]
         made = materialized(complete, due, self.figures)
-        for key, asset in zip(record.keys, record.assets, strict=True):
-            if key in made:
-                tags = _tags(asset, made[key].data_version, versions)
-                versions[key] = dg.DataVersion(tags[DATA_VERSION_TAG])
-                for partition in record.partition_keys:
-                    self._store(_materialization(key, made[key].metadata, partition, tags))
+        for event in materializations(self.instance, record.assets, made, record.partition_keys):
+            self._store(event)
         checked = [result for result in complete if isinstance(result, dg.AssetCheckResult)]
         missing = record.selection.checks - {_key(result) for result in checked}
         for result in [*checked, *map(self._unreported, sorted(missing))]:
@@ -200,7 +178,11 @@ class Report:
         partitions = self.record.partition_keys
         single = partitions[0] if len(partitions) == 1 else None
         # What a job that failed made of an asset is no materialization.
-        bound = None if failed and key.asset_key in self.record.keys else self._newest(key.asset_key, single)
+        bound = (
+            None
+            if failed and key.asset_key in self.record.keys
+            else newest(self.instance, key.asset_key, single)
+        )
         return dg.AssetCheckEvaluation(
             asset_key=key.asset_key,
             check_name=key.name,
@@ -211,21 +193,6 @@ class Report:
             description=result.description,
             blocking=spec.blocking,
             partition=single if spec.partitioned else None,
-        )
-
-    def _newest(
-        self, key: dg.AssetKey, partition: str | None
-    ) -> AssetCheckEvaluationTargetMaterializationData | None:
-        wanted = dg.AssetRecordsFilter(key, asset_partitions=None if partition is None else [partition])
-        records = self.instance.fetch_materializations(wanted, limit=1).records
-        return next(
-            (
-                AssetCheckEvaluationTargetMaterializationData(
-                    storage_id=each.storage_id, run_id=each.run_id, timestamp=each.timestamp
-                )
-                for each in records
-            ),
-            None,
         )
 
     def _unreported(self, key: dg.AssetCheckKey) -> dg.AssetCheckResult:
@@ -282,29 +249,3 @@ def _key(result: dg.AssetCheckResult) -> dg.AssetCheckKey:
     if result.asset_key is None or result.check_name is None:
         raise ValueError("a check's result names no check")  # Pipes names both
     return dg.AssetCheckKey(result.asset_key, result.check_name)
-
-
-def _materialization(
-    key: dg.AssetKey, metadata: Any, partition: str | None, tags: Mapping[str, str]
-) -> dg.AssetMaterialization:
-    own = get_tags_from_multi_partition_key(partition) if isinstance(partition, dg.MultiPartitionKey) else {}
-    return dg.AssetMaterialization(key, partition=partition, metadata=metadata, tags={**tags, **own})
-
-
-def _tags(
-    asset: LeftAsset, reported: dg.DataVersion | None, made: Mapping[dg.AssetKey, dg.DataVersion]
-) -> dict[str, str]:
-    """Return the tags by which Dagster knows what an asset was made from, as its steps write them (1.13)."""
-    inputs = {
-        dg.AssetKey.from_escaped_user_string(key): (dg.DataVersion(version), event)
-        for key, (version, event) in asset.inputs.items()
-    }
-    within = [dg.AssetKey.from_escaped_user_string(key) for key in asset.within]
-    inputs |= {key: (made[key], None) for key in within if key in made}
-    versions = {key: version for key, (version, _) in inputs.items()}
-    version = reported or compute_logical_data_version(asset.code_version, versions)
-    tags = {CODE_VERSION_TAG: asset.code_version, DATA_VERSION_TAG: version.value}
-    for key, (each, event) in inputs.items():
-        tags[get_input_data_version_tag(key)] = each.value
-        tags[get_input_event_pointer_tag(key)] = str(event) if event else NULL_EVENT_POINTER
-    return {**tags, DATA_VERSION_IS_USER_PROVIDED_TAG: "true"} if reported else tags

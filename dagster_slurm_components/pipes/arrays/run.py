@@ -12,8 +12,8 @@ import dagster as dg
 from dagster_shared.record import replace as record_replace
 
 from dagster_slurm_components.jobs.arrays import largest_array
-from dagster_slurm_components.pipes.array_attempt import ArrayAttempt, ElementAttempt
-from dagster_slurm_components.pipes.array_call import (
+from dagster_slurm_components.pipes.arrays.attempt import ArrayAttempt, ElementAttempt
+from dagster_slurm_components.pipes.arrays.call import (
     ArrayCall,
     Element,
     ElementCall,
@@ -21,7 +21,13 @@ from dagster_slurm_components.pipes.array_call import (
     Report,
     Reports,
 )
-from dagster_slurm_components.pipes.asset_events import materializations, silent_output
+from dagster_slurm_components.pipes.asset_events import (
+    Origin,
+    materializations,
+    newest,
+    origins,
+    silent_output,
+)
 from dagster_slurm_components.pipes.call import Call, wait_for
 from dagster_slurm_components.pipes.claim import JobCall
 from dagster_slurm_components.pipes.client import carry_out, prepare
@@ -53,9 +59,9 @@ def run_array(context: dg.AssetExecutionContext, resolved: ResolvedScript) -> It
     step, _ = next_calls(context, count=0)
     reports = Reports()
     arrays, calls = _begin_all(step, resolved, reports)
-    made: set[dg.AssetKey] = set()
+    made_from, made = origins(context, context.selected_asset_keys), set[dg.AssetKey]()
     for report in reports_of(step, calls, reports):
-        yield from _events(context, report, made)
+        yield from _events(context, report, made_from, made)
         report.stored()
     failures = failures_of(calls)
     if failures:
@@ -126,18 +132,15 @@ def largest(step: Step, resolved: ResolvedScript) -> int:
         prepare(call, stop)
         return largest_array(call.place, resolved)
 
-    asking = Call(ask, name=f"dagster-slurm-{step.key}")
-    step.calls.add(asking)
+    asking = step.calls.begin(ask, name=step.key)
     wait_for([asking], step.calls)
     return asking.outcome()
 
 
 def begin(array: ArrayCall) -> Running:
     """Begin to run an array."""
-    name = f"dagster-slurm-{array.step.key}-{array.number}"
-    call = Call(lambda stop: carry_out(array, stop, ArrayAttempt), name=name)
-    array.step.calls.add(call)
-    return call
+    name = f"{array.step.key}-{array.number}"
+    return array.step.calls.begin(lambda stop: carry_out(array, stop, ArrayAttempt), name=name)
 
 
 def _begin_plain(array: ArrayCall, elements: Iterator[Element], number: int) -> Running:
@@ -157,29 +160,38 @@ def _begin_plain(array: ArrayCall, elements: Iterator[Element], number: int) -> 
                     array.reports.put(Report(array, element, completed, success=True))
         return failures
 
-    call = Call(run, name=f"dagster-slurm-{step.key}-{array.number}-{number}")
-    step.calls.add(call)
-    return call
+    return step.calls.begin(run, name=f"{step.key}-{array.number}-{number}")
 
 
-def _events(context: dg.AssetExecutionContext, report: Report, made: set[dg.AssetKey]) -> Iterator[Any]:
+def _events(
+    context: dg.AssetExecutionContext, report: Report, made_from: Sequence[Origin], seen: set[dg.AssetKey]
+) -> Iterator[dg.AssetMaterialization]:
     """Yield the materializations of one partition; its check results are counted, and stored where they have one."""
-    completed, key = report.completed, report.element.partition
-    for result in completed.get_results() if report.success else completed.check_results:
+    step, element = context.get_step_execution_context(), report.element
+    key = element.partition.key if element.partition else None
+    results = list(report.completed.get_results() if report.success else report.completed.check_results)
+    made: dict[dg.AssetKey, dg.MaterializeResult[Any]] = {}
+    for result in results:
         if isinstance(result, dg.MaterializeResult) and result.asset_key is not None:
-            made.add(result.asset_key)
-            partition = key.key if key is not None else None
-            yield from materializations(context, result.asset_key, result, partition or "")
-        elif isinstance(result, dg.AssetCheckResult):
-            report.array.count_check(result, report.element.number)
+            # What code around the script has added by `context.add_asset_metadata`.
+            added = [step.get_asset_metadata(result.asset_key, each) or {} for each in (None, key)]
+            metadata: dict[str, Any] = {**(result.metadata or {}), **added[0], **added[1]}
+            made[result.asset_key] = result._replace(metadata=metadata)
+    seen.update(made)
+    yield from materializations(context.instance, made_from, made, [key])
+    for asset in made:  # a check that comes now is about what was just stored
+        step.wipe_input_asset_version_info(asset)
+    for result in results:
+        if isinstance(result, dg.AssetCheckResult):
+            report.array.count_check(result, element.number)
             if key is not None:
-                _store_check(context, result, str(key.key), bound=report.success)
+                _store_check(context, result, str(key), bound=report.success)
 
 
 def _store_check(
     context: dg.AssetExecutionContext, result: dg.AssetCheckResult, partition: str, *, bound: bool
 ) -> None:
-    """Store a check's result of one partition, ``bound`` to the newest materialization: that of the same element."""
+    """Store a check's result of one partition, ``bound`` to the partition's newest materialization."""
     partitioned = {
         (spec.asset_key, spec.name)
         for spec in context.assets_def.check_specs
@@ -187,7 +199,7 @@ def _store_check(
     }
     if (result.asset_key, result.check_name) in partitioned:
         evaluation = result.to_asset_check_evaluation(context.get_step_execution_context())
-        target = evaluation.target_materialization_data if bound else None
+        target = newest(context.instance, evaluation.asset_key, partition) if bound else None
         context.log_event(record_replace(evaluation, partition=partition, target_materialization_data=target))
 
 

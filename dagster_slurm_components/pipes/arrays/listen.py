@@ -2,34 +2,31 @@
 
 from __future__ import annotations
 
-import queue
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable
-from functools import cached_property, partial
+from functools import cached_property
 
 import dagster as dg
 
-from dagster_slurm_components.jobs import events
 from dagster_slurm_components.jobs.events import (
     MESSAGES,
     Changed,
     Ended,
-    LeaseChanged,
+    Event,
     Output,
     OutputSkipped,
     Part,
     Watch,
-    WatchFailed,
 )
 from dagster_slurm_components.jobs.lease import ArrayPosition
 from dagster_slurm_components.jobs.model import JobHandle, tasks_of
 from dagster_slurm_components.jobs.output import describe
 from dagster_slurm_components.jobs.reconcile import Evidence, Observation
 from dagster_slurm_components.jobs.takeover import Claim
-from dagster_slurm_components.pipes.array_call import ArrayCall, Element
+from dagster_slurm_components.pipes.arrays.call import ArrayCall, Element
 from dagster_slurm_components.pipes.context import selection, session_of
-from dagster_slurm_components.pipes.listen import JobOutput, require_epoch, tell_host_news
+from dagster_slurm_components.pipes.listen import JobOutput, Listener
 from dagster_slurm_components.pipes.reader import RunDirectoryMessageReader
 from dagster_slurm_components.slurm.arrays import numbers_in, ranges
 from dagster_slurm_components.slurm.states import Phase
@@ -71,47 +68,38 @@ class FollowedElement:
         return JobOutput(self.handle, self.reader, label=self._label)
 
 
-class ArrayListener:
-    """Listens to an array; ``ended`` hears of each element that has ended."""
+class ArrayListener(Listener):
+    """Listens to an array; ``element_ended`` hears of each element that has ended."""
 
     def __init__(
         self,
         call: ArrayCall,
         claim: Claim,
         handle: JobHandle,
-        ended: Callable[[FollowedElement, Ended], None],
+        element_ended: Callable[[FollowedElement, Ended], None],
     ) -> None:
-        self._call = call
-        self._handle = handle
-        self._ended = ended
-        self._log = call.step.context.log
-        self._queue: queue.SimpleQueue[tuple[Watch, events.Event]] = queue.SimpleQueue()
+        super().__init__(call, handle)
+        self._array = call
+        self._element_ended = element_ended
         self._followed: dict[str, FollowedElement] = {}
-        self._watches: dict[str, Watch] = {}
         self._moved_at = -_MOVING
-        self._news = ""
         self._counted = ""
         self._pause = _TELL_EVERY[0]
         self._tell_at = time.monotonic() + self._pause
-        watch = partial(call.place.watcher.watch, sink=self._heard)
-        self._lease = watch(handle, epoch=claim.lease.epoch, part=Part.LEASE)
-        self.lease_state = self._lease.lease_state
+        self.lease = self._watch(handle, epoch=claim.lease.epoch, part=Part.LEASE)
         for element, job in self._jobs(numbers_in(claim.lease.note.elements), claim.lease.note.keys_per_task):
             self._followed[job.run_dir] = FollowedElement(element, job, call)
-            self._watches[job.run_dir] = watch(job, part=Part.ELEMENT)
+            self._watch(job, part=Part.ELEMENT)
+        self._end_with_the_last()
 
     def _jobs(self, numbers: Iterable[int], keys_per_task: int) -> Iterable[tuple[Element, JobHandle]]:
         for task in tasks_of(numbers, keys_per_task):
-            job_id = self._call.place.scheduler.task_id(self._handle.job_id, task[0])
+            job_id = self._array.place.scheduler.task_id(self._handle.job_id, task[0])
             for number in task:
-                if number in self._call.elements and number not in self._call.collected:
-                    yield self._call.elements[number], self._handle.element(number, job_id)
-        for number, handle in self._call.earlier.items():
-            yield self._call.elements[number], handle
-
-    def _heard(self, watch: Watch, event: events.Event) -> None:
-        """Take an event, in the watcher's thread."""
-        self._queue.put((watch, event))
+                if number in self._array.elements and number not in self._array.collected:
+                    yield self._array.elements[number], self._handle.element(number, job_id)
+        for number, handle in self._array.earlier.items():
+            yield self._array.elements[number], handle
 
     @property
     def observation(self) -> Observation:
@@ -125,39 +113,13 @@ class ArrayListener:
     def shown(self) -> ArrayPosition:
         """What has been handed over by now."""
         # Copies: the step's own thread adds to them meanwhile.
-        checks = {check: ranges(set(numbers)) for check, numbers in dict(self._call.failed_checks).items()}
-        return ArrayPosition(collected=ranges(set(self._call.collected)), failed_checks=checks)
+        checks = {check: ranges(set(numbers)) for check, numbers in dict(self._array.failed_checks).items()}
+        return ArrayPosition(collected=ranges(set(self._array.collected)), failed_checks=checks)
 
-    def close(self) -> None:
-        """Stop listening; the jobs go on."""
-        for watch in (self._lease, *self._watches.values()):
-            watch.close()
-
-    def listen(self, seconds: float) -> Ended | None:
-        """Show what happens within so many seconds; return the end of the last element, once that is there."""
-        deadline = time.monotonic() + seconds
-        while self._followed and (left := deadline - time.monotonic()) > 0:
-            try:
-                watch, event = self._queue.get(timeout=left)
-            except queue.Empty:
-                continue
-            watch.took(event)
-            self._hear(watch, event)
-        self._lease.shown = self.shown
-        self._look_ahead()
-        self._tell_progress()
-        whole = Observation(state="FAILED" if self._call.failures else "COMPLETED", phase=Phase.TERMINAL)
-        return None if self._followed else Ended(whole, Evidence())
-
-    def _hear(self, watch: Watch, event: events.Event) -> None:
+    def _hear(self, watch: Watch, event: Event) -> None:
         job = self._followed.get(watch.handle.run_dir)
         match event:
-            case LeaseChanged(epoch=epoch, state=lease_state):
-                require_epoch(epoch, self._lease.epoch)
-                self.lease_state = lease_state
-            case WatchFailed(error=error):
-                raise error
-            case Output(data=data) if watch is self._lease:
+            case Output(data=data) if watch is self.lease:
                 self._take_news(data)
             case Output() | OutputSkipped() if job is not None:
                 job.output.take(event)
@@ -170,11 +132,13 @@ class ArrayListener:
                 job.output.finish(self._log)
                 del self._followed[job.handle.run_dir], self._watches[job.handle.run_dir]
                 self._moved_at = time.monotonic()
-                self._ended(job, event)
-            case _ if (
-                watch is self._lease
-            ):  # of a host that is lost each watch tells, and one of them is enough
-                tell_host_news(event, self._call)
+                self._element_ended(job, event)
+                self._end_with_the_last()
+
+    def _end_with_the_last(self) -> None:
+        if not self._followed:
+            state = "FAILED" if self._array.failures else "COMPLETED"
+            self.ended = Ended(Observation(state=state, phase=Phase.TERMINAL), Evidence())
 
     def _take_news(self, data: bytes) -> None:
         """Look at the elements that have begun or ended; what is torn or of a task that is none is passed over."""
@@ -182,6 +146,10 @@ class ArrayListener:
             watch = self._watches.get(self._handle.element(int(word), "").run_dir) if word.isdigit() else None
             if watch is not None:
                 watch.look_soon()
+
+    def _look_around(self) -> None:
+        self._look_ahead()
+        self._tell_progress()
 
     def _look_ahead(self) -> None:
         """Slurm starts tasks in their order: where some move, those that wait next are looked at more often."""
@@ -192,10 +160,8 @@ class ArrayListener:
             self._watches[key].look_eagerly(place < ahead)
 
     def _tell_progress(self) -> None:
-        news = describe(self._handle.job_id, self.observation, None) if self._followed else ""
-        if news and news != self._news:
-            self._news = news
-            self._log.info(news)
+        if self._followed:
+            self._tell(describe(self._handle.job_id, self.observation, None))
         if time.monotonic() < self._tell_at:
             return
         self._tell_at = time.monotonic() + self._pause
@@ -204,12 +170,12 @@ class ArrayListener:
         counts = {
             "wait": phases[Phase.WAITING],
             "run": phases[Phase.RUNNING] + phases[Phase.ENDING],
-            "are done": len(self._call.collected),
-            "failed": len(self._call.failures),
+            "are done": len(self._array.collected),
+            "failed": len(self._array.failures),
         }
         counted = ", ".join(f"{count} {word}" for word, count in counts.items() if count)
         if counted != self._counted:
             self._counted = counted
             self._log.info(
-                f"Of the {len(self._call.elements)} elements of array {self._handle.job_id} {counted}."
+                f"Of the {len(self._array.elements)} elements of array {self._handle.job_id} {counted}."
             )

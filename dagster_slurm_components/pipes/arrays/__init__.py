@@ -1,0 +1,1 @@
+"""Job arrays: many partitions, or items, by one submission."""

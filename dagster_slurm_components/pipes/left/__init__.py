@@ -1,0 +1,1 @@
+"""Jobs that their steps leave, and whose results the sensor reports."""
