@@ -5,9 +5,9 @@ import re
 from collections.abc import Container, Iterable, Iterator, Sequence
 from functools import cache
 
-from dagster_slurm_components.spec.assets import RESERVED
 from dagster_slurm_components.spec.check_script import CheckedScript
 from dagster_slurm_components.spec.component import ScriptEntry
+from dagster_slurm_components.spec.keys import RESERVED
 from dagster_slurm_components.spec.place import KEY, KeyPath
 from dagster_slurm_components.spec.problems import Level, Problem, did_you_mean, nearest
 from dagster_slurm_components.spec.script import Script
@@ -116,7 +116,7 @@ def unknown_deps(scripts: Sequence[CheckedScript], external: Iterable[str]) -> I
 
 def _deps(script: Script | None) -> Iterator[tuple[KeyPath, str]]:
     for index, asset in enumerate(script.assets if script else ()):
-        yield from ((("assets", index, "deps", number), key) for number, key in enumerate(asset.deps))
+        yield from ((("assets", index, "deps", number), dep.asset) for number, dep in enumerate(asset.deps))
     for index, check in enumerate(script.checks if script else ()):
         deps = enumerate(check.additional_deps)
         yield from ((("checks", index, "additional_deps", number), key) for number, key in deps)

@@ -118,7 +118,7 @@ class StaticPartitions(Model):
     partition_keys: PartitionKeys = required("The partitions' keys.", ["a", "b"])
 
 
-def _of_template(value: Any) -> Any:
+def of_template(value: Any) -> Any:
     """Take a template, or the object that one was rendered to."""
     if isinstance(value, (str, int, float, list, Mapping)) and not is_template(value):
         hint = "write one like {{ dg.AutomationCondition.eager() }}, or name one of `template_vars_module`"
@@ -130,7 +130,7 @@ PARTITIONS: Registry[Model] = Registry(
     "partitions definition",
     None,
     (HourlyPartitions, DailyPartitions, WeeklyPartitions, TimeWindowPartitions, StaticPartitions),
-    other=_of_template,
+    other=of_template,
 )
 """Model by kind of partitions."""
 
@@ -155,6 +155,6 @@ BackfillPolicy = Annotated[Model, BACKFILLS]
 PartitionsDefinition = Annotated[Any, PARTITIONS]
 """Partitions, a template, or the object that a template was rendered to."""
 OfTemplate = Annotated[
-    Any, AfterValidator(_of_template), WithJsonSchema({"type": ["string", "null"], "pattern": TEMPLATE})
+    Any, AfterValidator(of_template), WithJsonSchema({"type": ["string", "null"], "pattern": TEMPLATE})
 ]
 """A template, or the object that it was rendered to."""

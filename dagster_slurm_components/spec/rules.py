@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator, Mapping, Set
 
 from dagster_slurm_components.spec import asked
 from dagster_slurm_components.spec.launchers import asks_for_gpus
+from dagster_slurm_components.spec.partition_mappings import AssetDep
 from dagster_slurm_components.spec.place import KeyPath, Locate
 from dagster_slurm_components.spec.problems import Problem, did_you_mean
 from dagster_slurm_components.spec.resources import Resources
@@ -136,9 +137,23 @@ def _assets(script: Script, position_of: Locate) -> Iterator[Problem]:
         if asset.partitions_def != script.assets[0].partitions_def:
             message = "the assets of one script must have the same partitions, for one job makes them"
             yield Problem.at(position_of, path, message, kind="partitions")
-        if asset.key in asset.deps and not is_template(asset.key):
-            path = (*path, "deps", asset.deps.index(asset.key))
-            yield Problem.at(position_of, path, f"`{asset.key}` depends on itself", kind="deps")
+        for number, dep in enumerate(asset.deps):
+            if dep.asset == asset.key and not is_template(asset.key):
+                yield from _itself(script, dep, (*path, "deps", number), position_of)
+
+
+def _itself(script: Script, dep: AssetDep, path: KeyPath, position_of: Locate) -> Iterator[Problem]:
+    """Yield what is wrong with an asset that is made from itself: only earlier partitions are there by then."""
+    earlier = (
+        "for the partition before: `partition_mapping: {type: time_window, start_offset: -1, end_offset: -1}`"
+    )
+    if dep.partition_mapping is None:
+        yield Problem.at(position_of, path, f"`{dep.asset}` depends on itself", earlier, "deps")
+    elif script.array is not None:
+        message = (
+            f"`{dep.asset}` is made from its own earlier partitions, and the tasks of an array run at once"
+        )
+        yield Problem.at(position_of, path, message, "take `array` out", "deps")
 
 
 def _checks(script: Script, position_of: Locate) -> Iterator[Problem]:
