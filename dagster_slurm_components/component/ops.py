@@ -1,13 +1,18 @@
 """The op of one script with its assets and checks, as ``dagster.multi_asset`` would make it."""
 
+import hashlib
 import json
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import dagster as dg
 
 from dagster_slurm_components.pipes.tags import MAY_LEAVE
+from dagster_slurm_components.spec.assets import RESERVED, input_name
+
+Key = TypeVar("Key", dg.AssetKey, dg.AssetKey | dg.AssetCheckKey)
 
 
 @dataclass(frozen=True)
@@ -40,22 +45,27 @@ def script_assets(
     thousand scripts, a fifth of the whole load. All ops of scripts take the same, so Dagster's classes are used
     directly; a test holds the result against ``multi_asset``'s, which still serves ops that can be run in parts.
     """
+    if not specs:
+        return _only_checks(run, settings, checks)
     if settings.can_subset:
         words = {"op_tags" if name == "tags" else name: value for name, value in vars(settings).items()}
         # Dagster reads annotations and takes none that is text, so that it gets a function without any.
         return dg.multi_asset(specs=specs, check_specs=checks, **words)(lambda context: run(context))  # noqa: PLW0108
-    made = {spec.key: spec.key.to_python_identifier() for spec in specs}
+    made = {spec.key for spec in specs}
     deps = {
         dep.asset_key
         for spec in specs
         for dep in spec.deps
         if dep.asset_key not in made or dep.partition_mapping is not None
     }
-    inputs = {"_".join(key.path).replace("-", "_").replace(".", "_"): key for key in deps}
-    check_outputs = {check.get_python_identifier(): check for check in checks}
+    inputs = _by_name({key: input_name(key.to_user_string()) for key in deps})
+    wanted: dict[dg.AssetKey | dg.AssetCheckKey, str] = {key: key.to_python_identifier() for key in made}
+    outputs = _by_name(wanted | {check.key: check.get_python_identifier() for check in checks})
+    named = {key: name for name, key in outputs.items()}
+    check_outputs = {named[check.key]: check for check in checks}
     check_out = dg.Out(None, is_required=False) if may_leave else _CHECK_OUT
     outs = {
-        **{made[spec.key]: _out(spec, required=not (may_leave or spec.skippable)) for spec in specs},
+        **{named[spec.key]: _out(spec, required=not (may_leave or spec.skippable)) for spec in specs},
         **dict.fromkeys(check_outputs, check_out),
     }
     op = dg.OpDefinition(
@@ -71,7 +81,7 @@ def script_assets(
     )
     return dg.AssetsDefinition(
         keys_by_input_name=inputs,
-        keys_by_output_name={name: key for key, name in made.items()},
+        keys_by_output_name={named[spec.key]: spec.key for spec in specs},
         node_def=op,
         specs=specs,
         check_specs_by_output_name=check_outputs,
@@ -79,8 +89,35 @@ def script_assets(
     )
 
 
+def _only_checks(
+    run: Callable[[dg.AssetExecutionContext], Any],
+    settings: OpArguments,
+    checks: Sequence[dg.AssetCheckSpec],
+) -> dg.AssetChecksDefinition:
+    words = {"op_tags" if name == "tags" else name: value for name, value in vars(settings).items()}
+    del words["backfill_policy"]
+
+    @dg.multi_asset_check(specs=checks, **words)
+    def only_checks(context):  # type: ignore[no-untyped-def]
+        return run(dg.AssetExecutionContext(context.op_execution_context))
+
+    return only_checks
+
+
 _NOTHING_IN = dg.In(dg.Nothing)
 _CHECK_OUT = dg.Out(None)
+
+
+def _by_name(wanted: Mapping[Key, str]) -> dict[str, Key]:
+    """Return what each name stands for: the wanted one, with a hash where two want the same, or Dagster keeps it.
+
+    Dagster's own code (1.13) takes the last of two, `a.b` and `a_b`, and knows nothing of the other.
+    """
+    times = Counter([*wanted.values(), *RESERVED])
+    return {
+        name if times[name] == 1 else f"{name}_{hashlib.sha256(repr(key).encode()).hexdigest()[:8]}": key
+        for key, name in wanted.items()
+    }
 
 
 def _may_leave_out(specs: Sequence[dg.AssetSpec]) -> dict[str, str]:

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator, Mapping, Set
 
 from dagster_slurm_components.spec import asked
+from dagster_slurm_components.spec.assets import RESERVED, input_name, output_name
 from dagster_slurm_components.spec.launchers import asks_for_gpus
 from dagster_slurm_components.spec.partition_mappings import AssetDep
 from dagster_slurm_components.spec.place import KeyPath, Locate
@@ -129,8 +130,8 @@ def _beyond(value: float | None, limit: float | None) -> bool:
 
 
 def _assets(script: Script, position_of: Locate) -> Iterator[Problem]:
-    if not script.assets:
-        hint = "write `assets: [{key: NAME}]`: Dagster runs a script to make its assets"
+    if not script.assets and not script.checks:
+        hint = "write `assets: [{key: NAME}]`: Dagster runs a script to make its assets, or to check others"
         yield Problem.at(position_of, (), "the script makes no asset", hint, "no_assets")
     for index, asset in enumerate(script.assets):
         path: KeyPath = ("assets", index)
@@ -162,18 +163,41 @@ def _checks(script: Script, position_of: Locate) -> Iterator[Problem]:
     names: set[tuple[str, str]] = set()
     for index, check in enumerate(script.checks):
         path: KeyPath = ("checks", index)
-        if check.asset not in keys and not any(map(is_template, (check.asset, *keys))):
+        if keys and check.asset not in keys and not any(map(is_template, (check.asset, *keys))):
             message, hint = f"`{check.asset}` is not an asset of this script", did_you_mean(check.asset, keys)
+            hint = hint or "what checks assets of others is a script of its own, without `assets`"
             yield Problem.at(position_of, (*path, "asset"), message, hint, "unknown_asset")
         if (check.asset, check.name) in names and not is_template(check.name):
             message = f"`{check.asset}` has two checks named `{check.name}`"
             yield Problem.at(position_of, (*path, "name"), message, "rename one", "duplicate_check")
         names.add((check.asset, check.name))
-        if check.partitions_def is not None and check.partitions_def != partitions:
+        if keys and check.partitions_def is not None and check.partitions_def != partitions:
             message = f"the check `{check.name}` has other partitions than its asset"
             yield Problem.at(
                 position_of, (*path, "partitions_def"), message, "write the asset's", "partitions"
             )
+
+
+def _can_subset(script: Script, position_of: Locate) -> Iterator[Problem]:
+    """Yield assets and checks that share a name: for ops that can be run in parts, Dagster chooses the names."""
+    if not script.can_subset:
+        return
+    made = {asset.key: output_name(asset.key) for asset in script.assets}
+    checks = {f"{each.asset}:{each.name}": f"{made.get(each.asset)}_{each.name}" for each in script.checks}
+    taken = {
+        dep.asset: input_name(dep.asset)
+        for asset in script.assets
+        for dep in asset.deps
+        if dep.asset not in made
+    }
+    for names in (made | {key: name.replace(".", "_") for key, name in checks.items()}, taken):
+        first = dict.fromkeys(RESERVED, "a word that Dagster keeps")
+        for key, name in names.items():
+            other = first.setdefault(name, f"`{key}`")
+            if other != f"`{key}`" and not is_template(key):
+                message = f"`{key}` and {other} are both `{name}` to Dagster, which can't make them in parts"
+                hint = "rename one, or take `can_subset` out"
+                yield Problem.at(position_of, ("can_subset",), message, hint, "same_name")
 
 
 def _leave(script: Script, position_of: Locate) -> Iterator[Problem]:
@@ -189,6 +213,7 @@ def _leave(script: Script, position_of: Locate) -> Iterator[Problem]:
 _RULES: tuple[tuple[tuple[str, ...], Callable[[Script, Locate], Iterator[Problem]]], ...] = (
     (("assets",), _assets),
     (("assets", "checks"), _checks),
+    (("assets", "checks", "can_subset"), _can_subset),
     (("launcher", "resources"), _launcher),
     (("array", "leave", "retry"), _leave),
 )

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import dagster as dg
 import pytest
+from dagster._core.execution.api import create_execution_plan
 
 from dagster_slurm_components.component.ops import OpArguments, script_assets
 
@@ -141,3 +143,22 @@ def test_d15_config_from_the_launchpad_is_refused(case: str) -> None:
         pytest.raises(dg.DagsterInvalidConfigError, match='unexpected config entry "resources"'),
     ):
         dg.materialize([made], instance=instance, run_config=config)
+
+
+def test_keys_that_fold_into_one_name_stay_apart() -> None:
+    """What Dagster's own code (1.13) would lose: `raw/data`, `raw_data` and `raw.data` are one input to it."""
+    keys = ["raw/data", "raw_data", "raw.data", "raw-data"]
+    makers = [
+        script_assets(run, replace(PLAIN, name="one"), [spec("raw/data")], []),
+        script_assets(run, replace(PLAIN, name="all"), [spec(key) for key in keys[1:]], []),
+    ]
+    taker = script_assets(
+        run,
+        replace(PLAIN, name="taker"),
+        [spec("z", deps=[key.split("/") for key in keys]), spec("z_ok")],
+        [check("ok", "z")],
+    )
+    assert {key.to_user_string() for key in taker.keys_by_input_name.values()} == set(keys)
+    assert len(taker.op.output_defs) == 3
+    job = dg.Definitions(assets=[*makers, taker]).resolve_implicit_global_asset_job_def()
+    assert create_execution_plan(job).get_executable_step_deps()["taker"] == {"one", "all"}
