@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 import dagster as dg
 
 from dagster_slurm_components.pipes.tags import MAY_LEAVE
-from dagster_slurm_components.spec.assets import RESERVED, input_name
+from dagster_slurm_components.spec.keys import RESERVED, input_name
 
 Key = TypeVar("Key", dg.AssetKey, dg.AssetKey | dg.AssetCheckKey)
 

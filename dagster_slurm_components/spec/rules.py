@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator, Mapping, Set
 
 from dagster_slurm_components.spec import asked
-from dagster_slurm_components.spec.assets import RESERVED, input_name, output_name
+from dagster_slurm_components.spec.keys import RESERVED, input_name, output_name
 from dagster_slurm_components.spec.launchers import asks_for_gpus
 from dagster_slurm_components.spec.partition_mappings import AssetDep
 from dagster_slurm_components.spec.place import KeyPath, Locate
@@ -205,6 +205,10 @@ def _leave(script: Script, position_of: Locate) -> Iterator[Problem]:
         message = "`retry` does nothing where `leave` is set: no step is there to try again"
         hint = "take one of the two out; `profiles.NAME` can hold what is meant for one profile"
         yield Problem.at(position_of, ("retry",), message, hint, "leave_retry")
+    for word in ("leave", "array"):
+        if getattr(script, word) and script.checks and not script.assets:
+            message = f"`{word}` is for scripts that make assets, and this one only checks those of others"
+            yield Problem.at(position_of, (word,), message, f"take `{word}` out", "only_checks")
     if script.leave and script.array is not None:
         message = "`array` does nothing where `leave` is set: a job that was left is reported as a whole"
         yield Problem.at(position_of, ("array",), message, "take one of the two out", "leave_array")
@@ -215,6 +219,6 @@ _RULES: tuple[tuple[tuple[str, ...], Callable[[Script, Locate], Iterator[Problem
     (("assets", "checks"), _checks),
     (("assets", "checks", "can_subset"), _can_subset),
     (("launcher", "resources"), _launcher),
-    (("array", "leave", "retry"), _leave),
+    (("array", "assets", "checks", "leave", "retry"), _leave),
 )
 """Each with the fields that it compares."""
