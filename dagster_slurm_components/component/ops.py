@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 
 import dagster as dg
 
+from dagster_slurm_components.component.values import NO_VALUE, NoValue
 from dagster_slurm_components.pipes.tags import MAY_LEAVE
 from dagster_slurm_components.spec.keys import RESERVED, input_name
 
@@ -50,6 +51,8 @@ def script_assets(
     if settings.can_subset:
         words = {"op_tags" if name == "tags" else name: value for name, value in vars(settings).items()}
         # Dagster reads annotations and takes none that is text, so that it gets a function without any.
+        specs = [spec.with_io_manager_key(NO_VALUE) for spec in specs]
+        words["resource_defs"] = _RESOURCES
         return dg.multi_asset(specs=specs, check_specs=checks, **words)(lambda context: run(context))  # noqa: PLW0108
     made = {spec.key for spec in specs}
     deps = {
@@ -86,6 +89,7 @@ def script_assets(
         specs=specs,
         check_specs_by_output_name=check_outputs,
         backfill_policy=settings.backfill_policy,
+        resource_defs=_RESOURCES,
     )
 
 
@@ -104,6 +108,7 @@ def _only_checks(
     return only_checks
 
 
+_RESOURCES = {NO_VALUE: dg.IOManagerDefinition.hardcoded_io_manager(NoValue())}
 _NOTHING_IN = dg.In(dg.Nothing)
 _CHECK_OUT = dg.Out(None)
 
@@ -128,6 +133,7 @@ def _may_leave_out(specs: Sequence[dg.AssetSpec]) -> dict[str, str]:
 def _out(spec: dg.AssetSpec, *, required: bool) -> dg.Out:
     return dg.Out(
         dg.Nothing,
+        io_manager_key=NO_VALUE,
         description=spec.description,
         is_required=required,
         metadata=spec.metadata,

@@ -68,8 +68,27 @@ def test_checks_of_others_are_reported(checking, instance, alone):
 
 
 def test_one_that_is_not_reported_is_told_with_its_line(checking, instance):
-    checking.write("check.sh", '. pipes.sh\npipes_check lake/raw fresh true\n')
+    checking.write("check.sh", ". pipes.sh\npipes_check lake/raw fresh true\n")
     result = run(checking, instance)
     assert not result.success
     (failed,) = [event for event in result.all_events if event.is_step_failure]
     assert "did not report the check `sorted` of asset `lake/other`, declared at " in str(failed)
+
+
+def test_figures_of_jobs_are_checked_by_dagsters_own_component(project, instance):
+    project.script("{payload: train.py, assets: [{key: model}]}")
+    for name, least in (("job/elapsed_s", 0), ("job/restarts", 5)):
+        project.write(
+            f"../{name.split('/')[1]}/defs.yaml",
+            "type: dagster.components.lib.metadata_checks_component.MetadataChecksComponent\nattributes: {checks: [{key: model, params: "
+            f"{{type: metadata_bounds, metadata_key: {name}, min_value: {least}, severity: WARN}}}}]}}\n",
+        )
+    compute = dg.Definitions(resources={"compute": ComputeResource()})
+    job = dg.Definitions.merge(project.load(), compute).resolve_implicit_global_asset_job_def()
+    result = job.execute_in_process(instance=instance, raise_on_error=False)
+    assert result.success
+    told = {
+        check.check_name: (check.passed, check.severity) for check in result.get_asset_check_evaluations()
+    }
+    assert [passed for passed, _ in told.values()].count(True) == 1, told
+    assert {severity for _, severity in told.values()} == {dg.AssetCheckSeverity.WARN}
