@@ -58,16 +58,6 @@ def _tag(value: Any) -> Any:
     return value
 
 
-def input_name(key: str) -> str:
-    """Return the name by which an op knows an asset that it takes (``stringify_asset_key_to_input_name``)."""
-    return re.sub(r"[/.\-]", "_", key)
-
-
-def output_name(key: str) -> str:
-    """Return the name by which an op knows an asset that it makes (``AssetKey.to_python_identifier``)."""
-    return re.sub(r"[.\-]", "_", key.replace("/", "__"))
-
-
 AssetKey = Annotated[
     Word,
     BeforeValidator(_key),
