@@ -1,7 +1,6 @@
 """Asset keys as they are written in YAML."""
 
 import keyword
-import re
 from typing import Annotated, Any
 
 from pydantic import AfterValidator, BeforeValidator
@@ -55,13 +54,3 @@ AssetKey = Annotated[
     ),
 ]
 """An asset key as Dagster users write it: ``models/digits``. Dagster refuses other characters in keys of ops."""
-
-
-def input_name(key: str) -> str:
-    """Return the name by which an op knows an asset that it takes (``stringify_asset_key_to_input_name``)."""
-    return re.sub(r"[/.\-]", "_", key)
-
-
-def output_name(key: str) -> str:
-    """Return the name by which an op knows an asset that it makes (``AssetKey.to_python_identifier``)."""
-    return re.sub(r"[.\-]", "_", key.replace("/", "__"))

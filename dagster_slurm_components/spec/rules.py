@@ -3,7 +3,6 @@
 from collections.abc import Callable, Iterator, Mapping, Set
 
 from dagster_slurm_components.spec import asked
-from dagster_slurm_components.spec.keys import RESERVED, input_name, output_name
 from dagster_slurm_components.spec.launchers import asks_for_gpus
 from dagster_slurm_components.spec.partition_mappings import AssetDep
 from dagster_slurm_components.spec.place import KeyPath, Locate
@@ -178,28 +177,6 @@ def _checks(script: Script, position_of: Locate) -> Iterator[Problem]:
             )
 
 
-def _can_subset(script: Script, position_of: Locate) -> Iterator[Problem]:
-    """Yield assets and checks that share a name: for ops that can be run in parts, Dagster chooses the names."""
-    if not script.can_subset:
-        return
-    made = {asset.key: output_name(asset.key) for asset in script.assets}
-    checks = {f"{each.asset}:{each.name}": f"{made.get(each.asset)}_{each.name}" for each in script.checks}
-    taken = {
-        dep.asset: input_name(dep.asset)
-        for asset in script.assets
-        for dep in asset.deps
-        if dep.asset not in made
-    }
-    for names in (made | {key: name.replace(".", "_") for key, name in checks.items()}, taken):
-        first = dict.fromkeys(RESERVED, "a word that Dagster keeps")
-        for key, name in names.items():
-            other = first.setdefault(name, f"`{key}`")
-            if other != f"`{key}`" and not is_template(key):
-                message = f"`{key}` and {other} are both `{name}` to Dagster, which can't make them in parts"
-                hint = "rename one, or take `can_subset` out"
-                yield Problem.at(position_of, ("can_subset",), message, hint, "same_name")
-
-
 def _leave(script: Script, position_of: Locate) -> Iterator[Problem]:
     if script.leave and "retry" in script.model_fields_set:
         message = "`retry` does nothing where `leave` is set: no step is there to try again"
@@ -217,7 +194,6 @@ def _leave(script: Script, position_of: Locate) -> Iterator[Problem]:
 _RULES: tuple[tuple[tuple[str, ...], Callable[[Script, Locate], Iterator[Problem]]], ...] = (
     (("assets",), _assets),
     (("assets", "checks"), _checks),
-    (("assets", "checks", "can_subset"), _can_subset),
     (("launcher", "resources"), _launcher),
     (("array", "assets", "checks", "leave", "retry"), _leave),
 )

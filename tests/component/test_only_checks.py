@@ -80,7 +80,8 @@ def test_figures_of_jobs_are_checked_by_dagsters_own_component(project, instance
     for name, least in (("job/elapsed_s", 0), ("job/restarts", 5)):
         project.write(
             f"../{name.split('/')[1]}/defs.yaml",
-            "type: dagster.components.lib.metadata_checks_component.MetadataChecksComponent\nattributes: {checks: [{key: model, params: "
+            "type: dagster.components.lib.metadata_checks_component.MetadataChecksComponent\n"
+            "attributes: {checks: [{key: model, params: "
             f"{{type: metadata_bounds, metadata_key: {name}, min_value: {least}, severity: WARN}}}}]}}\n",
         )
     compute = dg.Definitions(resources={"compute": ComputeResource()})

@@ -11,6 +11,7 @@ import pytest
 from dagster._core.execution.api import create_execution_plan
 
 from dagster_slurm_components.component.ops import OpArguments, script_assets
+from dagster_slurm_components.component.values import NO_VALUE
 
 DAILY = dg.DailyPartitionsDefinition("2026-01-01")
 PLAIN = OpArguments("an_op", None, {}, None, None, None, False)
@@ -112,9 +113,14 @@ def test_as_multi_asset_builds_it(case: str) -> None:
     assert ours.check_specs_by_output_name == dagsters.check_specs_by_output_name
     assert ours.backfill_policy == dagsters.backfill_policy
     assert ours.can_subset == dagsters.can_subset
-    mine, theirs = ours.op, dagsters.op
-    for attribute in ("name", "description", "tags", "pool", "retry_policy", "ins", "outs"):
+    mine, theirs, made = ours.op, dagsters.op, ours.keys_by_output_name
+    for attribute in ("name", "description", "tags", "pool", "retry_policy", "ins"):
         assert getattr(mine, attribute) == getattr(theirs, attribute), attribute
+    refusing = {
+        name: out._replace(io_manager_key=NO_VALUE if name in made else out.io_manager_key)
+        for name, out in theirs.outs.items()
+    }
+    assert mine.outs == refusing
     assert mine.config_schema.as_field().is_required == theirs.config_schema.as_field().is_required
     assert mine.config_schema.config_type.key == theirs.config_schema.config_type.key
 

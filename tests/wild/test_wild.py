@@ -150,6 +150,7 @@ def test_check(case: Case, project: Project) -> None:
         assert part in line, everything
     if not report.count("error"):
         with project.definitions() as definitions:
+            dg.Definitions.validate_loadable(definitions)
             create_execution_plan(definitions.resolve_implicit_global_asset_job_def())
 
 
