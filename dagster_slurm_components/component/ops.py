@@ -73,7 +73,7 @@ def script_assets(
         **{named[spec.key]: _out(spec, required=not (optional or spec.skippable)) for spec in specs},
         **dict.fromkeys(check_outputs, dg.Out(None, is_required=False) if optional else _CHECK_OUT),
     }
-    leaving = _may_leave_out(specs) if may_leave and not settings.can_subset else {}
+    leaving = _may_leave_out(specs) if optional else {}
     op = dg.OpDefinition(
         lambda context, inputs: run(context),  # without annotations too
         settings.name,
