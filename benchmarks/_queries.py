@@ -12,9 +12,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from _lab import lab
+from _satellite import SubprocessDialer
 
 from dagster_slurm_components.environments.base import Activation
-from dagster_slurm_components.hosts.bootstrap import SubprocessDialer
 from dagster_slurm_components.hosts.client import Satellite
 from dagster_slurm_components.hosts.remote import RemoteHost
 from dagster_slurm_components.hosts.satellite.calls import Budget

@@ -21,11 +21,12 @@ from _lab import Lab, lab
 
 from dagster_slurm_components.environments.content import Request
 from dagster_slurm_components.environments.machine import find_uv
-from dagster_slurm_components.environments.plan import Provided, static_file
+from dagster_slurm_components.environments.plan import Provided
 from dagster_slurm_components.environments.provide import provide
 from dagster_slurm_components.environments.store import Store
 from dagster_slurm_components.hosts.base import Host, Reply
 from dagster_slurm_components.hosts.client import Satellite
+from dagster_slurm_components.hosts.program import shipped
 from dagster_slurm_components.jobs.target import target
 from dagster_slurm_components.resource import ComputeResource
 from dagster_slurm_components.spec.environments import UvEnvironment
@@ -51,14 +52,12 @@ class Counted:
         self.calls: list[tuple[str, float]] = []
         self.files: set[str] = set()
 
-    def call(
-        self, op: str, params: Mapping[str, Any] | None = None, blob: bytes = b"", *, timeout: float = 60.0
-    ) -> Reply:
+    def call(self, op: str, params: Mapping[str, Any], blob: bytes = b"", *, timeout: float = 60.0) -> Reply:
         """Do the call and note how long it took."""
         began = time.perf_counter()
         reply = self._host.call(op, params, blob, timeout=timeout)
         self.calls.append((op, time.perf_counter() - began))
-        if op == "put" and params is not None:
+        if op == "put":
             self.files.add(Path(str(params["path"])).parent.name)
         return reply
 
@@ -164,7 +163,7 @@ def plain_copy(setting: Lab, prefix: Path, folder: Path) -> dict[str, float]:
 def verification_ms(provided: Provided, folder: Path, mode: str) -> float:
     """Return the milliseconds that the comparison before the payload takes, the interpreter's start included."""
     program = folder / "verify_environment.py"
-    program.write_text(static_file("job/verify_environment.py"))
+    program.write_text(shipped("environments/job/verify_environment.py"))
     argv = [f"{provided.folder}/prefix/bin/python", "-I", str(program), mode, f"{provided.folder}/.ready"]
     return statistics.median(_milliseconds([*argv, provided.folder]) for _ in range(5))
 

@@ -71,9 +71,7 @@ class FaultyHost(InProcessHost):
     def __init__(self, losses: list[str]) -> None:
         self._losses = losses
 
-    def call(
-        self, op: str, params: Mapping[str, Any] | None = None, blob: bytes = b"", *, timeout: float = 60.0
-    ) -> Reply:
+    def call(self, op: str, params: Mapping[str, Any], blob: bytes = b"", *, timeout: float = 60.0) -> Reply:
         """Do one operation, or seem not to."""
         loss = self._losses.pop(0) if op == "submit" and self._losses else "none"
         if loss == "request":

@@ -20,8 +20,8 @@ import time
 from pathlib import Path
 
 from _queries import measure_on_slurm
+from _satellite import SubprocessDialer
 
-from dagster_slurm_components.hosts.bootstrap import SubprocessDialer
 from dagster_slurm_components.hosts.client import Satellite
 from dagster_slurm_components.hosts.remote import RemoteHost
 from dagster_slurm_components.hosts.satellite.calls import Budget
@@ -95,7 +95,7 @@ def measure(folder: Path) -> dict[str, object]:
     environment = {**os.environ, "PATH": f"{folder / 'bin'}:{os.environ['PATH']}"}
     host = RemoteHost(SubprocessDialer(env=environment))
     satellite = Satellite(host)
-    pid = int(host.call("hello").result["pid"])
+    pid = int(host.call("hello", {}).result["pid"])
     limits = Limits()
     budget = Budget(f"{folder}/queue/budget.json", limits.queries_per_minute, limits.burst)
     scheduler = SlurmScheduler(f"{folder}/queue", budget)

@@ -56,10 +56,10 @@ class Files:
     def _one(self, request: FileRead) -> FileData:
         found = self.content.get(request.path)
         if found is None:
-            return FileData(request.path, False, 0, 0, request.offset, b"")
+            return FileData(False, 0, 0, b"")
         data = found[request.offset : request.offset + request.limit]
         inode = self.inodes.get(request.path, 1)
-        return FileData(request.path, True, len(found), inode, request.offset, data)
+        return FileData(True, len(found), inode, data)
 
 
 @dataclass

@@ -8,7 +8,7 @@ from typing import Any
 from dagster_slurm_components.cli.terminal import near
 from dagster_slurm_components.environments.plan import groundwork, plan_environment
 from dagster_slurm_components.environments.provide import is_content
-from dagster_slurm_components.jobs.bundle import static_file
+from dagster_slurm_components.hosts.program import shipped
 from dagster_slurm_components.jobs.job_spec import job_spec
 from dagster_slurm_components.jobs.model import JobIdentity, JobSpec
 from dagster_slurm_components.jobs.schedulers import ProcessScheduler, Scheduler, SlurmScheduler
@@ -43,7 +43,7 @@ def preview(resolved: ResolvedScript, op: str) -> dict[str, Any]:
         "host": getattr(profile.host, "hostname", profile.host.type),
         "scheduler": profile.scheduler,
         "run_directory": _run_directory(resolved, spec),
-        "job_script": header + static_file("jobs", "job.sh"),
+        "job_script": header + shipped("jobs/shell/job.sh"),
         "header": header,
         "launcher": script.launcher.type,
         "launch": [mask(option) for option in spec.launch.options],
@@ -90,7 +90,7 @@ class Mask:
 
 def job_script(resolved: ResolvedScript, op: str) -> str:
     """Return the whole job script, with nothing masked; raises as ``preview`` does."""
-    return _header(resolved, _spec(resolved, op)) + static_file("jobs", "job.sh")
+    return _header(resolved, _spec(resolved, op)) + shipped("jobs/shell/job.sh")
 
 
 def _spec(resolved: ResolvedScript, op: str) -> JobSpec:

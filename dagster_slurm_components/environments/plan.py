@@ -4,11 +4,11 @@ import json
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from importlib.resources import files as resource_files
 from typing import Any
 
 from dagster_slurm_components.environments.base import Activation, ActivationStep
 from dagster_slurm_components.errors import DagsterSlurmError
+from dagster_slurm_components.hosts.program import shipped
 from dagster_slurm_components.spec.environments import (
     ContainerEnvironment,
     CurrentEnvironment,
@@ -86,12 +86,12 @@ def _packed(environment: PackedEnvironment, provided: Provided) -> Activation:
     steps = [ActivationStep("prefix" if entry == "prefix" else "squashfs", (f"{provided.folder}/{entry}",))]
     files = {}
     if entry != "prefix":
-        files["environment/mount_squashfs.sh"] = static_file("shell/mount_squashfs.sh")
-        files["environment/leave.sh"] = static_file("shell/leave_squashfs.sh")
+        files["environment/mount_squashfs.sh"] = shipped("environments/shell/mount_squashfs.sh")
+        files["environment/leave.sh"] = shipped("environments/shell/leave_squashfs.sh")
     if environment.verify != "off" and provided.manifest["python"] is not None:
         steps.append(ActivationStep("verify", (environment.verify, provided.folder)))
         files["environment/manifest.json"] = json.dumps(dict(provided.manifest), sort_keys=True)
-        files["environment/verify_environment.py"] = static_file("job/verify_environment.py")
+        files["environment/verify_environment.py"] = shipped("environments/job/verify_environment.py")
     return Activation(tuple(steps), files=files)
 
 
@@ -110,12 +110,7 @@ def _container(environment: ContainerEnvironment, provided: Provided | None) -> 
     runtime, program = environment.runtime, "environment/in_container.sh"
     return Activation(
         steps=(ActivationStep("image", (runtime, image, *([digest] if digest else []))),),
-        files={program: static_file("shell/in_container.sh")},
+        files={program: shipped("environments/shell/in_container.sh")},
         wrapper=("bash", f"../{program}", runtime, image, *options, *environment.options, "--"),
         python=environment.python,
     )
-
-
-def static_file(path: str) -> str:
-    """Return the text of a file of this folder that goes to hosts."""
-    return resource_files(__package__).joinpath(path).read_text("utf-8")

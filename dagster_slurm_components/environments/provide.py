@@ -20,10 +20,11 @@ from dagster_slurm_components.environments.content import (
 )
 from dagster_slurm_components.environments.fetch import fetch
 from dagster_slurm_components.environments.machine import digest_of, only_one, recall, remember
-from dagster_slurm_components.environments.plan import Provided, groundwork, plan_environment, static_file
+from dagster_slurm_components.environments.plan import Provided, groundwork, plan_environment
 from dagster_slurm_components.environments.store import Store, check_order, pieces_of
 from dagster_slurm_components.errors import EnvironmentFailedError, HostUnreachableError
 from dagster_slurm_components.hosts.client import Satellite
+from dagster_slurm_components.hosts.program import shipped
 from dagster_slurm_components.spec.environments import EnvironmentSpec
 from dagster_slurm_components.spec.resolve import ResolvedScript
 
@@ -148,7 +149,7 @@ def _activation_order(request: Request[Any]) -> dict[str, str]:
     """Return the files of the modules and setup commands that the builder works under, as they will be in the job."""
     under = groundwork(request.spec)
     args = under.arguments().decode("utf-8", "surrogateescape")
-    own = {"activate.sh": static_file("shell/activate.sh"), "activate.args": args}
+    own = {"activate.sh": shipped("environments/shell/activate.sh"), "activate.args": args}
     return {**own, **under.files} if under.steps else {}
 
 

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from dagster_slurm_components.environments.content import Artifact, Progress, silent
-from dagster_slurm_components.environments.plan import Provided, static_file
+from dagster_slurm_components.environments.plan import Provided
 from dagster_slurm_components.errors import EnvironmentFailedError, SatelliteError
 from dagster_slurm_components.hosts.client import Satellite
-from dagster_slurm_components.hosts.program import BOOTSTRAP, program
+from dagster_slurm_components.hosts.program import BOOTSTRAP, program, shipped
 from dagster_slurm_components.hosts.satellite.calls import FileRead
 
 PROGRAM = "dagster_slurm_components.environments.host.program"
@@ -190,4 +190,4 @@ class Store:
 
 def check_order(mode: str) -> dict[str, Any]:
     """Return what the builder needs to let an environment check itself."""
-    return {"program": static_file("job/verify_environment.py"), "mode": mode}
+    return {"program": shipped("environments/job/verify_environment.py"), "mode": mode}

@@ -28,9 +28,7 @@ class Host(Protocol):
     def name(self) -> str:
         """``local`` or ``user@hostname:port``."""
 
-    def call(
-        self, op: str, params: Mapping[str, Any] | None = None, blob: bytes = b"", *, timeout: float = 60.0
-    ) -> Reply:
+    def call(self, op: str, params: Mapping[str, Any], blob: bytes = b"", *, timeout: float = 60.0) -> Reply:
         """Do one operation of the satellite, with JSON parameters and raw bytes.
 
         ``timeout`` is the seconds to wait once the connection stands; longer than any timeout among the parameters.

@@ -5,9 +5,8 @@ import os
 import re
 import signal
 import subprocess
-import sys
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import IO, NamedTuple, cast
 
 from dagster_slurm_components.errors import HostRefusedError, HostUnreachableError
@@ -42,7 +41,7 @@ class Ending(NamedTuple):
 class SubprocessPipe:
     """A pipe to a command on this machine; raises HostRefusedError when it can't be run, ``where`` it is for."""
 
-    def __init__(self, argv: Sequence[str], where: str, env: Mapping[str, str] | None = None) -> None:
+    def __init__(self, argv: Sequence[str], where: str) -> None:
         self.where = where
         try:
             self.process = subprocess.Popen(
@@ -50,7 +49,6 @@ class SubprocessPipe:
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
-                env=env,
                 bufsize=0,
                 pipesize=256 * 1024,  # with the usual 64 KiB, downloads over ssh came at half the speed
                 start_new_session=True,
@@ -101,25 +99,20 @@ def source() -> bytes:
     return program("dagster_slurm_components.hosts.satellite.operations")
 
 
-def arguments(python: str) -> list[str]:
-    """Return the command that waits for the satellite's program on its standard input.
+def shell_command(python: str) -> str:
+    """Return the command that waits for the satellite's program on its standard input; each login shell reads it alike.
 
     Isolated (``-I``) and without ``site`` (``-S``): no user's modules, variables or folders decide what it imports.
     """
-    return [python, "-I", "-S", "-c", BOOTSTRAP, str(len(source()))]
-
-
-def shell_command(python: str) -> str:
-    """Return the same for a login shell: sh, bash, csh and fish all read it alike."""
-    command, *options, bootstrap, length = arguments(python)
-    return f"{command} {' '.join(options)} '{bootstrap}' {length}"
+    return f"{python} -I -S -c '{BOOTSTRAP}' {len(source())}"
 
 
 def boot(pipe: SubprocessPipe, name: str, timeout: float) -> None:
     """Send the satellite and wait until its frames begin, ``timeout`` seconds at most.
 
-    The pipe leads to a process that runs ``arguments``, and is closed when this raises: NoPythonError when there is no
-    such Python, or it is too old; HostRefusedError when something else answered; HostUnreachableError when nothing did.
+    The pipe leads to a process that runs ``shell_command``, and is closed when this raises: NoPythonError when there is
+    no such Python, or it is too old; HostRefusedError when something else answered; HostUnreachableError when nothing
+    did.
     """
     expired = threading.Event()
 
@@ -158,7 +151,11 @@ def _listen(pipe: Pipe) -> bytes:
 
 
 def _reason(noise: bytes, ending: Ending, name: str, timeout: float | None) -> Exception:
-    said = "\n".join((noise.decode("utf-8", "replace") + ending.stderr).strip().splitlines()[:10])
+    said = "\n".join((noise.decode("utf-8", "replace") + ending.stderr).strip().splitlines()[:10])[:2000]
+    if len(noise) + len(ending.stderr) >= _NOISE:
+        why = f"the login printed more than {_NOISE // 1024} KiB before the satellite could start, beginning with:"
+        hint = "Let .bashrc and the like print in a terminal alone: `[[ $- == *i* ]] || return` at their top."
+        return HostRefusedError(f"{why}\n{said}", where=name, hint=hint)
     if timeout is not None:
         why = f"the satellite did not start within {timeout:g} s; the host printed:\n{said}"
         return HostUnreachableError(why, where=name)
@@ -174,29 +171,3 @@ def _reason(noise: bytes, ending: Ending, name: str, timeout: float | None) -> E
         where=name,
         hint="The login must run commands: check by hand that 'ssh HOST python3 --version' works.",
     )
-
-
-class SubprocessDialer:
-    """Runs the satellite in ``python`` on this machine."""
-
-    def __init__(
-        self, python: str = sys.executable, *, env: Mapping[str, str] | None = None, timeout: float = 30.0
-    ) -> None:
-        self.name = f"subprocess of {python}"
-        self._python = python
-        self._env = env
-        self._timeout = timeout
-
-    def dial(self) -> Pipe:
-        """Start the subprocess."""
-        pipe = SubprocessPipe(self.arguments(), self.name, self._env)
-        boot(pipe, self.name, self._timeout)
-        return pipe
-
-    def arguments(self) -> list[str]:
-        """Return the command line."""
-        return arguments(self._python)
-
-    def extend(self) -> Pipe | None:
-        """Start another one; see ``Dialer``."""
-        return self.dial()

@@ -50,11 +50,10 @@ class Satellite:
         total = max(total, len(requests))
         reply = self._call("read", files=list(requests), total=total, leases=list(renewals))
         files, pieces, rest = reply.result["files"], [], memoryview(reply.blob)
-        for request, (status, size, inode, mtime, length) in zip(requests, files, strict=True):
+        for status, size, inode, mtime, length in files:
             data, rest = bytes(rest[:length]), rest[length:]
             error = None if status in ("ok", "missing") else status
-            facts = (status != "missing", size, inode, request.offset, data, mtime, error)
-            pieces.append(calls.FileData(request.path, *facts))
+            pieces.append(calls.FileData(status != "missing", size, inode, data, mtime, error))
         return pieces, [(epoch, state) for epoch, state in reply.result["leases"]]
 
     def attempts(self, folder: str) -> list[calls.AttemptFiles]:

@@ -48,9 +48,7 @@ class ProfileHost:
         self.name = host.name
         self.close = host.close
 
-    def call(
-        self, op: str, params: Mapping[str, Any] | None = None, blob: bytes = b"", *, timeout: float = 60.0
-    ) -> Reply:
+    def call(self, op: str, params: Mapping[str, Any], blob: bytes = b"", *, timeout: float = 60.0) -> Reply:
         """Do one operation; see ``Host.call``."""
         try:
             return self._host.call(op, params, blob, timeout=timeout)

@@ -14,12 +14,8 @@ def main(texts: Dict[str, str], entry: str) -> None:
     """Run the function ``main`` of a module; the texts of all come by name, each after those that it imports."""
     for name, text in texts.items():
         file = name.replace(".", "/") + ".py"
-        linecache.cache[file] = (
-            len(text),
-            None,
-            text.splitlines(True),
-            file,
-        )  # tracebacks show lines from here
+        # Tracebacks show lines from here.
+        linecache.cache[file] = (len(text), None, text.splitlines(True), file)
         sys.modules[name] = ModuleType(name)
         exec(compile(text, file, "exec"), vars(sys.modules[name]))  # noqa: S102
     sys.modules[entry].main()

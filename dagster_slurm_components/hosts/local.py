@@ -14,12 +14,10 @@ class InProcessHost:
 
     name = "local"
 
-    def call(
-        self, op: str, params: Mapping[str, Any] | None = None, blob: bytes = b"", *, timeout: float = 60.0
-    ) -> Reply:
+    def call(self, op: str, params: Mapping[str, Any], blob: bytes = b"", *, timeout: float = 60.0) -> Reply:
         """Do one operation; ``timeout`` is unused, as only the operation's own timeouts can end it."""
         try:
-            return Reply(*handle(op, dict(params or {}), blob))
+            return Reply(*handle(op, dict(params), blob))
         except Failure as failure:
             raise SatelliteError(failure.message, code=failure.code, where=self.name) from failure
 

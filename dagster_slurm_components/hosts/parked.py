@@ -39,9 +39,7 @@ class ParkedHost:
         self.name = host.name
         self.close = host.close
 
-    def call(
-        self, op: str, params: Mapping[str, Any] | None = None, blob: bytes = b"", *, timeout: float = 60.0
-    ) -> Reply:
+    def call(self, op: str, params: Mapping[str, Any], blob: bytes = b"", *, timeout: float = 60.0) -> Reply:
         """Do one operation, after up to ``Parking.limit``, from when on it raises ParkedTooLongError."""
         parking = self._parking
         since: float | None = None

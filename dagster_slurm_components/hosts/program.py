@@ -1,6 +1,6 @@
-"""Programs that run on hosts: a few of our modules, sent as one text to a Python that has none of them.
+"""What runs on hosts: files as they are, and programs, which are a few of our modules sent as one text.
 
-What runs there are the very files that lie here: which ones, their imports say. They import each other by ``from
+These are the very files that lie here: which ones, their imports say. They import each other by ``from
 dagster_slurm_components... import``, never in a circle, use the standard library alone, and run on Python 3.6.
 """
 
@@ -22,6 +22,12 @@ BOOTSTRAP = (
 Free of quotes ``'``, backslashes, ``!``, ``$`` and newlines: in single quotes it means the same to sh, bash,
 csh and fish.
 """
+
+
+@cache
+def shipped(path: str) -> str:
+    """Return the text of a file of this package that goes to hosts as it is, such as ``jobs/shell/job.sh``."""
+    return Path(__file__).parents[1].joinpath(path).read_text("utf-8")
 
 
 @cache

@@ -69,15 +69,13 @@ class RemoteHost:
         """Whether a connection stands, as far as is known without asking."""
         return self._lanes is not None and not self._lanes.main.lost
 
-    def call(
-        self, op: str, params: Mapping[str, Any] | None = None, blob: bytes = b"", *, timeout: float = 60.0
-    ) -> Reply:
+    def call(self, op: str, params: Mapping[str, Any], blob: bytes = b"", *, timeout: float = 60.0) -> Reply:
         """Do one operation; see ``Host.call``. Large uploads that are under way together share several channels."""
         lanes = self._connected()
         if op != "put" or len(blob) < LARGE:
-            return lanes.main.call(op, params or {}, blob, timeout)
+            return lanes.main.call(op, params, blob, timeout)
         with lanes.lane() as lane:
-            return lane.call(op, params or {}, blob, timeout)
+            return lane.call(op, params, blob, timeout)
 
     def connect(self) -> None:
         """Connect now, whatever pause is left: a person asked for it."""

@@ -15,6 +15,7 @@ from pathlib import Path
 import dagster_pipes
 
 from dagster_slurm_components.errors import DagsterSlurmError
+from dagster_slurm_components.hosts.program import shipped
 from dagster_slurm_components.jobs.model import ELEMENTS, JobArray, JobSpec
 
 _PACKAGE = resource_files(__package__.rpartition(".")[0])
@@ -52,12 +53,6 @@ def env_file(env: Mapping[str, str]) -> str:
 
 
 @functools.cache
-def static_file(package: str, name: str) -> str:
-    """Return the text of a shell file that this package ships, such as ``("jobs", "job.sh")``."""
-    return (_PACKAGE / package / "shell" / name).read_text("utf-8")
-
-
-@functools.cache
 def _libraries() -> Mapping[str, bytes]:
     """Return what payloads can import: the installed ``dagster_pipes``, one file, and our helpers beside it."""
     helpers = sorted((_PACKAGE / "jobs" / "lib").iterdir(), key=lambda file: file.name)
@@ -88,7 +83,7 @@ def _members(spec: JobSpec, header: str) -> Iterator[tuple[str, bytes, bool]]:
         yield from ((path, content, False) for path, content in files.items())
     else:
         # Elements link what all of them share. What `array.sh` runs in them is called as it is there.
-        yield "job.sh", (header + static_file("jobs", "array.sh")).encode(), False
+        yield "job.sh", (header + shipped("jobs/shell/array.sh")).encode(), False
         yield "tasks", "".join(f"{' '.join(map(str, task))}\n" for task in array.tasks).encode(), False
         own = next(iter(array.own.values()))
         shared = {"job.sh": body, **{path: files[path] for path in files if path not in own}}
@@ -102,10 +97,10 @@ def _members(spec: JobSpec, header: str) -> Iterator[tuple[str, bytes, bool]]:
 def run_files(spec: JobSpec) -> dict[str, bytes]:
     """Return the content of each file of a run directory but for the payload's, by its path."""
     files: dict[str, str | bytes] = {
-        "job.sh": static_file("jobs", "job.sh"),
+        "job.sh": shipped("jobs/shell/job.sh"),
         "launch.sh": spec.launch.script,
         "launch.args": spec.launch.arguments(),
-        "activate.sh": static_file("environments", "activate.sh"),
+        "activate.sh": shipped("environments/shell/activate.sh"),
         "activate.args": spec.activation.arguments(),
         **spec.activation.files,
         "context.json": spec.context,

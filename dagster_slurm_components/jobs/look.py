@@ -3,7 +3,6 @@
 Whoever looks may get a HostError: the host gives no answer.
 """
 
-import contextlib
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -22,7 +21,7 @@ from dagster_slurm_components.jobs.reconcile import (
 from dagster_slurm_components.jobs.schedulers import QueueRows
 from dagster_slurm_components.jobs.status import StatusRecord, read_statuses
 from dagster_slurm_components.jobs.target import Target
-from dagster_slurm_components.slurm.accounting import MAX_IDS
+from dagster_slurm_components.slurm.accounting import MAX_IDS, AccountingRow
 
 _NO_PATIENCE = Patience(settle=0.0, explanation=0.0, absence=0.0, trace=0.0)
 
@@ -71,23 +70,27 @@ def look_at(
 
 def with_accounts(place: Target, infos: Sequence[JobInfo | None]) -> list[JobInfo | None]:
     """Return the same, with what the accounting says of the newest that ended: one query, if the budget has it."""
-    ended = [info for info in infos if info and not info.alive and info.evidence.accounting is None][
-        -MAX_IDS:
-    ]
-    if not (ended and place.scheduler.has_accounting):
-        return list(infos)
-    try:
-        wanted = {info.handle.job_id: place.scheduler.first_query for info in ended}
-        rows = place.scheduler.accounting(place.satellite, wanted).rows
-    except SatelliteError:  # the budget is used up, or slurmdbd gives no answer
-        return list(infos)
-    known = {id(info): rows[info.handle.job_id][1] for info in ended if info.handle.job_id in rows}
+    ended = [info.handle for info in infos if info and not info.alive and info.evidence.accounting is None]
+    known = _accounts(place, ended[-MAX_IDS:])
     return [
-        replace(info, evidence=replace(info.evidence, accounting=known[id(info)]))
-        if info and id(info) in known
+        replace(info, evidence=replace(info.evidence, accounting=known[info.handle]))
+        if info and info.handle in known
         else info
         for info in infos
     ]
+
+
+def _accounts(place: Target, handles: Sequence[JobHandle]) -> dict[JobHandle, AccountingRow | None]:
+    """Return what the accounting says of jobs, at most ``MAX_IDS``; nothing where it gives no answer to that."""
+    scheduler = place.scheduler
+    if not (handles and scheduler.has_accounting):
+        return {}
+    try:
+        wanted = {handle.job_id: scheduler.first_query for handle in handles}
+        rows = scheduler.accounting(place.satellite, wanted).rows
+    except SatelliteError:  # the budget is used up, or slurmdbd gives no answer
+        return {}
+    return {handle: rows[handle.job_id][1] for handle in handles if handle.job_id in rows}
 
 
 def observe(
@@ -142,13 +145,8 @@ def _ask(place: Target, handles: Sequence[JobHandle]) -> dict[JobHandle, Evidenc
     if not scheduler.has_accounting:
         return evidence | {handle: Evidence(queue=absent) for handle in gone}
     for begin in range(0, len(gone), MAX_IDS):
-        some = gone[begin : begin + MAX_IDS]
-        with contextlib.suppress(SatelliteError):
-            told = scheduler.accounting(
-                place.satellite, {handle.job_id: scheduler.first_query for handle in some}
-            )
-            rows = {handle: told.rows[handle.job_id] for handle in some if handle.job_id in told.rows}
-            evidence |= {handle: Evidence(queue=absent, accounting=row) for handle, (_, row) in rows.items()}
+        rows = _accounts(place, gone[begin : begin + MAX_IDS])
+        evidence |= {handle: Evidence(queue=absent, accounting=row) for handle, row in rows.items()}
     return evidence
 
 

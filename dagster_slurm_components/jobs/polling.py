@@ -182,10 +182,9 @@ class Poller:
 
     def _accounting(self, watches: Sequence[Watch], now: float) -> AccountingRows:
         # An answer will do that is younger than this process's last one about the job, or than the job's end.
+        # Where elements share a job the youngest need counts.
         since = sorted((watch.accounting_since, watch.handle.job_id) for watch in watches)
-        wanted = {
-            job_id: now - at for at, job_id in since
-        }  # where elements share a job the youngest need counts
+        wanted = {job_id: now - at for at, job_id in since}
         spare = all(watch.explained for watch in watches)
         return self.scheduler.accounting(self.satellite, wanted, spare=spare)
 

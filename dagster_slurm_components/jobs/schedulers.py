@@ -26,7 +26,7 @@ from dagster_slurm_components.slurm.accounting import (
 from dagster_slurm_components.slurm.arrays import array_option, with_whole_arrays
 from dagster_slurm_components.slurm.commands import sbatch, scancel, scancel_failure
 from dagster_slurm_components.slurm.header import escape_pattern, render_header
-from dagster_slurm_components.slurm.queue import LIVE, QueueRow, parse_squeue, squeue, squeue_by_name
+from dagster_slurm_components.slurm.queue import LIVE, QueueRow, parse_squeue, squeue
 from dagster_slurm_components.slurm.replies import AMBIGUOUS, query_failure
 
 _TIMEOUT = 60.0
@@ -210,7 +210,7 @@ class SlurmScheduler:
             token=token,
             mode="command",
             argv=(),
-            lookups=(tuple(squeue_by_name(job_name)), tuple(sacct_by_name(job_name, since=since))),
+            lookups=(tuple(squeue(job_name)), tuple(sacct_by_name(job_name, since=since))),
             ambiguous=tuple(f"(?i){pattern}" for pattern in AMBIGUOUS),
             window=_VISIBLE,
             command_timeout=_TIMEOUT,
@@ -259,16 +259,11 @@ class SlurmScheduler:
         Raises:
             HostUnreachableError: Slurm gave no answer, so that it has to be asked again.
         """
-        returncode, _, err = _run(satellite, scancel([handle.job_id]))
-        failure = scancel_failure(returncode, err)
+        done = satellite.run(scancel([handle.job_id]), timeout=_TIMEOUT)
+        words = done.stderr.decode("utf-8", "replace")
+        failure = scancel_failure(None if done.timed_out else done.returncode, words)
         if failure is not None:
             raise HostUnreachableError(f"scancel failed: {failure}", where=satellite.host.name)
 
 
 Scheduler = ProcessScheduler | SlurmScheduler
-
-
-def _run(satellite: Satellite, argv: Sequence[str]) -> tuple[int | None, str, str]:
-    done = satellite.run(argv, timeout=_TIMEOUT)
-    out, err = done.stdout.decode("utf-8", "replace"), done.stderr.decode("utf-8", "replace")
-    return None if done.timed_out else done.returncode, out, err

@@ -133,5 +133,6 @@ def _reason_to_wait(reply: SubmitReply, where: str) -> str:
         rejection = classify_rejection(output)
         if rejection.kind != "limit":
             raise SubmitRejectedError(rejection, where=where)
-        return f"{rejection.message} It is tried again."
+        said = f"{rejection.message.rstrip('.')}."
+        return " ".join(filter(None, (said, rejection.hint, "It is tried again.")))
     return f"{reply.detail or 'the scheduler gave no clear answer'}. {output}".strip()

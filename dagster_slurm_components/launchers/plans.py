@@ -6,10 +6,10 @@ launcher's ``type``, its object a subclass of ``LauncherSpec`` that has a method
 
 from collections.abc import Sequence
 from dataclasses import replace
-from functools import cache, singledispatch
-from pathlib import Path
+from functools import singledispatch
 
 from dagster_slurm_components.errors import DagsterSlurmError
+from dagster_slurm_components.hosts.program import shipped
 from dagster_slurm_components.launchers.base import LaunchContext, LaunchPlan
 from dagster_slurm_components.spec.launchers import (
     BashLauncher,
@@ -46,7 +46,7 @@ def _shipped(launcher: LauncherSpec, payload: tuple[str, ...], context: LaunchCo
 
 @_shipped.register
 def _bash(launcher: BashLauncher, payload: tuple[str, ...], context: LaunchContext) -> LaunchPlan:
-    return LaunchPlan(script=_text("shell/launch_bash.sh"), payload=payload)
+    return LaunchPlan(script=shipped("launchers/shell/launch_bash.sh"), payload=payload)
 
 
 @_shipped.register
@@ -98,7 +98,7 @@ def _ray(launcher: RayLauncher, payload: tuple[str, ...], context: LaunchContext
     env = {"RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0"}
     if launcher.address is not None:
         env["RAY_ADDRESS"] = launcher.address
-        return LaunchPlan(script=_text("shell/launch_bash.sh"), payload=payload, env=env)
+        return LaunchPlan(script=shipped("launchers/shell/launch_bash.sh"), payload=payload, env=env)
     if context.scheduler == "process":
         # What keeps Ray to the loopback address, which it else replaces by one that other machines reach.
         env["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
@@ -124,15 +124,10 @@ def _by_program(program: str, options: Sequence[str], payload: tuple[str, ...], 
     """Return the plan of a launcher with several processes: a program of ``job/``, with those it needs beside it."""
     files = (program, *modules, "command_line.py", "processes.py", "records.py", "rank.py")
     return LaunchPlan(
-        script=_text("shell/launch_python.sh"),
+        script=shipped("launchers/shell/launch_python.sh"),
         payload=payload,
         options=(program, *options),
         # One agent, or one Ray, on each node; it starts what the node has room for.
         sbatch={"ntasks-per-node": "1"} if modules else {},
-        files={f"launch/{name}": _text(f"job/{name}") for name in files},
+        files={f"launch/{name}": shipped(f"launchers/job/{name}") for name in files},
     )
-
-
-@cache
-def _text(path: str) -> str:
-    return (Path(__file__).parent / path).read_text(encoding="utf-8")

@@ -12,9 +12,9 @@ import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from importlib.resources import files as resource_files
 from pathlib import Path
 
+from dagster_slurm_components.hosts.program import shipped
 from dagster_slurm_components.launchers.base import LaunchContext, LaunchPlan, payload_argv
 from dagster_slurm_components.launchers.plans import plan
 from dagster_slurm_components.spec.launchers import LauncherSpec
@@ -34,26 +34,18 @@ class Outcome:
     folder: Path
 
 
-def make_run_directory(
-    folder: Path,
-    made: LaunchPlan,
-    *,
-    payload: str | None = None,
-    env: Mapping[str, str] | None = None,
-    activation: bytes = b"",
-    header: str = "",
-) -> None:
+def make_run_directory(folder: Path, made: LaunchPlan, payload: str | None, env: Mapping[str, str]) -> None:
     """Make a run directory as a submitted job has it, save for the parts that only Dagster needs.
 
-    ``payload`` is the text of ``payload.py``, ``activation`` the content of ``activate.args``; ``header`` stands
-    above the body of ``job.sh``, such as ``#SBATCH`` lines.
+    ``payload`` is the text of ``payload.py``; no environment is activated.
     """
-    shipped = resource_files(__package__.rpartition(".")[0])
-    variables = {**made.env, **(env or {})}
+    variables = {**made.env, **env}
     texts = {
-        "job.sh": header + (shipped / "jobs" / "shell" / "job.sh").read_text("utf-8"),
+        "job.sh": shipped("jobs/shell/job.sh"),
         "launch.sh": made.script,
-        "activate.sh": (shipped / "environments" / "shell" / "activate.sh").read_text("utf-8"),
+        "launch.args": made.arguments().decode("utf-8", "surrogateescape"),
+        "activate.args": "",
+        "activate.sh": shipped("environments/shell/activate.sh"),
         "job.env": "".join(f"export {name}={shlex.quote(value)}\n" for name, value in variables.items()),
         **({f"payload/{PAYLOAD}": payload} if payload is not None else {}),
         **made.files,
@@ -61,9 +53,7 @@ def make_run_directory(
     (folder / "payload").mkdir(parents=True)
     for name, text in texts.items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        (folder / name).write_text(text, encoding="utf-8")
-    (folder / "launch.args").write_bytes(made.arguments())
-    (folder / "activate.args").write_bytes(activation)
+        (folder / name).write_text(text, encoding="utf-8", errors="surrogateescape")
 
 
 def run_launcher(
@@ -92,7 +82,7 @@ def run_launcher(
     text, command = (payload, None) if isinstance(payload, str) else (None, payload)
     argv = payload_argv(PAYLOAD if text is not None else None, command, args)
     made = plan(launcher, argv, LaunchContext(resources or Resources(), "process"))
-    make_run_directory(folder, made, payload=text, env={"DAGSTER_SLURM_PYTHON": python, **(env or {})})
+    make_run_directory(folder, made, text, {"DAGSTER_SLURM_PYTHON": python, **(env or {})})
     job = ["bash", str(folder / "job.sh"), str(folder)]
     done = subprocess.run(
         job, env=outside_slurm(), capture_output=True, text=True, timeout=timeout, check=False

@@ -48,13 +48,13 @@ class QueueRow:
     requeue: bool | None = None
 
 
-def squeue() -> list[str]:
-    """Return the command that lists all jobs of the user, in any state slurmctld still remembers."""
-    return ["squeue", *_ARGUMENTS]
+def squeue(name: str | None = None) -> list[str]:
+    """Return the command that lists all jobs of the user, or those of exactly this name, which is checked.
 
-
-def squeue_by_name(name: str) -> list[str]:
-    """Return the command that lists the user's jobs of exactly this name, which is checked."""
+    It lists them in any state that slurmctld still remembers.
+    """
+    if name is None:
+        return ["squeue", *_ARGUMENTS]
     check_name(name)
     return ["squeue", *_ARGUMENTS, f"--name={name}"]
 

@@ -160,10 +160,10 @@ def test_errors_keep_their_meaning_through_the_agent(sshd: Sshd, agent_folder: P
     assert caught.value.code == "missing" or "No such file" in caught.value.message
     sshd.known_hosts.write_text("")
     with pytest.raises(HostRefusedError, match="is not known") as refused:
-        through_agent(sshd.spec(connect_timeout=9)).call("ping")
+        through_agent(sshd.spec(connect_timeout=9)).call("ping", {})
     assert "ssh-keyscan" in str(refused.value.hint)
     with pytest.raises(HostUnreachableError, match="can't connect"):
-        through_agent(sshd.spec(port=1)).call("ping")
+        through_agent(sshd.spec(port=1)).call("ping", {})
     host.close()
 
 
@@ -172,14 +172,14 @@ def test_f01_a_cut_connection_is_redialed_once_for_all(sshd: Sshd, agent_folder:
     spec = sshd.spec(reconnect_interval=0.3)
     hosts = [through_agent(spec) for _ in range(8)]
     for host in hosts:
-        host.call("ping")
+        host.call("ping", {})
     sshd.cut()
 
     def back(host: RemoteHost) -> None:
         deadline = time.monotonic() + 30
         while True:
             try:
-                host.call("ping")
+                host.call("ping", {})
                 return
             except HostUnreachableError:
                 assert time.monotonic() < deadline
@@ -253,7 +253,7 @@ def test_status_shows_hosts_sessions_jobs_contact_and_queries(
     host.close()
     gone = through_agent(sshd.spec(port=1, reconnect_interval=1))
     with pytest.raises(HostUnreachableError):
-        gone.call("ping")
+        gone.call("ping", {})
     tried = CliRunner().invoke(main, ["status"]).output
     assert "can't connect" in tried
     assert "steps wait" not in tried

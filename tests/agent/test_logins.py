@@ -41,7 +41,7 @@ def until_login_required(host: RemoteHost) -> None:
     deadline = time.monotonic() + 30
     while time.monotonic() < deadline:
         try:
-            host.call("ping")
+            host.call("ping", {})
         except LoginRequiredError:
             return
         except HostUnreachableError:
@@ -73,7 +73,7 @@ class TestOnePasswordAndOneTimePassword:
         spec = server.spec(login=["password", "otp"], key_file=None, reconnect_interval=0.2)
         host = through_agent(spec)
         with pytest.raises(LoginRequiredError, match="asks for password and otp") as caught:
-            host.call("ping")
+            host.call("ping", {})
         assert "dg-slurm login" in str(caught.value)
         assert "Failed" not in server.log.read_text(), "no login was tried that nobody could answer"
         prompts: list[Prompt] = []
@@ -95,7 +95,7 @@ class TestOnePasswordAndOneTimePassword:
         server.cut()
         until_login_required(host)
         assert client.login(spec, person)["already"] is False
-        host.call("ping")
+        host.call("ping", {})
         assert server.logins() == 2
         host.close()
         for path in [*agent_folder.iterdir(), *tmp_path.rglob("*.log")]:
@@ -123,13 +123,13 @@ def test_a_password_alone_is_kept_for_the_next_connection(pam_sshd: Start, agent
     spec = server.spec(login=["password"], key_file=None, reconnect_interval=0.1)
     client.login(spec, lambda prompt: PASSWORD)
     host = through_agent(spec)
-    host.call("ping")
+    host.call("ping", {})
     server.cut()
     deadline = time.monotonic() + 30
     while server.logins() < 2:
         assert time.monotonic() < deadline
         try:
-            host.call("ping")
+            host.call("ping", {})
         except HostUnreachableError:
             time.sleep(0.1)
     host.close()
@@ -242,7 +242,7 @@ def test_a_command_may_answer(pam_sshd: Start, tmp_path: Path) -> None:
     host.close()
     command.write_text("#!/bin/sh\necho it failed >&2; exit 3\n")
     with pytest.raises(HostRefusedError, match="status 3 and no answer: it failed"):
-        RemoteHost(SshDialer(spec)).call("ping")
+        RemoteHost(SshDialer(spec)).call("ping", {})
 
 
 def test_the_terminal_is_asked_once(

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from dagster_slurm_components.environments.base import Activation, ActivationStep
-from dagster_slurm_components.environments.plan import static_file
+from dagster_slurm_components.hosts.program import shipped
 
 MODULE = """
 module() { export LOADEDMODULES="$LOADS"; }
@@ -21,7 +21,7 @@ def activate(
     tmp_path: Path, *step: str, loads: str = "", before: str = MODULE
 ) -> subprocess.CompletedProcess[str]:
     """Activate one step after some shell lines; print the interpreter that it found."""
-    (tmp_path / "activate.sh").write_text(static_file("shell/activate.sh"))
+    (tmp_path / "activate.sh").write_text(shipped("environments/shell/activate.sh"))
     activation = Activation((ActivationStep(step[0], step[1:]),))
     (tmp_path / "activate.args").write_bytes(activation.arguments())
     command = f'{before}\n. "$DAGSTER_SLURM_RUN_DIR/activate.sh"; echo "python: $DAGSTER_SLURM_PYTHON"'

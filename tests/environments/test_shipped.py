@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 from satellite_fixture import OLD_PYTHON
+from subprocess_dialer import SubprocessDialer
 
 from dagster_slurm_components.environments.host.build import lock_of
 from dagster_slurm_components.environments.store import PROGRAM, Store
 from dagster_slurm_components.errors import EnvironmentFailedError
-from dagster_slurm_components.hosts.bootstrap import SubprocessDialer
 from dagster_slurm_components.hosts.client import Satellite
 from dagster_slurm_components.hosts.local import InProcessHost
 from dagster_slurm_components.hosts.program import modules

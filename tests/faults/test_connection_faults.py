@@ -70,7 +70,7 @@ def test_f02_a_host_that_refuses_is_asked_ever_less_often(sshd: Sshd, proxy: Fau
     )
     for _ in range(1800):  # half an hour, asked every second
         with pytest.raises(HostUnreachableError):
-            host.call("ping")
+            host.call("ping", {})
         clock[0] += 1
     assert proxy.accepted <= 1800 / 60 + 3
     proxy.refuse = False
@@ -84,7 +84,7 @@ def test_f03_attempts_to_connect_are_15_seconds_apart(sshd: Sshd, proxy: FaultPr
     host = RemoteHost(
         SshDialer(sshd.spec(port=proxy.port), pauses=()), clock=lambda: clock[0], jitter=lambda: 0.0
     )
-    host.call("ping")
+    host.call("ping", {})
     attempts = []
     for _ in range(40):
         proxy.cut()
@@ -93,7 +93,7 @@ def test_f03_attempts_to_connect_are_15_seconds_apart(sshd: Sshd, proxy: FaultPr
         while host.connected and time.monotonic() < deadline:
             time.sleep(0.01)
         with contextlib.suppress(HostUnreachableError):
-            host.call("ping")
+            host.call("ping", {})
         attempts += [clock[0]] * (proxy.accepted - before)
         clock[0] += 1
     assert attempts == [1015.0, 1030.0]
@@ -127,7 +127,7 @@ def test_f06_a_changed_host_key_stops_everything(sshd: Sshd, proxy: FaultProxy, 
     other = make_key(tmp_path / "other").with_suffix(".pub").read_text()
     sshd.known_hosts.write_text(f"[127.0.0.1]:{proxy.port} {other}")
     with pytest.raises(HostRefusedError, match="HAS CHANGED"):
-        reach(sshd, proxy).call("ping")
+        reach(sshd, proxy).call("ping", {})
     assert sshd.logins() == 0
 
 
@@ -164,7 +164,7 @@ def test_f41_two_processes_that_submit_the_same_step_make_one_job(sshd: Sshd, sl
         return Satellite(host).submit(slurm.request(workdir), bundle({"job.sh": "x"})).job_id
 
     for host in hosts:
-        host.call("ping")
+        host.call("ping", {})
     with ThreadPoolExecutor(2) as pool:
         ids = list(pool.map(submit, hosts))
     for host in hosts:

@@ -163,7 +163,7 @@ def test_two_processes_without_an_agent_know_of_each_other(
     for user_known_hosts in ("/nowhere/1", "/nowhere/2"):
         spec = SshHost(hostname="127.0.0.1", port=1, user="me", known_hosts_file=user_known_hosts)
         with pytest.raises(HostUnreachableError) as caught:
-            connect(spec).call("ping")
+            connect(spec).call("ping", {})
     assert "another process" in str(caught.value)
 
 
@@ -175,7 +175,7 @@ def test_a_name_that_ssh_itself_does_not_know_is_refused_at_once(
     tmp_path.chmod(0o700)
     spec = SshHost(hostname="no-such-host.invalid", user="me")
     with pytest.raises((HostRefusedError, HostUnreachableError)) as caught:
-        connect(spec).call("ping")
+        connect(spec).call("ping", {})
     temporary = "Temporary failure" in str(caught.value)  # what a machine without any name server says
     assert isinstance(caught.value, HostUnreachableError if temporary else HostRefusedError)
 
@@ -188,4 +188,4 @@ def test_without_a_folder_of_its_own_a_process_connects_all_the_same(
     monkeypatch.setenv(place.FOLDER, str(file))
     monkeypatch.setenv(place.SWITCH, "off")
     with pytest.raises(HostUnreachableError, match="can't connect"):
-        connect(SshHost(hostname="127.0.0.1", port=1, user="other")).call("ping")
+        connect(SshHost(hostname="127.0.0.1", port=1, user="other")).call("ping", {})

@@ -4,10 +4,10 @@ import subprocess
 import sys
 
 import pytest
+from subprocess_dialer import SubprocessDialer
 
 from dagster_slurm_components.errors import HostRefusedError, HostUnreachableError
 from dagster_slurm_components.hosts import bootstrap
-from dagster_slurm_components.hosts.bootstrap import SubprocessDialer
 from dagster_slurm_components.hosts.channel import Channel
 
 
@@ -33,7 +33,7 @@ def test_every_shell_passes_the_command_on_unchanged(shell, tmp_path):
     done = subprocess.run(
         [shell, "-c", bootstrap.shell_command(str(script))], capture_output=True, check=True
     )
-    assert done.stdout.decode().split("\0") == bootstrap.arguments("python3")[1:]
+    assert done.stdout.decode().split("\0") == shlex.split(bootstrap.shell_command("python3"))[1:]
 
 
 @pytest.mark.parametrize(
@@ -54,9 +54,23 @@ def test_banners_before_the_satellite_are_passed_over(prelude):
     opened.close()
 
 
-def test_endless_noise_is_refused():
-    with pytest.raises(HostRefusedError, match="yyyy"):
-        ShellDialer("yes yyyy").dial()
+@pytest.mark.parametrize(
+    "prelude",
+    [
+        "yes yyyy",
+        "echo yyyy; head -c 170000 /dev/zero | tr '\\000' x",
+        "printf yyyy; head -c 170000 /dev/zero | tr '\\000' x",
+        "{ echo yyyy; head -c 100000 /dev/zero | tr '\\000' x; } >&2; exit 1",
+    ],
+)
+def test_a_login_that_prints_too_much_is_refused_with_its_first_words(prelude):
+    with pytest.raises(HostRefusedError) as caught:
+        ShellDialer(prelude).dial()
+    assert "printed more than 64 KiB before the satellite could start, beginning with:\nyyyy" in str(
+        caught.value
+    )
+    assert ".bashrc" in str(caught.value)
+    assert len(str(caught.value)) < 3000
 
 
 def test_a_shell_that_never_comes_is_unreachable_and_its_words_are_quoted():

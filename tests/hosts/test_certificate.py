@@ -51,11 +51,11 @@ def test_a_certificate_logs_in(sshd_factory: Callable[..., Sshd], tmp_path: Path
     assert Satellite(host).hello().user == getpass.getuser()
     host.close()
     with pytest.raises(HostRefusedError):
-        RemoteHost(SshDialer(server.spec(key_file=str(make_key(tmp_path / "bare"))))).call("ping")
+        RemoteHost(SshDialer(server.spec(key_file=str(make_key(tmp_path / "bare"))))).call("ping", {})
 
 
 def test_f05_an_expired_certificate_asks_for_a_new_one_and_is_not_sent(sshd: Sshd, tmp_path: Path) -> None:
     key = signed(make_key(tmp_path / "key"), make_key(tmp_path / "ca"), "-2h:-1h")
     with pytest.raises(LoginRequiredError, match="its certificate expired at") as caught:
-        RemoteHost(SshDialer(sshd.spec(key_file=str(key), login=["certificate"]))).call("ping")
+        RemoteHost(SshDialer(sshd.spec(key_file=str(key), login=["certificate"]))).call("ping", {})
     assert "Renew" in str(caught.value)

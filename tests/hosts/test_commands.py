@@ -2,16 +2,15 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 from satellite_fixture import HOSTILE, bundle
+from subprocess_dialer import SubprocessDialer
 
 from dagster_slurm_components.errors import SatelliteError
-from dagster_slurm_components.hosts.bootstrap import SubprocessDialer
 from dagster_slurm_components.hosts.client import Satellite
 from dagster_slurm_components.hosts.local import InProcessHost
 from dagster_slurm_components.hosts.remote import RemoteHost
@@ -146,7 +145,6 @@ def test_hello_tells_only_the_asked_variables(monkeypatch, local):
     monkeypatch.setenv("ASKED", "1")
     facts = local.hello(["ASKED", "NOT_SET"])
     assert facts.environment == {"ASKED": "1"}
-    assert facts.platform == sys.platform
     assert abs(facts.time - time.time()) < 60
 
 
@@ -214,7 +212,7 @@ class TestSnapshot:
             RemoteHost(SubprocessDialer()),
         ]
         for host in hosts:
-            host.call("ping")
+            host.call("ping", {})
         with ThreadPoolExecutor(len(hosts)) as pool:
             shots = pool.map(
                 lambda host: Satellite(host).snapshot(

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 from sshd_fixture import Sshd
+from subprocess_dialer import SubprocessDialer
 
 from dagster_slurm_components.errors import HostUnreachableError
 from dagster_slurm_components.hosts.agent.client import AgentDialer
-from dagster_slurm_components.hosts.bootstrap import SubprocessDialer
 from dagster_slurm_components.hosts.channel import Channel
 from dagster_slurm_components.hosts.client import Satellite
 from dagster_slurm_components.hosts.remote import LARGE, Lanes, RemoteHost

@@ -74,7 +74,7 @@ def test_f12_what_to_type_names_the_profile() -> None:
     asked = LoginRequiredError("the login asks for otp", where="login", hint=f"Log in once with: {TYPE}")
     for profile in ("site", "other"):
         with pytest.raises(LoginRequiredError) as caught:
-            ProfileHost(Scripted([asked]), profile).call("ping")
+            ProfileHost(Scripted([asked]), profile).call("ping", {})
         assert str(caught.value) == (
             f"login: the login asks for otp\nLog in once with: dg-slurm login {profile}"
         )
@@ -82,13 +82,13 @@ def test_f12_what_to_type_names_the_profile() -> None:
 
 def test_without_a_loss_nothing_is_told() -> None:
     world = World()
-    world.host.call("ping")
+    world.host.call("ping", {})
     assert (world.told, world.waits) == ([], [])
 
 
 def test_a_wait_whose_reason_changes_is_told_again_with_its_beginning() -> None:
     world = World(LOST, LOST, LOST, LOGIN, LOGIN)
-    world.host.call("ping")
+    world.host.call("ping", {})
     assert len(world.told) == 3
     assert "asks for otp" in world.told[1]
     assert "waits for the host since 2" in world.told[1]
@@ -97,7 +97,7 @@ def test_a_wait_whose_reason_changes_is_told_again_with_its_beginning() -> None:
 def test_it_ends_when_it_has_waited_as_long_as_it_may() -> None:
     world = World(*[LOST] * 10_000, limit=3600)
     with pytest.raises(ParkedTooLongError, match="park_timeout") as caught:
-        world.host.call("ping")
+        world.host.call("ping", {})
     assert world.now == 3600
     assert "1.0 h" in str(caught.value)
     assert max(world.waits) == 15
@@ -107,7 +107,7 @@ def test_it_ends_when_it_has_waited_as_long_as_it_may() -> None:
 def test_what_waiting_does_not_heal_is_raised_at_once(error: HostError) -> None:
     world = World(error)
     with pytest.raises(type(error)):
-        world.host.call("ping")
+        world.host.call("ping", {})
     assert world.waits == []
 
 
@@ -120,4 +120,4 @@ def test_who_waits_can_be_called_off() -> None:
         raise CalledOff
 
     with pytest.raises(CalledOff):
-        ParkedHost(world.scripted, Parking(60, world.told.append, sleep=sleep)).call("ping")
+        ParkedHost(world.scripted, Parking(60, world.told.append, sleep=sleep)).call("ping", {})

@@ -6,6 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from satellite_fixture import HOSTILE
+from subprocess_dialer import SubprocessDialer
 
 from dagster_slurm_components.errors import (
     HostRefusedError,
@@ -14,7 +15,6 @@ from dagster_slurm_components.errors import (
     SatelliteError,
 )
 from dagster_slurm_components.hosts import channel
-from dagster_slurm_components.hosts.bootstrap import SubprocessDialer
 from dagster_slurm_components.hosts.channel import Channel
 from dagster_slurm_components.hosts.client import Satellite
 from dagster_slurm_components.hosts.remote import RemoteHost
@@ -143,7 +143,7 @@ def test_a_busy_satellite_still_answers_ping(subprocess_host, tmp_path):
             while not begun.exists() or begun.read_text().count("\n") < operations.WORKERS:
                 assert not any(call.done() for call in slow)
                 time.sleep(0.02)
-            subprocess_host.call("ping")
+            subprocess_host.call("ping", {})
             assert not any(call.done() for call in slow)
         finally:
             gate.touch()
@@ -154,7 +154,7 @@ def test_a_loss_wakes_all_who_wait():
     pipe = MemoryPipe(lambda header: None)
     host, _, _ = host_of(pipe)
     with ThreadPoolExecutor(5) as pool:
-        calls = [pool.submit(host.call, "run") for _ in range(5)]
+        calls = [pool.submit(host.call, "run", {}) for _ in range(5)]
         time.sleep(0.1)
         pipe.feed(b"")
         for call in calls:
@@ -165,15 +165,15 @@ def test_a_loss_wakes_all_who_wait():
 def test_after_a_loss_the_next_call_dials_again():
     first, second = MemoryPipe(ok), MemoryPipe(ok)
     host, dialer, clock = host_of(first, second)
-    host.call("a")
-    host.call("b")
+    host.call("a", {})
+    host.call("b", {})
     assert dialer.dials == 1
     first.feed(b"")
     assert first.closed.wait(5)
     with pytest.raises(HostUnreachableError, match=r"lost \(next attempt in 19 s\)"):
-        host.call("c")
+        host.call("c", {})
     clock.now += 19
-    host.call("c")
+    host.call("c", {})
     assert dialer.dials == 2
 
 
@@ -182,7 +182,7 @@ def test_garbage_on_the_line_is_a_loss_with_its_reason(garbage):
     pipe = MemoryPipe(lambda header: garbage)
     host, _, _ = host_of(pipe)
     with pytest.raises(HostUnreachableError, match=r"corrupt|not JSON|inside a frame"):
-        host.call("a", timeout=5)
+        host.call("a", {}, timeout=5)
     assert pipe.closed.wait(5)
 
 
@@ -198,9 +198,9 @@ def test_an_answer_that_stays_out_is_told_and_a_good_connection_kept():
     pipe = MemoryPipe(lambda header: ok(header) if header["op"] == "ping" else None)
     host, dialer, _ = host_of(pipe)
     with pytest.raises(HostUnreachableError, match=r"no answer to 'run' within 0\.1 s") as caught:
-        host.call("run", timeout=0.1)
+        host.call("run", {}, timeout=0.1)
     assert "not known" in str(caught.value)
-    host.call("ping")
+    host.call("ping", {})
     assert dialer.dials == 1
     assert not pipe.closed.is_set()
 
@@ -210,10 +210,10 @@ def test_a_dead_connection_is_found_out_and_given_up(monkeypatch):
     dead = MemoryPipe(lambda header: None)
     host, dialer, clock = host_of(dead, MemoryPipe(ok))
     with pytest.raises(HostUnreachableError):
-        host.call("run", timeout=0.1)
+        host.call("run", {}, timeout=0.1)
     assert dead.closed.is_set()
     clock.now += 20
-    host.call("run")
+    host.call("run", {})
     assert dialer.dials == 2
 
 
@@ -223,27 +223,27 @@ def test_failures_pause_longer_and_longer_and_are_told_again_meanwhile():
     pauses = []
     for _ in range(3):
         with pytest.raises(HostUnreachableError):
-            host.call("a")
+            host.call("a", {})
         dials, since = dialer.dials, clock.now
         with pytest.raises(HostUnreachableError, match=r"connection refused \(next attempt in") as caught:
-            host.call("a")
+            host.call("a", {})
         assert (caught.value.where, caught.value.hint) == ("h", "look at it")
         assert dialer.dials == dials, "nobody knocks meanwhile"
         clock.now = host._not_before
         pauses.append(clock.now - since)
     assert pauses == [18.75, 37.5, 75.0]
-    host.call("a")
+    host.call("a", {})
 
 
 def test_a_refusal_pauses_long_and_stays_a_refusal():
     host, _, clock = host_of(HostRefusedError("unknown key", where="h"), MemoryPipe(ok))
     with pytest.raises(HostRefusedError):
-        host.call("a")
+        host.call("a", {})
     clock.now += 30
     with pytest.raises(HostRefusedError, match=r"next attempt in [78] s"):
-        host.call("a")
+        host.call("a", {})
     clock.now += 8
-    host.call("a")
+    host.call("a", {})
 
 
 def test_many_threads_make_one_attempt():
@@ -257,7 +257,7 @@ def test_many_threads_make_one_attempt():
     dialer = SlowDialer(MemoryPipe(ok))
     host = RemoteHost(dialer)
     with ThreadPoolExecutor(8) as pool:
-        calls = [pool.submit(host.call, "a") for _ in range(8)]
+        calls = [pool.submit(host.call, "a", {}) for _ in range(8)]
         time.sleep(0.1)
         gate.set()
         for call in calls:
@@ -269,20 +269,20 @@ def test_close_ends_the_connection_and_a_later_call_makes_a_new_one():
     pipes = [MemoryPipe(ok), MemoryPipe(ok)]
     host, dialer, _ = host_of(*pipes)
     host.close()
-    host.call("a")
+    host.call("a", {})
     host.close()
     assert pipes[0].closed.is_set()
-    host.call("a")
+    host.call("a", {})
     assert dialer.dials == 2
 
 
 def test_too_large_a_call_is_refused_and_harms_nobody(subprocess_host, monkeypatch):
-    subprocess_host.call("ping")
+    subprocess_host.call("ping", {})
     monkeypatch.setattr(protocol, "MAX_BLOB", 10)
     with pytest.raises(SatelliteError) as caught:
         subprocess_host.call("put", {"path": "/x"}, b"x" * 11)
     assert caught.value.code == "too_large"
-    subprocess_host.call("ping")
+    subprocess_host.call("ping", {})
 
 
 def test_a_fault_inside_the_satellite_is_an_answer(subprocess_host):
@@ -290,7 +290,7 @@ def test_a_fault_inside_the_satellite_is_an_answer(subprocess_host):
         subprocess_host.call("alive", {"processes": [["not a number", "x"]]})
     assert caught.value.code == "internal"
     assert 'File "dagster_slurm_components/hosts/satellite/processes.py", line' in caught.value.message
-    subprocess_host.call("ping")
+    subprocess_host.call("ping", {})
 
 
 def test_undecodable_output_arrives(subprocess_host):
@@ -311,5 +311,5 @@ def test_f12_where_a_person_must_log_in_no_attempt_of_ours_is_announced():
     remote = RemoteHost(FakeDialer(asks))
     for _ in range(2):
         with pytest.raises(LoginRequiredError) as caught:
-            remote.call("ping")
+            remote.call("ping", {})
         assert caught.value.message == "the login asks for otp"

@@ -53,11 +53,11 @@ def test_calls_go_over_one_connection(sshd, reach):
 
 def test_the_socket_sends_at_once(sshd, reach):
     host = reach(sshd.spec())
-    host.call("ping")
+    host.call("ping", {})
     times = []
     for _ in range(50):
         started = time.perf_counter()
-        host.call("ping")
+        host.call("ping", {})
         times.append(time.perf_counter() - started)
     assert sorted(times)[25] < 0.02, "Nagle's algorithm would cost 40 ms a call"
 
@@ -84,7 +84,7 @@ class TestHostKeys:
             ["ssh-keygen", "-lf", str(sshd.host_key)], capture_output=True, text=True, check=True
         )
         with pytest.raises(HostRefusedError, match="is not known") as caught:
-            reach(sshd.spec()).call("ping")
+            reach(sshd.spec()).call("ping", {})
         message = str(caught.value)
         assert shown.stdout.split()[1] in message
         assert str(sshd.known_hosts) in message
@@ -95,12 +95,12 @@ class TestHostKeys:
     def test_the_way_to_trust_it_works(self, sshd, reach):
         scan = ["ssh-keyscan", "-p", str(sshd.port), "127.0.0.1"]
         sshd.known_hosts.write_bytes(subprocess.run(scan, capture_output=True, check=True).stdout)
-        reach(sshd.spec()).call("ping")
+        reach(sshd.spec()).call("ping", {})
 
     def test_a_changed_key_stops_everything_and_names_the_line(self, sshd, reach, tmp_path):
         sshd.trust(make_key(tmp_path / "other"))
         with pytest.raises(HostRefusedError, match=f"HAS CHANGED(.|\n)*{sshd.known_hosts}:1 ") as caught:
-            reach(sshd.spec()).call("ping")
+            reach(sshd.spec()).call("ping", {})
         assert caught.value.where == f"{sshd.spec().user}@127.0.0.1:{sshd.port}"
         assert sshd.logins() == 0
 
@@ -108,28 +108,28 @@ class TestHostKeys:
         known = sshd.known_hosts.read_text()
         sshd.trust(make_key(tmp_path / "other"))
         sshd.known_hosts.write_text(sshd.known_hosts.read_text() + known)
-        reach(sshd.spec()).call("ping")
+        reach(sshd.spec()).call("ping", {})
 
     def test_the_host_is_asked_for_the_kind_of_key_that_is_known(self, sshd_factory, reach, tmp_path):
         rsa = make_key(tmp_path / "rsa", "rsa")
         server = sshd_factory(f"HostKey {rsa}")
-        reach(server.spec()).call("ping")
+        reach(server.spec()).call("ping", {})
         server.trust(rsa)
-        reach(server.spec()).call("ping")
+        reach(server.spec()).call("ping", {})
 
     def test_the_users_own_known_hosts_is_the_default(self, sshd, reach, own_home):
         spec = sshd.spec(known_hosts_file=None)
         with pytest.raises(HostRefusedError, match=str(own_home)):
-            reach(spec).call("ping")
+            reach(spec).call("ping", {})
         (own_home / ".ssh" / "known_hosts").write_text(sshd.known_hosts.read_text())
-        reach(spec).call("ping")
+        reach(spec).call("ping", {})
 
 
 class TestLogin:
     def test_a_wrong_key_is_refused_with_what_was_tried_and_what_is_offered(self, sshd, reach, tmp_path):
         wrong = make_key(tmp_path / "wrong key")
         with pytest.raises(HostRefusedError, match="accepted no key") as caught:
-            reach(sshd.spec(key_file=str(wrong))).call("ping")
+            reach(sshd.spec(key_file=str(wrong))).call("ping", {})
         assert f"{wrong}: not accepted" in str(caught.value)
         assert "it offers: publickey" in str(caught.value)
 
@@ -137,19 +137,19 @@ class TestLogin:
         locked = make_key(tmp_path / "locked", passphrase="secret")
         (sshd.folder / "authorized_keys").write_text(locked.with_suffix(".pub").read_text())
         with pytest.raises(HostRefusedError, match="locked: has a passphrase: ssh-add it"):
-            reach(sshd.spec(key_file=str(locked))).call("ping")
+            reach(sshd.spec(key_file=str(locked))).call("ping", {})
 
     def test_a_missing_key_file_is_named(self, sshd, reach):
         with pytest.raises(HostRefusedError, match="no key file /no/such/key"):
-            reach(sshd.spec(key_file="/no/such/key")).call("ping")
+            reach(sshd.spec(key_file="/no/such/key")).call("ping", {})
 
     def test_without_a_key_file_those_in_the_home_folder_are_tried(self, sshd, reach, own_home):
         spec = sshd.spec(key_file=None)
         with pytest.raises(HostRefusedError, match="accepted no key"):
-            reach(spec).call("ping")
+            reach(spec).call("ping", {})
         (own_home / ".ssh" / "id_ed25519").write_bytes(sshd.client_key.read_bytes())
         (own_home / ".ssh" / "id_ed25519").chmod(0o600)
-        reach(spec).call("ping")
+        reach(spec).call("ping", {})
 
     def test_the_agent_is_asked(self, sshd, reach, tmp_path, monkeypatch):
         address = str(tmp_path / "agent")
@@ -161,7 +161,7 @@ class TestLogin:
                     break
                 time.sleep(0.02)
             subprocess.run(["ssh-add", "-q", str(sshd.client_key)], check=True, capture_output=True)
-            reach(sshd.spec(key_file=None)).call("ping")
+            reach(sshd.spec(key_file=None)).call("ping", {})
         finally:
             agent.kill()
             agent.wait()
@@ -173,7 +173,7 @@ class TestLogin:
         with pytest.raises(
             HostRefusedError, match=r"wants more(.|\n)*keyboard-interactive(.|\n)*dg-slurm login"
         ):
-            reach(server.spec()).call("ping")
+            reach(server.spec()).call("ping", {})
 
     def test_a_host_that_hangs_up_after_too_many_keys_is_a_refusal(self, sshd_factory, reach, own_home):
         server = sshd_factory("MaxAuthTries 2")
@@ -182,7 +182,7 @@ class TestLogin:
         with pytest.raises(
             HostRefusedError, match=r"hung up after these keys(.|\n)*id_ed25519: not accepted"
         ):
-            reach(server.spec(key_file=None)).call("ping")
+            reach(server.spec(key_file=None)).call("ping", {})
 
 
 class TestConfiguration:
@@ -198,7 +198,7 @@ class TestConfiguration:
         (own_home / ".ssh" / "config").write_text(
             "Host *\n  Port 1\n  User nobody-here\n  IdentityFile /no/such\n"
         )
-        reach(sshd.spec()).call("ping")
+        reach(sshd.spec()).call("ping", {})
 
     @pytest.mark.parametrize("way", ["spec", "config"])
     def test_a_jump_host_is_gone_through_and_checked(self, sshd_factory, reach, own_home, way):
@@ -218,14 +218,14 @@ class TestConfiguration:
         assert (bastion.logins(), target.logins()) == (1, 1)
         target.trust(target.host_key)  # forgets the bastion
         with pytest.raises(HostRefusedError, match="is not known") as caught:
-            reach(spec).call("ping")
+            reach(spec).call("ping", {})
         assert f":{bastion.port}" in str(caught.value.where)
         assert (bastion.logins(), target.logins()) == (1, 1)
 
     def test_a_target_that_the_jump_host_cannot_reach_is_unreachable(self, sshd, reach):
         spec = sshd.spec(port=free_port(), jump=[{"hostname": "127.0.0.1", "port": sshd.port}])
         with pytest.raises(HostUnreachableError, match="can't reach it"):
-            reach(spec).call("ping")
+            reach(spec).call("ping", {})
 
 
 class TestLosses:
@@ -243,19 +243,19 @@ class TestLosses:
 
     def test_a_stopped_sshd_is_unreachable_until_it_is_back(self, sshd, reach):
         host = reach(sshd.spec())
-        host.call("ping")
+        host.call("ping", {})
         sshd.stop()
         for _ in range(2):
             with pytest.raises(HostUnreachableError):
-                host.call("ping")
+                host.call("ping", {})
         sshd.start()
-        host.call("ping")
+        host.call("ping", {})
 
     def test_an_unknown_name_and_a_closed_port_are_unreachable_at_once(self, sshd, reach):
         for changes in ({"hostname": "no-such-host.invalid"}, {"port": free_port()}):
             started = time.monotonic()
             with pytest.raises(HostUnreachableError, match="can't connect"):
-                reach(sshd.spec(**changes)).call("ping")
+                reach(sshd.spec(**changes)).call("ping", {})
             assert time.monotonic() - started < 10
 
     def test_a_server_that_never_speaks_is_unreachable(self, sshd, reach):
@@ -263,21 +263,21 @@ class TestLosses:
             spec = sshd.spec(port=mute.getsockname()[1], connect_timeout=0.3)
             slept = []
             with pytest.raises(HostUnreachableError, match="hung up"):
-                reach(spec, sleep=slept.append, jitter=lambda: 0.5).call("ping")
+                reach(spec, sleep=slept.append, jitter=lambda: 0.5).call("ping", {})
         assert slept == list(ssh.PAUSES)
 
     def test_newcomers_that_sshd_drops_come_back_and_all_get_in(self, sshd_factory):
         server = sshd_factory("MaxStartups 2:100:2")
         hosts = [RemoteHost(SshDialer(server.spec())) for _ in range(10)]
         with ThreadPoolExecutor(len(hosts)) as pool:
-            list(pool.map(lambda host: host.call("ping"), hosts))
+            list(pool.map(lambda host: host.call("ping", {}), hosts))
         for host in hosts:
             host.close()
         assert server.logins() == len(hosts)
 
     def test_lost_connections_leave_no_traceback_on_the_terminal(self, sshd, reach, capfd):
         host = reach(sshd.spec())
-        host.call("ping")
+        host.call("ping", {})
         sshd.cut()
         for _ in range(100):
             if not host.connected:
@@ -297,6 +297,16 @@ class TestStart:
         server = sshd_factory(f"Banner {banner}", force)
         assert Satellite(reach(server.spec())).hello().user
 
+    @pytest.mark.parametrize("stream", ["stdout", "stderr"])
+    def test_a_login_that_prints_too_much_is_refused_with_its_first_words(self, sshd_factory, reach, stream):
+        noise = "{ echo Loading modules; head -c 170000 /dev/zero | tr '\\000' x; }"
+        to, end = ("", 'exec sh -c "$SSH_ORIGINAL_COMMAND"') if stream == "stdout" else (" >&2", "exit 1")
+        server = sshd_factory(f"ForceCommand {noise}{to}; {end}")
+        with pytest.raises(
+            HostRefusedError, match=r"more than 64 KiB(.|\n)*beginning with:\nLoading modules\n"
+        ):
+            reach(server.spec()).call("ping", {})
+
     def test_one_session_is_enough(self, sshd_factory, reach, monkeypatch):
         monkeypatch.setattr(bootstrap, "PYTHONS", ("/no/python3", "python3"))
         remote = Satellite(reach(sshd_factory("MaxSessions 1").spec()))
@@ -310,16 +320,16 @@ class TestStart:
         with pytest.raises(
             HostRefusedError, match=r"no Python 3\.6(.|\n)*/no/python3(.|\n)*/no/platform-python"
         ):
-            reach(sshd.spec()).call("ping")
+            reach(sshd.spec()).call("ping", {})
 
     def test_an_account_for_files_only_is_refused_with_its_words(self, sshd_factory, reach):
         server = sshd_factory("ForceCommand echo this account is for sftp only; exit 1")
         with pytest.raises(HostRefusedError, match="this account is for sftp only"):
-            reach(server.spec()).call("ping")
+            reach(server.spec()).call("ping", {})
 
     def test_no_sessions_at_all_is_a_refusal(self, sshd_factory, reach):
         with pytest.raises(HostRefusedError, match="opens no session"):
-            reach(sshd_factory("MaxSessions 0").spec(), sleep=lambda seconds: None).call("ping")
+            reach(sshd_factory("MaxSessions 0").spec(), sleep=lambda seconds: None).call("ping", {})
 
 
 class TestConnect:
@@ -335,7 +345,7 @@ class TestConnect:
             "import sys\n"
             "from dagster_slurm_components.hosts import connect\n"
             "from dagster_slurm_components.spec.hosts import LocalHost, SshHost\n"
-            "connect.connect(LocalHost()).call('ping')\n"
+            "connect.connect(LocalHost()).call('ping', {})\n"
             "connect.connect(SshHost(hostname='h.invalid'))\n"
             "assert not {'paramiko', 'fabric', 'invoke', 'cryptography'} & set(sys.modules)\n"
         )
@@ -345,7 +355,7 @@ class TestConnect:
 
 def test_satellites_end_with_their_connection(sshd, reach):
     host = reach(sshd.spec())
-    pid = host.call("hello").result["pid"]
+    pid = host.call("hello", {}).result["pid"]
     host.close()
     for _ in range(200):
         if not os.path.exists(f"/proc/{pid}"):

@@ -77,11 +77,11 @@ def test_a_jump_host_keeps_its_own_key_and_known_hosts(sshd_factory, tmp_path: P
 
 def test_a_satellite_that_is_killed_costs_no_login(sshd: Sshd) -> None:
     host = RemoteHost(SshDialer(sshd.spec()), interval=0.1)
-    os.kill(host.call("hello").result["pid"], signal.SIGKILL)
+    os.kill(host.call("hello", {}).result["pid"], signal.SIGKILL)
     deadline = time.monotonic() + 20
     while True:
         try:
-            host.call("ping")
+            host.call("ping", {})
             break
         except HostUnreachableError:
             assert time.monotonic() < deadline
@@ -93,7 +93,7 @@ def test_a_satellite_that_is_killed_costs_no_login(sshd: Sshd) -> None:
 def test_nothing_is_left_when_the_connection_is_closed(sshd: Sshd) -> None:
     dialer = SshDialer(sshd.spec())
     host = RemoteHost(dialer)
-    host.call("ping")
+    host.call("ping", {})
     assert dialer._connection is not None
     assert dialer._connection.folder.stat().st_mode & 0o777 == 0o700
     host.close()
@@ -121,7 +121,7 @@ def test_a_machine_without_ssh_is_told(sshd: Sshd, tmp_path: Path, monkeypatch: 
 def test_a_forked_child_leaves_its_parents_connection_alone(sshd: Sshd) -> None:
     dialer = SshDialer(sshd.spec())
     host = RemoteHost(dialer)
-    host.call("ping")
+    host.call("ping", {})
     assert dialer._connection is not None
     child = os.fork()
     if child == 0:

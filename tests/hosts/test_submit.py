@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from satellite_fixture import HOSTILE, FakeSlurm, bundle
+from subprocess_dialer import SubprocessDialer
 
 from dagster_slurm_components.errors import SatelliteError
-from dagster_slurm_components.hosts.bootstrap import SubprocessDialer
 from dagster_slurm_components.hosts.client import Satellite
 from dagster_slurm_components.hosts.local import InProcessHost
 from dagster_slurm_components.hosts.remote import RemoteHost

@@ -9,9 +9,10 @@ from pathlib import Path
 
 import pytest
 from satellite_fixture import bundle
+from subprocess_dialer import SubprocessDialer
 
 from dagster_slurm_components.errors import HostUnreachableError
-from dagster_slurm_components.hosts.bootstrap import SubprocessDialer, SubprocessPipe
+from dagster_slurm_components.hosts.bootstrap import SubprocessPipe
 from dagster_slurm_components.hosts.client import Satellite
 from dagster_slurm_components.hosts.remote import RemoteHost
 from dagster_slurm_components.hosts.satellite.calls import Process, SubmitRequest

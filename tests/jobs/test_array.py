@@ -17,7 +17,8 @@ import slurm_testcluster as slurm
 from dagster_slurm_components.environments.base import Activation
 from dagster_slurm_components.hosts.client import Satellite
 from dagster_slurm_components.hosts.local import InProcessHost
-from dagster_slurm_components.jobs.bundle import array_of, static_file
+from dagster_slurm_components.hosts.program import shipped
+from dagster_slurm_components.jobs.bundle import array_of
 from dagster_slurm_components.jobs.ending import cancel
 from dagster_slurm_components.jobs.lease import Attempt, Lease, LedgerRecord
 from dagster_slurm_components.jobs.look import look_at
@@ -50,7 +51,7 @@ class Arrays:
     def submit(
         self, script: str, keys: Sequence[str] = KEYS, *, only: Sequence[int] | None = None, per_task: int = 1
     ) -> JobHandle:
-        plan = LaunchPlan(static_file("launchers", "launch_bash.sh"), ("bash", "-c", script, "sh"))
+        plan = LaunchPlan(shipped("launchers/shell/launch_bash.sh"), ("bash", "-c", script, "sh"))
         numbers = range(len(keys)) if only is None else only
         specs = {
             number: JobSpec(

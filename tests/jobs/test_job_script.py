@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from dagster_slurm_components.environments.base import Activation, ActivationStep
-from dagster_slurm_components.jobs.bundle import static_file
+from dagster_slurm_components.hosts.program import shipped
 from dagster_slurm_components.jobs.status import StatusRecord, parse_status
 from slurm_testcluster.process import identify
 
@@ -30,9 +30,9 @@ def make(
     steps: Sequence[ActivationStep] = (),
 ) -> Path:
     (folder / "payload").mkdir(parents=True)
-    (folder / "job.sh").write_text(static_file("jobs", "job.sh"))
-    (folder / "launch.sh").write_text(static_file("launchers", "launch_bash.sh"))
-    (folder / "activate.sh").write_text(static_file("environments", "activate.sh"))
+    (folder / "job.sh").write_text(shipped("jobs/shell/job.sh"))
+    (folder / "launch.sh").write_text(shipped("launchers/shell/launch_bash.sh"))
+    (folder / "activate.sh").write_text(shipped("environments/shell/activate.sh"))
     (folder / "activate.args").write_bytes(Activation(tuple(steps)).arguments())
     (folder / "launch.args").write_bytes(b"".join(word.encode() + b"\0" for word in ("--", *payload)))
     (folder / "job.env").write_text("".join(f"export {k}={shlex.quote(v)}\n" for k, v in (env or {}).items()))

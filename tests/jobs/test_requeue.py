@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from dagster_slurm_components.environments.base import Activation
-from dagster_slurm_components.jobs.bundle import static_file
+from dagster_slurm_components.hosts.program import shipped
 from dagster_slurm_components.jobs.status import parse_starts
 
 PAYLOAD = """
@@ -37,9 +37,9 @@ payload.leave()
 def make(folder: Path, words: list[str]) -> Path:
     """Write a run directory as the satellite would unpack it."""
     (folder / "payload").mkdir(parents=True)
-    (folder / "job.sh").write_text(static_file("jobs", "job.sh"))
-    (folder / "launch.sh").write_text(static_file("launchers", "launch_bash.sh"))
-    (folder / "activate.sh").write_text(static_file("environments", "activate.sh"))
+    (folder / "job.sh").write_text(shipped("jobs/shell/job.sh"))
+    (folder / "launch.sh").write_text(shipped("launchers/shell/launch_bash.sh"))
+    (folder / "activate.sh").write_text(shipped("environments/shell/activate.sh"))
     (folder / "activate.args").write_bytes(Activation().arguments())
     (folder / "launch.args").write_bytes(b"".join(word.encode() + b"\0" for word in ("--", *words)))
     messages = shlex.quote(str(folder / "messages.jsonl"))

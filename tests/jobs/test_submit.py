@@ -213,6 +213,17 @@ def test_f12_a_limit_is_waited_out() -> None:
     assert "tried again" in told[0]
 
 
+def test_a_controller_whose_disk_is_full_is_waited_out_and_told() -> None:
+    full = "sbatch: error: Batch job submission failed: I/O error writing script/environment to file\n"
+    no = SubmitReply("rejected", returncode=1, stderr=full)
+    _, waits, told, job_id = go([no, no, SubmitReply("submitted", "9")])
+    assert (job_id, len(waits)) == ("9", 2)
+    assert (
+        "I/O error writing script/environment to file. Slurm's controller can't store the job script, most likely "
+        "because its disk is full: tell the site. It is tried again." in told[0]
+    )
+
+
 def test_f12_a_lasting_no_is_raised_at_once_with_the_option() -> None:
     no = SubmitReply("rejected", returncode=1, stderr="sbatch: error: invalid partition specified: gpuu\n")
     with pytest.raises(SubmitRejectedError) as caught:

@@ -172,14 +172,10 @@ def prepare(
         **dict(resources.sbatch_options()),
     }
     steps = (ActivationStep("prefix", (str(prefix),)),) if prefix else ()
-    make_run_directory(
-        folder,
-        made,
-        payload=text,
-        env={**PIPES, **(env or {})},
-        activation=Activation(steps).arguments(),
-        header=render_header(list(options.items())),
-    )
+    make_run_directory(folder, made, text, {**PIPES, **(env or {})})
+    (folder / "activate.args").write_bytes(Activation(steps).arguments())
+    job = folder / "job.sh"
+    job.write_text(render_header(list(options.items())) + job.read_text())
     return Run(folder)
 
 

@@ -1,4 +1,5 @@
-"""A node's slurmd is killed under a job. The cluster is this module's own: other tests' jobs would be hit too."""
+"""A node's slurmd is killed under a job; the controller can't write. The cluster is this module's own, for other tests'
+jobs would be hit too."""
 
 from __future__ import annotations
 
@@ -105,3 +106,37 @@ def test_a_node_that_is_lost_costs_a_start(
     assert (f"with exclude {lost[0]}" in said) is not requeue
     idle = ["sinfo", "-h", "-n", lost[0], "-o", "%T"]
     eventually(lambda: "down" not in lab.run(idle).stdout, "the node is back")
+
+
+def test_a_controller_that_can_not_store_scripts_is_waited_for(
+    project: Project, lab: slurm.Cluster, instance: dg.DagsterInstance, marks: Path
+) -> None:
+    """As on a full disk: where slurmctld keeps the scripts of jobs are files instead of folders."""
+    project.write("t.sh", "true")
+    project.scripts("scripts: [{payload: t.sh, assets: [{key: a}]}]")
+    state = lab.folder / "spool" / "ctld"
+    folders = [state / f"hash.{number}" for number in range(10)]
+    aside = state / "aside"
+    aside.mkdir()
+    for folder in folders:
+        if folder.exists():
+            folder.rename(aside / folder.name)
+        folder.touch()
+
+    def act() -> None:
+        runs = project.root / "cluster work" / "runs"
+        refused = lambda: any("rejected=" in file.read_text() for file in runs.rglob("ledger"))  # noqa: E731
+        try:
+            eventually(refused, "sbatch refused the job")
+        finally:
+            for folder in folders:
+                folder.unlink()
+                if (aside / folder.name).exists():
+                    (aside / folder.name).rename(folder)
+
+    with meanwhile(act):
+        result = project.run("staging", instance=instance)
+    assert result.success, failure_text(result)
+    said = "\n".join(record.user_message for record in instance.all_logs(result.run_id))
+    assert "I/O error writing script/environment to file" in said
+    assert "its disk is full: tell the site. It is tried again." in said

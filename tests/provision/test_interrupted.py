@@ -25,7 +25,7 @@ from pathlib import Path
 from package_fixture import uv_request
 from dagster_slurm_components.hosts.client import (Satellite)
 from dagster_slurm_components.hosts.remote import RemoteHost
-from dagster_slurm_components.hosts.bootstrap import SubprocessDialer
+from subprocess_dialer import SubprocessDialer
 from dagster_slurm_components.environments import store
 from dagster_slurm_components.environments.provide import provide
 from dagster_slurm_components.environments.store import Store

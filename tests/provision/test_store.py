@@ -8,11 +8,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from subprocess_dialer import SubprocessDialer
 
 from dagster_slurm_components.environments import store
 from dagster_slurm_components.environments.content import Artifact
 from dagster_slurm_components.hosts import remote
-from dagster_slurm_components.hosts.bootstrap import SubprocessDialer
 from dagster_slurm_components.hosts.client import Satellite
 from dagster_slurm_components.hosts.remote import RemoteHost
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import random
+import shlex
+import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -15,13 +17,13 @@ from satellite_fixture import bundle
 
 from dagster_slurm_components.hosts.client import Satellite
 from dagster_slurm_components.hosts.local import InProcessHost
-from dagster_slurm_components.hosts.satellite.calls import SubmitReply
+from dagster_slurm_components.hosts.satellite.calls import SubmitReply, SubmitRequest
 from dagster_slurm_components.jobs.schedulers import SlurmScheduler
 from dagster_slurm_components.slurm.accounting import AccountingRow, parse_sacct, sacct, sacct_by_name
 from dagster_slurm_components.slurm.commands import sbatch, scancel, scancel_failure
 from dagster_slurm_components.slurm.header import escape_pattern, render_header
 from dagster_slurm_components.slurm.outcome import last_words, outcome
-from dagster_slurm_components.slurm.queue import QueueRow, parse_squeue, squeue, squeue_by_name
+from dagster_slurm_components.slurm.queue import QueueRow, parse_squeue, squeue
 from dagster_slurm_components.slurm.reasons import Reason, explain
 from dagster_slurm_components.slurm.rejections import classify_rejection
 from dagster_slurm_components.slurm.replies import query_failure
@@ -70,14 +72,17 @@ class Slurm:
         return Done(done.returncode, done.stdout.decode(), done.stderr.decode())
 
     def try_submit(self, body: str, *options: Option) -> SubmitReply:
+        return self.satellite.submit(*self.submission(body, *options))
+
+    def submission(self, body: str, *options: Option) -> tuple[SubmitRequest, bytes]:
         self.tries += 1
         folder = f"{self.folder}/runs/{self.tries}/0"
-        defaults = {"output": "/dev/null", **dict(options)}
-        script = render_header(list(defaults.items())) + body + "\n"
         name = f"dg-{random.getrandbits(64):x}"
+        defaults = {"output": "/dev/null", "job-name": name, **dict(options)}
+        script = render_header(list(defaults.items())) + body + "\n"
         wish = SlurmScheduler(f"{self.folder}/queue").settlement(folder, str(self.folder), name, name)
         request = wish._replace(argv=tuple(sbatch(f"{folder}/job.sh")), settle_only=False)
-        return self.satellite.submit(request, bundle({"job.sh": script}))
+        return request, bundle({"job.sh": script})
 
     def submit(self, body: str, *options: Option) -> str:
         reply = self.try_submit(body, *options)
@@ -181,7 +186,7 @@ def test_life_of_a_job(slurm: Slurm) -> None:
     assert running.restarts == 0
     assert abs(running.start - time.time()) < 60
     for argv, parse in (
-        (squeue_by_name(name), parse_squeue),
+        (squeue(name), parse_squeue),
         (sacct_by_name(name, since=slurm.since), parse_sacct),
     ):
         wait_for(lambda argv=argv, parse=parse: set(parse(slurm.run(argv).stdout)) == {job_id})
@@ -291,8 +296,33 @@ def test_a_limit_is_not_the_jobs_fault(slurm: Slurm) -> None:
     assert (last.kind, last.option) == ("limit", "qos")
 
 
+@pytest.mark.parametrize(
+    "wrapper",
+    [
+        'id=$("$sbatch" "$@"); echo "$id"; exit 1',
+        'id=$("$sbatch" "$@"); echo "Submitted batch job $id"; exit 3',
+        'id=$("$sbatch" "$@"); echo "submitted: see the portal"',
+    ],
+)
+def test_a_wrapper_s_word_is_not_the_last(
+    slurm: Slurm, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, wrapper: str
+) -> None:
+    """A site's own sbatch, which fails after the real one has made the job: that is found by its name."""
+    program = tmp_path / "bin" / "sbatch"
+    program.parent.mkdir()
+    program.write_text(f"#!/bin/sh\nsbatch={shlex.quote(str(shutil.which('sbatch')))}\n{wrapper}\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{program.parent}:{os.environ['PATH']}")
+    request, packed = slurm.submission("true", ("hold", ""))
+    assert slurm.satellite.submit(request, packed).outcome == "uncertain"
+    again = wait_for(lambda: found if (found := slurm.satellite.submit(request, packed)).job_id else None)
+    slurm.jobs.append(again.job_id)
+    assert (again.outcome, list(again.others)) == ("adopted", [])
+    assert again.job_id in slurm.queue()
+
+
 def test_unknown_jobs_and_unknown_names_are_answers(slurm: Slurm) -> None:
-    for argv in (squeue_by_name("dg-none"), sacct(["99999999"], since=0)):
+    for argv in (squeue("dg-none"), sacct(["99999999"], since=0)):
         done = slurm.run(argv)
         assert (done.returncode, done.stdout) == (0, "")
 

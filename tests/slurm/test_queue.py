@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from dagster_slurm_components.errors import DagsterSlurmError
 from dagster_slurm_components.slurm.commands import scancel, scancel_failure
-from dagster_slurm_components.slurm.queue import QueueRow, parse_squeue, squeue, squeue_by_name
+from dagster_slurm_components.slurm.queue import QueueRow, parse_squeue, squeue
 from dagster_slurm_components.slurm.replies import query_failure
 
 DATA = Path(__file__).parent / "data"
@@ -23,10 +23,10 @@ def test_the_command_does_not_depend_on_the_jobs() -> None:
 
 
 def test_by_name() -> None:
-    assert squeue_by_name("dg-4f2")[-1] == "--name=dg-4f2"
+    assert squeue("dg-4f2")[-1] == "--name=dg-4f2"
     for name in ("", "a,b", "a b", "a\nb"):
         with pytest.raises(DagsterSlurmError):
-            squeue_by_name(name)
+            squeue(name)
 
 
 def test_rows_of_a_real_queue() -> None:

@@ -33,6 +33,18 @@ def test_the_command() -> None:
         FAILED + "Rate limit exceeded, please retry momentarily\n",
         FAILED + "Resource temporarily unavailable\n",
         FAILED + "Protocol authentication error\n",
+        "sbatch: error: Unable to allocate resources: Zero Bytes were transmitted or received\n",
+        FAILED + "Unexpected missing socket error\n",
+        FAILED + "Received zero length message\n",
+        FAILED + "Received message length < 0\n",
+        FAILED + "Failed to send entire message\n",
+        FAILED + "Cannot unpack credential\n",
+        # of later versions
+        FAILED + "Process is shutting down and closing all communications\n",
+        FAILED + "Kernel reported delayed socket error after successful write(), client side likely closed\n",
+        FAILED + "Unable to process incoming file descriptor\n",
+        FAILED + "Unable to query kernel for socket peer credential\n",
+        FAILED + "Token Generation failed.\n",
         "sbatch: error: If munged is up, restart with --num-threads=10\n",
         "sbatch: fatal: Could not establish a configuration source\n",
     ],
@@ -93,6 +105,15 @@ def test_ambiguous(err: str) -> None:
         (FAILED + "Invalid wckey specification\n", "wckey"),
         (FAILED + "Partition in DOWN state\n", "partition"),
         (FAILED + "Access/permission denied\n", None),
+        (FAILED + "Invalid accounting frequency requested\n", "acctg_freq"),
+        (FAILED + "Invalid mcs_label specified\n", "mcs_label"),
+        (FAILED + "No eligible clusters for federated job\n", "clusters"),
+        (FAILED + "Incompatible versions of client and server code\n", None),
+        (FAILED + "Plugin initialization failed\n", None),
+        # of later versions
+        (FAILED + "Invalid or unknown association\n", "account"),
+        (FAILED + "Unable to resolve user ID to user name\n", None),
+        (FAILED + "Requested topology configuration is not available\n", None),
     ],
 )
 def test_permanent_rejections(err: str, option: str | None) -> None:
@@ -115,6 +136,19 @@ def test_permanent_rejections(err: str, option: str | None) -> None:
         (FAILED + "MaxJobCount limit reached\n", "limit", None),
         ("sbatch: error: Slurm job queue full, sleeping and retrying.\n" + FAILED + "x\n", "limit", None),
         (FAILED + "System submissions disabled\n", "limit", None),
+        (FAILED + "I/O error writing script/environment to file\n", "limit", None),
+        (
+            "sbatch: error: spank: x11.so: Plugin file not found\n"
+            + FAILED
+            + "I/O error writing script/environment to file\n",
+            "limit",
+            None,
+        ),
+        ("sbatch: error: QOSGrpGRES\n" + POLICY, "limit", "gres"),
+        (FAILED + "No space left on device\n", "limit", None),
+        (FAILED + "Required node not available (down, drained or reserved)\n", "limit", None),
+        (FAILED + "Unable to connect to database\n", "limit", None),
+        (FAILED + "Max powered up nodes reached\n", "limit", None),
         (FAILED + "Unspecified error\n", "unknown", None),
         ("", "unknown", None),
     ],
@@ -122,6 +156,26 @@ def test_permanent_rejections(err: str, option: str | None) -> None:
 def test_limits(err: str, kind: str, option: str | None) -> None:
     rejection = classify_rejection(err)
     assert (rejection.kind, rejection.option) == (kind, option)
+
+
+@pytest.mark.parametrize(
+    ("said", "hint"),
+    [
+        ("I/O error writing script/environment to file", "its disk is full"),
+        ("MaxJobCount limit reached", "queue is full"),
+        ("System submissions disabled", "has closed the queue"),
+        ("Unable to connect to database", "database does not answer"),
+        ("Incompatible versions of client and server code", "tell the site"),
+        ("Access/permission denied", "Ask the site"),
+        ("Invalid account or account/partition combination specified", "sacctmgr show assoc"),
+        ("Requested node configuration is not available", "sinfo -Nel"),
+        ("Job violates accounting/QOS policy (job submit limit, user's size and/or time limits)", "which"),
+    ],
+)
+def test_what_to_do_is_said_beside_slurms_words(said: str, hint: str) -> None:
+    rejection = classify_rejection(FAILED + said + "\n")
+    assert rejection.message == said
+    assert hint in rejection.hint
 
 
 @pytest.mark.parametrize(

@@ -63,11 +63,8 @@ class SharedHost(RemoteHost):
         """Whether a connection stands for which a person had to log in."""
         return self._interactive and self.connected
 
-    def call(
-        self, op: str, params: Mapping[str, Any] | None = None, blob: bytes = b"", *, timeout: float = 60.0
-    ) -> Reply:
+    def call(self, op: str, params: Mapping[str, Any], blob: bytes = b"", *, timeout: float = 60.0) -> Reply:
         """Do one operation, and count it."""
-        params = params or {}
         followed = [run_dir for run_dir, *_ in params.get("leases", [])]
         with self._lock:
             self._watched.update(dict.fromkeys(followed, time.monotonic()))

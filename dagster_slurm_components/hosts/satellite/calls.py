@@ -15,7 +15,6 @@ class HostFacts(NamedTuple):
     hostname: str
     python: str
     executable: str
-    platform: str
     time: float
     environment: Dict[str, str]
 
@@ -187,17 +186,16 @@ class FileRead(NamedTuple):
 
 
 class FileData(NamedTuple):
-    """What was read of a file; ``path`` and ``offset`` are as asked.
+    """What was read of a file.
 
-    Its ``size`` is below ``offset`` if it was cut, and the ``inode`` changes when another file has taken its place. The
-    ``data`` are fewer than there are when many files share one call. ``error`` says why it can't be read, if it exists.
+    Its ``size`` is below the asked offset if it was cut; its ``inode`` changes when another file has taken its place.
+    The ``data`` are fewer than there are when many files share one call. ``error`` says why it can't be read, if it
+    exists.
     """
 
-    path: str
     exists: bool
     size: int
     inode: int
-    offset: int
     data: bytes
     mtime: float = 0.0
     error: Optional[str] = None

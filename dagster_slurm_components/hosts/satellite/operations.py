@@ -24,6 +24,7 @@ from dagster_slurm_components.hosts.satellite.protocol import (
     Result,
     as_text,
     encode_frame,
+    native,
     read_frame,
 )
 from dagster_slurm_components.hosts.satellite.queries import accounting, run, snapshot
@@ -45,7 +46,6 @@ def hello(names: Sequence[str] = ()) -> Result:
         hostname=os.uname().nodename,
         python=platform.python_version(),
         executable=sys.executable,
-        platform=sys.platform,
         time=time.time(),
         environment={name: os.environ[name] for name in names if name in os.environ},
     )._asdict()
@@ -90,8 +90,30 @@ def handle(op: str, params: Result, blob: bytes = b"") -> Tuple[Result, bytes]:
     except OSError as error:
         code = _CODES.get(error.errno or 0, "failed")
         place = as_text(error.filename) if isinstance(error.filename, bytes) else error.filename
-        raise Failure(code, f"{place}: {error.strerror}" if place else str(error)) from error
+        text = f"{place}: {error.strerror}" if place else str(error)
+        blocked = code == "not_permitted" and isinstance(place, str) and place.startswith("/")
+        raise Failure(code, text + (_owner(place) if blocked else "")) from error
     return reply if isinstance(reply, tuple) else (reply, b"")
+
+
+def _owner(place: str) -> str:
+    """Say whose a path is that we may not use, or the last folder of it that we see, where that is another user's."""
+    while not os.path.lexists(native(place)):
+        place = os.path.dirname(place)
+    owner, ours = os.lstat(native(place)).st_uid, os.geteuid()
+    if owner == ours:
+        return ""
+    return (
+        f". {place} belongs to {_user(owner)}, and this login is {_user(ours)}'s: a workdir has one owner, "
+        "so name one of your own in the profile, such as one with `$USER` in its path"
+    )
+
+
+def _user(number: int) -> str:
+    try:
+        return pwd.getpwuid(number).pw_name
+    except KeyError:
+        return f"the user with id {number}"
 
 
 def reply_to(request: Result, blob: bytes) -> bytes:
