@@ -66,10 +66,16 @@ class Project:
     @contextmanager
     def definitions(self) -> Iterator[dg.Definitions]:
         """Load the project as Dagster does."""
+        with self.tree() as tree:
+            yield tree.build_defs()
+
+    @contextmanager
+    def tree(self) -> Iterator[ComponentTree]:
+        """Return the project's components, which Dagster loads as they are asked for."""
         sys.path.insert(0, str(self.root / "src"))
         try:
             module = importlib.import_module(f"{self.package}.defs")
-            yield ComponentTree(defs_module=module, project_root=self.root).build_defs()
+            yield ComponentTree(defs_module=module, project_root=self.root)
         finally:
             sys.path.remove(str(self.root / "src"))
             for name in [name for name in sys.modules if name.startswith(self.package)]:

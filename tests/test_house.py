@@ -183,6 +183,18 @@ def test_the_examples_pass_the_check():
     assert_succeeds(*DG_SLURM, "check", "examples")
 
 
+def test_each_feature_of_dagsters_has_a_test_that_exists():
+    page = (ROOT / "docs" / "reference" / "dagster-features.md").read_text("utf-8")
+    rows = [line for line in page.splitlines() if line.startswith("| ") and not line.startswith("| feature ")]
+    assert len(rows) > 40
+    missing = []
+    for row in rows:
+        named = re.search(r"`(tests/[^:`]+)::(\w+)` \|$", row)
+        if named is None or f"\ndef {named[2]}(" not in (ROOT / named[1]).read_text("utf-8"):
+            missing.append(row)
+    assert missing == []
+
+
 def test_the_page_of_variables_names_all_of_them():
     """Those that we read or set, but for what our own programs tell each other."""
     among_us = {f"DAGSTER_SLURM_{name}" for name in ("ASKPASS", "CLUSTER_DAEMON", "HOP", "PARTITION")}

@@ -1,13 +1,20 @@
 """The op of one script with its assets and checks, as ``dagster.multi_asset`` would make it."""
 
+import hashlib
 import json
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias, TypeVar
 
 import dagster as dg
 
+from dagster_slurm_components.component.values import NO_VALUE, NoValue
 from dagster_slurm_components.pipes.tags import MAY_LEAVE
+from dagster_slurm_components.spec.keys import RESERVED
+
+_Key: TypeAlias = dg.AssetKey | dg.AssetCheckKey
+Key = TypeVar("Key", dg.AssetKey, _Key)
 
 
 @dataclass(frozen=True)
@@ -37,27 +44,36 @@ def script_assets(
     (1.13), and executes nothing that comes after an output that is not there.
 
     ``multi_asset`` (dagster 1.13) works out from each function what it takes, which is half of its time and, at a
-    thousand scripts, a fifth of the whole load. All ops of scripts take the same, so Dagster's classes are used
-    directly; a test holds the result against ``multi_asset``'s, which still serves ops that can be run in parts.
+    thousand scripts, a fifth of the whole load. It also loses one of two assets whose keys fold into one name. All ops
+    of scripts take the same, so Dagster's classes are used directly; a test holds the result against ``multi_asset``'s.
     """
-    if settings.can_subset:
-        words = {"op_tags" if name == "tags" else name: value for name, value in vars(settings).items()}
-        # Dagster reads annotations and takes none that is text, so that it gets a function without any.
-        return dg.multi_asset(specs=specs, check_specs=checks, **words)(lambda context: run(context))  # noqa: PLW0108
-    made = {spec.key: spec.key.to_python_identifier() for spec in specs}
+    if not specs:
+        return _only_checks(run, settings, checks)
+    made = {spec.key for spec in specs}
     deps = {
         dep.asset_key
         for spec in specs
         for dep in spec.deps
         if dep.asset_key not in made or dep.partition_mapping is not None
     }
-    inputs = {"_".join(key.path).replace("-", "_").replace(".", "_"): key for key in deps}
-    check_outputs = {check.get_python_identifier(): check for check in checks}
-    check_out = dg.Out(None, is_required=False) if may_leave else _CHECK_OUT
-    outs = {
-        **{made[spec.key]: _out(spec, required=not (may_leave or spec.skippable)) for spec in specs},
-        **dict.fromkeys(check_outputs, check_out),
+    inputs = _by_name({key: "_".join(key.path).replace("-", "_").replace(".", "_") for key in deps})
+    wanted: dict[_Key, str] = {spec.key: spec.key.to_python_identifier() for spec in specs}
+    named = {
+        key: name
+        for name, key in _by_name(
+            wanted | {each.key: each.get_python_identifier() for each in checks}
+        ).items()
     }
+    if settings.can_subset:  # its parts may become steps that wait for each other
+        own = {dep.asset_key for spec in specs for dep in spec.deps} - deps
+        inputs |= {f"{_OF_OWN_PART}{named[key]}": key for key in own}
+    check_outputs = {named[check.key]: check for check in checks}
+    optional = may_leave or settings.can_subset
+    outs = {
+        **{named[spec.key]: _out(spec, required=not (optional or spec.skippable)) for spec in specs},
+        **dict.fromkeys(check_outputs, dg.Out(None, is_required=False) if optional else _CHECK_OUT),
+    }
+    leaving = _may_leave_out(specs) if optional else {}
     op = dg.OpDefinition(
         lambda context, inputs: run(context),  # without annotations too
         settings.name,
@@ -65,22 +81,54 @@ def script_assets(
         outs=outs,
         description=settings.description,
         config_schema={},  # none takes any config, and what is typed in the launchpad would do nothing
-        tags={**settings.tags, **_may_leave_out(specs)} if may_leave else settings.tags,
+        tags={**settings.tags, **leaving},
         retry_policy=settings.retry_policy,
         pool=settings.pool,
     )
     return dg.AssetsDefinition(
         keys_by_input_name=inputs,
-        keys_by_output_name={name: key for key, name in made.items()},
+        keys_by_output_name={named[spec.key]: spec.key for spec in specs},
         node_def=op,
+        can_subset=settings.can_subset,
         specs=specs,
         check_specs_by_output_name=check_outputs,
         backfill_policy=settings.backfill_policy,
+        resource_defs=_RESOURCES,
     )
 
 
+def _only_checks(
+    run: Callable[[dg.AssetExecutionContext], Any],
+    settings: OpArguments,
+    checks: Sequence[dg.AssetCheckSpec],
+) -> dg.AssetChecksDefinition:
+    words = {"op_tags" if name == "tags" else name: value for name, value in vars(settings).items()}
+    del words["backfill_policy"]
+
+    @dg.multi_asset_check(specs=checks, **words)
+    def only_checks(context):  # type: ignore[no-untyped-def]
+        return run(dg.AssetExecutionContext(context.op_execution_context))
+
+    return only_checks
+
+
+_RESOURCES = {NO_VALUE: dg.IOManagerDefinition.hardcoded_io_manager(NoValue())}
+_OF_OWN_PART = "__subset_input__"
+"""What the name of an input for an asset of the same op begins with (dagster 1.13, `ASSET_SUBSET_INPUT_PREFIX`)."""
 _NOTHING_IN = dg.In(dg.Nothing)
 _CHECK_OUT = dg.Out(None)
+
+
+def _by_name(wanted: Mapping[Key, str]) -> dict[str, Key]:
+    """Return what each name stands for: the wanted one, with a hash where two want the same, or Dagster keeps it.
+
+    Dagster's own code (1.13) takes the last of two, `a.b` and `a_b`, and knows nothing of the other.
+    """
+    times = Counter([*wanted.values(), *RESERVED])
+    return {
+        name if times[name] == 1 else f"{name}_{hashlib.sha256(repr(key).encode()).hexdigest()[:8]}": key
+        for key, name in wanted.items()
+    }
 
 
 def _may_leave_out(specs: Sequence[dg.AssetSpec]) -> dict[str, str]:
@@ -91,6 +139,7 @@ def _may_leave_out(specs: Sequence[dg.AssetSpec]) -> dict[str, str]:
 def _out(spec: dg.AssetSpec, *, required: bool) -> dg.Out:
     return dg.Out(
         dg.Nothing,
+        io_manager_key=NO_VALUE,
         description=spec.description,
         is_required=required,
         metadata=spec.metadata,

@@ -18,6 +18,15 @@ from dagster_slurm_components.spec.assets import AssetDeclaration, CheckDeclarat
 from dagster_slurm_components.spec.component import ScriptEntry
 from dagster_slurm_components.spec.launchers import LANGUAGES
 from dagster_slurm_components.spec.model import Model
+from dagster_slurm_components.spec.partition_mappings import (
+    AllPartitions,
+    DimensionMapping,
+    IdentityPartitions,
+    LastPartition,
+    SpecificPartitions,
+    StaticMapping,
+    TimeWindowMapping,
+)
 from dagster_slurm_components.spec.place import KeyPath, Locate
 from dagster_slurm_components.spec.problems import Problem, SpecError, describe
 from dagster_slurm_components.spec.resolve import ResolvedScript, overrides
@@ -36,6 +45,15 @@ _OBJECTS: Mapping[str, Any] = {
 """The fields that hold an object of Dagster's: what a template gave, or partitions written as YAML."""
 _CODE_REFERENCES = "dagster/code_references"
 """The metadata by which Dagster's UI links an asset to code (1.13)."""
+_MAPPINGS: Mapping[type[Model], type[dg.PartitionMapping]] = {
+    AllPartitions: dg.AllPartitionMapping,
+    DimensionMapping: dg.MultiToSingleDimensionPartitionMapping,
+    IdentityPartitions: dg.IdentityPartitionMapping,
+    LastPartition: dg.LastPartitionMapping,
+    SpecificPartitions: dg.SpecificPartitionsPartitionMapping,
+    StaticMapping: dg.StaticPartitionMapping,
+    TimeWindowMapping: dg.TimeWindowPartitionMapping,
+}
 _NO_CONTEXT = dg.ResolutionContext.default()
 
 
@@ -109,7 +127,6 @@ def _asset_spec(
 ) -> dg.AssetSpec:
     words |= {
         "key": asset_key(asset.key),
-        "deps": [asset_key(key) for key in asset.deps],
         "skippable": bool(asset.skippable),
         "code_version": asset.code_version or code_version,
         "tags": {name: _tag(value) for name, value in asset.tags.items()},
@@ -151,17 +168,32 @@ def _words(
     """Return what is written of an asset or check, with the objects of Dagster's that its fields stand for."""
     words = dict(given)
     for name, kind in _OBJECTS.items():
-        value, here = words.get(name), (*path, name)
-        if isinstance(value, Model):
-            with refusals_at(resolved.merged.position, here):
-                words[name] = _dagster_partitions(value)
-        elif value is not None and not isinstance(value, kind):
-            article = "an" if kind.__name__[0] in "AEIOU" else "a"
-            plain = isinstance(value, (str, int, float, list, dict))
-            message = f"expected {article} {kind.__name__}, the template gave "
-            message += describe(value) if plain else type(value).__name__
-            raise SpecError([Problem.at(resolved.merged.position, here, message, kind="template_type")])
+        if name in words:
+            words[name] = _dagster_object(words[name], kind, (*path, name), resolved)
+    if isinstance(given, AssetDeclaration):
+        words["deps"] = [*_deps(given, path, resolved)]
     return words
+
+
+def _dagster_object(value: Any, kind: type, path: KeyPath, resolved: ResolvedScript) -> Any:
+    """Return the object of Dagster's that a field stands for: of a model, or what a template gave."""
+    if isinstance(value, Model):
+        with refusals_at(resolved.merged.position, path):
+            return _of_model(value)
+    if value is None or isinstance(value, kind):
+        return value
+    article = "an" if kind.__name__[0] in "AEIOU" else "a"
+    plain = isinstance(value, (str, int, float, list, dict))
+    message = f"expected {article} {kind.__name__}, the template gave "
+    message += describe(value) if plain else type(value).__name__
+    raise SpecError([Problem.at(resolved.merged.position, path, message, kind="template_type")])
+
+
+def _deps(asset: AssetDeclaration, path: KeyPath, resolved: ResolvedScript) -> Iterator[dg.AssetDep]:
+    for number, dep in enumerate(asset.deps):
+        here = (*path, "deps", number, "partition_mapping")
+        mapping = _dagster_object(dep.partition_mapping, dg.PartitionMapping, here, resolved)
+        yield dg.AssetDep(asset_key(dep.asset), partition_mapping=mapping)
 
 
 def _op_arguments(name: str, script: Script) -> OpArguments:
@@ -200,9 +232,16 @@ def _reference(file: str, line: int, label: str) -> dg.LocalFileCodeReference:
     return dg.LocalFileCodeReference(file_path=file, line_number=line, label=label)
 
 
+def _of_model(model: Model) -> dg.PartitionsDefinition[Any] | dg.PartitionMapping | None:
+    """Return what Dagster has for partitions, or for a mapping of them; our models have the fields of its own."""
+    mapping = _MAPPINGS.get(type(model))
+    if mapping is None:
+        return _dagster_partitions(model)
+    return mapping(**{name: value for name, value in model if name != "type"})
+
+
 @lru_cache(maxsize=256)
 def _dagster_partitions(model: Model) -> dg.PartitionsDefinition[Any] | None:
-    """Return what Dagster makes of partitions in YAML; our models have the fields of its own."""
     return core_models.resolve_partitions_def(_NO_CONTEXT, model)
 
 

@@ -41,6 +41,9 @@ def job_figures(handle: JobHandle, ended: Ended, *, profile: str, host: str) -> 
             figures["job/memory_max_mib"] = _mib(accounting.used_memory_bytes)
         if accounting.cpu_efficiency is not None:
             figures["job/cpu_efficiency"] = accounting.cpu_efficiency
+    asked, most = figures.get("job/memory_asked_mib"), figures.get("job/memory_max_mib")
+    if isinstance(asked, int | float) and isinstance(most, int | float) and asked:
+        figures["job/memory_efficiency"] = most / asked
     return {name: round(v, 4) if isinstance(v, float) else v for name, v in figures.items() if v is not None}
 
 

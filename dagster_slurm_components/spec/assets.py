@@ -1,10 +1,9 @@
 """What a script makes: assets and checks, in Dagster's own words."""
 
-import keyword
 import re
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 from typing_extensions import Self
 
 from dagster_slurm_components.spec.base import (
@@ -15,40 +14,17 @@ from dagster_slurm_components.spec.base import (
     Scalar,
     Text,
     Word,
-    or_template,
     shape,
 )
+from dagster_slurm_components.spec.keys import AssetKey
 from dagster_slurm_components.spec.model import Model, mistake, option, required
+from dagster_slurm_components.spec.partition_mappings import Dep
 from dagster_slurm_components.spec.partitions import BackfillPolicy, OfTemplate, PartitionsDefinition
 from dagster_slurm_components.spec.problems import describe
 
-RESERVED = frozenset(
-    {"arg_dict", "bool", "conf", "config", "context", "dict", "float", "input", "input_arg_dict", "int"}
-    | {"meta", "output", "output_arg_dict", "str", "type"}
-    | set(keyword.kwlist)
-)
-"""Names that Dagster keeps for itself (dagster 1.13, `check_valid_name`), beside Python's own."""
-_KEY_PART = r"[A-Za-z0-9_.\-]+"
-_KEY = rf"{_KEY_PART}(?:/{_KEY_PART})*"
 _TAG_KEY = r"(?:[A-Za-z0-9_.\-]{1,63}/|dagster/kind/)?[A-Za-z0-9_.\-]{1,63}"
 _TAG_VALUE = re.compile(r"[A-Za-z0-9_.\-]{0,63}")
 _OWNER = r"team:.+|[A-Za-z0-9._%+\-]+@[A-Za-z0-9.\-]+\.[A-Za-z|]{2,7}"
-
-
-def _key(value: Any) -> Any:
-    """Read an asset key: ``a/b``, or ``[a, b]``."""
-    if not isinstance(value, (list, tuple)):
-        return value
-    if not value or not all(isinstance(part, str) and part and "/" not in part for part in value):
-        message = "expected an asset key: text, or a list of texts"
-        raise mistake(message, "write `a/b` or `[a, b]`", "asset_key")
-    return "/".join(value)
-
-
-def _not_taken(key: str) -> str:
-    if key in RESERVED:
-        raise mistake(f"`{key}` is a word of Python or Dagster", "choose a longer key, such as `data/type`")
-    return key
 
 
 def _tag(value: Any) -> Any:
@@ -58,26 +34,6 @@ def _tag(value: Any) -> Any:
     return value
 
 
-AssetKey = Annotated[
-    Word,
-    BeforeValidator(_key),
-    AfterValidator(_not_taken),
-    Format(
-        _KEY,
-        "an asset key: letters, digits, `_`, `.` and `-`, with slashes between parts",
-        "models/digits",
-        keeps_templates=True,
-    ),
-    shape(
-        "string",
-        "integer",
-        "array",
-        pattern=_KEY,
-        items={"type": "string", "pattern": or_template(_KEY_PART)},
-        minItems=1,
-    ),
-]
-"""An asset key as Dagster users write it: ``models/digits``. Dagster refuses other characters in keys of ops."""
 Group = Annotated[
     Word, Format(r"[A-Za-z0-9_]+(?:/[A-Za-z0-9_]+)*", "a group: letters, digits and `_`", "training")
 ]
@@ -100,7 +56,11 @@ Pool = Annotated[Word, Format(r"\S+", "the name of a pool", "gpu_jobs")]
 class AssetAttributes(Model):
     """What Dagster knows of an asset beside its key; the words are those of ``dagster.AssetSpec``."""
 
-    deps: list[AssetKey] = option("Keys of the assets it is made from.", ["datasets/digits"], default=[])
+    deps: list[Dep] = option(
+        "The assets it is made from: keys, or `{asset: KEY, partition_mapping: {...}}`.",
+        ["datasets/digits"],
+        default=[],
+    )
     description: Text | None = option("What the asset is; Markdown.", "Digits model")
     group_name: Group | None = option("Dagster group.", "training")
     owners: list[Owner] = option(

@@ -20,7 +20,7 @@ from pydantic_core import CoreSchema, core_schema
 
 from dagster_slurm_components.spec.model import UNRENDERED, mistake
 from dagster_slurm_components.spec.problems import describe
-from dagster_slurm_components.spec.source import AmbiguousInt
+from dagster_slurm_components.spec.source import SpelledInt
 
 TEMPLATE = r"\{\{[\s\S]*\}\}|\{%[\s\S]*%\}"
 """Pattern of text that holds a template; JSON Schemas let it pass everywhere."""
@@ -103,7 +103,7 @@ _CONTROL = re.compile(r"[\x00-\x1f\x7f\x85\u2028\u2029]")
 
 def _text(value: Any) -> Any:
     """Read text; a plain number is text too, unless its spelling would be lost."""
-    if isinstance(value, AmbiguousInt):
+    if isinstance(value, SpelledInt):
         raise mistake(f"expected text, got the number {int(value)} (YAML reads {value.text} so)", IN_QUOTES)
     if isinstance(value, (bool, float)):
         why = " (YAML reads on, off, yes, no, true and false so)" if isinstance(value, bool) else ""
@@ -131,7 +131,7 @@ def _one_line(value: str) -> str:
 
 def _whole_number(value: Any) -> Any:
     """Read a whole number; ``"4"`` is one too, for rendered templates are text."""
-    if isinstance(value, AmbiguousInt):
+    if isinstance(value, SpelledInt) and value.ambiguous:
         message = f"{value.text} is {int(value)} to this YAML parser and something else to others"
         raise mistake(message, f"write {int(value)}")
     if isinstance(value, float) and value.is_integer():
@@ -146,7 +146,7 @@ def _whole_number(value: Any) -> Any:
 
 
 def _number(value: Any) -> Any:
-    if isinstance(value, (bool, AmbiguousInt)):
+    if isinstance(value, bool) or (isinstance(value, SpelledInt) and value.ambiguous):
         raise mistake(f"expected a number, got {describe(value)}", kind="number")
     return value
 

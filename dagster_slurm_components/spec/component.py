@@ -8,8 +8,9 @@ from typing import Any, Literal
 
 from pydantic import ValidationError
 
-from dagster_slurm_components.spec.assets import AssetAttributes, AssetKey
+from dagster_slurm_components.spec.assets import AssetAttributes
 from dagster_slurm_components.spec.base import Text, Word
+from dagster_slurm_components.spec.keys import AssetKey
 from dagster_slurm_components.spec.matrix import expand
 from dagster_slurm_components.spec.merge import Layer
 from dagster_slurm_components.spec.model import Model, option, required, template_at, validate_unrendered

@@ -5,9 +5,9 @@ import re
 from collections.abc import Container, Iterable, Iterator, Sequence
 from functools import cache
 
-from dagster_slurm_components.spec.assets import RESERVED
 from dagster_slurm_components.spec.check_script import CheckedScript
 from dagster_slurm_components.spec.component import ScriptEntry
+from dagster_slurm_components.spec.keys import RESERVED
 from dagster_slurm_components.spec.place import KEY, KeyPath
 from dagster_slurm_components.spec.problems import Level, Problem, did_you_mean, nearest
 from dagster_slurm_components.spec.script import Script
@@ -54,7 +54,7 @@ def duplicate_names(components: Iterable[Sequence[CheckedScript]]) -> Iterator[P
         written: set[str] = set()
         ops: dict[str, tuple[CheckedScript, KeyPath]] = {}
         for checked in scripts:
-            if checked.script is None or not checked.script.assets:
+            if checked.script is None or not (checked.script.assets or checked.script.checks):
                 continue
             path, name = _name(checked.script)
             if is_template(name):
@@ -67,7 +67,7 @@ def duplicate_names(components: Iterable[Sequence[CheckedScript]]) -> Iterator[P
                     message += f"; the first is in {other.merged.position(other_path)}"
                 hint = "rename one; with a matrix, write a variable of it into the name"
                 yield Problem.at(checked.merged.position, path, message, hint, "duplicate_name")
-            if path[0] != "assets":
+            if path[0] not in ("assets", "checks"):
                 written.add(name)
             ops[op] = checked, path
         first = {**ops, **first}
@@ -84,7 +84,8 @@ def op_name(script: Script, taken: Container[str]) -> str:
     if name not in taken:
         return name
     # Two names may differ only in characters that an op's name can't have.
-    return f"{name}_{hashlib.sha256(script.assets[0].key.encode()).hexdigest()[:8]}"
+    made = script.assets[0].key if script.assets else f"{script.checks[0].asset}:{script.checks[0].name}"
+    return f"{name}_{hashlib.sha256(made.encode()).hexdigest()[:8]}"
 
 
 def _name(script: Script) -> tuple[KeyPath, str]:
@@ -93,7 +94,10 @@ def _name(script: Script) -> tuple[KeyPath, str]:
         return ("op", "name"), script.op.name
     if script.name:
         return ("name",), script.name
-    return ("assets", 0, "key"), script.assets[0].key.replace("/", "__")
+    if script.assets:
+        return ("assets", 0, "key"), script.assets[0].key.replace("/", "__")
+    check = script.checks[0]
+    return ("checks", 0, "name"), f"{check.asset.replace('/', '__')}_{check.name}"
 
 
 def unknown_deps(scripts: Sequence[CheckedScript], external: Iterable[str]) -> Iterator[Problem]:
@@ -116,7 +120,8 @@ def unknown_deps(scripts: Sequence[CheckedScript], external: Iterable[str]) -> I
 
 def _deps(script: Script | None) -> Iterator[tuple[KeyPath, str]]:
     for index, asset in enumerate(script.assets if script else ()):
-        yield from ((("assets", index, "deps", number), key) for number, key in enumerate(asset.deps))
+        yield from ((("assets", index, "deps", number), dep.asset) for number, dep in enumerate(asset.deps))
     for index, check in enumerate(script.checks if script else ()):
         deps = enumerate(check.additional_deps)
         yield from ((("checks", index, "additional_deps", number), key) for number, key in deps)
+        yield ("checks", index, "asset"), check.asset

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from datetime import datetime
 from functools import partial
+from itertools import islice
 from typing import Annotated, Any, Literal
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
@@ -10,10 +11,14 @@ from pydantic import AfterValidator, Field, WithJsonSchema, model_validator
 from typing_extensions import Self
 
 from dagster_slurm_components.spec.base import TEMPLATE, WHOLE, Format, Positive, Word
+from dagster_slurm_components.spec.cron import cron_fields, ticks
 from dagster_slurm_components.spec.model import Model, mistake, option, required
 from dagster_slurm_components.spec.problems import describe
 from dagster_slurm_components.spec.registry import Registry
 from dagster_slurm_components.spec.templates import is_template
+
+_YEARS = 1000, 9900
+"""Dagster (1.13) fails at years before them, and where it can't count on."""
 
 
 def _zone(name: str) -> str:
@@ -27,10 +32,20 @@ def _zone(name: str) -> str:
 def _date(date_format: str, text: str) -> str:
     """Check a date as Dagster will read it."""
     try:
-        datetime.strptime(text, date_format)
+        date = datetime.strptime(text, date_format)
     except ValueError:
         example = datetime(2025, 1, 31).strftime(date_format)
         raise mistake(f"{text!r} is not a date", f"write one like {example}", "date") from None
+    if not _YEARS[0] <= date.year <= _YEARS[1]:
+        raise mistake(f"{text!r} is too far away", "write a year between {} and {}".format(*_YEARS), "date")
+    return text
+
+
+def _cron(text: str) -> str:
+    try:
+        cron_fields(text)
+    except ValueError as exc:
+        raise mistake(f"{exc}", 'write five fields, such as "0 6 * * 1"', "cron") from None
     return text
 
 
@@ -51,7 +66,11 @@ TimeZone = Annotated[Word, AfterValidator(_zone)]
 Day = Annotated[Word, AfterValidator(partial(_date, "%Y-%m-%d"))]
 Hour = Annotated[Word, AfterValidator(partial(_date, "%Y-%m-%d-%H:%M"))]
 _CRON = r"@(?:yearly|annually|monthly|weekly|daily|midnight|hourly)|\S+(?:\s+\S+){4}"
-Cron = Annotated[Word, Format(_CRON, "a cron schedule", hint='write five fields, such as "0 6 * * 1"')]
+Cron = Annotated[
+    Word,
+    Format(_CRON, "a cron schedule", hint='write five fields, such as "0 6 * * 1"'),
+    AfterValidator(_cron),
+]
 PartitionKeys = Annotated[
     list[Annotated[Word, AfterValidator(_partition_key)]], Field(min_length=1), AfterValidator(_different)
 ]
@@ -108,6 +127,14 @@ class TimeWindowPartitions(_TimePartitions):
         for date in (self.start_date, self.end_date):
             if date is not None:
                 _date(self.fmt, date)
+        begin = datetime.strptime(self.start_date, self.fmt)
+        keys = [
+            tick.strftime(self.fmt)
+            for tick in islice(ticks(self.cron_schedule, begin.replace(tzinfo=None)), 2)
+        ]
+        if len(keys) > len(set(keys)):
+            message = f"`fmt` gives two partitions of {self.cron_schedule!r} the same key, {keys[0]!r}"
+            raise mistake(message, "write one that tells them apart, such as %Y-%m-%d-%H:%M", "fmt")
         return self
 
 
@@ -118,7 +145,7 @@ class StaticPartitions(Model):
     partition_keys: PartitionKeys = required("The partitions' keys.", ["a", "b"])
 
 
-def _of_template(value: Any) -> Any:
+def of_template(value: Any) -> Any:
     """Take a template, or the object that one was rendered to."""
     if isinstance(value, (str, int, float, list, Mapping)) and not is_template(value):
         hint = "write one like {{ dg.AutomationCondition.eager() }}, or name one of `template_vars_module`"
@@ -130,7 +157,7 @@ PARTITIONS: Registry[Model] = Registry(
     "partitions definition",
     None,
     (HourlyPartitions, DailyPartitions, WeeklyPartitions, TimeWindowPartitions, StaticPartitions),
-    other=_of_template,
+    other=of_template,
 )
 """Model by kind of partitions."""
 
@@ -155,6 +182,6 @@ BackfillPolicy = Annotated[Model, BACKFILLS]
 PartitionsDefinition = Annotated[Any, PARTITIONS]
 """Partitions, a template, or the object that a template was rendered to."""
 OfTemplate = Annotated[
-    Any, AfterValidator(_of_template), WithJsonSchema({"type": ["string", "null"], "pattern": TEMPLATE})
+    Any, AfterValidator(of_template), WithJsonSchema({"type": ["string", "null"], "pattern": TEMPLATE})
 ]
 """A template, or the object that it was rendered to."""

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator, Mapping, Set
 
 from dagster_slurm_components.spec import asked
 from dagster_slurm_components.spec.launchers import asks_for_gpus
+from dagster_slurm_components.spec.partition_mappings import AssetDep
 from dagster_slurm_components.spec.place import KeyPath, Locate
 from dagster_slurm_components.spec.problems import Problem, did_you_mean
 from dagster_slurm_components.spec.resources import Resources
@@ -128,17 +129,31 @@ def _beyond(value: float | None, limit: float | None) -> bool:
 
 
 def _assets(script: Script, position_of: Locate) -> Iterator[Problem]:
-    if not script.assets:
-        hint = "write `assets: [{key: NAME}]`: Dagster runs a script to make its assets"
+    if not script.assets and not script.checks:
+        hint = "write `assets: [{key: NAME}]`: Dagster runs a script to make its assets, or to check others"
         yield Problem.at(position_of, (), "the script makes no asset", hint, "no_assets")
     for index, asset in enumerate(script.assets):
         path: KeyPath = ("assets", index)
         if asset.partitions_def != script.assets[0].partitions_def:
             message = "the assets of one script must have the same partitions, for one job makes them"
             yield Problem.at(position_of, path, message, kind="partitions")
-        if asset.key in asset.deps and not is_template(asset.key):
-            path = (*path, "deps", asset.deps.index(asset.key))
-            yield Problem.at(position_of, path, f"`{asset.key}` depends on itself", kind="deps")
+        for number, dep in enumerate(asset.deps):
+            if dep.asset == asset.key and not is_template(asset.key):
+                yield from _itself(script, dep, (*path, "deps", number), position_of)
+
+
+def _itself(script: Script, dep: AssetDep, path: KeyPath, position_of: Locate) -> Iterator[Problem]:
+    """Yield what is wrong with an asset that is made from itself: only earlier partitions are there by then."""
+    earlier = (
+        "for the partition before: `partition_mapping: {type: time_window, start_offset: -1, end_offset: -1}`"
+    )
+    if dep.partition_mapping is None:
+        yield Problem.at(position_of, path, f"`{dep.asset}` depends on itself", earlier, "deps")
+    elif script.array is not None:
+        message = (
+            f"`{dep.asset}` is made from its own earlier partitions, and the tasks of an array run at once"
+        )
+        yield Problem.at(position_of, path, message, "take `array` out", "deps")
 
 
 def _checks(script: Script, position_of: Locate) -> Iterator[Problem]:
@@ -147,14 +162,15 @@ def _checks(script: Script, position_of: Locate) -> Iterator[Problem]:
     names: set[tuple[str, str]] = set()
     for index, check in enumerate(script.checks):
         path: KeyPath = ("checks", index)
-        if check.asset not in keys and not any(map(is_template, (check.asset, *keys))):
+        if keys and check.asset not in keys and not any(map(is_template, (check.asset, *keys))):
             message, hint = f"`{check.asset}` is not an asset of this script", did_you_mean(check.asset, keys)
+            hint = hint or "what checks assets of others is a script of its own, without `assets`"
             yield Problem.at(position_of, (*path, "asset"), message, hint, "unknown_asset")
         if (check.asset, check.name) in names and not is_template(check.name):
             message = f"`{check.asset}` has two checks named `{check.name}`"
             yield Problem.at(position_of, (*path, "name"), message, "rename one", "duplicate_check")
         names.add((check.asset, check.name))
-        if check.partitions_def is not None and check.partitions_def != partitions:
+        if keys and check.partitions_def is not None and check.partitions_def != partitions:
             message = f"the check `{check.name}` has other partitions than its asset"
             yield Problem.at(
                 position_of, (*path, "partitions_def"), message, "write the asset's", "partitions"
@@ -166,6 +182,10 @@ def _leave(script: Script, position_of: Locate) -> Iterator[Problem]:
         message = "`retry` does nothing where `leave` is set: no step is there to try again"
         hint = "take one of the two out; `profiles.NAME` can hold what is meant for one profile"
         yield Problem.at(position_of, ("retry",), message, hint, "leave_retry")
+    for word in ("leave", "array"):
+        if getattr(script, word) and script.checks and not script.assets:
+            message = f"`{word}` is for scripts that make assets, and this one only checks those of others"
+            yield Problem.at(position_of, (word,), message, f"take `{word}` out", "only_checks")
     if script.leave and script.array is not None:
         message = "`array` does nothing where `leave` is set: a job that was left is reported as a whole"
         yield Problem.at(position_of, ("array",), message, "take one of the two out", "leave_array")
@@ -175,6 +195,6 @@ _RULES: tuple[tuple[tuple[str, ...], Callable[[Script, Locate], Iterator[Problem
     (("assets",), _assets),
     (("assets", "checks"), _checks),
     (("launcher", "resources"), _launcher),
-    (("array", "leave", "retry"), _leave),
+    (("array", "assets", "checks", "leave", "retry"), _leave),
 )
 """Each with the fields that it compares."""

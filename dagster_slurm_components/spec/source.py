@@ -17,6 +17,7 @@ from dagster_slurm_components.spec.problems import Problem, SpecError
 # libyaml scans about eight times as fast as PyYAML's own scanner.
 _LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _TAG = "tag:yaml.org,2002:"
+_READ_OTHERWISE = re.compile(r"[+-]?(?:0[0-9b_]|(?!0x)\d*[:_])")
 _MAX_NODES = 200_000
 """Nodes of one document once anchors are expanded; nested anchors ("billion laughs") grow exponentially."""
 _MAX_DEPTH = 100
@@ -25,19 +26,28 @@ _Places = dict[tuple[str, ...], tuple[yaml.Node | None, yaml.Node]]
 _TOO_DEEP = "the document nests too deep"
 
 
-class AmbiguousInt(int):
-    """An integer whose spelling (``010``, ``12:30``, ``1_000``) means something else to a YAML 1.2 parser.
+class SpelledInt(int):
+    """An integer that was written otherwise than Python writes it (``0x1F``, ``+5``, ``010``, ``12:30``, ``1_000``).
 
-    Models that expect a number or a text refuse it; elsewhere it is the integer that PyYAML reads.
+    Models that expect a text refuse it; where it is put into a text it is what was written. ``ambiguous`` are those
+    that mean something else to a YAML 1.2 parser: models that expect a number refuse them.
     """
 
     text: str
 
-    def __new__(cls, value: int, text: str) -> AmbiguousInt:
+    def __new__(cls, value: int, text: str) -> SpelledInt:
         """Keep the spelling beside the value."""
         number = super().__new__(cls, value)
         number.text = text
         return number
+
+    def __str__(self) -> str:
+        return self.text
+
+    @property
+    def ambiguous(self) -> bool:
+        """Whether YAML 1.2 reads it otherwise than YAML 1.1."""
+        return _READ_OTHERWISE.match(self.text) is not None
 
 
 @dataclass(frozen=True)
@@ -222,13 +232,11 @@ class _Builder:
 
 
 _SAFE = yaml.constructor.SafeConstructor()
-_READ_OTHERWISE = re.compile(r"[+-]?(?:0[0-9b_]|(?!0x)\d*[:_])")
-"""Integers that YAML 1.2 reads otherwise than YAML 1.1."""
 
 
 def _integer(node: yaml.ScalarNode) -> int:
     value: int = _SAFE.construct_yaml_int(node)
-    return AmbiguousInt(value, node.value) if _READ_OTHERWISE.match(node.value) else value
+    return value if str(value) == node.value else SpelledInt(value, node.value)
 
 
 _SCALARS: Mapping[str, Callable[[yaml.ScalarNode], Any]] = {

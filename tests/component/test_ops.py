@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import dagster as dg
 import pytest
+from dagster._core.execution.api import create_execution_plan
 
 from dagster_slurm_components.component.ops import OpArguments, script_assets
+from dagster_slurm_components.component.values import NO_VALUE
+from dagster_slurm_components.pipes.tags import MAY_LEAVE
 
 DAILY = dg.DailyPartitionsDefinition("2026-01-01")
 PLAIN = OpArguments("an_op", None, {}, None, None, None, False)
@@ -110,9 +114,17 @@ def test_as_multi_asset_builds_it(case: str) -> None:
     assert ours.check_specs_by_output_name == dagsters.check_specs_by_output_name
     assert ours.backfill_policy == dagsters.backfill_policy
     assert ours.can_subset == dagsters.can_subset
-    mine, theirs = ours.op, dagsters.op
-    for attribute in ("name", "description", "tags", "pool", "retry_policy", "ins", "outs"):
+    mine, theirs, made = ours.op, dagsters.op, ours.keys_by_output_name
+    # Of an op that can be run in parts Dagster takes all outputs for optional; the tag says which are.
+    tags = {MAY_LEAVE: "[]"} if settings.can_subset else {}
+    assert mine.tags == {**theirs.tags, **tags}
+    for attribute in ("name", "description", "pool", "retry_policy", "ins"):
         assert getattr(mine, attribute) == getattr(theirs, attribute), attribute
+    refusing = {
+        name: out._replace(io_manager_key=NO_VALUE if name in made else out.io_manager_key)
+        for name, out in theirs.outs.items()
+    }
+    assert mine.outs == refusing
     assert mine.config_schema.as_field().is_required == theirs.config_schema.as_field().is_required
     assert mine.config_schema.config_type.key == theirs.config_schema.config_type.key
 
@@ -141,3 +153,22 @@ def test_d15_config_from_the_launchpad_is_refused(case: str) -> None:
         pytest.raises(dg.DagsterInvalidConfigError, match='unexpected config entry "resources"'),
     ):
         dg.materialize([made], instance=instance, run_config=config)
+
+
+def test_keys_that_fold_into_one_name_stay_apart() -> None:
+    """What Dagster's own code (1.13) would lose: `raw/data`, `raw_data` and `raw.data` are one input to it."""
+    keys = ["raw/data", "raw_data", "raw.data", "raw-data"]
+    makers = [
+        script_assets(run, replace(PLAIN, name="one"), [spec("raw/data")], []),
+        script_assets(run, replace(PLAIN, name="all"), [spec(key) for key in keys[1:]], []),
+    ]
+    taker = script_assets(
+        run,
+        replace(PLAIN, name="taker"),
+        [spec("z", deps=[key.split("/") for key in keys]), spec("z_ok")],
+        [check("ok", "z")],
+    )
+    assert {key.to_user_string() for key in taker.keys_by_input_name.values()} == set(keys)
+    assert len(taker.op.output_defs) == 3
+    job = dg.Definitions(assets=[*makers, taker]).resolve_implicit_global_asset_job_def()
+    assert create_execution_plan(job).get_executable_step_deps()["taker"] == {"one", "all"}

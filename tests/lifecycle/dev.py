@@ -52,6 +52,7 @@ class Dev:
     port: int = 0
     process: subprocess.Popen[bytes] | None = None
     environment: Mapping[str, str] = field(default_factory=dict)
+    settings: str = ""
 
     @property
     def home(self) -> Path:
@@ -85,7 +86,7 @@ class Dev:
         """Start `dg dev` and wait until it answers."""
         self.home.mkdir(exist_ok=True)
         self.gates.mkdir(exist_ok=True)
-        (self.home / "dagster.yaml").write_text(DAGSTER_YAML)
+        (self.home / "dagster.yaml").write_text(DAGSTER_YAML + self.settings)
         with socket.socket() as sock:
             sock.bind(("127.0.0.1", 0))
             self.port = sock.getsockname()[1]

@@ -63,6 +63,7 @@ def test_the_accounting_knows_better() -> None:
     found = figures(STATUS, row)
     assert found["job/cpu_efficiency"] == 0.5
     assert (found["job/memory_max_mib"], found["job/memory_asked_mib"]) == (1024.0, 2048.0)
+    assert found["job/memory_efficiency"] == 0.5
 
 
 def test_a_job_without_any_record_still_has_its_identity() -> None:

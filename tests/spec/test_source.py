@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from dagster_slurm_components.spec.place import KEY, Position
 from dagster_slurm_components.spec.problems import Problem, SpecError
-from dagster_slurm_components.spec.source import AmbiguousInt, load_documents, parse_documents
+from dagster_slurm_components.spec.source import SpelledInt, load_documents, parse_documents
 
 
 def only(text: str):
@@ -116,7 +116,7 @@ def test_scalars(text, value):
 def test_spellings_that_parsers_read_differently_are_marked(text, value):
     number = only(f"a: {text}").data["a"]
     assert number == value
-    assert isinstance(number, AmbiguousInt)
+    assert isinstance(number, SpelledInt)
     assert number.text == text
 
 

@@ -12,7 +12,7 @@ from dagster_slurm_components.spec.profile import Retention
 from dagster_slurm_components.spec.resources import OWNED, Resources
 from dagster_slurm_components.spec.script import Script
 from dagster_slurm_components.spec.slurm_values import memory_megabytes, time_seconds
-from dagster_slurm_components.spec.source import AmbiguousInt, parse_documents
+from dagster_slurm_components.spec.source import SpelledInt, parse_documents
 
 
 def messages(model, data) -> list[str]:
@@ -91,7 +91,7 @@ def test_wrong_memory(memory):
         ("exclusive", [True, False, "user"], ["all", 3]),
         ("wait_all_nodes", [0, 1], [2, True]),
         ("nice", [-5, 100, "10"], ["high", 1.5, True]),
-        ("cpus_per_task", [1, "4", " 4 "], [0, -1, "four", 2.5, True, AmbiguousInt(8, "010")]),
+        ("cpus_per_task", [1, "4", " 4 "], [0, -1, "four", 2.5, True, SpelledInt(8, "010")]),
         ("requeue", [True, False, "false"], ["maybe", 1, 0]),
         ("hint", ["nomultithread"], ["nomultitread"]),
     ],
@@ -103,7 +103,7 @@ def test_formats(field, good, bad):
         assert messages(Resources, {field: value}), value
 
 
-@pytest.mark.parametrize("value", [True, 1.5, AmbiguousInt(8, "010")])
+@pytest.mark.parametrize("value", [True, 1.5, SpelledInt(8, "010")])
 def test_text_that_yaml_did_not_read_as_text(value):
     assert "write it in quotes" in messages(Resources, {"account": value})[0]
 
@@ -114,7 +114,7 @@ def test_numeric_account_is_text():
 
 def test_exponents_and_octals_say_what_to_write():
     assert "write 1000" in messages(Resources, {"cpus_per_task": "1e3"})[0]
-    assert "write 8" in messages(Resources, {"cpus_per_task": AmbiguousInt(8, "010")})[0]
+    assert "write 8" in messages(Resources, {"cpus_per_task": SpelledInt(8, "010")})[0]
 
 
 @pytest.mark.parametrize("option", sorted(OWNED))

@@ -1,0 +1,118 @@
+"""From which partitions of another asset those of a script's asset are made.
+
+The types are Dagster's classes without ``PartitionMapping``, the fields are theirs (dagster 1.13).
+"""
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, GetJsonSchemaHandler
+from pydantic_core import CoreSchema
+
+from dagster_slurm_components.spec.base import WHOLE, Flag, Word
+from dagster_slurm_components.spec.keys import AssetKey
+from dagster_slurm_components.spec.model import Model, option, required
+from dagster_slurm_components.spec.partitions import PartitionKeys, of_template
+from dagster_slurm_components.spec.registry import Registry
+
+Offset = Annotated[int, WHOLE]
+
+
+class AllPartitions(Model):
+    """Each partition is made from all of the other asset."""
+
+    type: Literal["all"] = required("Kind of mapping.", "all")
+
+
+class IdentityPartitions(Model):
+    """Each partition is made from that of the same key."""
+
+    type: Literal["identity"] = required("Kind of mapping.", "identity")
+
+
+class LastPartition(Model):
+    """Each partition is made from the newest of the other asset."""
+
+    type: Literal["last"] = required("Kind of mapping.", "last")
+
+
+class SpecificPartitions(Model):
+    """Each partition is made from the same few."""
+
+    type: Literal["specific_partitions"] = required("Kind of mapping.", "specific_partitions")
+    partition_keys: PartitionKeys = required("Keys of the other asset.", ["a"])
+
+
+class StaticMapping(Model):
+    """What follows from each key of the other asset is written down."""
+
+    type: Literal["static"] = required("Kind of mapping.", "static")
+    downstream_partition_keys_by_upstream_partition_key: dict[Word, PartitionKeys] = required(
+        "Keys of this asset by key of the other.", {"north": ["oslo", "malmo"]}
+    )
+
+
+class TimeWindowMapping(Model):
+    """Each partition is made from those in the same time, or so many earlier or later."""
+
+    type: Literal["time_window"] = required("Kind of mapping.", "time_window")
+    start_offset: Offset = option("Partitions by which the first is shifted.", -1, default=0)
+    end_offset: Offset = option("Partitions by which the last is shifted.", -1, default=0)
+    allow_nonexistent_upstream_partitions: Flag = option(
+        "Those before the start of the other asset may be missing.", True, default=False
+    )
+
+
+class DimensionMapping(Model):
+    """Partitions of one dimension are made from those of an asset that has this dimension, or this one alone."""
+
+    type: Literal["multi_to_single_dimension"] = required("Kind of mapping.", "multi_to_single_dimension")
+    partition_dimension_name: Word | None = option("The dimension, if several would fit.", "region")
+
+
+PARTITION_MAPPINGS: Registry[Model] = Registry(
+    "partition mapping",
+    None,
+    (
+        AllPartitions,
+        DimensionMapping,
+        IdentityPartitions,
+        LastPartition,
+        SpecificPartitions,
+        StaticMapping,
+        TimeWindowMapping,
+    ),
+    other=of_template,
+)
+"""Model by kind of mapping; what has no word here (``MultiPartitionMapping``) a template gives."""
+
+
+class AssetDep(Model):
+    """An asset that another one is made from; the words are those of ``dagster.AssetDep``."""
+
+    asset: AssetKey = required("Its key.", "raw")
+    partition_mapping: Annotated[Any, PARTITION_MAPPINGS] = option(
+        "Which of its partitions; else those of the same key, or of the same time.",
+        {"type": "time_window", "start_offset": -1, "end_offset": -1},
+    )
+
+
+class _KeyAlone:
+    """Annotates a dependency: an asset key alone is one too."""
+
+    def __get_pydantic_json_schema__(
+        self, schema: CoreSchema, handler: GetJsonSchemaHandler
+    ) -> dict[str, Any]:
+        """Judge a mapping as such, and anything else as a key, so that an error speaks of what was meant."""
+        made = handler(schema)
+        key = handler.resolve_ref_schema(made)["properties"]["asset"]
+        written = {name: value for name, value in key.items() if name not in ("description", "examples")}
+        return {"if": {"type": "object"}, "then": made, "else": written}
+
+
+def _dep(value: Any) -> Any:
+    return value if isinstance(value, (Mapping, Model)) else {"asset": value}
+
+
+Dep = Annotated[AssetDep, BeforeValidator(_dep), _KeyAlone()]
+"""A dependency: ``raw``, ``[lake, raw]``, or ``{asset: raw, partition_mapping: {type: last}}``."""
