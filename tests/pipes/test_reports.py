@@ -117,10 +117,11 @@ def test_numbers_that_are_not_finite_are_shown_as_text(
     assert record is not None
     assert record.asset_materialization is not None
     metadata = record.asset_materialization.metadata
-    assert metadata["loss"].value == "NaN"
-    assert metadata["curve"].value == {"loss": [1.0, "-Infinity"]}
-    assert metadata["table"].records[0].data == {"loss": "NaN"}
-    assert "numbers that are not finite, shown as text: `loss`, `curve`, `table`" in log(instance, result)
+    assert metadata["loss"].value == "nan"
+    assert metadata["curve"].value == {"loss": [1.0, "-inf"]}
+    assert metadata["table"].records[0].data == {"loss": "nan"}
+    (warning,) = warnings(instance, result)
+    assert "numbers that are not finite, shown as text: `loss`, `curve`, `table`" in warning
 
 
 FAILED_CHECK = (
