@@ -1,5 +1,6 @@
 """Failures as Dagster shows them: the payload's own exception first, then where, and what to do."""
 
+import re
 from collections.abc import Mapping
 
 import dagster as dg
@@ -77,17 +78,23 @@ def _where(options: tuple[str, ...], resolved: ResolvedScript) -> str:
 
 
 def _without_traceback(stderr: str, exception: PipesException | None) -> str:
-    """Leave out of stderr how it ends, where that is the exception that is shown already; its causes are not."""
-    message = exception["message"].strip() if exception else ""
-    if exception is None or exception["cause"] or exception["context"] or not message:
+    """Leave the traceback of the exception that is shown already out of stderr; what its causes say stays there."""
+    message = exception["message"].strip("\n") if exception else ""
+    before, found, after = f"{stderr}\n".rpartition(f"\n{message}\n")
+    if exception is None or not message or not found:
         return stderr
-    return stderr.partition(_TRACEBACK)[0] if stderr.rstrip().endswith(message) else stderr
+    # From its end: what is known of stderr may begin in the midst of it, and others may have been logged before.
+    own, lines = {line.strip() for line in "".join(exception["stack"]).splitlines()}, before.splitlines()
+    while lines and (lines[-1].strip() in own or not lines[-1].strip(" ~^")):
+        lines.pop()
+    return "\n".join([*(lines[:-1] if lines[-1:] == [_TRACEBACK] else lines), after])
 
 
 def _traceback(exception: PipesException) -> str:
     stack = "".join(exception["stack"])
     name, message = exception["name"] or "", exception["message"].strip()[:_LONGEST]
-    # Python's own message begins with the name already.
-    text = message if message.startswith(name) else f"{name}: {message}"
+    # Python's own message has the name already: with the module before it, or below the line that it can't read.
+    named = re.search(rf"^(?:\w+\.)*{re.escape(name)}(?!\w)", message, re.MULTILINE)
+    text = message if named else f"{name}: {message}"
     end = stack if len(stack) <= _LONGEST else f"...\n{stack[-_LONGEST:]}"
     return f"The payload raised {text or 'an exception'}\n{end}".strip()
