@@ -1,5 +1,6 @@
 """What a script's fields must agree on, beyond what each of them may be."""
 
+import json
 from collections.abc import Callable, Iterator, Mapping, Set
 
 from dagster_slurm_components.spec import asked
@@ -33,6 +34,19 @@ def ranks_without_gpus(script: Script, position_of: Locate) -> Iterator[Problem]
     if ranks == "gpu" and not asked.gpus_per_node(script.resources) and not asks_for_gpus(script.resources):
         message = "one rank for each GPU, but no GPUs are asked for"
         yield Problem.at(position_of, ("launcher", "nproc_per_node"), message, kind="launcher")
+
+
+def not_finite(script: Script, position_of: Locate) -> Iterator[Problem]:
+    """Yield the metadata of definitions in which there is a number that is not finite: JSON has none, nor has the UI."""
+    for field, declared in (("assets", script.assets), ("checks", script.checks)):
+        for index, each in enumerate(declared):
+            for name, value in each.metadata.items():
+                try:
+                    json.dumps(value, allow_nan=False, skipkeys=True, default=str)
+                except ValueError:
+                    path, hint = (field, index, "metadata", name), "write the text, or leave it out"
+                    message = "a number that is not finite is shown as the text `nan`, `inf` or `-inf`"
+                    yield Problem.at(position_of, path, message, hint, "not_finite", level="warning")
 
 
 def site_problems(script: Script, site: Site, position_of: Locate) -> Iterator[Problem]:
