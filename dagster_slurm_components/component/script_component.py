@@ -175,6 +175,7 @@ def _with_all_checks(
     """
     selected = context.selected_asset_check_keys
     missing = {check.key: index for index, check in enumerate(script.checks) if check.key in selected}
+    metadata: dict[str, Any] = {}
     for result in results:
         if isinstance(result, dg.AssetObservation) and LEFT in result.tags:
             missing.clear()
@@ -187,29 +188,13 @@ def _with_all_checks(
                     missing.clear()  # Dagster finds out which check is meant
                 else:
                     missing.pop(dg.AssetCheckKey(check.asset_key, check.check_name), None)
+        metadata.update(getattr(result, "metadata", None) or {})
         yield result
     if missing:
-        raise _unreported([*missing.values()], script)
+        from dagster_slurm_components.pipes.failure import unreported  # noqa: PLC0415
 
-
-def _unreported(missing: list[int], script: SlurmScript) -> dg.Failure:
-    checks = []
-    for index in missing:
-        check, position = script.checks[index], script.entry.script.position(("checks", index))
-        declared = f", declared at {position}" if position else ""
-        checks.append(f"`{check.name}` of asset `{_asset_of(check)}`{declared}")
-    first = script.checks[missing[0]]
-    call = f'report_asset_check(check_name="{first.name}", asset_key="{_asset_of(first)}", passed=...)'
-    text = (
-        f"The job of script `{script.name}` ended well, but its payload did not report the check "
-        f"{' and '.join(checks)}. What it did report is stored.\n\n"
-        f"Report it in the payload, with `{call}`, or take it out of `checks`."
-    )
-    return dg.Failure(text, allow_retries=False)
-
-
-def _asset_of(check: dg.AssetCheckSpec) -> str:
-    return check.asset_key.to_escaped_user_string()
+        places = {key: script.entry.script.position(("checks", at)) for key, at in missing.items()}
+        raise unreported(script.name, places, metadata)
 
 
 def _profile_words(folder: Path) -> tuple[str | None, bool, bool]:

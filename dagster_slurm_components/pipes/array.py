@@ -26,6 +26,7 @@ from dagster_slurm_components.pipes.call import Call, wait_for
 from dagster_slurm_components.pipes.claim import JobCall
 from dagster_slurm_components.pipes.client import carry_out, prepare
 from dagster_slurm_components.pipes.context import is_skippable, partition_at, partition_of
+from dagster_slurm_components.pipes.failure import unreported
 from dagster_slurm_components.pipes.partition import template_names
 from dagster_slurm_components.pipes.results import in_order
 from dagster_slurm_components.pipes.step import Step, next_calls
@@ -58,6 +59,8 @@ def run_array(context: dg.AssetExecutionContext, resolved: ResolvedScript) -> It
         yield from _events(context, report, made)
         report.stored()
     failures = failures_of(calls)
+    for array in arrays:
+        failures += sorted(array.unreported, key=lambda end: end.element.number)
     if failures:
         for result in _checks(context, arrays):
             context.log_event(result.to_asset_check_evaluation(context.get_step_execution_context()))
@@ -147,7 +150,15 @@ def _begin_plain(array: ArrayCall, elements: Iterator[Element], number: int) -> 
     def run(stop: threading.Event) -> Sequence[ElementFailure]:
         failures = []
         for element in elements:
-            call = ElementCall(step, element.resolved, array.number, {}, element=element, array=array)
+            call = ElementCall(
+                step,
+                element.resolved,
+                array.number,
+                {},
+                label=f"[{element.name}] ",
+                element=element,
+                array=array,
+            )
             try:
                 completed = carry_out(call, stop, ElementAttempt)
             except dg.Failure as failure:
@@ -165,6 +176,8 @@ def _begin_plain(array: ArrayCall, elements: Iterator[Element], number: int) -> 
 def _events(context: dg.AssetExecutionContext, report: Report, made: set[dg.AssetKey]) -> Iterator[Any]:
     """Yield the materializations of one partition; its check results are counted, and stored where they have one."""
     completed, key = report.completed, report.element.partition
+    if report.success:
+        _note_unreported(context, report)
     for result in completed.get_results() if report.success else completed.check_results:
         if isinstance(result, dg.MaterializeResult) and result.asset_key is not None:
             made.add(result.asset_key)
@@ -174,6 +187,24 @@ def _events(context: dg.AssetExecutionContext, report: Report, made: set[dg.Asse
             report.array.count_check(result, report.element.number)
             if key is not None:
                 _store_check(context, result, str(key.key), bound=report.success)
+
+
+def _note_unreported(context: dg.AssetExecutionContext, report: Report) -> None:
+    """Take the checks that an element did not report for failed ones, and the element for one that failed."""
+    reported = {(result.asset_key, result.check_name) for result in report.completed.check_results}
+    missing = [key for key in context.selected_asset_check_keys if (key.asset_key, key.name) not in reported]
+    if missing:
+        resolved, metadata = report.element.resolved, report.completed.metadata
+        keys = [
+            (dg.AssetKey.from_escaped_user_string(check.asset), check.name)
+            for check in resolved.script.checks
+        ]
+        places = {dg.AssetCheckKey(*key): resolved.position("checks", at) for at, key in enumerate(keys)}
+        failure = unreported(context.op_def.name, {key: places.get(key) for key in missing}, metadata)
+        report.array.unreported.append(ElementFailure(report.element, failure))
+    for key in missing:
+        result = dg.AssetCheckResult(passed=False, asset_key=key.asset_key, check_name=key.name)
+        report.array.count_check(result, report.element.number)
 
 
 def _store_check(

@@ -129,6 +129,7 @@ class ArrayCall(JobCall):
         failed_checks: The elements that failed a check, by each check that was reported: JSON of its asset's key, its
             name and the severity. Those of earlier attempts are among them.
         failures: The elements that have failed for good.
+        unreported: Those whose payload did its work, and did not report a check that is declared.
         handed_over: The elements whose results were taken, where they are not streamed; ``collect`` is called once they
             are all.
     """
@@ -141,6 +142,7 @@ class ArrayCall(JobCall):
     collected: set[int] = field(default_factory=set)
     failed_checks: dict[str, set[int]] = field(default_factory=dict)
     failures: list[ElementFailure] = field(default_factory=list)
+    unreported: list[ElementFailure] = field(default_factory=list)
     handed_over: set[int] = field(default_factory=set)
     collect: Callable[[], None] | None = None
 
@@ -160,9 +162,27 @@ class ArrayCall(JobCall):
     def count_check(self, result: dg.AssetCheckResult, number: int) -> None:
         """Take the result that an element reported of a check."""
         if result.asset_key is not None and result.check_name is not None:
-            check = [result.asset_key.to_escaped_user_string(), result.check_name, result.severity.value]
-            failed = self.failed_checks.setdefault(json.dumps(check), set())
-            failed.discard(number) if result.passed else failed.add(number)
+            asset = result.asset_key.to_escaped_user_string()
+            for severity in dg.AssetCheckSeverity:  # an earlier attempt may have found another one
+                check = json.dumps([asset, result.check_name, severity.value])
+                failed = self.failed_checks.setdefault(check, set())
+                found = severity is result.severity and not result.passed
+                failed.add(number) if found else failed.discard(number)
+
+    @property
+    def unsettled(self) -> set[int]:
+        """The elements that a retry runs again though their results are stored: else it would end as they did.
+
+        They failed a check that blocks, or did not report one that is declared.
+        """
+        unsettled = {each.element.number for each in self.unreported}
+        for check, numbers in dict(self.failed_checks).items():
+            asset, name, severity = json.loads(check)
+            key = dg.AssetCheckKey(dg.AssetKey.from_escaped_user_string(asset), name)
+            blocking = {spec.key for spec in self.step.context.assets_def.check_specs if spec.blocking}
+            if key in blocking and severity == dg.AssetCheckSeverity.ERROR.value:
+                unsettled |= numbers
+        return unsettled
 
     def hand_over(self, number: int) -> None:
         """The results of an element were taken; those of the last one close the lease."""
@@ -217,6 +237,11 @@ class ElementCall(JobCall):
 
     element: Element = field(kw_only=True)
     array: ArrayCall = field(kw_only=True)
+
+    @property
+    def settled(self) -> bool:
+        """Whether a retry has no reason to run it again, now that its results are stored."""
+        return self.element.number not in self.array.unsettled
 
     @property
     def partition(self) -> Partition:

@@ -126,7 +126,8 @@ class ArrayListener:
         """What has been handed over by now."""
         # Copies: the step's own thread adds to them meanwhile.
         checks = {check: ranges(set(numbers)) for check, numbers in dict(self._call.failed_checks).items()}
-        return ArrayPosition(collected=ranges(set(self._call.collected)), failed_checks=checks)
+        collected = set(self._call.collected) - self._call.unsettled
+        return ArrayPosition(collected=ranges(collected), failed_checks=checks)
 
     def close(self) -> None:
         """Stop listening; the jobs go on."""

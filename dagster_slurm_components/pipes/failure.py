@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Mapping
+from typing import Any
 
 import dagster as dg
 from dagster_pipes import PipesException
@@ -10,6 +11,7 @@ from dagster_slurm_components.jobs.figures import Figure
 from dagster_slurm_components.jobs.outcome import JobOutcome
 from dagster_slurm_components.pipes.context import StepContext
 from dagster_slurm_components.pipes.results import typed
+from dagster_slurm_components.spec.place import Position
 from dagster_slurm_components.spec.resolve import ResolvedScript
 
 _TRACEBACK = "Traceback (most recent call last):"
@@ -61,6 +63,31 @@ def no_start(text: str, option: str | None, resolved: ResolvedScript) -> dg.Fail
     """Return the failure of a job that never started: which resource keeps it from that, and where it is written."""
     where = _where((option,) if option else (), resolved)
     return dg.Failure(description=f"{text}\n\n{where}" if where else text, allow_retries=False)
+
+
+def unreported(
+    script: str, checks: Mapping[dg.AssetCheckKey, Position | None], metadata: Mapping[str, Any]
+) -> dg.Failure:
+    """Return the failure of a job that ended well, and whose payload did not report some checks that are declared.
+
+    As Dagster has it of an asset that does not yield its checks: whether the data are good is not known, so that
+    nothing may be made of them. A result that says so would be taken for one about the data.
+    """
+    named = []
+    for key, position in checks.items():
+        declared = f", declared at {position}" if position else ""
+        named.append(f"`{key.name}` of asset `{key.asset_key.to_escaped_user_string()}`{declared}")
+    first = next(iter(checks))
+    asset = first.asset_key.to_escaped_user_string()
+    text = (
+        f"The job of script `{script}` ended well, but its payload did not report the check "
+        f"{' and '.join(named)}. What it did report is stored.\n\n"
+        f'Report it in the payload, with `report_asset_check(check_name="{first.name}", asset_key="{asset}", '
+        "passed=...)`, or take it out of `checks`."
+    )
+    folder = metadata.get("job/run_directory")
+    folder = folder.value if isinstance(folder, dg.MetadataValue) else folder
+    return dg.Failure(f"{text}\nRun directory: {folder}" if folder else text, allow_retries=False)
 
 
 def _where(options: tuple[str, ...], resolved: ResolvedScript) -> str:

@@ -69,7 +69,8 @@ class Follower:
             Failure: It was stuck, or its caller has cancelled it.
             SupervisionLostError: This process has no say about it any more.
             StoppedError: The step was interrupted.
-            HostError: It can't be watched any more, for a reason that waiting won't heal.
+            HostError: It can't be watched any more, for a reason that waiting won't heal. As with any other error, it is
+                said that the job goes on.
         """
         cancelled = self._call.cancel
         try:
@@ -85,6 +86,11 @@ class Follower:
                 self._cancel()
             else:
                 self._leave()
+            raise
+        except dg.Failure:
+            raise
+        except Exception:  # whatever it is, the job knows nothing of it
+            self._leave()
             raise
         finally:
             self._listener.close()

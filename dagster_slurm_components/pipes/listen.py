@@ -94,7 +94,7 @@ class JobListener:
         self._call = call
         self._handle = handle
         self._log = call.step.context.log
-        self._output = JobOutput(handle, reader, claim.lease.shown)
+        self._output = JobOutput(handle, reader, claim.lease.shown, label=call.label)
         self._news = ""
         profile = call.resolved.profile
         self._notice = DashboardNotice(profile.profile, handle.run_dir, self._log.info)

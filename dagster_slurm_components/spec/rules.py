@@ -37,9 +37,9 @@ def ranks_without_gpus(script: Script, position_of: Locate) -> Iterator[Problem]
 
 
 def not_finite(script: Script, position_of: Locate) -> Iterator[Problem]:
-    """Yield the metadata of definitions in which there is a number that is not finite: JSON has none, nor has the UI."""
-    for field, declared in (("assets", script.assets), ("checks", script.checks)):
-        for index, each in enumerate(declared):
+    """Yield the metadata of definitions in which there is a number that JSON and Dagster's UI have no word for."""
+    for field in ("assets", "checks"):
+        for index, each in enumerate(getattr(script, field)):
             for name, value in each.metadata.items():
                 try:
                     json.dumps(value, allow_nan=False, skipkeys=True, default=str)

@@ -130,9 +130,7 @@ def test_dagster_takes_all_metadata_and_its_ui_can_show_it(metadata: Any, versio
         json.dumps(value.value, allow_nan=False).encode("utf-8")
 
 
-@pytest.mark.parametrize(
-    ("number", "shown"), [(math.nan, "nan"), (math.inf, "inf"), (-math.inf, "-inf")]
-)
+@pytest.mark.parametrize(("number", "shown"), [(math.nan, "nan"), (math.inf, "inf"), (-math.inf, "-inf")])
 def test_numbers_that_are_none_are_shown_as_text(number: float, shown: str) -> None:
     table = {"records": [{"loss": 1.5}, {"loss": number}], "schema": [{"name": "loss", "type": "float"}]}
     found = message(
