@@ -69,7 +69,7 @@ class Follower:
             Failure: It was stuck, or its caller has cancelled it.
             SupervisionLostError: This process has no say about it any more.
             StoppedError: The step was interrupted.
-            HostError: It can't be watched any more, for a reason that waiting won't heal. As with any other error, it is
+            HostError: It can't be watched any more, for a reason that waiting won't heal. As with any error, it is
                 said that the job goes on.
         """
         cancelled = self._call.cancel

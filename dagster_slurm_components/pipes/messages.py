@@ -127,7 +127,7 @@ def _materialization(params: Mapping[str, Any]) -> Message:
     if version is not None and not isinstance(version, str):
         version = shortened(version)
         notes = (*notes, f"The data version of asset `{key}` is no text; it was written {version}.")
-    version = version and well_formed(version)
+    version = version and well_formed(version).replace("\0", "?")  # a tag, and PostgreSQL has none with a NUL
     return Message(MATERIALIZATION, {"asset_key": key, "metadata": metadata, "data_version": version}, notes)
 
 

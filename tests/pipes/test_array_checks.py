@@ -8,10 +8,8 @@ from dataclasses import dataclass
 
 import dagster as dg
 import pytest
-from dagster._core.definitions.job_base import InMemoryJob
-from dagster._core.execution.api import execute_run_iterator
 from project_fixture import Project, failure_text
-from reports_fixture import evaluations, made, said, warnings
+from reports_fixture import again, evaluations, made, said, warnings
 
 SCRIPT = """
 scripts:
@@ -50,12 +48,7 @@ class Parts:
 
     def again(self, first: dg.ExecuteInProcessResult) -> list[dg.DagsterEvent]:
         """Re-execute a run, after what its payloads read was mended."""
-        with self.project.definitions() as definitions:
-            job = definitions.resolve_implicit_global_asset_job_def()
-            family = {"parent_run_id": first.run_id, "root_run_id": first.run_id}
-            here = {"execution": {"config": {"in_process": {}}}}
-            run = self.instance.create_run_for_job(job, tags=TAGS, run_config=here, **family)
-            return list(execute_run_iterator(InMemoryJob(job), run, self.instance))
+        return again(self.project, self.instance, first, tags=TAGS)
 
     @property
     def ran(self) -> Counter[str]:
@@ -90,8 +83,8 @@ def test_an_element_that_does_not_report_a_check_has_failed_and_is_run_again(par
     assert evaluations(parts.instance, first) == {"good": False}
     for key in "bc":
         parts.report(key, True)
-    again = parts.again(first)
-    assert again[-1].event_type is dg.DagsterEventType.RUN_SUCCESS, [event.message for event in again]
+    events = parts.again(first)
+    assert events[-1].event_type is dg.DagsterEventType.RUN_SUCCESS, [event.message for event in events]
     assert parts.ran == {"a": 1, "b": 2, "c": 2}
 
 
@@ -103,10 +96,10 @@ def test_an_element_that_failed_a_blocking_check_is_run_again(parts: Parts, foun
     first = parts.run()
     assert "blocking asset check failed" in failure_text(first)
     parts.report("b", found == "passed", "ERROR" if found == "failed" else "WARN")
-    again = parts.again(first)
+    events = parts.again(first)
     end = "RUN_FAILURE" if found == "failed" else "RUN_SUCCESS"
-    assert again[-1].event_type.name == end, [event.message for event in again]
-    (check,) = [event.asset_check_evaluation_data for event in again if event.event_type is KIND]
+    assert events[-1].event_type.name == end, [event.message for event in events]
+    (check,) = [event.asset_check_evaluation_data for event in events if event.event_type is KIND]
     failed = [] if found == "passed" else ["b"]
     assert (check.passed, check.metadata["partitions/failed"].value) == (not failed, failed)
     assert parts.ran == {"a": 1, "b": 2, "c": 1}

@@ -52,7 +52,9 @@ def test_what_says_more_than_the_exception_stays(stderr: str, exception: PipesEx
     assert f"Last lines of stderr:\n{stderr}".strip() in told(stderr, exception)
 
 
-OTHER = TRACEBACK.replace('raise ValueError("broken data")', '{}["k"]').replace("ValueError: broken data", "KeyError")
+OTHER = TRACEBACK.replace('raise ValueError("broken data")', '{}["k"]').replace(
+    "ValueError: broken data", "KeyError"
+)
 CAUSE = "\nThe above exception was the direct cause of the following exception:\n\n"
 
 
