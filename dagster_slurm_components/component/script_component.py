@@ -174,7 +174,7 @@ def _with_all_checks(
     that was left has reported nothing yet.
     """
     selected = context.selected_asset_check_keys
-    missing = {check.key: index for index, check in enumerate(script.checks) if check.key in selected}
+    missing = {(check.asset_key, check.name) for check in script.checks if check.key in selected}
     metadata: dict[str, Any] = {}
     for result in results:
         if isinstance(result, dg.AssetObservation) and LEFT in result.tags:
@@ -187,14 +187,14 @@ def _with_all_checks(
                 if check.asset_key is None or check.check_name is None:
                     missing.clear()  # Dagster finds out which check is meant
                 else:
-                    missing.pop(dg.AssetCheckKey(check.asset_key, check.check_name), None)
+                    missing.discard((check.asset_key, check.check_name))
         metadata.update(getattr(result, "metadata", None) or {})
         yield result
     if missing:
         from dagster_slurm_components.pipes.failure import unreported  # noqa: PLC0415
 
-        places = {key: script.entry.script.position(("checks", at)) for key, at in missing.items()}
-        raise unreported(script.name, places, metadata)
+        resolved = script.entry.resolve(load_profile(start=script.folder))
+        raise unreported(script.name, resolved, missing, metadata)
 
 
 def _profile_words(folder: Path) -> tuple[str | None, bool, bool]:

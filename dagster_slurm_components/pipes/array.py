@@ -6,6 +6,7 @@ import json
 import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from itertools import chain
 from typing import Any
 
 import dagster as dg
@@ -58,9 +59,7 @@ def run_array(context: dg.AssetExecutionContext, resolved: ResolvedScript) -> It
     for report in reports_of(step, calls, reports):
         yield from _events(context, report, made)
         report.stored()
-    failures = failures_of(calls)
-    for array in arrays:
-        failures += sorted(array.unreported, key=lambda end: end.element.number)
+    failures = failures_of(arrays, calls)
     if failures:
         for result in _checks(context, arrays):
             context.log_event(result.to_asset_check_evaluation(context.get_step_execution_context()))
@@ -81,9 +80,11 @@ def reports_of(step: Step, calls: Sequence[Running], reports: Reports) -> Iterat
         wait_for(busy, step.calls, news=reports.news)
 
 
-def failures_of(calls: Sequence[Running]) -> list[ElementFailure]:
-    """Return the failures of calls that have ended, in the order of their elements; or raise the error of one."""
-    return [each for call in calls for each in sorted(call.outcome(), key=lambda end: end.element.number)]
+def failures_of(arrays: Sequence[ArrayCall], calls: Sequence[Running]) -> list[ElementFailure]:
+    """Return the failures of arrays whose calls have ended, in the order of their elements; or raise a call's error."""
+    for call in calls:
+        call.outcome()
+    return [each for array in arrays for each in sorted(array.failures, key=lambda end: end.element.number)]
 
 
 def _begin_all(
@@ -148,25 +149,17 @@ def _begin_plain(array: ArrayCall, elements: Iterator[Element], number: int) -> 
     step = array.step
 
     def run(stop: threading.Event) -> Sequence[ElementFailure]:
-        failures = []
-        for element in elements:
-            call = ElementCall(
-                step,
-                element.resolved,
-                array.number,
-                {},
-                label=f"[{element.name}] ",
-                element=element,
-                array=array,
-            )
+        for each in elements:
+            own, label = each.resolved, f"[{each.name}] "
+            call = ElementCall(step, own, array.number, {}, {}, label, element=each, array=array)
             try:
                 completed = carry_out(call, stop, ElementAttempt)
             except dg.Failure as failure:
-                failures.append(ElementFailure(element, failure))
+                array.failures.append(ElementFailure(each, failure))
             else:
                 if completed is not None:
-                    array.reports.put(Report(array, element, completed, success=True))
-        return failures
+                    array.reports.put(Report(array, each, completed, success=True))
+        return array.failures
 
     call = Call(run, name=f"dagster-slurm-{step.key}-{array.number}-{number}")
     step.calls.add(call)
@@ -176,9 +169,14 @@ def _begin_plain(array: ArrayCall, elements: Iterator[Element], number: int) -> 
 def _events(context: dg.AssetExecutionContext, report: Report, made: set[dg.AssetKey]) -> Iterator[Any]:
     """Yield the materializations of one partition; its check results are counted, and stored where they have one."""
     completed, key = report.completed, report.element.partition
-    if report.success:
-        _note_unreported(context, report)
-    for result in completed.get_results() if report.success else completed.check_results:
+    results = completed.get_results() if report.success else completed.check_results
+    due = context.selected_asset_check_keys if report.success else ()
+    reported = {(result.asset_key, result.check_name) for result in completed.check_results}
+    if missing := {(each.asset_key, each.name) for each in due} - reported:
+        why = unreported(context.op_def.name, report.element.resolved, missing, completed.metadata)
+        report.array.failures.append(ElementFailure(report.element, why))
+    absent = (dg.AssetCheckResult(passed=False, asset_key=key, check_name=name) for key, name in missing)
+    for result in chain(results, absent):
         if isinstance(result, dg.MaterializeResult) and result.asset_key is not None:
             made.add(result.asset_key)
             partition = key.key if key is not None else None
@@ -187,24 +185,6 @@ def _events(context: dg.AssetExecutionContext, report: Report, made: set[dg.Asse
             report.array.count_check(result, report.element.number)
             if key is not None:
                 _store_check(context, result, str(key.key), bound=report.success)
-
-
-def _note_unreported(context: dg.AssetExecutionContext, report: Report) -> None:
-    """Take the checks that an element did not report for failed ones, and the element for one that failed."""
-    reported = {(result.asset_key, result.check_name) for result in report.completed.check_results}
-    missing = [key for key in context.selected_asset_check_keys if (key.asset_key, key.name) not in reported]
-    if missing:
-        resolved, metadata = report.element.resolved, report.completed.metadata
-        keys = [
-            (dg.AssetKey.from_escaped_user_string(check.asset), check.name)
-            for check in resolved.script.checks
-        ]
-        places = {dg.AssetCheckKey(*key): resolved.position("checks", at) for at, key in enumerate(keys)}
-        failure = unreported(context.op_def.name, {key: places.get(key) for key in missing}, metadata)
-        report.array.unreported.append(ElementFailure(report.element, failure))
-    for key in missing:
-        result = dg.AssetCheckResult(passed=False, asset_key=key.asset_key, check_name=key.name)
-        report.array.count_check(result, report.element.number)
 
 
 def _store_check(

@@ -128,8 +128,7 @@ class ArrayCall(JobCall):
         earlier: The elements that did their work in an earlier attempt, and whose results are to be read again.
         failed_checks: The elements that failed a check, by each check that was reported: JSON of its asset's key, its
             name and the severity. Those of earlier attempts are among them.
-        failures: The elements that have failed for good.
-        unreported: Those whose payload did its work, and did not report a check that is declared.
+        failures: The elements that have failed for good, or that were silent about a check.
         handed_over: The elements whose results were taken, where they are not streamed; ``collect`` is called once they
             are all.
     """
@@ -142,7 +141,6 @@ class ArrayCall(JobCall):
     collected: set[int] = field(default_factory=set)
     failed_checks: dict[str, set[int]] = field(default_factory=dict)
     failures: list[ElementFailure] = field(default_factory=list)
-    unreported: list[ElementFailure] = field(default_factory=list)
     handed_over: set[int] = field(default_factory=set)
     collect: Callable[[], None] | None = None
 
@@ -171,17 +169,11 @@ class ArrayCall(JobCall):
 
     @property
     def unsettled(self) -> set[int]:
-        """The elements that a retry runs again though their results are stored: else it would end as they did.
-
-        They failed a check that blocks, or did not report one that is declared.
-        """
-        unsettled = {each.element.number for each in self.unreported}
-        for check, numbers in dict(self.failed_checks).items():
-            asset, name, severity = json.loads(check)
-            key = dg.AssetCheckKey(dg.AssetKey.from_escaped_user_string(asset), name)
-            blocking = {spec.key for spec in self.step.context.assets_def.check_specs if spec.blocking}
-            if key in blocking and severity == dg.AssetCheckSeverity.ERROR.value:
-                unsettled |= numbers
+        """The elements whose results are stored, and that a retry runs again: else the same check would end it."""
+        unsettled = {each.element.number for each in self.failures}
+        for spec in self.step.context.assets_def.check_specs if self.failed_checks else ():
+            check = [spec.asset_key.to_escaped_user_string(), spec.name, dg.AssetCheckSeverity.ERROR.value]
+            unsettled |= self.failed_checks.get(json.dumps(check), set()) if spec.blocking else set()
         return unsettled
 
     def hand_over(self, number: int) -> None:

@@ -1,7 +1,7 @@
 """Failures as Dagster shows them: the payload's own exception first, then where, and what to do."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from typing import Any
 
 import dagster as dg
@@ -11,7 +11,6 @@ from dagster_slurm_components.jobs.figures import Figure
 from dagster_slurm_components.jobs.outcome import JobOutcome
 from dagster_slurm_components.pipes.context import StepContext
 from dagster_slurm_components.pipes.results import typed
-from dagster_slurm_components.spec.place import Position
 from dagster_slurm_components.spec.resolve import ResolvedScript
 
 _TRACEBACK = "Traceback (most recent call last):"
@@ -66,28 +65,22 @@ def no_start(text: str, option: str | None, resolved: ResolvedScript) -> dg.Fail
 
 
 def unreported(
-    script: str, checks: Mapping[dg.AssetCheckKey, Position | None], metadata: Mapping[str, Any]
+    script: str, resolved: ResolvedScript, missing: Set[tuple[Any, Any]], metadata: Mapping[str, Any]
 ) -> dg.Failure:
-    """Return the failure of a job that ended well, and whose payload did not report some checks that are declared.
-
-    As Dagster has it of an asset that does not yield its checks: whether the data are good is not known, so that
-    nothing may be made of them. A result that says so would be taken for one about the data.
-    """
+    """Return the failure of a job whose payload was silent about checks: nothing is known of the data, good or bad."""
     named = []
-    for key, position in checks.items():
-        declared = f", declared at {position}" if position else ""
-        named.append(f"`{key.name}` of asset `{key.asset_key.to_escaped_user_string()}`{declared}")
-    first = next(iter(checks))
-    asset = first.asset_key.to_escaped_user_string()
-    text = (
-        f"The job of script `{script}` ended well, but its payload did not report the check "
-        f"{' and '.join(named)}. What it did report is stored.\n\n"
-        f'Report it in the payload, with `report_asset_check(check_name="{first.name}", asset_key="{asset}", '
-        "passed=...)`, or take it out of `checks`."
-    )
+    for at, check in enumerate(resolved.script.checks):
+        if (dg.AssetKey.from_escaped_user_string(check.asset), check.name) in missing:
+            named.append(
+                f"`{check.name}` of asset `{check.asset}`, declared at {resolved.position('checks', at)}"
+            )
     folder = metadata.get("job/run_directory")
-    folder = folder.value if isinstance(folder, dg.MetadataValue) else folder
-    return dg.Failure(f"{text}\nRun directory: {folder}" if folder else text, allow_retries=False)
+    text = (
+        f"The job of script `{script}` ended well, but its payload did not report the check {' and '.join(named)}. "
+        "What it did report is stored.\n\nReport it in the payload, with `report_asset_check`, or take it out of "
+        f"`checks`.{f' Run directory: {folder.value}' if folder else ''}"
+    )
+    return dg.Failure(text, allow_retries=False)
 
 
 def _where(options: tuple[str, ...], resolved: ResolvedScript) -> str:
@@ -111,10 +104,11 @@ def _without_traceback(stderr: str, exception: PipesException | None) -> str:
     if exception is None or not message or not found:
         return stderr
     # From its end: what is known of stderr may begin in the midst of it, and others may have been logged before.
-    own, lines = {line.strip() for line in "".join(exception["stack"]).splitlines()}, before.splitlines()
+    own = {_TRACEBACK, *(line.strip() for line in "".join(exception["stack"]).splitlines())}
+    lines = before.splitlines()
     while lines and (lines[-1].strip() in own or not lines[-1].strip(" ~^")):
         lines.pop()
-    return "\n".join([*(lines[:-1] if lines[-1:] == [_TRACEBACK] else lines), after])
+    return "\n".join([*lines, after])
 
 
 def _traceback(exception: PipesException) -> str:

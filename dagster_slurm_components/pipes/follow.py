@@ -69,8 +69,7 @@ class Follower:
             Failure: It was stuck, or its caller has cancelled it.
             SupervisionLostError: This process has no say about it any more.
             StoppedError: The step was interrupted.
-            HostError: It can't be watched any more, for a reason that waiting won't heal. As with any error, it is
-                said that the job goes on.
+            HostError: It can't be watched any more, for a reason that waiting won't heal.
         """
         cancelled = self._call.cancel
         try:
@@ -87,10 +86,9 @@ class Follower:
             else:
                 self._leave()
             raise
-        except dg.Failure:
-            raise
-        except Exception:  # whatever it is, the job knows nothing of it
-            self._leave()
+        except Exception as error:
+            if not isinstance(error, dg.Failure):  # whatever else it is, the job goes on, and that is said
+                self._leave()
             raise
         finally:
             self._listener.close()

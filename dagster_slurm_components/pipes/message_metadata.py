@@ -100,11 +100,7 @@ def _matches(raw: object, kind: str) -> bool:
 
 
 def cleaned(value: Any, depth: int = _DEEPEST) -> tuple[Any, str]:
-    """Return JSON data that any reader of JSON takes, and what was changed, in words.
-
-    >>> cleaned({"loss": [0.5, float("nan")]})
-    ({'loss': [0.5, 'nan']}, 'numbers that are not finite, shown as text')
-    """
+    """Return JSON data that any reader of JSON takes, and what was changed, in words."""
     if isinstance(value, str):
         return well_formed(value), ""
     if isinstance(value, float) and not math.isfinite(value):

@@ -44,9 +44,11 @@ def not_finite(script: Script, position_of: Locate) -> Iterator[Problem]:
                 try:
                     json.dumps(value, allow_nan=False, skipkeys=True, default=str)
                 except ValueError:
-                    path, hint = (field, index, "metadata", name), "write the text, or leave it out"
-                    message = "a number that is not finite is shown as the text `nan`, `inf` or `-inf`"
-                    yield Problem.at(position_of, path, message, hint, "not_finite", level="warning")
+                    where, what = (
+                        (field, index, "metadata", name),
+                        "a number that is not finite is shown as text",
+                    )
+                    yield Problem.at(position_of, where, what, kind="not_finite", level="warning")
 
 
 def site_problems(script: Script, site: Site, position_of: Locate) -> Iterator[Problem]:

@@ -210,7 +210,9 @@ def test_results_that_are_not_handed_on_are_an_error_that_says_so(
     def a(context: dg.AssetExecutionContext, compute: ComputeResource) -> None:
         compute.run(context=context, command=["true"])
 
-    assert "yield from completed.get_results()" in failure_text(run_python(project, instance, a))
+    text = failure_text(run_python(project, instance, a))
+    assert "yield from completed.get_results()" in text
+    assert f"Run directory: {project.root}" in text
 
 
 def test_after_an_unreported_check_the_re_execution_has_a_job_of_its_own(
@@ -228,7 +230,6 @@ def test_after_an_unreported_check_the_re_execution_has_a_job_of_its_own(
     (project.root / "report.jsonl").write_text(f"{report}\n")
     events = again(project, instance, failed)
     assert events[-1].event_type is dg.DagsterEventType.RUN_SUCCESS, [event.message for event in events]
-    assert not [event for event in events if "taken up again" in (event.message or "")]
     assert len(list(project.root.rglob("ledger"))) == 2
 
 
@@ -274,5 +275,4 @@ def test_an_error_of_this_process_leaves_the_job_and_a_re_execution_takes_it_up(
     (project.root / "go").touch()
     events = again(project, instance, failed)
     assert events[-1].event_type is dg.DagsterEventType.RUN_SUCCESS, [event.message for event in events]
-    assert [event for event in events if "taken up again" in (event.message or "")]
     assert len(list(project.root.rglob("ledger"))) == 1
