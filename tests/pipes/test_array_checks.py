@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from dataclasses import dataclass
+from typing import Any
 
 import dagster as dg
 import pytest
@@ -36,6 +37,7 @@ class Parts:
 
     project: Project
     instance: dg.DagsterInstance
+    profile: str
 
     def report(self, key: str, passed: bool, severity: str = "ERROR") -> None:
         line = said(
@@ -44,7 +46,7 @@ class Parts:
         (self.project.root / key).write_text(f"{json.dumps(line)}\n")
 
     def run(self) -> dg.ExecuteInProcessResult:
-        return self.project.run("local", instance=self.instance, tags=TAGS)
+        return self.project.run(self.profile, instance=self.instance, tags=TAGS)
 
     def again(self, first: dg.ExecuteInProcessResult) -> list[dg.DagsterEvent]:
         """Re-execute a run, after what its payloads read was mended."""
@@ -55,19 +57,28 @@ class Parts:
         return Counter((self.project.root / "ran").read_text().split())
 
 
-@pytest.fixture(params=[True, False], ids=["array", "jobs"])
+@pytest.fixture
 def parts(
     request: pytest.FixtureRequest,
     project: Project,
     instance: dg.DagsterInstance,
     monkeypatch: pytest.MonkeyPatch,
 ) -> Parts:
-    if not request.param:  # as where MaxArraySize is 0
+    profile = "staging" if request.param == "slurm" else "local"
+    monkeypatch.setenv("DAGSTER_SLURM_PROFILE", profile)
+    if request.param == "slurm":
+        project.staging(request.getfixturevalue("cluster"))
+    if request.param == "jobs":  # as where MaxArraySize is 0
         monkeypatch.setattr("dagster_slurm_components.pipes.array.largest_array", lambda place, resolved: 0)
     project.write("p.sh", PAYLOAD.format(root=project.root))
-    return Parts(project, instance)
+    return Parts(project, instance, profile)
 
 
+def everywhere(*more: Any) -> pytest.MarkDecorator:
+    return pytest.mark.parametrize("parts", ["array", "jobs", *more], indirect=True)
+
+
+@everywhere(pytest.param("slurm", marks=pytest.mark.slurm))
 def test_an_element_that_does_not_report_a_check_has_failed_and_is_run_again(parts: Parts) -> None:
     file = parts.project.scripts(SCRIPT.format(blocking="false"))
     (line,) = [number for number, text in enumerate(file.read_text().splitlines(), 1) if "good" in text]
@@ -88,6 +99,7 @@ def test_an_element_that_does_not_report_a_check_has_failed_and_is_run_again(par
     assert parts.ran == {"a": 1, "b": 2, "c": 2}
 
 
+@everywhere()
 @pytest.mark.parametrize("found", ["passed", "warned", "failed"])
 def test_an_element_that_failed_a_blocking_check_is_run_again(parts: Parts, found: str) -> None:
     parts.project.scripts(SCRIPT.format(blocking="true"))
@@ -105,6 +117,7 @@ def test_an_element_that_failed_a_blocking_check_is_run_again(parts: Parts, foun
     assert parts.ran == {"a": 1, "b": 2, "c": 1}
 
 
+@everywhere()
 def test_what_is_left_out_is_named_with_its_partition(parts: Parts) -> None:
     parts.project.scripts(SCRIPT.format(blocking="false"))
     for key in "abc":
