@@ -6,6 +6,8 @@ import json
 from typing import Any
 
 import dagster as dg
+from dagster._core.definitions.job_base import InMemoryJob
+from dagster._core.execution.api import execute_run_iterator
 from project_fixture import Project
 
 from dagster_slurm_components import ComputeResource
@@ -46,6 +48,18 @@ def messages(project: Project, *lines: object, end: str = "") -> None:
     text = "".join(f"{line if isinstance(line, str) else json.dumps(line)}\n" for line in lines)
     project.write("lines.jsonl", "").write_text(text)
     project.write("payload.sh", "").write_text(f'cat lines.jsonl >>"$DAGSTER_SLURM_MESSAGES"\n{end}\n')
+
+
+def again(
+    project: Project, instance: dg.DagsterInstance, first: Result, **options: Any
+) -> list[dg.DagsterEvent]:
+    """Re-execute a run; with options of ``create_run_for_job``."""
+    with project.definitions() as definitions:
+        job = definitions.resolve_implicit_global_asset_job_def()
+        family = {"parent_run_id": first.run_id, "root_run_id": first.run_id}
+        here = {"execution": {"config": {"in_process": {}}}}
+        run = instance.create_run_for_job(job, run_config=here, **family, **options)
+        return list(execute_run_iterator(InMemoryJob(job), run, instance))
 
 
 # What the payload says, in full, as the libraries of the protocol write it.

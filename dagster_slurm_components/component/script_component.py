@@ -174,7 +174,8 @@ def _with_all_checks(
     that was left has reported nothing yet.
     """
     selected = context.selected_asset_check_keys
-    missing = {check.key: index for index, check in enumerate(script.checks) if check.key in selected}
+    missing = {(check.asset_key, check.name) for check in script.checks if check.key in selected}
+    metadata: dict[str, Any] = {}
     for result in results:
         if isinstance(result, dg.AssetObservation) and LEFT in result.tags:
             missing.clear()
@@ -186,30 +187,14 @@ def _with_all_checks(
                 if check.asset_key is None or check.check_name is None:
                     missing.clear()  # Dagster finds out which check is meant
                 else:
-                    missing.pop(dg.AssetCheckKey(check.asset_key, check.check_name), None)
+                    missing.discard((check.asset_key, check.check_name))
+        metadata.update(getattr(result, "metadata", None) or {})
         yield result
     if missing:
-        raise _unreported([*missing.values()], script)
+        from dagster_slurm_components.pipes.failure import unreported  # noqa: PLC0415
 
-
-def _unreported(missing: list[int], script: SlurmScript) -> dg.Failure:
-    checks = []
-    for index in missing:
-        check, position = script.checks[index], script.entry.script.position(("checks", index))
-        declared = f", declared at {position}" if position else ""
-        checks.append(f"`{check.name}` of asset `{_asset_of(check)}`{declared}")
-    first = script.checks[missing[0]]
-    call = f'report_asset_check(check_name="{first.name}", asset_key="{_asset_of(first)}", passed=...)'
-    text = (
-        f"The job of script `{script.name}` ended well, but its payload did not report the check "
-        f"{' and '.join(checks)}. What it did report is stored.\n\n"
-        f"Report it in the payload, with `{call}`, or take it out of `checks`."
-    )
-    return dg.Failure(text, allow_retries=False)
-
-
-def _asset_of(check: dg.AssetCheckSpec) -> str:
-    return check.asset_key.to_escaped_user_string()
+        resolved = script.entry.resolve(load_profile(start=script.folder))
+        raise unreported(script.name, resolved, missing, metadata)
 
 
 def _profile_words(folder: Path) -> tuple[str | None, bool, bool]:

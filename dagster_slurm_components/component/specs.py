@@ -14,6 +14,7 @@ from dagster_shared.check import CheckError
 
 from dagster_slurm_components.component.ops import OpArguments
 from dagster_slurm_components.executor.tags import STEP_TAG, THREAD
+from dagster_slurm_components.pipes.message_metadata import cleaned
 from dagster_slurm_components.spec.assets import AssetDeclaration, CheckDeclaration
 from dagster_slurm_components.spec.component import ScriptEntry
 from dagster_slurm_components.spec.launchers import LANGUAGES
@@ -106,7 +107,7 @@ def slurm_script(
         try:
             with refusals_at(resolved.merged.position, path):
                 words = _words(given, path, resolved)
-                words["metadata"] = {**given.metadata, **references}
+                words["metadata"] = {**cleaned(given.metadata)[0], **references}
                 if isinstance(given, AssetDeclaration):
                     assets.append(_asset_spec(given, words, resolved, code_version, slurm))
                 else:

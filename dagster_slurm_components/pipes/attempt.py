@@ -147,9 +147,10 @@ class AttemptRun(ABC, Generic[AnyCall, Result]):
 
     def _collect(self) -> None:
         """Write down that Dagster has stored the results: they are never handed over again."""
-        log = self.call.step.context.log
+        log, leases, epoch = self.call.step.context.log, self.call.place.direct.leases, self.claim.lease.epoch
+        state, outcome = (COLLECTED, None) if self.call.settled else (ENDED, "FAILED")
         try:
-            if self.call.place.direct.leases.change(self._run_dir, self.claim.lease.epoch, COLLECTED) is None:
+            if leases.change(self._run_dir, epoch, state, outcome=outcome) is None:
                 log.warning(f"The job in {self._run_dir} is followed by somebody else by now.")
         except HostError as error:
             log.info(f"That the results are collected could not be written down yet: {error}")
@@ -201,7 +202,7 @@ class JobAttempt(AttemptRun[JobCall, CompletedJob]):
     def perform(self) -> CompletedJob | NextAttempt:
         """Submit it, follow it to its end, and judge that."""
         call, context, resolved = self.call, self.call.step.context, self.call.resolved
-        reader = RunDirectoryMessageReader(f"{self._run_dir}/{MESSAGES}", selection(context))
+        reader = RunDirectoryMessageReader(f"{self._run_dir}/{MESSAGES}", selection(context), call.label)
         session = call.session(reader, self._run_dir)
         handle, spec = self._submit(lambda: self._spec(resolved, session, call.partition, self._run_dir))
         listener = JobListener(call, self.claim, handle, reader)

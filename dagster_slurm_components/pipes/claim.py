@@ -50,6 +50,7 @@ class JobCall:
         number: The number of the call in the step.
         extras: What the payload receives as Pipes extras.
         env: Variables for this call alone.
+        label: Begins each line that its job writes, where several write to one step.
         cancel: Set when its caller wants the job cancelled.
         handle: The newest job; none before the first submission.
         observation: What was last heard of it.
@@ -63,6 +64,7 @@ class JobCall:
     number: int
     extras: Mapping[str, Any]
     env: Mapping[str, str] = field(default_factory=dict)
+    label: str = ""
     cancel: threading.Event = field(default_factory=threading.Event)
     handle: JobHandle | None = None
     observation: Observation = field(default_factory=Observation)
@@ -89,6 +91,11 @@ class JobCall:
         """Return which run made those things that an earlier job of this call has read, as far as is known."""
         run = self.step.run
         return {} if run is None else made_by(self.step.instance, run, frozenset(before))
+
+    @property
+    def settled(self) -> bool:
+        """Whether nothing is left to be done once its results are stored."""
+        return True
 
     @property
     def left_record(self) -> bytes:

@@ -164,7 +164,7 @@ def open_session(
     """
     chosen = selection(context)
     if not leaves and chosen is not None and not any(is_skippable(context, key) for key in chosen.assets):
-        context.set_requires_typed_event_stream(error_message=_NOT_HANDED_ON)
+        context.set_requires_typed_event_stream(error_message=f"{_NOT_HANDED_ON} Run directory: {run_dir}")
     return session_of(context, reader, run_dir, context_data(context, chosen, extras))
 
 

@@ -1,6 +1,8 @@
 """Failures as Dagster shows them: the payload's own exception first, then where, and what to do."""
 
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Set
+from typing import Any
 
 import dagster as dg
 from dagster_pipes import PipesException
@@ -62,6 +64,25 @@ def no_start(text: str, option: str | None, resolved: ResolvedScript) -> dg.Fail
     return dg.Failure(description=f"{text}\n\n{where}" if where else text, allow_retries=False)
 
 
+def unreported(
+    script: str, resolved: ResolvedScript, missing: Set[tuple[Any, Any]], metadata: Mapping[str, Any]
+) -> dg.Failure:
+    """Return the failure of a job whose payload was silent about checks: nothing is known of the data, good or bad."""
+    named = []
+    for at, check in enumerate(resolved.script.checks):
+        if (dg.AssetKey.from_escaped_user_string(check.asset), check.name) in missing:
+            named.append(
+                f"`{check.name}` of asset `{check.asset}`, declared at {resolved.position('checks', at)}"
+            )
+    folder = metadata.get("job/run_directory")
+    text = (
+        f"The job of script `{script}` ended well, but its payload did not report the check {' and '.join(named)}. "
+        "What it did report is stored.\n\nReport it in the payload, with `report_asset_check`, or take it out of "
+        f"`checks`.{f' Run directory: {folder.value}' if folder else ''}"
+    )
+    return dg.Failure(text, allow_retries=False)
+
+
 def _where(options: tuple[str, ...], resolved: ResolvedScript) -> str:
     """Name the line to change: the first of these resources that somebody wrote down."""
     asked = resolved.merged.data.get("resources") or {}
@@ -77,17 +98,24 @@ def _where(options: tuple[str, ...], resolved: ResolvedScript) -> str:
 
 
 def _without_traceback(stderr: str, exception: PipesException | None) -> str:
-    """Leave out of stderr how it ends, where that is the exception that is shown already; its causes are not."""
-    message = exception["message"].strip() if exception else ""
-    if exception is None or exception["cause"] or exception["context"] or not message:
+    """Leave the traceback of the exception that is shown already out of stderr; what its causes say stays there."""
+    message = exception["message"].strip("\n") if exception else ""
+    before, found, after = f"{stderr}\n".rpartition(f"\n{message}\n")
+    if exception is None or not message or not found:
         return stderr
-    return stderr.partition(_TRACEBACK)[0] if stderr.rstrip().endswith(message) else stderr
+    # From its end: what is known of stderr may begin in the midst of it, and others may have been logged before.
+    own = {_TRACEBACK, *(line.strip() for line in "".join(exception["stack"]).splitlines())}
+    lines = before.splitlines()
+    while lines and (lines[-1].strip() in own or not lines[-1].strip(" ~^")):
+        lines.pop()
+    return "\n".join([*lines, after])
 
 
 def _traceback(exception: PipesException) -> str:
     stack = "".join(exception["stack"])
     name, message = exception["name"] or "", exception["message"].strip()[:_LONGEST]
-    # Python's own message begins with the name already.
-    text = message if message.startswith(name) else f"{name}: {message}"
+    # Python's own message has the name already: with the module before it, or below the line that it can't read.
+    named = re.search(rf"^(?:\w+\.)*{re.escape(name)}(?!\w)", message, re.MULTILINE)
+    text = message if named else f"{name}: {message}"
     end = stack if len(stack) <= _LONGEST else f"...\n{stack[-_LONGEST:]}"
     return f"The payload raised {text or 'an exception'}\n{end}".strip()

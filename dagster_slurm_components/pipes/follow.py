@@ -61,6 +61,10 @@ class Follower:
             else:
                 self._leave()
             raise
+        except Exception as error:
+            if not isinstance(error, dg.Failure):  # whatever else it is, the job goes on, and that is said
+                self._leave()
+            raise
         finally:
             self._listener.close()
 

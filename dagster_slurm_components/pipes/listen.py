@@ -187,7 +187,7 @@ class JobListener(Listener):
     ) -> None:
         super().__init__(call, handle)
         shown = claim.lease.shown
-        self.output = JobOutput(handle, reader, shown)
+        self.output = JobOutput(handle, reader, shown, label=call.label)
         self._notice = DashboardNotice(call.resolved.profile.profile, handle.run_dir, self._log.info)
         self.lease = self._watch(
             handle, offsets=self.output.begin, inodes=shown.inodes, epoch=claim.lease.epoch

@@ -61,7 +61,7 @@ def well_formed(text: str) -> str:
 
 def shortened(value: object) -> str:
     """Return a value as short JSON."""
-    text = json.dumps(_cleaned(value, _DEEPEST)[0])
+    text = json.dumps(cleaned(value)[0])
     return text if len(text) <= 100 else f"{text[:100]}..."
 
 
@@ -73,14 +73,14 @@ def _names(names: list[str]) -> str:
 
 def _value(value: Any) -> tuple[dict[str, Any], tuple[str, str]]:
     """Return a value with its type, and what was wrong with how it was written and with its content."""
-    raw, kind, change = value, _INFER, "bare values, whose type was inferred"
+    raw, kind, change = value, _INFER, ""  # bare values are as good as those whose type is to be inferred
     if isinstance(value, Mapping) and "raw_value" in value and isinstance(value.get("type"), str):
-        raw, kind, change = value["raw_value"], value["type"], ""
+        raw, kind = value["raw_value"], value["type"]
         if not _matches(raw, kind):
             kind, change = _INFER, f"no {shortened(kind)}, so that the type was inferred"
         elif kind in _NUMBERS:
             raw = float(raw)
-    content, change_of_content = _cleaned(raw, _DEEPEST)
+    content, change_of_content = cleaned(raw)
     if isinstance(raw, float) and isinstance(content, str):
         kind = "text"
     return {"raw_value": content, "type": kind}, (change, change_of_content)
@@ -99,24 +99,23 @@ def _matches(raw: object, kind: str) -> bool:
     return kind in {_INFER, *COMPLEX} or (isinstance(raw, bool) if kind == "bool" else kind == "null")
 
 
-def _cleaned(value: Any, depth: int) -> tuple[Any, str]:
+def cleaned(value: Any, depth: int = _DEEPEST) -> tuple[Any, str]:
     """Return JSON data that any reader of JSON takes, and what was changed, in words."""
     if isinstance(value, str):
         return well_formed(value), ""
     if isinstance(value, float) and not math.isfinite(value):
-        text = "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
-        return text, "numbers that are not finite, shown as text"
+        return str(value), "numbers that are not finite, shown as text"
     if not isinstance(value, (dict, list)):
         return value, ""
     if depth == 0:
         return "...", f"nested deeper than {_DEEPEST} levels, what lies below is shown as `...`"
     kept = [key for key in value if key in _KEPT] if isinstance(value, dict) else []
-    inner = [_cleaned(item, depth - 1) for item in (value.values() if isinstance(value, dict) else value)]
+    inner = [cleaned(item, depth - 1) for item in (value.values() if isinstance(value, dict) else value)]
     items, changes = [item for item, _ in inner], [change for _, change in inner if change]
     if kept:
         changes.append(f"a name that Dagster keeps for itself, shown as `{_name(kept[0])}`")
-    cleaned = dict(zip(map(_name, value), items, strict=True)) if isinstance(value, dict) else items
-    return cleaned, changes[0] if changes else ""
+    made = dict(zip(map(_name, value), items, strict=True)) if isinstance(value, dict) else items
+    return made, changes[0] if changes else ""
 
 
 def _name(key: str) -> str:

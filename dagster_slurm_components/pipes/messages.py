@@ -127,7 +127,7 @@ def _materialization(params: Mapping[str, Any]) -> Message:
     if version is not None and not isinstance(version, str):
         version = shortened(version)
         notes = (*notes, f"The data version of asset `{key}` is no text; it was written {version}.")
-    version = version and well_formed(version)
+    version = version and well_formed(version).replace("\0", "?")  # a tag, and PostgreSQL has none with a NUL
     return Message(MATERIALIZATION, {"asset_key": key, "metadata": metadata, "data_version": version}, notes)
 
 
@@ -178,13 +178,11 @@ def _exception(raw: object, depth: int = _MOST_CAUSES) -> PipesException:
     """Return an exception in the protocol's shape, whatever a payload wrote for one."""
     if not isinstance(raw, Mapping):
         raw = {"message": raw}
-    message, stack, name = raw.get("message"), raw.get("stack"), raw.get("name")
+    message, stack, name = raw.get("message") or "", raw.get("stack"), raw.get("name")
     lines: list[Any] = [stack] if isinstance(stack, str) else stack if isinstance(stack, list) else []
     cause, context = (raw.get(each) if depth > 0 else None for each in ("cause", "context"))
     return PipesException(
-        message=well_formed(message)
-        if isinstance(message, str)
-        else shortened("" if message is None else message),
+        message=well_formed(message) if isinstance(message, str) else shortened(message),
         stack=[well_formed(each) for each in lines if isinstance(each, str)],
         name=well_formed(name) if isinstance(name, str) else None,
         cause=_exception(cause, depth - 1) if cause else None,

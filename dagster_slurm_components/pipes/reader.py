@@ -75,13 +75,13 @@ class RunDirectoryMessageReader(dg.PipesMessageReader):
 
     @property
     def complaints(self) -> Sequence[str]:
-        """What was left out, in sentences; the first twenty, and how many more there are."""
-        return self._complaints.sentences
+        """What was left out or changed, in sentences; the first twenty, and how many more there are."""
+        return [f"{self._label}{each}" for each in self._complaints.sentences]
 
     @property
     def notes(self) -> Sequence[str]:
-        """What was taken, but not as it was written, in sentences; as many."""
-        return self._notes.sentences
+        """What was left out since this run does not ask for it, in sentences; as many."""
+        return [f"{self._label}{each}" for each in self._notes.sentences]
 
     @contextmanager
     def read_messages(self, handler: dg.PipesMessageHandler) -> Iterator[PipesParams]:
@@ -154,13 +154,13 @@ class RunDirectoryMessageReader(dg.PipesMessageReader):
         self._reports[key] += 1
         self._results[key] = message
         for note in message.notes:
-            self._notes.add(note)
+            self._complaints.add(note)
 
     def _hand_on(self, message: Message) -> None:
         error = self._refusal(message)
         if error and message.params.get("metadata"):
             # One table that Dagster does not take must not cost the result; it is shown as JSON.
-            self._notes.add(f"Metadata of {subject(message)}: tables are shown as JSON, for {error}")
+            self._complaints.add(f"Metadata of {subject(message)}: tables are shown as JSON, for {error}")
             plain = without_complex(message.params["metadata"])
             message = replace(message, params={**message.params, "metadata": plain})
             error = self._refusal(message)

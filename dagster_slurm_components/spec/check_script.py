@@ -18,7 +18,7 @@ from dagster_slurm_components.spec.problems import Problem, SpecError, problems_
 from dagster_slurm_components.spec.profile import Profile
 from dagster_slurm_components.spec.profiles import LoadedProfile
 from dagster_slurm_components.spec.resolve import merge_script, no_file, overrides, wanted_files
-from dagster_slurm_components.spec.rules import ranks_without_gpus, script_problems, site_problems
+from dagster_slurm_components.spec.rules import not_finite, ranks_without_gpus, script_problems, site_problems
 from dagster_slurm_components.spec.script import Script
 from dagster_slurm_components.spec.templates import is_template, syntax_problems
 
@@ -111,6 +111,7 @@ class ScriptChecker:
         if not self.loading:
             problems += [] if "payload" in without else payload_problems(script, merged, folder)
             problems += environment_problems(script.environment, merged, folder)
+            problems += not_finite(script, merged.position)
             if profile.profile.scheduler == "slurm" and not without & {"launcher", "resources"}:
                 problems += ranks_without_gpus(script, merged.position)
         if profile.site is not None and not without:

@@ -1,5 +1,6 @@
 """What a script's fields must agree on, beyond what each of them may be."""
 
+import json
 from collections.abc import Callable, Iterator, Mapping, Set
 
 from dagster_slurm_components.spec import asked
@@ -34,6 +35,21 @@ def ranks_without_gpus(script: Script, position_of: Locate) -> Iterator[Problem]
     if ranks == "gpu" and not asked.gpus_per_node(script.resources) and not asks_for_gpus(script.resources):
         message = "one rank for each GPU, but no GPUs are asked for"
         yield Problem.at(position_of, ("launcher", "nproc_per_node"), message, kind="launcher")
+
+
+def not_finite(script: Script, position_of: Locate) -> Iterator[Problem]:
+    """Yield the metadata of definitions in which there is a number that JSON and Dagster's UI have no word for."""
+    for field in ("assets", "checks"):
+        for index, each in enumerate(getattr(script, field)):
+            for name, value in each.metadata.items():
+                try:
+                    json.dumps(value, allow_nan=False, skipkeys=True, default=str)
+                except ValueError:
+                    where, what = (
+                        (field, index, "metadata", name),
+                        "a number that is not finite is shown as text",
+                    )
+                    yield Problem.at(position_of, where, what, kind="not_finite", level="warning")
 
 
 def site_problems(script: Script, site: Site, position_of: Locate) -> Iterator[Problem]:

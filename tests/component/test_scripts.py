@@ -65,6 +65,25 @@ def test_all_of_a_spec(project):
     assert isinstance(spec.freshness_policy, dg.FreshnessPolicy)
 
 
+def test_metadata_of_definitions_holds_nothing_that_the_ui_shows_as_null(project):
+    project.script(
+        """
+        payload: train.py
+        assets: [{key: a, metadata: {n: .nan, deep: {list: [1.5, .inf]}, fine: 0.5, big: 1.0e+300}}]
+        checks: [{name: c, asset: a, metadata: {worst: -.inf}}]
+        """
+    )
+    metadata = project.assets()["a"].metadata
+    assert {name: metadata[name] for name in ("n", "deep", "fine", "big")} == {
+        "n": "nan",
+        "deep": {"list": [1.5, "inf"]},
+        "fine": 0.5,
+        "big": 1e300,
+    }
+    (check,) = project.load().resolve_asset_graph().asset_check_keys
+    assert project.load().resolve_asset_graph().get_check_spec(check).metadata["worst"] == "-inf"
+
+
 def test_all_of_an_op(project):
     project.script(WHOLE)
     (made,) = project.ops().values()

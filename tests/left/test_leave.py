@@ -9,6 +9,7 @@ import pytest
 from click.testing import CliRunner
 from left.conftest import SOON, Left
 from project_fixture import failure_text
+from reports_fixture import checked, materialized, said
 from waiting import eventually
 
 from dagster_slurm_components import ComputeResource
@@ -173,6 +174,38 @@ def test_what_the_payload_leaves_out(left: Left) -> None:
     assert "did not report" in (check.description or "")
     a, b = left.made("a")[0], left.made("b")[0]
     assert b.tags["dagster/input_data_version/a"] == a.tags["dagster/data_version"]
+
+
+def test_what_is_refused_is_named_and_the_rest_arrives(left: Left, capfd: pytest.CaptureFixture[str]) -> None:
+    lines = [
+        '{"method": ["log"], "params": {}}',
+        json.dumps(said("report_progress", pct=5)),
+        *(json.dumps(materialized(key, loss=float("nan"))) for key in ("x", "a", "a")),
+        json.dumps(checked("a", "z", True)),
+        json.dumps(checked("a", "ok", True)),
+        '{"half',
+    ]
+    left.project.write("lines.jsonl", "").write_text("\n".join(lines))
+    left.project.write("refused.sh", 'cat lines.jsonl >>"$DAGSTER_SLURM_MESSAGES"\n')
+    left.scripts(
+        "{payload: refused.sh, files: [lines.jsonl], assets: [{key: a}], checks: [{name: ok, asset: a}]}"
+    )
+    assert left.run().success
+    left.reported()
+    (asset,) = left.made("a")
+    assert asset.metadata["loss"].value == "nan"
+    assert [check.passed for check in left.checks("a")] == [True]
+    told = capfd.readouterr().err
+    for part in (
+        '{"method": ["log"]',
+        "report_progress",
+        "asset `x` was left out",
+        "check `z` of asset `a` was left out",
+        "asset `a` 2 times",
+        "numbers that are not finite",
+        '{"half',
+    ):
+        assert part in told
 
 
 def test_declarative_automation_goes_on_from_a_report(left: Left) -> None:

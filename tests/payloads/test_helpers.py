@@ -211,8 +211,8 @@ NUMBERS = {
     "jl": 'pipes_materialize("a"; metadata=Dict("whole" => 3, "below" => -17, "part" => 0.5, "typed" => 1e300, "f" => 2.0, '
     '"nan" => NaN, "inf" => -Inf, "none" => missing, "b" => true, "list" => [1, 2.5, nothing], '
     '"t" => pipes_metadata(4, "int")))',
-    "py": 'materialize("a", {"whole": 3, "below": -17, "part": 0.5, "typed": 1e300, "f": 2.0, "nan": "NaN", '
-    '"inf": "-Infinity", "none": None, "b": True, "list": [1, 2.5, None], "t": metadata(4, "int")})',
+    "py": 'materialize("a", {"whole": 3, "below": -17, "part": 0.5, "typed": 1e300, "f": 2.0, "nan": "nan", '
+    '"inf": "-inf", "none": None, "b": True, "list": [1, 2.5, None], "t": metadata(4, "int")})',
 }
 
 
@@ -227,8 +227,8 @@ def test_numbers_are_numbers_and_those_that_json_lacks_are_text(language: Langua
         "part": 0.5,
         "typed": 1e300,
         "f": 2,
-        "nan": "NaN",
-        "inf": "-Infinity",
+        "nan": "nan",
+        "inf": "-inf",
         "none": None,
         "b": True,
         "list": [1, 2.5, None],

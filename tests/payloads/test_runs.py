@@ -60,7 +60,7 @@ TYPES: dict[str, tuple[type[dg.MetadataValue[Any]], Any]] = {
     "a": (dg.DagsterAssetMetadataValue, dg.AssetKey(["a", "b"])),
     "z": (dg.NullMetadataValue, None),
     "s": (dg.TimestampMetadataValue, 1770000000.0),
-    "nan": (dg.TextMetadataValue, "NaN"),
+    "nan": (dg.TextMetadataValue, "nan"),
     "table": (dg.TableMetadataValue, None),
     "schema": (dg.TableSchemaMetadataValue, None),
     "lineage": (dg.TableColumnLineageMetadataValue, None),

@@ -264,8 +264,8 @@ def test_a_table_that_dagster_refuses_does_not_cost_the_result() -> None:
     (found,) = handler.messages
     assert found["params"]["metadata"]["n"] == {"raw_value": 2, "type": "int"}
     assert found["params"]["metadata"]["t"] == {"raw_value": {"rows": 1}, "type": "__infer__"}
-    assert "schema" in reader.notes[0]
-    assert reader.complaints == []
+    assert "schema" in reader.complaints[0]
+    assert reader.notes == []
 
 
 def test_an_error_of_dagsters_storage_is_no_complaint() -> None:

@@ -6,11 +6,10 @@ from typing import Any
 
 import dagster as dg
 import pytest
-from dagster._core.definitions.job_base import InMemoryJob
-from dagster._core.execution.api import execute_run_iterator
 from project_fixture import Project, failure_text
 from reports_fixture import (
     SHELL,
+    again,
     checked,
     evaluations,
     log,
@@ -24,6 +23,7 @@ from reports_fixture import (
 )
 
 from dagster_slurm_components import ComputeResource
+from dagster_slurm_components.pipes.reader import RunDirectoryMessageReader
 
 A = dg.AssetKey("a")
 
@@ -117,10 +117,11 @@ def test_numbers_that_are_not_finite_are_shown_as_text(
     assert record is not None
     assert record.asset_materialization is not None
     metadata = record.asset_materialization.metadata
-    assert metadata["loss"].value == "NaN"
-    assert metadata["curve"].value == {"loss": [1.0, "-Infinity"]}
-    assert metadata["table"].records[0].data == {"loss": "NaN"}
-    assert "numbers that are not finite, shown as text: `loss`, `curve`, `table`" in log(instance, result)
+    assert metadata["loss"].value == "nan"
+    assert metadata["curve"].value == {"loss": [1.0, "-inf"]}
+    assert metadata["table"].records[0].data == {"loss": "nan"}
+    (warning,) = warnings(instance, result)
+    assert "numbers that are not finite, shown as text: `loss`, `curve`, `table`" in warning
 
 
 FAILED_CHECK = (
@@ -184,7 +185,7 @@ def test_d17_a_check_that_was_not_reported_is_named_with_its_line(
     result = project.run("local", instance=instance)
     text = failure_text(result)
     (number,) = [n for n, line in enumerate(file.read_text().splitlines(), 1) if "forgotten" in line]
-    for part in ("script `trainer`", "check `forgotten` of asset `a`", f"defs.yaml:{number}:"):
+    for part in ("`trainer`", "check `forgotten` of asset `a`", f"defs.yaml:{number}:", "Run directory: /"):
         assert part in text
     assert made(result) == ["a"]
     assert evaluations(instance, result) == {"c": True}
@@ -209,7 +210,9 @@ def test_results_that_are_not_handed_on_are_an_error_that_says_so(
     def a(context: dg.AssetExecutionContext, compute: ComputeResource) -> None:
         compute.run(context=context, command=["true"])
 
-    assert "yield from completed.get_results()" in failure_text(run_python(project, instance, a))
+    text = failure_text(run_python(project, instance, a))
+    assert "yield from completed.get_results()" in text
+    assert f"Run directory: {project.root}" in text
 
 
 def test_after_an_unreported_check_the_re_execution_has_a_job_of_its_own(
@@ -221,19 +224,12 @@ def test_after_an_unreported_check_the_re_execution_has_a_job_of_its_own(
         "payload.sh", f'cat "{project.root}"/report* >>"$DAGSTER_SLURM_MESSAGES" 2>/dev/null; true\n'
     )
     script(project, "payload: payload.sh, assets: [{key: a}], checks: [{name: ok, asset: a}]")
-    with project.definitions() as definitions:
-        job = definitions.resolve_implicit_global_asset_job_def()
-        failed = job.execute_in_process(instance=instance, raise_on_error=False)
-        assert "did not report the check" in failure_text(failed)
-        assert made(failed) == ["a"]
-
-        (project.root / "report.jsonl").write_text(f"{report}\n")
-        family = {"parent_run_id": failed.run_id, "root_run_id": failed.run_id}
-        here = {"execution": {"config": {"in_process": {}}}}
-        run = instance.create_run_for_job(job, run_config=here, **family)
-        again = list(execute_run_iterator(InMemoryJob(job), run, instance))
-    assert again[-1].event_type is dg.DagsterEventType.RUN_SUCCESS, [event.message for event in again]
-    assert not [event for event in again if "taken up again" in (event.message or "")]
+    failed = project.run("local", instance=instance)
+    assert "did not report the check" in failure_text(failed)
+    assert made(failed) == ["a"]
+    (project.root / "report.jsonl").write_text(f"{report}\n")
+    events = again(project, instance, failed)
+    assert events[-1].event_type is dg.DagsterEventType.RUN_SUCCESS, [event.message for event in events]
     assert len(list(project.root.rglob("ledger"))) == 2
 
 
@@ -258,3 +254,25 @@ def test_what_the_log_says_is_in_the_order_in_which_it_happened(
     assert set(check.metadata) == {"mean", "job/id", "job/run_directory"}
     (event,) = result.get_asset_materialization_events()
     assert {"rows", "job/state", "job/elapsed_s", "job/profile"} <= set(event.materialization.metadata)
+
+
+def test_an_error_of_this_process_leaves_the_job_and_a_re_execution_takes_it_up(
+    project: Project, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    messages(project, materialized("a", n=1), end=f'while [ ! -e "{project.root}/go" ]; do sleep 0.1; done')
+    script(project, f"{SHELL}, assets: [{{key: a}}]")
+    with monkeypatch.context() as broken:
+
+        def feed(reader: RunDirectoryMessageReader, data: bytes) -> None:
+            raise RuntimeError("something that nobody thought of")
+
+        broken.setattr(RunDirectoryMessageReader, "feed", feed)
+        failed = project.run("local", instance=instance)
+    assert "something that nobody thought of" in failure_text(failed)
+    said = log(instance, failed)
+    assert "This step ends; job " in said
+    assert " goes on." in said
+    (project.root / "go").touch()
+    events = again(project, instance, failed)
+    assert events[-1].event_type is dg.DagsterEventType.RUN_SUCCESS, [event.message for event in events]
+    assert len(list(project.root.rglob("ledger"))) == 1

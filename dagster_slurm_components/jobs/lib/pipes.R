@@ -32,8 +32,8 @@
 }
 
 .pipes_number <- function(x) {
-  if (is.nan(x)) return("\"NaN\"")
-  if (is.infinite(x)) return(if (x > 0) "\"Infinity\"" else "\"-Infinity\"")
+  if (is.nan(x)) return("\"nan\"")
+  if (is.infinite(x)) return(if (x > 0) "\"inf\"" else "\"-inf\"")
   short <- sprintf("%.15g", x)
   if (as.numeric(short) == x) short else sprintf("%.17g", x)
 }

@@ -48,8 +48,8 @@ json(::Union{Nothing,Missing}) = "null"
 json(value::Union{Bool,Integer}) = string(value)
 function json(value::Real)
     number = Float64(value)
-    isnan(number) && return "\"NaN\""
-    isinf(number) && return number > 0 ? "\"Infinity\"" : "\"-Infinity\""
+    isnan(number) && return "\"nan\""
+    isinf(number) && return number > 0 ? "\"inf\"" : "\"-inf\""
     return string(number)
 end
 json(values::Union{AbstractVector,Tuple,AbstractSet}) = "[" * join((json(value) for value in values), ", ") * "]"

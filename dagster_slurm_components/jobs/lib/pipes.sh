@@ -65,9 +65,9 @@ _pipes_value() { # TYPE VALUE: prints one value of metadata; numbers that are no
         ;;
     float | timestamp)
         case $value in
-        [nN][aA][nN] | -[nN][aA][nN]) type=text raw='"NaN"' ;;
-        [iI][nN][fF]* | +[iI][nN][fF]*) type=text raw='"Infinity"' ;;
-        -[iI][nN][fF]*) type=text raw='"-Infinity"' ;;
+        [nN][aA][nN] | -[nN][aA][nN]) type=text raw='"nan"' ;;
+        [iI][nN][fF]* | +[iI][nN][fF]*) type=text raw='"inf"' ;;
+        -[iI][nN][fF]*) type=text raw='"-inf"' ;;
         *)
             [[ $value =~ $number ]] || { _pipes_mistake "no $type: $value" || return; }
             raw=$value

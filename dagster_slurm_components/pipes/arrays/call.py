@@ -128,7 +128,7 @@ class ArrayCall(JobCall):
         earlier: The elements that did their work in an earlier attempt, and whose results are to be read again.
         failed_checks: The elements that failed a check, by each check that was reported: JSON of its asset's key, its
             name and the severity. Those of earlier attempts are among them.
-        failures: The elements that have failed for good.
+        failures: The elements that have failed for good, or that were silent about a check.
         handed_over: The elements whose results were taken, where they are not streamed; ``collect`` is called once they
             are all.
     """
@@ -160,9 +160,21 @@ class ArrayCall(JobCall):
     def count_check(self, result: dg.AssetCheckResult, number: int) -> None:
         """Take the result that an element reported of a check."""
         if result.asset_key is not None and result.check_name is not None:
-            check = [result.asset_key.to_escaped_user_string(), result.check_name, result.severity.value]
-            failed = self.failed_checks.setdefault(json.dumps(check), set())
-            failed.discard(number) if result.passed else failed.add(number)
+            asset = result.asset_key.to_escaped_user_string()
+            for severity in dg.AssetCheckSeverity:  # an earlier attempt may have found another one
+                check = json.dumps([asset, result.check_name, severity.value])
+                failed = self.failed_checks.setdefault(check, set())
+                found = severity is result.severity and not result.passed
+                failed.add(number) if found else failed.discard(number)
+
+    @property
+    def unsettled(self) -> set[int]:
+        """The elements whose results are stored, and that a retry runs again: else the same check would end it."""
+        unsettled = {each.element.number for each in self.failures}
+        for spec in self.step.context.assets_def.check_specs if self.failed_checks else ():
+            check = [spec.asset_key.to_escaped_user_string(), spec.name, dg.AssetCheckSeverity.ERROR.value]
+            unsettled |= self.failed_checks.get(json.dumps(check), set()) if spec.blocking else set()
+        return unsettled
 
     def hand_over(self, number: int) -> None:
         """The results of an element were taken; those of the last one close the lease."""
@@ -217,6 +229,11 @@ class ElementCall(JobCall):
 
     element: Element = field(kw_only=True)
     array: ArrayCall = field(kw_only=True)
+
+    @property
+    def settled(self) -> bool:
+        """Whether a retry has no reason to run it again, now that its results are stored."""
+        return self.element.number not in self.array.unsettled
 
     @property
     def partition(self) -> Partition:

@@ -114,7 +114,8 @@ class ArrayListener(Listener):
         """What has been handed over by now."""
         # Copies: the step's own thread adds to them meanwhile.
         checks = {check: ranges(set(numbers)) for check, numbers in dict(self._array.failed_checks).items()}
-        return ArrayPosition(collected=ranges(set(self._array.collected)), failed_checks=checks)
+        collected = set(self._array.collected) - self._array.unsettled
+        return ArrayPosition(collected=ranges(collected), failed_checks=checks)
 
     def _hear(self, watch: Watch, event: Event) -> None:
         job = self._followed.get(watch.handle.run_dir)

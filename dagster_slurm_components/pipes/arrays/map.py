@@ -65,7 +65,8 @@ def _as_arrays(
     for report in reports_of(step, calls, reports):
         if report.success:
             completed[begins[report.array.number] + report.element.number] = report.completed
-    _raise_failures([f"{end.element.name}: {_why(end.failure)}" for end in failures_of(calls)], len(elements))
+    failed = [f"{end.element.name}: {_why(end.failure)}" for end in failures_of(arrays, calls)]
+    _raise_failures(failed, len(elements))
     return [completed[index] for index in range(len(elements))]
 
 

@@ -32,6 +32,7 @@ from dagster_slurm_components.pipes.call import Call, wait_for
 from dagster_slurm_components.pipes.claim import JobCall
 from dagster_slurm_components.pipes.client import carry_out, prepare
 from dagster_slurm_components.pipes.context import is_skippable, partition_at, partition_of
+from dagster_slurm_components.pipes.failure import unreported
 from dagster_slurm_components.pipes.partition import template_names
 from dagster_slurm_components.pipes.results import in_order
 from dagster_slurm_components.pipes.step import Step, next_calls
@@ -63,7 +64,7 @@ def run_array(context: dg.AssetExecutionContext, resolved: ResolvedScript) -> It
     for report in reports_of(step, calls, reports):
         yield from _events(context, report, made_from, made)
         report.stored()
-    failures = failures_of(calls)
+    failures = failures_of(arrays, calls)
     if failures:
         for result in _checks(context, arrays):
             context.log_event(result.to_asset_check_evaluation(context.get_step_execution_context()))
@@ -84,9 +85,11 @@ def reports_of(step: Step, calls: Sequence[Running], reports: Reports) -> Iterat
         wait_for(busy, step.calls, news=reports.news)
 
 
-def failures_of(calls: Sequence[Running]) -> list[ElementFailure]:
-    """Return the failures of calls that have ended, in the order of their elements; or raise the error of one."""
-    return [each for call in calls for each in sorted(call.outcome(), key=lambda end: end.element.number)]
+def failures_of(arrays: Sequence[ArrayCall], calls: Sequence[Running]) -> list[ElementFailure]:
+    """Return the failures of arrays whose calls have ended, in the order of their elements; or raise a call's error."""
+    for call in calls:
+        call.outcome()
+    return [each for array in arrays for each in sorted(array.failures, key=lambda end: end.element.number)]
 
 
 def _begin_all(
@@ -148,17 +151,17 @@ def _begin_plain(array: ArrayCall, elements: Iterator[Element], number: int) -> 
     step = array.step
 
     def run(stop: threading.Event) -> Sequence[ElementFailure]:
-        failures = []
-        for element in elements:
-            call = ElementCall(step, element.resolved, array.number, {}, element=element, array=array)
+        for each in elements:
+            own, label = each.resolved, f"[{each.name}] "
+            call = ElementCall(step, own, array.number, {}, {}, label, element=each, array=array)
             try:
                 completed = carry_out(call, stop, ElementAttempt)
             except dg.Failure as failure:
-                failures.append(ElementFailure(element, failure))
+                array.failures.append(ElementFailure(each, failure))
             else:
                 if completed is not None:
-                    array.reports.put(Report(array, element, completed, success=True))
-        return failures
+                    array.reports.put(Report(array, each, completed, success=True))
+        return array.failures
 
     return step.calls.begin(run, name=f"{step.key}-{array.number}-{number}")
 
@@ -167,9 +170,17 @@ def _events(
     context: dg.AssetExecutionContext, report: Report, made_from: Sequence[Origin], seen: set[dg.AssetKey]
 ) -> Iterator[dg.AssetMaterialization]:
     """Yield the materializations of one partition; its check results are counted, and stored where they have one."""
-    step, element = context.get_step_execution_context(), report.element
+    step, element, completed = context.get_step_execution_context(), report.element, report.completed
     key = element.partition.key if element.partition else None
-    results = list(report.completed.get_results() if report.success else report.completed.check_results)
+    results = list(completed.get_results() if report.success else completed.check_results)
+    due = context.selected_asset_check_keys if report.success else ()
+    reported = {(result.asset_key, result.check_name) for result in completed.check_results}
+    if missing := {(each.asset_key, each.name) for each in due} - reported:
+        why = unreported(context.op_def.name, element.resolved, missing, completed.metadata)
+        report.array.failures.append(ElementFailure(element, why))
+    results += [
+        dg.AssetCheckResult(passed=False, asset_key=asset, check_name=name) for asset, name in missing
+    ]
     made: dict[dg.AssetKey, dg.MaterializeResult[Any]] = {}
     for result in results:
         if isinstance(result, dg.MaterializeResult) and result.asset_key is not None:
