@@ -4,6 +4,7 @@ import functools
 import gzip
 import io
 import json
+import os
 import re
 import shlex
 import tarfile
@@ -11,11 +12,14 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from importlib.resources import files as resource_files
 from pathlib import Path
+from typing import IO
 
 import dagster_pipes
 
 from dagster_slurm_components.errors import DagsterSlurmError
 from dagster_slurm_components.jobs.model import ELEMENTS, JobArray, JobSpec
+from dagster_slurm_components.spec.files import LARGEST, TOO_LARGE
+from dagster_slurm_components.units import format_size
 
 _PACKAGE = resource_files(__package__.rpartition(".")[0])
 PARTITION_KEYS = "partition_keys.txt"
@@ -27,9 +31,6 @@ LEFT_RECORD = "left.json"
 _OWN = ("context.json", "job.env", "messages.jsonl")
 """The files that each element of an array has of its own, also in an array of one."""
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
-
-LARGEST_BUNDLE = 256 * 1024 * 1024
-"""Bytes of files one bundle may hold: it travels in one message and is held in memory on both sides."""
 
 
 def env_file(env: Mapping[str, str]) -> str:
@@ -79,24 +80,22 @@ def _extras(context: bytes) -> str:
     return "".join(f"{name.translate(escapes)}\t{text.translate(escapes)}\n" for name, text in texts.items())
 
 
-def _members(spec: JobSpec, header: str) -> Iterator[tuple[str, bytes, bool]]:
-    """Yield every file of the run directory: its path in it, its content, and whether it may be executed."""
+def _members(spec: JobSpec, header: str) -> Iterator[tuple[str, bytes]]:
+    """Yield every file of the run directory but for the payload's: its path in it, and its content."""
     files = run_files(spec)
     body, array = files.pop("job.sh"), spec.array
     if array is None:
-        yield "job.sh", header.encode() + body, False
-        yield from ((path, content, False) for path, content in files.items())
+        yield "job.sh", header.encode() + body
+        yield from ((path, content) for path, content in files.items())
     else:
         # Elements link what all of them share. What `array.sh` runs in them is called as it is there.
-        yield "job.sh", (header + static_file("jobs", "array.sh")).encode(), False
-        yield "tasks", "".join(f"{' '.join(map(str, task))}\n" for task in array.tasks).encode(), False
+        yield "job.sh", (header + static_file("jobs", "array.sh")).encode()
+        yield "tasks", "".join(f"{' '.join(map(str, task))}\n" for task in array.tasks).encode()
         own = next(iter(array.own.values()))
         shared = {"job.sh": body, **{path: files[path] for path in files if path not in own}}
-        yield from ((f"common/{path}", content, False) for path, content in shared.items())
+        yield from ((f"common/{path}", content) for path, content in shared.items())
         for number, mine in array.own.items():
-            yield from ((f"{ELEMENTS}/{number}/{path}", content, False) for path, content in mine.items())
-    for where, file in spec.files.items():
-        yield f"payload/{where}", *_content(file)
+            yield from ((f"{ELEMENTS}/{number}/{path}", content) for path, content in mine.items())
 
 
 def run_files(spec: JobSpec) -> dict[str, bytes]:
@@ -138,34 +137,38 @@ def bundle(spec: JobSpec, header: str) -> bytes:
     The header stands above the body of ``job.sh``: the interpreter line and the ``#SBATCH`` lines.
 
     Raises:
-        DagsterSlurmError: A file that can't be read, or more than ``LARGEST_BUNDLE`` bytes in all.
+        DagsterSlurmError: A file that can't be read, or more than ``LARGEST`` bytes in all.
     """
     packed, total = io.BytesIO(), 0
     with (
         gzip.GzipFile(fileobj=packed, mode="wb", compresslevel=1, mtime=0) as stream,
         tarfile.open(fileobj=stream, mode="w", format=tarfile.PAX_FORMAT) as archive,
     ):
+
+        def add(path: str, content: IO[bytes], size: int, mode: int = 0o600) -> None:
+            nonlocal total
+            total += size
+            if total > LARGEST:
+                text = f"the job's files are larger than {format_size(LARGEST)}; {path} was too much"
+                raise DagsterSlurmError(text, hint=TOO_LARGE)
+            info = tarfile.TarInfo(path)
+            info.size, info.mode = size, mode
+            archive.addfile(info, content)
+
         folder = tarfile.TarInfo("payload")
         folder.type, folder.mode = tarfile.DIRTYPE, 0o700
         archive.addfile(folder)
-        for path, data, executable in _members(spec, header):
-            total += len(data)
-            if total > LARGEST_BUNDLE:
-                raise DagsterSlurmError(
-                    f"the job's files are larger than {LARGEST_BUNDLE // 2**20} MiB; {path} was too much",
-                    hint="Put data into a folder on the host (a profile's `env` can name it) and keep `files` to code "
-                    "and configuration.",
-                )
-            info = tarfile.TarInfo(path)
-            info.size, info.mode = len(data), 0o700 if executable else 0o600
-            archive.addfile(info, io.BytesIO(data))
+        for path, data in _members(spec, header):
+            add(path, io.BytesIO(data), len(data))
+        for where, file in spec.files.items():
+            try:
+                with file.open(
+                    "rb"
+                ) as content:  # straight into the archive: none is held in memory beside it
+                    facts = os.fstat(content.fileno())
+                    mode = 0o700 if facts.st_mode & 0o100 else 0o600
+                    add(f"payload/{where}", content, facts.st_size, mode)
+            except OSError as error:
+                text = f"the file {file} can't be read: {error.strerror or error}"
+                raise DagsterSlurmError(text, hint="It was to travel with the job.") from error
     return packed.getvalue()
-
-
-def _content(file: Path) -> tuple[bytes, bool]:
-    try:
-        return file.read_bytes(), bool(file.stat().st_mode & 0o100)
-    except OSError as error:
-        raise DagsterSlurmError(
-            f"the file {file} can't be read: {error.strerror}", hint="It was to travel with the job."
-        ) from error
