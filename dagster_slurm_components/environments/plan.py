@@ -46,7 +46,11 @@ def plan_environment(
     below = groundwork(environment)
     own = _own(environment, host, provided)
     needs = () if provided is None else (f"{provided.folder}/.ready",)
-    return replace(own, steps=below.steps + own.steps, files={**below.files, **own.files}, needs=needs)
+    own_shell = isinstance(environment, (CurrentEnvironment, ModulesEnvironment))
+    first = (ActivationStep("isolate"),) if isinstance(host, LocalHost) and not own_shell else ()
+    return replace(
+        own, steps=first + below.steps + own.steps, files={**below.files, **own.files}, needs=needs
+    )
 
 
 def groundwork(environment: EnvironmentSpec) -> Activation:

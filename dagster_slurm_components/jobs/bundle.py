@@ -160,11 +160,9 @@ def bundle(spec: JobSpec, header: str) -> bytes:
         archive.addfile(folder)
         for path, data in _members(spec, header):
             add(path, io.BytesIO(data), len(data))
-        for where, file in spec.files.items():
+        for where, file in spec.files.items():  # straight into the archive: none is held in memory beside it
             try:
-                with file.open(
-                    "rb"
-                ) as content:  # straight into the archive: none is held in memory beside it
+                with file.open("rb") as content:
                     facts = os.fstat(content.fileno())
                     mode = 0o700 if facts.st_mode & 0o100 else 0o600
                     add(f"payload/{where}", content, facts.st_size, mode)

@@ -6,19 +6,17 @@ import hashlib
 import os
 import re
 import stat
-from collections.abc import Container, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
-from typing import Any, NamedTuple
+from typing import Any
 
 LARGEST = 256 * 1024 * 1024
 """Bytes of files that a job may carry: they travel in one message, and are held in memory on both sides."""
 TOO_LARGE = (
-    "Put data into a folder on the host (a profile's `env` can name it), and keep `files` to code and configuration;"
-    " `exclude` leaves files out."
+    "put data into a folder on the host, which a profile's `env` can name, or leave files out by `exclude`"
 )
 TRAVELS = "files travel, and links and folders for the files they lead to; a name such as `.env` must be spelled out"
-
 NEVER_SENT = (
     *(".git", ".hg", ".svn", ".env", ".env.*", ".venv", ".pixi", ".tox", ".nox", "node_modules"),
     *("__pycache__", ".cache", ".mypy_cache", ".pytest_cache", ".ruff_cache", ".ipynb_checkpoints"),
@@ -30,16 +28,8 @@ _NEVER_SENT = re.compile("|".join(map(fnmatch.translate, NEVER_SENT)))
 _KINDS = {stat.S_IFIFO: "a FIFO", stat.S_IFSOCK: "a socket", stat.S_IFCHR: "a device", stat.S_IFBLK: "a disk"}
 
 
-class Found(NamedTuple):
-    """What a pattern finds.
-
-    Attributes:
-        files: The files, by their places in the payload folder, with their sizes in bytes.
-        others: What is there and can't travel: ``data/gone is a link to nowhere/x, which is not there``.
-    """
-
-    files: Mapping[PurePosixPath, tuple[Path, int]]
-    others: tuple[str, ...] = ()
+Found = tuple[Mapping[PurePosixPath, tuple[Path, int]], tuple[str, ...]]
+"""Files by their places in the payload folder, with their bytes; and, in words, what is there and can't travel."""
 
 
 def place(path: str) -> PurePosixPath:
@@ -70,82 +60,77 @@ def left_out(where: PurePosixPath, exclude: Sequence[str] = (), spelled: Contain
 
 
 def find_files(folder: Path, pattern: str, exclude: Sequence[str] = ()) -> Found:
-    """Return the files that a path or glob pattern names, without what stays behind (``left_out``); reads none.
+    """Return what a path or glob pattern finds, without what stays behind (``left_out``); reads none of it.
 
     Relative patterns start at ``folder``. A folder stands for all files below it, and a link for what it leads to; one
     that leads back to a folder above itself is not entered.
     """
-    return _Search(folder, exclude, frozenset(PurePosixPath(pattern).parts)).find(pattern)
+    files: dict[PurePosixPath, tuple[Path, int]] = {}
+    others: dict[str, None] = {}
+    spelled = frozenset(PurePosixPath(pattern).parts)
+
+    def at(path: Path) -> PurePosixPath:
+        return place(os.path.relpath(path, folder))
+
+    def stays(path: Path) -> bool:
+        return left_out(at(path), exclude, spelled)
+
+    paths = list(_matches(folder, PurePosixPath(pattern), stays))
+    for path, facts in (found for each in paths for found in _walk(each, stays)):
+        if isinstance(facts, str):
+            others[f"{os.path.relpath(path, folder)} {facts}"] = None
+        elif stat.S_ISREG(facts.st_mode):
+            files[at(path)] = path, facts.st_size
+    for path in paths if not files and not others else ():
+        what = (
+            "stays behind by `exclude` or by its name" if stays(path) else "is a folder with nothing to send"
+        )
+        others[f"{os.path.relpath(path, folder)} {what}"] = None
+    return files, tuple(others)
 
 
-class _Search(NamedTuple):
-    folder: Path
-    exclude: Sequence[str]
-    spelled: frozenset[str]
-
-    def find(self, pattern: str) -> Found:
-        files: dict[PurePosixPath, tuple[Path, int]] = {}
-        others: dict[str, None] = {}
-        paths = list(self._matches(self.folder, PurePosixPath(pattern)))
-        for path in paths:
-            for each, facts in self._walk(path):
-                if isinstance(facts, str):
-                    others[f"{os.path.relpath(each, self.folder)} {facts}"] = None
-                elif stat.S_ISREG(facts.st_mode):
-                    files[self._place(each)] = each, facts.st_size
-        for path in paths if not files and not others else ():
-            stays = left_out(self._place(path), self.exclude, self.spelled)
-            what = "stays behind by `exclude` or by its name" if stays else "is a folder with nothing to send"
-            others[f"{os.path.relpath(path, self.folder)} {what}"] = None
-        return Found(files, tuple(others))
-
-    def _place(self, path: Path) -> PurePosixPath:
-        return place(os.path.relpath(path, self.folder))
-
-    def _matches(self, folder: Path, pattern: PurePosixPath) -> Iterator[Path]:
-        """Yield what matches, in order. What ``**`` stands for is walked here: ``glob`` follows links in circles."""
-        if os.path.lexists(folder / pattern):  # a file may well be called `data[1].csv`
-            yield folder / pattern
-            return
-        if "**" not in pattern.parts:
-            yield from (folder / name for name in sorted(glob.glob(str(pattern), root_dir=folder)))
-            return
+def _matches(folder: Path, pattern: PurePosixPath, stays: Callable[[Path], bool]) -> Iterator[Path]:
+    """Yield what matches, in order. What ``**`` stands for is walked here: ``glob`` follows links in circles."""
+    if os.path.lexists(folder / pattern):  # a file may well be called `data[1].csv`
+        yield folder / pattern
+    elif "**" not in pattern.parts:
+        yield from (folder / name for name in sorted(glob.glob(str(pattern), root_dir=folder)))
+    else:
         at = pattern.parts.index("**")
         before, after = PurePosixPath(*pattern.parts[:at]), PurePosixPath(*pattern.parts[at + 1 :])
-        for root in self._matches(folder, before):
-            if not after.parts:
-                yield root
-                continue
-            for below, facts in self._walk(root):
+        for root in _matches(folder, before, stays):
+            for below, facts in _walk(root, stays) if after.parts else ():
                 hidden = any(part.startswith(".") for part in below.relative_to(root).parts)
                 if not hidden and not isinstance(facts, str) and stat.S_ISDIR(facts.st_mode):
-                    yield from self._matches(below, after)
+                    yield from _matches(below, after, stays)
+            if not after.parts:
+                yield root
 
-    def _walk(
-        self, path: Path, above: frozenset[tuple[int, int]] | None = None
-    ) -> Iterator[tuple[Path, os.stat_result | str]]:
-        """Yield what lies at a path and below, each with its facts, or why it can't travel."""
-        if left_out(self._place(path), self.exclude, self.spelled):
-            return
-        try:
-            facts = path.stat()
-            kind = stat.S_IFMT(facts.st_mode)
-            names = sorted(os.listdir(path)) if kind == stat.S_IFDIR else []
-        except OSError as error:
-            link = f"is a link to {os.readlink(path)}, which leads nowhere" if path.is_symlink() else ""
-            yield path, link or f"can't be read: {error.strerror}"
-            return
-        if kind != stat.S_IFDIR:
-            yield path, f"is {_KINDS[kind]}" if kind in _KINDS else facts
-            return
-        itself = facts.st_dev, facts.st_ino
-        if above is None:
-            parents = [each.stat() for each in Path(os.path.abspath(path)).parents if each.exists()]
-            above = frozenset((each.st_dev, each.st_ino) for each in parents)
-        if itself not in above:
-            yield path, facts
-            for name in names:
-                yield from self._walk(path / name, above | {itself})
+
+def _walk(
+    path: Path, stays: Callable[[Path], bool], above: frozenset[tuple[int, int]] | None = None
+) -> Iterator[tuple[Path, os.stat_result | str]]:
+    """Yield what lies at a path and below, each with its facts, or why it can't travel."""
+    if stays(path):
+        return
+    try:
+        facts = path.stat()
+        kind = stat.S_IFMT(facts.st_mode)
+        names = sorted(os.listdir(path)) if kind == stat.S_IFDIR else []
+    except OSError as error:
+        link = f"is a link to {os.readlink(path)}, which leads nowhere" if path.is_symlink() else ""
+        yield path, link or f"can't be read: {error.strerror}"
+        return
+    if kind != stat.S_IFDIR:
+        yield path, f"is {_KINDS[kind]}" if kind in _KINDS else facts
+        return
+    if above is None:
+        parents = [each.stat() for each in Path(os.path.abspath(path)).parents if each.exists()]
+        above = frozenset((each.st_dev, each.st_ino) for each in parents)
+    if (itself := (facts.st_dev, facts.st_ino)) not in above:
+        yield path, facts
+        for name in names:
+            yield from _walk(path / name, stays, above | {itself})
 
 
 def add_files(digest: Any, files: Mapping[PurePosixPath, Path]) -> None:

@@ -113,19 +113,18 @@ def travelling(
     exclude = tuple(pattern for _, pattern in _wanted(merged.data, "exclude"))
     for path, pattern in (*_wanted(merged.data, "payload"), *_wanted(merged.data, "files")):
         base, told = merged.folder(path) or folder, partial(Problem.at, merged.position, path)
-        found = find(base, pattern, exclude if path[0] == "files" else ())
-        others = "; ".join(found.others[:3]) + (
-            f"; and {len(found.others) - 3} more" if found.others[3:] else ""
-        )
-        if not found.files:
-            hint = TRAVELS if others else "check the spelling; relative paths start there"
-            text = f"no file matches {pattern!r} in {base}" + (f": {others}" if others else "")
-            problems.append(told(text, hint, "no_file"))
-        elif others:
+        files, others = find(base, pattern, exclude if path[0] == "files" else ())
+        odd = "; ".join([*others[:3], *([f"and {len(others) - 3} more"] if others[3:] else [])])
+        if not files:
+            hint = TRAVELS if odd else "check the spelling; relative paths start there"
             problems.append(
-                told(f"not all of {pattern!r} can travel: {others}", TRAVELS, "not_sent", level="warning")
+                told(f"no file matches {pattern!r} in {base}{odd and ': '}{odd}", hint, "no_file")
             )
-        for where, (file, size) in found.files.items():
+        elif odd:
+            problems.append(
+                told(f"not all of {pattern!r} can travel: {odd}", TRAVELS, "not_sent", level="warning")
+            )
+        for where, (file, size) in files.items():
             other = by_place.setdefault(where, (file, size, path))[0]
             if other != file and not other.samefile(file):
                 text = f"both {other} and {file} would travel as {where}"
@@ -141,12 +140,9 @@ def travelling(
 def _wanted(data: Mapping[str, Any], name: str) -> Iterator[tuple[KeyPath, str]]:
     """Yield each path or pattern of a field, and where it is written; what is none is told elsewhere."""
     value = data.get(name)
-    texts: dict[KeyPath, Any] = {(name,): value}
-    if isinstance(value, list):
-        texts = {(name, n): text for n, text in enumerate(value)}
-    for path, text in texts.items():
+    for index, text in enumerate(value if isinstance(value, list) else [value]):
         if isinstance(text, str) and not is_template(text) and "\0" not in text:
-            yield path, text
+            yield (name, index) if isinstance(value, list) else (name,), text
 
 
 def resolve_script(

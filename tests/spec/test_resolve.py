@@ -10,7 +10,6 @@ from pydantic import ValidationError
 
 from dagster_slurm_components.spec.component import ComponentSpec, read_component
 from dagster_slurm_components.spec.environments import ModulesEnvironment
-from dagster_slurm_components.spec.files import NEVER_SENT, Found, find_files, left_out, place
 from dagster_slurm_components.spec.hosts import SshHost
 from dagster_slurm_components.spec.matrix import expand
 from dagster_slurm_components.spec.merge import Layer
@@ -22,17 +21,6 @@ from dagster_slurm_components.spec.resolve import resolve_script
 from dagster_slurm_components.spec.script import Script
 from dagster_slurm_components.spec.source import Document, load_documents, parse_documents
 from dagster_slurm_components.spec.templates import keep, render
-
-HOSTILE = [
-    "a b.py",
-    "it's.py",
-    'q"uote.py',
-    "ünïcode.py",
-    ";$(touch x).py",
-    "new\nline.py",
-    "-rf.py",
-    "d[1].csv",
-]
 
 
 def validate_component(document: Document, **options: Any) -> ComponentSpec:
@@ -122,47 +110,6 @@ def test_two_files_for_one_place(profile, tmp_path):
     resolved = resolve_script(profile=profile, defaults=None, script=script, folder=tmp_path / "jobs")
     with pytest.raises(SpecError, match=r"would travel as a\.py"):
         resolved.payload_files()
-
-
-@pytest.mark.parametrize("name", HOSTILE)
-def test_hostile_file_names(name, tmp_path):
-    (tmp_path / name).write_text("x")
-    assert find_files(tmp_path, name) == Found({PurePosixPath(name): (tmp_path / name, 1)})
-
-
-def places(folder: Path, pattern: str, *exclude: str) -> list[str]:
-    return [str(where) for where in find_files(folder, pattern, exclude).files]
-
-
-def test_folders_and_patterns(tmp_path):
-    for name in ("d/x.txt", "d/e/y.txt", "d/__pycache__/z.pyc", ".git/config", "d/.h/w.txt"):
-        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / name).write_text("")
-    assert places(tmp_path, "d") == ["d/.h/w.txt", "d/e/y.txt", "d/x.txt"]
-    assert places(tmp_path, "d/**") == places(tmp_path, "d")
-    assert places(tmp_path, "**/*.txt") == ["d/x.txt", "d/e/y.txt"]
-    assert places(tmp_path, "**/e/**/*.txt") == ["d/e/y.txt"]
-    assert places(tmp_path / "d" / "e", "../**/*.txt") == ["x.txt", "y.txt"]
-    assert places(tmp_path, f"{tmp_path}/**/x.txt") == [f"{tmp_path}/d/x.txt".lstrip("/")]
-    assert places(tmp_path, "d/*.nope") == []
-    assert str(place("../../a/./b.py")) == "a/b.py"
-    assert str(place("/abs/b.py")) == "abs/b.py"
-
-
-def test_a_link_stands_for_what_it_leads_to_and_a_circle_is_entered_once(tmp_path):
-    """R10: `data/link` did not travel, and with `data/loop` each file did 40 times."""
-    for name in ("data/x", "other/deep.txt", "other/below/z"):
-        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / name).write_text("1")
-    for link, target in {"link": "../other", "loop": ".", "up": "..", "same": "x", "gone": "nowhere"}.items():
-        (tmp_path / "data" / link).symlink_to(target)
-    (tmp_path / "other" / "back").symlink_to("../data")
-    inside = ["data/link/below/z", "data/link/deep.txt", "data/same", "data/x"]
-    for pattern in ("data", "data/**", "data/**/*", "**/data"):
-        found = find_files(tmp_path, pattern)
-        assert sorted(map(str, found.files)) == inside, pattern
-        assert found.others == ("data/gone is a link to nowhere, which leads nowhere",)
-    assert find_files(tmp_path, "data/loop").others == ("data/loop is a folder with nothing to send",)
 
 
 def test_the_content_digest_follows_content_and_not_resources(profile, tmp_path):
