@@ -33,7 +33,7 @@ class PayloadArguments(TypedDict, total=False):
         resources: What Slurm is asked for.
         environment: The software it runs in.
         files: Files or globs that travel along, relative to the calling code.
-        exclude: What of these stays behind: names, or places in the payload folder.
+        exclude: What of these stays behind: globs of names, or of the ends of paths.
         extra_env: Environment variables, never shown in scripts or argument lists.
     """
 

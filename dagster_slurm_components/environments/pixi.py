@@ -57,8 +57,8 @@ def inputs(request: Request[PixiEnvironment]) -> list[object]:
     file = _lock_file(request)
     text = file.read_text(encoding="utf-8")
     version = importlib.metadata.version("py-rattler")
-    local = [(each, _local(each, file)) for each in sorted(set(_LOCATION.findall(text)))]
-    there = [(each, path) for each, path in local if path is not None and path.exists()]
+    local = {each: _local(each, file) for each in sorted(set(_LOCATION.findall(text)))}
+    there = [(each, path) for each, path in local.items() if path is not None and path.exists()]
     trees = [[each, tree_digest(path) if path.is_dir() else path.stat().st_mtime_ns] for each, path in there]
     return [request.spec.model_dump(mode="json"), str(file), text, version, *trees]
 
@@ -176,10 +176,8 @@ def _pypi(package: Any, file: Path) -> LockedPackage:
     with contextlib.suppress(AttributeError):
         digest = package.hashes.sha256.hex()
     local = _local(location, file)
-    if local is not None and not local.is_file():
-        digest = None  # a folder's is of its pyproject.toml alone
-    elif local is not None:
-        digest = digest or hash_of(local)
+    if local is not None:  # a folder's hash is of its pyproject.toml alone
+        digest = (digest or hash_of(local)) if local.is_file() else None
     elif digest is None:
         raise EnvironmentFailedError(f"{name} has no sha256 in the lock", where=str(file))
     return LockedPackage(name, locked_file(file.parent, str(local or location), digest))

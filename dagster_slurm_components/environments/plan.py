@@ -47,10 +47,9 @@ def plan_environment(
     own = _own(environment, host, provided)
     needs = () if provided is None else (f"{provided.folder}/.ready",)
     own_shell = isinstance(environment, (CurrentEnvironment, ModulesEnvironment))
-    first = (ActivationStep("isolate"),) if isinstance(host, LocalHost) and not own_shell else ()
-    return replace(
-        own, steps=first + below.steps + own.steps, files={**below.files, **own.files}, needs=needs
-    )
+    apart = () if own_shell or not isinstance(host, LocalHost) else (ActivationStep("isolate"),)
+    steps = (*apart, *below.steps, *own.steps)
+    return replace(own, steps=steps, files={**below.files, **own.files}, needs=needs)
 
 
 def groundwork(environment: EnvironmentSpec) -> Activation:

@@ -21,8 +21,7 @@ _LEGACY = {17: "manylinux2014", 12: "manylinux2010", 5: "manylinux1"}
 class LockedPackage(NamedTuple):
     """What a lock says of one Python package on one platform: its normalised name, and its best file.
 
-    That is a wheel, else a source archive, or the folder of a local project, which has no hash. What version it is, its
-    wheel says: locks leave out those of local projects, or have an older one.
+    That is a wheel, else a source archive, or the folder of a local project, which has no hash.
     """
 
     name: str

@@ -13,10 +13,7 @@ from typing import Any
 
 LARGEST = 256 * 1024 * 1024
 """Bytes of files that a job may carry: they travel in one message, and are held in memory on both sides."""
-TOO_LARGE = (
-    "put data into a folder on the host, which a profile's `env` can name, or leave files out by `exclude`"
-)
-TRAVELS = "files travel, and links and folders for the files they lead to; a name such as `.env` must be spelled out"
+TOO_LARGE = "put data into a folder on the host, which a profile's `env` can name; `exclude` leaves files out"
 NEVER_SENT = (
     *(".git", ".hg", ".svn", ".env", ".env.*", ".venv", ".pixi", ".tox", ".nox", "node_modules"),
     *("__pycache__", ".cache", ".mypy_cache", ".pytest_cache", ".ruff_cache", ".ipynb_checkpoints"),
@@ -26,8 +23,6 @@ NEVER_SENT = (
 
 _NEVER_SENT = re.compile("|".join(map(fnmatch.translate, NEVER_SENT)))
 _KINDS = {stat.S_IFIFO: "a FIFO", stat.S_IFSOCK: "a socket", stat.S_IFCHR: "a device", stat.S_IFBLK: "a disk"}
-
-
 Found = tuple[Mapping[PurePosixPath, tuple[Path, int]], tuple[str, ...]]
 """Files by their places in the payload folder, with their bytes; and, in words, what is there and can't travel."""
 
@@ -45,10 +40,10 @@ def place(path: str) -> PurePosixPath:
 
 
 def left_out(where: PurePosixPath, exclude: Sequence[str] = (), spelled: Container[str] = ()) -> bool:
-    """Return whether what has this place in the payload folder stays behind.
+    """Return whether what has this place in the payload folder stays behind, with all below it.
 
-    That is what ``exclude`` means by a name, or by the end of a path, at any depth, and the names of ``NEVER_SENT``
-    unless they are ``spelled`` out. A folder stands for all below it.
+    ``exclude`` means it by a name or the end of a path, at any depth; or it has a name of ``NEVER_SENT``, and that is
+    not ``spelled`` out.
 
     >>> [left_out(PurePosixPath(path), ["*.tmp", "data/raw"]) for path in ("a/b.tmp", "data/raw/c", "raw/c", "d/.env")]
     [True, True, False, True]
@@ -67,50 +62,43 @@ def find_files(folder: Path, pattern: str, exclude: Sequence[str] = ()) -> Found
     """
     files: dict[PurePosixPath, tuple[Path, int]] = {}
     others: dict[str, None] = {}
-    spelled = frozenset(PurePosixPath(pattern).parts)
+    parts = PurePosixPath(pattern).parts
 
     def at(path: Path) -> PurePosixPath:
         return place(os.path.relpath(path, folder))
 
     def stays(path: Path) -> bool:
-        return left_out(at(path), exclude, spelled)
+        return left_out(at(path), exclude, parts)
 
-    paths = list(_matches(folder, PurePosixPath(pattern), stays))
-    for path, facts in (found for each in paths for found in _walk(each, stays)):
-        if isinstance(facts, str):
-            others[f"{os.path.relpath(path, folder)} {facts}"] = None
-        elif stat.S_ISREG(facts.st_mode):
-            files[at(path)] = path, facts.st_size
+    paths = list(_matches(folder, parts, stays))
+    for path, found in (found for each in paths for found in _walk(each, stays)):
+        if isinstance(found, str):
+            others[f"{os.path.relpath(path, folder)} {found}"] = None
+        elif found is not None:
+            files[at(path)] = path, found
     for path in paths if not files and not others else ():
-        what = (
-            "stays behind by `exclude` or by its name" if stays(path) else "is a folder with nothing to send"
-        )
+        what = "stays behind by `exclude` or its name" if stays(path) else "is a folder with nothing to send"
         others[f"{os.path.relpath(path, folder)} {what}"] = None
     return files, tuple(others)
 
 
-def _matches(folder: Path, pattern: PurePosixPath, stays: Callable[[Path], bool]) -> Iterator[Path]:
-    """Yield what matches, in order. What ``**`` stands for is walked here: ``glob`` follows links in circles."""
-    if os.path.lexists(folder / pattern):  # a file may well be called `data[1].csv`
-        yield folder / pattern
-    elif "**" not in pattern.parts:
-        yield from (folder / name for name in sorted(glob.glob(str(pattern), root_dir=folder)))
-    else:
-        at = pattern.parts.index("**")
-        before, after = PurePosixPath(*pattern.parts[:at]), PurePosixPath(*pattern.parts[at + 1 :])
-        for root in _matches(folder, before, stays):
-            for below, facts in _walk(root, stays) if after.parts else ():
-                hidden = any(part.startswith(".") for part in below.relative_to(root).parts)
-                if not hidden and not isinstance(facts, str) and stat.S_ISDIR(facts.st_mode):
-                    yield from _matches(below, after, stays)
-            if not after.parts:
-                yield root
+def _matches(folder: Path, parts: Sequence[str], stays: Callable[[Path], bool]) -> Iterator[Path]:
+    """Yield what matches. What ``**`` stands for is walked here, for ``glob`` follows links in circles."""
+    parts = () if parts == ("**",) else parts
+    if os.path.lexists(folder.joinpath(*parts)):  # a file may well be called `data[1].csv`
+        yield folder.joinpath(*parts)
+    elif parts:
+        deep, start = _walk(folder, stays) if parts[0] == "**" else (), len(str(folder))
+        below = [path for path, found in deep if found is None and "/." not in str(path)[start:]]
+        names = sorted(glob.glob(parts[0], root_dir=folder)) if parts[0] != "**" else []
+        for path in (*below, *(folder / name for name in names)):
+            yield from _matches(path, parts[1:], stays)
 
 
 def _walk(
     path: Path, stays: Callable[[Path], bool], above: frozenset[tuple[int, int]] | None = None
-) -> Iterator[tuple[Path, os.stat_result | str]]:
-    """Yield what lies at a path and below, each with its facts, or why it can't travel."""
+) -> Iterator[tuple[Path, int | str | None]]:
+    """Yield what lies at a path and below: a file's bytes, None for a folder, or why it can't travel."""
     if stays(path):
         return
     try:
@@ -122,13 +110,13 @@ def _walk(
         yield path, link or f"can't be read: {error.strerror}"
         return
     if kind != stat.S_IFDIR:
-        yield path, f"is {_KINDS[kind]}" if kind in _KINDS else facts
+        yield path, f"is {_KINDS[kind]}" if kind in _KINDS else facts.st_size
         return
     if above is None:
         parents = [each.stat() for each in Path(os.path.abspath(path)).parents if each.exists()]
         above = frozenset((each.st_dev, each.st_ino) for each in parents)
     if (itself := (facts.st_dev, facts.st_ino)) not in above:
-        yield path, facts
+        yield path, None
         for name in names:
             yield from _walk(path / name, stays, above | {itself})
 

@@ -12,15 +12,7 @@ from typing import Any
 from pydantic import ValidationError
 from typing_extensions import Self
 
-from dagster_slurm_components.spec.files import (
-    LARGEST,
-    TOO_LARGE,
-    TRAVELS,
-    Found,
-    add_files,
-    find_files,
-    place,
-)
+from dagster_slurm_components.spec.files import LARGEST, TOO_LARGE, Found, add_files, find_files, place
 from dagster_slurm_components.spec.merge import Layer, Merged, merge
 from dagster_slurm_components.spec.place import KeyPath, Position
 from dagster_slurm_components.spec.problems import Problem, SpecError, problems_of
@@ -30,9 +22,9 @@ from dagster_slurm_components.spec.script import Script
 from dagster_slurm_components.spec.templates import fill_partition, is_template
 from dagster_slurm_components.units import format_size
 
-Find = Callable[[Path, str, tuple[str, ...]], Found]
 CONTENT = ("payload", "command", "args", "env", "files", "launcher", "environment")
 """The fields that shape a script's result; how much it asks of Slurm does not."""
+_TRAVELS = "files travel, and links and folders for the files they lead to; a name such as `.env` must be spelled out"
 
 
 @dataclass(frozen=True)
@@ -102,28 +94,20 @@ class ResolvedScript:
 
 
 def travelling(
-    merged: Merged, folder: Path, find: Find = find_files
+    merged: Merged, folder: Path, find: Callable[..., Found] = find_files
 ) -> tuple[Mapping[PurePosixPath, Path], list[Problem]]:
-    """Return payload and files by their places, none of them read, and what is wrong with them.
-
-    Relative paths start at ``folder``, those of a layer that has a folder of its own there.
-    """
+    """Return payload and files by their places, none of them read, and what is wrong; paths start as for a script."""
     by_place: dict[PurePosixPath, tuple[Path, int, KeyPath]] = {}
     problems: list[Problem] = []
     exclude = tuple(pattern for _, pattern in _wanted(merged.data, "exclude"))
     for path, pattern in (*_wanted(merged.data, "payload"), *_wanted(merged.data, "files")):
         base, told = merged.folder(path) or folder, partial(Problem.at, merged.position, path)
         files, others = find(base, pattern, exclude if path[0] == "files" else ())
-        odd = "; ".join([*others[:3], *([f"and {len(others) - 3} more"] if others[3:] else [])])
-        if not files:
-            hint = TRAVELS if odd else "check the spelling; relative paths start there"
-            problems.append(
-                told(f"no file matches {pattern!r} in {base}{odd and ': '}{odd}", hint, "no_file")
-            )
-        elif odd:
-            problems.append(
-                told(f"not all of {pattern!r} can travel: {odd}", TRAVELS, "not_sent", level="warning")
-            )
+        if others or not files:
+            text = f"not all of {pattern!r} can travel" if files else f"no file matches {pattern!r} in {base}"
+            text += (": " if others else "") + "; ".join(others[:3]) + ("; ..." if others[3:] else "")
+            hint = _TRAVELS if others else "check the spelling; relative paths start there"
+            problems.append(told(text, hint, "no_file", level="warning" if files else "error"))
         for where, (file, size) in files.items():
             other = by_place.setdefault(where, (file, size, path))[0]
             if other != file and not other.samefile(file):

@@ -96,9 +96,7 @@ class Script(Model):
         "Files shipped beside the payload; glob patterns, `**` for any depth.", ["config/*.yaml"], default=[]
     )
     exclude: list[Word] = option(
-        "What `files` leave out: names, or with a `/` places in the payload folder; glob patterns, as for `files`.",
-        ["*.tmp", "data/raw"],
-        default=[],
+        "What `files` leave out: globs of names, or of the ends of paths.", ["*.tmp", "data/raw"], default=[]
     )
     launcher: Launcher = option(
         "How the payload starts inside the job.", {"type": "bash"}, default=BashLauncher()

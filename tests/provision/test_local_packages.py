@@ -215,9 +215,7 @@ def test_a_commit_in_a_uv_lock_is_called_one(tmp_path: Path, index: Path, store:
     ).stdout.strip()
     more = f'[tool.uv.sources]\nhere = {{git = "{origin.as_uri()}"}}\n'
     project = make_project(tmp_path / "study", index, "here", more=more)
-    with pytest.raises(
-        EnvironmentFailedError, match=rf"here comes from git \(file://.*origin, commit {commit}\)"
-    ):
+    with pytest.raises(DagsterSlurmError, match=rf"here comes from git \(file://.*origin, commit {commit}\)"):
         provide(uv_request(project), store)
 
 

@@ -154,7 +154,7 @@ def test_exclude_wins_over_files_and_never_takes_the_payload(tmp_path: Path) -> 
     make(tmp_path, "p.sh", "data/x", "data/y.tmp")
     script = resolved(tmp_path, files=["data"], exclude=["*.tmp", "p.sh"])
     assert sorted(map(str, script.payload_files())) == ["data/x", "p.sh"]
-    with pytest.raises(SpecError, match=r"data/y\.tmp stays behind by `exclude` or by its name"):
+    with pytest.raises(SpecError, match=r"data/y\.tmp stays behind by `exclude` or its name"):
         resolved(tmp_path, files=["data/y.tmp"], exclude=["*.tmp"]).payload_files()
 
 
