@@ -12,7 +12,6 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from importlib.resources import files as resource_files
 from pathlib import Path
-from typing import IO
 
 import dagster_pipes
 
@@ -80,22 +79,24 @@ def _extras(context: bytes) -> str:
     return "".join(f"{name.translate(escapes)}\t{text.translate(escapes)}\n" for name, text in texts.items())
 
 
-def _members(spec: JobSpec, header: str) -> Iterator[tuple[str, bytes]]:
-    """Yield every file of the run directory but for the payload's: its path in it, and its content."""
+def _members(spec: JobSpec, header: str) -> Iterator[tuple[str, bytes | Path, bool]]:
+    """Yield every file of the run directory: its path in it, its content, and whether it stays executable if it is."""
     files = run_files(spec)
     body, array = files.pop("job.sh"), spec.array
     if array is None:
-        yield "job.sh", header.encode() + body
-        yield from ((path, content) for path, content in files.items())
+        yield "job.sh", header.encode() + body, False
+        yield from ((path, content, False) for path, content in files.items())
     else:
         # Elements link what all of them share. What `array.sh` runs in them is called as it is there.
-        yield "job.sh", (header + static_file("jobs", "array.sh")).encode()
-        yield "tasks", "".join(f"{' '.join(map(str, task))}\n" for task in array.tasks).encode()
+        yield "job.sh", (header + static_file("jobs", "array.sh")).encode(), False
+        yield "tasks", "".join(f"{' '.join(map(str, task))}\n" for task in array.tasks).encode(), False
         own = next(iter(array.own.values()))
         shared = {"job.sh": body, **{path: files[path] for path in files if path not in own}}
-        yield from ((f"common/{path}", content) for path, content in shared.items())
+        yield from ((f"common/{path}", content, False) for path, content in shared.items())
         for number, mine in array.own.items():
-            yield from ((f"{ELEMENTS}/{number}/{path}", content) for path, content in mine.items())
+            yield from ((f"{ELEMENTS}/{number}/{path}", content, False) for path, content in mine.items())
+    for where, file in spec.files.items():
+        yield f"payload/{where}", file, True
 
 
 def run_files(spec: JobSpec) -> dict[str, bytes]:
@@ -144,29 +145,24 @@ def bundle(spec: JobSpec, header: str) -> bytes:
         gzip.GzipFile(fileobj=packed, mode="wb", compresslevel=1, mtime=0) as stream,
         tarfile.open(fileobj=stream, mode="w", format=tarfile.PAX_FORMAT) as archive,
     ):
-
-        def add(path: str, content: IO[bytes], size: int, mode: int = 0o600) -> None:
-            nonlocal total
-            total += size
-            if total > LARGEST:
-                text = f"the job's files are larger than {format_size(LARGEST)}; {path} was too much"
-                raise DagsterSlurmError(text, hint=TOO_LARGE)
-            info = tarfile.TarInfo(path)
-            info.size, info.mode = size, mode
-            archive.addfile(info, content)
-
         folder = tarfile.TarInfo("payload")
         folder.type, folder.mode = tarfile.DIRTYPE, 0o700
         archive.addfile(folder)
-        for path, data in _members(spec, header):
-            add(path, io.BytesIO(data), len(data))
-        for where, file in spec.files.items():  # straight into the archive: none is held in memory beside it
+        for path, data, executable in _members(spec, header):
             try:
-                with file.open("rb") as content:
-                    facts = os.fstat(content.fileno())
-                    mode = 0o700 if facts.st_mode & 0o100 else 0o600
-                    add(f"payload/{where}", content, facts.st_size, mode)
+                # A file goes straight into the archive: none is held in memory beside it.
+                with io.BytesIO(data) if isinstance(data, bytes) else data.open("rb") as content:
+                    info = tarfile.TarInfo(path)
+                    info.size = content.seek(0, os.SEEK_END)
+                    content.seek(0)
+                    total += info.size
+                    if total > LARGEST:
+                        text = f"the job's files are larger than {format_size(LARGEST)}; {path} was too much"
+                        raise DagsterSlurmError(text, hint=TOO_LARGE)
+                    mode = os.fstat(content.fileno()).st_mode if executable else 0
+                    info.mode = 0o700 if mode & 0o100 else 0o600
+                    archive.addfile(info, content)
             except OSError as error:
-                text = f"the file {file} can't be read: {error.strerror or error}"
+                text = f"the file {data!s} can't be read: {error.strerror or error}"
                 raise DagsterSlurmError(text, hint="It was to travel with the job.") from error
     return packed.getvalue()
