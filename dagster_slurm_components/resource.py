@@ -33,6 +33,7 @@ class PayloadArguments(TypedDict, total=False):
         resources: What Slurm is asked for.
         environment: The software it runs in.
         files: Files or globs that travel along, relative to the calling code.
+        exclude: What of these stays behind: globs of names, or of the ends of paths.
         extra_env: Environment variables, never shown in scripts or argument lists.
     """
 
@@ -43,6 +44,7 @@ class PayloadArguments(TypedDict, total=False):
     resources: Resources | Mapping[str, Any] | None
     environment: EnvironmentSpec | Mapping[str, Any] | None
     files: Sequence[str]
+    exclude: Sequence[str]
     extra_env: Mapping[str, str] | None
 
 
@@ -186,6 +188,7 @@ def _script(payload: PayloadArguments) -> dict[str, Any]:
         "resources": _tree(payload.get("resources")),
         "environment": _tree(payload.get("environment")),
         "files": list(payload.get("files", ())) or None,
+        "exclude": list(payload.get("exclude", ())) or None,
         "env": dict(payload.get("extra_env") or {}) or None,
     }
 

@@ -12,6 +12,7 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
+from urllib.request import url2pathname
 
 from packaging.utils import canonicalize_name
 
@@ -26,9 +27,9 @@ from dagster_slurm_components.environments.content import (
     silent,
 )
 from dagster_slurm_components.environments.fetch import cached_file, fetch
-from dagster_slurm_components.environments.host.tools import new_file
+from dagster_slurm_components.environments.host.tools import hash_of, new_file
 from dagster_slurm_components.environments.machine import cache_folder, digest_of, run_program
-from dagster_slurm_components.environments.pylock import LockedPackage, locked_file
+from dagster_slurm_components.environments.pylock import LockedPackage, git_source, locked_file
 from dagster_slurm_components.environments.wheels import tree_digest, with_wheels
 from dagster_slurm_components.errors import EnvironmentFailedError
 from dagster_slurm_components.spec.environments import PixiEnvironment
@@ -36,7 +37,7 @@ from dagster_slurm_components.spec.environments import PixiEnvironment
 if TYPE_CHECKING:
     from rattler import RepoDataRecord
 
-_LOCAL = re.compile(r"^\s*- pypi: (\..*?)\s*$", re.MULTILINE)
+_LOCATION = re.compile(r"""^\s*- pypi: ["']?(.+?)["']?\s*$""", re.MULTILINE)
 _HINT = (
     "`pixi-pack --version` must be 0.7 or newer. Without pixi-pack on PATH the packages are fetched from where the"
     " lock says, with the logins of ~/.netrc."
@@ -56,7 +57,9 @@ def inputs(request: Request[PixiEnvironment]) -> list[object]:
     file = _lock_file(request)
     text = file.read_text(encoding="utf-8")
     version = importlib.metadata.version("py-rattler")
-    trees = [[path, tree_digest(file.parent / path)] for path in sorted(set(_LOCAL.findall(text)))]
+    local = {each: _local(each, file) for each in sorted(set(_LOCATION.findall(text)))}
+    there = [(each, path) for each, path in local.items() if path is not None and path.exists()]
+    trees = [[each, tree_digest(path) if path.is_dir() else path.stat().st_mtime_ns] for each, path in there]
     return [request.spec.model_dump(mode="json"), str(file), text, version, *trees]
 
 
@@ -157,14 +160,27 @@ def _artifact(record: RepoDataRecord, file: Path) -> Artifact:
     return Artifact(name, record.sha256.hex(), record.size, "conda", url=record.url)
 
 
+def _local(location: str, file: Path) -> Path | None:
+    """Return the path that a location in a lock means: one without a scheme, or ``file://`` (formats 4 and 5)."""
+    own = url2pathname(location.removeprefix("file://")) if location.startswith("file://") else location
+    return None if "://" in own else file.parent / own
+
+
 def _pypi(package: Any, file: Path) -> LockedPackage:
-    name, location, digest = canonicalize_name(package.name), str(package.location), None
+    name, digest = canonicalize_name(package.name), None
+    location = str(package.location).removeprefix("direct+")  # what a URL in a requirement was in format 4
+    if location.startswith("git+"):
+        url, _, commit = location.rpartition("#" if "#" in location else "@")
+        raise EnvironmentFailedError(git_source(name, url, commit), where=str(file))
     # py-rattler 0.28 wraps a missing hash, and fails on its first use.
     with contextlib.suppress(AttributeError):
         digest = package.hashes.sha256.hex()
-    if digest is None and "://" in location:
+    local = _local(location, file)
+    if local is not None:  # a folder's hash is of its pyproject.toml alone
+        digest = (digest or hash_of(local)) if local.is_file() else None
+    elif digest is None:
         raise EnvironmentFailedError(f"{name} has no sha256 in the lock", where=str(file))
-    return LockedPackage(name, package.version, locked_file(file.parent, location, digest))
+    return LockedPackage(name, locked_file(file.parent, str(local or location), digest))
 
 
 def pack_arguments(program: str, manifest: Path, environment: str, subdir: str, target: Path) -> list[str]:

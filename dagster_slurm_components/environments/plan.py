@@ -46,7 +46,10 @@ def plan_environment(
     below = groundwork(environment)
     own = _own(environment, host, provided)
     needs = () if provided is None else (f"{provided.folder}/.ready",)
-    return replace(own, steps=below.steps + own.steps, files={**below.files, **own.files}, needs=needs)
+    own_shell = isinstance(environment, (CurrentEnvironment, ModulesEnvironment))
+    apart = () if own_shell or not isinstance(host, LocalHost) else (ActivationStep("isolate"),)
+    steps = (*apart, *below.steps, *own.steps)
+    return replace(own, steps=steps, files={**below.files, **own.files}, needs=needs)
 
 
 def groundwork(environment: EnvironmentSpec) -> Activation:

@@ -9,6 +9,7 @@ from packaging.markers import Marker
 from packaging.utils import canonicalize_name, parse_wheel_filename
 
 from dagster_slurm_components.environments.content import Artifact, ArtifactKind, Interpreter, Platform
+from dagster_slurm_components.environments.host.store import without_login
 from dagster_slurm_components.errors import DagsterSlurmError
 
 # The oldest glibc that a wheel's tag may name: 2.5 came with manylinux1, and other machines than x86 joined
@@ -20,11 +21,10 @@ _LEGACY = {17: "manylinux2014", 12: "manylinux2010", 5: "manylinux1"}
 class LockedPackage(NamedTuple):
     """What a lock says of one Python package on one platform: its normalised name, and its best file.
 
-    That is a wheel, else a source archive, or the folder of a local project, which has no hash and maybe no version.
+    That is a wheel, else a source archive, or the folder of a local project, which has no hash.
     """
 
     name: str
-    version: str | None
     file: Artifact
 
 
@@ -69,7 +69,7 @@ def locked_packages(
         if best is None:
             lacking.append(_lack(package))
         else:
-            chosen.append(LockedPackage(name, package.get("version"), best))
+            chosen.append(LockedPackage(name, best))
     if lacking:
         raise DagsterSlurmError(
             f"no usable file for Python {interpreter.version} on {platform}:\n" + "\n".join(lacking),
@@ -95,11 +95,19 @@ def _file(entry: Mapping[str, Any], folder: Path) -> Artifact:
 def _lack(package: Mapping[str, Any]) -> str:
     name = f"  {package['name']} {package.get('version', '')}".rstrip()
     if "vcs" in package:
-        return f"{name} comes from version control ({package['vcs'].get('url')}), which has no hash to verify"
+        vcs = package["vcs"]
+        return f"  {git_source(package['name'], vcs.get('url', ''), vcs.get('commit-id', ''))}"
     names = [_file(wheel, Path()).name for wheel in package.get("wheels", [])]
     more = f" and {len(names) - 4} more" if len(names) > 4 else ""
     has = f"the lock has {', '.join(names[:4])}{more}" if names else "the lock names no file with a sha256"
     return f"{name}: {has}"
+
+
+def git_source(name: str, url: str, commit: str) -> str:
+    """Say why a package that is locked to a commit can't be had, and what to do."""
+    where = f"git ({without_login(url.removeprefix('git+'))}, commit {commit})"
+    todo = f'build its wheel in a checkout of that commit, and write {name} = {{path = "FILE.whl"}} for it'
+    return f"{name} comes from {where}, and the lock has no sha256 of it: {todo}"
 
 
 def _tags(interpreter: Interpreter, platform: Platform) -> Sequence[tags.Tag]:

@@ -24,7 +24,7 @@ from dagster_slurm_components.environments.content import (
     Progress,
 )
 from dagster_slurm_components.environments.fetch import fetch
-from dagster_slurm_components.environments.host.tools import hash_of, new_file
+from dagster_slurm_components.environments.host.tools import CHUNK, hash_of, new_file
 from dagster_slurm_components.environments.machine import (
     cache_folder,
     digest_of,
@@ -54,11 +54,8 @@ def with_wheels(
         EnvironmentFailedError: A source archive can't be fetched, or no wheel can be built.
     """
     uv, uv_version = find_uv()
-    wheels = {package: _wheel(package.file, progress) for package in packages}
-    pins = [
-        (package.name, package.version or str(parse_wheel_filename(wheel.name)[1]), wheel.sha256)
-        for package, wheel in wheels.items()
-    ]
+    wheels = {package.name: _wheel(package.file, progress) for package in packages}
+    pins = [(name, str(parse_wheel_filename(wheel.name)[1]), wheel.sha256) for name, wheel in wheels.items()]
     return dataclasses.replace(
         plan,
         packer=f"{plan.packer}, uv {uv_version}" if plan.packer else f"uv {uv_version}",
@@ -80,6 +77,8 @@ def _wheel(file: Artifact, progress: Progress) -> Artifact:
     if file.kind == "archive":
         (file,) = fetch([file], progress)
     source = Path(file.path or "")
+    if not source.exists():
+        raise EnvironmentFailedError("the lock names a local package that is not there", where=str(source))
     return _built(source, file.sha256 or tree_digest(source))
 
 
@@ -90,7 +89,10 @@ def tree_digest(folder: Path) -> str:
         path = folder / name
         executable = bool(path.stat().st_mode & 0o100)
         digest.update(f"{name}\0{executable}\0".encode("utf-8", "surrogateescape"))
-        digest.update(path.read_bytes() + b"\0")
+        with path.open("rb") as file:
+            while chunk := file.read(CHUNK):
+                digest.update(chunk)
+        digest.update(b"\0")
     return digest.hexdigest()
 
 
@@ -105,7 +107,7 @@ def _source_files(folder: Path) -> list[str]:
     paths = []
     for where, folders, files in os.walk(folder):
         folders[:] = sorted(n for n in folders if n not in _LEFT_OUT and not n.endswith(".egg-info"))
-        paths += [os.path.relpath(os.path.join(where, name), folder) for name in files]
+        paths += [os.path.relpath(path, folder) for name in files if (path := Path(where, name)).is_file()]
     return sorted(paths)
 
 

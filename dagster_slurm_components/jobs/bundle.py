@@ -4,6 +4,7 @@ import functools
 import gzip
 import io
 import json
+import os
 import re
 import shlex
 import tarfile
@@ -17,6 +18,8 @@ import dagster_pipes
 from dagster_slurm_components.errors import DagsterSlurmError
 from dagster_slurm_components.hosts.program import shipped
 from dagster_slurm_components.jobs.model import ELEMENTS, JobArray, JobSpec
+from dagster_slurm_components.spec.files import LARGEST, TOO_LARGE
+from dagster_slurm_components.units import format_size
 
 _PACKAGE = resource_files(__package__.rpartition(".")[0])
 PARTITION_KEYS = "partition_keys.txt"
@@ -28,9 +31,6 @@ LEFT_RECORD = "left.json"
 _OWN = ("context.json", "job.env", "messages.jsonl")
 """The files that each element of an array has of its own, also in an array of one."""
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
-
-LARGEST_BUNDLE = 256 * 1024 * 1024
-"""Bytes of files one bundle may hold: it travels in one message and is held in memory on both sides."""
 
 
 def env_file(env: Mapping[str, str]) -> str:
@@ -74,8 +74,8 @@ def _extras(context: bytes) -> str:
     return "".join(f"{name.translate(escapes)}\t{text.translate(escapes)}\n" for name, text in texts.items())
 
 
-def _members(spec: JobSpec, header: str) -> Iterator[tuple[str, bytes, bool]]:
-    """Yield every file of the run directory: its path in it, its content, and whether it may be executed."""
+def _members(spec: JobSpec, header: str) -> Iterator[tuple[str, bytes | Path, bool]]:
+    """Yield every file of the run directory: its path in it, its content, and whether it stays executable if it is."""
     files = run_files(spec)
     body, array = files.pop("job.sh"), spec.array
     if array is None:
@@ -91,7 +91,7 @@ def _members(spec: JobSpec, header: str) -> Iterator[tuple[str, bytes, bool]]:
         for number, mine in array.own.items():
             yield from ((f"{ELEMENTS}/{number}/{path}", content, False) for path, content in mine.items())
     for where, file in spec.files.items():
-        yield f"payload/{where}", *_content(file)
+        yield f"payload/{where}", file, True
 
 
 def run_files(spec: JobSpec) -> dict[str, bytes]:
@@ -133,7 +133,7 @@ def bundle(spec: JobSpec, header: str) -> bytes:
     The header stands above the body of ``job.sh``: the interpreter line and the ``#SBATCH`` lines.
 
     Raises:
-        DagsterSlurmError: A file that can't be read, or more than ``LARGEST_BUNDLE`` bytes in all.
+        DagsterSlurmError: A file that can't be read, or more than ``LARGEST`` bytes in all.
     """
     packed, total = io.BytesIO(), 0
     with (
@@ -144,23 +144,20 @@ def bundle(spec: JobSpec, header: str) -> bytes:
         folder.type, folder.mode = tarfile.DIRTYPE, 0o700
         archive.addfile(folder)
         for path, data, executable in _members(spec, header):
-            total += len(data)
-            if total > LARGEST_BUNDLE:
-                raise DagsterSlurmError(
-                    f"the job's files are larger than {LARGEST_BUNDLE // 2**20} MiB; {path} was too much",
-                    hint="Put data into a folder on the host (a profile's `env` can name it) and keep `files` to code "
-                    "and configuration.",
-                )
-            info = tarfile.TarInfo(path)
-            info.size, info.mode = len(data), 0o700 if executable else 0o600
-            archive.addfile(info, io.BytesIO(data))
+            try:
+                # A file goes straight into the archive: none is held in memory beside it.
+                with io.BytesIO(data) if isinstance(data, bytes) else data.open("rb") as content:
+                    info = tarfile.TarInfo(path)
+                    info.size = content.seek(0, os.SEEK_END)
+                    content.seek(0)
+                    total += info.size
+                    if total > LARGEST:
+                        text = f"the job's files are larger than {format_size(LARGEST)}; {path} was too much"
+                        raise DagsterSlurmError(text, hint=TOO_LARGE)
+                    mode = os.fstat(content.fileno()).st_mode if executable else 0
+                    info.mode = 0o700 if mode & 0o100 else 0o600
+                    archive.addfile(info, content)
+            except OSError as error:
+                text = f"the file {data!s} can't be read: {error.strerror or error}"
+                raise DagsterSlurmError(text, hint="It was to travel with the job.") from error
     return packed.getvalue()
-
-
-def _content(file: Path) -> tuple[bytes, bool]:
-    try:
-        return file.read_bytes(), bool(file.stat().st_mode & 0o100)
-    except OSError as error:
-        raise DagsterSlurmError(
-            f"the file {file} can't be read: {error.strerror}", hint="It was to travel with the job."
-        ) from error

@@ -9,7 +9,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from dagster_slurm_components.spec.component import ScriptEntry
-from dagster_slurm_components.spec.files import matching_files
+from dagster_slurm_components.spec.files import find_files
 from dagster_slurm_components.spec.local_files import environment_problems, payload_problems
 from dagster_slurm_components.spec.merge import Merged, merge
 from dagster_slurm_components.spec.model import UNTYPED, template_at, validate_unrendered
@@ -17,10 +17,10 @@ from dagster_slurm_components.spec.place import Position
 from dagster_slurm_components.spec.problems import Problem, SpecError, problems_of
 from dagster_slurm_components.spec.profile import Profile
 from dagster_slurm_components.spec.profiles import LoadedProfile
-from dagster_slurm_components.spec.resolve import merge_script, no_file, overrides, wanted_files
+from dagster_slurm_components.spec.resolve import merge_script, overrides, travelling
 from dagster_slurm_components.spec.rules import not_finite, ranks_without_gpus, script_problems, site_problems
 from dagster_slurm_components.spec.script import Script
-from dagster_slurm_components.spec.templates import is_template, syntax_problems
+from dagster_slurm_components.spec.templates import syntax_problems
 
 NO_PROFILE = LoadedProfile("", Profile(), (), Path())
 """Stands for all profiles while none is chosen."""
@@ -51,7 +51,7 @@ class ScriptChecker:
     def __init__(self, profiles: Mapping[str, LoadedProfile] | None = None) -> None:
         self.loading = profiles is None
         self.profiles = {"": NO_PROFILE} if profiles is None else profiles
-        self._first_file = cache(lambda folder, pattern: next(matching_files(folder, pattern), None))
+        self._find = cache(find_files)
 
     def check(self, entry: ScriptEntry) -> CheckedScript:
         """Check one script in all profiles; a problem that not all of them have says which do."""
@@ -71,7 +71,9 @@ class ScriptChecker:
             problems.append(replace(problem, message=problem.message + where))
         if self.loading:  # the files of overrides may be needed much later than they are written
             for override in overrides(entry.script).values():
-                problems += self._missing_files(merge([override]), entry.folder)
+                below = [layer for layer in (entry.defaults, entry.script) if layer is not None]
+                if {"payload", "files", "exclude"} & override.data.keys():
+                    problems += self._missing_files(merge([*below, override]), entry.folder)
         else:
             problems += syntax_problems(entry.script.data, entry.script.position)
         return CheckedScript(entry, *values[0], tuple(problems))
@@ -129,12 +131,9 @@ class ScriptChecker:
             raise SpecError(problems_of(exc, merged.position)) from None
 
     def _missing_files(self, merged: Merged, folder: Path) -> Iterator[Problem]:
-        for path, pattern in wanted_files(merged.data.get("payload"), merged.data.get("files")):
-            if not isinstance(pattern, str) or is_template(pattern) or "\0" in pattern:
-                continue
-            base = merged.folder(path) or folder
-            if self._first_file(base, pattern) is None:
-                yield no_file(pattern, base, merged.position(path), path)
+        _, problems = travelling(merged, folder, self._find)
+        # While definitions are loaded, a warning has nobody to read it.
+        return (each for each in problems if each.level == "error" or not self.loading)
 
 
 def _fields(wrong: Iterable[Problem]) -> set[object]:

@@ -3,25 +3,28 @@
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from pydantic import ValidationError
 from typing_extensions import Self
 
-from dagster_slurm_components.spec.files import add_files, matching_files, place
+from dagster_slurm_components.spec.files import LARGEST, TOO_LARGE, Found, add_files, find_files, place
 from dagster_slurm_components.spec.merge import Layer, Merged, merge
 from dagster_slurm_components.spec.place import KeyPath, Position
 from dagster_slurm_components.spec.problems import Problem, SpecError, problems_of
 from dagster_slurm_components.spec.profiles import LoadedProfile
 from dagster_slurm_components.spec.sbatch import SUFFIXES, sbatch_layer
 from dagster_slurm_components.spec.script import Script
-from dagster_slurm_components.spec.templates import fill_partition
+from dagster_slurm_components.spec.templates import fill_partition, is_template
+from dagster_slurm_components.units import format_size
 
 CONTENT = ("payload", "command", "args", "env", "files", "launcher", "environment")
 """The fields that shape a script's result; how much it asks of Slurm does not."""
+_TRAVELS = "files travel, and links and folders for the files they lead to; a name such as `.env` must be spelled out"
 
 
 @dataclass(frozen=True)
@@ -69,23 +72,12 @@ class ResolvedScript:
     def payload_files(self) -> Mapping[PurePosixPath, Path]:
         """Return the payload and the files beside it, by their place in the job's payload folder.
 
-        A SpecError says that a file is not there, a pattern matches none, or two files would lie at one place.
+        A SpecError says that a pattern matches no file, two files would lie at one place, or all are too large.
         """
-        by_place: dict[PurePosixPath, Path] = {}
-        problems: list[Problem] = []
-        for path, pattern in wanted_files(self.script.payload, self.script.files):
-            folder = self.base(*path)
-            files = list(matching_files(folder, pattern))
-            if not files:
-                problems.append(no_file(pattern, folder, self.position(*path), path))
-            for where, file in files:
-                other = by_place.setdefault(where, file)
-                if other != file and not other.samefile(file):
-                    message = f"both {other} and {file} would travel as {where}"
-                    problems.append(Problem(message, self.position(*path), path, "rename one", "same_place"))
-        if problems:
-            raise SpecError(problems)
-        return by_place
+        files, problems = travelling(self.merged, self.folder)
+        if wrong := [problem for problem in problems if problem.level == "error"]:
+            raise SpecError(wrong)
+        return files
 
     def content_digest(self) -> str:
         """Return a hash of all that shapes the result: the payload's and files' bytes, and how they run.
@@ -101,18 +93,40 @@ class ResolvedScript:
         return digest.hexdigest()
 
 
-def wanted_files(payload: Any, files: Any) -> Iterator[tuple[KeyPath, Any]]:
-    """Yield the path or pattern of each file that travels with a script, and where it is written."""
-    if payload is not None:
-        yield ("payload",), payload
-    for index, pattern in enumerate(files if isinstance(files, list) else ()):
-        yield ("files", index), pattern
+def travelling(
+    merged: Merged, folder: Path, find: Callable[..., Found] = find_files
+) -> tuple[Mapping[PurePosixPath, Path], list[Problem]]:
+    """Return payload and files by their places, none of them read, and what is wrong; paths start as for a script."""
+    by_place: dict[PurePosixPath, tuple[Path, int, KeyPath]] = {}
+    problems: list[Problem] = []
+    exclude = tuple(pattern for _, pattern in _wanted(merged.data, "exclude"))
+    for path, pattern in (*_wanted(merged.data, "payload"), *_wanted(merged.data, "files")):
+        base, told = merged.folder(path) or folder, partial(Problem.at, merged.position, path)
+        files, others = find(base, pattern, exclude if path[0] == "files" else ())
+        if others or not files:
+            text = f"not all of {pattern!r} can travel" if files else f"no file matches {pattern!r} in {base}"
+            text += (": " if others else "") + "; ".join(others[:3]) + ("; ..." if others[3:] else "")
+            hint = _TRAVELS if others else "check the spelling; relative paths start there"
+            problems.append(told(text, hint, "no_file", level="warning" if files else "error"))
+        for where, (file, size) in files.items():
+            other = by_place.setdefault(where, (file, size, path))[0]
+            if other != file and not other.samefile(file):
+                text = f"both {other} and {file} would travel as {where}"
+                problems.append(told(text, "rename one", "same_place"))
+    if (total := sum(size for _, size, _ in by_place.values())) > LARGEST:
+        where, (_, size, path) = max(by_place.items(), key=lambda item: item[1][1])
+        text = f"the script's files have {format_size(total)}, and a job carries {format_size(LARGEST)}"
+        text += f"; the largest is {where} of {format_size(size)}"
+        problems.append(Problem.at(merged.position, path, text, TOO_LARGE, "too_large"))
+    return {where: file for where, (file, _, _) in by_place.items()}, problems
 
 
-def no_file(pattern: str, folder: Path, position: Position | None, path: KeyPath) -> Problem:
-    """Return the problem of a pattern that matches no file."""
-    hint = "check the spelling; relative paths start there"
-    return Problem(f"no file matches {pattern!r} in {folder}", position, path, hint, "no_file")
+def _wanted(data: Mapping[str, Any], name: str) -> Iterator[tuple[KeyPath, str]]:
+    """Yield each path or pattern of a field, and where it is written; what is none is told elsewhere."""
+    value = data.get(name)
+    for index, text in enumerate(value if isinstance(value, list) else [value]):
+        if isinstance(text, str) and not is_template(text) and "\0" not in text:
+            yield (name, index) if isinstance(value, list) else (name,), text
 
 
 def resolve_script(

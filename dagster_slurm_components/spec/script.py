@@ -22,6 +22,7 @@ OVERRIDABLE = (
     "args",
     "env",
     "files",
+    "exclude",
     "launcher",
     "resources",
     "environment",
@@ -93,6 +94,9 @@ class Script(Model):
     env: Env = option("Environment variables of the payload.", {"BATCH_SIZE": "128"}, default={})
     files: list[Word] = option(
         "Files shipped beside the payload; glob patterns, `**` for any depth.", ["config/*.yaml"], default=[]
+    )
+    exclude: list[Word] = option(
+        "What `files` leave out: globs of names, or of the ends of paths.", ["*.tmp", "data/raw"], default=[]
     )
     launcher: Launcher = option(
         "How the payload starts inside the job.", {"type": "bash"}, default=BashLauncher()

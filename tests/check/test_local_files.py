@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import textwrap
 from pathlib import Path
 
@@ -60,6 +61,38 @@ def test_a_program_that_is_not_executable(project: Path) -> None:
     assert told(project, "payload: program\nlauncher: {type: bash, interpreter: [sh]}") == []
     (project / "defs" / "program").chmod(0o755)
     assert told(project, "payload: program") == []
+
+
+def test_a_file_that_no_job_can_carry_is_told_in_no_time(project: Path) -> None:
+    (project / "defs" / "model.bin").touch()
+    os.truncate(project / "defs" / "model.bin", 3 << 30)
+    before = int(Path("/proc/self/io").read_text().split()[1])
+    assert told(project, "payload: works.sh\nfiles:\n  - '*.bin'") == [
+        "error 7: the script's files have 3.0 GiB, and a job carries 256.0 MiB; the largest is model.bin of 3.0 GiB"
+    ]
+    assert int(Path("/proc/self/io").read_text().split()[1]) - before < 2_000_000, "nothing of it was read"
+
+
+def test_what_can_t_travel_is_told_once(project: Path) -> None:
+    folder = project / "defs" / "data"
+    folder.mkdir()
+    (folder / "gone").symlink_to("nowhere")
+    os.mkfifo(folder / "pipe")
+    what = "data/gone is a link to nowhere, which leads nowhere; data/pipe is a FIFO"
+    assert told(project, "payload: works.sh\nfiles: [data]") == [
+        f"error 6: no file matches 'data' in /defs: {what}"
+    ]
+    (folder / "x").touch()
+    assert told(project, "payload: works.sh\nfiles: [data]") == [
+        f"warning 6: not all of 'data' can travel: {what}"
+    ]
+    assert told(project, "payload: works.sh\nfiles: [data]\nexclude: [gone, pipe]") == []
+
+
+def test_the_files_of_an_override_are_looked_for_with_all_that_lies_below_it(project: Path) -> None:
+    (project / "defs" / "big.bin").touch()
+    os.truncate(project / "defs" / "big.bin", 3 << 30)
+    assert told(project, "payload: works.sh\nexclude: ['*.bin']\nprofiles: {local: {files: ['*']}}") == []
 
 
 @pytest.mark.parametrize(("kind", "lock"), [("uv", "uv.lock"), ("pixi", "pixi.lock")])

@@ -96,7 +96,8 @@ def test_only_allowed_hashes_are_used():
 
 
 def test_what_is_lacking_is_listed_all_at_once():
-    git = {"name": "fork", "version": "2", "vcs": {"url": "https://x.invalid/fork.git"}}
+    vcs = {"type": "git", "url": "https://me:secret@x.invalid/fork.git", "commit-id": "0a1b2c"}
+    git = {"name": "fork", "version": "2", "vcs": vcs}
     windows = package("num_py-1.0-cp311-cp311-win_amd64.whl")
     bare = {
         "name": "bare",
@@ -108,7 +109,8 @@ def test_what_is_lacking_is_listed_all_at_once():
     text = str(caught.value)
     assert "uv.lock: no usable file for Python 3.11.7 on linux x86_64 (glibc 2.34)" in text
     assert "Num.Py 1.0: the lock has num_py-1.0-cp311-cp311-win_amd64.whl" in text
-    assert "fork 2 comes from version control" in text
+    assert "fork comes from git (https://x.invalid/fork.git, commit 0a1b2c)" in text
+    assert 'write fork = {path = "FILE.whl"}' in text
     assert "bare 3" in text
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import io
+import os
 import tarfile
+import tracemalloc
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
@@ -270,4 +272,28 @@ def test_names_that_no_shell_can_export_are_refused(name: str) -> None:
 def test_an_unreadable_file_is_named(tmp_path: Path) -> None:
     spec = job(files={PurePosixPath("a"): tmp_path / "gone.py"})
     with pytest.raises(DagsterSlurmError, match=r"gone\.py can't be read"):
+        bundle(spec, "")
+
+
+def test_a_large_file_goes_into_the_bundle_without_being_held(tmp_path: Path) -> None:
+    large = tmp_path / "large.bin"
+    large.touch()
+    os.truncate(large, 96 << 20)
+    spec = job(files={PurePosixPath("large.bin"): large})
+    tracemalloc.start()
+    try:
+        packed = bundle(spec, "")
+        assert tracemalloc.get_traced_memory()[1] < 24 << 20
+    finally:
+        tracemalloc.stop()
+    with tarfile.open(fileobj=io.BytesIO(packed)) as archive:
+        assert archive.getmember("payload/large.bin").size == 96 << 20
+
+
+def test_files_that_grew_beyond_what_a_job_carries_are_refused_unread(tmp_path: Path) -> None:
+    large = tmp_path / "large.bin"
+    large.touch()
+    os.truncate(large, 3 << 30)
+    spec = job(files={PurePosixPath("large.bin"): large})
+    with pytest.raises(DagsterSlurmError, match=r"larger than 256\.0 MiB; payload/large\.bin was too much"):
         bundle(spec, "")

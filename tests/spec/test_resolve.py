@@ -10,7 +10,6 @@ from pydantic import ValidationError
 
 from dagster_slurm_components.spec.component import ComponentSpec, read_component
 from dagster_slurm_components.spec.environments import ModulesEnvironment
-from dagster_slurm_components.spec.files import matching_files, place
 from dagster_slurm_components.spec.hosts import SshHost
 from dagster_slurm_components.spec.matrix import expand
 from dagster_slurm_components.spec.merge import Layer
@@ -22,17 +21,6 @@ from dagster_slurm_components.spec.resolve import resolve_script
 from dagster_slurm_components.spec.script import Script
 from dagster_slurm_components.spec.source import Document, load_documents, parse_documents
 from dagster_slurm_components.spec.templates import keep, render
-
-HOSTILE = [
-    "a b.py",
-    "it's.py",
-    'q"uote.py',
-    "ünïcode.py",
-    ";$(touch x).py",
-    "new\nline.py",
-    "-rf.py",
-    "d[1].csv",
-]
 
 
 def validate_component(document: Document, **options: Any) -> ComponentSpec:
@@ -122,23 +110,6 @@ def test_two_files_for_one_place(profile, tmp_path):
     resolved = resolve_script(profile=profile, defaults=None, script=script, folder=tmp_path / "jobs")
     with pytest.raises(SpecError, match=r"would travel as a\.py"):
         resolved.payload_files()
-
-
-@pytest.mark.parametrize("name", HOSTILE)
-def test_hostile_file_names(name, tmp_path):
-    (tmp_path / name).write_text("x")
-    assert list(matching_files(tmp_path, name)) == [(PurePosixPath(name), tmp_path / name)]
-
-
-def test_folders_and_patterns(tmp_path):
-    for name in ("d/x.txt", "d/e/y.txt", "d/__pycache__/z.pyc", ".git/config"):
-        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / name).write_text("")
-    assert [str(where) for where, _ in matching_files(tmp_path, "d")] == ["d/e/y.txt", "d/x.txt"]
-    assert [str(where) for where, _ in matching_files(tmp_path, "**/*.txt")] == ["d/e/y.txt", "d/x.txt"]
-    assert list(matching_files(tmp_path, "d/*.nope")) == []
-    assert str(place("../../a/./b.py")) == "a/b.py"
-    assert str(place("/abs/b.py")) == "abs/b.py"
 
 
 def test_the_content_digest_follows_content_and_not_resources(profile, tmp_path):

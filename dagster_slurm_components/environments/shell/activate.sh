@@ -8,6 +8,12 @@ activation_failed() { # MESSAGE
     exit 96
 }
 
+activate_isolate() { # on Dagster's own machine: what its shell says of its own environment is not the payload's
+    unset "${!PYTHON@}" "${!VIRTUAL_ENV@}" "${!CONDA_@}" "${!MAMBA_@}" "${!PIXI_@}" "${!UV_@}" "${!PIP_@}"
+    # shellcheck source=/dev/null
+    . "$DAGSTER_SLURM_RUN_DIR/job.env" # what the user wrote stays
+}
+
 activate_modules() { # NAME...: Lmod or Environment Modules
     local init name loaded
     if ! type module >/dev/null 2>&1; then
