@@ -7,6 +7,7 @@ from typing import Any
 
 import dagster as dg
 
+from dagster_slurm_components.component.run_config import run_config
 from dagster_slurm_components.pipes.tags import MAY_LEAVE
 
 
@@ -43,7 +44,8 @@ def script_assets(
     if settings.can_subset:
         words = {"op_tags" if name == "tags" else name: value for name, value in vars(settings).items()}
         # Dagster reads annotations and takes none that is text, so that it gets a function without any.
-        return dg.multi_asset(specs=specs, check_specs=checks, **words)(lambda context: run(context))  # noqa: PLW0108
+        in_parts = dg.multi_asset(specs=specs, check_specs=checks, config_schema=run_config(), **words)
+        return in_parts(lambda context: run(context))  # noqa: PLW0108
     made = {spec.key: spec.key.to_python_identifier() for spec in specs}
     deps = {
         dep.asset_key
@@ -64,7 +66,7 @@ def script_assets(
         ins=dict.fromkeys(inputs, _NOTHING_IN),
         outs=outs,
         description=settings.description,
-        config_schema={},  # none takes any config, and what is typed in the launchpad would do nothing
+        config_schema=run_config(),
         tags={**settings.tags, **_may_leave_out(specs)} if may_leave else settings.tags,
         retry_policy=settings.retry_policy,
         pool=settings.pool,

@@ -15,7 +15,7 @@ from dagster_slurm_components.jobs.reconcile import Observation
 from dagster_slurm_components.jobs.target import target
 from dagster_slurm_components.pipes.left_jobs import LeftJobs
 from dagster_slurm_components.pipes.orphans import Orphans
-from dagster_slurm_components.pipes.records import PROFILE
+from dagster_slurm_components.pipes.records import PROFILE, ways_to_tag
 from dagster_slurm_components.pipes.runs import UNDER_WAY, Finding, end_dead_runs, remind_of_retries
 from dagster_slurm_components.pipes.tags import LEFT
 from dagster_slurm_components.spec.problems import SpecError
@@ -116,13 +116,16 @@ def _profiles(instance: dg.DagsterInstance, project: Path, now: datetime) -> lis
 
     A host of which no run knows is never connected to: it might ask for a password.
     """
-    statuses = [dg.DagsterRunStatus.STARTING, *UNDER_WAY]
+    statuses, long_ago = [dg.DagsterRunStatus.STARTING, *UNDER_WAY], now - _LOOK_BACK_FOR_LEFT_JOBS
 
     def has_jobs(name: str) -> bool:
         filters = (
-            dg.RunsFilter(tags={PROFILE: name}, updated_after=now - _LOOK_BACK),
-            dg.RunsFilter(tags={PROFILE: name}, statuses=statuses),
-            dg.RunsFilter(tags={LEFT: name}, updated_after=now - _LOOK_BACK_FOR_LEFT_JOBS),
+            *(
+                dg.RunsFilter(tags=tags, updated_after=now - _LOOK_BACK)
+                for tags in ways_to_tag(PROFILE, name)
+            ),
+            *(dg.RunsFilter(tags=tags, statuses=statuses) for tags in ways_to_tag(PROFILE, name)),
+            *(dg.RunsFilter(tags=tags, updated_after=long_ago) for tags in ways_to_tag(LEFT, name)),
         )
         return any(instance.get_run_records(wanted, limit=1) for wanted in filters)
 

@@ -16,6 +16,7 @@ from dagster_slurm_components.spec.model import Model, option, required, templat
 from dagster_slurm_components.spec.problems import Problem, SpecError, in_order, problems_of
 from dagster_slurm_components.spec.profiles import LoadedProfile
 from dagster_slurm_components.spec.resolve import ResolvedScript, resolve_script
+from dagster_slurm_components.spec.run_override import NOTHING_ASKED, RunOverride
 from dagster_slurm_components.spec.script import DEFAULTABLE, partial_errors
 from dagster_slurm_components.spec.source import Document, load_documents
 from dagster_slurm_components.spec.templates import Renderer, keep
@@ -97,9 +98,11 @@ class ScriptEntry:
     defaults: Layer | None
     folder: Path
 
-    def resolve(self, profile: LoadedProfile) -> ResolvedScript:
+    def resolve(self, profile: LoadedProfile, run: RunOverride = NOTHING_ASKED) -> ResolvedScript:
         """Return the script as it runs in a profile, or raise a SpecError with a problem for each mistake."""
-        return resolve_script(profile=profile, defaults=self.defaults, script=self.script, folder=self.folder)
+        return resolve_script(
+            profile=profile, defaults=self.defaults, script=self.script, folder=self.folder, run=run
+        )
 
 
 @dataclass(frozen=True)

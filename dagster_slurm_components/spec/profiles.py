@@ -68,9 +68,14 @@ def load_profile(name: str | None = None, *, start: Path, unrendered: bool = Fal
     return _at_home(LoadedProfile(name, Profile(), (), project))
 
 
+def chosen_profile() -> str:
+    """Return the name of the profile that the environment of this process chooses."""
+    return os.environ.get(PROFILE_VARIABLE) or "local"
+
+
 def _find(name: str | None, start: Path) -> tuple[str, Path | None, Path]:
     """Return the name of a profile, its file unless it is the built-in one, and the project's folder."""
-    name = name or os.environ.get(PROFILE_VARIABLE) or "local"
+    name = name or chosen_profile()
     folder = profiles_folder(start)
     file = folder / f"{name}.yaml" if folder and _NAME.fullmatch(name) else None
     if file is not None and file.is_file():
