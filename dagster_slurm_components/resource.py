@@ -51,8 +51,7 @@ class ComputeResource(dg.ConfigurableResource):  # type: ignore[type-arg]
     """Runs payloads wherever the profile says: this machine, a workstation, a cluster.
 
     Attributes:
-        profile: The profile's name; by default that of the run's tag ``dagster-slurm/profile``, else
-            ``DAGSTER_SLURM_PROFILE``, else ``local``.
+        profile: The profile's name; by default that of the run's tags, else ``DAGSTER_SLURM_PROFILE``, else ``local``.
         project: Folder from which ``profiles/`` is looked for, upward; by default the folder of the code that
             calls ``run``.
 
@@ -92,7 +91,8 @@ class ComputeResource(dg.ConfigurableResource):  # type: ignore[type-arg]
             SpecError: An argument is wrong; the message names it.
             Failure: The payload failed, or the scheduler refused the job.
         """
-        return run_script(context, self._resolve(context, payload, *_caller()), extras=extras)
+        resolved = self.resolve(_script(payload), *_caller(), override_of(context))
+        return run_script(context, resolved, extras=extras)
 
     def submit(
         self,
@@ -124,7 +124,8 @@ class ComputeResource(dg.ConfigurableResource):  # type: ignore[type-arg]
                 jobs = [compute.submit(context=context, payload_path="fold.py", args=[str(n)]) for n in range(5)]
                 scores = [job.result().get_custom_messages() for job in jobs]
         """
-        return submit_script(context, self._resolve(context, payload, *_caller()), extras=extras)
+        resolved = self.resolve(_script(payload), *_caller(), override_of(context))
+        return submit_script(context, resolved, extras=extras)
 
     def map(
         self,
@@ -155,14 +156,8 @@ class ComputeResource(dg.ConfigurableResource):  # type: ignore[type-arg]
             Failure: Some items failed; all others were run to their end, and a retry of the step does not run them
                 again. The message names each.
         """
-        resolved = self._resolve(context, payload, *_caller())
+        resolved = self.resolve(_script(payload), *_caller(), override_of(context))
         return map_script(context, resolved, list(items), max_parallel=max_parallel, extras=extras)
-
-    def _resolve(
-        self, context: AnyContext, payload: PayloadArguments, folder: Path, call: Position | None
-    ) -> ResolvedScript:
-        # The config of an op in Python is its author's; tags speak of all jobs of a run.
-        return self.resolve(_script(payload), folder, call, override_of(context, {}))
 
     def resolve(
         self,
@@ -175,12 +170,11 @@ class ComputeResource(dg.ConfigurableResource):  # type: ignore[type-arg]
 
         ``call`` is where its values were written, for messages; ``run`` what its run asks for.
         """
-        start = Path(self.project) if self.project else folder
-        profile = load_profile(self.profile or run.profile, start=start)
+        profile = load_profile(self.profile, start=Path(self.project) if self.project else folder, run=run)
         given = {name: value for name, value in script.items() if value is not None}
         given["leave"] = False  # whatever the profile says: who calls from Python waits for what it gets back
         layer = Layer("ComputeResource.run", given, lambda path: call)
-        return resolve_script(profile=profile, defaults=None, script=layer, folder=folder, run=run)
+        return resolve_script(profile=profile, defaults=None, script=layer, folder=folder)
 
 
 def _script(payload: PayloadArguments) -> dict[str, Any]:

@@ -1,6 +1,6 @@
 """The config of a script's op, in Dagster's types and made from the models: what one run may ask for."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import cache
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
@@ -11,13 +11,6 @@ from pydantic.fields import FieldInfo
 from dagster_slurm_components.spec.model import Model
 from dagster_slurm_components.spec.registry import Registry
 from dagster_slurm_components.spec.script import IN_A_RUN, Script
-
-_PLAIN: Mapping[Any, Any] = {
-    int: dg.Int,
-    float: dg.Float,
-    bool: dg.Bool,
-    dict: dg.Permissive(),  # type: ignore[no-untyped-call]
-}
 
 
 @cache
@@ -49,12 +42,14 @@ def _type(kind: Any, metadata: Sequence[Any] = ()) -> Any:
         only = inner[0] if len(inner) == 1 else dg.Any
         return dg.Noneable(only) if NoneType in arguments and only is not dg.Any else only
     if origin is Literal and all(isinstance(word, str) for word in arguments):
-        return _enum(arguments)
+        # Dagster's errors tell the name: it is what there is to choose from.
+        return dg.Enum(" | ".join(arguments), [dg.EnumValue(word) for word in arguments])
     if origin is list:
         return dg.Array(_type(*arguments))
     if isinstance(kind, type) and issubclass(kind, Model):
         return {name: _field(field) for name, field in kind.model_fields.items()}
-    return _PLAIN.get(origin or kind, dg.Any)
+    plain = origin or kind
+    return plain if plain in (int, float, bool, dict) else dg.Any
 
 
 def _one_of(registry: Registry[Any]) -> dict[str, dg.Field]:
@@ -62,15 +57,8 @@ def _one_of(registry: Registry[Any]) -> dict[str, dg.Field]:
     fields: dict[str, dg.Field] = {}
     for model in registry.values():
         for name, field in model.model_fields.items():
-            made, other = _field(field), fields.get(name)
-            alike = other is None or other.config_type.key == made.config_type.key
-            fields[name] = (
-                made if alike else dg.Field(dg.Any, is_required=False, description=made.description)
-            )
-    kinds = dg.Field(_enum(tuple(registry)), is_required=False, description=f"Which {registry.what}.")
-    return {**fields, "type": kinds}
-
-
-def _enum(words: Sequence[str]) -> dg.Enum:
-    """Return the type of a choice, whose name, which Dagster's errors tell, is what there is to choose from."""
-    return dg.Enum(" | ".join(words), [dg.EnumValue(word) for word in words])
+            made = _field(field)
+            alike = fields.setdefault(name, made).config_type.key == made.config_type.key
+            fields[name] = made if alike else dg.Field(dg.Any, is_required=False)
+    kinds = _type(Literal[tuple(registry)])
+    return {**fields, "type": dg.Field(kinds, is_required=False, description=f"Which {registry.what}.")}

@@ -140,8 +140,8 @@ class SlurmScriptComponent(dg.Component):
         from dagster_slurm_components.pipes.partition import template_names  # noqa: PLC0415
 
         try:
-            run = override_of(context, context.op_config or {})
-            resolved = script.entry.resolve(load_profile(run.profile, start=script.folder), run)
+            run = override_of(context, context.op_config)
+            resolved = script.entry.resolve(load_profile(start=script.folder, run=run))
             partition = partition_of(context)
             is_array = resolved.script.array is not None and partition.keys and not resolved.script.leave
             if not is_array:

@@ -169,7 +169,7 @@ class AttemptRun(ABC, Generic[AnyCall, Result]):
         figures = job_figures(handle, ended, profile=profile.name, host=self.call.place.satellite.host.name)
         way = dashboard(ended.evidence.status, profile.profile)
         more = {"job/ray_dashboard": way.metadata} if way else {}
-        return {**figures, **self.call.resolved.run.figures, **more}
+        return {**figures, **profile.run.figures, **more}
 
 
 class JobAttempt(AttemptRun[JobCall, CompletedJob]):

@@ -42,11 +42,11 @@ def try_of(context: AnyContext) -> object:
     return context.get_step_execution_context()
 
 
-def override_of(context: AnyContext, config: Mapping[str, Any]) -> RunOverride:
-    """Return what a step's run asks for by its tags, and by the config of a script's op; raises a SpecError."""
+def override_of(context: AnyContext, config: Mapping[str, Any] | None = None) -> RunOverride:
+    """Return what a step's run asks for: by its tags, and by the config of a script's op; raises a SpecError."""
     if isinstance(context, dg.AssetCheckExecutionContext):
         context = context.op_execution_context
-    return run_override(config, {} if is_direct(context) else context.run.tags)
+    return run_override(config or {}, {} if is_direct(context) else context.run.tags)
 
 
 @dataclass(frozen=True)

@@ -214,7 +214,7 @@ class LeftCall(JobCall):
         """What the sensor has to know."""
         context = self.step.context
         chosen = selection(context) or Selection(frozenset(), frozenset(), frozenset())
-        return replace(record_of(context, chosen), asked=self.resolved.run.figures)
+        return replace(record_of(context, chosen), asked=self.resolved.profile.run.figures)
 
     @property
     def identity(self) -> JobIdentity:
@@ -275,7 +275,9 @@ def leave_script(context: StepContext, resolved: ResolvedScript) -> Iterator[dg.
     wait_for([running], step.calls)
     handle, observation = running.outcome()
     more = {"job/host": call.place.satellite.host.name, "job/profile": resolved.profile.name}
-    yield from observations(call.record, {**waiting(handle, observation), **more, **resolved.run.figures})
+    yield from observations(
+        call.record, {**waiting(handle, observation), **more, **resolved.profile.run.figures}
+    )
 
 
 class LeaveAttempt(AttemptRun[LeftCall, tuple[JobHandle, Observation]]):

@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
+from typing import Any
 
 import dagster as dg
 
@@ -116,17 +117,14 @@ def _profiles(instance: dg.DagsterInstance, project: Path, now: datetime) -> lis
 
     A host of which no run knows is never connected to: it might ask for a password.
     """
-    statuses, long_ago = [dg.DagsterRunStatus.STARTING, *UNDER_WAY], now - _LOOK_BACK_FOR_LEFT_JOBS
+    kinds: tuple[tuple[str, dict[str, Any]], ...] = (
+        (PROFILE, {"updated_after": now - _LOOK_BACK}),
+        (PROFILE, {"statuses": [dg.DagsterRunStatus.STARTING, *UNDER_WAY]}),
+        (LEFT, {"updated_after": now - _LOOK_BACK_FOR_LEFT_JOBS}),
+    )
 
     def has_jobs(name: str) -> bool:
-        filters = (
-            *(
-                dg.RunsFilter(tags=tags, updated_after=now - _LOOK_BACK)
-                for tags in ways_to_tag(PROFILE, name)
-            ),
-            *(dg.RunsFilter(tags=tags, statuses=statuses) for tags in ways_to_tag(PROFILE, name)),
-            *(dg.RunsFilter(tags=tags, updated_after=long_ago) for tags in ways_to_tag(LEFT, name)),
-        )
+        filters = (dg.RunsFilter(tags=tags, **when) for tag, when in kinds for tags in ways_to_tag(tag, name))
         return any(instance.get_run_records(wanted, limit=1) for wanted in filters)
 
     return [name for name in profile_names(project) if has_jobs(name)]

@@ -13,10 +13,7 @@ KEY = "[key]"
 
 @dataclass(frozen=True, order=True)
 class Position:
-    """A place in a file: its line and its column in characters, counted from 1, as editors do.
-
-    What stands in no file, such as a run's tag, has line 0 and its name as ``file``.
-    """
+    """A place in a file: line and column in characters, counted from 1, as editors do; 0 where it is no file's."""
 
     file: str
     line: int

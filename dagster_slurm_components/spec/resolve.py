@@ -16,7 +16,6 @@ from dagster_slurm_components.spec.merge import Layer, Merged, merge
 from dagster_slurm_components.spec.place import KeyPath, Position
 from dagster_slurm_components.spec.problems import Problem, SpecError, problems_of
 from dagster_slurm_components.spec.profiles import LoadedProfile
-from dagster_slurm_components.spec.run_override import NOTHING_ASKED, RunOverride
 from dagster_slurm_components.spec.sbatch import SUFFIXES, sbatch_layer
 from dagster_slurm_components.spec.script import Script
 from dagster_slurm_components.spec.templates import fill_partition
@@ -29,14 +28,13 @@ CONTENT = ("payload", "command", "args", "env", "files", "launcher", "environmen
 class ResolvedScript:
     """A script as it will run in a profile, with the raw values that won and where each came from.
 
-    Relative paths of arguments that no YAML wrote start at ``folder``. ``run`` is what this one run asked for.
+    Relative paths of arguments that no YAML wrote start at ``folder``.
     """
 
     script: Script
     merged: Merged
     folder: Path
     profile: LoadedProfile
-    run: RunOverride = NOTHING_ASKED
 
     def at_partition(self, names: Mapping[str, Any], missing: str) -> Self:
         """Return the script for one partition, of which templates know ``names``.
@@ -118,39 +116,27 @@ def no_file(pattern: str, folder: Path, position: Position | None, path: KeyPath
 
 
 def resolve_script(
-    *,
-    profile: LoadedProfile,
-    defaults: Layer | None,
-    script: Layer,
-    folder: Path,
-    run: RunOverride = NOTHING_ASKED,
+    *, profile: LoadedProfile, defaults: Layer | None, script: Layer, folder: Path
 ) -> ResolvedScript:
     """Merge site, profile, defaults, script, its own override for the profile and the run's, and validate.
 
     The script's relative paths start at ``folder``. A SpecError has a problem for each mistake, at the place where the
     value that won was written.
     """
-    merged = merge_script(profile=profile, defaults=defaults, script=script, folder=folder, run=run)
+    merged = merge_script(profile=profile, defaults=defaults, script=script, folder=folder)
     try:
         model = Script.model_validate(merged.data)
     except ValidationError as exc:
         raise SpecError(problems_of(exc, merged.position)) from None
-    return ResolvedScript(model, merged, folder, profile, run)
+    return ResolvedScript(model, merged, folder, profile)
 
 
-def merge_script(
-    *,
-    profile: LoadedProfile,
-    defaults: Layer | None,
-    script: Layer,
-    folder: Path,
-    run: RunOverride = NOTHING_ASKED,
-) -> Merged:
-    """Merge site, profile, defaults, script, the script's own override for the profile, and the run's.
+def merge_script(*, profile: LoadedProfile, defaults: Layer | None, script: Layer, folder: Path) -> Merged:
+    """Merge site, profile, defaults, script, its own override for the profile, and the run's.
 
     The ``#SBATCH`` lines of a payload that is a batch script lie above the profile, and below all that is YAML's.
     """
-    own = (defaults, script, overrides(script).get(profile.name), *run.layers)
+    own = (defaults, script, overrides(script).get(profile.name), *profile.run.layers)
     above = [layer for layer in own if layer is not None]
     merged = merge([*profile.layers, *above])
     payload = merged.data.get("payload")

@@ -19,7 +19,6 @@ TAGS = "dagster-slurm/"
 """How a run's tags begin that ask for something: ``dagster-slurm/resources.mem``."""
 ASKED = "job/asked_in_run"
 """The figure of a job that tells what its run asked for."""
-_PROFILE = "profile"
 _CONFIG, _TAG = "the run's config, ", "the run's tag "
 
 
@@ -34,8 +33,6 @@ class RunOverride:
     def figures(self) -> Mapping[str, str]:
         """What a job's metadata tell of it, with templates as they were written; nothing where it asks for nothing."""
         asked = merge([replace(layer, data=layer.written or {}) for layer in self.layers]).data
-        if self.profile is not None:
-            asked = {_PROFILE: self.profile, **asked}
         return {ASKED: json.dumps(asked, ensure_ascii=False)} if asked else {}
 
 
@@ -45,39 +42,30 @@ NOTHING_ASKED = RunOverride()
 def run_override(config: Mapping[str, Any], tags: Mapping[str, str]) -> RunOverride:
     """Return what a run asks for; what its config says wins over its tags.
 
-    Templates are rendered as those of a script: ``env``, and what is known of the partition. A SpecError tells all
+    Templates are rendered as those of a script: ``env``, and what is known of the partition. A SpecError tells the
     mistakes, each with the tag, or the place in the config, that it stands in.
 
     Example:
         >>> run_override({"args": ["--fast"]}, {"dagster-slurm/resources.mem": "64G"}).figures
         {'job/asked_in_run': '{"resources": {"mem": "64G"}, "args": ["--fast"]}'}
     """
-    problems: list[Problem] = []
     layers, profile = [], None
     for name, written in ((_TAG, _tree(tags)), (_CONFIG, config)):
-        if not written:
-            continue
-        try:
-            layer = _layer(name, written)
-        except SpecError as error:
-            problems += error.problems
-            continue
-        own = {key: value for key, value in layer.data.items() if key != _PROFILE}
-        profile = layer.data.get(_PROFILE, profile)
-        layers.append(replace(layer, data=own, written={key: written[key] for key in own}))
-    if problems:
-        raise SpecError(problems)
+        if written:
+            data = _checked(name, written)
+            profile = data.pop("profile", profile)
+            layers.append(Layer(name.strip(" ,"), data, partial(_position, name), None, written))
     return RunOverride(profile, tuple(layers)) if layers else NOTHING_ASKED
 
 
-def _layer(name: str, written: Mapping[str, Any]) -> Layer:
+def _checked(name: str, written: Mapping[str, Any]) -> dict[str, Any]:
     position = partial(_position, name)
-    data = render(written, position, partitioned=True)
-    if wrong := partial_errors(data, (*IN_A_RUN, _PROFILE), "a run"):
+    data: dict[str, Any] = render(dict(written), position, partitioned=True)
+    if wrong := partial_errors(data, (*IN_A_RUN, "profile"), "a run"):
         raise SpecError(problems_of(ValidationError.from_exception_data("run", wrong), position))
-    if not isinstance(data.get(_PROFILE, ""), str):
-        raise SpecError([Problem.at(position, (_PROFILE,), "expected the name of a profile")])
-    return Layer(name.strip(" ,"), data, position, None, written)
+    if not isinstance(data.get("profile", ""), str):
+        raise SpecError([Problem.at(position, ("profile",), "expected the name of a profile")])
+    return data
 
 
 def _position(name: str, path: KeyPath) -> Position:
@@ -86,7 +74,7 @@ def _position(name: str, path: KeyPath) -> Position:
 
 
 def _tree(tags: Mapping[str, str]) -> dict[str, Any]:
-    """Return what tags say as the tree that YAML would give: ``resources.mem`` is ``mem`` in ``resources``."""
+    """Return what tags say as YAML's tree: ``resources.mem`` is ``mem`` in ``resources``, and ``[a, b]`` is a list."""
     tree: dict[str, Any] = {}
     for tag in sorted(tag for tag in tags if tag.startswith(TAGS)):
         *path, last = tag.removeprefix(TAGS).split(".")
@@ -94,12 +82,6 @@ def _tree(tags: Mapping[str, str]) -> dict[str, Any]:
         for part in path:
             below = below.setdefault(part, {}) if isinstance(below, dict) else None
         if isinstance(below, dict):  # else text stands where a mapping should, and is told of
-            below[last] = _value(tag, tags[tag])
+            is_list = tags[tag].startswith("[") and path[:1] != ["env"]
+            below[last] = parse_documents(tags[tag], f"{_TAG}`{tag}`")[0].data if is_list else tags[tag]
     return tree
-
-
-def _value(tag: str, text: str) -> Any:
-    """Read a tag's value: text, or a list as YAML writes it in one line; a variable is always text."""
-    if not text.startswith("[") or tag.startswith(f"{TAGS}env."):
-        return text
-    return parse_documents(text, f"{_TAG}`{tag}`")[0].data

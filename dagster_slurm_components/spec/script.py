@@ -45,8 +45,7 @@ _INCOMPLETE = ("missing", "missing_one")
 def partial_errors(data: Any, allowed: tuple[str, ...], what: str) -> list[InitErrorDetails]:
     """Return what is wrong with a part of a script, such as a profile's override: ``what`` a user calls it.
 
-    What a part leaves out comes from lower layers, so only what it holds is checked, and whether it is ``allowed``;
-    keys that are, and are no script's, are the caller's to check.
+    What a part leaves out comes from lower layers, so only what it holds is checked, and whether it is ``allowed``.
     """
     if not isinstance(data, Mapping):
         return [details(mistake("expected a mapping", kind="mapping"), (), data)]

@@ -136,6 +136,33 @@ def test_python_takes_the_tags_and_keeps_its_own_config(
     }
 
 
+def test_what_was_rendered_for_one_profile_is_not_run_in_another(
+    project: Project, instance: dg.DagsterInstance
+) -> None:
+    project.write("tells.py", PAYLOAD)
+    project.profile("local", "env: {WHERE: here}")
+    project.profile("other", "env: {WHERE: there}")
+    project.scripts(
+        """
+        scripts:
+          - payload: tells.py
+            args: ["{{ profile.env.WHERE }}"]
+            assets: [{key: a}]
+            profiles: {third: {args: [third]}}
+        """
+    )
+    project.profile("third", "{}")
+    assert told(project.run("local", instance=instance))["args"] == '["here"]'
+    third = told(project.run("local", instance=instance, run_config=config(a={"profile": "third"})))
+    assert third["args"] == '["third"]'
+    assert told(project.run("local", instance=instance, run_config=config(a={"profile": "local"})))
+    refused = failure_text(project.run("local", instance=instance, run_config=config(a={"profile": "other"})))
+    assert (
+        "defs.yaml:6:13: the run asks for the profile `other`, but this template was rendered for" in refused
+    )
+    assert told(project.run("other", instance=instance))["args"] == '["there"]'
+
+
 def test_a_schedule_asks_by_config_and_tags(two: Project, instance: dg.DagsterInstance) -> None:
     job = dg.define_asset_job("nightly", selection="a", tags={"dagster-slurm/args": "[--epochs, 20]"})
     schedule = dg.ScheduleDefinition(

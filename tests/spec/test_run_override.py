@@ -29,11 +29,10 @@ def resolved(run: RunOverride, folder: Path, **more: Any) -> ResolvedScript:
     """Return the script above as it runs in staging."""
     (folder / "a.sh").touch()
     return resolve_script(
-        profile=LoadedProfile("staging", Profile(), (), folder),
+        profile=LoadedProfile("staging", Profile(), (), folder, run=run),
         defaults=None,
         script=Layer("script", {**WRITTEN, **more}, lambda path: None, folder),
         folder=folder,
-        run=run,
     )
 
 
@@ -193,8 +192,8 @@ def test_mistakes_name_the_tag_or_the_place_in_the_config(
 
 def test_all_mistakes_are_told_at_once() -> None:
     with pytest.raises(SpecError) as caught:
-        run_override({"resources": {"mem": "x", "time": 1}}, tagged(profil="x"))
-    assert len(caught.value.problems) == 3
+        run_override({"resources": {"mem": "x", "time": 1}}, {})
+    assert len(caught.value.problems) == 2
 
 
 def test_what_does_not_fit_what_is_written_is_told_with_its_source(tmp_path: Path) -> None:
