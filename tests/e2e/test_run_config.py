@@ -10,6 +10,7 @@ import dagster as dg
 import pytest
 from left.conftest import Left, left  # noqa: F401 - a fixture
 from project_fixture import Project, failure_text
+from waiting import eventually
 
 import slurm_testcluster as slurm
 
@@ -230,6 +231,22 @@ def test_a_failed_left_job_is_a_run_that_asks_for_the_same_again(left: Left) -> 
     (failed,) = left.runs(dg.DagsterRunStatus.FAILURE)
     assert failed.run_config == config(a={"env": {"X": "1"}})
     assert {name: value for name, value in failed.tags.items() if name.startswith("dagster-slurm/")} == TAGS
+
+
+@pytest.mark.parametrize("left", ["local"], indirect=True)
+def test_the_sensor_reports_a_job_that_was_left_in_another_profile(left: Left) -> None:  # noqa: F811
+    left.scripts("{args: [a, a], assets: [{key: a}], checks: [{name: ok, asset: a}]}")
+    left.project.profile("other", f"workdir: {left.project.root / 'elsewhere'}")
+    result = left.run(run_config=config(a={"profile": "other"}))
+    assert result.success, failure_text(result)
+    left.open()
+
+    def made() -> list[dg.AssetMaterialization]:
+        left.tick()
+        return left.made("a")
+
+    (each,) = eventually(made, "the sensor reports it")
+    assert (each.metadata["job/profile"].value, each.metadata["rows"].value) == ("other", 7)
 
 
 @pytest.mark.slurm
