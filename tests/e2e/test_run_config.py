@@ -200,6 +200,21 @@ def test_a_range_of_partitions(project: Project, instance: dg.DagsterInstance) -
     assert seen == {key: (f'["{key}"]', "7") for key in "xyz"}
 
 
+def test_it_reaches_steps_that_are_threads_of_their_run(two: Project) -> None:
+    (two.defs.parent / "executor.py").write_text(
+        "import dagster as dg\nfrom dagster_slurm_components import slurm_executor\n"
+        "defs = dg.Definitions(executor=slurm_executor)\n"
+    )
+    asked = json.dumps(config(a={"args": ["x"]}, b={"args": ["y"]}))
+    two.dg("launch", "--assets", "*", "--config-json", asked)
+    with dg.DagsterInstance.from_config(str(two.root / "dagster home")) as instance:
+        for key, args in (("a", '["x"]'), ("b", '["y"]')):
+            made = instance.get_latest_materialization_event(dg.AssetKey(key))
+            assert made is not None
+            assert made.asset_materialization is not None
+            assert made.asset_materialization.metadata["args"].value == args
+
+
 @pytest.mark.parametrize("left", ["local"], indirect=True)
 def test_a_left_job_of_another_config_is_ended_first(left: Left) -> None:  # noqa: F811
     left.scripts("{args: [a, a], assets: [{key: a}], checks: [{name: ok, asset: a}]}")
