@@ -125,8 +125,10 @@ def browser(folder: Path) -> Iterator[Browser]:
         wanted = {"capabilities": {"alwaysMatch": {"goog:chromeOptions": options}}}
         made = session._ask("POST", "/session", wanted)
         session = Browser(f"{session.address}/session/{made['sessionId']}")
-        yield session
-        session._ask("DELETE", "")
+        try:
+            yield session
+        finally:
+            session._ask("DELETE", "")
     finally:
         driver.terminate()
         driver.wait(30)
