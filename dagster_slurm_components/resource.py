@@ -11,7 +11,7 @@ from typing_extensions import Unpack
 from dagster_slurm_components.errors import DagsterSlurmError
 from dagster_slurm_components.pipes.arrays.map import map_script
 from dagster_slurm_components.pipes.client import ComputeJob, run_script, submit_script
-from dagster_slurm_components.pipes.context import AnyContext
+from dagster_slurm_components.pipes.context import AnyContext, override_of
 from dagster_slurm_components.pipes.results import CompletedJob
 from dagster_slurm_components.spec.environments import EnvironmentSpec
 from dagster_slurm_components.spec.launchers import LauncherSpec
@@ -20,6 +20,7 @@ from dagster_slurm_components.spec.place import Position
 from dagster_slurm_components.spec.profiles import load_profile
 from dagster_slurm_components.spec.resolve import ResolvedScript, resolve_script
 from dagster_slurm_components.spec.resources import Resources
+from dagster_slurm_components.spec.run_override import NOTHING_ASKED, RunOverride
 
 
 class PayloadArguments(TypedDict, total=False):
@@ -52,7 +53,7 @@ class ComputeResource(dg.ConfigurableResource):  # type: ignore[type-arg]
     """Runs payloads wherever the profile says: this machine, a workstation, a cluster.
 
     Attributes:
-        profile: The profile's name; by default ``DAGSTER_SLURM_PROFILE``, else ``local``.
+        profile: The profile's name; by default that of the run's tags, else ``DAGSTER_SLURM_PROFILE``, else ``local``.
         project: Folder from which ``profiles/`` is looked for, upward; by default the folder of the code that
             calls ``run``.
 
@@ -92,7 +93,8 @@ class ComputeResource(dg.ConfigurableResource):  # type: ignore[type-arg]
             SpecError: An argument is wrong; the message names it.
             Failure: The payload failed, or the scheduler refused the job.
         """
-        return run_script(context, self.resolve(_script(payload), *_caller()), extras=extras)
+        resolved = self.resolve(_script(payload), *_caller(), override_of(context))
+        return run_script(context, resolved, extras=extras)
 
     def submit(
         self,
@@ -124,7 +126,8 @@ class ComputeResource(dg.ConfigurableResource):  # type: ignore[type-arg]
                 jobs = [compute.submit(context=context, payload_path="fold.py", args=[str(n)]) for n in range(5)]
                 scores = [job.result().get_custom_messages() for job in jobs]
         """
-        return submit_script(context, self.resolve(_script(payload), *_caller()), extras=extras)
+        resolved = self.resolve(_script(payload), *_caller(), override_of(context))
+        return submit_script(context, resolved, extras=extras)
 
     def map(
         self,
@@ -155,17 +158,21 @@ class ComputeResource(dg.ConfigurableResource):  # type: ignore[type-arg]
             Failure: Some items failed; all others were run to their end, and a retry of the step does not run them
                 again. The message names each.
         """
-        resolved = self.resolve(_script(payload), *_caller())
+        resolved = self.resolve(_script(payload), *_caller(), override_of(context))
         return map_script(context, resolved, list(items), max_parallel=max_parallel, extras=extras)
 
     def resolve(
-        self, script: Mapping[str, Any], folder: Path, call: Position | None = None
+        self,
+        script: Mapping[str, Any],
+        folder: Path,
+        call: Position | None = None,
+        run: RunOverride = NOTHING_ASKED,
     ) -> ResolvedScript:
         """Return a script, as a mapping, merged with the profile; relative paths start at ``folder``.
 
-        ``call`` is where its values were written, for messages.
+        ``call`` is where its values were written, for messages; ``run`` what its run asks for.
         """
-        profile = load_profile(self.profile, start=Path(self.project) if self.project else folder)
+        profile = load_profile(self.profile, start=Path(self.project) if self.project else folder, run=run)
         given = {name: value for name, value in script.items() if value is not None}
         given["leave"] = False  # whatever the profile says: who calls from Python waits for what it gets back
         layer = Layer("ComputeResource.run", given, lambda path: call)

@@ -9,6 +9,7 @@ from typing import Any, TypeAlias, TypeVar
 
 import dagster as dg
 
+from dagster_slurm_components.component.run_config import run_config
 from dagster_slurm_components.component.values import NO_VALUE, NoValue
 from dagster_slurm_components.pipes.tags import MAY_LEAVE
 from dagster_slurm_components.spec.keys import RESERVED
@@ -80,7 +81,7 @@ def script_assets(
         ins=dict.fromkeys(inputs, _NOTHING_IN),
         outs=outs,
         description=settings.description,
-        config_schema={},  # none takes any config, and what is typed in the launchpad would do nothing
+        config_schema=run_config(),
         tags={**settings.tags, **leaving},
         retry_policy=settings.retry_policy,
         pool=settings.pool,
@@ -105,7 +106,7 @@ def _only_checks(
     words = {"op_tags" if name == "tags" else name: value for name, value in vars(settings).items()}
     del words["backfill_policy"]
 
-    @dg.multi_asset_check(specs=checks, **words)
+    @dg.multi_asset_check(specs=checks, config_schema=run_config(), **words)
     def only_checks(context):  # type: ignore[no-untyped-def]
         return run(dg.AssetExecutionContext(context.op_execution_context))
 

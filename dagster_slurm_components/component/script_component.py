@@ -47,7 +47,8 @@ class SlurmScriptComponent(dg.Component):
     """Scripts that run on a laptop, on a staging cluster and on a supercomputer without a changed line.
 
     Each script becomes one op that makes its assets, and under Slurm one job. Where it runs is chosen when it runs,
-    by the profile that ``DAGSTER_SLURM_PROFILE`` names (``profiles/NAME.yaml``; ``local`` without it).
+    by the profile that ``DAGSTER_SLURM_PROFILE`` names (``profiles/NAME.yaml``; ``local`` without it). One run may ask
+    for another profile, and for other values, by the op's config or by tags (``dagster-slurm/resources.mem``).
 
     Override ``get_asset_spec`` to change all assets, or ``execute`` to change how scripts run.
 
@@ -134,12 +135,13 @@ class SlurmScriptComponent(dg.Component):
         """
         # Imported on use: loading definitions needs nothing of what runs jobs.
         from dagster_slurm_components.pipes.client import run_script  # noqa: PLC0415
-        from dagster_slurm_components.pipes.context import partition_of  # noqa: PLC0415
+        from dagster_slurm_components.pipes.context import override_of, partition_of  # noqa: PLC0415
         from dagster_slurm_components.pipes.left.leave import leave_script  # noqa: PLC0415
         from dagster_slurm_components.pipes.partition import template_names  # noqa: PLC0415
 
         try:
-            resolved = script.entry.resolve(load_profile(start=script.folder))
+            run = override_of(context, context.op_config)
+            resolved = script.entry.resolve(load_profile(start=script.folder, run=run))
             partition = partition_of(context)
             is_array = resolved.script.array is not None and partition.keys and not resolved.script.leave
             if not is_array:

@@ -14,7 +14,7 @@ from dagster_slurm_components.jobs.lease import ENDED, FOLLOWING, Attempt
 from dagster_slurm_components.jobs.model import JobIdentity
 from dagster_slurm_components.jobs.takeover import Claim
 from dagster_slurm_components.pipes.claim import JobCall, claim_after_others
-from dagster_slurm_components.pipes.records import PROFILE, keeps_runs
+from dagster_slurm_components.pipes.records import PROFILE, keeps_runs, ways_to_tag
 from dagster_slurm_components.pipes.runs import UNDER_WAY, children, end_if_dead
 
 _MOST_RUNS = 50
@@ -77,9 +77,10 @@ def _abandoned(call: JobCall) -> Sequence[Attempt]:
 
 def _stopped(instance: dg.DagsterInstance, profile: str) -> Mapping[str, dg.DagsterRun]:
     """Return the runs of terminals, the newest, that stopped before they were done, by their ids."""
-    wanted = dg.RunsFilter(tags={PROFILE: profile}, statuses=_STOPPED)
+    filters = [dg.RunsFilter(tags=tags, statuses=_STOPPED) for tags in ways_to_tag(PROFILE, profile)]
     return {
         run.run_id: run
+        for wanted in filters
         for run in filter(_is_of_terminal, instance.get_runs(wanted, limit=_MOST_RUNS))
         if run.is_finished or end_if_dead(instance, run) is not None
     }

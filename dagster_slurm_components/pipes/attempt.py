@@ -193,7 +193,8 @@ class AttemptRun(ABC, Generic[AnyCall, Result]):
         profile = self.call.resolved.profile
         figures = job_figures(handle, ended, profile=profile.name, host=self.call.place.satellite.host.name)
         way = dashboard(ended.evidence.status, profile.profile)
-        return {**figures, **({"job/ray_dashboard": way.metadata} if way else {})}
+        more = {"job/ray_dashboard": way.metadata} if way else {}
+        return {**figures, **profile.run.figures, **more}
 
 
 class JobAttempt(AttemptRun[JobCall, CompletedJob]):

@@ -10,6 +10,7 @@ import dagster as dg
 from dagster_pipes import PipesContextData, PipesDataProvenance, PipesPartitionKeyRange, PipesTimeWindow
 
 from dagster_slurm_components.pipes.tags import MAY_LEAVE
+from dagster_slurm_components.spec.run_override import RunOverride, run_override
 
 StepContext = dg.OpExecutionContext | dg.AssetExecutionContext
 AnyContext = StepContext | dg.AssetCheckExecutionContext
@@ -39,6 +40,13 @@ def try_of(context: AnyContext) -> object:
     if is_direct(context):
         return context.op_execution_context if isinstance(context, dg.AssetExecutionContext) else context
     return context.get_step_execution_context()
+
+
+def override_of(context: AnyContext, config: Mapping[str, Any] | None = None) -> RunOverride:
+    """Return what a step's run asks for: by its tags, and by the config of a script's op; raises a SpecError."""
+    if isinstance(context, dg.AssetCheckExecutionContext):
+        context = context.op_execution_context
+    return run_override(config or {}, {} if is_direct(context) else context.run.tags)
 
 
 @dataclass(frozen=True)

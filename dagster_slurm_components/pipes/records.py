@@ -15,13 +15,14 @@ from dagster_slurm_components.jobs.owner import Owner
 from dagster_slurm_components.pipes.private import private_parts
 from dagster_slurm_components.pipes.step import RUNS, Step, run_of
 from dagster_slurm_components.pipes.tags import LEFT
+from dagster_slurm_components.spec.profiles import chosen_profile
 
 with private_parts("keeps EngineEventData in another place"):
     # `report_engine_event` is public and takes metadata only inside this class, which dagster (1.13) does not export.
     from dagster._core.events import EngineEventData
 
 PROFILE = "slurm/profile"
-"""Tag of a run that has jobs: the profile's name."""
+"""Tag of a run that has jobs: its process's profile. Each other one in which it has some has ``slurm/profile/NAME``."""
 JOB = "slurm/job_id"
 """Tag of a run: its first job. The jobs of other steps have ``slurm/job_id/STEP``."""
 WORKER = ".dagster/slurm_worker"
@@ -73,10 +74,16 @@ def keeps_runs(instance: dg.DagsterInstance) -> bool:
 
 def tag_run(step: Step, profile: str, *, left: bool = False) -> None:
     """Mark the run as one that has jobs, and as this process's, before the first job is submitted."""
-    tag = LEFT if left else PROFILE
+    tag, chosen = LEFT if left else PROFILE, chosen_profile()
     if (step.run_id, f"{tag} {profile}") not in _TAGGED:
-        _add(step, {PROFILE: profile, tag: profile, WORKER: written(step.owner)})
+        own, other = ways_to_tag(tag, profile)
+        _add(step, {PROFILE: chosen, **(own if profile == chosen else other), WORKER: written(step.owner)})
         _TAGGED.add((step.run_id, f"{tag} {profile}"))
+
+
+def ways_to_tag(tag: str, profile: str) -> tuple[dict[str, str], dict[str, str]]:
+    """Return the tags of a run with jobs in a profile: of one whose process has that, and of one with another."""
+    return {tag: profile}, {f"{tag}/{profile}": profile}
 
 
 def tag_job(step: Step, job_id: str) -> None:

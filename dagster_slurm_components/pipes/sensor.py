@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
+from typing import Any
 
 import dagster as dg
 
@@ -15,7 +16,7 @@ from dagster_slurm_components.jobs.reconcile import Observation
 from dagster_slurm_components.jobs.target import target
 from dagster_slurm_components.pipes.left.jobs import LeftJobs
 from dagster_slurm_components.pipes.orphans import Orphans
-from dagster_slurm_components.pipes.records import PROFILE
+from dagster_slurm_components.pipes.records import PROFILE, ways_to_tag
 from dagster_slurm_components.pipes.runs import UNDER_WAY, Finding, end_dead_runs, remind_of_retries
 from dagster_slurm_components.pipes.tags import LEFT
 from dagster_slurm_components.spec.problems import SpecError
@@ -116,14 +117,14 @@ def _profiles(instance: dg.DagsterInstance, project: Path, now: datetime) -> lis
 
     A host of which no run knows is never connected to: it might ask for a password.
     """
-    statuses = [dg.DagsterRunStatus.STARTING, *UNDER_WAY]
+    kinds: tuple[tuple[str, dict[str, Any]], ...] = (
+        (PROFILE, {"updated_after": now - _LOOK_BACK}),
+        (PROFILE, {"statuses": [dg.DagsterRunStatus.STARTING, *UNDER_WAY]}),
+        (LEFT, {"updated_after": now - _LOOK_BACK_FOR_LEFT_JOBS}),
+    )
 
     def has_jobs(name: str) -> bool:
-        filters = (
-            dg.RunsFilter(tags={PROFILE: name}, updated_after=now - _LOOK_BACK),
-            dg.RunsFilter(tags={PROFILE: name}, statuses=statuses),
-            dg.RunsFilter(tags={LEFT: name}, updated_after=now - _LOOK_BACK_FOR_LEFT_JOBS),
-        )
+        filters = (dg.RunsFilter(tags=tags, **when) for tag, when in kinds for tags in ways_to_tag(tag, name))
         return any(instance.get_run_records(wanted, limit=1) for wanted in filters)
 
     return [name for name in profile_names(project) if has_jobs(name)]

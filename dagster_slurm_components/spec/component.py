@@ -15,11 +15,11 @@ from dagster_slurm_components.spec.matrix import expand
 from dagster_slurm_components.spec.merge import Layer
 from dagster_slurm_components.spec.model import Model, option, required, template_at, validate_unrendered
 from dagster_slurm_components.spec.problems import Problem, SpecError, in_order, problems_of
-from dagster_slurm_components.spec.profiles import LoadedProfile
+from dagster_slurm_components.spec.profiles import LoadedProfile, chosen_profile
 from dagster_slurm_components.spec.resolve import ResolvedScript, resolve_script
 from dagster_slurm_components.spec.script import DEFAULTABLE, partial_errors
 from dagster_slurm_components.spec.source import Document, load_documents
-from dagster_slurm_components.spec.templates import Renderer, keep
+from dagster_slurm_components.spec.templates import Renderer, asks_for_profile, keep
 
 COMPONENT_TYPE = "dagster_slurm_components.SlurmScriptComponent"
 FILE_NAMES = ("defs.yaml", "component.yaml")
@@ -100,7 +100,19 @@ class ScriptEntry:
 
     def resolve(self, profile: LoadedProfile) -> ResolvedScript:
         """Return the script as it runs in a profile, or raise a SpecError with a problem for each mistake."""
-        return resolve_script(profile=profile, defaults=self.defaults, script=self.script, folder=self.folder)
+        resolved = resolve_script(profile=profile, **vars(self))
+        asked, chosen = profile.run.profile, chosen_profile()
+        message = f"the run asks for the profile `{asked}`, but this template was rendered for `{chosen}`"
+        wrong = [
+            Problem.at(layer.position, path, message, f"write a value for it under `profiles.{asked}`")
+            for path, layer in resolved.merged.sources.items()
+            if asked not in (None, chosen)
+            and path[0] != "profiles"
+            and asks_for_profile(layer.as_written(path))
+        ]
+        if wrong:
+            raise SpecError(wrong)
+        return resolved
 
 
 @dataclass(frozen=True)

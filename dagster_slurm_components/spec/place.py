@@ -13,7 +13,7 @@ KEY = "[key]"
 
 @dataclass(frozen=True, order=True)
 class Position:
-    """A place in a file: its line and its column in characters, counted from 1, as editors do."""
+    """A place in a file: line and column in characters, counted from 1, as editors do; 0 where it is no file's."""
 
     file: str
     line: int
@@ -21,7 +21,7 @@ class Position:
 
     def __str__(self) -> str:
         """Render as ``file:line:column``, which editors and terminals open."""
-        return f"{self.file}:{self.line}:{self.column}"
+        return f"{self.file}:{self.line}:{self.column}" if self.line else self.file
 
 
 Locate = Callable[[KeyPath], Position | None]

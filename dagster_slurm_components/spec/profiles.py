@@ -16,6 +16,7 @@ from dagster_slurm_components.spec.merge import Layer, merge
 from dagster_slurm_components.spec.model import Model, validate_unrendered
 from dagster_slurm_components.spec.problems import Problem, SpecError, did_you_mean, nearest, problems_of
 from dagster_slurm_components.spec.profile import Limits, Profile
+from dagster_slurm_components.spec.run_override import NOTHING_ASKED, RunOverride
 from dagster_slurm_components.spec.site import Site
 from dagster_slurm_components.spec.source import Document, parse_documents, read_text
 from dagster_slurm_components.spec.templates import LazyValues, Renderer, keep, render
@@ -42,6 +43,7 @@ class LoadedProfile:
         layers: What it gives to scripts, lowest first: the site's layer if it names one, then its own.
         folder: The project folder (the parent of ``profiles/``); relative paths in the profile start here.
         file: The file it was read from; None for the built-in ``local``.
+        run: What one run asks for, on top of all that scripts say.
     """
 
     name: str
@@ -50,27 +52,35 @@ class LoadedProfile:
     folder: Path
     site: Site | None = None
     file: Path | None = None
+    run: RunOverride = NOTHING_ASKED
 
 
 class UnknownProfileError(SpecError):
     """A profile that was asked for does not exist."""
 
 
-def load_profile(name: str | None = None, *, start: Path, unrendered: bool = False) -> LoadedProfile:
-    """Load the profile of a name, else of the variable ``DAGSTER_SLURM_PROFILE``, else ``local``.
+def load_profile(
+    name: str | None = None, *, start: Path, unrendered: bool = False, run: RunOverride = NOTHING_ASKED
+) -> LoadedProfile:
+    """Load the profile of a name, else what a run asks for, else what ``DAGSTER_SLURM_PROFILE`` says, else ``local``.
 
     The search for ``profiles/<name>.yaml`` begins at ``start`` and goes on in the parents. Templates stay as they are
     if it is ``unrendered``, for checks that must need no environment variable. A SpecError tells all mistakes.
     """
-    name, file, project = _find(name, start)
+    name, file, project = _find(name or run.profile, start)
     if file is not None:
-        return load_profile_file(file, unrendered=unrendered)
-    return _at_home(LoadedProfile(name, Profile(), (), project))
+        return replace(load_profile_file(file, unrendered=unrendered), run=run)
+    return _at_home(LoadedProfile(name, Profile(), (), project, run=run))
+
+
+def chosen_profile() -> str:
+    """Return the name of the profile that the environment of this process chooses."""
+    return os.environ.get(PROFILE_VARIABLE) or "local"
 
 
 def _find(name: str | None, start: Path) -> tuple[str, Path | None, Path]:
     """Return the name of a profile, its file unless it is the built-in one, and the project's folder."""
-    name = name or os.environ.get(PROFILE_VARIABLE) or "local"
+    name = name or chosen_profile()
     folder = profiles_folder(start)
     file = folder / f"{name}.yaml" if folder and _NAME.fullmatch(name) else None
     if file is not None and file.is_file():

@@ -132,7 +132,7 @@ def _wanted(data: Mapping[str, Any], name: str) -> Iterator[tuple[KeyPath, str]]
 def resolve_script(
     *, profile: LoadedProfile, defaults: Layer | None, script: Layer, folder: Path
 ) -> ResolvedScript:
-    """Merge site, profile, defaults, script and the script's own override for the profile, and validate.
+    """Merge site, profile, defaults, script, its own override for the profile and the run's, and validate.
 
     The script's relative paths start at ``folder``. A SpecError has a problem for each mistake, at the place where the
     value that won was written.
@@ -146,11 +146,11 @@ def resolve_script(
 
 
 def merge_script(*, profile: LoadedProfile, defaults: Layer | None, script: Layer, folder: Path) -> Merged:
-    """Merge site, profile, defaults, script and the script's own override for the profile.
+    """Merge site, profile, defaults, script, its own override for the profile, and the run's.
 
     The ``#SBATCH`` lines of a payload that is a batch script lie above the profile, and below all that is YAML's.
     """
-    own = (defaults, script, overrides(script).get(profile.name))
+    own = (defaults, script, overrides(script).get(profile.name), *profile.run.layers)
     above = [layer for layer in own if layer is not None]
     merged = merge([*profile.layers, *above])
     payload = merged.data.get("payload")

@@ -34,6 +34,9 @@ OVERRIDABLE = (
 )
 """What a profile may change: how a script runs, never what it makes."""
 
+IN_A_RUN = ("args", "env", "resources", "environment", "launcher", "retry", "array")
+"""What one run may change, beside its ``profile``."""
+
 DEFAULTABLE = (*OVERRIDABLE, "op", "can_subset")
 """What a component's ``defaults`` may hold."""
 
@@ -54,8 +57,9 @@ def partial_errors(data: Any, allowed: tuple[str, ...], what: str) -> list[InitE
             errors.append(details(wrong, (key, KEY), data[key]))
         else:
             errors.append(unknown_key(key, allowed, data[key]))
+    own = {key: data[key] for key in data if key in allowed and key in Script.model_fields}
     try:
-        Script.model_validate({key: data[key] for key in data if key in allowed}, context=UNTYPED)
+        Script.model_validate(own, context=UNTYPED)
     except ValidationError as exc:
         reported = exc.errors(include_url=False)
         errors += [kept(error) for error in reported if error["type"] not in _INCOMPLETE]

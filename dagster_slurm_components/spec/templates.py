@@ -138,11 +138,18 @@ def fill_partition(tree: Any, position_of: Locate, names: Mapping[str, Any], mis
 
 def _of_partition(text: str) -> bool:
     """Whether a template needs to know the partition."""
-    if "partition" not in text:
-        return False
+    return "partition" in text and not PARTITION.isdisjoint(_names_in(text))
+
+
+def _names_in(text: str) -> set[str]:
     from jinja2.meta import find_undeclared_variables  # noqa: PLC0415
 
-    return not PARTITION.isdisjoint(find_undeclared_variables(_jinja().parse(text)))
+    return find_undeclared_variables(_jinja().parse(text))
+
+
+def asks_for_profile(tree: Any) -> bool:
+    """Whether a raw tree has templates with values of the profile: they are rendered when definitions are loaded."""
+    return any(is_template(text) and "profile" in _names_in(text) for text, _ in texts(tree))
 
 
 def _rendered_where(text: str, wanted: Callable[[str], bool], names: Mapping[str, Any]) -> str:

@@ -3,7 +3,6 @@
 import inspect
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import dagster as dg
 import pytest
@@ -14,12 +13,11 @@ from dagster_slurm_components.spec.problems import SpecError
 
 def test_d13_the_line_of_the_call_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("DAGSTER_SLURM_PROFILE", raising=False)
-    nothing: Any = None
     frame = inspect.currentframe()
     assert frame is not None
     line = frame.f_lineno + 2
     with pytest.raises(SpecError) as caught:
-        ComputeResource().run(context=nothing, command=["true"], resources={"cpus": 4})
+        ComputeResource().run(context=dg.build_asset_context(), command=["true"], resources={"cpus": 4})
     (problem,) = caught.value.problems
     assert problem.position is not None
     assert (Path(problem.position.file), problem.position.line) == (Path(__file__), line)

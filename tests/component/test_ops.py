@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
@@ -11,8 +12,11 @@ import pytest
 from dagster._core.execution.api import create_execution_plan
 
 from dagster_slurm_components.component.ops import OpArguments, script_assets
+from dagster_slurm_components.component.run_config import run_config
 from dagster_slurm_components.component.values import NO_VALUE
 from dagster_slurm_components.pipes.tags import MAY_LEAVE
+from dagster_slurm_components.spec.resources import Resources
+from dagster_slurm_components.spec.script import IN_A_RUN
 
 DAILY = dg.DailyPartitionsDefinition("2026-01-01")
 PLAIN = OpArguments("an_op", None, {}, None, None, None, False)
@@ -106,6 +110,7 @@ def test_as_multi_asset_builds_it(case: str) -> None:
         retry_policy=settings.retry_policy,
         backfill_policy=settings.backfill_policy,
         can_subset=settings.can_subset,
+        config_schema=run_config(),
     )(lambda context: run(context))  # noqa: PLW0108 (Dagster takes no annotation that is text)
     assert ours.keys_by_input_name == dagsters.keys_by_input_name
     assert ours.keys_by_output_name == dagsters.keys_by_output_name
@@ -144,15 +149,62 @@ def test_it_runs(case: str) -> None:
 
 
 @pytest.mark.parametrize("case", ["one", "in_parts"])
-def test_d15_config_from_the_launchpad_is_refused(case: str) -> None:
+@pytest.mark.parametrize(
+    ("config", "refusal"),
+    [
+        ({"resorces": {"mem": "64G"}}, 'unexpected config entry "resorces"'),
+        ({"resources": {"memm": "64G"}}, 'unexpected config entry "memm"'),
+        ({"payload": "other.sh"}, 'unexpected config entry "payload"'),
+        ({"retry": {"timeout": {"mem": "x2"}}}, 'unexpected config entry "mem"'),
+        ({"launcher": {"type": "srunn"}}, "bash | srun | torchrun | ray got srunn"),
+        ({"resources": {"ntasks": "many"}}, '"many"'),
+    ],
+)
+def test_d15_a_wrong_key_in_the_launchpad_is_refused(
+    case: str, config: dict[str, object], refusal: str
+) -> None:
     settings, specs, checks = CASES[case]
     made = script_assets(run, settings, specs, checks)
-    config = {"ops": {settings.name: {"config": {"resources": {"mem": "64G"}}}}}
-    with (
-        dg.DagsterInstance.ephemeral() as instance,
-        pytest.raises(dg.DagsterInvalidConfigError, match='unexpected config entry "resources"'),
-    ):
-        dg.materialize([made], instance=instance, run_config=config)
+    job = dg.Definitions(assets=[made]).resolve_implicit_global_asset_job_def()
+    with pytest.raises(dg.DagsterInvalidConfigError, match=re.escape(refusal)):
+        dg.validate_run_config(job, {"ops": {settings.name: {"config": config}}})
+
+
+@pytest.mark.parametrize("case", ["one", "in_parts"])
+def test_what_a_run_may_ask_for_is_taken(case: str) -> None:
+    settings, specs, checks = CASES[case]
+    made = script_assets(run, settings, specs, checks)
+    job = dg.Definitions(assets=[made]).resolve_implicit_global_asset_job_def()
+    config = {
+        "profile": "staging",
+        "args": ["--epochs", 3],
+        "env": {"LEVEL": 3, "NAME": "x"},
+        "resources": {
+            "mem": 64,
+            "nodes": "2-4",
+            "gpus": 2,
+            "partition": None,
+            "exclusive": True,
+            "time": "1:00",
+        },
+        "environment": {"type": "uv", "project": "..", "verify": "off", "modules": ["gcc"]},
+        "launcher": {"type": "torchrun", "nproc_per_node": "gpu", "max_restarts": 1},
+        "retry": {"out_of_memory": {"attempts": 2, "max_mem": "64G"}},
+        "array": {"max_parallel": 2},
+    }
+    taken = dg.validate_run_config(job, {"ops": {settings.name: {"config": config}}})
+    assert taken["ops"][settings.name]["config"] == config
+    without = dg.validate_run_config(job, {})
+    assert without["ops"][settings.name]["config"] == {}
+
+
+def test_all_that_a_run_may_change_has_its_words_in_the_launchpad() -> None:
+    fields = run_config()
+    assert set(fields) == {"profile", *IN_A_RUN}
+    assert all(field.description for field in fields.values())
+    resources = fields["resources"].config_type.fields
+    assert set(resources) == set(Resources.model_fields)
+    assert resources["mem"].description == Resources.model_fields["mem"].description
 
 
 def test_keys_that_fold_into_one_name_stay_apart() -> None:

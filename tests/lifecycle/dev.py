@@ -30,6 +30,7 @@ run_retries: {enabled: true, max_retries: 3}
 # Without the queue, whose daemon starts one run after another.
 run_coordinator: {module: dagster.core.run_coordinator, class: DefaultRunCoordinator}
 telemetry: {enabled: false}
+nux: {enabled: false}
 """
 
 

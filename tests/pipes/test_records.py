@@ -77,11 +77,23 @@ def job_tags(run: dg.DagsterRun) -> dict[str, str]:
     return {key: value for key, value in run.tags.items() if key.startswith(JOB)}
 
 
-def test_a_run_is_marked_as_one_of_a_profile_and_of_this_process(instance: dg.DagsterInstance) -> None:
+def test_a_run_is_marked_as_one_of_a_profile_and_of_this_process(
+    instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DAGSTER_SLURM_PROFILE", "staging")
     run = run_with(instance, train=["12"])
     assert run.tags[PROFILE] == "staging"
+    assert not [tag for tag in run.tags if tag.startswith(f"{PROFILE}/")]
     assert worker(run) == Owner.of(run.run_id, os.getpid())
     assert job_tags(run) == {JOB: "12"}
+
+
+def test_a_run_with_jobs_in_another_profile_keeps_its_own_and_names_that(
+    instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("DAGSTER_SLURM_PROFILE", raising=False)
+    run = run_with(instance, train=["12"])
+    assert (run.tags[PROFILE], run.tags[f"{PROFILE}/staging"]) == ("local", "staging")
 
 
 def test_the_first_job_and_the_newest_of_each_other_step_are_tags(instance: dg.DagsterInstance) -> None:

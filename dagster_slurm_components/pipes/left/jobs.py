@@ -178,7 +178,7 @@ class LeftJobs:
             self.log.info(f"{self._job(taken)}: {note}")
         ended = Ended(taken.info.observation, taken.info.evidence)
         host = self.place.satellite.host.name
-        figures = job_figures(taken.info.handle, ended, profile=self.profile, host=host)
+        figures = {**job_figures(taken.info.handle, ended, profile=self.profile, host=host), **record.asked}
         link = {"job/left_by": dg.MetadataValue.dagster_run(record.run_id)}
         since = lease.finished if taken.again else None
         report = Report(self.instance, record, {**typed(figures), **link}, since, taken.still_ours)

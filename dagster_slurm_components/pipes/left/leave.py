@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -64,6 +64,7 @@ class LeftRecord:
         checks: Those that were selected, and those of other assets that the op declares too.
         unselected: Assets and names of checks that are declared and were not asked for.
         partitions: The keys; none where the assets have no partitions.
+        asked: What that run asked for, as figures tell it.
     """
 
     run_id: str
@@ -73,6 +74,7 @@ class LeftRecord:
     checks: tuple[LeftCheck, ...]
     unselected: tuple[tuple[str, str | None], ...]
     partitions: tuple[Partition, ...]
+    asked: Mapping[str, str] = field(default_factory=dict)
 
     def dumps(self) -> bytes:
         """Return it as the file holds it."""
@@ -169,7 +171,8 @@ class LeftCall(JobCall):
     def record(self) -> LeftRecord:
         """What the sensor has to know."""
         context = self.step.context
-        return record_of(context, selection(context) or Selection(frozenset(), frozenset(), frozenset()))
+        chosen = selection(context) or Selection(frozenset(), frozenset(), frozenset())
+        return replace(record_of(context, chosen), asked=self.resolved.profile.run.figures)
 
     @property
     def identity(self) -> JobIdentity:
@@ -229,7 +232,9 @@ def leave_script(context: StepContext, resolved: ResolvedScript) -> Iterator[dg.
     wait_for([running], step.calls)
     handle, observation = running.outcome()
     more = {"job/host": call.place.satellite.host.name, "job/profile": resolved.profile.name}
-    yield from observations(call.record, {**waiting(handle, observation), **more})
+    yield from observations(
+        call.record, {**waiting(handle, observation), **more, **resolved.profile.run.figures}
+    )
 
 
 class LeaveAttempt(AttemptRun[LeftCall, tuple[JobHandle, Observation]]):

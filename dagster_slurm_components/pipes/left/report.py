@@ -23,6 +23,7 @@ from dagster_slurm_components.pipes.reader import RunDirectoryMessageReader
 from dagster_slurm_components.pipes.records import JOB, PROFILE
 from dagster_slurm_components.pipes.results import materialized, of_check
 from dagster_slurm_components.pipes.tags import LEFT
+from dagster_slurm_components.spec.run_override import TAGS
 
 with private_parts("keeps what its events are made of in another place"):
     # What makes a run one that was to make an asset.
@@ -36,7 +37,8 @@ _SLACK = 1.0
 _PAGE = 100
 _ENDS = UUID("2f0a3c58-1c0e-4d0a-9b2b-6d1c5c1f7a10")
 """Names the runs that stand for jobs that failed: the same job, the same run."""
-_OF_PARTITIONS = ("dagster/partition", "dagster/asset_partition_range_")
+_KEPT = ("dagster/partition", "dagster/asset_partition_range_", TAGS)
+"""How those tags begin by which a re-execution of a failed run makes the same partition, and asks for the same."""
 
 
 class _Results(dg.PipesMessageHandler):
@@ -215,7 +217,7 @@ class Report:
             run_id=run_id,
             asset_selection=frozenset(record.keys),
             asset_check_selection=None if record.keys else record.selection.checks,
-            tags={**{name: value for name, value in tags.items() if name.startswith(_OF_PARTITIONS)}, **own},
+            tags={**{name: value for name, value in tags.items() if name.startswith(_KEPT)}, **own},
         )
         if left_by is None:
             return run
