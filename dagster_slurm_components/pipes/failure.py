@@ -11,6 +11,7 @@ from dagster_slurm_components.jobs.figures import Figure
 from dagster_slurm_components.jobs.outcome import JobOutcome
 from dagster_slurm_components.pipes.context import StepContext
 from dagster_slurm_components.pipes.results import typed
+from dagster_slurm_components.spec.local_files import payload_problems
 from dagster_slurm_components.spec.resolve import ResolvedScript
 
 _TRACEBACK = "Traceback (most recent call last):"
@@ -28,7 +29,8 @@ def failure(
     context: StepContext,
 ) -> dg.Failure:
     """Return the failure of a job that ran."""
-    where = _where(outcome.options, resolved)
+    wrong = payload_problems(resolved.script, resolved.merged, resolved.folder)
+    where = "\n\n".join(filter(None, (_where(outcome.options, resolved), *map(str, wrong))))
     text = failure_text(outcome, where, exception=exception, stderr=stderr, figures=figures)
     # The author of an op with a retry policy knows that the payload may be run again. A policy of the job or of the
     # whole deployment was written for any op: there a payload's own failure, which would most likely come again after

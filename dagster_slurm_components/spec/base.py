@@ -131,8 +131,8 @@ def _one_line(value: str) -> str:
 
 def _whole_number(value: Any) -> Any:
     """Read a whole number; ``"4"`` is one too, for rendered templates are text."""
-    if isinstance(value, SpelledInt) and value.ambiguous:
-        message = f"{value.text} is {int(value)} to this YAML parser and something else to others"
+    if isinstance(value, SpelledInt):
+        message = f"{value.text} is {int(value)} to this YAML parser, and may be something else to others"
         raise mistake(message, f"write {int(value)}")
     if isinstance(value, float) and value.is_integer():
         return int(value)
@@ -146,7 +146,7 @@ def _whole_number(value: Any) -> Any:
 
 
 def _number(value: Any) -> Any:
-    if isinstance(value, bool) or (isinstance(value, SpelledInt) and value.ambiguous):
+    if isinstance(value, (bool, SpelledInt)):
         raise mistake(f"expected a number, got {describe(value)}", kind="number")
     return value
 

@@ -18,7 +18,13 @@ from dagster_slurm_components.spec.problems import Problem, SpecError, problems_
 from dagster_slurm_components.spec.profile import Profile
 from dagster_slurm_components.spec.profiles import LoadedProfile
 from dagster_slurm_components.spec.resolve import merge_script, overrides, travelling
-from dagster_slurm_components.spec.rules import not_finite, ranks_without_gpus, script_problems, site_problems
+from dagster_slurm_components.spec.rules import (
+    not_finite,
+    ranks_without_gpus,
+    requeues_without_signal,
+    script_problems,
+    site_problems,
+)
 from dagster_slurm_components.spec.script import Script
 from dagster_slurm_components.spec.templates import syntax_problems
 
@@ -75,7 +81,8 @@ class ScriptChecker:
                 if {"payload", "files", "exclude"} & override.data.keys():
                     problems += self._missing_files(merge([*below, override]), entry.folder)
         else:
-            problems += syntax_problems(entry.script.data, entry.script.position)
+            for layer in filter(None, (entry.defaults, entry.script)):
+                problems += syntax_problems(layer.data, layer.position, partitioned=True)
         return CheckedScript(entry, *values[0], tuple(problems))
 
     def _different(self, entry: ScriptEntry) -> Iterator[tuple[list[str], LoadedProfile]]:
@@ -112,6 +119,8 @@ class ScriptChecker:
         problems += script_problems(script, merged.position, without=without)
         if not self.loading:
             problems += [] if "payload" in without else payload_problems(script, merged, folder)
+            if not without & {"requeue_on_timeout", "resources"}:
+                problems += requeues_without_signal(script, merged)
             problems += environment_problems(script.environment, merged, folder)
             problems += not_finite(script, merged.position)
             if profile.profile.scheduler == "slurm" and not without & {"launcher", "resources"}:

@@ -1,9 +1,9 @@
-"""Cron schedules as Dagster reads them (1.13, by its croniter): what is none, and when they tick."""
+"""Cron schedules as Dagster reads them (1.13, by its croniter): what is none, and how fine one is."""
 
 import re
 from calendar import monthrange
-from collections.abc import Iterator
-from datetime import datetime, time, timedelta
+from collections.abc import Sequence
+from datetime import datetime
 
 _NICKNAMES = {"@hourly": "0 * * * *", "@daily": "0 0 * * *", "@midnight": "0 0 * * *", "@weekly": "0 0 * * 0"}
 _NICKNAMES |= {"@monthly": "0 0 1 * *", "@yearly": "0 0 1 1 *", "@annually": "0 0 1 1 *"}
@@ -32,20 +32,17 @@ def cron_fields(text: str) -> tuple[frozenset[int], ...]:
     return fields
 
 
-def ticks(text: str, start: datetime) -> Iterator[datetime]:
-    """Yield when a schedule ticks from a time on, for 16 years; without what only a calendar knows."""
-    minutes, hours, days, months, weekdays = cron_fields(text)
-    either = len(days) < 31 and len(weekdays) < 7  # cron's rule: where both are limited, one is enough
-    for number in range(16 * 366):
-        day = start.date() + timedelta(number)
-        fits = day.day in days, day.isoweekday() % 7 in weekdays
-        if day.month in months and (any(fits) if either else all(fits)):
-            times = (
-                datetime.combine(day, time(hour, minute))
-                for hour in sorted(hours)
-                for minute in sorted(minutes)
-            )
-            yield from (tick for tick in times if tick >= start)
+def share_a_key(fields: Sequence[frozenset[int]], fmt: str) -> bool:
+    """Whether two ticks of a schedule, of which these are the fields, look alike in a format of ``strftime``."""
+    minutes, hours, days, months, weekdays = map(sorted, fields)
+    if len(weekdays) < 7:
+        days = [1, 8] if weekdays else []
+    two = [[2024, 1, 1, 0, 0], [2024, 1, 1, 0, 0]]
+    units = ((4, minutes), (3, hours), (2, days), (1, months))
+    unit, values = next((each for each in units if len(each[1]) > 1), (0, [2024, 2025]))
+    two[0][unit], two[1][unit] = values[:2]
+    keys = {datetime(y, m, d, hour, minute).strftime(fmt) for y, m, d, hour, minute in two}
+    return len(keys) == 1
 
 
 def _numbers(text: str, about: tuple[str, int, int, str, str]) -> frozenset[int]:

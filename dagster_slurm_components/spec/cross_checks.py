@@ -4,11 +4,12 @@ import hashlib
 import re
 from collections.abc import Container, Iterable, Iterator, Sequence
 from functools import cache
+from graphlib import CycleError, TopologicalSorter
 
 from dagster_slurm_components.spec.check_script import CheckedScript
 from dagster_slurm_components.spec.component import ScriptEntry
 from dagster_slurm_components.spec.keys import RESERVED
-from dagster_slurm_components.spec.place import KEY, KeyPath
+from dagster_slurm_components.spec.place import KEY, KeyPath, Position
 from dagster_slurm_components.spec.problems import Level, Problem, did_you_mean, nearest
 from dagster_slurm_components.spec.script import Script
 from dagster_slurm_components.spec.templates import is_template
@@ -116,6 +117,27 @@ def unknown_deps(scripts: Sequence[CheckedScript], external: Iterable[str]) -> I
                     hint = f"did you mean `{guess(key)}`?"
                 message = f"no script makes `{key}`"
                 yield Problem.at(checked.merged.position, path, message, hint, "unknown_dep", level="warning")
+
+
+def circular_deps(scripts: Sequence[CheckedScript]) -> Iterator[Problem]:
+    """Yield a circle of assets that are made from each other, or of scripts that make all of theirs at once."""
+    made = [(each, *item) for each in scripts if each.script for item in enumerate(each.script.assets)]
+    step = {asset.key: asset.key for _, _, asset in made}
+    for hint in ("take one out of `deps`", "take one out of `deps`, or make a script of each asset"):
+        after: dict[str, dict[str, Position | None]] = {}
+        for checked, index, asset in made:
+            own, where = step[asset.key], checked.merged.position(("assets", index))
+            before = {step[dep.asset]: where for dep in asset.deps if step.get(dep.asset, own) != own}
+            after.setdefault(own, {}).update(before)
+        try:
+            TopologicalSorter(after).prepare()
+        except CycleError as exc:
+            circle = exc.args[1][::-1]
+            message = "a circle of `deps`: " + ", ".join(f"`{key}`" for key in circle)
+            yield Problem(message, after[circle[0]][circle[1]], ("assets",), hint, "circle")
+            return
+        wholes = [each.script for each in scripts if each.script and not each.script.can_subset]
+        step |= {asset.key: script.assets[0].key for script in wholes for asset in script.assets}
 
 
 def _deps(script: Script | None) -> Iterator[tuple[KeyPath, str]]:

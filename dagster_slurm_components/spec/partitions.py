@@ -3,7 +3,6 @@
 from collections.abc import Mapping
 from datetime import datetime
 from functools import partial
-from itertools import islice
 from typing import Annotated, Any, Literal
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
@@ -11,7 +10,7 @@ from pydantic import AfterValidator, Field, WithJsonSchema, model_validator
 from typing_extensions import Self
 
 from dagster_slurm_components.spec.base import TEMPLATE, WHOLE, Format, Positive, Word
-from dagster_slurm_components.spec.cron import cron_fields, ticks
+from dagster_slurm_components.spec.cron import cron_fields, share_a_key
 from dagster_slurm_components.spec.model import Model, mistake, option, required
 from dagster_slurm_components.spec.problems import describe
 from dagster_slurm_components.spec.registry import Registry
@@ -127,13 +126,8 @@ class TimeWindowPartitions(_TimePartitions):
         for date in (self.start_date, self.end_date):
             if date is not None:
                 _date(self.fmt, date)
-        begin = datetime.strptime(self.start_date, self.fmt)
-        keys = [
-            tick.strftime(self.fmt)
-            for tick in islice(ticks(self.cron_schedule, begin.replace(tzinfo=None)), 2)
-        ]
-        if len(keys) > len(set(keys)):
-            message = f"`fmt` gives two partitions of {self.cron_schedule!r} the same key, {keys[0]!r}"
+        if share_a_key(cron_fields(self.cron_schedule), self.fmt):
+            message = f"`fmt` gives partitions of {self.cron_schedule!r} the same key"
             raise mistake(message, "write one that tells them apart, such as %Y-%m-%d-%H:%M", "fmt")
         return self
 

@@ -18,6 +18,7 @@ from dagster_slurm_components.spec.component import (
     read_script,
 )
 from dagster_slurm_components.spec.cross_checks import (
+    circular_deps,
     duplicate_assets,
     duplicate_names,
     override_problems,
@@ -115,7 +116,11 @@ class _Checker:
             for file in files:
                 self._file(file, named=file == path or (alone and self._owner(file) is not None))
         scripts = [script for component in self.components for script in component]
-        self.problems += [*duplicate_assets(scripts), *duplicate_names(self.components)]
+        self.problems += [
+            *duplicate_assets(scripts),
+            *duplicate_names(self.components),
+            *circular_deps(scripts),
+        ]
         # Beside a few files of a project, those that make the assets they depend on may not have been read.
         if all(path.is_dir() for path in paths):
             self.problems += unknown_deps(scripts, self.external)

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator, Mapping, Set
 
 from dagster_slurm_components.spec import asked
 from dagster_slurm_components.spec.launchers import asks_for_gpus
+from dagster_slurm_components.spec.merge import Merged
 from dagster_slurm_components.spec.partition_mappings import AssetDep
 from dagster_slurm_components.spec.place import KeyPath, Locate
 from dagster_slurm_components.spec.problems import Problem, did_you_mean
@@ -50,6 +51,15 @@ def not_finite(script: Script, position_of: Locate) -> Iterator[Problem]:
                         "a number that is not finite is shown as text",
                     )
                     yield Problem.at(position_of, where, what, kind="not_finite", level="warning")
+
+
+def requeues_without_signal(script: Script, merged: Merged) -> Iterator[Problem]:
+    """Yield a wish to go back into the queue with a checkpoint that nothing asks the payload for."""
+    asked_for = (merged.data.get("resources") or {}).get("signal") and script.resources.requeue is not False
+    if script.requeue_on_timeout and not asked_for:
+        message = "`requeue_on_timeout` needs a `signal` that asks for a checkpoint, and no `requeue: false`"
+        hint = "write `signal: USR1@120` under `resources`"
+        yield Problem.at(merged.position, ("requeue_on_timeout",), message, hint, "requeue")
 
 
 def site_problems(script: Script, site: Site, position_of: Locate) -> Iterator[Problem]:
@@ -186,6 +196,10 @@ def _checks(script: Script, position_of: Locate) -> Iterator[Problem]:
             message = f"`{check.asset}` has two checks named `{check.name}`"
             yield Problem.at(position_of, (*path, "name"), message, "rename one", "duplicate_check")
         names.add((check.asset, check.name))
+        if check.asset in check.additional_deps and not is_template(check.asset):
+            where = (*path, "additional_deps", check.additional_deps.index(check.asset))
+            message = f"the check `{check.name}` depends on its own asset, as every check does"
+            yield Problem.at(position_of, where, message, "take it out", "deps")
         if keys and check.partitions_def is not None and check.partitions_def != partitions:
             message = f"the check `{check.name}` has other partitions than its asset"
             yield Problem.at(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
@@ -17,7 +16,6 @@ from dagster_slurm_components.spec.problems import Problem, SpecError
 # libyaml scans about eight times as fast as PyYAML's own scanner.
 _LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _TAG = "tag:yaml.org,2002:"
-_READ_OTHERWISE = re.compile(r"[+-]?(?:0[0-9b_]|(?!0x)\d*[:_])")
 _MAX_NODES = 200_000
 """Nodes of one document once anchors are expanded; nested anchors ("billion laughs") grow exponentially."""
 _MAX_DEPTH = 100
@@ -27,10 +25,10 @@ _TOO_DEEP = "the document nests too deep"
 
 
 class SpelledInt(int):
-    """An integer that was written otherwise than Python writes it (``0x1F``, ``+5``, ``010``, ``12:30``, ``1_000``).
+    """An integer that was written otherwise than Python writes it: ``0x1F``, ``+5``, ``010``, ``12:30``, ``1_000``.
 
-    Models that expect a text refuse it; where it is put into a text it is what was written. ``ambiguous`` are those
-    that mean something else to a YAML 1.2 parser: models that expect a number refuse them.
+    Some of them are something else to a YAML 1.2 parser. Models that expect a number or a text refuse it; elsewhere it
+    is the integer that PyYAML reads, and in a text what was written.
     """
 
     text: str
@@ -43,11 +41,6 @@ class SpelledInt(int):
 
     def __str__(self) -> str:
         return self.text
-
-    @property
-    def ambiguous(self) -> bool:
-        """Whether YAML 1.2 reads it otherwise than YAML 1.1."""
-        return _READ_OTHERWISE.match(self.text) is not None
 
 
 @dataclass(frozen=True)

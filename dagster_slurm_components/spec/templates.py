@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from functools import cache
 from typing import Any
 
-from dagster_slurm_components.spec.place import KEY, KeyPath, Locate, texts, with_templates
+from dagster_slurm_components.spec.place import KeyPath, Locate, texts, with_templates
 from dagster_slurm_components.spec.problems import Problem, SpecError, did_you_mean
 
 _TEMPLATE = re.compile(r"\{\{.*?\}\}|\{%.*?%\}", re.DOTALL)
@@ -87,7 +87,7 @@ def render(
             return text
         try:
             if partitioned and _of_partition(text):
-                if not _WAITING.intersection(path[2:3] if path[:1] == ("profiles",) else path[:1]):
+                if not _may_wait(path):
                     problems.append(_too_early(position_of, path))
                     return text
                 return _rendered_where(text, lambda piece: not _of_partition(piece), names)
@@ -161,19 +161,26 @@ def _rendered_where(text: str, wanted: Callable[[str], bool], names: Mapping[str
     )
 
 
+def _may_wait(path: KeyPath) -> bool:
+    return not _WAITING.isdisjoint(path[2:3] if path[:1] == ("profiles",) else path[:1])
+
+
 def _too_early(position_of: Locate, path: KeyPath) -> Problem:
     message = "the partition is known only when the step runs"
     return Problem.at(position_of, path, message, "it can be used in `args`, `command` and `env`", "template")
 
 
-def syntax_problems(tree: Any, position_of: Locate) -> Iterator[Problem]:
-    """Yield the templates of a raw tree that are no templates."""
+def syntax_problems(tree: Any, position_of: Locate, *, partitioned: bool = False) -> Iterator[Problem]:
+    """Yield the templates of a raw tree that are no templates, or ask for a partition where none is known."""
     for text, path in texts(tree):
-        if is_template(text) and path[-1:] != (KEY,):
+        if is_template(text):
             try:
                 _jinja().parse(text)
             except _template_errors() as exc:
                 yield Problem.at(position_of, path, f"{_NOT_RENDERED}{exc}", None, "template")
+            else:
+                if partitioned and not _may_wait(path) and _of_partition(text):
+                    yield _too_early(position_of, path)
 
 
 def _template_errors() -> tuple[type[Exception], ...]:

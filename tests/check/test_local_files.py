@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import textwrap
 from pathlib import Path
 
@@ -52,6 +53,20 @@ def test_windows_line_endings_of_a_shell_payload(project: Path, payload: str) ->
 
 def test_python_takes_windows_line_endings(project: Path) -> None:
     assert told(project, "payload: crlf.py", crlf__py=b"print(1)\r\n") == []
+
+
+@pytest.mark.parametrize(
+    ("field", "largest"),
+    [("args: [{}]", 131_071), ("env: {{NAME: {}}}", 131_066)],
+)
+def test_words_that_linux_starts_no_program_with(project: Path, field: str, largest: int) -> None:
+    assert told(project, f"payload: works.sh\n{field.format('x' * largest)}") == []
+    assert told(project, f"payload: works.sh\n{field.format('x' * (largest + 1))}") == [
+        "error 6: 131072 bytes, and Linux starts no program with a longer one than 131071"
+    ]
+    subprocess.run(["true", "x" * 131_071], check=True)
+    with pytest.raises(OSError, match="Argument list too long"):
+        subprocess.run(["true", "x" * 131_072], check=True)
 
 
 def test_a_program_that_is_not_executable(project: Path) -> None:
