@@ -69,7 +69,9 @@ def parts(
     if request.param == "slurm":
         project.staging(request.getfixturevalue("cluster"))
     if request.param == "jobs":  # as where MaxArraySize is 0
-        monkeypatch.setattr("dagster_slurm_components.pipes.array.largest_array", lambda place, resolved: 0)
+        monkeypatch.setattr(
+            "dagster_slurm_components.pipes.arrays.run.largest_array", lambda place, resolved: 0
+        )
     project.write("p.sh", PAYLOAD.format(root=project.root))
     return Parts(project, instance, profile)
 

@@ -172,15 +172,14 @@ def _events(
     """Yield the materializations of one partition; its check results are counted, and stored where they have one."""
     step, element, completed = context.get_step_execution_context(), report.element, report.completed
     key = element.partition.key if element.partition else None
-    results = list(completed.get_results() if report.success else completed.check_results)
+    told = completed.get_results() if report.success else completed.check_results
     due = context.selected_asset_check_keys if report.success else ()
     reported = {(result.asset_key, result.check_name) for result in completed.check_results}
     if missing := {(each.asset_key, each.name) for each in due} - reported:
         why = unreported(context.op_def.name, element.resolved, missing, completed.metadata)
         report.array.failures.append(ElementFailure(element, why))
-    results += [
-        dg.AssetCheckResult(passed=False, asset_key=asset, check_name=name) for asset, name in missing
-    ]
+    absent = [dg.AssetCheckResult(passed=False, asset_key=asset, check_name=name) for asset, name in missing]
+    results = [*told[:], *absent]  # of a copy: who comes to the end of `told` says that all of it is stored
     made: dict[dg.AssetKey, dg.MaterializeResult[Any]] = {}
     for result in results:
         if isinstance(result, dg.MaterializeResult) and result.asset_key is not None:
@@ -197,6 +196,8 @@ def _events(
             report.array.count_check(result, element.number)
             if key is not None:
                 _store_check(context, result, str(key), bound=report.success)
+    for _ in told:  # to its end
+        pass
 
 
 def _store_check(
