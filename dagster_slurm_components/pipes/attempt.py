@@ -88,7 +88,7 @@ class AttemptRun(ABC, Generic[AnyCall, Result]):
         except SubmitRejectedError as error:
             call.place.direct.leases.change(self._run_dir, self.claim.lease.epoch, ENDED, outcome="REFUSED")
             text = f"The scheduler refused the job: {error}"
-            raise no_start(text, error.rejection.option, call.resolved) from error
+            raise no_start(text, (error.rejection.option,), call.resolved) from error
 
     def _submit_once(self, spec: JobSpec) -> tuple[JobHandle, JobSpec]:
         call, place = self.call, self.call.place

@@ -60,9 +60,9 @@ def failure_text(
     return "\n\n".join(part for part in parts if part)
 
 
-def no_start(text: str, option: str | None, resolved: ResolvedScript) -> dg.Failure:
-    """Return the failure of a job that never started: which resource keeps it from that, and where it is written."""
-    where = _where((option,) if option else (), resolved)
+def no_start(text: str, options: tuple[str | None, ...], resolved: ResolvedScript) -> dg.Failure:
+    """Return the failure of a job that never started: which resources keep it from that, and where they are written."""
+    where = _where(tuple(filter(None, options)), resolved)
     return dg.Failure(description=f"{text}\n\n{where}" if where else text, allow_retries=False)
 
 
@@ -86,14 +86,15 @@ def unreported(
 
 
 def _where(options: tuple[str, ...], resolved: ResolvedScript) -> str:
-    """Name the line to change: the first of these resources that somebody wrote down."""
+    """Name the lines to change: those of these resources that somebody wrote down."""
     asked = resolved.merged.data.get("resources") or {}
-    for option in options:
-        position = resolved.position("resources", option) if asked.get(option) is not None else None
-        if position:
-            return f"`{option}: {asked[option]}` is written at {position}."
-    if not options:
-        return ""
+    written = {
+        option: position
+        for option in options
+        if asked.get(option) is not None and (position := resolved.position("resources", option))
+    }
+    if written or not options:
+        return " ".join(f"`{option}: {asked[option]}` is written at {at}." for option, at in written.items())
     place = resolved.position("payload") or resolved.position("command")
     beside = f", for what is written at {place}" if place else ""
     return f"It would be set by `{options[0]}` under `resources`{beside}."

@@ -77,7 +77,9 @@ class Follower:
             stuck = timer.check(listener.observation)
             if stuck is not None:
                 self._cancel()
-                raise no_start(str(stuck), stuck.reason.option, call.resolved) from stuck
+                raise no_start(
+                    str(stuck), (stuck.reason.option, *stuck.reason.others), call.resolved
+                ) from stuck
             if call.cancel.is_set():
                 self._cancel()
                 text = f"Job {handle.job_id} was cancelled by the code that submitted it."

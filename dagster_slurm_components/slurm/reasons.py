@@ -18,6 +18,7 @@ class Reason:
         permanence: ``wait``: time heals it. ``held``: nothing happens until a person acts, the user or an
             administrator. ``never``: this job, as it was submitted, will not start.
         option: The resource option a user would change, by its name in YAML.
+        others: Further ones that may be the cause: Slurm has one word for several.
         known: Whether the reason is explained here, or only passed through.
     """
 
@@ -25,6 +26,7 @@ class Reason:
     text: str
     permanence: Permanence
     option: str | None = None
+    others: tuple[str, ...] = ()
     known: bool = True
 
 
@@ -70,7 +72,9 @@ def explain(reason: str) -> Reason:
 def _of_table(name: str, details: str) -> Reason:
     row = _TABLE[name]
     permanence = cast("Permanence", row["permanence"])
-    return Reason(name, _with_details(row["text"], details), permanence, row["option"] or None)
+    options = tuple(row["option"].split())
+    option = options[0] if options else None
+    return Reason(name, _with_details(row["text"], details), permanence, option, options[1:])
 
 
 def _of_limit(name: str, limit: re.Match[str], details: str) -> Reason:

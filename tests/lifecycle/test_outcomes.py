@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import re
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -151,6 +152,16 @@ def test_a_job_that_can_never_start_is_told_and_cancelled(
     text = failure_text(result)
     assert "never starts (DependencyNeverSatisfied)" in text
     assert "CANCELLED" in cluster.run(["squeue", "-h", "-t", "all", "-o", "%T", "-j", found[0]]).stdout
+
+
+def test_more_nodes_than_there_are_is_told_with_the_line_of_nodes(
+    project: Project, cluster: slurm.Cluster, instance: dg.DagsterInstance, marks: Path
+) -> None:
+    """Slurm calls it PartitionConfig, its one word for all that a partition limits."""
+    scripts(project, marks, more="    stuck: {held: 1s}\n", resources="nodes: 99, time: '5'")
+    text = failure_text(project.run("staging", instance=instance))
+    assert "PartitionConfig" in text
+    assert re.search(r"`nodes: 99` is written at .*defs\.yaml:\d+:\d+\. `time: 5` is written at", text), text
 
 
 def test_a_preempted_job_gets_another_attempt(
