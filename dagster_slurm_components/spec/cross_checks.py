@@ -5,10 +5,13 @@ import re
 from collections.abc import Container, Iterable, Iterator, Sequence
 from functools import cache
 from graphlib import CycleError, TopologicalSorter
+from typing import Any
 
 from dagster_slurm_components.spec.check_script import CheckedScript
 from dagster_slurm_components.spec.component import ScriptEntry
 from dagster_slurm_components.spec.keys import RESERVED
+from dagster_slurm_components.spec.model import Model
+from dagster_slurm_components.spec.partition_mappings import fits
 from dagster_slurm_components.spec.place import KEY, KeyPath, Position
 from dagster_slurm_components.spec.problems import Level, Problem, did_you_mean, nearest
 from dagster_slurm_components.spec.script import Script
@@ -138,6 +141,31 @@ def circular_deps(scripts: Sequence[CheckedScript]) -> Iterator[Problem]:
             return
         wholes = [each.script for each in scripts if each.script and not each.script.can_subset]
         step |= {asset.key: script.assets[0].key for script in wholes for asset in script.assets}
+
+
+def unlike_partitions(scripts: Sequence[CheckedScript]) -> Iterator[Problem]:
+    """Yield the dependencies whose partitions Dagster can't bring together; templates may give any."""
+    made = {
+        asset.key: asset.partitions_def for each in scripts if each.script for asset in each.script.assets
+    }
+    for checked in scripts:
+        for index, asset in enumerate(checked.script.assets if checked.script else ()):
+            after = asset.partitions_def
+            for number, dep in enumerate(asset.deps):
+                before, mapping = made.get(dep.asset), dep.partition_mapping
+                known = all(each is None or isinstance(each, Model) for each in (before, after, mapping))
+                if before is None or not known or fits(mapping, before, after):
+                    continue
+                message = f"the partitions of `{asset.key}` ({_kind(after)}) can't be made from those of `{dep.asset}` "
+                message += f"({_kind(before)})" + (f" by `{mapping.type}`" if mapping else "")
+                hint = "give both the same partitions, or write a `partition_mapping` such as `{type: all}`"
+                path: KeyPath = ("assets", index, "deps", number)
+                yield Problem.at(checked.merged.position, path, message, hint, "unlike_partitions")
+
+
+def _kind(partitions: Any) -> str:
+    zone = getattr(partitions, "timezone", None)
+    return f"{partitions.type}{f', {zone}' if zone else ''}" if partitions else "none"
 
 
 def _deps(script: Script | None) -> Iterator[tuple[KeyPath, str]]:

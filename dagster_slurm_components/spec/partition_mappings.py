@@ -12,7 +12,12 @@ from pydantic_core import CoreSchema
 from dagster_slurm_components.spec.base import WHOLE, Flag, Word
 from dagster_slurm_components.spec.keys import AssetKey
 from dagster_slurm_components.spec.model import Model, option, required
-from dagster_slurm_components.spec.partitions import PartitionKeys, of_template
+from dagster_slurm_components.spec.partitions import (
+    PartitionKeys,
+    StaticPartitions,
+    TimePartitions,
+    of_template,
+)
 from dagster_slurm_components.spec.registry import Registry
 
 Offset = Annotated[int, WHOLE]
@@ -95,6 +100,25 @@ class AssetDep(Model):
         "Which of its partitions; else those of the same key, or of the same time.",
         {"type": "time_window", "start_offset": -1, "end_offset": -1},
     )
+
+
+def fits(mapping: Model | None, before: Model, after: Model | None) -> bool:
+    """Return whether Dagster (1.13) takes a mapping, or none, between partitions that are written down."""
+    of_any = isinstance(mapping, AllPartitions | LastPartition | SpecificPartitions)
+    if of_any or after is None:
+        return of_any or mapping is None
+    if isinstance(before, StaticPartitions) and isinstance(after, StaticPartitions):
+        if isinstance(mapping, StaticMapping):
+            table = mapping.downstream_partition_keys_by_upstream_partition_key
+            made = {key for keys in table.values() for key in keys}
+            return table.keys() <= {*before.partition_keys} and made <= {*after.partition_keys}
+        return mapping is None or isinstance(mapping, IdentityPartitions)
+    if isinstance(before, TimePartitions) and isinstance(after, TimePartitions):
+        if isinstance(mapping, IdentityPartitions):
+            return type(before) is type(after)
+        same_zone = (before.timezone or "UTC") == (after.timezone or "UTC")
+        return same_zone and (mapping is None or isinstance(mapping, TimeWindowMapping))
+    return False
 
 
 class _KeyAlone:

@@ -78,7 +78,7 @@ HourOffset = Annotated[int, Field(ge=0, le=23), WHOLE]
 DayOffset = Annotated[int, Field(ge=0, le=6), WHOLE]
 
 
-class _TimePartitions(Model):
+class TimePartitions(Model):
     """What all partitions by time have."""
 
     start_date: Day = required("Start of the first partition.", "2025-01-01")
@@ -86,7 +86,7 @@ class _TimePartitions(Model):
     timezone: TimeZone | None = option("Time zone.", "Europe/Vienna")
 
 
-class HourlyPartitions(_TimePartitions):
+class HourlyPartitions(TimePartitions):
     """A partition an hour."""
 
     type: Literal["hourly"] = required("Kind of partitions.", "hourly")
@@ -95,7 +95,7 @@ class HourlyPartitions(_TimePartitions):
     minute_offset: MinuteOffset = option("Minutes past the hour.", 15, default=0)
 
 
-class DailyPartitions(_TimePartitions):
+class DailyPartitions(TimePartitions):
     """A partition a day."""
 
     type: Literal["daily"] = required("Kind of partitions.", "daily")
@@ -103,7 +103,7 @@ class DailyPartitions(_TimePartitions):
     hour_offset: HourOffset = option("Hours past midnight.", 6, default=0)
 
 
-class WeeklyPartitions(_TimePartitions):
+class WeeklyPartitions(TimePartitions):
     """A partition a week."""
 
     type: Literal["weekly"] = required("Kind of partitions.", "weekly")
@@ -112,7 +112,7 @@ class WeeklyPartitions(_TimePartitions):
     day_offset: DayOffset = option("Days past Sunday.", 1, default=0)
 
 
-class TimeWindowPartitions(_TimePartitions):
+class TimeWindowPartitions(TimePartitions):
     """A partition for each tick of a cron schedule."""
 
     type: Literal["time_window"] = required("Kind of partitions.", "time_window")

@@ -23,6 +23,7 @@ from dagster_slurm_components.spec.cross_checks import (
     duplicate_names,
     override_problems,
     unknown_deps,
+    unlike_partitions,
 )
 from dagster_slurm_components.spec.imported import imported_payloads
 from dagster_slurm_components.spec.local_files import payload_file
@@ -120,6 +121,7 @@ class _Checker:
             *duplicate_assets(scripts),
             *duplicate_names(self.components),
             *circular_deps(scripts),
+            *unlike_partitions(scripts),
         ]
         # Beside a few files of a project, those that make the assets they depend on may not have been read.
         if all(path.is_dir() for path in paths):

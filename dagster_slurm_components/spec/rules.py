@@ -6,7 +6,8 @@ from collections.abc import Callable, Iterator, Mapping, Set
 from dagster_slurm_components.spec import asked
 from dagster_slurm_components.spec.launchers import asks_for_gpus
 from dagster_slurm_components.spec.merge import Merged
-from dagster_slurm_components.spec.partition_mappings import AssetDep
+from dagster_slurm_components.spec.model import Model
+from dagster_slurm_components.spec.partition_mappings import AssetDep, TimeWindowMapping
 from dagster_slurm_components.spec.place import KeyPath, Locate
 from dagster_slurm_components.spec.problems import Problem, did_you_mean
 from dagster_slurm_components.spec.resources import Resources
@@ -173,7 +174,10 @@ def _itself(script: Script, dep: AssetDep, path: KeyPath, position_of: Locate) -
     earlier = (
         "for the partition before: `partition_mapping: {type: time_window, start_offset: -1, end_offset: -1}`"
     )
-    if dep.partition_mapping is None:
+    mapping = dep.partition_mapping
+    if mapping is None or (
+        isinstance(mapping, Model) and not (isinstance(mapping, TimeWindowMapping) and mapping.end_offset < 0)
+    ):
         yield Problem.at(position_of, path, f"`{dep.asset}` depends on itself", earlier, "deps")
     elif script.array is not None:
         message = (

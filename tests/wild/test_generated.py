@@ -24,6 +24,7 @@ from dagster_slurm_components.cli.preview import preview
 from dagster_slurm_components.component.script_component import SlurmScriptComponent
 from dagster_slurm_components.spec.launchers import LAUNCHERS
 from dagster_slurm_components.spec.model import Model
+from dagster_slurm_components.spec.partition_mappings import PARTITION_MAPPINGS
 from dagster_slurm_components.spec.partitions import BACKFILLS, PARTITIONS
 from dagster_slurm_components.spec.profiles import load_profile
 from dagster_slurm_components.spec.project import check_project
@@ -173,7 +174,7 @@ PARTITIONED = st.one_of(
 )
 CONDITIONS = usually(
     ["{{ dg.AutomationCondition.eager() }}", "{{ dg.AutomationCondition.on_cron('@daily') }}"],
-    ["eager", "{{ 5 }}"],
+    ["eager"],
 )
 TAGS = st.dictionaries(
     usually(["tier", "a/b", "dagster/x", "dagster/kind/x"], TEXTS),
@@ -276,18 +277,25 @@ SCRIPT = st.one_of(
 )
 
 
-def with_partitions(drawn: tuple[dict[str, Any], Any]) -> dict[str, Any]:
-    """Return a project whose partitioned assets have the same partitions.
+def with_partitions(drawn: tuple[dict[str, Any], list[Any], list[Any]]) -> dict[str, Any]:
+    """Return a project whose scripts have one of a few partitions each, and whose dependencies are mapped now and then.
 
-    Of assets with other partitions than their deps, Dagster's graph tells (1.13); the check does not yet.
+    What a template gives, the check can't compare with other partitions.
     """
-    tree, partitions = drawn
-    for asset in [asset for script in tree["attributes"]["scripts"] for asset in script["assets"]]:
-        if "partitions_def" in asset:
-            asset["partitions_def"] = partitions
+    tree, partitions, mappings = drawn
+    if any(isinstance(each, str) for each in partitions):
+        del partitions[1:]
+    for number, script in enumerate(tree["attributes"]["scripts"]):
+        for asset in script["assets"]:
+            if "partitions_def" in asset:
+                asset["partitions_def"] = partitions[number % len(partitions)]
+            for at, dep in enumerate(asset.get("deps", ())):
+                if number < len(mappings) and mappings[number]:
+                    asset["deps"][at] = {"asset": dep, "partition_mapping": mappings[number]}
     return tree
 
 
+MAPPINGS = st.none() | st.one_of(*map(examples, PARTITION_MAPPINGS.values()))
 DEFAULTS = some({name: HOW[name] for name in ("env", "args", "resources", "retry")} | {"op": OP})
 POST = some(
     {"operation": st.just("merge"), "target": st.sampled_from(["*", "group:g"])},
@@ -305,7 +313,8 @@ DEFS = st.tuples(
             scripts=st.lists(SCRIPT, min_size=1, max_size=3),
         ),
     ),
-    PARTITIONED,
+    st.lists(PARTITIONED, min_size=1, max_size=2),
+    st.lists(MAPPINGS, max_size=2),
 ).map(with_partitions)
 
 
