@@ -118,5 +118,8 @@ def cleaned(value: Any, depth: int = _DEEPEST) -> tuple[Any, str]:
     return made, changes[0] if changes else ""
 
 
-def _name(key: str) -> str:
+def _name(key: object) -> str:
+    """Return a key of JSON; one of YAML may be a number, a truth value or nothing."""
+    if not isinstance(key, str):
+        return json.dumps(key)
     return f"_{key}" if key in _KEPT else well_formed(key)
