@@ -30,6 +30,8 @@ FLAGS = (
     "--window-size=1400,1000",
 )
 _SOON = 90.0
+_PAGE = 240.0
+"""Seconds for one answer: a page of Dagster's takes more than one minute on a busy machine."""
 _SHIFT, _CONTROL, _RELEASE = "\ue008", "\ue009", "\ue000"
 
 _FIND = """
@@ -53,7 +55,7 @@ class Browser:
         data = json.dumps(body or {}).encode() if method == "POST" else None
         request = urllib.request.Request(self.address + path, data, method=method)
         try:
-            with urllib.request.urlopen(request, timeout=60) as answer:
+            with urllib.request.urlopen(request, timeout=_PAGE) as answer:
                 return json.load(answer)["value"]
         except urllib.error.HTTPError as error:
             raise RefusedError(error.read().decode()) from error

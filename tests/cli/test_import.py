@@ -126,7 +126,7 @@ FIELDS = (
 OPTIONS = {
     "short": "-n2 -c 1 -t 3 --mem=120M --no-requeue",
     "long": '--nodes=2 --ntasks-per-node 1\n#SBATCH --time="0-00:02:30" --mem-per-cpu=50 --requeue # twice',
-    "whole nodes": "--exclusive -N1-2 --time 1 --nice=5 --begin now",
+    "whole nodes": "--exclusive -N1-1 --time 1 --nice=5 --begin now",
 }
 
 

@@ -18,6 +18,7 @@ scripts:
   - payload: report.sh
     args: [letters, "{{ partition_key }}"]
     op: {backfill_policy: {type: multi_run, max_partitions_per_run: 2}}
+    array: {max_parallel: 2}
     assets: [{key: letters, partitions_def: {type: static, partition_keys: [a, "b c", ü]}}]
   - payload: report.sh
     args: [days, "{{ partition_key }}"]
