@@ -50,31 +50,15 @@ def script_assets(
     """
     if not specs:
         return _only_checks(run, settings, checks)
-    made = {spec.key for spec in specs}
-    deps = {
-        dep.asset_key
-        for spec in specs
-        for dep in spec.deps
-        if dep.asset_key not in made or dep.partition_mapping is not None
-    }
-    inputs = _by_name({key: "_".join(key.path).replace("-", "_").replace(".", "_") for key in deps})
     wanted: dict[_Key, str] = {spec.key: spec.key.to_python_identifier() for spec in specs}
-    named = {
-        key: name
-        for name, key in _by_name(
-            wanted | {each.key: each.get_python_identifier() for each in checks}
-        ).items()
-    }
-    if settings.can_subset:  # its parts may become steps that wait for each other
-        own = {dep.asset_key for spec in specs for dep in spec.deps} - deps
-        inputs |= {f"{_OF_OWN_PART}{named[key]}": key for key in own}
+    named = _names(wanted | {check.key: check.get_python_identifier() for check in checks})
+    inputs = _inputs(specs, named, in_parts=settings.can_subset)
     check_outputs = {named[check.key]: check for check in checks}
     optional = may_leave or settings.can_subset
     outs = {
         **{named[spec.key]: _out(spec, required=not (optional or spec.skippable)) for spec in specs},
         **dict.fromkeys(check_outputs, dg.Out(None, is_required=False) if optional else _CHECK_OUT),
     }
-    leaving = _may_leave_out(specs) if optional else {}
     op = dg.OpDefinition(
         lambda context, inputs: run(context),  # without annotations too
         settings.name,
@@ -82,7 +66,7 @@ def script_assets(
         outs=outs,
         description=settings.description,
         config_schema=run_config(),
-        tags={**settings.tags, **leaving},
+        tags={**settings.tags, **(_may_leave_out(specs) if optional else {})},
         retry_policy=settings.retry_policy,
         pool=settings.pool,
     )
@@ -120,14 +104,29 @@ _NOTHING_IN = dg.In(dg.Nothing)
 _CHECK_OUT = dg.Out(None)
 
 
-def _by_name(wanted: Mapping[Key, str]) -> dict[str, Key]:
-    """Return what each name stands for: the wanted one, with a hash where two want the same, or Dagster keeps it.
+def _inputs(
+    specs: Sequence[dg.AssetSpec], named: Mapping[_Key, str], *, in_parts: bool
+) -> dict[str, dg.AssetKey]:
+    """Return the assets that an op takes, by the names of its inputs."""
+    made = {spec.key for spec in specs}
+    every = [dep for spec in specs for dep in spec.deps]
+    deps = {dep.asset_key for dep in every if dep.asset_key not in made or dep.partition_mapping is not None}
+    names = _names({key: "_".join(key.path).replace("-", "_").replace(".", "_") for key in deps})
+    inputs = {name: key for key, name in names.items()}
+    if in_parts:  # its parts may become steps that wait for each other
+        own = {dep.asset_key for dep in every} - deps
+        inputs |= {f"{_OF_OWN_PART}{named[key]}": key for key in own}
+    return inputs
+
+
+def _names(wanted: Mapping[Key, str]) -> dict[Key, str]:
+    """Return the name of each: the wanted one, with a hash where two want the same, or Dagster keeps it.
 
     Dagster's own code (1.13) takes the last of two, `a.b` and `a_b`, and knows nothing of the other.
     """
     times = Counter([*wanted.values(), *RESERVED])
     return {
-        name if times[name] == 1 else f"{name}_{hashlib.sha256(repr(key).encode()).hexdigest()[:8]}": key
+        key: name if times[name] == 1 else f"{name}_{hashlib.sha256(repr(key).encode()).hexdigest()[:8]}"
         for key, name in wanted.items()
     }
 
