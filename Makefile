@@ -8,7 +8,7 @@ PROFILE ?= local
 BIN := .venv/bin
 PROJECTS := pyproject.toml examples/digits/pyproject.toml scripts/venv.sh
 
-.PHONY: help demo demo-scale-out test test-fast test-long check format reference docs pictures benchmarks clean
+.PHONY: help demo demo-scale-out test test-fast test-long test-slurms test-containers check format reference docs pictures benchmarks clean
 .DEFAULT_GOAL := help
 
 help:
@@ -18,6 +18,8 @@ help:
 	@echo 'make test [ARGS="-k ..."]  run the tests, with a real Slurm where it can be installed'
 	@echo 'make test-fast             only those that need neither Slurm nor sshd nor a framework'
 	@echo 'make test-long             strike Dagster at ten moments with three signals: ninety stories on a real Slurm'
+	@echo 'make test-slurms           those that need Slurm, on the Slurms of this system, Debian 13 and Debian unstable'
+	@echo 'make test-containers       containers on two nodes, by Apptainer in Debian unstable (as root; 15 minutes and 4 GB the first time)'
 	@echo 'make check                 style, types, layers, shell files, schemas, examples in the docs'
 	@echo 'make format                let ruff format and fix what it can'
 	@echo 'make reference             write the JSON Schemas and the pages of reference anew'
@@ -50,6 +52,13 @@ test-fast: .venv/dev.stamp
 test-long: .venv/dev.stamp
 	@$(BIN)/python scripts/slurm_packages.py
 	@DAGSTER_SLURM_LONG_TESTS=1 $(BIN)/python -m pytest tests/lifecycle/test_all_moments.py tests/left/test_killed.py $(ARGS)
+
+# SLURMS: some of here, bookworm, trixie, sid. All but the first are made by root, with debootstrap, in .cache/roots.
+test-slurms: .venv/dev.stamp
+	@$(BIN)/python scripts/test_slurms.py $(SLURMS) -- $(ARGS)
+
+test-containers: .venv/dev.stamp
+	@$(BIN)/python scripts/test_containers.py $(ARGS)
 
 check: .venv/dev.stamp
 	$(BIN)/ruff check .

@@ -49,6 +49,7 @@ class Counted:
     def __init__(self, host: Host) -> None:
         self._host = host
         self.name = host.name
+        self.open = host.open
         self.calls: list[tuple[str, float]] = []
         self.files: set[str] = set()
 

@@ -34,6 +34,7 @@ from dagster_slurm_components.jobs import submit as submission
 from dagster_slurm_components.jobs.model import JobHandle, JobIdentity, JobSpec
 from dagster_slurm_components.jobs.schedulers import SlurmScheduler
 from dagster_slurm_components.jobs.target import Target
+from dagster_slurm_components.jobs.watch import Watcher
 from dagster_slurm_components.launchers.base import LaunchPlan
 
 COUNT = int(os.environ.get("COUNT", "1000"))
@@ -115,8 +116,8 @@ def submit(number: int, folder: Path, slurm: SlurmScheduler, losses: list[str]) 
     host = ParkedHost(FaultyHost(losses), Parking(math.inf, tell=lambda text: None, sleep=sleep))
     owner = {"run_id": f"run{number}", "node": "bench", "pid_namespace": "", "pid": 1, "start": "1"}
     claim = LeaseRequest(digest="d", content="c", owner=owner, note={})
-    # Nobody watches these jobs.
-    place = Target(Satellite(host), slurm, None, str(folder))  # type: ignore[arg-type]
+    # Nobody watches these jobs; the watcher says how long an unclear answer is waited out.
+    place = Target(Satellite(host), slurm, Watcher(Satellite(host), slurm, math.inf), str(folder))
     return submission.submit(place, spec(number), claim=claim, sleep=sleep)
 
 

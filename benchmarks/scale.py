@@ -3,8 +3,7 @@
 A run of ``JOBS`` scripts, each a job of ``SLEEP`` seconds, goes through the ``staging`` profile (ssh to a real Slurm)
 in a process of its own. Printed are its memory (PSS, with all that it started), its CPU, how long it took until the
 last job was submitted, beside as many bare ``sbatch`` calls in a loop, and what Slurm was asked. ``SIDE=16`` runs as
-many scripts under the multiprocess executor, too. ``--storage postgres`` has Dagster keep its runs and events there,
-which needs the package of Dagster's for that: ``pip install dagster-postgres psycopg2-binary``.
+many scripts under the multiprocess executor, too. ``--storage postgres`` has Dagster keep its runs and events there.
 """
 
 from __future__ import annotations
@@ -19,9 +18,9 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from _lab import Lab, lab
-from _postgres import postgres
 from _queries import asked, large_nodes, since
 from _scaling import Worker, cpu_s, pss_mib, start, stopped_partitions, tree, write_project
+from postgres import postgres
 
 JOBS = int(os.environ.get("JOBS", "1000"))
 SLEEP = int(os.environ.get("SLEEP", "60"))
@@ -34,7 +33,7 @@ _LOOK = 0.2
 _PATIENCE = SLEEP + 120.0
 """Seconds after the last submission in which all jobs run, and end, unless Slurm holds some."""
 _WEIGH = 2.0
-"""Seconds between two looks at the memory, each of which takes some of what is measured."""
+"""Seconds between two looks at the memory and at all threads, each of which takes some of what is measured."""
 
 
 def bare(lab: Lab, count: int) -> float:
@@ -62,15 +61,16 @@ class Sampler:
     def __init__(self, worker: Worker) -> None:
         self._worker = worker
         self._weighed = 0.0
+        self._pids = [worker.process.pid]
         self.memory = self.cpu = 0.0
 
     def look(self) -> None:
         """Look once."""
-        pids = tree(self._worker.process.pid)
-        self.cpu = max(self.cpu, cpu_s(pids))
         if time.monotonic() - self._weighed > _WEIGH:
             self._weighed = time.monotonic()
-            self.memory = max(self.memory, pss_mib(pids))
+            self._pids = tree(self._worker.process.pid)
+            self.memory = max(self.memory, pss_mib(self._pids))
+        self.cpu = max(self.cpu, cpu_s(self._pids))
         time.sleep(_LOOK)
 
 
@@ -118,7 +118,8 @@ def main() -> None:
         stack.enter_context(large_nodes(CORES))
         made = stack.enter_context(lab())
         if storage == "postgres":
-            Path(os.environ["DAGSTER_HOME"], "dagster.yaml").write_text(stack.enter_context(postgres()))
+            settings = "telemetry: {enabled: false}\n" + stack.enter_context(postgres())
+            Path(os.environ["DAGSTER_HOME"], "dagster.yaml").write_text(settings)
         found: dict[str, object] = {"benchmark": "scale", "storage": storage, "sleep_s": SLEEP}
         found["bare_sbatch_s"] = round(bare(made, JOBS), 1)
         found["threads"] = measure(made, "threads", JOBS)

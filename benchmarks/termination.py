@@ -71,16 +71,12 @@ def main() -> None:
             project.write(f"{name}.sh", text)
             scripts += f"  - {{payload: {name}.sh, assets: [{{key: {name}}}]}}\n"
         project.scripts(scripts)
-        dev = Dev(project, "staging")
-        try:
-            dev.start()
+        with Dev.running(project, "staging") as dev:
             for name in PAYLOADS:
                 found = [terminate(setting, dev, name) for _ in range(ROUNDS)]
                 figures[f"{name}_job_gone_s"] = statistics.median(gone for gone, _ in found)
                 figures[f"{name}_job_gone_max_s"] = max(gone for gone, _ in found)
                 figures[f"{name}_run_over_s"] = statistics.median(over for _, over in found)
-        finally:
-            dev.stop()
     met = all(value <= LIMIT_S for name, value in figures.items() if "gone" in name)
     rounded = {name: round(value, 2) for name, value in figures.items()}
     print(

@@ -1,7 +1,9 @@
 """What watching 1,000 running jobs costs one process: memory, CPU, Slurm queries, and how late output arrives.
 
 The run directories are real files behind a real satellite in a process of its own; ``squeue`` is a script that lists
-1,000 running jobs and counts its calls. Ten jobs a second write a line; its way to the follower is timed.
+1,000 running jobs and counts its calls. Ten jobs a second write a line; its way to the follower is timed. Beside each
+job lies what a sampler writes in its first minute, which is read within the time that is measured; ``SAMPLED=0`` leaves
+that out, and the difference is what it costs.
 
 With ``REAL_JOBS=200`` as many jobs run on a real Slurm, too, which counts by itself how often it is asked.
 """
@@ -35,6 +37,13 @@ JOBS = int(os.environ.get("JOBS", "1000"))
 SECONDS = float(os.environ.get("SECONDS_WATCHED", "60"))
 SETTLE = float(os.environ.get("SECONDS_BEFORE", "15"))
 LINES_PER_SECOND = 10.0
+SAMPLED = os.environ.get("SAMPLED", "1") != "0"
+HEAD = (
+    '{"node": "node1", "t": 1795367857.0, "cpus": 4, "memory": 8589934592, "from": "cgroup2", "gpus": []}\n'
+)
+SAMPLE = (
+    '{"t": %d.0, "cpu": %d.5, "mem": 734003200, "peak": 838860800, "read": 52428800, "written": 1048576}\n'
+)
 REAL_JOBS = int(os.environ.get("REAL_JOBS", "0"))
 REAL_SECONDS = float(os.environ.get("REAL_SECONDS_WATCHED", "180"))
 LIMITS = {"memory_mb": 150.0, "cpu_percent": 5.0, "queries_per_minute": 2.0, "lag_p95_s": 2.0}
@@ -50,6 +59,10 @@ def prepare(folder: Path) -> list[JobHandle]:
         (run_dir / "status").write_text(f"restart=0\nstarted={time.time() - 600}\nhost=node1\n")
         for name in ("messages.jsonl", "stdout.log", "stderr.log"):
             (run_dir / name).touch()
+        if SAMPLED:
+            (run_dir / "usage").mkdir()
+            samples = "".join(SAMPLE % (5 * each, 19 * each) for each in range(1, 13))
+            (run_dir / "usage" / "0.jsonl").write_text(HEAD + samples)
         handles.append(JobHandle(str(1000 + number), str(run_dir)))
         rows.append(f"{1000 + number}|RUNNING|1795367857|0|1|None|")
     (folder / "queue.txt").write_text("\n".join(rows) + "\n")
@@ -131,7 +144,7 @@ def measure(folder: Path) -> dict[str, object]:
         "lag_median_s": round(statistics.median(lags), 2),
         "lag_p95_s": round(statistics.quantiles(lags, n=20)[-1], 2),
     }
-    return {"jobs": JOBS, "seconds": round(elapsed, 1), "lines": len(lags), **figures}
+    return {"jobs": JOBS, "sampled": SAMPLED, "seconds": round(elapsed, 1), "lines": len(lags), **figures}
 
 
 def main() -> None:

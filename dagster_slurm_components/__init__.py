@@ -7,6 +7,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from dagster_slurm_components.component.maintenance import slurm_maintenance
     from dagster_slurm_components.component.script_component import SlurmScriptComponent
     from dagster_slurm_components.errors import DagsterSlurmError
     from dagster_slurm_components.executor.definition import slurm_executor
@@ -59,6 +60,7 @@ _HOME = {
     "parked_hosts_sensor": "pipes.sensor",
     "slurm_executor": "executor.definition",
     "slurm_jobs_sensor": "pipes.sensor",
+    "slurm_maintenance": "component.maintenance",
 }
 """The module that each public name lives in."""
 
@@ -87,6 +89,7 @@ __all__ = [
     "parked_hosts_sensor",
     "slurm_executor",
     "slurm_jobs_sensor",
+    "slurm_maintenance",
 ]
 
 

@@ -1,10 +1,26 @@
 """The errors this package raises: what happened, where, and what to do about it."""
 
 import copy
+import re
 from collections.abc import Sequence
+
+_CONTROL = re.compile(
+    r"\x1b(?:\[[0-9;:?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)|[ -/]*[0-~])|[\x00-\x08\x0b-\x1f\x7f-\x9f]"
+)
 
 LOGIN = "dg-slurm login PROFILE"
 """What to type where a host asks for a login; whoever knows the profile names it, by ``HostError.of_profile``."""
+
+
+def printable(text: str, *, colours: bool = False) -> str:
+    r"""Return text without what moves the cursor or paints on a terminal: much of it comes from other machines.
+
+    ``colours`` stay if they are wanted, and the carriage returns of progress bars.
+
+    >>> printable("a \x1b[31mred\x1b[0m line\r\n")
+    'a red line\n'
+    """
+    return _CONTROL.sub(lambda found: found[0] if colours and found[0][-1] in "m\r" else "", text)
 
 
 class DagsterSlurmError(Exception):
@@ -17,6 +33,7 @@ class DagsterSlurmError(Exception):
     """
 
     def __init__(self, message: str, *, where: str | None = None, hint: str | None = None) -> None:
+        message = printable(message)
         self.message = message
         self.where = where
         self.hint = hint

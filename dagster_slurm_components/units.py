@@ -117,3 +117,20 @@ def format_duration(seconds: float) -> str:
     days, rest = divmod(whole, 86400)
     clock = f"{rest // 3600:02}:{rest % 3600 // 60:02}:{rest % 60:02}"
     return f"{days}-{clock}" if days else clock
+
+
+def rough_duration(seconds: float) -> str:
+    """Write a duration for a person who wants no details.
+
+    Example:
+        >>> [rough_duration(seconds) for seconds in (50, 240, 10800, 86400, 400000)]
+        ['50 s', '4 min', '3 h', '24 h', '4.6 d']
+    """
+    for unit, size, most in (("s", 1, 60), ("min", 60, 120 * 60), ("h", 3600, 48 * 3600)):
+        if seconds < most:
+            return (
+                f"{seconds / size:.2g} {unit}"
+                if size == 3600 and seconds < 36000
+                else f"{seconds / size:.0f} {unit}"
+            )
+    return f"{seconds / 86400:.1f} d"

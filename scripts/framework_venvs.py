@@ -15,13 +15,10 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+from scripts.making import CannotMakeError, exit_code
 from slurm_testcluster.lock import folder_lock
 
 _PATIENCE = 1800
-
-
-class CannotMakeError(Exception):
-    """An environment could not be made here."""
 
 
 @dataclass(frozen=True)
@@ -89,13 +86,7 @@ def main() -> int:
     if unknown:
         print(f"unknown: {', '.join(unknown)}; there are {', '.join(FRAMEWORKS)}", file=sys.stderr)
         return 2
-    try:
-        for name in names:
-            FRAMEWORKS[name].ensure()
-    except CannotMakeError as error:
-        print(error, file=sys.stderr)
-        return 1
-    return 0
+    return exit_code(lambda: [FRAMEWORKS[name].ensure() for name in names])
 
 
 if __name__ == "__main__":

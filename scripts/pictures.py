@@ -1,8 +1,8 @@
-"""Make the pictures of Dagster's UI in ``docs/pictures``: the example's lineage, a run and plots, in light and dark.
+"""Make the pictures of Dagster's UI in ``docs/pictures``: the example's lineage, a run, plots and what a job used.
 
 It runs the example, with ever more epochs, in a temporary folder, with the local profile, starts ``dg dev`` there, and
-lets a Chromium without a window look at it. Needs Debian's packages chromium and chromium-driver; `make pictures`
-brings the rest.
+lets a Chromium without a window look at it, in light and dark. Needs Debian's packages chromium and chromium-driver;
+`make pictures` brings the rest.
 """
 
 from __future__ import annotations
@@ -31,7 +31,9 @@ from selenium.webdriver.support.wait import WebDriverWait
 ROOT = Path(__file__).resolve().parents[1]
 PICTURES = ROOT / "docs" / "pictures"
 BIN = ROOT / ".venv" / "bin"
-EPOCHS = (2, 5, 10, 20)
+EPOCHS = (2, 5, 10, 600)
+TRAINED = "digits/model"
+"""The asset whose epochs these are: the last time it is made for longer than the sampler needs to see something."""
 SIZE = (1280, 1000)
 COLORS = 160
 """A picture of a user interface needs no more, and is half the size."""
@@ -158,6 +160,11 @@ def take(address: str, theme: str, folder: Path) -> None:
         browser.find_element(By.XPATH, "//button[contains(., 'Plots')]").click()
         shown(browser, "Table")
         save(browser, f"plots-{theme}")
+        browser.get(f"{address}/assets/{TRAINED}?view=overview")
+        shown(browser, "[Show Markdown]")
+        browser.find_element(By.XPATH, "//*[text()='[Show Markdown]']").click()
+        shown(browser, "Copy")
+        save(browser, f"usage-{theme}")
     finally:
         browser.quit()
 

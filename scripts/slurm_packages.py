@@ -18,10 +18,11 @@ PROGRAMS = {
     "fuse3": "fusermount3",
     "lmod": "/usr/share/lmod/lmod/libexec/lmod",
     "r-base-core": "Rscript",
+    "postgresql": "pg_ctlcluster",
 }
 """What tests need beside a cluster, and a program of each: one-time passwords, login shells that are no sh,
-environments as images, modules, and R."""
-MODULES = ("libpam-oath",)
+environments as images, modules, R, and a database for Dagster."""
+MODULES = ("libpam-oath", "debian-archive-keyring")
 
 
 def main() -> None:

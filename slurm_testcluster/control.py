@@ -92,12 +92,15 @@ class Cluster(Layout):
             daemons.start([daemon], self)
 
 
-def up(folder: Path | None = None, *, install: bool = True, report: Report = _silent) -> Cluster:
+def up(
+    folder: Path | None = None, *, install: bool = True, accounting: bool = True, report: Report = _silent
+) -> Cluster:
     """Bring a cluster up: build it, repair it, or find that it is up already.
 
     Args:
         folder: Where everything goes; see ``default_folder``.
         install: Whether missing Debian packages may be installed.
+        accounting: Whether a new cluster keeps accounts; one that is there stays as it is.
         report: Receives a line for each thing that is done.
 
     Raises:
@@ -111,8 +114,9 @@ def up(folder: Path | None = None, *, install: bool = True, report: Report = _si
             ensure_packages(install=install, report=report)
             # Of a cluster of which something runs, ports and isolation are kept.
             if layout is None or not members(layout):
+                accounting = layout.accounting if layout else accounting
                 ports = choose_ports(folder, _is_free, layout.ports if layout else None)
-                layout = new_layout(folder, ports, detect())
+                layout = new_layout(folder, ports, detect(), accounting=accounting)
             save_layout(layout)
             report("preparing configuration, keys and database")
             prepare(layout)
@@ -134,7 +138,7 @@ def _refuse_foreign(folder: Path) -> None:
 
 def _is_whole(layout: Layout) -> bool:
     return (
-        (layout.folder / "accounts").exists()
+        (not layout.accounting or (layout.folder / "accounts").exists())
         and all(daemons.running(daemon, layout) for daemon in daemons.all_daemons(layout))
         and nodes_are_good(node_states(layout))
     )

@@ -16,6 +16,7 @@ from slurm_testcluster.isolation import isolated_argv
 from slurm_testcluster.layout import CONTROLLER, LOGIN, NODES, Layout
 from slurm_testcluster.packages import find_program
 from slurm_testcluster.process import Identity
+from slurm_testcluster.render import CONF
 
 START = Path(__file__).with_name("start.sh")
 
@@ -38,6 +39,11 @@ _MARIADBD = (
     "--innodb-flush-method=nosync",
     "--sync-frm=OFF",
     "--innodb-lock-wait-timeout=900",
+    # slurmdbd ends at a write conflict where this is on, as it is by default from MariaDB 11.6 on.
+    "--loose-innodb-snapshot-isolation=OFF",
+    # slurmdbd would make its database itself, but with MariaDB's client library 3.4.10 the connection with which it
+    # found none is of no use any more: error 5027, and it ends (Debian 13).
+    f"--init-file={CONF / 'database.sql'}",
 )
 
 
@@ -80,15 +86,17 @@ def waves(layout: Layout) -> list[list[Daemon]]:
 
     # slurmdbd has no option for the database's socket; the client library reads this variable.
     to_database = {"MYSQL_UNIX_PORT": f"{database}/sock"}
+    accounts = layout.accounting
     return [
         [
             Daemon("munged", munged, munge),
-            Daemon("mariadbd", mariadbd, database / "sock"),
+            *([Daemon("mariadbd", mariadbd, database / "sock")] if accounts else []),
             listening("sshd", LOGIN, "sshd", "-D", "-e", "-f", f"{layout.etc}/sshd_config"),
         ],
-        [listening("slurmdbd", CONTROLLER, "slurmdbd", "-D", **to_database)],
+        *([[listening("slurmdbd", CONTROLLER, "slurmdbd", "-D", **to_database)]] if accounts else []),
         [
-            listening("slurmctld", CONTROLLER, "slurmctld", "-D"),
+            # -i: a controller that was killed before it first wrote its state starts again, also in Slurm 26.05.
+            listening("slurmctld", CONTROLLER, "slurmctld", "-D", "-i"),
             *(listening(node.daemon, node.name, "slurmd", "-D", "-N", node.name) for node in NODES),
         ],
     ]

@@ -13,7 +13,7 @@ if [ ! -e "$policy" ]; then
 fi
 
 new=""
-for unit in ssh.service ssh.socket munge.service slurmctld.service slurmd.service slurmdbd.service; do
+for unit in ssh.service ssh.socket munge.service slurmctld.service slurmd.service slurmdbd.service postgresql.service; do
     [ -e "/lib/systemd/system/$unit" ] || new="$new $unit"
 done
 

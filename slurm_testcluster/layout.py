@@ -135,6 +135,7 @@ class Layout:
         isolation: How its daemons get host names of their own.
         hostname: The machine's own host name, which daemons see where they are not isolated.
         address: The loopback address that Slurm's daemons listen on.
+        accounting: Whether it keeps accounts: without a database there are no limits, and sacct knows nothing.
     """
 
     folder: Path
@@ -144,6 +145,7 @@ class Layout:
     isolation: Isolation
     hostname: str
     address: str = "127.0.0.1"
+    accounting: bool = True
 
     @property
     def isolated(self) -> bool:
@@ -215,7 +217,7 @@ class Layout:
         return self.log / f"{daemon}.log"
 
 
-def new_layout(folder: Path, ports: Ports, isolation: Isolation) -> Layout:
+def new_layout(folder: Path, ports: Ports, isolation: Isolation, *, accounting: bool = True) -> Layout:
     """Settle the facts of a new cluster of the calling user.
 
     Raises:
@@ -235,7 +237,7 @@ def new_layout(folder: Path, ports: Ports, isolation: Isolation) -> Layout:
             "while the cluster listens on loopback only",
             hint=f"Run it as root or with sudo, or add the line `127.0.0.1 {hostname}` to /etc/hosts.",
         )
-    return Layout(folder, me.pw_name, Path(me.pw_dir), ports, isolation, hostname, address)
+    return Layout(folder, me.pw_name, Path(me.pw_dir), ports, isolation, hostname, address, accounting)
 
 
 def load_layout(folder: Path) -> Layout | None:
@@ -258,7 +260,8 @@ def load_layout(folder: Path) -> Layout | None:
     if data["user"] != me:
         raise ClusterError(f"the cluster belongs to {data['user']}, not to {me}", where=folder)
     ports, isolation = Ports(data["first_port"]), Isolation(data["isolation"])
-    return Layout(folder, me, Path(data["home"]), ports, isolation, data["hostname"], data["address"])
+    place = data["hostname"], data["address"]
+    return Layout(folder, me, Path(data["home"]), ports, isolation, *place, data.get("accounting", True))
 
 
 def save_layout(layout: Layout) -> None:
@@ -271,6 +274,7 @@ def save_layout(layout: Layout) -> None:
         "isolation": layout.isolation.value,
         "hostname": layout.hostname,
         "address": layout.address,
+        "accounting": layout.accounting,
     }
     write_file(layout.folder / NAME, json.dumps(data, indent=2) + "\n")
 

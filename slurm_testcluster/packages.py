@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 from collections.abc import Callable, Mapping, Sequence
@@ -45,6 +46,19 @@ def find_program(name: str) -> str:
     if path is None:
         raise ClusterError(f"the program {name} is missing", hint="`dg-slurm cluster up` installs it.")
     return path
+
+
+def slurm_version() -> tuple[int, int]:
+    """Return the release of the Slurm that is installed, such as ``(24, 11)``.
+
+    Raises:
+        ClusterError: There is none, or it doesn't say.
+    """
+    answer = subprocess.run([find_program("slurmd"), "-V"], capture_output=True, text=True, check=False)
+    found = re.search(r"\b(\d+)\.(\d+)\.", answer.stdout)
+    if found is None:
+        raise ClusterError(f"`slurmd -V` names no version: {answer.stdout}{answer.stderr}")
+    return int(found[1]), int(found[2])
 
 
 def missing_packages(also: Mapping[str, str] = NONE) -> list[str]:

@@ -14,7 +14,7 @@ from pathlib import Path
 from slurm_testcluster import render
 from slurm_testcluster.errors import ClusterError
 from slurm_testcluster.layout import NODES, Layout, write_file
-from slurm_testcluster.packages import find_program
+from slurm_testcluster.packages import find_program, slurm_version
 
 
 def prepare(layout: Layout) -> None:
@@ -66,6 +66,9 @@ def _keys(layout: Layout) -> None:
 def _configuration(layout: Layout) -> None:
     write_file(layout.slurm_conf, render.slurm_conf(layout))
     write_file(layout.etc / "gres.conf", render.gres_conf(layout))
+    # slurmd 24.05 and newer looks for cgroups even if nothing uses them, unless told not to; an older one ends at this.
+    if slurm_version() >= (24, 5):
+        write_file(layout.etc / "cgroup.conf", "CgroupPlugin=disabled\n")
     write_file(layout.etc / "slurmdbd.conf", render.slurmdbd_conf(layout), mode=0o600)
     use_pam = account_is_locked(layout.user, Path("/etc/shadow"))
     write_file(layout.etc / "sshd_config", render.sshd_config(layout, use_pam=use_pam))
@@ -90,7 +93,7 @@ def account_is_locked(user: str, shadow: Path) -> bool:
 
 def _begin_database(layout: Layout) -> subprocess.Popen[str] | None:
     """Start the making of an empty database, the slowest step (0.6 s), beside the others."""
-    if (layout.database / "made").exists():
+    if not layout.accounting or (layout.database / "made").exists():
         return None
     shutil.rmtree(layout.database, ignore_errors=True)
     layout.database.mkdir(mode=0o700)

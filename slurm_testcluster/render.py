@@ -10,6 +10,7 @@ from slurm_testcluster.layout import CONTROLLER, LOGIN, NODES, Layout, Node
 
 CONF = Path(__file__).with_name("conf")
 GPU_TYPE = "a100"
+NO_ACCOUNTING = "AccountingStorageType=accounting_storage/none"
 
 
 def _filled(name: str, layout: Layout, **values: str) -> str:
@@ -22,10 +23,11 @@ def _filled(name: str, layout: Layout, **values: str) -> str:
 
 
 def slurm_conf(layout: Layout) -> str:
-    """Render slurm.conf: fast scheduling, accounting with limits, preemption, fake GPUs, loopback only."""
+    """Render slurm.conf: fast scheduling, accounting with limits (if any), preemption, fake GPUs, loopback only."""
     return _filled(
         "slurm.conf",
         layout,
+        accounting=_filled("accounting.conf", layout).rstrip() if layout.accounting else NO_ACCOUNTING,
         controller=CONTROLLER if layout.isolated else layout.hostname,
         node_lines="\n".join(_node_line(layout, node) for node in NODES),
         nodes=",".join(node.name for node in NODES),

@@ -26,10 +26,10 @@ PREFIX = "dg-slurm-test-"
 REQUIRED = os.environ.get("DAGSTER_SLURM_REQUIRE_SLURM") == "1"
 
 
-def start_or_skip(folder: Path) -> slurm.Cluster:
+def start_or_skip(folder: Path, *, accounting: bool = True) -> slurm.Cluster:
     """Bring a cluster up; where that can't be, skip, or fail if DAGSTER_SLURM_REQUIRE_SLURM=1."""
     try:
-        return slurm.up(folder, install=REQUIRED)
+        return slurm.up(folder, install=REQUIRED, accounting=accounting)
     except slurm.ClusterUnavailableError as error:
         if REQUIRED:
             raise
@@ -102,9 +102,22 @@ def cluster() -> Iterator[slurm.Cluster]:
 @pytest.fixture(scope="module")
 def lab() -> Iterator[slurm.Cluster]:
     """A cluster of one module's own, for what would hit others too."""
+    with _private() as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def unaccounted() -> Iterator[slurm.Cluster]:
+    """A cluster of one module's own that keeps no accounts."""
+    with _private(accounting=False) as made:
+        yield made
+
+
+@contextmanager
+def _private(*, accounting: bool = True) -> Iterator[slurm.Cluster]:
     with tempfile.TemporaryDirectory(prefix="dg-slurm-") as parent:
         folder = Path(parent).resolve() / "lab"
         try:
-            yield start_or_skip(folder)
+            yield start_or_skip(folder, accounting=accounting)
         finally:
             slurm.down(folder)

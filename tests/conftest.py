@@ -3,6 +3,7 @@
 import os
 import shutil
 import signal
+import subprocess
 import tempfile
 
 import pytest
@@ -24,6 +25,7 @@ FOLDER = os.environ["DAGSTER_SLURM_AGENT_DIR"] = tempfile.mkdtemp(prefix="dsa-",
 NEEDS = {
     "cluster": "slurm",
     "lab": "slurm",
+    "unaccounted": "slurm",
     "sshd_factory": "ssh",
     "pam_sshd": "ssh",
     "torch_venv": "frameworks",
@@ -31,8 +33,17 @@ NEEDS = {
 }
 """What a test needs that asks for a fixture."""
 
-SHARED = ("lab", "dev", "lab_folder")
+SHARED = ("unaccounted", "lab", "dev", "lab_folder")
 """Fixtures of a module that cost a cluster or a `dg dev`: its tests stay on one worker (`--dist loadgroup`)."""
+
+
+@pytest.fixture(scope="session")
+def unshare() -> list[str]:
+    """The command that runs another in a PID namespace of its own, as a container does; it takes that along."""
+    command = ["unshare", "--pid", "--fork", "--mount-proc", "--kill-child"]
+    if shutil.which("unshare") is None or subprocess.run([*command, "true"], check=False).returncode != 0:
+        pytest.skip("no new PID namespace can be made here")
+    return command
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -41,9 +52,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         asked = set(getattr(item, "fixturenames", ()))
         for fixture in asked & NEEDS.keys():
             item.add_marker(NEEDS[fixture])
-        for fixture in asked.intersection(SHARED):
+        for fixture in [name for name in SHARED if name in asked][:1]:
             item.add_marker(pytest.mark.xdist_group(f"{fixture} of {item.path.name}"))
-            break
         if "built" in asked:
             item.add_marker(pytest.mark.xdist_group("built"))
 

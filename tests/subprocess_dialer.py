@@ -37,3 +37,5 @@ class SubprocessDialer:
     def extend(self) -> SubprocessPipe:
         """Start another one; see ``Dialer``."""
         return self.dial()
+
+    open = extend

@@ -74,7 +74,7 @@ def _ask(prompt: Prompt) -> str:
 
 
 def _printable(text: str) -> str:
-    # A host must not move the cursor or paint on our terminal.
+    # A host must not move the cursor or paint on our terminal; a question is one line, of what can be seen alone.
     return "".join(filter(str.isprintable, text))
 
 

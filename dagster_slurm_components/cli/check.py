@@ -7,8 +7,8 @@ from pathlib import Path
 
 import click
 
-from dagster_slurm_components.cli.project import is_script_component
 from dagster_slurm_components.cli.terminal import near, print_json
+from dagster_slurm_components.component.project import is_script_component
 from dagster_slurm_components.spec.problems import Problem, SpecError
 from dagster_slurm_components.spec.project import Report, check_project
 

@@ -6,8 +6,7 @@ from pathlib import Path
 import click
 
 from dagster_slurm_components.cli.terminal import json_option, print_json, profile_argument, table
-from dagster_slurm_components.jobs.records import exists, observed, run_directories
-from dagster_slurm_components.jobs.retention import judge_folders, paths_to_remove
+from dagster_slurm_components.jobs.retention import clean as clean_up
 from dagster_slurm_components.jobs.target import target
 from dagster_slurm_components.spec.profiles import load_profile
 
@@ -23,18 +22,9 @@ def clean(profile_name: str | None, dry_run: bool, as_json: bool) -> None:
     `dg-slurm env prune`.
     """
     loaded = load_profile(profile_name, start=Path.cwd())
-    place = target(loaded)
-    found = observed(place, run_directories(place))
-    verdicts = judge_folders(found, loaded.profile.retention, place.satellite.hello().time)
-    top = f"{place.workdir}/runs"
-    if not dry_run and exists(place, top):
-        place.satellite.remove(top, paths_to_remove(verdicts))
-        # Old ones only: a submission may just be making the folders for its own.
-        empty = ["-depth", "-type", "d", "-empty", "-mmin", "+60", "-delete"]
-        place.satellite.run(["find", top, "-mindepth", "1", *empty], timeout=120.0)
     rows = [
         {"run_directory": verdict.folder.path, "remove": verdict.remove, "why": verdict.why}
-        for verdict in verdicts
+        for verdict in clean_up(target(loaded), loaded.profile.retention, dry_run=dry_run)
     ]
     if as_json:
         print_json({"dry_run": dry_run, "run_directories": rows})

@@ -1,59 +1,30 @@
 """``dg-slurm env``: the environments of a profile: see them, make them, check them, remove them."""
 
-import json
 import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import click
 
 from dagster_slurm_components.cli import terminal
-from dagster_slurm_components.cli.project import project_scripts
-from dagster_slurm_components.environments.content import EnvironmentPlan, Progress, Request, silent
+from dagster_slurm_components.component.needs import Need, needs
+from dagster_slurm_components.component.needs import prune as remove_unneeded
+from dagster_slurm_components.environments.content import EnvironmentPlan, Progress, silent
 from dagster_slurm_components.environments.fetch import fetch
-from dagster_slurm_components.environments.provide import is_content, plan_for, provide, request_for
+from dagster_slurm_components.environments.provide import plan_for, provide
 from dagster_slurm_components.environments.store import Store
 from dagster_slurm_components.jobs.target import target
 from dagster_slurm_components.spec.base import duration_seconds
 from dagster_slurm_components.spec.profiles import LoadedProfile, load_profile
-from dagster_slurm_components.spec.script import Script
-
-
-@dataclass
-class Need:
-    """An environment that scripts of the project, which are named, need in this profile."""
-
-    request: Request[Any]
-    scripts: list[str] = field(default_factory=list)
 
 
 def _opened(profile_name: str | None) -> tuple[LoadedProfile, Store]:
     loaded = load_profile(profile_name, start=Path.cwd())
     place = target(loaded)
     return loaded, Store(place.satellite, place.workdir, loaded.name)
-
-
-def _needs(loaded: LoadedProfile) -> list[Need]:
-    """Return the different environments that the project's scripts need."""
-    found: dict[str, Need] = {}
-    for script in project_scripts(Path.cwd(), loaded.name):
-        resolved = script.entry.resolve(loaded)
-        environment = resolved.script.environment
-        if not is_content(environment):
-            continue
-        request = request_for(resolved)
-        paths = [str(request.base(name)) for name in type(environment).model_fields]
-        key = json.dumps([environment.model_dump(mode="json"), paths])
-        found.setdefault(key, Need(request)).scripts.append(_name(resolved.script))
-    return list(found.values())
-
-
-def _name(script: Script) -> str:
-    return str(script.name or script.payload or " ".join(script.command or ["?"]))
 
 
 def _megabytes(size: int) -> str:
@@ -81,7 +52,7 @@ def env() -> None:
 def plan(profile_name: str | None, as_json: bool) -> None:
     """Show what the scripts need, what is there, and what would be sent. Changes nothing."""
     loaded, store = _opened(profile_name)
-    rows = [_planned(store, need, plan_for(need.request, store)) for need in _needs(loaded)]
+    rows = [_planned(store, need, plan_for(need.request, store)) for need in needs(loaded, Path.cwd())]
     columns: terminal.Columns = {
         **_NAMED,
         "type": "kind",
@@ -117,7 +88,7 @@ def build(profile_name: str | None, as_json: bool) -> None:
     rows: list[terminal.Row] = []
     loaded, store = _opened(profile_name)
     with _progress(as_json) as progress:
-        for need in _needs(loaded):
+        for need in needs(loaded, Path.cwd()):
             planned = plan_for(need.request, store, progress)
             size = sum(file.size or 0 for file in fetch(planned.artifacts, progress))
             rows.append({"name": planned.name, "key": planned.key, "bytes": size})
@@ -143,7 +114,7 @@ def deploy(profile_name: str | None, as_json: bool, rebuild: bool, wait: float |
     loaded, store = _opened(profile_name)
     patience = duration_seconds(loaded.profile.park_timeout) if wait is None else wait
     with _progress(as_json) as progress:
-        for need in _needs(loaded):
+        for need in needs(loaded, Path.cwd()):
             made = provide(
                 need.request, store, progress=progress, tell=tell, rebuild=rebuild, patience=patience
             )
@@ -216,11 +187,9 @@ def verify(profile_name: str | None, as_json: bool, mode: Any) -> None:
 )
 @click.option("--dry-run", is_flag=True, help="Only say what would go.")
 def prune(profile_name: str | None, as_json: bool, unused_for: float | None, dry_run: bool) -> None:
-    """Remove environments that no script of the profile needs, no job uses, and nobody used lately."""
+    """Remove environments that no script needs, no job uses and nobody used lately, and old files of the cache here."""
     loaded, store = _opened(profile_name)
-    unused = duration_seconds(loaded.profile.retention.environments) if unused_for is None else unused_for
-    keep = [plan_for(need.request, store).key for need in _needs(loaded)]
-    found = store.prune(keep, unused_for=unused, dry_run=dry_run)
+    found = remove_unneeded(loaded, store, Path.cwd(), unused_for, dry_run=dry_run)
     if as_json:
         terminal.print_json(found)
         return
@@ -228,7 +197,8 @@ def prune(profile_name: str | None, as_json: bool, unused_for: float | None, dry
     rows = [[name, key[:12], verb, _megabytes(size)] for key, name, size in found["removed"]]
     rows += [["", key[:12], f"kept: {why}", ""] for key, why in found["kept"].items()]
     terminal.table(["environment", "key", "what", "MB"], rows)
-    click.echo(f"store of profile {loaded.name}: {_megabytes(found['freed'])} MB freed")
+    freed = f"{_megabytes(found['freed'])} MB freed, {_megabytes(found['cache_freed'])} MB of the cache here"
+    click.echo(f"store of profile {loaded.name}: {freed}")
 
 
 @contextmanager

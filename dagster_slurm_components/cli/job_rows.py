@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from dagster_slurm_components.cli.terminal import Columns, Row, iso
+from dagster_slurm_components.hosts.client import Satellite
+from dagster_slurm_components.hosts.satellite.calls import FileRead
 from dagster_slurm_components.jobs.events import Ended
 from dagster_slurm_components.jobs.figures import job_figures
 from dagster_slurm_components.jobs.look import JobInfo
@@ -16,6 +18,8 @@ from dagster_slurm_components.slurm.reasons import explain
 from dagster_slurm_components.slurm.states import state
 from dagster_slurm_components.units import format_duration
 
+HEAD = 16 * 1024
+"""Bytes of a job script; the options of sbatch are in its first lines."""
 _OPTION = re.compile(r"^#SBATCH --([a-z-]+)(?:=(.*))?$", re.MULTILINE)
 _OURS = {"job-name", "comment", "chdir", "output", "error", "open-mode", "signal", "array"}
 """Options with which this package submits every job, and which ask for nothing."""
@@ -26,6 +30,12 @@ def asked_for(job_script: bytes) -> dict[str, str]:
     head = job_script.decode("utf-8", "replace")
     found = {name: "".join(shlex.split(value)) for name, value in _OPTION.findall(head)}
     return {name: value or "yes" for name, value in found.items() if name not in _OURS}
+
+
+def read_asked(satellite: Satellite, run_dirs: Sequence[str]) -> list[dict[str, str]]:
+    """Return the same of the jobs in run directories: one call for all of them."""
+    heads = satellite.read([FileRead(f"{run_dir}/job.sh", 0, HEAD) for run_dir in run_dirs])
+    return [asked_for(head.data) for head in heads]
 
 
 def job_row(

@@ -1,40 +1,38 @@
 """``dg-slurm jobs``: the jobs of a profile, for people who live in a terminal."""
 
-import re
-import sys
 import time
-from collections.abc import Sequence
 from pathlib import Path
 
 import click
 
 from dagster_slurm_components.cli import terminal
 from dagster_slurm_components.cli.attach import attach
+from dagster_slurm_components.cli.finding import ELEMENT, find_job
 from dagster_slurm_components.cli.job_rows import (
     COLUMNS,
+    HEAD,
     asked_for,
     explanation,
     job_row,
+    read_asked,
     state_of,
     timeline,
 )
+from dagster_slurm_components.cli.logs import RankLogs, print_from
 from dagster_slurm_components.errors import DagsterSlurmError
 from dagster_slurm_components.hosts.satellite.calls import FileRead
 from dagster_slurm_components.jobs.ending import cancel as cancel_job
 from dagster_slurm_components.jobs.events import STDERR, STDOUT
 from dagster_slurm_components.jobs.lease import CANCEL_WANTED, FOLLOWING
-from dagster_slurm_components.jobs.look import JobInfo, with_accounts
-from dagster_slurm_components.jobs.records import RunDirectory, observed, run_directories
+from dagster_slurm_components.jobs.look import with_accounts
+from dagster_slurm_components.jobs.records import observed, run_directories
 from dagster_slurm_components.jobs.status import STATUS, parse_starts
 from dagster_slurm_components.jobs.target import Target, target
 from dagster_slurm_components.spec.profiles import load_profile
 
-_ELEMENT = re.compile(r"(?P<job>[^/_]+)_(?P<number>[0-9]+)")
 _FILES = ("job.sh", "ledger", "status", "messages.jsonl", "stdout.log", "stderr.log", "lease")
-_PIECE = 1024 * 1024
 _PAUSE = 1.0
-_HEAD = 16 * 1024
-_LENGTHS = {STATUS: 256 * 1024, "job.sh": _HEAD}
+_LENGTHS = {STATUS: 256 * 1024, "job.sh": HEAD}
 """Bytes that are read of a file; the options of sbatch are in the first lines of the job script."""
 
 
@@ -46,7 +44,8 @@ def _target(profile_name: str | None) -> Target:
 def jobs() -> None:
     """See and cancel the jobs of a profile.
 
-    JOB is a job's id (of an element of an array: 123_4), a run's id or its beginning, or a run directory.
+    JOB is a job's id (of an element of an array: 123_4), a run's id or its beginning, a run directory, or, but for
+    `cancel`, an asset's key, whose newest job is meant.
     """
 
 
@@ -62,11 +61,10 @@ def list_jobs(profile_name: str | None, also_ended: bool, as_json: bool) -> None
     place = _target(profile_name)
     known = observed(place, run_directories(place))
     found = [(folder, seen) for folder, seen in known if also_ended or (seen and seen.alive)]
-    scripts = place.satellite.read([FileRead(f"{folder.path}/job.sh", 0, _HEAD) for folder, _ in found])
+    asked = read_asked(place.satellite, [folder.path for folder, _ in found])
     infos = with_accounts(place, [seen for _, seen in found])
     rows = [
-        job_row(folder, info, asked_for(script.data))
-        for (folder, _), info, script in zip(found, infos, scripts, strict=True)
+        job_row(folder, info, options) for (folder, _), info, options in zip(found, infos, asked, strict=True)
     ]
     others = f"; --all shows {len(known)} ended ones" if known and not also_ended else ""
     terminal.print_rows(rows, COLUMNS, as_json=as_json, empty=f"no jobs{others}")
@@ -79,7 +77,7 @@ def list_jobs(profile_name: str | None, also_ended: bool, as_json: bool) -> None
 def show(job: str, profile_name: str | None, as_json: bool) -> None:
     """Show one job: its timeline, why it waits, what it asked for and used, and its files."""
     place = _target(profile_name)
-    folder, found = _find(place, job)
+    folder, found = find_job(place, job)
     (seen,) = with_accounts(place, [found])
     # Of the status file what it says, of the job script its head, of the others only how long they are.
     wanted = [FileRead(f"{folder.path}/{name}", 0, _LENGTHS.get(name, 0)) for name in _FILES]
@@ -112,23 +110,23 @@ def show(job: str, profile_name: str | None, as_json: bool) -> None:
 @terminal.profile_option
 @click.option("-f", "--follow", is_flag=True, help="Go on until the job has ended.")
 @click.option("--stderr", "from_stderr", is_flag=True, help="Print stderr instead of stdout.")
-def logs(job: str, profile_name: str | None, follow: bool, from_stderr: bool) -> None:
+@click.option("--ranks", is_flag=True, help="Those of all ranks too, each line after its rank's number.")
+def logs(job: str, profile_name: str | None, follow: bool, from_stderr: bool, ranks: bool) -> None:
     """Print what a job wrote."""
     place = _target(profile_name)
-    folder, seen = _find(place, job)
-    if elements := folder.lease.note.elements:
-        array = folder.ledger.job_id
-        raise DagsterSlurmError(f"{array} is an array: name one of {array}_[{elements}], as {array}_0")
+    folder, seen = find_job(place, job, whole=False)
     path = f"{folder.path}/{STDERR if from_stderr else STDOUT}"
-    offset = 0
+    offset, others = 0, RankLogs(place, folder.path, "err" if from_stderr else "out")
     while True:
         # Looked at before reading: what it wrote last must not be missed.
         over = not follow or seen is None or not seen.alive
-        offset = _print_from(place, path, offset)
+        offset = print_from(place, path, offset)
+        if ranks:
+            others.print(last=over)
         if over:
             return
         time.sleep(_PAUSE)
-        seen = _find(place, folder.path)[1]
+        seen = find_job(place, folder.path)[1]
 
 
 @jobs.command()
@@ -138,10 +136,10 @@ def cancel(job: str, profile_name: str | None) -> None:
     """Cancel one job. The step that follows it fails and says so; of a job that was left the sensor does."""
     loaded = load_profile(profile_name, start=Path.cwd())
     place = target(loaded)
-    folder, seen = _find(place, job)
+    folder, seen = find_job(place, job, by_asset=False)
     if seen is None or not seen.alive:
         raise DagsterSlurmError(f"job {folder.ledger.job_id or job} has ended already: {state_of(seen)}")
-    if _ELEMENT.fullmatch(job) and not _ELEMENT.fullmatch(seen.handle.job_id):
+    if ELEMENT.fullmatch(job) and not ELEMENT.fullmatch(seen.handle.job_id):
         raise DagsterSlurmError(
             f"one process, {seen.handle.job_id}, runs all elements of this array",
             hint=f"`dg-slurm jobs cancel {seen.handle.job_id} --profile {loaded.name}` ends them all.",
@@ -152,49 +150,3 @@ def cancel(job: str, profile_name: str | None) -> None:
     cancel_job(place, seen.handle, patience=60.0)
     then = "; the sensor `slurm_jobs` reports its end" if folder.lease.left else ""
     click.echo(f"job {seen.handle.job_id} of profile {loaded.name} is being cancelled{then}")
-
-
-def _find(place: Target, name: str) -> tuple[RunDirectory, JobInfo | None]:
-    """Return the newest job that a person means, or the element of an array: ``123_4``."""
-    known = run_directories(place)
-    array = _ELEMENT.fullmatch(name)
-    if array is not None:
-        arrays = [each.element(int(array["number"]), place) for each in known if each.is_job(array["job"])]
-        folders = [each for each in arrays if each is not None]
-    else:
-        folders = _meant(known, name)
-    if not folders:
-        raise DagsterSlurmError(
-            f"no job {name!r} below {place.workdir}",
-            where=place.satellite.host.name,
-            hint="`dg-slurm jobs list --all` names those there are; `--profile` chooses where to look.",
-        )
-    if len({folder.step for folder in folders}) > 1:
-        steps = ", ".join(f"{folder.step} (job {folder.ledger.job_id})" for folder in folders)
-        raise DagsterSlurmError(f"{name!r} has several jobs: {steps}", hint="Name one by its job's id.")
-    return observed(place, folders[-1:])[0]
-
-
-def _meant(known: Sequence[RunDirectory], name: str) -> list[RunDirectory]:
-    """Return the run directories of a job, or of one run and those that re-execute it."""
-    jobs_named = [each for each in known if each.is_job(name)]
-    if jobs_named:
-        return jobs_named
-    found = [each for each in known if each.runs_named(name)]
-    if len({each.run_id for each in found}) > 1:
-        runs = sorted(frozenset().union(*(each.runs_named(name) for each in found)))
-        raise DagsterSlurmError(
-            f"{name!r} names {len(runs)} runs: {', '.join(runs)}", hint="Write more of the id."
-        )
-    return found
-
-
-def _print_from(place: Target, path: str, offset: int) -> int:
-    stream = sys.stdout.buffer  # a job's output may be no text
-    while True:
-        piece = place.satellite.read([FileRead(path, offset, _PIECE)])[0]
-        stream.write(piece.data)
-        stream.flush()
-        offset += len(piece.data)
-        if not piece.data or offset >= piece.size:
-            return offset

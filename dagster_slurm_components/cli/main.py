@@ -14,12 +14,15 @@ from dotenv import dotenv_values
 from dagster_slurm_components.cli.terminal import ErrorsTold
 from dagster_slurm_components.errors import DagsterSlurmError
 from dagster_slurm_components.spec.profiles import project_folder
+from dagster_slurm_components.spec.trust import check_owner
 
 COMMANDS = {
-    **{name: name for name in ("attach", "check", "clean", "cluster", "doctor", "env", "init", "jobs")},
-    **{name: name for name in ("launch", "lib", "new", "render", "schema", "sites")},
+    **{name: name for name in ("advise", "attach", "check", "clean", "cluster", "doctor", "env", "init")},
+    **{name: name for name in ("jobs", "launch", "lib", "new", "render", "schema", "sites", "top")},
     **dict.fromkeys(("agent", "login", "status"), "agent"),
     "import": "import_sbatch",
+    **dict.fromkeys(("forward", "shell", "stacks"), "into"),
+    "logs": "jobs",
 }
 """The module of each command, which has its name there. A commit hook must not wait for other commands' imports."""
 
@@ -71,6 +74,8 @@ def _variables_of_the_project() -> Iterator[None]:
     """Set the variables of ``.env`` as `dg` does: those in the project's folder, and they win (dagster 1.13)."""
     file, before = project_folder(Path.cwd()) / ".env", dict(os.environ)
     try:
+        if file.exists():
+            check_owner(file, file.parent)
         found = dotenv_values(file)
     except (OSError, UnicodeDecodeError) as error:
         raise DagsterSlurmError(f"can't read it: {error}", where=str(file)) from error

@@ -120,6 +120,6 @@ def _values(resolved: ResolvedScript, mask: Mask) -> Iterator[dict[str, Any]]:
             value = value[part]
         secret = path[0] == "env" and len(path) == 2 and _SECRET.search(str(path[1]))
         where = layer.position(path)
-        position = f"{near(where.file)}:{where.line}:{where.column}" if where else ""
+        position = f"{near(where.file)}:{where.line}:{where.column}" if where and where.line else ""
         shown = MASK if secret else mask.tree(value)
         yield {"path": ".".join(map(str, path)), "value": shown, "layer": layer.name, "position": position}

@@ -5,18 +5,21 @@ from __future__ import annotations
 import json
 import shlex
 import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from dagster_slurm_components.cli.preview import job_script, preview
-from dagster_slurm_components.cli.project import project_scripts
 from dagster_slurm_components.cli.terminal import json_option, print_json, profile_option, table
+from dagster_slurm_components.component.project import chosen, project_scripts
 from dagster_slurm_components.errors import DagsterSlurmError
 from dagster_slurm_components.spec.problems import did_you_mean
 from dagster_slurm_components.spec.profiles import load_profile
 from dagster_slurm_components.spec.resolve import ResolvedScript
+from dagster_slurm_components.spec.run_override import TAGS, RunOverride, run_override
+from dagster_slurm_components.spec.source import load_documents, parse_documents
 
 if TYPE_CHECKING:
     from dagster_slurm_components.component.specs import SlurmScript
@@ -27,17 +30,26 @@ _TEST_TIMEOUT = 120.0
 @click.command()
 @click.argument("asset")
 @profile_option
+@click.option(
+    "--config", metavar="FILE|JSON", help="What the run's config asks for, as `dg launch` takes it."
+)
+@click.option("--tag", "tags", metavar="KEY=VALUE", multiple=True, help=f"A tag of the run, `{TAGS}...`.")
 @click.option("--script", "whole", is_flag=True, help="Print the whole job script and nothing else.")
 @click.option("--test-only", is_flag=True, help="Ask the cluster's `sbatch --test-only` too.")
 @json_option
-def render(asset: str, profile_name: str | None, whole: bool, test_only: bool, as_json: bool) -> None:
+def render(
+    asset: str, profile_name: str | None, whole: bool, test_only: bool, as_json: bool, **asked: Any
+) -> None:
     """Show exactly what would be submitted for ASSET, and which line of which file says so.
 
     ASSET is an asset's key, or the name of a script's op. The definitions are loaded as Dagster loads them; nothing is
-    submitted. Values of variables that sound like secrets are masked.
+    submitted. Values of variables that sound like secrets are masked. What a run asks for by config and tags is refused
+    as its step would refuse it.
     """
     script = _find_script(asset, project_scripts(Path.cwd(), profile_name))
-    resolved = script.entry.resolve(load_profile(profile_name, start=script.folder))
+    with chosen(profile_name):
+        run = _asked(script.name, **asked)
+        resolved = script.entry.resolve(load_profile(start=script.folder, run=run))
     seen = preview(resolved, script.name)
     verdict = _ask_sbatch(resolved, script.name) if test_only else None
     if as_json:
@@ -60,6 +72,21 @@ def _find_script(asset: str, scripts: list[SlurmScript]) -> SlurmScript:
         message = f"no script in YAML makes `{asset}` (`dg-slurm jobs show` shows jobs of assets in Python)"
         raise DagsterSlurmError(message, hint=did_you_mean(asset, list(by_key)))
     return found[asset]
+
+
+def _asked(op: str, config: str | None, tags: Sequence[str]) -> RunOverride:
+    """Return what a run with this config and these tags would ask for of an op."""
+    if wrong := next((tag for tag in tags if not tag.startswith(TAGS) or "=" not in tag), None):
+        raise click.UsageError(f"--tag {wrong}: a tag that asks for something is {TAGS}KEY=VALUE.")
+    found: Any = {}
+    if config is not None:
+        is_text = config.lstrip().startswith("{")
+        found = (parse_documents(config, "--config") if is_text else load_documents(Path(config)))[0].data
+    for key in ("ops", op, "config"):
+        if not isinstance(found, Mapping):
+            raise click.UsageError(f"--config: expected a mapping in which `{key}` is a key.")
+        found = found.get(key) or {}
+    return run_override(found, {key: value for key, _, value in (tag.partition("=") for tag in tags)})
 
 
 def _ask_sbatch(resolved: ResolvedScript, op: str) -> tuple[bool, str]:

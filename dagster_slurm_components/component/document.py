@@ -2,6 +2,8 @@
 
 import os
 from collections.abc import Mapping
+from dataclasses import replace
+from datetime import date
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -10,7 +12,7 @@ import dagster as dg
 import yaml
 from dagster.components.resolved.scopes import LoadContextScope
 
-from dagster_slurm_components.spec.place import Locate
+from dagster_slurm_components.spec.place import Locate, with_templates
 from dagster_slurm_components.spec.profiles import profile_values
 from dagster_slurm_components.spec.source import Document, load_documents, parse_documents
 from dagster_slurm_components.spec.templates import Renderer, render
@@ -33,8 +35,24 @@ def attributes_document(raw: Mapping[Any, Any], context: dg.ComponentLoadContext
         return document.child(("attributes",)) if document.data.get("attributes") else document.child(())
     path = context.path
     folder = path if path.is_dir() else path.parent
-    text = yaml.safe_dump(dict(raw), sort_keys=False, allow_unicode=True)
-    return parse_documents(text, str(folder / "attributes"))[0]
+    objects: dict[str, Any] = {}
+    text = yaml.safe_dump(_in_words(raw, objects), sort_keys=False, allow_unicode=True)
+    document = parse_documents(text, str(folder / "attributes"))[0]
+    return replace(document, data=with_templates(document.data, lambda text, _: objects.get(text, text)))
+
+
+def _in_words(tree: Any, objects: dict[str, Any]) -> Any:
+    """Return a tree in YAML's words: keys of assets as text, other objects of Dagster's as texts in their place."""
+    if isinstance(tree, Mapping):
+        return {key: _in_words(value, objects) for key, value in tree.items()}
+    if type(tree) in (list, tuple):
+        return [_in_words(value, objects) for value in tree]
+    if tree is None or isinstance(tree, (str, int, float, date)):
+        return tree
+    if isinstance(tree, dg.AssetKey):
+        return tree.to_user_string()
+    objects[name := f"{{{{ object {len(objects)} }}}}"] = tree
+    return name
 
 
 def renderer(context: dg.ComponentLoadContext) -> Renderer:

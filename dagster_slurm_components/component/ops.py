@@ -1,16 +1,18 @@
 """The op of one script with its assets and checks, as ``dagster.multi_asset`` would make it."""
 
 import hashlib
+import inspect
 import json
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeAlias, TypeVar
+from functools import cache
+from typing import Any, ClassVar, TypeAlias, TypeVar
 
 import dagster as dg
 
 from dagster_slurm_components.component.run_config import run_config
-from dagster_slurm_components.component.values import NO_VALUE, NoValue
+from dagster_slurm_components.component.values import REPORTED, ReportedValues
 from dagster_slurm_components.pipes.tags import MAY_LEAVE
 from dagster_slurm_components.spec.keys import RESERVED
 
@@ -29,6 +31,8 @@ class OpArguments:
     retry_policy: dg.RetryPolicy | None
     backfill_policy: dg.BackfillPolicy | None
     can_subset: bool
+    hooks: frozenset[dg.HookDefinition] = frozenset()
+    required_resource_keys: frozenset[str] = frozenset()
 
 
 def script_assets(
@@ -60,15 +64,16 @@ def script_assets(
         **dict.fromkeys(check_outputs, dg.Out(None, is_required=False) if optional else _CHECK_OUT),
     }
     op = dg.OpDefinition(
-        lambda context, inputs: run(context),  # without annotations too
+        _Compute(run),
         settings.name,
         ins=dict.fromkeys(inputs, _NOTHING_IN),
         outs=outs,
         description=settings.description,
-        config_schema=run_config(),
+        config_schema=_config(),
         tags={**settings.tags, **(_may_leave_out(specs) if optional else {})},
         retry_policy=settings.retry_policy,
         pool=settings.pool,
+        required_resource_keys={*settings.required_resource_keys},
     )
     return dg.AssetsDefinition(
         keys_by_input_name=inputs,
@@ -78,6 +83,7 @@ def script_assets(
         specs=specs,
         check_specs_by_output_name=check_outputs,
         backfill_policy=settings.backfill_policy,
+        hook_defs=settings.hooks,
         resource_defs=_RESOURCES,
     )
 
@@ -86,22 +92,40 @@ def _only_checks(
     run: Callable[[dg.AssetExecutionContext], Any],
     settings: OpArguments,
     checks: Sequence[dg.AssetCheckSpec],
-) -> dg.AssetChecksDefinition:
+) -> dg.AssetsDefinition:
     words = {"op_tags" if name == "tags" else name: value for name, value in vars(settings).items()}
-    del words["backfill_policy"]
+    del words["backfill_policy"], words["hooks"]
 
     @dg.multi_asset_check(specs=checks, config_schema=run_config(), **words)
     def only_checks(context):  # type: ignore[no-untyped-def]
         return run(dg.AssetExecutionContext(context.op_execution_context))
 
-    return only_checks
+    return only_checks.with_hooks(settings.hooks) if settings.hooks else only_checks
 
 
-_RESOURCES = {NO_VALUE: dg.IOManagerDefinition.hardcoded_io_manager(NoValue())}
+@dataclass(frozen=True)
+class _Compute:
+    """What Dagster calls. It asks for each op's signature, and working one out takes a third of an op's time."""
+
+    run: Callable[[dg.AssetExecutionContext], Any]
+    __signature__: ClassVar = inspect.signature(lambda context, inputs: None)
+
+    def __call__(self, context: Any, inputs: Any) -> Any:
+        return self.run(context)
+
+
+@cache
+def _config() -> dg.Field:
+    """Return the config of all ops: one field, for of a mapping Dagster makes one anew for each."""
+    return dg.Field(run_config())
+
+
+_RESOURCES = {REPORTED: dg.IOManagerDefinition.hardcoded_io_manager(ReportedValues())}
 _OF_OWN_PART = "__subset_input__"
 """What the name of an input for an asset of the same op begins with (dagster 1.13, `ASSET_SUBSET_INPUT_PREFIX`)."""
 _NOTHING_IN = dg.In(dg.Nothing)
 _CHECK_OUT = dg.Out(None)
+_VALUE_OUT = dg.Out(dg.Nothing)
 
 
 def _inputs(
@@ -124,9 +148,11 @@ def _names(wanted: Mapping[Key, str]) -> dict[Key, str]:
 
     Dagster's own code (1.13) takes the last of two, `a.b` and `a_b`, and knows nothing of the other.
     """
-    times = Counter([*wanted.values(), *RESERVED])
+    times = Counter(wanted.values())
     return {
-        key: name if times[name] == 1 else f"{name}_{hashlib.sha256(repr(key).encode()).hexdigest()[:8]}"
+        key: name
+        if times[name] == 1 and name not in RESERVED
+        else f"{name}_{hashlib.sha256(repr(key).encode()).hexdigest()[:8]}"
         for key, name in wanted.items()
     }
 
@@ -137,9 +163,8 @@ def _may_leave_out(specs: Sequence[dg.AssetSpec]) -> dict[str, str]:
 
 
 def _out(spec: dg.AssetSpec, *, required: bool) -> dg.Out:
-    return dg.Out(
-        dg.Nothing,
-        io_manager_key=NO_VALUE,
+    return _VALUE_OUT._replace(  # a new one would look its type up anew
+        io_manager_key=spec.metadata.get("dagster/io_manager_key", REPORTED),  # `with_io_manager_key`
         description=spec.description,
         is_required=required,
         metadata=spec.metadata,

@@ -4,10 +4,10 @@ import gc
 import hashlib
 import json
 import warnings
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cache, partial
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -159,18 +159,16 @@ class SlurmScriptComponent(dg.Component):
             yield from run_script(context, resolved).get_results()
 
     def _assets_definition(self, script: SlurmScript, pool: str | None, leave: bool) -> dg.AssetsDefinition:
-        def run(context: dg.AssetExecutionContext) -> Iterator[Any]:
-            yield from _with_all_checks(self.execute(context, script), context, script)
-
-        settings = replace(script.op, pool=script.op.pool or pool)
+        settings = replace(script.op, pool=pool) if pool and not script.op.pool else script.op
         assets = [self.get_asset_spec(spec, script) for spec in script.assets]
-        return script_assets(run, settings, assets, script.checks, may_leave=leave or script.may_leave)
+        run, leaves = partial(_with_all_checks, self, script), leave or script.may_leave
+        return script_assets(run, settings, assets, script.checks, may_leave=leaves)
 
 
 def _with_all_checks(
-    results: Iterable[Any], context: dg.AssetExecutionContext, script: SlurmScript
+    component: SlurmScriptComponent, script: SlurmScript, context: dg.AssetExecutionContext
 ) -> Iterator[Any]:
-    """Yield the results of a step; when they end, all selected checks must have been among them.
+    """Run a script and yield its results; when they end, all selected checks must have been among them.
 
     By then Dagster has stored them. Its own error would name an output and no line (dagster 1.13). The payload of a job
     that was left has reported nothing yet.
@@ -178,7 +176,7 @@ def _with_all_checks(
     selected = context.selected_asset_check_keys
     missing = {(check.asset_key, check.name) for check in script.checks if check.key in selected}
     metadata: dict[str, Any] = {}
-    for result in results:
+    for result in component.execute(context, script):
         if isinstance(result, dg.AssetObservation) and LEFT in result.tags:
             missing.clear()
             yield result
@@ -250,7 +248,7 @@ def _scripts(document: Document, context: dg.ComponentLoadContext) -> tuple[list
             resolved = ResolvedScript(each.script, each.merged, each.entry.folder, NO_PROFILE)
             name = op_name(each.script, scripts)
             try:
-                version = code_version(each.entry, resolved.payload_files(), defaults)
+                version = code_version(each.entry, resolved.payload_files(checker.find), defaults)
                 slurm = words_in(each.entry.folder)[-1]
                 scripts[name] = slurm_script(each.entry, name, resolved, version, slurm)
             except SpecError as exc:

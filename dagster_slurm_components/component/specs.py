@@ -12,6 +12,7 @@ from dagster.components.resolved import core_models
 from dagster.components.resolved.errors import ResolutionException
 from dagster_shared.check import CheckError
 
+from dagster_slurm_components.component.columns import with_columns
 from dagster_slurm_components.component.ops import OpArguments
 from dagster_slurm_components.executor.tags import STEP_TAG, THREAD
 from dagster_slurm_components.pipes.message_metadata import cleaned
@@ -19,19 +20,10 @@ from dagster_slurm_components.spec.assets import AssetDeclaration, CheckDeclarat
 from dagster_slurm_components.spec.component import ScriptEntry
 from dagster_slurm_components.spec.launchers import LANGUAGES
 from dagster_slurm_components.spec.model import Model
-from dagster_slurm_components.spec.partition_mappings import (
-    AllPartitions,
-    DimensionMapping,
-    IdentityPartitions,
-    LastPartition,
-    SpecificPartitions,
-    StaticMapping,
-    TimeWindowMapping,
-)
+from dagster_slurm_components.spec.partition_mappings import PARTITION_MAPPINGS
 from dagster_slurm_components.spec.place import KeyPath, Locate
 from dagster_slurm_components.spec.problems import Problem, SpecError, describe
 from dagster_slurm_components.spec.resolve import ResolvedScript, overrides
-from dagster_slurm_components.spec.script import Script
 
 MOST_KINDS = 3
 """Kinds that Dagster's UI shows well; ours are added only up to here, the user's always stay."""
@@ -46,15 +38,6 @@ _OBJECTS: Mapping[str, Any] = {
 """The fields that hold an object of Dagster's: what a template gave, or partitions written as YAML."""
 _CODE_REFERENCES = "dagster/code_references"
 """The metadata by which Dagster's UI links an asset to code (1.13)."""
-_MAPPINGS: Mapping[type[Model], type[dg.PartitionMapping]] = {
-    AllPartitions: dg.AllPartitionMapping,
-    DimensionMapping: dg.MultiToSingleDimensionPartitionMapping,
-    IdentityPartitions: dg.IdentityPartitionMapping,
-    LastPartition: dg.LastPartitionMapping,
-    SpecificPartitions: dg.SpecificPartitionsPartitionMapping,
-    StaticMapping: dg.StaticPartitionMapping,
-    TimeWindowMapping: dg.TimeWindowPartitionMapping,
-}
 _NO_CONTEXT = dg.ResolutionContext.default()
 
 
@@ -107,7 +90,7 @@ def slurm_script(
         try:
             with refusals_at(resolved.merged.position, path):
                 words = _words(given, path, resolved)
-                words["metadata"] = {**cleaned(given.metadata)[0], **references}
+                words["metadata"] = {**with_columns(cleaned(given.metadata)[0]), **references}
                 if isinstance(given, AssetDeclaration):
                     assets.append(_asset_spec(given, words, resolved, code_version, slurm))
                 else:
@@ -120,7 +103,7 @@ def slurm_script(
         raise SpecError(problems)
     # By what its own YAML says, in any profile.
     leaves = script.leave or any(layer.data.get("leave") for layer in overrides(entry.script).values())
-    return SlurmScript(entry, _op_arguments(op, script), tuple(assets), tuple(checks), leaves)
+    return SlurmScript(entry, _op_arguments(op, resolved), tuple(assets), tuple(checks), leaves)
 
 
 def _asset_spec(
@@ -135,7 +118,9 @@ def _asset_spec(
     }
     if asset.description is None and len(resolved.script.assets) == 1:
         words["description"] = resolved.script.description
-    return dg.AssetSpec(**words)
+    io_manager_key = words.pop("io_manager_key")
+    spec = dg.AssetSpec(**words)
+    return spec.with_io_manager_key(io_manager_key) if io_manager_key else spec
 
 
 def _kinds(own: Sequence[str], resolved: ResolvedScript, *, slurm: bool) -> set[str]:
@@ -167,7 +152,7 @@ def _words(
     given: AssetDeclaration | CheckDeclaration, path: KeyPath, resolved: ResolvedScript
 ) -> dict[str, Any]:
     """Return what is written of an asset or check, with the objects of Dagster's that its fields stand for."""
-    words = dict(given)
+    words = dict(vars(given))
     for name, kind in _OBJECTS.items():
         if name in words:
             words[name] = _dagster_object(words[name], kind, (*path, name), resolved)
@@ -197,8 +182,12 @@ def _deps(asset: AssetDeclaration, path: KeyPath, resolved: ResolvedScript) -> I
         yield dg.AssetDep(asset_key(dep.asset), partition_mapping=mapping)
 
 
-def _op_arguments(name: str, script: Script) -> OpArguments:
-    op, retry = script.op, script.op.retry_policy
+def _op_arguments(name: str, resolved: ResolvedScript) -> OpArguments:
+    script, op, retry = resolved.script, resolved.script.op, resolved.script.op.retry_policy
+    hooks = [
+        _dagster_object(hook, dg.HookDefinition, ("op", "hooks", number), resolved)
+        for number, hook in enumerate(op.hooks)
+    ]
     return OpArguments(
         name=name,
         description=op.description or script.description,
@@ -214,6 +203,8 @@ def _op_arguments(name: str, script: Script) -> OpArguments:
         else None,
         backfill_policy=core_models.resolve_backfill_policy(_NO_CONTEXT, op.backfill_policy),
         can_subset=script.can_subset,
+        hooks=frozenset(filter(None, hooks)),
+        required_resource_keys=frozenset(op.required_resource_keys),
     )
 
 
@@ -233,17 +224,15 @@ def _reference(file: str, line: int, label: str) -> dg.LocalFileCodeReference:
     return dg.LocalFileCodeReference(file_path=file, line_number=line, label=label)
 
 
-def _of_model(model: Model) -> dg.PartitionsDefinition[Any] | dg.PartitionMapping | None:
-    """Return what Dagster has for partitions, or for a mapping of them; our models have the fields of its own."""
-    mapping = _MAPPINGS.get(type(model))
-    if mapping is None:
-        return _dagster_partitions(model)
-    return mapping(**{name: value for name, value in model if name != "type"})
-
-
 @lru_cache(maxsize=256)
-def _dagster_partitions(model: Model) -> dg.PartitionsDefinition[Any] | None:
-    return core_models.resolve_partitions_def(_NO_CONTEXT, model)
+def _of_model(model: Model) -> dg.PartitionsDefinition[Any] | dg.PartitionMapping | None:
+    """Return what Dagster has for partitions, or for a mapping of them; types and fields are those of its classes."""
+    if type(model) not in PARTITION_MAPPINGS.values():
+        return core_models.resolve_partitions_def(_NO_CONTEXT, model)
+    fields = dict(model)
+    name = fields.pop("type").title().replace("_", "")
+    mapping: dg.PartitionMapping = getattr(dg, f"{name}PartitionMapping")(**fields)
+    return mapping
 
 
 @contextmanager

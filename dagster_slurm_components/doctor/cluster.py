@@ -1,7 +1,7 @@
 """Does Slurm work there, and would it take the profile's jobs?"""
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from functools import partial
 
 from dagster_slurm_components.doctor import slurm_facts
@@ -22,10 +22,17 @@ USED = ("sacct", "sacctmgr", "sinfo")
 OLDEST = (20, 2)
 """`squeue --me` exists since Slurm 20.02."""
 SLURM = (
-    *("slurm_clients", "slurm_version", "controller", "accounting", "association", "partition"),
+    *("slurm_clients", "slurm_version", "controller", "accounting", "association", "limits", "partition"),
     "submission",
 )
 """The checks of a cluster."""
+_MISSING = (
+    "how much memory a job used stays unknown where nodes have no cgroups; so does the CPU time of several nodes",
+    "by whom a job was cancelled stays unknown",
+    "how a job ended is known for {age} from Slurm; after that from its own files alone, or it is told as lost",
+    "an sbatch that gave no answer is settled by the queue, {wait}",
+)
+"""What is missing without accounting."""
 
 
 def ask(satellite: Satellite, argv: Sequence[str]) -> tuple[str, str | None]:
@@ -38,10 +45,12 @@ def ask(satellite: Satellite, argv: Sequence[str]) -> tuple[str, str | None]:
     return out, query_failure(None if done.timed_out else done.returncode, out, err)
 
 
-def check_slurm(satellite: Satellite, resources: Resources, facts: HostFacts) -> Iterator[Finding]:
+def check_slurm(
+    satellite: Satellite, resources: Resources, facts: HostFacts, most: int | None
+) -> Iterator[Finding]:
     """Check clients, controller, accounting, and the ``resources`` that jobs ask for when their scripts add nothing.
 
-    Some failures end it early.
+    Some failures end it early. ``most`` is how many jobs the profile lets wait or run at once.
     """
     missing = [name for name in (*NEEDED, *USED) if not _is_installed(satellite, name)]
     if set(missing) & set(NEEDED):
@@ -60,8 +69,8 @@ def check_slurm(satellite: Satellite, resources: Resources, facts: HostFacts) ->
         return
     config = slurm_facts.parse_config(out)
     yield ok("controller", f"cluster {config.get('ClusterName', '?')} answers")
-    yield from _accounting(satellite, config, resources, facts.user)
-    yield from _partition(satellite, resources)
+    account = yield from _accounting(satellite, config, resources, facts.user, most)
+    yield from _partition(satellite, resources, resources.account or account)
     yield _submission(satellite, resources)
 
 
@@ -76,26 +85,50 @@ def _version(text: str) -> Finding:
 
 
 def _accounting(
-    satellite: Satellite, config: Mapping[str, str], resources: Resources, user: str
-) -> Iterator[Finding]:
-    if not config.get("AccountingStorageType", "").endswith("slurmdbd"):
-        advice = (
-            "Jobs run all the same; memory and CPU use stay unknown, and some ends are told with less detail."
-        )
-        yield warning("accounting", "accounting is off on this cluster", advice)
-        yield skipped("association", "accounting is off")
-        return
-    out, failure = ask(satellite, slurm_facts.associations_of(user))
-    if failure is not None:
-        advice = "Jobs run all the same; ask the site why the accounting does not answer."
-        yield warning("accounting", f"the accounting does not answer: {failure}", advice)
-        yield skipped("association", "the accounting does not answer")
-        return
+    satellite: Satellite, config: Mapping[str, str], resources: Resources, user: str, most: int | None
+) -> Generator[Finding, None, str | None]:
+    """Check the accounting and what the user may use; return the account of jobs that name none, where it is known."""
     enforced = config.get("AccountingStorageEnforce", "")
-    yield ok("accounting", f"on; enforced: {enforced or 'nothing'}")
-    yield _association(
-        slurm_facts.parse_associations(out), resources, user, "associations" in enforced.split(",")
-    )
+    kept = config.get("AccountingStorageType", "").endswith("slurmdbd")
+    out, failure = ask(satellite, slurm_facts.associations_of(user)) if kept else ("", "accounting is off")
+    silent = failure or ask(satellite, slurm_facts.ENDED_JOBS)[1]
+    if silent is None:
+        yield ok("accounting", f"on; enforced: {enforced or 'nothing'}")
+    else:
+        detail = f"the accounting does not answer: {silent}" if kept else "accounting is off on this cluster"
+        yield warning("accounting", detail, "Jobs run all the same." + " Ask the site why." * kept)
+        wait = "15 minutes later" if kept else "2 minutes later"
+        age = config.get("MinJobAge", "minutes (MinJobAge)")
+        yield from (note("accounting", text.format(age=age, wait=wait)) for text in _MISSING)
+    if failure is not None:
+        yield from (skipped(check, failure) for check in ("association", "limits"))
+        return None
+    associations = slurm_facts.parse_associations(out)
+    yield _association(associations, resources, user, "associations" in enforced.split(","))
+    account = resources.account or (associations[0].default if associations else None)
+    mine = next((each for each in associations if each.account == account), None)
+    if "limits" in enforced.split(",") and mine is not None:
+        yield _limits(satellite, mine, resources, most)
+    else:
+        yield skipped("limits", "the cluster enforces none" if mine else "the account is not yours")
+    return account
+
+
+def _limits(satellite: Satellite, mine: Association, resources: Resources, most: int | None) -> Finding:
+    """Look at what sbatch takes all the same: jobs beyond a limit of the account or QOS wait for ever."""
+    quality = resources.qos or mine.default_quality
+    levels = slurm_facts.parse_qualities(ask(satellite, slurm_facts.QUALITIES)[0])
+    owners = {f"account `{mine.account}`": mine._asdict(), f"QOS `{quality}`": levels.get(quality or "", {})}
+    for owner, limits in owners.items():
+        if _exceeds(resources.time, limits.get("max_time")):
+            detail = f"`time` is {resources.time}, and your {owner} allows {limits['max_time']}"
+            return failed("limits", detail, "Such jobs wait for ever; lower `resources.time`.")
+    for owner, limits in owners.items():
+        submit = limits.get("max_submit_jobs")
+        if submit is not None and (most is None or most > submit):
+            advice = f"Write `limits: {{max_submit_jobs: {submit}}}`: further ones then wait in Dagster."
+            return note("limits", f"your {owner} lets {submit} jobs wait and run at once", advice)
+    return ok("limits", f"neither {' nor '.join(owners)} is in the way")
 
 
 def _association(
@@ -127,7 +160,7 @@ def _association(
     return ok("association", f"{user} has the accounts {', '.join(accounts)}; QOS {levels}")
 
 
-def _partition(satellite: Satellite, resources: Resources) -> Iterator[Finding]:
+def _partition(satellite: Satellite, resources: Resources, account: str | None) -> Iterator[Finding]:
     out, failure = ask(satellite, slurm_facts.PARTITIONS)
     partitions = slurm_facts.parse_partitions(out)
     if failure is not None or not partitions:
@@ -135,14 +168,16 @@ def _partition(satellite: Satellite, resources: Resources) -> Iterator[Finding]:
         return
     names = resources.partition or slurm_facts.default_partition(partitions)
     for name in names.split(",") if names else ():
-        yield _one_partition(name, partitions, resources)
+        yield _one_partition(name, partitions, resources, account)
     if not names:
         advice = f"Name one in `resources.partition`: {', '.join(partitions)}."
         detail = "the profile names no partition, and the cluster has no default one"
         yield failed("partition", detail, advice)
 
 
-def _one_partition(name: str, partitions: Mapping[str, Partition], resources: Resources) -> Finding:
+def _one_partition(
+    name: str, partitions: Mapping[str, Partition], resources: Resources, account: str | None
+) -> Finding:
     wrong = partial(failed, "partition")
     if name not in partitions:
         advice = f"There are {', '.join(partitions)}; correct `resources.partition`."
@@ -151,20 +186,26 @@ def _one_partition(name: str, partitions: Mapping[str, Partition], resources: Re
     if row.get("State", "UP") != "UP":
         advice = "Jobs wait there until the site opens it again; choose another one."
         return wrong(f"the partition `{name}` is {row['State']}", advice)
-    for kind, value, names in (("account", resources.account, "Accounts"), ("qos", resources.qos, "Qos")):
+    for kind, value, names in (("account", account, "Accounts"), ("qos", resources.qos, "Qos")):
         allowed, denied = members(row.get(f"Allow{names}")), members(row.get(f"Deny{names}")) or ()
         if value is not None and (value in denied or (allowed is not None and value not in allowed)):
             advice = f"It takes {_quoted(sorted(allowed))}." if allowed else "Choose another one."
-            return wrong(f"the partition `{name}` does not take the {kind} `{value}`", advice)
+            own = "" if getattr(resources, kind) else ", which jobs have that name none"
+            return wrong(f"the partition `{name}` does not take the {kind} `{value}`{own}", advice)
     max_time = limit(row.get("MaxTime"))
-    if resources.time and max_time:
-        seconds, most = time_seconds(resources.time), time_seconds(max_time)
-        if most is not None and (seconds is None or seconds > most):
-            detail = f"`time` is {resources.time}, and the partition `{name}` allows {max_time}"
-            return wrong(detail, "Such jobs wait for ever; lower `resources.time`.")
+    if _exceeds(resources.time, max_time):
+        detail = f"`time` is {resources.time}, and the partition `{name}` allows {max_time}"
+        return wrong(detail, "Such jobs wait for ever; lower `resources.time`.")
     at_most = f", at most {max_time}" if max_time else ""
     nodes = number(row.get("TotalNodes")) or "?"
     return ok("partition", f"{name} is up, {nodes} nodes{at_most}")
+
+
+def _exceeds(time: str | None, allowed: str | None) -> bool:
+    if not time or not allowed:
+        return False
+    seconds, most = time_seconds(time), time_seconds(allowed)
+    return most is not None and (seconds is None or seconds > most)
 
 
 def _submission(satellite: Satellite, resources: Resources) -> Finding:

@@ -11,7 +11,8 @@ _ADVICE = {
     "reach": "Check the hostname and port, the network, VPN and jump hosts; try `ssh` by hand.",
     "host_key": "Compare the fingerprint with the one that the centre publishes before you trust it.",
     "login": "Check `user`, `key_file` and `login` in the profile; try `ssh` with them by hand.",
-    "python": "The host needs a python3, 3.6 or newer, for commands without a terminal: ssh HOST python3 --version",
+    "python": "The host needs a Python 3.6 or newer for commands without a terminal (ssh HOST python3 --version); the"
+    " profile's host may name it as `python`, and load its module by `setup`.",
 }
 STAGES = tuple(_ADVICE)
 """The checks of a connection, in the order in which they are passed."""
@@ -57,7 +58,7 @@ def _failed_stage(error: HostError) -> str:
         return "reach"
     if "HOST'S KEY" in text or text.startswith("the host's key"):
         return "host_key"
-    if "Python" in text or text.startswith("the satellite did not start"):
+    if "Python" in text or text.startswith(("the satellite did not start", "the `setup` of")):
         return "python"
     return "reach" if isinstance(error, HostUnreachableError) else "login"
 

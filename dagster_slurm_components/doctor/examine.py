@@ -7,6 +7,7 @@ from dagster_slurm_components.doctor.cluster import SLURM, check_slurm
 from dagster_slurm_components.doctor.connection import STAGES, check_connection
 from dagster_slurm_components.doctor.findings import Finding, failed, ok, skipped
 from dagster_slurm_components.doctor.host import WORKDIR, check_tools, check_workdir
+from dagster_slurm_components.doctor.site import check_site
 from dagster_slurm_components.errors import HostError
 from dagster_slurm_components.hosts.base import Host
 from dagster_slurm_components.hosts.client import Satellite
@@ -68,7 +69,10 @@ def examine(loaded: LoadedProfile, *, host: Host | None = None) -> Iterator[Find
         if profile.scheduler == "slurm":
             # What jobs ask for when their scripts add nothing: the site's defaults below the profile's own.
             resources = Resources.model_validate(merge(list(loaded.layers)).data.get("resources") or {})
-            yield from _with_skipped(check_slurm(satellite, resources, facts), SLURM)
+            most = profile.limits.max_submit_jobs
+            yield from _with_skipped(check_slurm(satellite, resources, facts, most), SLURM)
+            if profile.site is not None and loaded.site is not None:
+                yield from check_site(satellite, profile.site, loaded.site)
         yield from check_tools(satellite, loaded, facts)
     except HostError as error:
         yield failed("reach", f"the examination broke off: {error.message}", error.hint or "Try again.")

@@ -41,8 +41,15 @@ except BlockingIOError:
 sys.exit("the same lock was given twice")
 """
 
-_RUNTIMES = ("apptainer", "singularity", "enroot")
+_RUNTIMES = ("apptainer", "singularity", "ch-run", "enroot")
+_PLUGINS = {"pyxis": "--container-image", "edf": "--environment"}
+"""By what srun makes containers, the option that tells it."""
 PROGRAMS = ("tar", "gzip", "zstd", "uv", "pixi", "conda", *_RUNTIMES, "mksquashfs", "squashfuse")
+# What activate.sh looks for on the node.
+_LACKING = """
+unshare --user true 2>/dev/null || echo "user namespaces are switched off"
+[ -w /dev/fuse ] || echo "there is no FUSE (/dev/fuse)"
+"""
 _WHICH = "import json, shutil, sys; print(json.dumps([name for name in sys.argv[1:] if shutil.which(name)]))"
 
 
@@ -64,11 +71,10 @@ def check_workdir(satellite: Satellite, profile: Profile, facts: HostFacts) -> I
 
 def _try_out(satellite: Satellite, workdir: str) -> Disk:
     """Write and read a file, and remove it again; return the room there is."""
-    satellite.mkdir(workdir)
     folder = f"{workdir}/.doctor-{secrets.token_hex(8)}"
     content = os.urandom(65_536)
+    satellite.mkdir(folder, workdir)
     try:
-        satellite.mkdir(folder)
         satellite.put(f"{folder}/file", content)
         (file,) = satellite.read([FileRead(f"{folder}/file")])
         if file.data != content:
@@ -125,8 +131,35 @@ def check_tools(satellite: Satellite, loaded: LoadedProfile, facts: HostFacts) -
         yield ok("modules", "login shells know `module`")
     elif needs_modules:
         detail = "the profile loads environment modules, but login shells know no `module`"
-        advice = "Name the shell file that defines it in `environment.setup`, or correct the profile."
+        advice = "Write `. FILE` of the file that defines it in `environment.before_modules`, or correct the profile."
         yield warning("modules", detail, advice)
-    if kind == "container" and not set(_RUNTIMES) & set(programs):
+    if kind == "container":
+        fields = {name: value for layer in environments for name, value in layer.items()}
+        plugin = "edf" if fields.get("edf") else str(fields.get("runtime"))
+        if plugin in _PLUGINS:
+            yield _of_srun(satellite, _PLUGINS[plugin])
+        else:
+            yield _container(satellite, set(_RUNTIMES) & set(programs))
+
+
+def _of_srun(satellite: Satellite, option: str) -> Finding:
+    """Tell whether srun has the plugin that makes containers."""
+    done = satellite.run(["srun", "--help"], timeout=30)
+    if option.encode() in done.stdout + done.stderr:
+        return ok("container", f"srun has {option}")
+    advice = (
+        "The site's plugin for such containers is missing, or this is another cluster: set another `runtime`."
+    )
+    return warning("container", f"srun has no {option} here", advice)
+
+
+def _container(satellite: Satellite, runtimes: set[str]) -> Finding:
+    """Tell whether containers can run here, as far as the login node speaks for the others."""
+    if not runtimes:
         advice = "Compute nodes may have one all the same; else load its module by `environment.modules`."
-        yield warning("container", "this host has no container runtime", advice)
+        return warning("container", "this host has no container runtime", advice)
+    lacking = satellite.run(["sh", "-c", _LACKING], timeout=30).stdout.decode("utf-8", "replace").splitlines()
+    if lacking:
+        advice = "Only a runtime with a setuid part can do without; ask the site about compute nodes."
+        return warning("container", f"this host has a runtime, but {' and '.join(lacking)}", advice)
+    return ok("container", f"{', '.join(sorted(runtimes))}, with user namespaces and FUSE")

@@ -10,6 +10,7 @@ from dagster_slurm_components.doctor import slurm_facts
 from dagster_slurm_components.doctor.cluster import ask
 from dagster_slurm_components.doctor.slurm_facts import NodeKind, Partition, limit, members, number
 from dagster_slurm_components.errors import DagsterSlurmError
+from dagster_slurm_components.hosts.client import Satellite
 from dagster_slurm_components.jobs.target import satellite_of
 from dagster_slurm_components.spec.hosts import SshHost
 from dagster_slurm_components.spec.profiles import LoadedProfile
@@ -39,19 +40,24 @@ def draft_site(profile: LoadedProfile) -> str:
             where=satellite.host.name,
             hint="`dg-slurm doctor` with the same profile says more.",
         )
-    partitions = slurm_facts.parse_partitions(ask(satellite, slurm_facts.PARTITIONS)[0])
-    kinds = slurm_facts.parse_node_kinds(ask(satellite, slurm_facts.NODE_KINDS)[0])
-    # Without accounting there are none.
-    qualities = slurm_facts.parse_qualities(ask(satellite, slurm_facts.QUALITIES)[0])
     date = time.strftime("%Y-%m-%d", time.gmtime())
     site = {
         "description": slurm_facts.parse_config(config).get("ClusterName", profile.name),
         "sources": {"all": {"document": "scontrol, sinfo and sacctmgr", "date": date, "verified": False}},
         **_access(profile),
-        **draft(partitions, kinds, qualities),
+        **learn(satellite),
         "paths": {name.lower(): f"${name}" for name in PATHS if facts.environment.get(name)},
     }
     return _HEAD + yaml.safe_dump(_stated(**site), sort_keys=False, allow_unicode=True, width=110)
+
+
+def learn(satellite: Satellite) -> dict[str, Any]:
+    """Ask Slurm for what it says of a site, and return that as a raw tree."""
+    partitions = slurm_facts.parse_partitions(ask(satellite, slurm_facts.PARTITIONS)[0])
+    kinds = slurm_facts.parse_node_kinds(ask(satellite, slurm_facts.NODE_KINDS)[0])
+    # Without accounting there are none.
+    qualities = slurm_facts.parse_qualities(ask(satellite, slurm_facts.QUALITIES)[0])
+    return draft(partitions, kinds, qualities)
 
 
 def draft(

@@ -5,12 +5,13 @@ Formats were compared with Slurm 22.05; names of fields are those of its manuals
 
 import re
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 CONFIG = ("scontrol", "show", "config")
 PARTITIONS = ("scontrol", "show", "partition", "--all", "--oneliner")
 NODE_KINDS = ("sinfo", "--all", "--noheader", "--format=%R|%D|%c|%m|%G")
 _SACCTMGR = ("sacctmgr", "--noheader", "--parsable2", "show")
+ENDED_JOBS = ("sacct", "--noheader", "--parsable2", "--allocations", "--starttime=now", "--format=JobID")
 QUALITIES = (*_SACCTMGR, "qos", "format=Name,MaxWall,MaxSubmitPU,MaxTRES,MinTRES")
 
 Partition = Mapping[str, str]
@@ -23,7 +24,8 @@ _NOTHING = ("", "(null)", "N/A", "NONE", "UNLIMITED", "INFINITE")
 
 def associations_of(user: str) -> tuple[str, ...]:
     """Return the command that lists what a user may use."""
-    return (*_SACCTMGR, "assoc", f"user={user}", "format=Account,Partition,QOS")
+    wanted = "format=Account,Partition,QOS,DefaultAccount,DefaultQOS,MaxWall,MaxSubmit"
+    return (*_SACCTMGR, "user", f"name={user}", "withassoc", wanted)
 
 
 class NodeKind(NamedTuple):
@@ -37,11 +39,19 @@ class NodeKind(NamedTuple):
 
 
 class Association(NamedTuple):
-    """An account, the partition that it holds for (None for all), and the QOS that one user may use with it."""
+    """An account, the partition that it holds for (None for all), and the QOS that one user may use with it.
+
+    ``default`` is the account of jobs that name none, ``default_quality`` their QOS. One job may ask for ``max_time``,
+    and the user have ``max_submit_jobs``.
+    """
 
     account: str
     partition: str | None
     qualities: frozenset[str]
+    default: str | None
+    default_quality: str | None
+    max_time: str | None
+    max_submit_jobs: int | None
 
 
 def parse_config(out: str) -> dict[str, str]:
@@ -91,7 +101,7 @@ def parse_gpus(gres: str) -> tuple[int, str | None]:
     return total, kinds[0] if len(set(kinds)) == 1 else None
 
 
-def parse_qualities(out: str) -> dict[str, dict[str, str | int | None]]:
+def parse_qualities(out: str) -> dict[str, dict[str, Any]]:
     """Read ``sacctmgr``'s answer to ``QUALITIES``: by name the limits for one job or user, as a site writes them."""
     return {
         name: {
@@ -107,8 +117,17 @@ def parse_qualities(out: str) -> dict[str, dict[str, str | int | None]]:
 def parse_associations(out: str) -> list[Association]:
     """Read ``sacctmgr``'s answer to ``associations_of``."""
     return [
-        Association(account, partition or None, frozenset(filter(None, qualities.split(","))))
-        for account, partition, qualities in _rows(out, 3)
+        Association(
+            account,
+            partition or None,
+            frozenset(filter(None, qualities.split(","))),
+            default or None,
+            quality or None,
+            limit(max_time),
+            number(submit),
+        )
+        for account, partition, qualities, default, quality, max_time, submit in _rows(out, 7)
+        if account and account.isprintable()
     ]
 
 

@@ -19,17 +19,21 @@ class Activation:
     Attributes:
         steps: In order; a later step sees what an earlier one loaded.
         env: Extra environment variables; a value the user set wins.
+        export: Variables of the host's login that the payload inherits with it.
         files: Extra files for the run directory, by relative path.
-        wrapper: Command that runs the payload, put before it: ``apptainer exec image``. Empty for most.
-        python: What ``PYTHON`` at the payload's head means inside the wrapper; empty without one.
+        wrapper: Start of a command line that runs the rest of it in the environment's container. Empty for most.
+        python: The Python inside of that container; empty without one.
+        by_step: Whether that container is one of an srun step, by a plugin of srun.
         needs: Paths on the host without which the job is not submitted: the environment's own mark that it is there.
     """
 
     steps: tuple[ActivationStep, ...] = ()
     env: Mapping[str, str] = field(default_factory=dict)
+    export: tuple[str, ...] = ()
     files: Mapping[str, str] = field(default_factory=dict)
     wrapper: tuple[str, ...] = ()
     python: str = ""
+    by_step: bool = False
     needs: tuple[str, ...] = ()
 
     def arguments(self) -> bytes:

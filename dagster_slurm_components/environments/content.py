@@ -23,6 +23,8 @@ def silent(*told: object) -> None:
 
 ArtifactKind = Literal["wheel", "conda", "archive", "folder", "image", "tool"]
 
+GROUNDWORK = ("before_modules", "modules", "setup")
+"""The fields of any environment that say what it is made under, as part of what it is."""
 KEY_FORMAT = 1
 """Part of every key: raised when environments are built differently from the same content."""
 
@@ -89,8 +91,8 @@ class Request(Generic[Spec]):
 
     @property
     def prerequisites(self) -> Mapping[str, object]:
-        """The modules and setup commands that the environment is made under, as part of what it is."""
-        return {name: value for name in ("modules", "setup") if (value := getattr(self.spec, name))}
+        """The modules and shell commands that the environment is made under, as part of what it is."""
+        return {name: value for name in GROUNDWORK if (value := getattr(self.spec, name))}
 
     def path(self, name: str) -> Path:
         """Return the absolute path that a field of the spec names."""
@@ -128,7 +130,8 @@ class EnvironmentPlan:
         requirements: What uv installs from the wheels among the artifacts, each pinned by its hash.
         inputs: Whatever else shapes it, such as the modules that are loaded for its build.
         unpack: Names of the artifacts that are archives of the prefix.
-        entry: Where it lies below its folder: ``prefix``, or the file name of an image that is made of the prefix.
+        entry: Where it lies below its folder: ``prefix``, or the file name of an image.
+        form: How it lies there: ``squashfs`` is an image of the prefix, ``image`` one that a container runtime makes.
     """
 
     kind: str
@@ -143,7 +146,7 @@ class EnvironmentPlan:
     inputs: Mapping[str, Any] = field(default_factory=dict)
     unpack: tuple[str, ...] = ()
     entry: str = "prefix"
-    form: Literal["folder", "squashfs"] = "folder"
+    form: Literal["folder", "squashfs", "image"] = "folder"
 
     @property
     def key(self) -> str:
@@ -216,7 +219,7 @@ def compare(published: Mapping[str, Any], wanted: Mapping[str, Any], limit: int 
     lines += [f"not wanted: {name} {have[name]}" for name in have if name not in want]
     pairs = [(name, have[name], want[name]) for name in want if name in have]
     pairs += [(n, published.get(n), wanted.get(n)) for n in ("kind", "form", "packer", "platform", "python")]
-    pairs += [(n, published["inputs"].get(n), wanted["inputs"].get(n)) for n in ("modules", "setup")]
+    pairs += [(n, published["inputs"].get(n), wanted["inputs"].get(n)) for n in GROUNDWORK]
     lines += [f"different: {name}: has {old}, wanted {new}" for name, old, new in pairs if old != new]
     # Files whose content differs though their package's version does not.
     identities = {name: identity for name, _, identity in published["artifacts"]}

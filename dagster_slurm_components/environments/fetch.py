@@ -13,7 +13,7 @@ from pathlib import Path
 from dagster_slurm_components.environments.content import Artifact, Progress, silent
 from dagster_slurm_components.environments.host.store import download, without_login
 from dagster_slurm_components.environments.host.tools import hash_of, new_file
-from dagster_slurm_components.environments.machine import cache_folder
+from dagster_slurm_components.environments.machine import cache_folder, use
 from dagster_slurm_components.errors import EnvironmentFailedError
 
 _TRIES = 3
@@ -50,6 +50,8 @@ def _fetch(artifact: Artifact) -> Artifact:
         with new_file(path) as target:
             _download(artifact, target)
             _check(artifact, target, "arrived with")
+    else:
+        use(path)
     return dataclasses.replace(artifact, path=str(path), size=path.stat().st_size)
 
 

@@ -15,18 +15,46 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from dagster_slurm_components.environments.host.tools import new_file
+from dagster_slurm_components.environments.host.tools import new_file, size_of
 from dagster_slurm_components.errors import EnvironmentFailedError
+from dagster_slurm_components.hosts.satellite.files import remove_tree
 from dagster_slurm_components.hosts.satellite.locks import locked
+
+_KINDS = ("built", "conda", "packed", "pixi-pack", "plans", "pylock", "rattler", "tools")
+_ENTRIES = ("files/*/*", *(f"{kind}/*" for kind in _KINDS))
+"""What of the cache goes as one. Locks stay: one that is removed while it is held keeps nobody out."""
+_DAY = 86400.0
 
 
 def cache_folder(*parts: str) -> Path:
-    """Return a folder of the cache (DAGSTER_SLURM_CACHE, else in the user's), made 0700 where it is missing."""
+    """Return a folder of the cache (DAGSTER_SLURM_CACHE, else in the user's), made 0700 if missing, and use it."""
     base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "dagster-slurm"
     named = os.environ.get("DAGSTER_SLURM_CACHE")
     folder = (Path(named).expanduser().absolute() if named else base).joinpath(*parts)
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    use(folder)
     return folder
+
+
+def use(path: Path) -> None:
+    """Note that something of the cache is used."""
+    with contextlib.suppress(OSError):  # a cache that came with a container's image is only read
+        os.utime(path)
+
+
+def trim_cache(unused_for: float, *, dry_run: bool = False) -> int:
+    """Remove from the cache what was not used for so many seconds, a day at least, and return its bytes.
+
+    What is younger may be in use just now. With ``dry_run`` nothing is removed.
+    """
+    before, freed = time.time() - max(unused_for, _DAY), 0
+    for path in [path for pattern in _ENTRIES for path in cache_folder().glob(pattern)]:
+        with contextlib.suppress(FileNotFoundError):  # another process removed it
+            if path.lstat().st_mtime < before:
+                freed += size_of(path)[0] if path.is_dir() else path.lstat().st_size
+                if not dry_run:
+                    remove_tree(str(path))
+    return freed
 
 
 def digest_of(*parts: object) -> str:

@@ -48,7 +48,7 @@ Tell = Callable[[str], None]
 
 def is_content(spec: EnvironmentSpec) -> bool:
     """Return whether an environment is made by us; others are only activated."""
-    return spec.type in _PLANNERS and getattr(spec, "is_sent", True)
+    return spec.type in _PLANNERS and getattr(spec, "is_made", True)
 
 
 def request_for(resolved: ResolvedScript) -> Request[EnvironmentSpec]:

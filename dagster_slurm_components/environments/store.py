@@ -29,6 +29,7 @@ _LARGEST_MANIFEST = 64 * 1024 * 1024
 _HINTS = {
     "tampered": "Run it again: the file is sent anew. If it happens again, who else writes there?",
     "missing": "Run it again: what is missing is sent anew.",
+    "no_runtime": "Load a module that brings it (`modules`), or fetch the image elsewhere and name the file.",
     "no_squashfs": "Load a module that brings squashfs-tools (`modules`), or set the environment's `form` to `folder`.",
     "locked": "Another process builds this environment; look for what works below `envs/` in the host's process list.",
     "activation_failed": "Load the same `modules` and run the same `setup` on the host by hand.",
@@ -123,7 +124,7 @@ class Store:
         waiting = [piece for piece, size in zip(pieces, sizes, strict=True) if size != piece.size]
         total, done = sum(piece.size for piece in waiting), 0
         for digest in dict.fromkeys(piece.artifact.sha256 for piece in waiting):
-            self.satellite.mkdir(f"{self.workdir}/store/incoming/{digest}")
+            self.satellite.mkdir(f"{self.workdir}/store/incoming/{digest}", self.workdir)
         progress("upload", 0, total)
         try:
             with concurrent.futures.ThreadPoolExecutor(_AT_ONCE) as pool:
@@ -144,7 +145,7 @@ class Store:
             if error.code != "not_found":
                 raise
             # Another machine sent the same artifact, and its builder has cleared the pieces away by now.
-            self.satellite.mkdir(path.rpartition("/")[0])
+            self.satellite.mkdir(path.rpartition("/")[0], self.workdir)
             self.satellite.put(path, piece.data())
         return piece.size
 

@@ -31,6 +31,7 @@ from dagster_slurm_components.environments.machine import (
     find_uv,
     only_one,
     run_program,
+    use,
 )
 from dagster_slurm_components.environments.pylock import LockedPackage, locked_packages
 from dagster_slurm_components.errors import EnvironmentFailedError
@@ -177,6 +178,7 @@ def _uv_for(uv: str, version: str, platform: Platform) -> Artifact:
                 raise
             with new_file(path) as target:
                 shutil.copyfile(uv, target)
+    use(path)
     return Artifact("uv", hash_of(path), path.stat().st_size, "tool", path=str(path))
 
 

@@ -20,8 +20,7 @@ with private_parts("has other executors inside", "leave `executor=slurm_executor
     from dagster._core.execution.plan.plan import ExecutionPlan
     from dagster._core.execution.plan.state import KnownExecutionState
     from dagster._core.execution.plan.step import ExecutionStep
-    from dagster._core.execution.retries import RetryMode, get_retries_config
-    from dagster._core.execution.tags import get_tag_concurrency_limits_config
+    from dagster._core.execution.retries import RetryMode
     from dagster._core.executor.child_process_executor import ChildProcessCrashException
     from dagster._core.executor.multiprocess import execute_step_out_of_process
     from dagster._core.storage.cloud_storage_compute_log_manager import CloudStorageComputeLogManager

@@ -6,12 +6,13 @@ from typing import Any
 
 import dagster as dg
 
-from dagster_slurm_components.executor.dagster_parts import (
-    RetryMode,
-    get_retries_config,
-    get_tag_concurrency_limits_config,
-)
-from dagster_slurm_components.executor.executor import SlurmExecutor
+from dagster_slurm_components.pipes.private import private_parts
+
+with private_parts(
+    "configures executors in another way", "leave `executor=slurm_executor` out of your definitions"
+):
+    from dagster._core.execution.retries import RetryMode, get_retries_config
+    from dagster._core.execution.tags import get_tag_concurrency_limits_config
 
 MAX_JOBS = 1000
 
@@ -36,7 +37,7 @@ _CONFIG = {
     config_schema=_CONFIG,
     requirements=dg.multiple_process_executor_requirements(),
 )
-def slurm_executor(context: dg.InitExecutorContext) -> SlurmExecutor:
+def slurm_executor(context: dg.InitExecutorContext) -> dg.Executor:
     """Executes a run's scripts in the run's own process, which costs each a thread; other steps as processes.
 
     A script mostly waits for its job. Under Dagster's multiprocess executor each waits in a process of its own, which
@@ -52,6 +53,9 @@ def slurm_executor(context: dg.InitExecutorContext) -> SlurmExecutor:
 
         In the launchpad: ``execution: {config: {max_jobs: 200}}``.
     """
+    # Not above: with it come Dagster's storages and SQLAlchemy, 0.5 s and 40 MB for whoever loads definitions alone.
+    from dagster_slurm_components.executor.executor import SlurmExecutor  # noqa: PLC0415
+
     config: Mapping[str, Any] = context.executor_config
     for name in ("max_jobs", "max_concurrent"):
         if config[name] is not None and config[name] < 1:

@@ -11,10 +11,10 @@ import sys
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from contextvars import ContextVar
 from pathlib import Path
-from typing import TextIO
+from typing import Any, TextIO
 from uuid import uuid4
 
 from dagster_slurm_components.executor.dagster_parts import (
@@ -38,6 +38,7 @@ class StepOutput:
         self._files = self._cloud.local_manager if self._cloud else manager
         self._lock = threading.Lock()
         self._pieces: dict[ComputeIOType, str] = dict.fromkeys(ComputeIOType, "")
+        self._paths: dict[ComputeIOType, Path] = {}
         self._uploaded_at = time.monotonic()
         self.log_key = log_key
 
@@ -54,12 +55,23 @@ class StepOutput:
             text, self._pieces[kind] = self._pieces[kind], ""
             if not text:
                 return
-            with self._files.open_log_stream(self.log_key, kind) as stream:
+            with self._open(kind) as stream:
                 if stream is not None:  # a manager that keeps nothing
-                    stream.write(text)  # type: ignore[call-overload]  # it is one of text, whatever its annotation
+                    stream.write(text)
         if self._cloud and time.monotonic() - self._uploaded_at > _UPLOAD_EVERY:
             self._uploaded_at = time.monotonic()
             self._cloud.on_progress(self.log_key)
+
+    def _open(self, kind: ComputeIOType) -> AbstractContextManager[Any]:
+        """Open a stream; where a file lies is asked once, which costs more than to write a line."""
+        if kind in self._paths:
+            return self._paths[kind].open("a", encoding="utf-8")
+        opened: AbstractContextManager[Any] = self._files.open_log_stream(self.log_key, kind)
+        if isinstance(self._files, LocalComputeLogManager):
+            with opened as stream:
+                self._paths[kind] = Path(stream.name)
+            return self._open(kind)
+        return opened
 
     def close(self) -> None:
         """Mark the output as whole, as the manager does at the end of its own capture (dagster 1.13)."""

@@ -4,6 +4,7 @@ import contextlib
 import os
 import subprocess
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -13,6 +14,8 @@ INTERACTIVE = frozenset({"password", "otp"})
 """The steps of a login that somebody has to answer."""
 
 _COMMAND_TIMEOUT = 60.0
+_CODE_LIVES, _CODE_PAUSE = 60.0, 2.0
+"""Seconds after which the next time-based password has surely come (RFC 6238 proposes 30), and between two looks."""
 
 
 @dataclass(frozen=True)
@@ -36,8 +39,10 @@ class Answers:
     a wrong answer nothing is answered by itself until a person has logged in: repeated wrong logins lock accounts.
     """
 
-    def __init__(self, command: Sequence[str] = ()) -> None:
+    def __init__(self, command: Sequence[str] = (), sleep: Callable[[float], None] = time.sleep) -> None:
         self._command = list(command)
+        self._sleep = sleep
+        self._used: dict[str, str] = {}
         self._passwords: dict[str, str] = {}
         self._person: Callable[[Prompt], str] | None = None
         self._wrong = False
@@ -76,7 +81,7 @@ class Answers:
         elif prompt.kind == "password" and prompt.host in self._passwords:
             return self._passwords[prompt.host]
         elif self._command:
-            found = self._run(prompt)
+            found = self._unused(prompt)
         else:
             raise required(prompt.host, f"the login asks: {prompt.text.strip()}")
         if prompt.kind == "password":
@@ -91,6 +96,19 @@ class Answers:
         """The answers were wrong: forget them."""
         self._wrong = True
         self._passwords.clear()
+
+    def _unused(self, prompt: Prompt) -> str:
+        """Return what the command answers; a time-based password that was used already is waited out.
+
+        A host refuses it a second time, and some count that as a wrong answer.
+        """
+        found, left = self._run(prompt), _CODE_LIVES
+        while prompt.kind == "otp" and found == self._used.get(prompt.host) and left > 0:
+            self._sleep(_CODE_PAUSE)
+            found, left = self._run(prompt), left - _CODE_PAUSE
+        if prompt.kind == "otp":
+            self._used[prompt.host] = found
+        return found
 
     def _run(self, prompt: Prompt) -> str:
         asked = {"DG_SLURM_KIND": prompt.kind, "DG_SLURM_PROMPT": prompt.text, "DG_SLURM_HOST": prompt.host}

@@ -5,6 +5,7 @@ one has just failed to reach. ``waiting`` says that a step waits for it, so that
 asking any host. ``reached`` is there once it was reached: only then is a name that nobody knows an outage.
 """
 
+import contextlib
 import hashlib
 import math
 import os
@@ -21,7 +22,8 @@ from dagster_slurm_components.errors import (
     UnknownNameError,
 )
 from dagster_slurm_components.hosts import wire
-from dagster_slurm_components.hosts.channel import Dialer, Pipe
+from dagster_slurm_components.hosts.base import Pipe
+from dagster_slurm_components.hosts.channel import Dialer
 from dagster_slurm_components.hosts.satellite.files import read_json, write_json
 from dagster_slurm_components.hosts.satellite.locks import locked
 
@@ -98,6 +100,10 @@ class NotedDialer:
                     raise type(last.error)(why, where=last.error.where, hint=last.error.hint)
             return self._dial()
 
+    def open(self) -> Pipe:
+        """Open another session; see ``Dialer``."""
+        return self._dialer.open()
+
     def _dial(self) -> Pipe:
         try:
             pipe = self._dial_known()
@@ -105,10 +111,12 @@ class NotedDialer:
             now, before = self._clock(), _read(self._path)
             since = before.since if before is not None and now - before.tried < FORGOTTEN else now
             content = {"host": self.name, "since": since, "tried": now, "failure": wire.failure(error)}
-            write_json(os.fsencode(self._path), content)
+            with contextlib.suppress(OSError):  # a full disk: others are not told, and that is all
+                write_json(os.fsencode(self._path), content)
             raise
-        self._path.unlink(missing_ok=True)
-        self._reached.touch(mode=0o600)
+        with contextlib.suppress(OSError):
+            self._path.unlink(missing_ok=True)
+            self._reached.touch(mode=0o600)
         return pipe
 
     def _dial_known(self) -> Pipe:

@@ -21,6 +21,19 @@ class Reply:
     blob: bytes = b""
 
 
+class Pipe(Protocol):
+    """A duplex stream of bytes that ends when either side closes it."""
+
+    def read(self, size: int) -> bytes:
+        """Return at least one and at most ``size`` bytes; none at the stream's end."""
+
+    def write(self, data: bytes) -> None:
+        """Write all of it; raises OSError when the stream is closed."""
+
+    def close(self) -> None:
+        """End the stream, waking whoever reads it; may be called more than once."""
+
+
 class Host(Protocol):
     """A machine that does the satellite's operations; safe to use from many threads."""
 
@@ -37,6 +50,14 @@ class Host(Protocol):
             HostUnreachableError: The host can't be reached, or was lost and may or may not have done the call.
             HostRefusedError: The host, or our check of it, said no.
             SatelliteError: The operation failed; its ``code`` says how.
+        """
+
+    def open(self) -> Pipe:
+        """Return a pipe to a further satellite there, on the same connection; it is the caller's alone.
+
+        Raises:
+            HostUnreachableError: The host can't be reached.
+            HostRefusedError: It allows no further session on the connection.
         """
 
     def close(self) -> None:

@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from typing import IO, NamedTuple, cast
 
 from dagster_slurm_components.errors import HostRefusedError, HostUnreachableError
-from dagster_slurm_components.hosts.channel import Pipe
-from dagster_slurm_components.hosts.program import BOOTSTRAP, program
+from dagster_slurm_components.hosts.base import Pipe
+from dagster_slurm_components.hosts.program import BOOTSTRAP, program, shipped
 from dagster_slurm_components.hosts.satellite.protocol import READY
 
 PYTHONS = ("python3", "/usr/libexec/platform-python")
@@ -20,15 +20,22 @@ PYTHONS = ("python3", "/usr/libexec/platform-python")
 _NOISE = 64 * 1024
 """Bytes of banners that a login shell may print before the satellite speaks."""
 
+_SETUP_SECONDS = 45
+"""Seconds for the setup of a profile's host; what hangs would stay on the login node, and more with each attempt."""
+
 _GRACE = 2.0
 """Seconds that a process has to end by itself."""
 
 _PASSING = re.compile(
-    "Resource temporarily unavailable|Cannot allocate memory|Stale file handle|Input/output error|"
-    "nologin|going down|not permitted to log in yet",
+    "Resource temporarily unavailable|Cannot allocate memory|can't start new thread|Stale file handle|"
+    "Input/output error|nologin|going down|not permitted to log in yet",
     re.IGNORECASE,
 )
 """What an overloaded or restarting machine says: waiting may heal it."""
+
+
+_OF_SETUP = "dagster-slurm: the host's setup "
+"""How ``start.sh`` begins to say what became of a setup."""
 
 
 class Ending(NamedTuple):
@@ -39,10 +46,14 @@ class Ending(NamedTuple):
 
 
 class SubprocessPipe:
-    """A pipe to a command on this machine; raises HostRefusedError when it can't be run, ``where`` it is for."""
+    """A pipe to a command on this machine; raises HostRefusedError when it can't be run, ``where`` it is for.
 
-    def __init__(self, argv: Sequence[str], where: str) -> None:
+    Closed, the command has ``grace`` seconds to end by itself.
+    """
+
+    def __init__(self, argv: Sequence[str], where: str, *, grace: float = _GRACE) -> None:
         self.where = where
+        self._grace = grace
         try:
             self.process = subprocess.Popen(
                 argv,
@@ -77,7 +88,7 @@ class SubprocessPipe:
         with self._closing:
             self._stdin.close()
             try:
-                self.process.wait(_GRACE)
+                self.process.wait(self._grace)
             except subprocess.TimeoutExpired:
                 os.killpg(self.process.pid, signal.SIGKILL)
                 self.process.wait()
@@ -107,12 +118,27 @@ def shell_command(python: str) -> str:
     return f"{python} -I -S -c '{BOOTSTRAP}' {len(source())}"
 
 
-def boot(pipe: SubprocessPipe, name: str, timeout: float) -> None:
+def arguments() -> list[str]:
+    """Return the same command's words, but for the Python."""
+    return ["-I", "-S", "-c", BOOTSTRAP, str(len(source()))]
+
+
+def prepared_command(python: str, setup: Sequence[str]) -> tuple[str, bytes]:
+    """Return the same for a user's own Python, after a user's own commands, and what goes before the program then.
+
+    What the user wrote is part of neither the login shell's command nor of a shell's text of ours.
+    """
+    words = f"'{BOOTSTRAP}' {len(source())} {len(setup)} {_SETUP_SECONDS}"
+    before = shipped("hosts/start.sh") + "".join(f"{text}\0" for text in (*setup, python))
+    return f"bash -s {words}", before.encode("utf-8", "surrogateescape")
+
+
+def boot(pipe: SubprocessPipe, name: str, timeout: float, before: bytes = b"") -> None:
     """Send the satellite and wait until its frames begin, ``timeout`` seconds at most.
 
-    The pipe leads to a process that runs ``shell_command``, and is closed when this raises: NoPythonError when there is
-    no such Python, or it is too old; HostRefusedError when something else answered; HostUnreachableError when nothing
-    did.
+    The pipe leads to a process that runs ``shell_command``, or a ``prepared_command`` with what goes ``before``, and is
+    closed when this raises: NoPythonError when there is no such Python, or it is too old; HostRefusedError when
+    something else answered; HostUnreachableError when nothing did.
     """
     expired = threading.Event()
 
@@ -124,7 +150,9 @@ def boot(pipe: SubprocessPipe, name: str, timeout: float) -> None:
     watchdog.daemon = True
     watchdog.start()
     # Beside the listening: who says no need not read, and what is sent may be more than a pipe holds.
-    sender = threading.Thread(target=_send, args=(pipe,), name=f"program for {name}", daemon=True)
+    sender = threading.Thread(
+        target=_send, args=(pipe, before + source()), name=f"program for {name}", daemon=True
+    )
     sender.start()
     noise = _listen(pipe)
     watchdog.cancel()
@@ -136,9 +164,9 @@ def boot(pipe: SubprocessPipe, name: str, timeout: float) -> None:
     raise _reason(noise, ending, name, timeout if expired.is_set() else None)
 
 
-def _send(pipe: Pipe) -> None:
+def _send(pipe: Pipe, data: bytes) -> None:
     with contextlib.suppress(OSError, EOFError):  # it has ended already: what it said tells why
-        pipe.write(source())
+        pipe.write(data)
 
 
 def _listen(pipe: Pipe) -> bytes:
@@ -151,17 +179,23 @@ def _listen(pipe: Pipe) -> bytes:
 
 
 def _reason(noise: bytes, ending: Ending, name: str, timeout: float | None) -> Exception:
-    said = "\n".join((noise.decode("utf-8", "replace") + ending.stderr).strip().splitlines()[:10])[:2000]
+    printed, setup, rest = (noise.decode("utf-8", "replace") + ending.stderr).partition(_OF_SETUP)
+    said = "\n".join(printed.strip().splitlines()[:10])[:2000]
     if len(noise) + len(ending.stderr) >= _NOISE:
         why = f"the login printed more than {_NOISE // 1024} KiB before the satellite could start, beginning with:"
         hint = "Let .bashrc and the like print in a terminal alone: `[[ $- == *i* ]] || return` at their top."
         return HostRefusedError(f"{why}\n{said}", where=name, hint=hint)
-    if timeout is not None:
-        why = f"the satellite did not start within {timeout:g} s; the host printed:\n{said}"
-        return HostUnreachableError(why, where=name)
-    if _PASSING.search(said):
-        why = f"the host can't start the satellite now; it printed:\n{said}"
-        return HostUnreachableError(why, where=name)
+    if setup:
+        why = f"the `setup` of the profile's host {rest[:500].strip()}\nThe host printed:\n{said}"
+        kind = HostUnreachableError if rest.startswith("did not end") else HostRefusedError
+        return kind(why, where=name, hint="Try it by hand, in: ssh HOST bash")
+    if timeout is not None or _PASSING.search(said):
+        late = (
+            "the host can't start the satellite now"
+            if timeout is None
+            else f"the satellite did not start within {timeout:g} s"
+        )
+        return HostUnreachableError(f"{late}; the host printed:\n{said}", where=name)
     if ending.returncode in (126, 127) or "needs Python 3.6" in said:
         return NoPythonError(said or "no python3", where=name)
     if ending.returncode is None and not said:

@@ -10,7 +10,7 @@ from typing import Any, Protocol, TypeAlias
 
 from dagster_slurm_components.errors import HostUnreachableError, SatelliteError
 from dagster_slurm_components.hosts import wire
-from dagster_slurm_components.hosts.base import Reply
+from dagster_slurm_components.hosts.base import Pipe, Reply
 from dagster_slurm_components.hosts.satellite.protocol import FrameError, encode_frame, read_frame
 
 _PROBE = 15.0
@@ -21,19 +21,6 @@ _LAST_WORDS = 1.0
 
 
 _Answer: TypeAlias = "Future[tuple[Mapping[str, Any], bytes]]"
-
-
-class Pipe(Protocol):
-    """A duplex stream of bytes that ends when either side closes it."""
-
-    def read(self, size: int) -> bytes:
-        """Return at least one and at most ``size`` bytes; none at the stream's end."""
-
-    def write(self, data: bytes) -> None:
-        """Write all of it; raises OSError when the stream is closed."""
-
-    def close(self) -> None:
-        """End the stream, waking whoever reads it; may be called more than once."""
 
 
 class Dialer(Protocol):
@@ -51,6 +38,9 @@ class Dialer(Protocol):
 
         Raises HostError when the host allows no more, or is lost.
         """
+
+    def open(self) -> Pipe:
+        """Return a further pipe over the last connection for one caller alone; raises HostError as ``extend`` does."""
 
 
 class Channel:

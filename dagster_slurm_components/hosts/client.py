@@ -122,9 +122,9 @@ class Satellite:
         """Write a file, whole and by rename."""
         self._call("put", data, path=path, mode=mode, timeout=300.0)
 
-    def mkdir(self, path: str) -> None:
-        """Make a folder and its missing parents, 0700."""
-        self._call("mkdir", path=path)
+    def mkdir(self, path: str, workdir: str) -> None:
+        """Make a folder in a workdir, or that itself, and its missing parents, 0700 and this user's alone."""
+        self._call("mkdir", path=path, workdir=workdir)
 
     def remove(self, root: str, paths: Sequence[str]) -> None:
         """Remove files and folders strictly below ``root``; a path elsewhere refuses the whole call."""

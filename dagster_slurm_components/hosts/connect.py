@@ -10,7 +10,7 @@ from dagster_slurm_components.errors import HostError, HostRefusedError
 from dagster_slurm_components.hosts.agent import place
 from dagster_slurm_components.hosts.agent.client import AgentDialer, described
 from dagster_slurm_components.hosts.attempts import NotedDialer
-from dagster_slurm_components.hosts.base import Host, Reply
+from dagster_slurm_components.hosts.base import Host, Pipe, Reply
 from dagster_slurm_components.hosts.channel import Dialer
 from dagster_slurm_components.hosts.local import InProcessHost
 from dagster_slurm_components.hosts.remote import RemoteHost
@@ -47,6 +47,13 @@ class ProfileHost:
         self._profile = profile
         self.name = host.name
         self.close = host.close
+
+    def open(self) -> Pipe:
+        """Return a pipe of the caller's own; see ``Host.open``."""
+        try:
+            return self._host.open()
+        except HostError as error:
+            raise error.of_profile(self._profile) from error.__cause__
 
     def call(self, op: str, params: Mapping[str, Any], blob: bytes = b"", *, timeout: float = 60.0) -> Reply:
         """Do one operation; see ``Host.call``."""

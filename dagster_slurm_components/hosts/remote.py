@@ -15,8 +15,9 @@ from dagster_slurm_components.errors import (
     HostUnreachableError,
     LoginRequiredError,
 )
-from dagster_slurm_components.hosts.base import Reply
+from dagster_slurm_components.hosts.base import Pipe, Reply
 from dagster_slurm_components.hosts.channel import Channel, Dialer
+from dagster_slurm_components.hosts.ssh_errors import DroppedError
 
 LARGE = 1024 * 1024
 """Bytes from which a call counts as one that carries much."""
@@ -30,8 +31,9 @@ class RemoteHost:
 
     At most one attempt to connect is under way, whoever asks; others wait for its result. Two attempts are at
     least ``interval`` seconds apart, also when the first one succeeded and the connection was lost soon after;
-    after failures the pause doubles up to a minute (it begins at 30 s after a refusal). A login node bans whoever
-    knocks too often. Calls in between raise the last failure again.
+    after refusals the pause doubles up to a minute (it begins at 30 s, or 15 s where sshd hangs up early): a login node
+    bans whoever knocks too often. A host that can't be reached counts nothing, and is found again soon after it is
+    back. Calls in between raise the last failure again.
 
     Args:
         dialer: How to reach it.
@@ -59,7 +61,7 @@ class RemoteHost:
         self._jitter = jitter
         self._dialing = threading.Lock()
         self._lanes: Lanes | None = None
-        self._failures = 0
+        self._refusals = 0
         self.failure: HostError | None = None
         """Why the last attempt failed, if it did."""
         self._not_before = 0.0
@@ -76,6 +78,11 @@ class RemoteHost:
             return lanes.main.call(op, params, blob, timeout)
         with lanes.lane() as lane:
             return lane.call(op, params, blob, timeout)
+
+    def open(self) -> Pipe:
+        """Return a pipe of the caller's own; see ``Host.open``."""
+        self._connected()
+        return self._dialer.open()
 
     def connect(self) -> None:
         """Connect now, whatever pause is left: a person asked for it."""
@@ -111,20 +118,23 @@ class RemoteHost:
         try:
             pipe = self._dialer.dial()
         except (HostUnreachableError, HostRefusedError) as error:
-            least = _REFUSED_PAUSE if isinstance(error, HostRefusedError) else 0.0
-            first = max(least, self._interval)
-            self._pause(min(first * 2**self._failures, max(_LONGEST_PAUSE, first)))
-            self._failures += 1
+            if isinstance(error, (HostRefusedError, DroppedError)):
+                least = _REFUSED_PAUSE if isinstance(error, HostRefusedError) else 0.0
+                first = max(least, self._interval)
+                self._pause(min(first * 2**self._refusals, max(_LONGEST_PAUSE, first)))
+                self._refusals += 1
+            else:
+                self._pause(self._interval)
             self.failure = error
             raise
         self._pause(self._interval)
-        self._failures = 0
+        self._refusals = 0
         self.failure = None
         self._lanes = Lanes(self._dialer, Channel(pipe, self.name), self._channels - 1)
         return self._lanes
 
     def _pause(self, seconds: float) -> None:
-        self._not_before = self._clock() + seconds * (1 + 0.5 * self._jitter())
+        self._not_before = self._clock() + seconds * (1 + self._jitter() / 6)
 
 
 class Lanes:

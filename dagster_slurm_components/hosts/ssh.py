@@ -14,15 +14,14 @@ from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
-from dagster_slurm_components.errors import HostError, HostRefusedError
+from dagster_slurm_components.errors import HostError, HostRefusedError, HostUnreachableError
 from dagster_slurm_components.hosts import bootstrap
 from dagster_slurm_components.hosts.answers import Answers
-from dagster_slurm_components.hosts.base import address
+from dagster_slurm_components.hosts.base import Pipe, address
 from dagster_slurm_components.hosts.bootstrap import SubprocessPipe
-from dagster_slurm_components.hosts.channel import Pipe
 from dagster_slurm_components.hosts.ssh_errors import DroppedError
 from dagster_slurm_components.hosts.ssh_login import Login
-from dagster_slurm_components.spec.hosts import SshHost
+from dagster_slurm_components.spec.hosts import JumpHost, SshHost
 
 PAUSES = (0.5, 1.0, 2.0, 4.0, 8.0, 12.0)
 """Seconds between attempts when sshd hangs up early: above MaxStartups (10 by default) it drops at random."""
@@ -61,6 +60,27 @@ class Connection:
         return _tell_master(self.folder, "check")
 
 
+def same_login(spec: SshHost) -> str:
+    """Return a text that is the same for all spellings of one login: names as ``~/.ssh/config`` reads them."""
+    hops: list[SshHost | JumpHost] = [*spec.jump, spec]
+    each = [(_destination(hop, spec), hop.login, hop.key_file or spec.key_file) for hop in hops]
+    return repr((each, spec.known_hosts_file, spec.secret_command, spec.python, spec.setup))
+
+
+def _destination(hop: SshHost | JumpHost, spec: SshHost) -> tuple[str, ...]:
+    user = hop.user or spec.user
+    options = [f"-p{hop.port}"] * ("port" in hop.model_fields_set) + [f"-l{user}"] * bool(user)
+    with contextlib.suppress(OSError, subprocess.TimeoutExpired):  # then nobody can log in, and is told why
+        # As a login reads them: ssh itself takes its files from the home folder of the passwd file.
+        config = f'Include "{Path.home() / ".ssh" / "config"}"\nInclude /etc/ssh/ssh_config\n'
+        argv = ["ssh", "-F", "/dev/stdin", "-G", *options, "--", hop.hostname]
+        done = subprocess.run(argv, input=config, capture_output=True, text=True, check=False, timeout=10)
+        read = dict(line.split(" ", 1) for line in done.stdout.splitlines() if " " in line)
+        if done.returncode == 0:
+            return read["user"], read["hostname"], read["port"]
+    return user or "", hop.hostname, str(hop.port)
+
+
 def _end(folder: Path, owner: int) -> None:
     if os.getpid() == owner:  # a forked child's exit must not end its parent's connection
         _tell_master(folder, "exit")
@@ -94,7 +114,7 @@ class SessionPipe(SubprocessPipe):
 
     def __init__(self, argv: Sequence[str], where: str, hang_up: Callable[[], object] | None) -> None:
         super().__init__(argv, where)
-        self._hang_up = hang_up
+        self.hang_up = hang_up
         self._ended = self._hung_up = False
 
     def read(self, size: int) -> bytes:
@@ -105,9 +125,9 @@ class SessionPipe(SubprocessPipe):
 
     def close(self) -> None:
         """End the session, and what else belongs to it."""
-        if self._hang_up is not None and not self._ended:
+        if self.hang_up is not None and not self._ended:
             self._hung_up = True
-            self._hang_up()
+            self.hang_up()
         super().close()
 
     def ending(self) -> bootstrap.Ending:
@@ -144,6 +164,7 @@ class SshDialer:
         self._sleep = sleep
         self._jitter = jitter
         self._connection: Connection | None = None
+        self._late = False
         self.name = address(spec)
 
     def dial(self) -> Pipe:
@@ -156,6 +177,13 @@ class SshDialer:
     def extend(self) -> Pipe | None:
         """Open another session on the connection; see ``Dialer``."""
         return None if self._connection is None else self._start(self._connection, None)
+
+    def open(self) -> Pipe:
+        """Open another session on the connection; see ``Dialer``."""
+        pipe = self.extend()
+        if pipe is None:
+            raise HostUnreachableError("there is no connection", where=self.name)
+        return pipe
 
     def _log_in(self) -> Connection:
         try:
@@ -172,21 +200,29 @@ class SshDialer:
         return connection
 
     def _start(self, connection: Connection, hang_up: Callable[[], object] | None) -> Pipe:
-        absent = []
-        for python in bootstrap.PYTHONS:
-            argv = [*_through(connection.folder), "-T", "host", bootstrap.shell_command(python)]
-            session = partial(self._session, argv, hang_up)
+        spec, absent = self._spec, []
+        pythons = bootstrap.PYTHONS if spec.python is None else (spec.python,)
+        for python in pythons:
+            command, before = bootstrap.shell_command(python), b""
+            if spec.python or spec.setup:
+                command, before = bootstrap.prepared_command(python, spec.setup)
+            argv = [*_through(connection.folder), "-T", "host", command]
+            session = partial(self._session, argv, hang_up, before)
             try:
                 # sshd frees the place of an ended session a little late (MaxSessions).
                 return self._patiently(session, SessionRefusedError, _SESSION_PAUSES)
             except bootstrap.NoPythonError as error:
                 absent.append(f"  {python}: {error.message}")
         why = "no Python 3.6 or newer was found, which this package needs on the host:\n" + "\n".join(absent)
-        raise HostRefusedError(why, where=self.name)
+        hint = "Name another as `python` of the profile's host, or load its module by `setup`."
+        raise HostRefusedError(why, where=self.name, hint=hint)
 
-    def _session(self, argv: Sequence[str], hang_up: Callable[[], object] | None) -> Pipe:
-        pipe = SessionPipe(argv, self.name, hang_up)
-        bootstrap.boot(pipe, self.name, _START_TIMEOUT)
+    def _session(self, argv: Sequence[str], hang_up: Callable[[], object] | None, before: bytes) -> Pipe:
+        # One start that does not end is a busy host's, perhaps; after two the connection may be dead.
+        pipe = SessionPipe(argv, self.name, hang_up if self._late else None)
+        self._late = True
+        bootstrap.boot(pipe, self.name, _START_TIMEOUT, before)
+        self._late, pipe.hang_up = False, hang_up
         return pipe
 
     def _patiently(self, attempt: Callable[[], _T], passing: type[HostError], pauses: Iterable[float]) -> _T:

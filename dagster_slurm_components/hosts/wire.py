@@ -13,12 +13,13 @@ from dagster_slurm_components.errors import (
     LoginRequiredError,
     SatelliteError,
 )
-from dagster_slurm_components.hosts.satellite.protocol import FrameError, encode_frame, read_frame
+from dagster_slurm_components.hosts.satellite.protocol import BUSY, FrameError, encode_frame, read_frame
 
 _KINDS: Mapping[str, type[HostError]] = {
     "agent:login": LoginRequiredError,
     "agent:unreachable": HostUnreachableError,
     "agent:refused": HostRefusedError,
+    BUSY: HostUnreachableError,
 }
 """Kind of error by code, the more special first; every other code is the satellite's own."""
 

@@ -17,7 +17,10 @@ import dagster_pipes
 
 from dagster_slurm_components.errors import DagsterSlurmError
 from dagster_slurm_components.hosts.program import shipped
+from dagster_slurm_components.jobs.events import MESSAGES, NEWS
 from dagster_slurm_components.jobs.model import ELEMENTS, JobArray, JobSpec
+from dagster_slurm_components.jobs.status import STATUS
+from dagster_slurm_components.jobs.usage import usage_file
 from dagster_slurm_components.spec.files import LARGEST, TOO_LARGE
 from dagster_slurm_components.units import format_size
 
@@ -28,7 +31,10 @@ EXTRAS = "extras.tsv"
 """The file of a run directory that holds the Pipes extras in lines, for payloads in languages without JSON."""
 LEFT_RECORD = "left.json"
 """The file of a run directory that says what a left job makes, for whoever reports it."""
-_OWN = ("context.json", "job.env", "messages.jsonl")
+_POLLED = {MESSAGES: b"", STATUS: b""}
+"""What whoever follows the job looks for is there from the start: an NFS client that once saw no file of a name
+believes that for up to a minute."""
+_OWN = ("context.json", "job.env", usage_file(0), *_POLLED)
 """The files that each element of an array has of its own, also in an array of one."""
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
 
@@ -63,6 +69,14 @@ def _libraries() -> Mapping[str, bytes]:
     }
 
 
+@functools.cache
+def sampler() -> Mapping[str, bytes]:
+    """Return the sampler, without which ``job.sh`` starts none, and the file that it writes to."""
+    names = ("sample.sh", "sample.py", "counters.py", "gpus.py")
+    programs = {f"sampler/{name}": shipped(f"jobs/sampler/{name}").encode() for name in names}
+    return {**programs, usage_file(0): b""}
+
+
 def _extras(context: bytes) -> str:
     r"""Return the extras of a Pipes context as lines ``NAME<TAB>VALUE``, for languages that have no JSON.
 
@@ -79,11 +93,15 @@ def _members(spec: JobSpec, header: str) -> Iterator[tuple[str, bytes | Path, bo
     files = run_files(spec)
     body, array = files.pop("job.sh"), spec.array
     if array is None:
+        packed = _libraries()  # these stand before all else
         yield "job.sh", header.encode() + body, False
-        yield from ((path, content, False) for path, content in files.items())
+        yield from (
+            (path, content, False) for path, content in files.items() if content is not packed.get(path)
+        )
     else:
         # Elements link what all of them share. What `array.sh` runs in them is called as it is there.
         yield "job.sh", (header + shipped("jobs/shell/array.sh")).encode(), False
+        yield NEWS, b"", False
         yield "tasks", "".join(f"{' '.join(map(str, task))}\n" for task in array.tasks).encode(), False
         own = next(iter(array.own.values()))
         shared = {"job.sh": body, **{path: files[path] for path in files if path not in own}}
@@ -108,8 +126,9 @@ def run_files(spec: JobSpec) -> dict[str, bytes]:
         "job.env": env_file(spec.env),
         **({PARTITION_KEYS: "".join(f"{key}\n" for key in keys)} if (keys := spec.partition_keys) else {}),
         **({LEFT_RECORD: spec.left} if spec.left else {}),
-        "messages.jsonl": b"",
+        **_POLLED,
         **_libraries(),
+        **(sampler() if spec.sampler else {}),
         **spec.launch.files,
     }
     return {
@@ -127,6 +146,18 @@ def array_of(specs: Mapping[int, JobSpec], *, keys_per_task: int, max_parallel: 
     return replace(next(iter(specs.values())), array=JobArray(own, keys_per_task, max_parallel))
 
 
+@functools.cache
+def _packed_libraries() -> bytes:
+    """Return the beginning of an archive, compressed once: gzip files may stand one behind the other."""
+    begin = io.BytesIO()
+    archive = tarfile.open(fileobj=begin, mode="w", format=tarfile.PAX_FORMAT)  # noqa: SIM115 - its end follows
+    for path, content in _libraries().items():
+        info = tarfile.TarInfo(path)
+        info.size, info.mode = len(content), 0o600
+        archive.addfile(info, io.BytesIO(content))
+    return gzip.compress(begin.getvalue(), mtime=0)
+
+
 def bundle(spec: JobSpec, header: str) -> bytes:
     """Return the run directory of a job as a gzipped tar; the same spec always gives the same bytes.
 
@@ -136,6 +167,7 @@ def bundle(spec: JobSpec, header: str) -> bytes:
         DagsterSlurmError: A file that can't be read, or more than ``LARGEST`` bytes in all.
     """
     packed, total = io.BytesIO(), 0
+    packed.write(b"" if spec.array else _packed_libraries())
     with (
         gzip.GzipFile(fileobj=packed, mode="wb", compresslevel=1, mtime=0) as stream,
         tarfile.open(fileobj=stream, mode="w", format=tarfile.PAX_FORMAT) as archive,

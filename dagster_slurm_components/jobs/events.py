@@ -1,15 +1,18 @@
 """What a watcher tells whoever follows a job, and the state it keeps of each job."""
 
 import queue
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from enum import Enum
 
 from dagster_slurm_components.errors import HostUnreachableError
-from dagster_slurm_components.hosts.satellite.calls import FileData
+from dagster_slurm_components.hosts.satellite.calls import FileData, FileRead
 from dagster_slurm_components.jobs.lease import FOLLOWING, OutputPosition
+from dagster_slurm_components.jobs.meter import Meter
 from dagster_slurm_components.jobs.model import JobHandle
 from dagster_slurm_components.jobs.reconcile import Evidence, Observation
 from dagster_slurm_components.jobs.status import STATUS, StatusRecord, parse_status
+from dagster_slurm_components.jobs.usage import NodeUsage
 from dagster_slurm_components.slurm.outcome import last_words
 from dagster_slurm_components.slurm.states import Phase, state
 
@@ -19,7 +22,7 @@ MESSAGES, STDOUT, STDERR = "messages.jsonl", "stdout.log", "stderr.log"
 """The files of a run directory that are streamed back while the job runs."""
 
 _MAX_LAG = 64 * 1024 * 1024
-_TAIL = 8 * 1024
+TAIL = 8 * 1024
 LAG = 1.0
 """Seconds after a job's end within which Slurm seldom knows of it (slurmdbd: 0.3 to 1.1 s on Slurm 22.05)."""
 _KEPT = 1024 * 1024
@@ -68,10 +71,11 @@ class HostBack:
 
 @dataclass(frozen=True)
 class Ended:
-    """The job has ended for good and all its output was delivered."""
+    """The job has ended for good and all its output was delivered; ``usage`` is what it used on each of its nodes."""
 
     observation: Observation
     evidence: Evidence
+    usage: tuple[NodeUsage, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -123,6 +127,7 @@ class Watch:
     lease_state: str = FOLLOWING
     observation: Observation = field(default_factory=Observation)
     evidence: Evidence = field(default_factory=Evidence)
+    meter: Meter = field(default_factory=Meter)
     judged: Evidence | None = None
     status_text: bytes = b""
     stderr_end: bytes = b""
@@ -180,11 +185,18 @@ class Watch:
         started = self.evidence.status is not None or self.closing_until is not None
         return (STATUS, MESSAGES, STDOUT, STDERR) if started else (STATUS,)
 
+    def usage_reads(self, now: float) -> Sequence[tuple[int, FileRead]]:
+        """Return which nodes' usage is to be read now; while an element of an array runs none is."""
+        status = self.evidence.status
+        if status is None or (self.part is not Part.JOB and not self.meter.reads_on):
+            return ()
+        return self.meter.due(self.handle, now, self.changed_at, status.nodes)
+
     @property
     def wants_accounting(self) -> bool:
         """Whether the accounting is to tell how the job goes on, or, once it has ended, how, and what it used."""
         closing = self.closing_until is not None and self.part is Part.JOB
-        return not self.accounted and (closing or self.observation.wants_accounting)
+        return (closing or self.observation.wants_accounting) and not self.accounted
 
     @property
     def accounted(self) -> bool:
@@ -245,13 +257,14 @@ class Watch:
 
     def _listen(self, stderr: bytes) -> None:
         """Note what Slurm's daemon says of the job's end."""
-        self.stderr_end = (self.stderr_end + stderr)[-_TAIL:]
+        self.stderr_end = (self.stderr_end + stderr)[-TAIL:]
         words = last_words(self.stderr_end.decode("utf-8", "replace"))
         if words != self.evidence.words:
             self.evidence = replace(self.evidence, words=words)
 
     def forget(self) -> None:
         """Slurm starts the job anew: what was said of its end is true no more."""
+        self.meter.begin_anew()
         self.stderr_end = b""
         self.evidence = replace(self.evidence, accounting=None, words=None, asked=None)
 

@@ -1,21 +1,26 @@
 """The figures of a job that has ended: where it ran, what it used, how long it waited."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from dagster_slurm_components.jobs.events import Ended
 from dagster_slurm_components.jobs.model import JobHandle
 from dagster_slurm_components.jobs.status import StatusRecord
+from dagster_slurm_components.jobs.totals import cpu_seconds, usage_figures
+from dagster_slurm_components.jobs.usage import NodeUsage
 
 _CPUS = re.compile(r"(\d+)(?:\(x(\d+)\))?")
 
 Figure = str | int | float
 
 
-def job_figures(handle: JobHandle, ended: Ended, *, profile: str, host: str) -> Mapping[str, Figure]:
+def job_figures(
+    handle: JobHandle, ended: Ended, *, profile: str, host: str, whole_nodes: bool = False
+) -> Mapping[str, Figure]:
     """Return the figures of one ended job, each only where it is known; profile and host are told by name.
 
-    Figures that the job measured itself stand until the accounting knows better.
+    Figures that the job measured itself stand until the accounting knows better. Slurm's energy is that of a job's
+    nodes: it is the job's where that has ``whole_nodes``.
     """
     observation, status = ended.observation, ended.evidence.status
     figures: dict[str, Figure | None] = {
@@ -27,8 +32,11 @@ def job_figures(handle: JobHandle, ended: Ended, *, profile: str, host: str) -> 
         "job/profile": profile,
         "job/run_directory": handle.run_dir,
     }
+    figures |= usage_figures(ended.usage)
+    sampled = figures["job/memory_max_mib"]
     if status:
-        figures |= _own_figures(status, handle.submitted)
+        own = _own_figures(status, handle.submitted, ended.usage)
+        figures |= {name: value for name, value in own.items() if value is not None}
     accounting = ended.evidence.accounting
     if accounting:
         figures |= {
@@ -36,9 +44,17 @@ def job_figures(handle: JobHandle, ended: Ended, *, profile: str, host: str) -> 
             "job/nodes": accounting.nodes or figures.get("job/nodes"),
             "job/memory_asked_mib": _mib(accounting.req_mem_bytes),
             "job/node_hours": accounting.node_hours,
+            "job/core_hours": accounting.hours(accounting.alloc_cpus),
+            "job/gpu_hours": accounting.hours(accounting.alloc_gpus) or figures.get("job/gpu_hours"),
         }
+        if accounting.energy_j is not None and whole_nodes:
+            figures["job/energy_kwh"] = accounting.energy_j / 3.6e6
+            figures["job/energy_source"] = "whole nodes, by Slurm"
         if accounting.used_memory_bytes is not None:
-            figures["job/memory_max_mib"] = _mib(accounting.used_memory_bytes)
+            # Both take samples, and Slurm seldom one in less than half a minute.
+            figures["job/memory_max_mib"] = max(
+                accounting.used_memory_bytes / 2**20, sampled if isinstance(sampled, float) else 0.0
+            )
         if accounting.cpu_efficiency is not None:
             figures["job/cpu_efficiency"] = accounting.cpu_efficiency
     asked, most = figures.get("job/memory_asked_mib"), figures.get("job/memory_max_mib")
@@ -47,13 +63,17 @@ def job_figures(handle: JobHandle, ended: Ended, *, profile: str, host: str) -> 
     return {name: round(v, 4) if isinstance(v, float) else v for name, v in figures.items() if v is not None}
 
 
-def _own_figures(status: StatusRecord, submitted: float | None) -> dict[str, Figure | None]:
-    nodes = int(status.get("num_nodes") or 1)
-    cpus = _cpus(status.get("cpus_per_node") or "1")
+def _own_figures(
+    status: StatusRecord, submitted: float | None, usage: Sequence[NodeUsage]
+) -> dict[str, Figure | None]:
+    nodes = status.nodes
+    granted = status.get("cpus_per_node")
+    cpus = _cpus(granted or "1")
     figures: dict[str, Figure | None] = {
         "job/partition": status.get("partition"),
         "job/nodes": status.get("nodes") or status.host,
-        "job/memory_max_mib": _mib(status.memory_peak),
+        # Of several nodes it is that of the first.
+        "job/memory_max_mib": _mib(status.memory_peak) if nodes == 1 or not usage else None,
         "job/memory_asked_mib": _asked(status, nodes, cpus),
     }
     if submitted is not None and status.started is not None:
@@ -61,8 +81,11 @@ def _own_figures(status: StatusRecord, submitted: float | None) -> dict[str, Fig
     if status.started is not None and status.ended is not None:
         elapsed = status.ended - status.started
         figures |= {"job/elapsed_s": elapsed, "job/node_hours": elapsed * nodes / 3600}
-        if status.cpu_seconds is not None and elapsed > 0 and nodes == 1:
-            figures["job/cpu_efficiency"] = min(1.0, status.cpu_seconds / (elapsed * cpus))
+        figures["job/core_hours"] = elapsed * cpus / 3600 if granted else None
+        figures["job/gpu_hours"] = elapsed * sum(len(node.gpus) for node in usage) / 3600 or None
+        spent = status.cpu_seconds if nodes == 1 else cpu_seconds(usage) if len(usage) == nodes else None
+        if spent is not None and elapsed > 0:
+            figures["job/cpu_efficiency"] = min(1.0, spent / (elapsed * cpus))
     return figures
 
 

@@ -8,7 +8,7 @@ from dagster_slurm_components.errors import DagsterSlurmError
 from dagster_slurm_components.jobs.model import JobIdentity, JobSpec
 from dagster_slurm_components.launchers.base import PYTHON, LaunchContext, payload_argv
 from dagster_slurm_components.launchers.plans import plan
-from dagster_slurm_components.spec.launchers import BashLauncher, LauncherSpec
+from dagster_slurm_components.spec.launchers import BashLauncher
 from dagster_slurm_components.spec.resolve import ResolvedScript
 from dagster_slurm_components.spec.script import Script
 
@@ -47,36 +47,33 @@ def job_spec(
     interpreter = launcher.interpreter if isinstance(launcher, BashLauncher) else None
     program = None if payload is None else str(payload)
     argv = payload_argv(program, script.command, script.args, interpreter)
-    launch = plan(launcher, _wrapped(argv, activation, launcher), LaunchContext(script.resources, scheduler))
+    if activation.by_step and scheduler == "process":
+        raise DagsterSlurmError(
+            "the environment's container is made by a plugin of srun, and this profile's scheduler is `process`",
+            hint="Give the script another `environment` in this profile: `profiles: {local: {environment: ...}}`.",
+        )
+    inside = (activation.wrapper, activation.python or PYTHON, activation.by_step)
+    launch = plan(launcher, argv, LaunchContext(script.resources, scheduler, *inside))
     asked = {name.replace("_", "-"): value for name, value in launch.sbatch.items()}
     own = {"DAGSTER_SLURM_PROFILE": profile.name, **(env or {})}
+    if activation.wrapper:
+        own["DAGSTER_SLURM_EXPORTED"] = " ".join(script.export)
+    if script.umask is not None:
+        own["DAGSTER_SLURM_UMASK"] = script.umask
     return JobSpec(
         identity=identity,
         launch=launch,
         activation=activation,
         sbatch=tuple({**asked, **_options(script), **(changed or {})}.items()),
         env={**activation.env, **launch.env, **script.env, **own},
+        export=(*activation.export, *script.export),
         context=context,
         partition_keys=partition_keys,
         left=left,
         files=resolved.payload_files() if files is None else files,
         requeues=script.requeue_on_timeout if scheduler == "slurm" else 0,
+        sampler=profile.profile.sampler,
     )
-
-
-def _wrapped(argv: tuple[str, ...], activation: Activation, launcher: LauncherSpec) -> tuple[str, ...]:
-    """Return the payload's argument list inside what the environment wraps around it: a container."""
-    if not activation.wrapper:
-        return argv
-    # The others' own programs would have to run inside too, and srun does not run inside srun.
-    allowed = ("bash",) if "pyxis" in activation.wrapper[2:3] else ("bash", "srun")
-    if launcher.type not in allowed:
-        raise DagsterSlurmError(
-            f"the launcher `{launcher.type}` can't start payloads in this container",
-            hint=f"Use {' or '.join(f'`{name}`' for name in allowed)}, or an environment of another type.",
-        )
-    first = activation.python if argv[0] == PYTHON else argv[0]
-    return (*activation.wrapper, first, *argv[1:])
 
 
 def _options(script: Script) -> dict[str, str]:

@@ -8,6 +8,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from dagster_slurm_components.errors import SatelliteError
+from dagster_slurm_components.hosts.satellite.calls import FileRead
+from dagster_slurm_components.jobs.events import STDERR, TAIL
 from dagster_slurm_components.jobs.lease import Attempt
 from dagster_slurm_components.jobs.model import JobHandle
 from dagster_slurm_components.jobs.reconcile import (
@@ -22,6 +24,7 @@ from dagster_slurm_components.jobs.schedulers import QueueRows
 from dagster_slurm_components.jobs.status import StatusRecord, read_statuses
 from dagster_slurm_components.jobs.target import Target
 from dagster_slurm_components.slurm.accounting import MAX_IDS, AccountingRow
+from dagster_slurm_components.slurm.outcome import last_words
 
 _NO_PATIENCE = Patience(settle=0.0, explanation=0.0, absence=0.0, trace=0.0)
 
@@ -97,10 +100,11 @@ def observe(
     place: Target,
     jobs: Sequence[tuple[JobHandle, StatusRecord | None]],
     before: Mapping[str, Observation] | None = None,
+    max_age: float | None = None,
 ) -> dict[str, JobInfo]:
     """Return by run directory what is known of jobs at this moment, from status files, queue and accounting.
 
-    ``before`` is as of ``look_at``.
+    ``before`` is as of ``look_at``; an answer of the queue that is ``max_age`` seconds old will do.
     """
     patience = _NO_PATIENCE if before is None else place.scheduler.patience
 
@@ -110,7 +114,7 @@ def observe(
 
     alone = [judged(handle, Evidence(status=status)) for handle, status in jobs]
     undecided = [each.handle for each in alone if each.alive or not _decides(each.evidence.status)]
-    evidence = _ask(place, undecided)
+    evidence = _ask(place, undecided, patient=before is not None, max_age=max_age)
     return {
         each.handle.run_dir: judged(each.handle, replace(evidence[each.handle], status=each.evidence.status))
         if each.handle in evidence
@@ -119,17 +123,19 @@ def observe(
     }
 
 
-def _ask(place: Target, handles: Sequence[JobHandle]) -> dict[JobHandle, Evidence]:
+def _ask(
+    place: Target, handles: Sequence[JobHandle], *, patient: bool, max_age: float | None
+) -> dict[JobHandle, Evidence]:
     """Ask the queue once, and the accounting for the jobs that it lacks.
 
-    A job of which one gave no answer has no evidence: then its own file alone speaks. The queue's answer may be an old
-    one, where the budget of queries is used up: of a job that is younger it says nothing.
+    A job of which one gave no answer has no evidence: then its own file alone speaks. The accounting's silence counts
+    for who is ``patient``, and waits it out, and where no accounts are kept. The queue's answer may be an old one,
+    where the budget of queries is used up: of a job that is younger it says nothing.
     """
     now, epoch, scheduler = time.monotonic(), time.time(), place.scheduler
     try:
-        queue = (
-            scheduler.queue(place.satellite, handles, scheduler.first_query) if handles else QueueRows(None)
-        )
+        age = scheduler.first_query if max_age is None else max_age
+        queue = scheduler.queue(place.satellite, handles, age) if handles else QueueRows(None)
     except SatelliteError:  # the budget that all processes share is used up, or somebody else's query hangs
         return {}
     if queue.rows is None:
@@ -142,12 +148,25 @@ def _ask(place: Target, handles: Sequence[JobHandle]) -> dict[JobHandle, Evidenc
         elif young or (handle.submitted is not None and handle.submitted < epoch - queue.age):
             gone.append(handle)
     absent = QueueAnswer(None, taken)
-    if not scheduler.has_accounting:
-        return evidence | {handle: Evidence(queue=absent) for handle in gone}
+    rows: dict[JobHandle, AccountingRow | None] = {}
     for begin in range(0, len(gone), MAX_IDS):
-        rows = _accounts(place, gone[begin : begin + MAX_IDS])
-        evidence |= {handle: Evidence(queue=absent, accounting=row) for handle, row in rows.items()}
-    return evidence
+        rows |= _accounts(place, gone[begin : begin + MAX_IDS])
+    if patient or not scheduler.has_accounting:
+        rows = dict.fromkeys(gone) | rows
+    words = _last_words(place, [handle for handle, row in rows.items() if row is None])
+    return evidence | {
+        handle: Evidence(queue=absent, accounting=row, words=words.get(handle))
+        for handle, row in rows.items()
+    }
+
+
+def _last_words(place: Target, handles: Sequence[JobHandle]) -> dict[JobHandle, str | None]:
+    """Return what Slurm's daemons wrote of the ends of jobs, of which no accounts tell."""
+    read, logs = place.satellite.read, [handle.file(STDERR) for handle in handles]
+    sizes = [file.size for file in read([FileRead(log, 0, 0) for log in logs])] if logs else []
+    tails = [FileRead(log, max(0, size - TAIL), TAIL) for log, size in zip(logs, sizes, strict=True)]
+    texts = [file.data.decode("utf-8", "replace") for file in read(tails)] if tails else []
+    return dict(zip(handles, map(last_words, texts), strict=True))
 
 
 def _decides(status: StatusRecord | None) -> bool:

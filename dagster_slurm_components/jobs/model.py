@@ -123,11 +123,13 @@ class JobSpec:
     Attributes:
         sbatch: Slurm options, name and value, in the order they are rendered; ignored by a plain process.
         env: The payload's environment variables, secrets included; they travel in a file of mode 0600.
+        export: Variables of the host's login that the payload inherits, beside those that all do.
         context: Content of ``context.json``.
         partition_keys: All keys of a range of partitions, for a file of their own.
         left: What whoever reports a left job's results has to know, for a file of its own.
         files: Local files, by their places below the run directory's ``payload`` folder.
         requeues: How often the job puts itself back into the queue after it wrote a checkpoint.
+        sampler: Whether it is written down what the job uses.
         array: The elements of a job array, for which everything else is the same.
     """
 
@@ -136,11 +138,13 @@ class JobSpec:
     activation: Activation
     sbatch: tuple[tuple[str, str], ...] = ()
     env: Mapping[str, str] = field(default_factory=dict)
+    export: tuple[str, ...] = ()
     context: bytes = b"{}"
     partition_keys: tuple[str, ...] = ()
     left: bytes = b""
     files: Mapping[PurePosixPath, Path] = field(default_factory=dict)
     requeues: int = 0
+    sampler: bool = True
     array: JobArray | None = None
 
 

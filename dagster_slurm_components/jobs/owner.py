@@ -5,9 +5,8 @@ from __future__ import annotations
 import multiprocessing
 import os
 from dataclasses import dataclass
-from pathlib import Path
 
-from dagster_slurm_components.hosts.satellite.processes import identify
+from dagster_slurm_components.hosts.satellite.processes import identify, pid_namespace
 
 
 @dataclass(frozen=True)
@@ -29,19 +28,12 @@ class Owner:
     @classmethod
     def of(cls, run_id: str, pid: int) -> Owner:
         """Return a process of this machine as an owner."""
-        return cls(run_id, os.uname().nodename, _namespace(), pid, identify([pid]).get(pid, ""))
+        return cls(run_id, os.uname().nodename, pid_namespace(), pid, identify([pid]).get(pid, ""))
 
     def known_dead(self) -> bool:
         """Whether it ran on this machine, in this PID namespace, and is gone; of others nothing is known."""
-        here = (os.uname().nodename, _namespace())
+        here = (os.uname().nodename, pid_namespace())
         return (self.node, self.pid_namespace) == here and identify([self.pid]).get(self.pid) != self.start
-
-
-def _namespace() -> str:
-    try:
-        return str(Path("/proc/self/ns/pid").readlink())
-    except OSError:
-        return ""  # no Linux: there are no PID namespaces
 
 
 def this_owner(run_id: str, *, step_worker: bool) -> Owner:

@@ -1,8 +1,9 @@
 """Asks queue and accounting for all watched jobs at once: one query at a time, in a thread of its own.
 
-So a hanging ``squeue`` never delays a log line. Whoever looks may find an answer that another process asked for, on the
-host (``satellite.queries``); it counts as of the moment when it was asked. How often all together may ask Slurm is kept
-there as well: where no query may be made now, what was said before is looked at again a little later.
+So a hanging ``squeue`` never delays a log line, and a hanging ``sacct`` delays the queue for a moment only. Whoever
+looks may find an answer that another process asked for, on the host (``satellite.queries``); it counts as of the moment
+when it was asked. How often all together may ask Slurm is kept there as well: where no query may be made now, what was
+said before is looked at again a little later.
 """
 
 import threading
@@ -19,7 +20,7 @@ from dagster_slurm_components.jobs.events import LAG, Watch
 from dagster_slurm_components.jobs.reconcile import QueueAnswer
 from dagster_slurm_components.jobs.schedulers import AccountingRows, QueueRows, Scheduler
 from dagster_slurm_components.slurm.accounting import MAX_IDS
-from dagster_slurm_components.slurm.states import Phase
+from dagster_slurm_components.slurm.states import Phase, state
 
 _AGAIN = (2.0, 60.0)
 """Seconds until the accounting is asked again about a job that it did not know, at first and at most."""
@@ -27,6 +28,8 @@ _PER_JOB = 0.05
 """Seconds that the figures of ended jobs wait for those of others, for each job that is followed."""
 _PAUSE = 5.0
 """Seconds between two queries of the queue, whatever happens: jobs that end together share one."""
+_BURST = 7.0
+"""Seconds for which a submission puts off the question about the ones before it: one answer is to tell of all."""
 _NEVER = float("-inf")
 
 Query = Literal["queue", "accounting"]
@@ -89,6 +92,8 @@ class Poller:
 
     def __post_init__(self) -> None:
         self._pending: _Pending | None = None
+        self._slow: _Pending | None = None
+        """A query of the accounting that hangs: it does not keep the queue from being asked."""
         self._last: Query = "queue"
         self._asked: deque[float] = deque(maxlen=2)
         """When this process's looks at the queue last made queries."""
@@ -115,19 +120,21 @@ class Poller:
 
     def due(self, watches: Sequence[Watch]) -> float:
         """Return the monotonic time of the next query or look for its answer."""
-        if self._pending:
-            return self._pending.began
+        if pending := self._pending or self._slow:
+            return pending.began
         accounting = [self._accounting_due(watch) for watch in self._unexplained(watches)]
         return min([self._look, *(at for at, _ in self._demands()), *accounting])
 
     def _demands(self) -> tuple[tuple[float, Demand], tuple[float, Demand]]:
         """Return what the queue is to tell, and from when on Slurm is asked for that."""
-        news = max(self._news.first + self.scheduler.first_query, not_before(self._asked))
+        burst = max(self._news.first, min(self._news.last, self._news.first + _BURST))
+        news = max(burst + self.scheduler.first_query, not_before(self._asked))
         return (max(news, self._free), self._news), (max(self._ends.first + LAG, self._free), self._ends)
 
     def _unexplained(self, watches: Sequence[Watch]) -> list[Watch]:
         """Return the jobs of which the accounting is to tell."""
-        return [watch for watch in watches if self.scheduler.has_accounting and watch.wants_accounting]
+        asks = self.scheduler.has_accounting and self._slow is None
+        return [watch for watch in watches if asks and watch.wants_accounting]
 
     def _accounting_due(self, watch: Watch) -> float:
         return max(watch.accounting_due, self._figures if watch.explained else 0.0)
@@ -138,10 +145,16 @@ class Poller:
         Raises:
             HostUnreachableError: The host could not be asked.
         """
+        pending = self._pending
+        if pending and pending.query == "accounting" and now >= pending.began + _PAUSE:
+            self._slow, self._pending = pending, None
         if self._pending is None:
             self._ask(watches, now)
         if self._pending is not None and self._pending.answer.done():
             pending, self._pending = self._pending, None
+            self._deliver(pending, now)
+        if self._slow is not None and self._slow.answer.done():
+            pending, self._slow = self._slow, None
             self._deliver(pending, now)
 
     def _ask(self, watches: Sequence[Watch], now: float) -> None:
@@ -225,10 +238,13 @@ class Poller:
                 # One from before the job was there can't know it.
                 if row is not None or taken >= watch.began:
                     watch.evidence = replace(watch.evidence, queue=QueueAnswer(row, taken))
+            if not self.scheduler.has_accounting:
+                watch.accounting_asked = self._heard  # nobody else could say more
             watch.slurm_was_asked(self._heard)
         self._rows = answer.rows
-        waiting = any(watch.observation.phase is Phase.WAITING for watch in watches)
-        if self._news.met and self._twice and waiting:
+        rows = [answer.rows.get(watch.handle.job_id) for watch in watches] if answer.rows else []
+        unsaid = any(row and not row.reason and state(row.state).phase is Phase.WAITING for row in rows)
+        if self._news.met and self._twice and unsaid:
             # Slurm will have looked at a job that was submitted just now, and say why it waits.
             self._news.add(now)
             self._twice = False

@@ -138,8 +138,11 @@ def _run(place: re.Match[str], lease: Lease) -> str:
     return lease.owner.run_id if in_path.startswith(LEFT_JOBS) and lease.owner else in_path
 
 
-def observed(place: Target, folders: Sequence[RunDirectory]) -> list[tuple[RunDirectory, JobInfo | None]]:
-    """Return run directories with what is known of their jobs now, as ``look_at``; nothing where none was submitted."""
+def observed(
+    place: Target, folders: Sequence[RunDirectory], max_age: float | None = None
+) -> list[tuple[RunDirectory, JobInfo | None]]:
+    """Return run directories with what is known of their jobs now, as ``observe``; nothing where none was submitted."""
     handles = [(folder.ledger.handle(folder.path), folder.status) for folder in folders]
-    infos = observe(place, [(handle, status) for handle, status in handles if handle is not None])
+    jobs = [(handle, status) for handle, status in handles if handle is not None]
+    infos = observe(place, jobs, max_age=max_age)
     return [(folder, infos.get(folder.path)) for folder in folders]

@@ -1,10 +1,11 @@
-"""Which run directories may go: pure, from what is known of their jobs."""
+"""Which run directories may go, from what is known of their jobs, and their removal."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
 
 from dagster_slurm_components.jobs.look import JobInfo
-from dagster_slurm_components.jobs.records import RunDirectory
+from dagster_slurm_components.jobs.records import RunDirectory, exists, observed, run_directories
+from dagster_slurm_components.jobs.target import Target
 from dagster_slurm_components.spec.base import duration_seconds
 from dagster_slurm_components.spec.profile import Retention
 
@@ -66,3 +67,16 @@ def paths_to_remove(verdicts: Iterable[Verdict]) -> list[str]:
         if len(going) == len(judged):
             paths += [f"{call}/checkpoint", f"{call}/.lock"]
     return paths
+
+
+def clean(place: Target, keep: Retention, *, dry_run: bool = False) -> list[Verdict]:
+    """Remove run directories, and return of each whether it went, or with ``dry_run`` whether it would, and why."""
+    found = observed(place, run_directories(place))
+    verdicts = judge_folders(found, keep, place.satellite.hello().time)
+    top = f"{place.workdir}/runs"
+    if not dry_run and exists(place, top):
+        place.satellite.remove(top, paths_to_remove(verdicts))
+        # Old ones only: a submission may just be making the folders for its own.
+        empty = ["-depth", "-type", "d", "-empty", "-mmin", "+60", "-delete"]
+        place.satellite.run(["find", top, "-mindepth", "1", *empty], timeout=120.0)
+    return verdicts

@@ -1,10 +1,11 @@
 """Who runs the job script: a plain process or Slurm. The two answer the same questions.
 
-Whether ended jobs can be looked up, says ``has_accounting``; when after a change the queue is first asked, in seconds,
-``first_query``; how often it is looked at later, and how old an answer will do then, ``look`` and ``max_age``; how long
-silences are waited out, ``patience``; how many jobs there may be, ``limit``, if any.
+Whether ended jobs can be looked up, says ``has_accounting``, which Slurm's learns from ``sacct``; when after a change
+the queue is first asked, in seconds, ``first_query``; how often it is looked at later, and how old an answer will do
+then, ``look`` and ``max_age``; how long silences are waited out, ``patience``; how many jobs there may be, ``limit``.
 """
 
+import re
 import time
 import uuid
 from collections.abc import Mapping, Sequence
@@ -18,6 +19,7 @@ from dagster_slurm_components.jobs.reconcile import Patience
 from dagster_slurm_components.jobs.status import STATUS, read_statuses
 from dagster_slurm_components.slurm.accounting import (
     MAX_IDS,
+    NO_ACCOUNTING,
     AccountingRow,
     parse_sacct,
     sacct,
@@ -30,12 +32,15 @@ from dagster_slurm_components.slurm.queue import LIVE, QueueRow, parse_squeue, s
 from dagster_slurm_components.slurm.replies import AMBIGUOUS, query_failure
 
 _TIMEOUT = 60.0
+_ACCOUNTING_TIMEOUT = 30.0
+"""Seconds for sacct: whoever waits for the name of an end waits as long for one that hangs, twice at most."""
 _VISIBLE = 120.0
 """Seconds within which a job that sbatch made shows in the queue: twice what sbatch itself may take, as one that its
 satellite left behind goes on, and slurmctld may work off a late request."""
 _STARTS = 30.0
 """Seconds within which a process is started."""
-_DAY = 86400
+_REMEMBERED = 30 * 86400
+"""Seconds for which the accounting is asked back: longer than any submission stays unclear, or job runs, as a rule."""
 
 
 class QueueRows(NamedTuple):
@@ -203,7 +208,7 @@ class SlurmScheduler:
 
     def settlement(self, run_dir: str, workdir: str, token: str, job_name: str) -> calls.SubmitRequest:
         """Return what the satellite is asked, to find out by queue and accounting whether sbatch made a job."""
-        since = int(time.time()) - 2 * _DAY
+        since = int(time.time()) - _REMEMBERED
         return calls.SubmitRequest(
             run_dir=run_dir,
             workdir=workdir,
@@ -211,6 +216,7 @@ class SlurmScheduler:
             mode="command",
             argv=(),
             lookups=(tuple(squeue(job_name)), tuple(sacct_by_name(job_name, since=since))),
+            no_lookup=NO_ACCOUNTING,
             ambiguous=tuple(f"(?i){pattern}" for pattern in AMBIGUOUS),
             window=_VISIBLE,
             command_timeout=_TIMEOUT,
@@ -241,12 +247,12 @@ class SlurmScheduler:
         nice to know.
         """
         # Without the ids: the satellite adds those of all who wait for an answer.
-        command = sacct(list(wanted), since=int(time.time()) - 30 * _DAY)[:-1]
+        command = sacct(list(wanted), since=int(time.time()) - _REMEMBERED)[:-1]
+        ages, timeout = list(wanted.items()), _ACCOUNTING_TIMEOUT
         told = satellite.accounting(
-            calls.AccountingQuery(
-                self._accounts, command, list(wanted.items()), MAX_IDS, _TIMEOUT, self._budget, spare
-            )
+            calls.AccountingQuery(self._accounts, command, ages, MAX_IDS, timeout, self._budget, spare)
         )
+        self.has_accounting = not re.search(NO_ACCOUNTING, told.said)
         rows = {
             job_id: (age, with_whole_arrays(parse_sacct(lines)).get(job_id))
             for job_id, (age, lines) in told.answers.items()

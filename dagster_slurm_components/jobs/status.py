@@ -43,6 +43,11 @@ class StatusRecord:
     memory_peak: int | None = None
     fields: Mapping[str, str | None] = field(default_factory=dict)
 
+    @property
+    def nodes(self) -> int:
+        """How many nodes it runs on."""
+        return _integer(self.get("num_nodes")) or 1
+
     def get(self, key: str) -> str | None:
         """Return the last value of a key, or nothing where it is absent or empty."""
         return self.fields.get(key)

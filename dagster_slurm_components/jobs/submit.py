@@ -3,7 +3,8 @@
 import time
 from collections.abc import Callable
 
-from dagster_slurm_components.errors import DagsterSlurmError
+from dagster_slurm_components.errors import DagsterSlurmError, HostUnreachableError
+from dagster_slurm_components.hosts.parked import parked_too_long
 from dagster_slurm_components.hosts.satellite.calls import LeaseRequest, SubmitReply, SubmitRequest
 from dagster_slurm_components.jobs.bundle import bundle
 from dagster_slurm_components.jobs.lease import Attempt
@@ -51,6 +52,7 @@ def submit(
         SubmitRejectedError: The scheduler's lasting no.
         EnvironmentLackingError: The job's environment is not on the host.
         HostUnreachableError: The host was lost; trying again does no harm.
+        ParkedTooLongError: Slurm did not tell for the profile's ``park_timeout`` whether there is a job.
         HostRefusedError: The host's or the login's no.
         DagsterSlurmError: A file of the job that can't be read, or an option that can't be written.
     """
@@ -81,6 +83,7 @@ def request_for(
         limit=scheduler.limit,
         claim=claim,
         tasks=len(spec.array.tasks) if spec.array and settlement.mode == "command" else 1,
+        export=spec.export,
         settle_only=False,
     )
 
@@ -114,15 +117,23 @@ def _submit(
     tell: Callable[[str], None],
     sleep: Callable[[float], None],
 ) -> tuple[float, SubmitReply]:
-    """Submit until the reply is one that waiting won't change; return when that was sent, and the reply."""
-    pause = _FIRST_WAIT
+    """Submit until the reply is one that waiting won't change; return when that was sent, and the reply.
+
+    That nobody knows whether there is a job is waited out as a lost host is.
+    """
+    pause, unclear = _FIRST_WAIT, 0.0
     while True:
         sent_at = time.time()
         reply = place.satellite.submit(request, packed)
         if reply.job_id is not None or reply.outcome in ("lacking", "taken", "none"):
             return sent_at, reply
         pause = min(reply.retry_after or pause, _LONGEST_WAIT)
-        tell(f"{news}: {_reason_to_wait(reply, place.satellite.host.name)}")
+        reason = _reason_to_wait(reply, place.satellite.host.name)
+        unclear = unclear + pause if reply.outcome == "uncertain" else 0.0
+        if unclear > place.watcher.park_timeout:
+            error = HostUnreachableError(f"{news}: {reason}", where=place.satellite.host.name)
+            raise parked_too_long(error, unclear)
+        tell(f"{news}: {reason}")
         sleep(pause)
         pause *= 2
 

@@ -192,8 +192,12 @@ class Watcher:
             for watch in due
             for name in watch.files
         ]
-        files = iter(self._read_and_renew(due, requests, now))
-        least = len(requests) / (self.operations_per_second * self._poller.share)
+        usage = [(watch, node, read) for watch in due for node, read in watch.usage_reads(now)]
+        answers = self._read_and_renew(due, [*(read for _, _, read in usage), *requests], now)
+        least = len(answers) / (self.operations_per_second * self._poller.share)
+        files = iter(answers)
+        for watch, node, _ in usage:
+            watch.meter.take(node, next(files), now)
         for watch in due:
             before = sum(watch.offsets.values())
             more = [watch.take(name, next(files)) for name in watch.files]
@@ -207,10 +211,10 @@ class Watcher:
                 interval = max(interval, _ELEMENT)
             elif watch.eager and not started:
                 interval = min(interval, _EAGER)
-            if any(more):
+            if any(more) or watch.meter.reads_on:
                 interval = 0.0
             elif watch.closing_until is not None and watch.closing_until <= now:
-                watch.put(events.Ended(watch.observation, watch.evidence))
+                watch.put(events.Ended(watch.observation, watch.evidence, watch.meter.usage))
                 watch.close()
             watch.read_at = now + max(interval, least)
 
@@ -241,12 +245,13 @@ class Watcher:
 
     def _judge(self, watch: Watch, now: float) -> None:
         """Reconcile a job's sources; once it has ended, let its output drain."""
-        before, wanted = watch.observation, watch.wants_accounting
+        before = watch.observation
         if before.terminal:
             self._close(watch, now)
             return
         if watch.evidence is watch.judged and not before.wants_accounting:
             return  # time alone changes nothing where no silence is being waited out
+        wanted = watch.wants_accounting
         if watch.evidence.words and watch.evidence.words != (watch.judged or Evidence()).words:
             self._poller.soon(now, urgent=True)
         watch.judged = watch.evidence
@@ -265,7 +270,9 @@ class Watcher:
             self._poller.soon(now, urgent=True)
         watch.put(events.Changed(job, watch.evidence.status))
         if job.terminal:
-            wait = self._metrics_wait(watch) if watch.explained else patience.explanation
+            watch.meter.end(watch.evidence.status.nodes if watch.evidence.status else 0)
+            explained = watch.explained or not self.scheduler.has_accounting
+            wait = self._metrics_wait(watch) if explained else patience.explanation
             watch.closing_until = now + wait
         if watch.wants_accounting and not wanted:
             watch.want_accounting(now + LAG)
@@ -274,7 +281,7 @@ class Watcher:
         """An ended job waits for the accounting no longer than need be, and until it was asked where that is needed."""
         if watch.closing_until is None:
             return
-        if watch.accounted:
+        if watch.accounted or not self.scheduler.has_accounting:
             watch.closing_until = min(watch.closing_until, now)
         elif not watch.explained and watch.accounting_asked is None and now < watch.changed_at + _EXPLAINED:
             watch.closing_until = max(watch.closing_until, now + 2 * LAG)

@@ -48,10 +48,23 @@ class LaunchContext:
     Attributes:
         resources: What the job asks for.
         scheduler: Who runs it; under ``process`` there are no SLURM_* variables and no srun.
+        wrapper: Start of a command line that runs the rest of it in the environment's container; empty without one.
+            The payload begins with it already.
+        python: The payload's Python: ``PYTHON``, or its name inside of the container.
+        by_step: Whether the container is one of an srun step, by a plugin of srun: there are none inside a step.
     """
 
     resources: Resources
     scheduler: Literal["process", "slurm"]
+    wrapper: tuple[str, ...] = ()
+    python: str = PYTHON
+    by_step: bool = False
+
+    def inside(self) -> list[str]:
+        """Return what the launchers' own programs are told of the container."""
+        if not self.wrapper:
+            return []
+        return [*(f"--inside={word}" for word in self.wrapper), f"--python={self.python}"]
 
 
 _PROGRAMS = {"python": (PYTHON,), "bash": ("bash",), "r": ("Rscript",), "julia": ("julia",)}

@@ -10,7 +10,7 @@ from functools import singledispatch
 
 from dagster_slurm_components.errors import DagsterSlurmError
 from dagster_slurm_components.hosts.program import shipped
-from dagster_slurm_components.launchers.base import LaunchContext, LaunchPlan
+from dagster_slurm_components.launchers.base import PYTHON, LaunchContext, LaunchPlan
 from dagster_slurm_components.spec.launchers import (
     BashLauncher,
     LauncherSpec,
@@ -28,6 +28,13 @@ def plan(launcher: LauncherSpec, payload: tuple[str, ...], context: LaunchContex
     Raises:
         DagsterSlurmError: The launcher can't be planned for.
     """
+    if payload[0] == PYTHON:
+        payload = (context.python, *payload[1:])
+    # torchrun's agent runs inside and starts the payload there, as does srun where it is what makes the container.
+    if not isinstance(launcher, TorchrunLauncher) and not (
+        isinstance(launcher, SrunLauncher) and context.by_step
+    ):
+        payload = (*context.wrapper, *payload)
     own = getattr(launcher, "plan", None)
     made: LaunchPlan = own(payload, context) if own else _shipped(launcher, payload, context)
     if "--" in made.options:
@@ -56,7 +63,8 @@ def _srun(launcher: SrunLauncher, payload: tuple[str, ...], context: LaunchConte
     if context.scheduler == "process":
         return _by_program("launch_local_ranks.py", [*common, f"--tasks={launcher.local_tasks}"], payload)
     options = [f"--srun={option}" for option in _srun_options(launcher, context.resources)]
-    return _by_program("launch_srun.py", [*common, *options], payload)
+    inside = context.inside() if context.by_step else []
+    return _by_program("launch_srun.py", [*common, *options, *inside], payload)
 
 
 def _srun_options(launcher: SrunLauncher, resources: Resources) -> list[str]:
@@ -84,7 +92,7 @@ def _torchrun(launcher: TorchrunLauncher, payload: tuple[str, ...], context: Lau
     """Start PyTorch's own elastic agent on each node; without Slurm, one on this machine."""
     options = _options(launcher, "nproc_per_node", "max_restarts", "rendezvous_timeout", "output", "grace")
     options += _options(launcher, "nnodes", "host_suffix")
-    return _by_program("launch_torchrun.py", options, payload, "nodes.py", "ports.py")
+    return _by_program("launch_torchrun.py", [*options, *context.inside()], payload, "nodes.py", "ports.py")
 
 
 @_shipped.register
@@ -110,6 +118,7 @@ def _ray(launcher: RayLauncher, payload: tuple[str, ...], context: LaunchContext
     if context.scheduler == "process" and context.resources.cpus_per_task is not None:
         options.append(f"--cpus={context.resources.cpus_per_task}")
     options += [f"--start-arg={argument}" for argument in launcher.ray_start_args]
+    options += context.inside()
     modules = ("ray_node.py", "ray_wait.py", "nodes.py", "ports.py")
     return replace(_by_program("launch_ray.py", options, payload, *modules), env=env)
 
@@ -122,7 +131,7 @@ def _options(spec: LauncherSpec | Resources, *names: str) -> list[str]:
 
 def _by_program(program: str, options: Sequence[str], payload: tuple[str, ...], *modules: str) -> LaunchPlan:
     """Return the plan of a launcher with several processes: a program of ``job/``, with those it needs beside it."""
-    files = (program, *modules, "command_line.py", "processes.py", "records.py", "rank.py")
+    files = (program, *modules, "command_line.py", "processes.py", "records.py", "rank.py", "sampling.py")
     return LaunchPlan(
         script=shipped("launchers/shell/launch_python.sh"),
         payload=payload,

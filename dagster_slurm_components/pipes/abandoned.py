@@ -16,6 +16,7 @@ from dagster_slurm_components.jobs.takeover import Claim
 from dagster_slurm_components.pipes.claim import JobCall, claim_after_others
 from dagster_slurm_components.pipes.records import PROFILE, keeps_runs, ways_to_tag
 from dagster_slurm_components.pipes.runs import UNDER_WAY, children, end_if_dead
+from dagster_slurm_components.pipes.step import location_of
 
 _MOST_RUNS = 50
 _STOPPED = [dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED, *UNDER_WAY]
@@ -64,7 +65,7 @@ def _abandoned(call: JobCall) -> Sequence[Attempt]:
     instance, key = call.step.instance, (call.step.run_id, call.resolved.profile.name)
     with _LOOK:
         if key not in _LEFT:
-            stopped = _stopped(instance, key[1]) if keeps_runs(instance) else {}
+            stopped = _stopped(call, key[1]) if keeps_runs(instance) else {}
             attempts = call.place.leases.open()[0] if stopped else ()
             runs = [stopped.get(each.lease.owner.run_id) if each.lease.owner else None for each in attempts]
             _LEFT[key] = [
@@ -75,14 +76,15 @@ def _abandoned(call: JobCall) -> Sequence[Attempt]:
         return _LEFT[key]
 
 
-def _stopped(instance: dg.DagsterInstance, profile: str) -> Mapping[str, dg.DagsterRun]:
-    """Return the runs of terminals, the newest, that stopped before they were done, by their ids."""
+def _stopped(call: JobCall, profile: str) -> Mapping[str, dg.DagsterRun]:
+    """Return this location's runs of terminals, the newest, that stopped before they were done, by their ids."""
+    instance, location = call.step.instance, location_of(call.step.run)
     filters = [dg.RunsFilter(tags=tags, statuses=_STOPPED) for tags in ways_to_tag(PROFILE, profile)]
     return {
         run.run_id: run
         for wanted in filters
         for run in filter(_is_of_terminal, instance.get_runs(wanted, limit=_MOST_RUNS))
-        if run.is_finished or end_if_dead(instance, run) is not None
+        if location_of(run) == location and (run.is_finished or end_if_dead(instance, run) is not None)
     }
 
 

@@ -6,9 +6,11 @@ Their events are made here, with the tags that Dagster gives to its own: code an
 made from. None of these tags is public. ``tests/pipes/test_array.py`` names the versions for which they are right.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import dagster as dg
 
@@ -34,6 +36,26 @@ with private_parts("stores outputs in another way", "take `array` and `leave` ou
 
 
 _key = dg.AssetKey.from_escaped_user_string
+
+DEFERRALS: WeakKeyDictionary[dg.DagsterInstance, Callable[[], Callable[[], None]]] = WeakKeyDictionary()
+"""By an instance that can do so: has its storage keep back the events of a thread until what it returns is called."""
+
+
+@contextmanager
+def stored_together(instance: dg.DagsterInstance) -> Iterator[list[Callable[[], None]]]:
+    """Have Dagster store this thread's events at the end of a block, in one transaction where it can.
+
+    After that what is in the list is called, whatever has ended the block.
+    """
+    defer, afterwards = DEFERRALS.get(instance), list[Callable[[], None]]()
+    store = defer() if defer else None
+    try:
+        yield afterwards
+    finally:
+        if store is not None:
+            store()
+        for each in afterwards:
+            each()
 
 
 @dataclass(frozen=True)

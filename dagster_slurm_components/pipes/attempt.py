@@ -22,6 +22,7 @@ from dagster_slurm_components.jobs.outcome import JobOutcome, end_word, judge
 from dagster_slurm_components.jobs.retry import NextAttempt, next_attempt
 from dagster_slurm_components.jobs.submit import EnvironmentLackingError, SubmitRejectedError, submit
 from dagster_slurm_components.jobs.takeover import Claim
+from dagster_slurm_components.pipes.advice import advice, pictures
 from dagster_slurm_components.pipes.claim import LAST_RESULT, JobCall, results_stored
 from dagster_slurm_components.pipes.context import Partition, selection
 from dagster_slurm_components.pipes.failure import failure, no_start
@@ -191,8 +192,14 @@ class AttemptRun(ABC, Generic[AnyCall, Result]):
 
     def _figures(self, handle: JobHandle, ended: Ended) -> dict[str, Figure]:
         profile = self.call.resolved.profile
-        figures = job_figures(handle, ended, profile=profile.name, host=self.call.place.satellite.host.name)
-        way = dashboard(ended.evidence.status, profile.profile)
+        figures = job_figures(
+            handle,
+            ended,
+            profile=profile.name,
+            host=self.call.place.satellite.host.name,
+            whole_nodes=self.call.resolved.script.resources.exclusive is True,
+        )
+        way = dashboard(ended.evidence.status, handle, profile)
         more = {"job/ray_dashboard": way.metadata} if way else {}
         return {**figures, **profile.run.figures, **more}
 
@@ -210,6 +217,8 @@ class JobAttempt(AttemptRun[JobCall, CompletedJob]):
         ended = Follower(call, self.claim, handle, listener).run()
         outcome = judge(ended)
         figures = self._figures(handle, ended)
+        figures |= pictures(ended, figures)
+        figures |= advice(figures, resolved, call.partition, tell=context.log.info)
         ended_at = self._close(end_word(ended), listener.shown)  # before anything of it is handed on
         if outcome.success:
             return CompletedJob(session, typed(figures), stored=lambda: self._collect_stored(ended_at))

@@ -64,6 +64,21 @@ class Calls:
         self.add(call)
         return call
 
+    def run(self, work: Callable[[threading.Event], Result], *, name: str) -> Result:
+        """Do a piece of work as one of them, and wait for its end as ``wait_for`` does."""
+        interruption = INTERRUPTION.get()
+        if interruption is None:
+            call = self.begin(work, name=name)
+            wait_for([call], self)
+            return call.outcome()
+        stop = threading.Event()  # no signal reaches this thread: it needs no other one
+        interruption.add_done_callback(lambda _: stop.set())
+        try:
+            return work(stop)
+        except INTERRUPTS:
+            _stop_all(list(self))
+            raise
+
     def add(self, call: Call[Any]) -> None:
         """Add a call; once it has ended and nobody knows it any more it is forgotten."""
         with self._lock:

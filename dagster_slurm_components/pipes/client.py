@@ -39,7 +39,9 @@ def run_script(
         Failure: The payload failed, the job was stopped, or the scheduler refused it.
         DagsterSlurmError: The host refuses us, or a file of the script is missing.
     """
-    return submit_script(context, resolved, extras=extras).result()
+    step, (number,) = next_calls(context)
+    call = JobCall(step, resolved, number, extras or {})
+    return step.calls.run(lambda stop: carry_out(call, stop, JobAttempt), name=f"{step.key}-{number}")
 
 
 def submit_script(

@@ -2,8 +2,9 @@
 
 import contextlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import dagster as dg
@@ -11,6 +12,7 @@ from dagster_pipes import PipesContextData, PipesDataProvenance, PipesPartitionK
 
 from dagster_slurm_components.pipes.tags import MAY_LEAVE
 from dagster_slurm_components.spec.run_override import RunOverride, run_override
+from dagster_slurm_components.together import Together
 
 StepContext = dg.OpExecutionContext | dg.AssetExecutionContext
 AnyContext = StepContext | dg.AssetCheckExecutionContext
@@ -21,6 +23,7 @@ PARTITION_KEYS = "partition_keys"
 """The Pipes extra that holds all keys of a range of partitions."""
 _DIRECT = "EPHEMERAL"
 """The run's id in the context of a function that is called directly, as in a unit test (dagster 1.13)."""
+_GATHER = 0.2
 _PARTITION = "_dagster_slurm_partition"
 _NOT_HANDED_ON = (
     "Hand on what the payload reported: `yield from completed.get_results()`. A declared check is reported by the "
@@ -239,11 +242,23 @@ def _version(context: StepContext, key: dg.AssetKey) -> str | None:
     return spec.code_version if spec else None
 
 
+@lru_cache(maxsize=1)
+def _newest(instance: dg.DagsterInstance) -> Together[dg.AssetKey, dg.EventLogEntry | None]:
+    """Return what finds the newest materialization of an asset: one query for all steps that begin together."""
+
+    def find(keys: Sequence[dg.AssetKey]) -> Sequence[dg.EventLogEntry | None]:
+        entries = [record.asset_entry for record in instance.get_asset_records(keys)]
+        newest = {entry.asset_key: entry.last_materialization for entry in entries}
+        return [newest.get(key) for key in keys]
+
+    return Together(find, gather=_GATHER)
+
+
 def _provenance(context: StepContext, key: dg.AssetKey) -> PipesDataProvenance | None:
     # As `context.get_asset_provenance`, which looks among observations, too, where there is no materialization
     # (dagster 1.13): those of an asset that a step makes have none.
-    made = context.instance.fetch_materializations(key, limit=1).records
-    provenance = dg.DataProvenance.from_tags(made[0].event_log_entry.tags or {}) if made else None
+    made = _newest(context.instance)(key)
+    provenance = dg.DataProvenance.from_tags(made.tags or {}) if made else None
     if provenance is None:
         return None
     versions = provenance.input_data_versions.items()

@@ -7,12 +7,15 @@ from dataclasses import asdict
 
 import dagster as dg
 
-from dagster_slurm_components.errors import HostError
+from dagster_slurm_components.errors import DagsterSlurmError, HostError
 from dagster_slurm_components.hosts.satellite.calls import LeaseRenewal
 from dagster_slurm_components.jobs.ending import LeaseLostError, cancel, end_job
 from dagster_slurm_components.jobs.events import Ended
+from dagster_slurm_components.jobs.into import RunningJob
 from dagster_slurm_components.jobs.lease import CANCEL_WANTED
 from dagster_slurm_components.jobs.model import JobHandle
+from dagster_slurm_components.jobs.stacks import stacks
+from dagster_slurm_components.jobs.status import StatusRecord
 from dagster_slurm_components.jobs.stuck import StuckTimer
 from dagster_slurm_components.jobs.takeover import Claim
 from dagster_slurm_components.pipes.claim import JobCall
@@ -22,6 +25,8 @@ from dagster_slurm_components.pipes.listen import Listener
 from dagster_slurm_components.pipes.records import keeps_runs, left_job
 
 _LOOK = 1.0
+_STACKS = 10.0
+"""Seconds that it may take to look where processes stand: the step does nothing else meanwhile."""
 
 
 class Follower:
@@ -80,6 +85,7 @@ class Follower:
                 raise no_start(
                     str(stuck), (stuck.reason.option, *stuck.reason.others), call.resolved
                 ) from stuck
+            self._end_if_idle()
             if call.cancel.is_set():
                 self._cancel()
                 text = f"Job {handle.job_id} was cancelled by the code that submitted it."
@@ -90,6 +96,31 @@ class Follower:
                 self._place.watcher.cancelled(handle)
         self._guard.check(thoroughly=True)
         return ended
+
+    def _end_if_idle(self) -> None:
+        """Tell of a payload that hangs, by all that is seen of it, and end it where `idle` says so."""
+        news, resolved = self._listener.idle_news(), self._call.resolved
+        if news is None:
+            return
+        self._log.warning(news.text)
+        action = resolved.script.idle.action if news.hangs and resolved.script.idle else "none"
+        if action == "stacks":
+            self._log.warning(self._stacks())
+        elif action == "cancel":
+            self._cancel()
+            at = resolved.position("idle", "action")
+            text = f"{news.text}\n\nIt was cancelled: `idle.action: cancel`{f' is written at {at}' if at else ''}."
+            own_policy = self._call.step.context.op_def.retry_policy is not None
+            raise dg.Failure(text, allow_retries=own_policy)
+
+    def _stacks(self) -> str:
+        """Say where the processes of the payload stand."""
+        job = RunningJob(self._place, self._handle, self._listener.lease.evidence.status or StatusRecord())
+        try:
+            told = stacks(job, limit=_STACKS)
+        except DagsterSlurmError as error:
+            return f"Where the processes of job {self._handle.job_id} stand can't be told: {error}"
+        return f"Where the processes of job {self._handle.job_id} stand:\n{told}"
 
     def _cancel(self) -> None:
         """Cancel the job. Where its host can't be reached, the sensor does once it can: the lease tells of it."""

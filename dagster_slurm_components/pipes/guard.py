@@ -8,15 +8,30 @@ job's lease; here a process notices early that it has no say any more.
 import multiprocessing
 import threading
 import time
+from collections.abc import Sequence
+from functools import lru_cache
 
 import dagster as dg
 
 from dagster_slurm_components.pipes.step import Step, run_of
+from dagster_slurm_components.together import Together
 
 STATUS = dg.DagsterRunStatus
 _LOOK_EVERY = 30.0
+_GATHER = 0.2
 _LOOKS: dict[str, tuple[float, dg.DagsterRun | None]] = {}
 """When a run was looked at last, and what it was then: a thousand steps of one process share a look."""
+
+
+@lru_cache(maxsize=1)
+def _look(instance: dg.DagsterInstance) -> Together[str, dg.DagsterRun | None]:
+    """Return what looks at a run as it stands now: once for all steps whose jobs have ended together."""
+
+    def find(run_ids: Sequence[str]) -> Sequence[dg.DagsterRun | None]:
+        runs = {run_id: run_of(instance, run_id) for run_id in set(run_ids)}
+        return [runs[run_id] for run_id in run_ids]
+
+    return Together(find, gather=_GATHER)
 
 
 class SupervisionLostError(dg.DagsterExecutionInterruptedError):
@@ -79,7 +94,7 @@ class Guard:
 
     @property
     def _run(self) -> dg.DagsterRun | None:
-        return run_of(self._step.instance, self._step.run_id) if self._step.run else None
+        return _look(self._step.instance)(self._step.run_id) if self._step.run else None
 
     @property
     def _lately(self) -> dg.DagsterRun | None:

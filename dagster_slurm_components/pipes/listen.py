@@ -24,14 +24,20 @@ from dagster_slurm_components.jobs.events import (
     WatchFailed,
     next_event,
 )
+from dagster_slurm_components.jobs.idle import IdleNews, IdleTimer
+from dagster_slurm_components.jobs.into import ready_command
 from dagster_slurm_components.jobs.lease import FOLLOWING, OutputPosition
+from dagster_slurm_components.jobs.live import LiveNotice
 from dagster_slurm_components.jobs.model import JobHandle
 from dagster_slurm_components.jobs.output import Stream, describe
+from dagster_slurm_components.jobs.progress import Progress
 from dagster_slurm_components.jobs.reconcile import Observation
 from dagster_slurm_components.jobs.takeover import Claim
 from dagster_slurm_components.pipes.claim import JobCall
 from dagster_slurm_components.pipes.guard import SupervisionLostError
 from dagster_slurm_components.pipes.reader import RunDirectoryMessageReader
+from dagster_slurm_components.slurm.states import Phase
+from dagster_slurm_components.units import parse_time_limit
 
 _TAIL = 8 * 1024
 """Bytes of a stream that are read again for the last lines of a failure."""
@@ -121,6 +127,10 @@ class Listener(ABC):
     def shown(self) -> OutputPosition:
         """What a person has seen by now."""
 
+    def idle_news(self) -> IdleNews | None:
+        """What is to be told of a payload that does nothing; of an array nothing is."""
+        return None
+
     @abstractmethod
     def _hear(self, watch: Watch, event: Event) -> None:
         """Take an event about the job itself."""
@@ -188,10 +198,16 @@ class JobListener(Listener):
         super().__init__(call, handle)
         shown = claim.lease.shown
         self.output = JobOutput(handle, reader, shown, label=call.label)
-        self._notice = DashboardNotice(call.resolved.profile.profile, handle.run_dir, self._log.info)
+        self._notice = DashboardNotice(call.resolved.profile, handle, self._log.info)
+        self._way_in = f" A shell in it: {ready_command('shell', handle, call.resolved.profile.name)}"
         self.lease = self._watch(
             handle, offsets=self.output.begin, inodes=shown.inodes, epoch=claim.lease.epoch
         )
+        self._live, self._progress = LiveNotice(self._log.info), Progress()
+        asked, slurm = claim.lease.note.changed, call.resolved.profile.profile.scheduler == "slurm"
+        limit = asked.get("time") or call.resolved.script.resources.time
+        self._limit = parse_time_limit(limit) if limit and slurm else None
+        self._idle = IdleTimer(call.resolved.script.idle, self.lease)
         call.observation = self.lease.observation
 
     @property
@@ -207,12 +223,16 @@ class JobListener(Listener):
 
     def _hear(self, watch: Watch, event: Event) -> None:
         match event:
-            case Output() | OutputSkipped():
+            case Output():
+                self.output.take(event)
+                self._progress.feed(event, time.monotonic())
+            case OutputSkipped():
                 self.output.take(event)
             case Changed(observation=observation, status=status):
                 self._call.observation = observation
                 if not observation.terminal:
-                    self._tell(describe(self._handle.job_id, observation, status))
+                    said = describe(self._handle.job_id, observation, status)
+                    self._tell(said + self._way_in if observation.phase is Phase.RUNNING else said)
             case Ended(observation=observation):
                 self.ended, self._call.observation = event, observation
                 self.output.finish(self._log)
@@ -221,4 +241,14 @@ class JobListener(Listener):
 
     def _look_around(self) -> None:
         if self.ended is None:
-            self._notice.look(self.lease.evidence.status)
+            status, now = self.lease.evidence.status, time.monotonic()
+            self._notice.look(status)
+            began = status.started if status else None
+            left = began + self._limit - time.time() if began and self._limit else None
+            self._live.look(self.lease, self._progress.in_words(now, left))
+            if warning := self._progress.warning(now, left):
+                self._log.warning(f"Job {self._handle.job_id} won't be done in time: {warning}")
+
+    def idle_news(self) -> IdleNews | None:
+        """What is to be told of a payload that does nothing."""
+        return self._idle.check()

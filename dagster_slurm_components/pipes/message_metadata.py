@@ -83,7 +83,18 @@ def _value(value: Any) -> tuple[dict[str, Any], tuple[str, str]]:
     content, change_of_content = cleaned(raw)
     if isinstance(raw, float) and isinstance(content, str):
         kind = "text"
+    content = _with_parts(content) if kind == "table_column_lineage" else content
     return {"raw_value": content, "type": kind}, (change, change_of_content)
+
+
+def _with_parts(lineage: Any) -> Any:
+    """Return column lineage whose asset keys are lists of parts; of `a/b` Dagster would make one part (1.13)."""
+    if isinstance(lineage, dict):
+        return {
+            name: value.split("/") if name == "asset_key" and isinstance(value, str) else _with_parts(value)
+            for name, value in lineage.items()
+        }
+    return [*map(_with_parts, lineage)] if isinstance(lineage, list) else lineage
 
 
 def _matches(raw: object, kind: str) -> bool:

@@ -167,12 +167,13 @@ class Orphans:
         for attempt, seen in self._seen(marked):
             job, run_id = seen.handle.job_id if seen else "", _run_of(attempt)
             what = f"the job {job} on {self.place.satellite.host.name}, which no run follows"
+            look = self._look(attempt.run_dir, job)
             try:
                 if self._cancel_one(attempt, seen, now):
-                    yield Finding(f"cancel {attempt.run_dir}", run_id, f"Cancelled {what}.")
+                    yield Finding(f"cancel {attempt.run_dir}", run_id, f"Cancelled {what}. {look}")
             except (HostRefusedError, SatelliteError) as error:
                 # A process of another machine, say: it keeps no other job alive.
-                text = f"Could not cancel {what}: {error}"
+                text = f"Could not cancel {what}: {error}\n{look}"
                 yield Finding(f"alive {attempt.run_dir}", run_id, text)
 
     def _cancel_one(self, attempt: Attempt, seen: JobInfo | None, now: float) -> bool:
@@ -249,10 +250,14 @@ class Orphans:
             "a retry of this run in Dagster" if run.remote_job_origin else "the next `dg launch` of the same"
         )
         collect = f"`dg-slurm attach {run.run_id}`, or {other},"
+        look = self._look(seen.handle.run_dir, job)
         if seen.alive:
             end = f"`dg-slurm jobs cancel {job} --profile {self.profile}` ends it"
-            return f"Job {job} {where} goes on, and no run follows it: {collect} takes it up; {end}."
-        return f"Job {job} {where} has ended, and no run collected its results: {collect} does."
+            return f"Job {job} {where} goes on, and no run follows it: {collect} takes it up; {end}. {look}"
+        return f"Job {job} {where} has ended, and no run collected its results: {collect} does. {look}"
+
+    def _look(self, run_dir: str, job: str) -> str:
+        return f"Run directory: {run_dir}; to see more: dg-slurm jobs show {job} --profile {self.profile}"
 
 
 def _is_ours(attempt: Attempt, owner: Owner) -> bool:

@@ -36,12 +36,15 @@ _TEMPORARY = ".tmp_dagster_home_"
 """How the folder begins in which `dg` keeps runs where DAGSTER_HOME is not set; it is removed at the end (1.13)."""
 
 
-def tell(step: Step, text: str, metadata: Mapping[str, str] | None = None) -> None:
+def tell(step: Step, text: str, metadata: Mapping[str, str | dg.MetadataValue] | None = None) -> None:
     """Write a line into the run's log, where it stands with its metadata, and to the step's console."""
     if step.run is None:
         step.context.log.info(text)
         return
-    values = {key: dg.MetadataValue.text(value) for key, value in (metadata or {}).items()}
+    values = {
+        key: dg.MetadataValue.text(value) if isinstance(value, str) else value
+        for key, value in (metadata or {}).items()
+    }
     event = dg.DagsterEvent(
         dg.DagsterEventType.ENGINE_EVENT.value,
         step.run.job_name,
@@ -73,11 +76,13 @@ def keeps_runs(instance: dg.DagsterInstance) -> bool:
 
 
 def tag_run(step: Step, profile: str, *, left: bool = False) -> None:
-    """Mark the run as one that has jobs, and as this process's, before the first job is submitted."""
+    """Mark the run as one that has jobs, and by its worker where that is known, before the first job is submitted."""
     tag, chosen = LEFT if left else PROFILE, chosen_profile()
     if (step.run_id, f"{tag} {profile}") not in _TAGGED:
         own, other = ways_to_tag(tag, profile)
-        _add(step, {PROFILE: chosen, **(own if profile == chosen else other), WORKER: written(step.owner)})
+        # The end of a delegated step's process is not the end of its run.
+        worker = {} if step.delegated else {WORKER: written(step.owner)}
+        _add(step, {PROFILE: chosen, **(own if profile == chosen else other), **worker})
         _TAGGED.add((step.run_id, f"{tag} {profile}"))
 
 

@@ -13,6 +13,8 @@ from dagster_shared.record import replace
 from dagster_slurm_components.jobs.figures import Figure
 from dagster_slurm_components.pipes.context import StepContext, is_direct, is_skippable
 
+MARKDOWN = ("job/usage", "job/chart", "job/notes")
+
 
 class CompletedJob(dg.PipesClientCompletedInvocation):
     """The results of a job that did its work.
@@ -151,6 +153,8 @@ def typed(figures: Mapping[str, Figure]) -> dict[str, Figure | dg.MetadataValue]
     def value(name: str, figure: Figure) -> Figure | dg.MetadataValue:
         if name == "job/run_directory":
             return dg.MetadataValue.path(str(figure))
+        if name in MARKDOWN:
+            return dg.MetadataValue.md(str(figure))
         is_address = isinstance(figure, str) and figure.startswith("http://")
         return dg.MetadataValue.url(str(figure)) if is_address else figure
 

@@ -21,6 +21,8 @@ RUNS = threading.RLock()
 ``dg.materialize``, refuses two threads at once (dagster 1.13), and tags are read, changed and written."""
 _COUNTING, _COUNTED = threading.Lock(), "_dagster_slurm_calls"
 _MOST_ANCESTORS = 64
+_IN_PROCESS = ("in_process", "execute_in_process_executor")
+"""Executors of Dagster that execute steps in the run's own process."""
 _MAPPED = re.compile(r"\[[^\[\]]*\]$")
 """Ends the key of a step that is made for one of several dynamic outputs."""
 
@@ -36,9 +38,10 @@ class Step:
         root_run_id: Id of the first run; the same for all runs that re-execute it.
         key: The step's key.
         partition: The partition's key or the range of them, or none.
-        owner: The process whose end is the end of the run.
+        owner: The process whose end is the end of the run; of the step, where that was delegated.
         step_worker: Whether this process is the step's own, below a run worker.
         upstream: Which run made what this step reads, by upstream step.
+        delegated: Whether this process is the step's own and knows no run worker, as in a container for each step.
         calls: The calls of this step that are under way: an interrupt is meant for all of them.
     """
 
@@ -51,6 +54,7 @@ class Step:
     owner: Owner
     step_worker: bool
     upstream: Mapping[str, str]
+    delegated: bool = False
     calls: Calls = field(default_factory=Calls, compare=False)
 
     @property
@@ -93,25 +97,27 @@ def step_of(context: AnyContext) -> Step:
         owner = this_owner(run_id, step_worker=False)
         return Step(context, None, run_id, run_id, context.op_def.name, partition, owner, False, {})
     run, step = context.run, context.get_step_execution_context().step
-    worker = _is_step_worker(context)
+    own, below = _has_own_process(context), multiprocessing.parent_process() is not None
+    worker = own and below
     owner = this_owner(run.run_id, step_worker=worker)
     upstream = made_by(context.instance, run, frozenset(step.get_execution_dependency_keys()))
     root = run.root_run_id or run.run_id
-    return Step(context, run, run.run_id, root, step.key, partition, owner, worker, upstream)
+    return Step(
+        context, run, run.run_id, root, step.key, partition, owner, worker, upstream, own and not below
+    )
 
 
-def _is_step_worker(context: StepContext) -> bool:
-    """Whether this is a step's own process: a child of the multiprocess executor, or of ours.
+def _has_own_process(context: StepContext) -> bool:
+    """Whether this process is the step's own: that of the multiprocess executor, of ours, or of one that delegates.
 
     A run worker, too, is a child of Python's `multiprocessing` where a code server starts it (dagster 1.13), so the
     executor decides.
     """
-    if multiprocessing.parent_process() is None or INTERRUPTION.get() is not None:
-        return False
     config: Any = context.run.run_config.get("execution") or {}
-    executor = context.job_def.executor_def.name
-    in_process = executor == "in_process" or "in_process" in (config.get("config") or {})
-    return not in_process
+    in_process = context.job_def.executor_def.name in _IN_PROCESS or "in_process" in (
+        config.get("config") or {}
+    )
+    return INTERRUPTION.get() is None and not in_process
 
 
 def made_by(instance: dg.DagsterInstance, run: dg.DagsterRun, steps: frozenset[str]) -> dict[str, str]:
@@ -139,6 +145,13 @@ def run_of(instance: dg.DagsterInstance, run_id: str) -> dg.DagsterRun | None:
     """Return a run as it stands now, if it is there."""
     with RUNS:
         return instance.get_run_by_id(run_id)
+
+
+def location_of(run: dg.DagsterRun | None) -> str:
+    """Return what a run's definitions were loaded from; those of another code location may have the same names."""
+    origin = run.job_code_origin if run is not None else None
+    # Neither the location's name nor its folder: `dg launch` knows none, and the next release has another.
+    return origin.repository_origin.code_pointer.describe() if origin is not None else ""
 
 
 def executed(instance: dg.DagsterInstance, run: dg.DagsterRun, steps: frozenset[str]) -> frozenset[str]:

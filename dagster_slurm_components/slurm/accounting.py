@@ -16,6 +16,9 @@ from dagster_slurm_components.slurm.commands import check_job_ids, check_name, i
 MAX_IDS = 100
 """How many ids to ask for in one call: calls with more than 200 hung on a large site (Parsl issue 3814)."""
 
+NO_ACCOUNTING = "(?i)accounting storage is disabled"
+"""Regular expression of what sacct says, in all versions, on a cluster that keeps no accounts."""
+
 # All of them exist since 20.11; one unknown name would make sacct refuse the whole query. The job's name
 # isn't asked for, because it may hold bars and line breaks.
 _COLUMNS = (
@@ -51,6 +54,9 @@ class AccountingRow:
         used_memory_bytes: The most memory all tasks of one step held together. Slurm samples it, so short peaks are
             missed; steps that ran side by side aren't added up.
         req_mem_bytes: The memory of the whole allocation: what it got, or else what it asked for.
+        alloc_gpus: How many GPUs it had.
+        energy_j: Energy that its nodes took meanwhile, that of other jobs there included; none where Slurm does not
+            measure it. It is sacct's ``ConsumedEnergyRaw`` of a job, which it too reads in ``AllocTRES``.
         restarts: How many earlier starts of this job the accounting shows.
         cancelled_by: The user id that cancelled it.
     """
@@ -69,6 +75,8 @@ class AccountingRow:
     total_cpu_s: float | None = None
     used_memory_bytes: int | None = None
     req_mem_bytes: int | None = None
+    alloc_gpus: int | None = None
+    energy_j: int | None = None
     restarts: int = 0
     cancelled_by: int | None = None
     out_of_memory_step: bool = False
@@ -76,9 +84,12 @@ class AccountingRow:
     @property
     def node_hours(self) -> float | None:
         """Nodes times elapsed hours of the last start."""
-        if self.start is None or self.num_nodes is None or self.elapsed_s is None:
-            return None
-        return self.num_nodes * self.elapsed_s / 3600
+        return self.hours(self.num_nodes)
+
+    def hours(self, count: int | None) -> float | None:
+        """Return so many of something, such as CPUs, times elapsed hours."""
+        ran = None if self.start is None else self.elapsed_s
+        return None if ran is None or count is None else count * ran / 3600
 
     @property
     def cpu_efficiency(self) -> float | None:
@@ -155,6 +166,8 @@ def _job(job_id: str, starts: Sequence[Sequence[_Fields]]) -> AccountingRow:
         total_cpu_s=units.parse_duration(fields["TotalCPU"]) or (sum(step_cpu) if step_cpu else None),
         used_memory_bytes=max(step_memory, default=None),
         req_mem_bytes=_asked_memory(fields),
+        alloc_gpus=units.parse_count(_tres(fields["AllocTRES"], "gres/gpu")),
+        energy_j=units.parse_count(_tres(fields["AllocTRES"], "energy")) or None,
         restarts=len(starts) - 1,
         cancelled_by=int(cancelled_by[1]) if cancelled_by else None,
         out_of_memory_step=any(states.state(step["State"]).name == "OUT_OF_MEMORY" for step in steps),
@@ -167,13 +180,13 @@ def _order(start: Sequence[_Fields]) -> tuple[int, int]:
 
 def _step_memory(step: _Fields) -> int | None:
     # Summed over the step's tasks; MaxRSS is that of one task, and missing for steps shorter than a sampling interval.
-    used = units.parse_size(_tres_memory(step["TRESUsageInTot"]))
+    used = units.parse_size(_tres(step["TRESUsageInTot"], "mem"))
     return units.parse_size(step["MaxRSS"]) if used is None else used
 
 
-def _tres_memory(text: str) -> str:
+def _tres(text: str, name: str) -> str:
     # cpu=4,gres/gpu=2,mem=800M
-    return dict(part.partition("=")[::2] for part in text.split(",")).get("mem", "")
+    return dict(part.partition("=")[::2] for part in text.split(",")).get(name, "")
 
 
 def _asked_memory(fields: _Fields) -> int | None:
@@ -182,7 +195,7 @@ def _asked_memory(fields: _Fields) -> int | None:
     AllocTRES has what it got, which also answers ``--mem=0`` (all of a node). ReqMem is for the whole job
     since 21.08 (``4G``); before, it was per node (``4Gn``) or per CPU (``4Gc``).
     """
-    allocated = units.parse_size(_tres_memory(fields["AllocTRES"]), default_unit="M")
+    allocated = units.parse_size(_tres(fields["AllocTRES"], "mem"), default_unit="M")
     if allocated:
         return allocated
     size = units.parse_size(fields["ReqMem"].rstrip("nc"), default_unit="M")

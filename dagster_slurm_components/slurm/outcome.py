@@ -8,8 +8,12 @@ from dagster_slurm_components.slurm.accounting import AccountingRow
 from dagster_slurm_components.slurm.states import STATES, Phase, SlurmState, state
 from dagster_slurm_components.units import format_duration, format_size
 
-# Slurm's own daemons write these lines into the job's stderr; the prefix keeps a payload's words out.
-_DAEMON = r"(?m)^(?:slurmstepd|slurmd|srun)(?:-[\w.]+)?: .*"
+# Slurm's own daemons write these lines into the job's stderr; the prefix keeps a payload's words out. In 26.05 it is
+# the time alone, as in many a payload's log: there the beginning of Slurm's own sentences has to follow.
+_DAEMON = (
+    r"(?m)^(?:(?:slurmstepd|slurmd|srun)(?:-[\w.]+)?: "
+    r"|\[\d{4}-[\dT:.+-]+\] error: (?=\*\*\* |StepId=|Job \d|Exceeded (?:job|step) |Detected \d)).*"
+)
 _CAUSES = {
     "OUT_OF_MEMORY": re.compile(
         _DAEMON + r"(?:exceeded (?:job |step |virtual )?memory limit|oom[-_ ]?kill|out[- ]of[- ]memory)",

@@ -20,22 +20,25 @@ def nodes(resources: Resources) -> tuple[int, int] | None:
     return min(counts), max(counts)
 
 
-def gpus_per_node(resources: Resources) -> int | None:
+def gpus_per_node(resources: Resources, tasks_per_node: int | None = None) -> int | None:
     """Return the GPUs asked for on each node, None if the options don't say it for certain.
+
+    ``tasks_per_node`` is how many a launcher makes where ``ntasks_per_node`` is not given.
 
     >>> gpus_per_node(Resources(gres="gpu:a100:4,shard:8"))
     4
     """
     if resources.gpus_per_node is not None:
-        return _sum(resources.gpus_per_node)
+        return total(resources.gpus_per_node)
     if resources.gres is not None:
         gpus = [part for part in resources.gres.split(",") if re.match(r"gpu(?:[:/]|$)", part)]
         if gpus:
-            return sum(int(count[1]) if (count := re.search(r":(\d+)", part)) else 1 for part in gpus)
-    if resources.gpus_per_task is not None and resources.ntasks_per_node is not None:
-        return _sum(resources.gpus_per_task) * resources.ntasks_per_node
+            return sum(int(count[1]) if (count := re.search(r":(\d+)$", part)) else 1 for part in gpus)
+    tasks = resources.ntasks_per_node or tasks_per_node
+    if resources.gpus_per_task is not None and tasks is not None:
+        return total(resources.gpus_per_task) * tasks
     if resources.gpus is not None and nodes(resources) in (None, (1, 1)):
-        return _sum(resources.gpus)
+        return total(resources.gpus)
     return None
 
 
@@ -64,5 +67,10 @@ def seconds(resources: Resources) -> int | None:
     return time_seconds(resources.time) if resources.time is not None else None
 
 
-def _sum(gpus: str) -> int:
+def total(gpus: str) -> int:
+    """Return the number of GPUs that an option names, of all types.
+
+    >>> total("a100:2,v100:1")
+    3
+    """
     return sum(int(count) for count in _COUNTED.findall(gpus))

@@ -1,9 +1,10 @@
 """What a script makes: assets and checks, in Dagster's own words."""
 
 import re
-from typing import Annotated, Any, Literal
+from collections.abc import Mapping
+from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 from typing_extensions import Self
 
 from dagster_slurm_components.spec.base import (
@@ -50,6 +51,11 @@ CheckName = Annotated[
         r"[A-Za-z0-9_.]+", "the name of a check: letters, digits and `_`", "is_sorted", keeps_templates=True
     ),
 ]
+Hooks = Annotated[
+    list[OfTemplate],
+    BeforeValidator(lambda given: [*given] if isinstance(given, list | set | frozenset) else [given]),
+]
+"""Hooks, a template each; or a template that gives one or several."""
 Pool = Annotated[Word, Format(r"\S+", "the name of a pool", "gpu_jobs")]
 
 
@@ -88,7 +94,12 @@ class AssetAttributes(Model):
 class AssetDeclaration(AssetAttributes):
     """One asset that a script makes."""
 
+    refused: ClassVar[Mapping[str, str]] = {
+        "ins": "a script takes no values, so write `deps`; it reads files"
+    }
+
     key: AssetKey = required("Asset key, slashes between its parts.", "models/digits")
+    io_manager_key: Word | None = option("IO manager by which Python assets load it.", "warehouse")
 
 
 class CheckDeclaration(Model):
@@ -135,3 +146,5 @@ class OpSettings(Model):
     pool: Pool | None = option("Dagster concurrency pool.", "gpu_jobs")
     retry_policy: RetryPolicy | None = option("Dagster's retry of the step.", {"max_retries": 2, "delay": 30})
     backfill_policy: BackfillPolicy | None = option("How a backfill becomes runs.", {"type": "single_run"})
+    hooks: Hooks = option("Hooks of the step's success or failure.", ["{{ tell_the_team }}"], default=[])
+    required_resource_keys: list[Word] = option("Resources that it needs.", ["warehouse"], default=[])

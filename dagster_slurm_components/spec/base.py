@@ -235,5 +235,7 @@ Variable = Annotated[
     AfterValidator(_variable),
     shape("string", pattern=f"(?!{'|'.join(_OWNED_VARIABLES)}){_VARIABLE.pattern}"),
 ]
+Umask = Annotated[Text, Format(r"0?[0-7]{3}", "a umask", "0027", 'write it in quotes, such as "0027"')]
+"""A umask in octal digits."""
 Env = dict[Variable, Text]
 """Environment variables by name."""

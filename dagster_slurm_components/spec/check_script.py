@@ -10,7 +10,7 @@ from pydantic import ValidationError
 
 from dagster_slurm_components.spec.component import ScriptEntry
 from dagster_slurm_components.spec.files import find_files
-from dagster_slurm_components.spec.local_files import environment_problems, payload_problems
+from dagster_slurm_components.spec.local_files import device_problems, environment_problems, payload_problems
 from dagster_slurm_components.spec.merge import Merged, merge
 from dagster_slurm_components.spec.model import UNTYPED, template_at, validate_unrendered
 from dagster_slurm_components.spec.place import Position
@@ -57,7 +57,7 @@ class ScriptChecker:
     def __init__(self, profiles: Mapping[str, LoadedProfile] | None = None) -> None:
         self.loading = profiles is None
         self.profiles = {"": NO_PROFILE} if profiles is None else profiles
-        self._find = cache(find_files)
+        self.find = cache(find_files)
 
     def check(self, entry: ScriptEntry) -> CheckedScript:
         """Check one script in all profiles; a problem that not all of them have says which do."""
@@ -125,6 +125,7 @@ class ScriptChecker:
             problems += not_finite(script, merged.position)
             if profile.profile.scheduler == "slurm" and not without & {"launcher", "resources"}:
                 problems += ranks_without_gpus(script, merged.position)
+                problems += device_problems(script, merged, folder)
         if profile.site is not None and not without:
             # What a template stands for can't be held against the site before it is rendered.
             limits = site_problems(script, profile.site, merged.position)
@@ -140,7 +141,7 @@ class ScriptChecker:
             raise SpecError(problems_of(exc, merged.position)) from None
 
     def _missing_files(self, merged: Merged, folder: Path) -> Iterator[Problem]:
-        _, problems = travelling(merged, folder, self._find)
+        _, problems = travelling(merged, folder, self.find)
         # While definitions are loaded, a warning has nobody to read it.
         return (each for each in problems if each.level == "error" or not self.loading)
 

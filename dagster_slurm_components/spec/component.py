@@ -20,10 +20,12 @@ from dagster_slurm_components.spec.resolve import ResolvedScript, resolve_script
 from dagster_slurm_components.spec.script import DEFAULTABLE, partial_errors
 from dagster_slurm_components.spec.source import Document, load_documents
 from dagster_slurm_components.spec.templates import Renderer, asks_for_profile, keep
+from dagster_slurm_components.spec.trust import check_owner
 
 COMPONENT_TYPE = "dagster_slurm_components.SlurmScriptComponent"
 FILE_NAMES = ("defs.yaml", "component.yaml")
 """The files in which Dagster looks for components (dagster 1.13)."""
+_EXAMPLE = {"payload": "train.py", "resources": {"cpus_per_task": 4}, "assets": [{"key": "models/digits"}]}
 
 
 class ComponentAttributes(Model):
@@ -33,7 +35,7 @@ class ComponentAttributes(Model):
         "What all scripts have in common.", {"environment": {"type": "current"}}, default={}
     )
     scripts: list[dict[str, Any]] = option(
-        "Scripts.", [{"payload": "train.py", "assets": [{"key": "model"}]}], default=[]
+        "The scripts: each is one op, and under Slurm one job.", [_EXAMPLE], default=[]
     )
     include: list[Word] = option(
         "Glob patterns of files with scripts, in the same words; relative to this file.",
@@ -78,7 +80,17 @@ class DefsFile(Model):
         "Type of the component.", COMPONENT_TYPE
     )
     attributes: dict[Any, Any] | None = option(
-        "Scripts and their defaults.", {"scripts": [{"payload": "train.py", "assets": [{"key": "model"}]}]}
+        "Scripts and their defaults.",
+        {
+            "defaults": {"resources": {"cpus_per_task": 4, "mem": "8G"}},
+            "scripts": [
+                {
+                    "payload": "train.py",
+                    "resources": {"time": "00:30:00"},
+                    "assets": [{"key": "models/digits"}],
+                }
+            ],
+        },
     )
     template_vars_module: Word | None = option("Module with template variables.", ".template_vars")
     requirements: Requirements | None = option("What the component needs to load.", {"env": ["HPC_USER"]})
@@ -214,6 +226,7 @@ class _Reader:
     def _file(self, file: Path) -> Iterator[Document]:
         """Yield the scripts of an included file."""
         try:
+            check_owner(file, self.folder)
             yield from self.scripts(load_documents(file))
         except SpecError as exc:
             self.problems += exc.problems

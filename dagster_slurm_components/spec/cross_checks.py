@@ -82,7 +82,7 @@ def op_name(script: Script, taken: Container[str]) -> str:
 
     ``taken`` are the names of the other ops of its component.
     """
-    name = _NOT_IN_A_NAME.sub("_", _name(script)[1])
+    name = _plain(_name(script)[1])
     if name in RESERVED:
         name += "_"
     if name not in taken:
@@ -90,6 +90,15 @@ def op_name(script: Script, taken: Container[str]) -> str:
     # Two names may differ only in characters that an op's name can't have.
     made = script.assets[0].key if script.assets else f"{script.checks[0].asset}:{script.checks[0].name}"
     return f"{name}_{hashlib.sha256(made.encode()).hexdigest()[:8]}"
+
+
+def asset_step(key: str) -> str:
+    """Return the name that an op has after an asset, by its key, as a rule."""
+    return _plain(key.replace("/", "__"))
+
+
+def _plain(name: str) -> str:
+    return _NOT_IN_A_NAME.sub("_", name)
 
 
 def _name(script: Script) -> tuple[KeyPath, str]:

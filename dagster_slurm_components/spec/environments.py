@@ -1,5 +1,6 @@
 """The software that the payload runs in."""
 
+import re
 from typing import Annotated, ClassVar, Literal
 
 from dagster_slurm_components.spec.base import Flag, Text, Word
@@ -15,8 +16,13 @@ class EnvironmentSpec(Model):
 
     type: str = required("Which kind of environment.", "current")
     modules: list[Word] = option(
-        "Environment modules loaded first, in this order, by `module load`.",
+        "Environment modules, loaded in this order by `module load`, by any name that it takes.",
         ["gcc/12.3", "cuda/12.4"],
+        default=[],
+    )
+    before_modules: list[Text] = option(
+        "Shell commands run in this order before the modules are loaded; one that fails ends the job.",
+        ["module use /shared/modulefiles"],
         default=[],
     )
     setup: list[Text] = option(
@@ -131,35 +137,50 @@ class CondaEnvironment(PackedEnvironment):
 
 
 class ContainerEnvironment(PackedEnvironment):
-    """A container image: a file here that is sent, a file on the host, or a reference that the runtime fetches."""
+    """A container: of an image that is a file here, a file on the host or a reference to fetch, or of CSCS's engine."""
+
+    needs_one_of: ClassVar[tuple[tuple[str, ...], ...]] = (("image", "edf"),)
+    one_of: ClassVar[tuple[tuple[str, ...], ...]] = (("image", "edf"), ("runtime", "edf"))
 
     type: Literal["container"] = option("Which kind of environment.", "container", default="container")
-    image: Word = required(
+    image: Word | None = option(
         "The image. A relative path is a file on the machine that runs Dagster, and is sent; an absolute"
-        " path is a file on the host; `docker://...` and the like are fetched by the runtime when the job starts.",
+        " path is a file on the host; a reference (`docker://...`, `oci:/path`) is fetched by the host once.",
         "images/training.sif",
         "/shared/images/pytorch.sif",
         "docker://python:3.12-slim",
     )
-    runtime: Literal["apptainer", "singularity", "pyxis"] = option(
-        "What runs the container.", "pyxis", default="apptainer"
+    edf: Word | None = option(
+        "An environment file of CSCS's container engine, instead of an image: its name, or its path on the host.",
+        "pytorch",
+        "/shared/edf/pytorch.toml",
+    )
+    runtime: Literal["apptainer", "singularity", "charliecloud", "pyxis"] = option(
+        "What runs the container. Charliecloud's images are folders or squashfs files, made by its `ch-convert`.",
+        "pyxis",
+        default="apptainer",
     )
     bind: list[Word] = option(
-        "Folders of the host that are visible inside, as `/path` or `/path:/inside[:ro]`; the run"
-        " directory always is.",
+        "Folders of the host that are visible inside, as `/path` or `/path:/inside[:ro]`; the working"
+        " folder, with the run directory, always is.",
         ["/scratch/project/data:/data:ro"],
         default=[],
     )
     gpu: Literal["nvidia", "amd"] | None = option(
-        "Whose GPUs the payload uses; pyxis finds that out by itself.", "nvidia"
+        "Whose GPUs the payload uses; pyxis and CSCS's engine find that out by themselves.", "nvidia"
     )
-    options: list[Word] = option("Further options of the runtime.", ["--cleanenv"], default=[])
+    options: list[Word] = option("Further options of the runtime.", ["--no-home"], default=[])
     python: Word = option("What runs Python payloads inside.", "/opt/conda/bin/python", default="python3")
 
     @property
-    def is_sent(self) -> bool:
-        """Whether the image is a file of this machine."""
-        return "://" not in self.image and not self.image.startswith("/")
+    def is_reference(self) -> bool:
+        """Whether the host fetches the image: ``docker://...``, ``oci:/path``, ``oci-archive:/path``."""
+        return re.match(r"[a-z][a-z0-9-]*:", self.image or "") is not None
+
+    @property
+    def is_made(self) -> bool:
+        """Whether the image is sent or fetched; else it is the host's own."""
+        return self.image is not None and not self.image.startswith("/")
 
 
 ENVIRONMENTS: Registry[EnvironmentSpec] = Registry(

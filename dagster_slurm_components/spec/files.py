@@ -115,7 +115,10 @@ def _walk(
     if above is None:
         parents = [each.stat() for each in Path(os.path.abspath(path)).parents if each.exists()]
         above = frozenset((each.st_dev, each.st_ino) for each in parents)
-    if (itself := (facts.st_dev, facts.st_ino)) not in above:
+    ours = {"job.sh", "ledger"} <= set(
+        names
+    )  # a run directory, in a workdir of any name: it may hold secrets
+    if (itself := (facts.st_dev, facts.st_ino)) not in above and not ours:
         yield path, None
         for name in names:
             yield from _walk(path / name, stays, above | {itself})

@@ -6,13 +6,18 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, GetJsonSchemaHandler
 from pydantic_core import CoreSchema
 
-from dagster_slurm_components.spec.base import WHOLE, AboveZero, Number, Word
+from dagster_slurm_components.spec.base import WHOLE, AboveZero, Format, Number, Text, Word
 from dagster_slurm_components.spec.model import Model, option, required
 from dagster_slurm_components.spec.registry import Registry
 
 Port = Annotated[int, Field(ge=1, le=65535), WHOLE]
 
 LoginStep = Literal["key", "password", "otp", "certificate", "gssapi"]
+
+
+Interpreter = Annotated[
+    Word, Format(r"(~?/.*[^/])|[^/~]+", "a program", "python3.11 or /opt/python/bin/python3")
+]
 
 
 class HostSpec(Model):
@@ -96,13 +101,24 @@ class SshHost(HostSpec):
         "ssh",
         default="fabric",
     )
+    python: Interpreter | None = option(
+        "Python 3.6 or newer on the host, a name on its `PATH` or an absolute path: it runs our side there, and in jobs"
+        " whose environment has no Python. By default `python3`.",
+        "python3.11",
+    )
+    setup: list[Text] = option(
+        "Shell commands run in this order by bash at each connection, before `python` starts; one that fails ends it."
+        " What they export for programs to be found by (`PATH`, `LD_LIBRARY_PATH`) jobs inherit as well.",
+        ["module load python/3.11"],
+        default=[],
+    )
     agent: bool = option(
         "Whether all processes of a user on this machine share one connection, through the agent.",
         False,
         default=True,
     )
     reconnect_interval: AboveZero = option(
-        "Least seconds between two attempts to connect; after failures they grow to a minute.", 15, default=15
+        "Least seconds between two attempts to connect; after refusals they grow to a minute.", 15, default=15
     )
     connect_timeout: AboveZero = option("Seconds until a connection attempt fails.", 15, default=15)
     keepalive: Number = option("Seconds between keep-alive packets; 0 for none.", 30, default=30)

@@ -151,7 +151,7 @@ class TorchrunLauncher(RankLauncher):
     def disagreements(self, resources: Resources) -> Iterator[tuple[KeyPath, str]]:
         """Yield where the resources don't fit: tasks, GPUs, the range of nodes."""
         yield from _one_task_per_node("torchrun starts its ranks itself; write `nproc_per_node`", resources)
-        gpus = asked.gpus_per_node(resources)
+        gpus = asked.gpus_per_node(resources, tasks_per_node=1)
         if isinstance(self.nproc_per_node, int) and gpus is not None and self.nproc_per_node > gpus:
             share = f"{self.nproc_per_node} ranks share {gpus} GPUs on each node"
             yield ("launcher", "nproc_per_node"), f"{share}; ask for as many GPUs as ranks"
@@ -194,17 +194,50 @@ class RayLauncher(DistributedLauncher):
 
 
 def _one_task_per_node(why: str, resources: Resources) -> Iterator[tuple[KeyPath, str]]:
+    """Yield what one process on each node can't use: other tasks, and GPUs that each node has another number of."""
     if (resources.ntasks_per_node or 1) > 1:
         yield ("resources", "ntasks_per_node"), why
     nodes = asked.nodes(resources) or (1, 1)
     if resources.ntasks is not None and not nodes[0] <= resources.ntasks <= nodes[1]:
         yield ("resources", "ntasks"), why
+    if resources.ntasks_per_gpu is not None:
+        yield ("resources", "ntasks_per_gpu"), why
+    # Slurm 22.05 gave 3 + 1 for 4 on two nodes, and refused Ray's step.
+    if resources.gpus is not None and nodes[1] > 1:
+        spread = "Slurm spreads `gpus` over the nodes as it likes, 3 and 1 for 4; write `gpus_per_node`"
+        yield ("resources", "gpus"), spread
+    # sbatch counts tasks from the two, and refuses to have another number of them.
+    of_task = resources.gpus_per_task
+    of_node = asked.gpus_per_node(resources.model_copy(update={"gpus_per_task": None}))
+    if of_task is not None and of_node not in (None, asked.total(of_task)):
+        message = f"each node's one task has all of its {of_node} GPUs; leave `gpus_per_task` out"
+        yield ("resources", "gpus_per_task"), message
 
 
 def asks_for_gpus(resources: Resources) -> bool:
     """Whether resources name GPUs in any of Slurm's ways."""
     asking = (resources.gpus, resources.gpus_per_node, resources.gpus_per_task, resources.gpus_per_socket)
     return any(asking) or "gpu" in f"{resources.gres}{resources.tres_per_task}"
+
+
+def one_gpu_by(launcher: LauncherSpec, resources: Resources) -> str | None:
+    """Return the option by which each of a node's several tasks sees one GPU alone, None if none does.
+
+    >>> one_gpu_by(SrunLauncher(), Resources(gpus_per_task=1, ntasks_per_node=4))
+    'gpus_per_task'
+    """
+    most = (asked.nodes(resources) or (1, 1))[1]
+    tasks = resources.ntasks_per_gpu or resources.ntasks_per_node or (resources.ntasks or 1) / most
+    shows_one = {
+        "ntasks_per_gpu": r"\d+",
+        "gpus_per_task": r"([^:,]+:)*1",
+        "gpu_bind": r"(v\w*,)?(single:\d+|per_task:1|map_gpu:.*)",
+    }
+    if isinstance(launcher, SrunLauncher) and (tasks > 1 or resources.ntasks_per_gpu):
+        for name, pattern in shows_one.items():
+            if re.fullmatch(pattern, str(launcher.options.get(name) or getattr(resources, name))):
+                return name
+    return None
 
 
 LAUNCHERS: Registry[LauncherSpec] = Registry(

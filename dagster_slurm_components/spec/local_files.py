@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 
 from dagster_slurm_components.spec.environments import EnvironmentSpec
-from dagster_slurm_components.spec.launchers import LANGUAGES, BashLauncher
+from dagster_slurm_components.spec.launchers import LANGUAGES, BashLauncher, one_gpu_by
 from dagster_slurm_components.spec.merge import Merged
 from dagster_slurm_components.spec.place import KeyPath
 from dagster_slurm_components.spec.problems import Problem
@@ -17,6 +17,7 @@ from dagster_slurm_components.spec.templates import is_template
 _BEGIN = 64 * 1024
 _MARK = b"\xef\xbb\xbf"
 _OF_SHELLS = re.compile(r"\$(?:[A-Z_][A-Z0-9_]*|\{[A-Z_][A-Z0-9_]*\})")
+_BY_LOCAL_RANK = re.compile(rb"\b(?:LOCAL_RANK|SLURM_LOCALID)\b")
 _LONGEST_WORD = 128 * 1024
 """Bytes of an argument, or of a variable with its name, with the NUL after it (Linux, MAX_ARG_STRLEN)."""
 
@@ -48,6 +49,21 @@ def payload_problems(script: Script, merged: Merged, folder: Path) -> Iterator[P
     file = payload_file(merged, folder)
     if file is not None and file.is_file():
         yield from _file_problems(file, script, partial(Problem.at, merged.position, ("payload",)))
+
+
+def device_problems(script: Script, merged: Merged, folder: Path) -> Iterator[Problem]:
+    """Yield a payload that counts GPUs by its rank on the node, where Slurm shows each rank one: its device 0."""
+    by, file = one_gpu_by(script.launcher, script.resources), payload_file(merged, folder)
+    text = " ".join(script.command or ()).encode()
+    if by and file is not None and file.is_file():
+        with file.open("rb") as stream:
+            text = stream.read(_BEGIN)
+    # Who takes the rank modulo the number of devices is right in any case.
+    if by and (found := _BY_LOCAL_RANK.search(text)) and b"device_count" not in text:
+        message = f"by `{by}` each rank sees one GPU, as device 0, while {found[0].decode()} counts on"
+        hint = "let the payload take device 0; or show each rank all GPUs of its node: `gpus_per_node` alone"
+        where = ("payload",) if "payload" in merged.data else ("command",)
+        yield Problem.at(merged.position, where, message, hint, "one_gpu", level="warning")
 
 
 def _file_problems(file: Path, script: Script, problem: Callable[..., Problem]) -> Iterator[Problem]:

@@ -149,7 +149,7 @@ class Model(BaseModel):
 
     def model_post_init(self, context: Any) -> None:
         """Count a ``type`` as set, for it names the model."""
-        if "type" in type(self).model_fields:
+        if "type" in vars(self):
             self.model_fields_set.add("type")
 
     def explicit(self) -> dict[str, Any]:

@@ -43,6 +43,8 @@ def texts(tree: Any, path: KeyPath = ()) -> Iterator[tuple[str, KeyPath]]:
 
 def with_templates(tree: Any, replace: Callable[[str, KeyPath], Any], path: KeyPath = ()) -> Any:
     """Return a copy of a raw tree in which ``replace`` is asked for each text that may hold a template, keys too."""
+    if isinstance(tree, str):
+        return replace(tree, path) if "{" in tree else tree
     if isinstance(tree, dict):
         copy = {}
         for key, item in tree.items():
@@ -52,4 +54,4 @@ def with_templates(tree: Any, replace: Callable[[str, KeyPath], Any], path: KeyP
         return copy
     if isinstance(tree, list):
         return [with_templates(item, replace, (*path, index)) for index, item in enumerate(tree)]
-    return replace(tree, path) if isinstance(tree, str) and "{" in tree else tree
+    return tree

@@ -7,7 +7,17 @@ from pydantic import ConfigDict, ValidationError, ValidationInfo, model_validato
 from typing_extensions import Self
 
 from dagster_slurm_components.spec.assets import Pool
-from dagster_slurm_components.spec.base import AboveZero, Duration, Env, Flag, Positive, Text, Word
+from dagster_slurm_components.spec.base import (
+    AboveZero,
+    Duration,
+    Env,
+    Flag,
+    Positive,
+    Text,
+    Umask,
+    Variable,
+    Word,
+)
 from dagster_slurm_components.spec.environments import ENVIRONMENTS, EnvironmentSpec
 from dagster_slurm_components.spec.hosts import Host, LocalHost
 from dagster_slurm_components.spec.launchers import Launcher
@@ -109,6 +119,12 @@ class Profile(Model):
         default=ProfileEnvironment(),
     )
     env: Env = option("Default environment variables.", {"DATA_DIR": "/scratch/project/data"}, default={})
+    export: list[Variable] = option(
+        "Variables of the host's login that payloads inherit, where a script doesn't say so itself.",
+        ["SCRATCH", "PROJECT"],
+        default=[],
+    )
+    umask: Umask | None = option("The payloads' umask, in quotes; by default the login's.", "0027")
     leave: Flag | None = option(
         "Whether scripts leave their jobs to the sensor, where they don't say so themselves.", True
     )
@@ -122,9 +138,15 @@ class Profile(Model):
         default="detach",
     )
     park_timeout: Duration = option(
-        "How long a step waits for a lost host or an expired login; after it the step fails.",
+        "How long a step waits for a lost host, an expired login, or a Slurm that can't tell whether it has the job; "
+        "after it the step fails.",
         "7d",
         default="7d",
+    )
+    sampler: Flag = option(
+        "Whether a small program beside the payload writes down what the job uses: CPU, memory, GPUs, bytes.",
+        False,
+        default=True,
     )
     pool: Pool | None = option("Default Dagster concurrency pool of the scripts.", "slurm")
 

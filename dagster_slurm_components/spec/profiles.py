@@ -20,6 +20,7 @@ from dagster_slurm_components.spec.run_override import NOTHING_ASKED, RunOverrid
 from dagster_slurm_components.spec.site import Site
 from dagster_slurm_components.spec.source import Document, parse_documents, read_text
 from dagster_slurm_components.spec.templates import LazyValues, Renderer, keep, render
+from dagster_slurm_components.spec.trust import check_owner, upwards
 
 PROFILE_VARIABLE = "DAGSTER_SLURM_PROFILE"
 """Environment variable that chooses the profile; ``local`` without it."""
@@ -30,7 +31,7 @@ SHIPPED_SITES = Path(__file__).parent.parent / "sites"
 OWN_SITES = "sites"
 """The folder of a project's own sites, beside its ``profiles/``."""
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.\-]*")
-_LAYER_FIELDS = ("resources", "environment", "env", "launcher", "leave")
+_LAYER_FIELDS = ("resources", "environment", "env", "export", "umask", "launcher", "leave")
 _ModelT = TypeVar("_ModelT", bound=Model)
 
 
@@ -95,20 +96,28 @@ def load_profile_file(file: Path, *, unrendered: bool = False) -> LoadedProfile:
 
     Beside ``env``, its templates know what ``template_scope`` tells.
     """
-    document, project = single_document(file), file.absolute().parent.parent
+    project = file.absolute().parent.parent
+    document = _obeyed(file, project)
     renderer: Renderer = keep if unrendered else partial(render, scope=template_scope(project))
     data = renderer(document.data, document.position)
     profile = validated(Profile, data, document, unrendered=unrendered)
     layers = [_layer(f"profile {file.stem}", data, document, project)]
     site = None
     if profile.site is not None:
-        below = single_document(_site_file(profile.site, project, document))
+        below = _obeyed(_site_file(profile.site, project, document), project)
         facts = renderer(below.data, below.position)
         site = validated(Site, facts, below, unrendered=unrendered)
         layers.insert(0, _layer(f"site {profile.site}", facts, below, project))
         limits = Limits.model_validate({**site.limits.explicit(), **profile.limits.explicit()})
         profile = profile.model_copy(update={"limits": limits})
     return _at_home(LoadedProfile(file.stem, profile, tuple(layers), project, site, file))
+
+
+def _obeyed(file: Path, project: Path) -> Document:
+    """Read a file that may run commands: not one of another user's."""
+    if file.parent != SHIPPED_SITES and file.is_file():
+        check_owner(file, project)
+    return single_document(file)
 
 
 def template_scope(project: Path) -> dict[str, Any]:
@@ -141,10 +150,10 @@ def profile_values(name: str | None = None, *, start: Path) -> LazyValues:
 
 def _profile_values(name: str | None, start: Path) -> Mapping[str, Callable[[], Any]]:
     name, file, project = _find(name, start)
-    documents = [single_document(file)] if file is not None else []
+    documents = [_obeyed(file, project)] if file is not None else []
     site = documents[0].data.get("site") if documents else None
     if isinstance(site, str):
-        documents.insert(0, single_document(_site_file(site, project, documents[0])))
+        documents.insert(0, _obeyed(_site_file(site, project, documents[0]), project))
     defaults = Profile().model_dump(mode="json", exclude_none=True)
     # Only the local host may have a relative workdir, and there it starts at the project folder.
     defaults["workdir"] = str(project / defaults["workdir"])
@@ -160,12 +169,11 @@ def _profile_values(name: str | None, start: Path) -> Mapping[str, Callable[[], 
 
 
 def profiles_folder(start: Path) -> Path | None:
-    """Return the folder of the profiles: the variable's, or the nearest ``profiles/`` from ``start`` up."""
+    """Return the folder of the profiles: the variable's, or the nearest one from ``start`` up to the project's root."""
     named = os.environ.get(PROFILES_DIR_VARIABLE)
     if named:
         return Path(named).expanduser().absolute()
-    start = start.absolute()
-    folders = (folder / "profiles" for folder in (start, *start.parents))
+    folders = (folder / "profiles" for folder in upwards(start.absolute()))
     return next((folder for folder in folders if folder.is_dir() and any(folder.glob("*.yaml"))), None)
 
 
@@ -173,7 +181,7 @@ def project_folder(start: Path) -> Path:
     """Return the nearest folder from ``start`` up with a ``dg.toml`` or ``pyproject.toml``."""
     start = start.absolute()
     marks = ("dg.toml", "pyproject.toml")
-    return next((f for f in (start, *start.parents) if any((f / mark).is_file() for mark in marks)), start)
+    return next((f for f in upwards(start) if any((f / mark).is_file() for mark in marks)), start)
 
 
 def schema_line(folder: Path, project: Path | None) -> str:

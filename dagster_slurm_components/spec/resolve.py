@@ -69,12 +69,13 @@ class ResolvedScript:
         file = self.payload_file()
         return place(os.path.relpath(file, self.base("payload"))) if file is not None else None
 
-    def payload_files(self) -> Mapping[PurePosixPath, Path]:
+    def payload_files(self, find: Callable[..., Found] = find_files) -> Mapping[PurePosixPath, Path]:
         """Return the payload and the files beside it, by their place in the job's payload folder.
 
         A SpecError says that a pattern matches no file, two files would lie at one place, or all are too large.
+        ``find`` may remember what it found.
         """
-        files, problems = travelling(self.merged, self.folder)
+        files, problems = travelling(self.merged, self.folder, find)
         if wrong := [problem for problem in problems if problem.level == "error"]:
             raise SpecError(wrong)
         return files

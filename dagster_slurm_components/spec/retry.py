@@ -1,6 +1,6 @@
 """What a step does by itself about a job that did not come to its own end."""
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from dagster_slurm_components.spec.base import Count, Duration, Format, Word
 from dagster_slurm_components.spec.model import Model, option
@@ -75,10 +75,27 @@ class Retry(Model):
     )
 
 
+class Idle(Model):
+    """When a payload that runs is taken for one that hangs: it is silent, and its nodes have nothing to do.
+
+    Silent: no byte on any stream, no message. Idle, by what the sampler sees: below a hundredth of a core and of each
+    GPU, no byte read or written.
+    """
+
+    warn: Duration = option("How long it does nothing before that is told.", "30m", default="30m")
+    action: Literal["none", "stacks", "cancel"] = option(
+        "What is done then: `none`; `stacks`: the log tells where its processes stand; `cancel`: the step fails.",
+        "cancel",
+        default="none",
+    )
+
+
 class Stuck(Model):
     """How long a job waits that waiting alone won't start; the step then cancels it and fails."""
 
     never: Duration = option(
-        "For one that can never start, such as one with `DependencyNeverSatisfied`.", "1m", default="1m"
+        "For one that can't start as it was submitted, such as one with `DependencyNeverSatisfied`.",
+        "1m",
+        default="1h",
     )
     held: Duration | None = option("For one that a person has to release; unset: without end.", "12h")

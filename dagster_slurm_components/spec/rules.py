@@ -81,12 +81,12 @@ def site_problems(script: Script, site: Site, position_of: Locate) -> Iterator[P
             hint = did_you_mean(name, site.partitions)
             yield refused("partition", f"the site has no partition `{name}`", hint)
     partitions = {name: site.partitions[name] for name in names if name in site.partitions}
-    fits = [[*_over(resources, limits, f"partition {name}")] for name, limits in partitions.items()]
+    fits = [[*beyond(resources, limits, f"partition {name}")] for name, limits in partitions.items()]
     if fits and all(fits):
         yield from (refused(*each) for each in fits[0])
     yield from (refused("qos", *each) for each in _qos(resources.qos, site, partitions))
     if resources.qos in site.qos:
-        over = _over(resources, site.qos[resources.qos], f"quality of service {resources.qos}")
+        over = beyond(resources, site.qos[resources.qos], f"quality of service {resources.qos}")
         yield from (refused(*each) for each in over)
     yield from (refused(*each) for each in _options(resources, site, [*partitions.values()]))
 
@@ -123,8 +123,8 @@ def _qos(
             yield message, did_you_mean(qos, partition.qos)
 
 
-def _over(resources: Resources, limits: JobLimits, what: str) -> Iterator[tuple[str, str]]:
-    """Yield the options that go beyond limits; what they don't say for certain passes."""
+def beyond(resources: Resources, limits: JobLimits, what: str) -> Iterator[tuple[str, str]]:
+    """Yield the options that go beyond limits, and why; what they don't say for certain passes."""
 
     def written(*names: str) -> str:
         return next((name for name in names if getattr(resources, name)), names[-1])
@@ -212,23 +212,25 @@ def _checks(script: Script, position_of: Locate) -> Iterator[Problem]:
 
 
 def _leave(script: Script, position_of: Locate) -> Iterator[Problem]:
-    if script.leave and "retry" in script.model_fields_set:
-        message = "`retry` does nothing where `leave` is set: no step is there to try again"
-        hint = "take one of the two out; `profiles.NAME` can hold what is meant for one profile"
-        yield Problem.at(position_of, ("retry",), message, hint, "leave_retry")
-    for word in ("leave", "array"):
-        if getattr(script, word) and script.checks and not script.assets:
-            message = f"`{word}` is for scripts that make assets, and this one only checks those of others"
-            yield Problem.at(position_of, (word,), message, f"take `{word}` out", "only_checks")
+    for key, act in (("retry", "try again"), ("idle", "see that a payload hangs")):
+        if script.leave and key in script.model_fields_set:
+            message = f"`{key}` does nothing where `leave` is set: no step is there to {act}"
+            hint = "take one of the two out; `profiles.NAME` can hold what is meant for one profile"
+            yield Problem.at(position_of, (key,), message, hint, f"leave_{key}")
+    of_assets = {("leave",): script.leave, ("array",): script.array, _BACKFILL: script.op.backfill_policy}
+    for path in [path for path, given in of_assets.items() if given and script.checks and not script.assets]:
+        message = f"`{path[-1]}` is for scripts that make assets, and this one only checks those of others"
+        yield Problem.at(position_of, path, message, f"take `{path[-1]}` out", "only_checks")
     if script.leave and script.array is not None:
         message = "`array` does nothing where `leave` is set: a job that was left is reported as a whole"
         yield Problem.at(position_of, ("array",), message, "take one of the two out", "leave_array")
 
 
+_BACKFILL = ("op", "backfill_policy")
 _RULES: tuple[tuple[tuple[str, ...], Callable[[Script, Locate], Iterator[Problem]]], ...] = (
     (("assets",), _assets),
     (("assets", "checks"), _checks),
     (("launcher", "resources"), _launcher),
-    (("array", "assets", "checks", "leave", "retry"), _leave),
+    (("array", "assets", "checks", "idle", "leave", "op", "retry"), _leave),
 )
 """Each with the fields that it compares."""

@@ -34,10 +34,12 @@ def named_by_type(what: str, branches: Mapping[str, Any], unnamed: Iterable[str]
     ``branches`` are the schemas by type; ``unnamed`` the keys of a mapping without a ``type``, which a lower layer may
     name: None if there must be one.
     """
+    names = ", ".join(f"`{name}`" for name in branches)
+    told = {"description": f"Which {what}: {names}.", "examples": [*branches][:1]}
     made: Json = {
         "type": ["object", "string"],
         "pattern": TEMPLATE,
-        "properties": {"type": {"anyOf": _words(list(branches)), "description": f"Which {what}."}},
+        "properties": {"type": {"anyOf": _words(list(branches)), **told}},
         "allOf": [
             {"if": {"properties": {"type": {"const": name}}, "required": ["type"]}, "then": branch}
             for name, branch in branches.items()

@@ -27,7 +27,6 @@ _ROOTS = {
     "site": (Site, "Facts about one HPC centre"),
 }
 _PACKAGE = Path(__file__).parents[1]
-_REFERENCE = "$ref"
 _HERE = "#/$defs/"
 _BREAK = r"\n\s*"
 _SCALAR = r'(?:"(?:[^"\\\n]|\\.)*"|[\w.-]+)'
@@ -75,9 +74,8 @@ def definitions() -> Json:
     made["Defaults"] = _part(DEFAULTABLE, "What all scripts have in common.")
     attributes = made.pop("ComponentAttributes")
     fields = attributes["properties"]
-    scripts = {"type": "array", "items": reference("Script")}
-    fields["scripts"] = {**scripts, "description": fields["scripts"]["description"]}
-    fields["defaults"] = reference("Defaults")
+    fields["scripts"] = {**_told(fields["scripts"]), "type": "array", "items": reference("Script")}
+    fields["defaults"] = {**_told(fields["defaults"]), **reference("Defaults")}
     made["DefsFile"] = _defs(made["DefsFile"], attributes)
     for model in (DefaultEnvironment, ProfileEnvironment):
         made[model.__name__] = _default_environment(model, made[model.__name__])
@@ -87,7 +85,8 @@ def definitions() -> Json:
 def _defs(file: Json, attributes: Json) -> Json:
     """Return the schema of Dagster's own file; components of other types pass as they are."""
     del attributes["pattern"]  # a template can't stand for all of them
-    file["properties"]["attributes"] = {**attributes, "type": ["object", "null"]}
+    told = _told(file["properties"]["attributes"])
+    file["properties"]["attributes"] = {**attributes, **told, "type": ["object", "null"]}
     kind = {
         "type": "string",
         "description": "Type of the component.",
@@ -102,6 +101,11 @@ def _defs(file: Json, attributes: Json) -> Json:
         "if": {"required": ["type"], "properties": {"type": {"const": COMPONENT_TYPE}}},
         "then": {key: file[key] for key in ("properties", "additionalProperties")},
     }
+
+
+def _told(field: Json) -> Json:
+    """Return what a person is told of a field."""
+    return {key: field[key] for key in ("description", "examples")}
 
 
 def _part(fields: Iterable[str], description: str) -> Json:
@@ -142,7 +146,7 @@ def shipped_definitions() -> Json | None:
 
 def reference(name: str, *path: str) -> Json:
     """Return a reference to a definition, or to a part of it."""
-    return {_REFERENCE: "/".join((_HERE + name, *path))}
+    return {"$ref": "/".join((_HERE + name, *path))}
 
 
 def standalone(part: Json, definitions: Mapping[str, Any]) -> Json:
@@ -157,25 +161,10 @@ def standalone(part: Json, definitions: Mapping[str, Any]) -> Json:
     return {**part, "$defs": dict(sorted(needed.items()))}
 
 
-def inlined(part: Any, definitions: Mapping[str, Any]) -> Any:
-    """Return a part of a schema with what its references point at in their place."""
-    if isinstance(part, list):
-        return [inlined(item, definitions) for item in part]
-    if not isinstance(part, dict):
-        return part
-    rest = {key: inlined(value, definitions) for key, value in part.items() if key != _REFERENCE}
-    if _REFERENCE not in part:
-        return rest
-    target: Any = definitions
-    for step in part[_REFERENCE].removeprefix(_HERE).split("/"):
-        target = target[step]
-    return {**inlined(target, definitions), **rest}
-
-
 def _references(schema: Any) -> Iterator[str]:
     if isinstance(schema, dict):
-        if isinstance(schema.get(_REFERENCE), str):
-            yield schema[_REFERENCE]
+        if isinstance(schema.get("$ref"), str):
+            yield schema["$ref"]
         schema = list(schema.values())
     if isinstance(schema, list):
         for item in schema:

@@ -8,19 +8,21 @@ from pydantic_core import InitErrorDetails
 
 from dagster_slurm_components.spec.array import Array
 from dagster_slurm_components.spec.assets import AssetDeclaration, CheckDeclaration, OpSettings
-from dagster_slurm_components.spec.base import Count, Env, Flag, Text, Word
+from dagster_slurm_components.spec.base import Count, Env, Flag, Text, Umask, Variable, Word
 from dagster_slurm_components.spec.environments import CurrentEnvironment, Environment
 from dagster_slurm_components.spec.launchers import BashLauncher, Launcher
 from dagster_slurm_components.spec.model import UNTYPED, Model, details, kept, mistake, option, unknown_key
 from dagster_slurm_components.spec.place import KEY
 from dagster_slurm_components.spec.resources import Resources
-from dagster_slurm_components.spec.retry import Retry, Stuck
+from dagster_slurm_components.spec.retry import Idle, Retry, Stuck
 
 OVERRIDABLE = (
     "payload",
     "command",
     "args",
     "env",
+    "export",
+    "umask",
     "files",
     "exclude",
     "launcher",
@@ -29,6 +31,7 @@ OVERRIDABLE = (
     "retry",
     "requeue_on_timeout",
     "stuck",
+    "idle",
     "leave",
     "array",
 )
@@ -96,6 +99,12 @@ class Script(Model):
     )
     args: list[Text] = option("Arguments of the payload.", ["--epochs", "3"], default=[])
     env: Env = option("Environment variables of the payload.", {"BATCH_SIZE": "128"}, default={})
+    export: list[Variable] = option(
+        "Variables of the host's login that the payload inherits, beside locale, PATH and the like.",
+        ["SCRATCH", "PROJECT"],
+        default=[],
+    )
+    umask: Umask | None = option("The payload's umask, in quotes; by default the login's.", "0027")
     files: list[Word] = option(
         "Files shipped beside the payload; glob patterns, `**` for any depth.", ["config/*.yaml"], default=[]
     )
@@ -126,6 +135,10 @@ class Script(Model):
         {"never": "1m", "held": "12h"},
         default=Stuck(),
     )
+    idle: Idle | None = option(
+        "When a running payload that is silent and idle is told of, or ended; unset: never.",
+        {"warn": "30m", "action": "cancel"},
+    )
     leave: Flag = option(
         "The step ends when the job is in the queue; the sensor `slurm_jobs` reports what comes of it.",
         True,
@@ -146,7 +159,7 @@ class Script(Model):
         default=[],
     )
     op: OpSettings = option(
-        "Settings of the Dagster op behind the script.", {"pool": "gpu_jobs"}, default=OpSettings()
+        "What Dagster is told of the op behind the script.", {"pool": "gpu_jobs"}, default=OpSettings()
     )
     can_subset: Flag = option(
         "A run may ask for some of the assets only; the payload then makes just those.", True, default=False

@@ -104,11 +104,11 @@ def render(
 
 
 def _replaced(tree: Any, replace: Callable[[str, KeyPath], Any], problems: list[Problem]) -> Any:
-    """Return a tree with its texts replaced; the problems that this brings to light are raised together."""
+    """Return a tree with its texts replaced, or itself; the problems that this brings to light are raised together."""
     result = with_templates(tree, replace)
     if problems:
         raise SpecError(problems)
-    return result
+    return tree if result == tree else result  # most scripts have no template, and each is kept
 
 
 def _render_text(text: str, names: Mapping[str, Any]) -> Any:
@@ -186,7 +186,7 @@ def syntax_problems(tree: Any, position_of: Locate, *, partitioned: bool = False
 def _template_errors() -> tuple[type[Exception], ...]:
     from jinja2 import TemplateError  # noqa: PLC0415
 
-    return (TemplateError, TypeError, ValueError, ArithmeticError, LookupError, AttributeError)
+    return (TemplateError, TypeError, ValueError, ArithmeticError, LookupError, AttributeError, MemoryError)
 
 
 class Values(dict[str, Any]):

@@ -14,7 +14,7 @@ PYTHON = {
     "Run jobs from Python": ["ComputeResource", "PayloadArguments", "ComputeJob", "CompletedJob"],
     "The component": ["SlurmScriptComponent"],
     "Executor": ["slurm_executor"],
-    "Sensors": ["slurm_jobs_sensor", "parked_hosts_sensor"],
+    "Sensors and schedules": ["slurm_jobs_sensor", "parked_hosts_sensor", "slurm_maintenance"],
     "Launchers": ["BashLauncher", "SrunLauncher", "TorchrunLauncher", "RayLauncher"],
     "Environments": [
         "CurrentEnvironment",

@@ -6,7 +6,9 @@ import json
 import multiprocessing
 import os
 import signal
+import socket
 import stat
+import subprocess
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -34,6 +36,7 @@ from dagster_slurm_components.hosts.satellite.calls import (
     LeaseRenewal,
     QueueQuery,
 )
+from dagster_slurm_components.hosts.ssh import same_login
 from dagster_slurm_components.spec.hosts import LocalHost, SshHost
 
 FORK = multiprocessing.get_context("fork")
@@ -100,6 +103,76 @@ def test_only_this_user_can_talk_to_it(agent_folder: Path) -> None:
     agent_folder.chmod(0o700)
 
 
+def test_an_agent_without_a_file_or_thread_for_a_client_lives_on(
+    agent_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    accept, start, failures = (
+        socket.socket.accept,
+        threading.Thread.start,
+        [OSError(24, "Too many open files")],
+    )
+
+    def none_left(itself: socket.socket) -> object:
+        if failures:
+            raise failures.pop()
+        return accept(itself)
+
+    def no_thread(itself: threading.Thread) -> None:
+        if refused and "_client" in str(itself):
+            refused.pop()
+            raise RuntimeError("can't start new thread")
+        start(itself)
+
+    refused = [True]
+    agent = Agent(agent_folder, idle=60.0)
+    monkeypatch.setattr("dagster_slurm_components.hosts.agent.server._LOOK", 0.1)
+    monkeypatch.setattr(socket.socket, "accept", none_left)
+    monkeypatch.setattr(threading.Thread, "start", no_thread)
+    ended: list[bool] = []
+    serving = threading.Thread(target=lambda: ended.append(agent.serve()))
+    serving.start()
+    answers = []
+    deadline = time.monotonic() + 20
+    while not any(answers) and time.monotonic() < deadline:
+        answers.append(client.status())
+    assert answers[-1] is not None
+    assert not failures
+    assert not refused
+    client.stop()
+    serving.join(20)
+    assert ended == [True]
+
+
+def test_a_folder_too_long_for_a_socket_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(place.SWITCH, "on")
+    monkeypatch.setenv(place.FOLDER, str(tmp_path / ("long" * 30)))
+    with pytest.raises(HostRefusedError, match=f"too long for a socket(.|\n)*{place.FOLDER}"):
+        client.connected()
+
+
+@pytest.mark.ssh
+def test_logins_ask_the_ssh_agent_of_who_is_there_now(
+    sshd: Sshd, agent_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SSH_AUTH_SOCK", str(tmp_path / "gone"))
+    client.connected().close()
+    address = agent_folder / "keys"
+    keys = subprocess.Popen(["ssh-agent", "-D", "-a", str(address)], stdout=subprocess.DEVNULL)
+    try:
+        monkeypatch.setenv("SSH_AUTH_SOCK", str(address))
+        deadline = time.monotonic() + 10
+        while not address.exists():
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+        subprocess.run(["ssh-add", "-q", str(sshd.client_key)], check=True, capture_output=True)
+        host = through_agent(sshd.spec(key_file=None))
+        assert Satellite(host).hello().user
+        host.close()
+    finally:
+        keys.kill()
+        keys.wait()
+
+
 @pytest.mark.ssh
 def test_a_client_that_is_killed_leaves_the_others_their_connection(sshd: Sshd, agent_folder: Path) -> None:
     spec = sshd.spec()
@@ -158,9 +231,10 @@ def test_errors_keep_their_meaning_through_the_agent(sshd: Sshd, agent_folder: P
     with pytest.raises(SatelliteError) as caught:
         Satellite(host).disk("/no/such/folder")
     assert caught.value.code == "missing" or "No such file" in caught.value.message
-    sshd.known_hosts.write_text("")
+    nobody = agent_folder / "known_hosts"
+    nobody.touch()
     with pytest.raises(HostRefusedError, match="is not known") as refused:
-        through_agent(sshd.spec(connect_timeout=9)).call("ping", {})
+        through_agent(sshd.spec(known_hosts_file=str(nobody))).call("ping", {})
     assert "ssh-keyscan" in str(refused.value.hint)
     with pytest.raises(HostUnreachableError, match="can't connect"):
         through_agent(sshd.spec(port=1)).call("ping", {})
@@ -344,3 +418,27 @@ def test_who_goes_without(agent_folder: Path, monkeypatch: pytest.MonkeyPatch) -
 
 def test_the_host_travels_with_what_it_leaves_open() -> None:
     assert json.loads(client.described(SshHost(hostname="cluster"))) == {"hostname": "cluster"}
+
+
+def test_one_login_has_one_connection_however_it_is_spelt(own_home: Path) -> None:
+    config = own_home / ".ssh" / "config"
+    config.parent.mkdir(exist_ok=True)
+    config.write_text("Host hpc\n  HostName login.example.org\n  Port 2222\n  User ada\n")
+
+    def of(**values: object) -> str:
+        return same_login(SshHost.model_validate({"type": "ssh", **values}))
+
+    spelt = {
+        of(hostname="hpc"),
+        of(hostname="hpc", keepalive=30, login=["key"], connect_timeout=60),
+        of(hostname="login.example.org", port=2222, user="ada"),
+    }
+    assert len(spelt) == 1
+    others = {
+        of(hostname="hpc", user="bob"),
+        of(hostname="hpc", port=22),
+        of(hostname="hpc", login=["key", "otp"]),
+        of(hostname="hpc", key_file="~/.ssh/other"),
+        of(hostname="hpc", jump=["bastion"]),
+    }
+    assert len(others - spelt) == 5

@@ -285,3 +285,24 @@ def test_the_agent_stays_while_a_persons_login_lives(
     while client.status() is not None:
         assert time.monotonic() < deadline
         time.sleep(1.6)  # each look is a client
+
+
+def test_a_time_based_password_is_not_used_twice(tmp_path: Path) -> None:
+    codes = tmp_path / "codes"
+    codes.write_text("111111\n")
+    slept: list[float] = []
+
+    def sleep(seconds: float) -> None:
+        slept.append(seconds)
+        if len(slept) == 3:
+            codes.write_text("222222\n")
+
+    answers = Answers(["cat", str(codes)], sleep)
+    asked = Prompt("ada@login:22", "otp", "Code:")
+    assert answers.answer(asked) == "111111"
+    assert answers.answer(Prompt("ada@other:22", "otp", "Code:")) == "111111", "another host has not seen it"
+    assert (answers.answer(asked), len(slept)) == ("222222", 3)
+    assert (answers.answer(asked), sum(slept[3:])) == ("222222", 60.0), (
+        "a list of codes, perhaps: the host may judge"
+    )
+    assert answers.answer(Prompt("ada@login:22", "password", "Password:")) == "222222"

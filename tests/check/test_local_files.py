@@ -143,3 +143,48 @@ def test_ranks_by_gpu_need_no_gpus_to_be_asked_for_without_slurm(project: Path) 
         "error 6: one rank for each GPU, but no GPUs are asked for (in profile cluster)"
     ]
     assert told(project, f"{script}\nresources: {{gpus_per_node: 2}}") == []
+
+
+ONE_GPU = "launcher: {type: srun}\nresources: {nodes: 2, ntasks_per_node: 2, gpus_per_task: 1}"
+
+
+@pytest.mark.parametrize(
+    ("shape", "by"),
+    [
+        (ONE_GPU, "gpus_per_task"),
+        (ONE_GPU.replace("1}", "a100:1}"), "gpus_per_task"),
+        ("launcher: {type: srun}\nresources: {ntasks_per_gpu: 1, gpus: 4}", "ntasks_per_gpu"),
+        ("launcher: {type: srun}\nresources: {ntasks: 4, gpus: 4, gpu_bind: 'single:1'}", "gpu_bind"),
+        (
+            "launcher: {type: srun, options: {gpu_bind: 'map_gpu:0,1'}}\n"
+            "resources: {ntasks_per_node: 2, gpus_per_node: 2}",
+            "gpu_bind",
+        ),
+        # One task on each node, which LOCAL_RANK 0 is right for; all GPUs for each; another launcher; no ranks.
+        (ONE_GPU.replace("ntasks_per_node: 2", "ntasks: 2"), None),
+        (ONE_GPU.replace("ntasks_per_node: 2", "ntasks_per_node: 1"), None),
+        (ONE_GPU.replace("gpus_per_task: 1", "gpus_per_task: 2"), None),
+        (ONE_GPU.replace("gpus_per_task: 1", "gpus_per_node: 2"), None),
+        (ONE_GPU.replace("1}", "1, gpu_bind: closest}").replace("gpus_per_task", "gpus_per_node"), None),
+        ("resources: {ntasks_per_node: 2, gpus_per_task: 1}", None),
+    ],
+)
+def test_a_payload_that_takes_the_gpu_of_its_local_rank_where_it_sees_one(
+    project: Path, shape: str, by: str | None
+) -> None:
+    (project / "profiles").mkdir()
+    (project / "profiles" / "local.yaml").write_text("{}\n")
+    (project / "profiles" / "cluster.yaml").write_text("scheduler: slurm\nworkdir: /scratch\n")
+    script = f"payload: train.py\n{shape}"
+
+    def expected(name: str) -> list[str]:
+        message = f"by `{by}` each rank sees one GPU, as device 0, while {name} counts on"
+        return [f"warning 5: {message} (in profile cluster)"] if by else []
+
+    takes = b"torch.cuda.set_device(int(os.environ['LOCAL_RANK']))"
+    assert told(project, script, train__py=takes) == expected("LOCAL_RANK")
+    right = b"torch.cuda.set_device(int(os.environ['LOCAL_RANK']) % torch.cuda.device_count())"
+    assert told(project, script, train__py=right) == []
+    assert told(project, script, train__py=b"torch.cuda.set_device(0)") == []
+    command = f"command: [bash, -c, 'LOCAL_RANK=$SLURM_LOCALID solve']\n{shape}"
+    assert told(project, command) == expected("LOCAL_RANK")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from dagster_slurm_components.cli.jobs import _meant
+from dagster_slurm_components.cli.finding import meant as meant_of
 from dagster_slurm_components.errors import DagsterSlurmError
 from dagster_slurm_components.jobs.lease import Lease, parse_ledger
 from dagster_slurm_components.jobs.owner import Owner
@@ -34,9 +34,9 @@ KNOWN = [FIRST, SECOND]
     ],
 )
 def test_one_run_is_meant(name: str, meant: list[RunDirectory]) -> None:
-    assert _meant(KNOWN, name) == meant
+    assert meant_of(KNOWN, name) == meant
 
 
 def test_f3_the_beginning_of_several_runs_names_them_all() -> None:
     with pytest.raises(DagsterSlurmError, match="'aaaa-' names 2 runs: aaaa-1, aaaa-2"):
-        _meant(KNOWN, "aaaa-")
+        meant_of(KNOWN, "aaaa-")

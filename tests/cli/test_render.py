@@ -88,6 +88,40 @@ def test_each_value_says_where_it_was_written(ready):
     assert values["resources.partition"]["position"].endswith("defs.yaml:11:40")
 
 
+def asked(**values: object) -> str:
+    return json.dumps({"ops": {"models__digits": {"config": values}, "other": {"config": {"args": ["x"]}}}})
+
+
+def test_what_a_run_asks_for(ready):
+    tags = ("--tag", "dagster-slurm/resources.mem=1G", "--tag", "dagster-slurm/args=[a, b=c]")
+    config = ready.root / "run.yaml"
+    config.write_text(asked(resources={"mem": "64G", "time": None}))
+    seen = json.loads(
+        render("models/digits", "--profile", "staging", "--config", str(config), *tags, "--json")
+    )
+    assert "#SBATCH --mem=64G" in seen["header"]
+    assert "--time" not in seen["header"]
+    assert seen["payload"][-2:] == ["a", "b=c"]
+    values = {value["path"]: (value["layer"], value["position"]) for value in seen["values"]}
+    assert values["resources.mem"] == ("the run's config", "")
+    assert values["args"][0] == "the run's tag"
+    assert values["resources.partition"][0] == "script"
+    # What is asked of another op is not asked of this one.
+    seen = json.loads(
+        render("models/report", "--config", '{"ops": {"other": {"config": {"args": ["x"]}}}}', "--json")
+    )
+    assert seen["payload"][-3] == "--token"
+
+
+def test_the_profile_that_a_run_asks_for_wins(ready):
+    seen = json.loads(render("models/digits", "--config", asked(profile="staging"), "--json"))
+    assert (seen["profile"], seen["scheduler"]) == ("staging", "slurm")
+    seen = json.loads(
+        render("models/digits", "--profile", "staging", "--tag", "dagster-slurm/profile=local", "--json")
+    )
+    assert (seen["profile"], seen["scheduler"]) == ("local", "process")
+
+
 def test_secrets_are_masked_everywhere(ready):
     for form in ((), ("--json",), ("--script",)):
         text = render("models__digits", "--profile", "staging", *form)
@@ -108,6 +142,42 @@ def test_here(ready):
     seen = json.loads(render("models/digits", "--json"))
     assert (seen["profile"], seen["scheduler"], seen["header"]) == ("local", "process", "#!/bin/bash\n")
     assert seen["run_directory"].startswith(str(ready.root / ".dagster-slurm" / "runs"))
+
+
+@pytest.mark.parametrize(
+    ("args", "status", "message"),
+    [
+        (
+            ("--config", asked(resources={"memm": "1G"})),
+            1,
+            "the run's config, `resources.memm`: unknown key `memm`",
+        ),
+        (
+            ("--config", asked(resources={"mem": "8 GB"})),
+            1,
+            "the run's config, `resources.mem`: '8 GB' is not a memory size",
+        ),
+        (("--config", asked(payload="other.sh")), 1, "`payload`"),
+        (
+            ("--tag", "dagster-slurm/resources.memm=1G"),
+            1,
+            "the run's tag `dagster-slurm/resources.memm`: unknown key",
+        ),
+        (("--tag", "resources.mem=1G"), 2, "a tag that asks for something is dagster-slurm/KEY=VALUE"),
+        (
+            ("--config", '{"ops": ["models__digits"]}'),
+            2,
+            "expected a mapping in which `models__digits` is a key",
+        ),
+        (("--config", "{"), 1, "--config:2:1: not valid YAML"),
+        (("--config", "nowhere.yaml"), 1, "nowhere.yaml"),
+    ],
+)
+def test_what_a_run_asks_for_is_refused_as_its_step_would(ready, args, status, message):
+    done = CliRunner().invoke(main, ["render", "models/digits", *args])
+    assert done.exit_code == status, done.output
+    assert message in " ".join(done.output.split())
+    assert "Traceback" not in done.output
 
 
 @pytest.mark.parametrize(

@@ -88,7 +88,7 @@ def test_module_runs_as_a_program() -> None:
 
 @pytest.mark.parametrize("isolation", [Isolation.ROOT, Isolation.USER, Isolation.SUDO])
 def test_state_reads_back_as_written(tmp_path: Path, isolation: Isolation) -> None:
-    layout = new_layout(tmp_path, Ports(17016), isolation)
+    layout = new_layout(tmp_path, Ports(17016), isolation, accounting=isolation is Isolation.ROOT)
     save_layout(layout)
     assert load_layout(tmp_path) == layout
 

@@ -43,6 +43,8 @@ def test_waves_name_each_daemon_once_and_all_listen_on_different_places() -> Non
         *("munged", "mariadbd", "sshd", "slurmdbd", "slurmctld"),
         *("slurmd-node1", "slurmd-node2", "slurmd-node3", "slurmd-node4"),
     ]
+    without = {daemon.name for daemon in daemons.all_daemons(replace(layout, accounting=False))}
+    assert {daemon.name for daemon in daemons.all_daemons(layout)} - without == {"mariadbd", "slurmdbd"}
     ready = [daemon.ready for daemon in daemons.all_daemons(layout)]
     assert len(set(ready)) == len(ready)
 

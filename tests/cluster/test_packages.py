@@ -95,3 +95,18 @@ def test_failed_installation_shows_the_end_of_its_output(
     make_program("sudo", '[ "$2" = true ] && exit 0\necho "E: Unable to locate package slurmd"\nexit 100')
     with pytest.raises(ClusterError, match=r"Unable to locate package slurmd(.|\n)*apt-get update"):
         packages.ensure_packages(install=True, report=lambda line: None)
+
+
+@pytest.mark.parametrize(
+    ("said", "version"),
+    [("slurm-wlm 22.05.8", (22, 5)), ("slurm 24.11.5-1", (24, 11)), ("slurm 26.05.0-0rc1", (26, 5))],
+)
+def test_the_version_of_slurm(make_program: MakeProgram, said: str, version: tuple[int, int]) -> None:
+    make_program("slurmd", f"echo '{said}'")
+    assert packages.slurm_version() == version
+
+
+def test_a_slurm_that_names_no_version(make_program: MakeProgram) -> None:
+    make_program("slurmd", "echo no >&2")
+    with pytest.raises(ClusterError, match="names no version: no"):
+        packages.slurm_version()

@@ -64,6 +64,7 @@ def accounted(cluster: slurm.Cluster, job: str, fields: str = "State") -> str:
     return cluster.run(["sacct", "-n", "-X", "-P", "-j", job, "-o", fields]).stdout.strip()
 
 
+@pytest.mark.smoke
 def test_job_by_ssh_with_strict_host_key_is_accounted(lab: slurm.Cluster, tmp_path: Path) -> None:
     out = tmp_path / "out"
     script = "echo hello from $SLURM_JOB_ID; srun -n 2 -N 2 hostname"
@@ -122,6 +123,7 @@ def test_nodes_and_partitions(lab: slurm.Cluster) -> None:
     }
 
 
+@pytest.mark.smoke
 def test_gpus_are_given_out(lab: slurm.Cluster) -> None:
     out = lab.run(["srun", "-p", "gpu", "--gpus=2", "sh", "-c", "echo $CUDA_VISIBLE_DEVICES"]).stdout
     assert out == "0,1\n"

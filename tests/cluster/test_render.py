@@ -35,6 +35,7 @@ SHARED = Layout(
 
 TEXTS = {
     "slurm.conf": render.slurm_conf(LAYOUT),
+    "slurm-without-accounting.conf": render.slurm_conf(replace(LAYOUT, accounting=False)),
     "slurm-without-namespaces.conf": render.slurm_conf(SHARED),
     "gres.conf": render.gres_conf(LAYOUT),
     "slurmdbd.conf": render.slurmdbd_conf(LAYOUT),

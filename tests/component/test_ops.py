@@ -13,10 +13,16 @@ from dagster._core.execution.api import create_execution_plan
 
 from dagster_slurm_components.component.ops import OpArguments, script_assets
 from dagster_slurm_components.component.run_config import run_config
-from dagster_slurm_components.component.values import NO_VALUE
+from dagster_slurm_components.component.values import REPORTED
 from dagster_slurm_components.pipes.tags import MAY_LEAVE
 from dagster_slurm_components.spec.resources import Resources
 from dagster_slurm_components.spec.script import IN_A_RUN
+
+
+@dg.success_hook
+def cheer(context: dg.HookContext) -> None:
+    """Do what a hook does."""
+
 
 DAILY = dg.DailyPartitionsDefinition("2026-01-01")
 PLAIN = OpArguments("an_op", None, {}, None, None, None, False)
@@ -28,6 +34,8 @@ RICH = OpArguments(
     retry_policy=dg.RetryPolicy(max_retries=2),
     backfill_policy=dg.BackfillPolicy.single_run(),
     can_subset=False,
+    hooks=frozenset({cheer}),
+    required_resource_keys=frozenset({"chat"}),
 )
 
 
@@ -110,6 +118,8 @@ def test_as_multi_asset_builds_it(case: str) -> None:
         retry_policy=settings.retry_policy,
         backfill_policy=settings.backfill_policy,
         can_subset=settings.can_subset,
+        hooks=settings.hooks,
+        required_resource_keys=settings.required_resource_keys,
         config_schema=run_config(),
     )(lambda context: run(context))  # noqa: PLW0108 (Dagster takes no annotation that is text)
     assert ours.keys_by_input_name == dagsters.keys_by_input_name
@@ -119,14 +129,15 @@ def test_as_multi_asset_builds_it(case: str) -> None:
     assert ours.check_specs_by_output_name == dagsters.check_specs_by_output_name
     assert ours.backfill_policy == dagsters.backfill_policy
     assert ours.can_subset == dagsters.can_subset
+    assert ours.hook_defs == dagsters.hook_defs == settings.hooks
     mine, theirs, made = ours.op, dagsters.op, ours.keys_by_output_name
     # Of an op that can be run in parts Dagster takes all outputs for optional; the tag says which are.
     tags = {MAY_LEAVE: "[]"} if settings.can_subset else {}
     assert mine.tags == {**theirs.tags, **tags}
-    for attribute in ("name", "description", "pool", "retry_policy", "ins"):
+    for attribute in ("name", "description", "pool", "retry_policy", "ins", "required_resource_keys"):
         assert getattr(mine, attribute) == getattr(theirs, attribute), attribute
     refusing = {
-        name: out._replace(io_manager_key=NO_VALUE if name in made else out.io_manager_key)
+        name: out._replace(io_manager_key=REPORTED if name in made else out.io_manager_key)
         for name, out in theirs.outs.items()
     }
     assert mine.outs == refusing
@@ -140,7 +151,7 @@ def test_it_runs(case: str) -> None:
     partition = "2026-02-01" if "partitions_def" in str(specs) and specs[0].partitions_def else None
     with dg.DagsterInstance.ephemeral() as instance:
         made = script_assets(run, settings, specs, checks)
-        done = dg.materialize([made], instance=instance, partition_key=partition)
+        done = dg.materialize([made], instance=instance, partition_key=partition, resources={"chat": []})
         events = done.get_asset_materialization_events()
         assert {event.asset_key for event in events} == {spec.key for spec in specs}
         assert {event.materialization.metadata["type"].value for event in events} == {"AssetExecutionContext"}

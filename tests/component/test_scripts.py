@@ -2,8 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from pathlib import Path
+
 import dagster as dg
 import pytest
+from component.conftest import Project
+
+from dagster_slurm_components.spec import check_script
+from dagster_slurm_components.spec.files import Found, find_files
 
 WHOLE = """
 payload: train.py
@@ -268,3 +275,22 @@ def test_post_processing_and_empty_attributes(project):
     assert project.assets()["a"].group_name == "later"
     project.write("defs.yaml", "type: dagster_slurm_components.SlurmScriptComponent\n")
     assert project.assets() == {}
+
+
+def test_what_scripts_share_is_made_once(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    """At a thousand scripts, to look for the same files and to make the same config again was a sixth of the load."""
+    looked: list[str] = []
+
+    def counted(folder: Path, pattern: str, exclude: Sequence[str] = ()) -> Found:
+        looked.append(pattern)
+        return find_files(folder, pattern, exclude)
+
+    monkeypatch.setattr(check_script, "find_files", counted)
+    project.write("data/a.csv", "1\n")
+    project.script(
+        "payload: train.py\nfiles: [data]\nmatrix: {n: [1, 2, 3]}\nassets: [{key: 'a/{{ matrix.n }}'}]"
+    )
+    ops = project.ops()
+    assert sorted(looked) == ["data", "train.py"]
+    assert len(ops) == 3
+    assert len({id(each.op.config_schema.as_field()) for each in ops.values()}) == 1

@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+import datetime
+
+import dagster as dg
+import pytest
+
 from dagster_slurm_components import SlurmScriptComponent
+from dagster_slurm_components.component.script_component import InvalidScriptsError
 
 
 def test_included_files_start_at_their_own_folder(project):
@@ -127,6 +133,31 @@ def test_from_a_mapping_without_a_file(project, monkeypatch):
     (script,) = component.scripts
     assert (script.name, script.folder) == ("a", project.folder)
     assert script.entry.script.data["resources"] == {"time": "01:00:00"}
+
+
+def test_python_may_hand_over_dagsters_own_objects(project, monkeypatch):
+    monkeypatch.chdir(project.folder)
+    days, eager = dg.DailyPartitionsDefinition("2026-03-28"), dg.AutomationCondition.eager()
+    policy = dg.FreshnessPolicy.time_window(datetime.timedelta(hours=1))
+    asset = {
+        "key": dg.AssetKey(["tables", "a"]),
+        "deps": [dg.AssetKey(["raw", "rows"])],
+        "partitions_def": days,
+        "automation_condition": eager,
+        "freshness_policy": policy,
+        "metadata": {"page": dg.MetadataValue.url("https://example.org")},
+    }
+    component = SlurmScriptComponent.from_attributes_dict(
+        attributes={"scripts": [{"payload": "train.py", "assets": [asset]}]}
+    )
+    (spec,) = component.scripts[0].assets
+    assert spec.key.path == ["tables", "a"]
+    assert [dep.asset_key.path for dep in spec.deps] == [["raw", "rows"]]
+    assert (spec.partitions_def, spec.automation_condition, spec.freshness_policy) == (days, eager, policy)
+    assert spec.metadata["page"] == dg.MetadataValue.url("https://example.org")
+    wrong = {"payload": "train.py", "assets": [{"key": "a", "partitions_def": eager}]}
+    with pytest.raises(InvalidScriptsError, match=r"attributes:5:21: expected a PartitionsDefinition"):
+        SlurmScriptComponent.from_attributes_dict(attributes={"scripts": [wrong]})
 
 
 def test_unicode_and_windows_line_ends(project):

@@ -98,6 +98,21 @@ def test_a_host_without_python(sshd_factory: Callable[..., Sshd], look: Look, tm
     assert "3.6" in found["python"].detail
 
 
+@pytest.mark.ssh
+@pytest.mark.parametrize(
+    ("host", "said"),
+    [
+        ({"python": "/no/python3"}, "/no/python3"),
+        ({"setup": ["echo Loading", "false"]}, "ended with status 1: false"),
+    ],
+)
+def test_a_named_python_or_a_setup_that_is_wrong(sshd: Sshd, look: Look, host: Any, said: str) -> None:  # noqa: F811
+    found = look(host=sshd.spec(**host))
+    assert verdicts(found) == ["ok", "ok", "ok", "failed"]
+    assert said in found["python"].detail
+    assert found["python"].advice
+
+
 class Skewed(InProcessHost):
     """A host whose clock is wrong and whose line is slow, told by a timer that this very host moves on."""
 

@@ -6,9 +6,11 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import dagster as dg
 import pytest
+import yaml
 from browser import browser
 from lifecycle.dev import Dev
 from project_fixture import make_project
@@ -62,12 +64,8 @@ def dev(tmp_path_factory: pytest.TempPathFactory, cluster: slurm.Cluster) -> Ite
     project.staging(cluster)
     project.write("tells.py", PAYLOAD)
     project.scripts(SCRIPTS)
-    made = Dev(project, "staging")
-    try:
-        made.start()
+    with Dev.running(project, "staging") as made:
         yield made
-    finally:
-        made.stop()
 
 
 def config(**asked: Any) -> dict[str, Any]:
@@ -145,3 +143,26 @@ def test_in_a_browser(dev: Dev, tmp_path: Path) -> None:
         assert eventually(made, "the run from the launchpad makes the asset")["memory"] == [
             "MinMemoryNode=56M"
         ]
+
+
+def test_the_page_of_the_component(dev: Dev, tmp_path: Path) -> None:
+    package, location = "dagster_slurm_components", quote(str(dev.location()))
+    place = f"{dev.url}/locations/{location}/components/library/packages/{package}"
+    with browser(tmp_path) as page:
+        page.open(f"{place}/{package}.SlurmScriptComponent")
+        page.shows("dg scaffold defs dagster_slurm_components.SlurmScriptComponent {component_name}")
+        page.shows("defaults\nDefaults\nWhat all scripts have in common.")
+        page.shows("scripts\nArray<Script>\nThe scripts: each is one op, and under Slurm one job.")
+        sample = page.text.partition("Example defs.yaml\n#\n")[2].partition("\n\nScaffolding")[0]
+        assert "(['object', 'string'])" not in page.text
+        assert yaml.safe_load(sample)["attributes"]["scripts"][0]["payload"] == "train.py"
+        # One level after the other, each with descriptions and an example.
+        for name, below in {
+            "scripts": "assets\nAny of:\nArray<AssetDeclaration>\nTemplate\nThe assets that the script makes.",
+            "assets": "key\nstringintegerarray\nAsset key, slashes between its parts.",
+            "profiles": "local\nOverride",
+            "launcher": "Which launcher: `bash`, `srun`, `torchrun`, `ray`.",
+            "resources": "Memory on each node; a number alone is mebibytes, 0 is all of it.",
+        }.items():
+            page.click(f"//button[.//div[contains(@class, 'propertyName_') and text()='{name}']]")
+            page.shows(below)

@@ -12,6 +12,7 @@ from dagster_slurm_components.environments.base import Activation, ActivationSte
 from dagster_slurm_components.hosts.program import shipped
 
 MODULE = """
+export MODULEPATH=/modules
 module() { export LOADEDMODULES="$LOADS"; }
 export -f module
 """

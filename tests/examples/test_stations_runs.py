@@ -121,12 +121,8 @@ def test_one_day_and_a_value_from_the_command_line(stations: Project) -> None:
 @pytest.fixture(scope="module")
 def dev(stations: Project) -> Iterator[Dev]:
     """Dagster's UI and daemon, with the example."""
-    made = Dev(stations, "staging")
-    try:
-        made.start()
+    with Dev.running(stations, "staging") as made:
         yield made
-    finally:
-        made.stop()
 
 
 TICK = """

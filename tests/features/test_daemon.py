@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+import json
+import os
+import threading
+import time
 from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 
 import dagster as dg
@@ -10,6 +16,8 @@ import pytest
 from lifecycle.dev import Dev
 from project_fixture import make_project
 from waiting import eventually
+
+from dagster_slurm_components.jobs.lease import parse_ledger
 
 pytestmark = pytest.mark.slow
 
@@ -43,8 +51,17 @@ scripts:
     assets:
       - key: clock
         freshness_policy: "{{ dg.FreshnessPolicy.time_window(datetime.timedelta(hours=1)) }}"
+  - payload: report.sh
+    args: [forecast, made]
+    assets:
+      - {key: forecast, deps: [stations], automation_condition: "{{ dg.AutomationCondition.eager() }}"}
   - payload: watch.sh
     checks: [{name: whole, asset: letters}]
+  - payload: fails.sh
+    assets: [{key: broken}]
+  - payload: fails.sh
+    leave: true
+    assets: [{key: broken_later}]
 """
 VARIABLES = """
 import dagster as dg
@@ -59,7 +76,10 @@ def names():
     return dg.DynamicPartitionsDefinition(name="guests")
 """
 MORE = """
+from pathlib import Path
+
 import dagster as dg
+from dagster_slurm_components import slurm_maintenance
 
 @dg.definitions
 def more():
@@ -71,7 +91,12 @@ def more():
     automation = dg.AutomationConditionSensorDefinition(
         "automation", target="*", default_status=dg.DefaultSensorStatus.RUNNING, minimum_interval_seconds=1
     )
-    return dg.Definitions(schedules=[once], sensors=[automation])
+    each_minute = slurm_maintenance(
+        project=Path(__file__).parent,
+        cron_schedule="* * * * *",
+        default_status=dg.DefaultScheduleStatus.RUNNING,
+    )
+    return dg.Definitions(schedules=[once, each_minute], sensors=[automation])
 """
 REPORT = """
 . pipes.sh
@@ -81,6 +106,11 @@ WATCH = """
 . pipes.sh
 pipes_check letters whole true
 """
+FAILS = """
+echo 'no such table: rows' >&2
+exit 3
+"""
+PAGE = Path(__file__).parents[2] / "docs" / "how-to" / "alerts.md"
 BACKFILL = """
 mutation ($assets: [AssetKeyInput!]!, $keys: [String!]!) {
   launchPartitionBackfill(backfillParams: {assetSelection: $assets, partitionNames: $keys}) {
@@ -95,20 +125,54 @@ query ($key: AssetKeyInput!) {
 """
 
 
+class Webhook(BaseHTTPRequestHandler):
+    """Takes messages as Slack's incoming webhooks do."""
+
+    def do_POST(self) -> None:
+        body = self.rfile.read(int(self.headers["Content-Length"]))
+        assert self.headers["Content-Type"] == "application/json"
+        self.server.posted.append(json.loads(body)["text"])  # type: ignore[attr-defined]
+        self.send_response(200)
+        self.end_headers()
+        self.wfile.write(b"ok")
+
+    def log_message(self, *args: object) -> None:
+        """Say nothing."""
+
+
 @pytest.fixture(scope="module")
-def dev(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Dev]:
+def posted() -> Iterator[tuple[str, list[str]]]:
+    """The address of a webhook, and the texts that were posted to it."""
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Webhook)
+    server.posted = []  # type: ignore[attr-defined]
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}/services/T/B/x", server.posted  # type: ignore[attr-defined]
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+@pytest.fixture(scope="module")
+def dev(tmp_path_factory: pytest.TempPathFactory, posted: tuple[str, list[str]]) -> Iterator[Dev]:
     project = make_project(tmp_path_factory.mktemp("features") / "my project")
     file = project.scripts(SCRIPTS)
     file.write_text(f"{file.read_text()}template_vars_module: .variables\n")
-    for name, text in {"variables.py": VARIABLES, "report.sh": REPORT, "watch.sh": WATCH}.items():
+    for name, text in {
+        "variables.py": VARIABLES,
+        "report.sh": REPORT,
+        "watch.sh": WATCH,
+        "fails.sh": FAILS,
+    }.items():
         project.write(name, text)
     (project.defs.parent / "more.py").write_text(MORE)
-    made = Dev(project, "local", settings="freshness: {enabled: true}\n")
-    try:
-        made.start()
+    example = PAGE.read_text("utf-8").partition("```python\n")[2].partition("```")[0]
+    (project.defs.parent / "alerts.py").write_text(example)
+    environment, settings = {"SLACK_WEBHOOK": posted[0]}, "freshness: {enabled: true}\n"
+    with Dev.running(project, "local", environment=environment, settings=settings) as made:
         yield made
-    finally:
-        made.stop()
 
 
 def backfill(dev: Dev, asset: str, *keys: str) -> list[dg.DagsterRun]:
@@ -149,6 +213,19 @@ def test_a_backfill_in_several_runs_and_what_follows_by_itself(dev: Dev) -> None
     assert len(runs) == 2
     assert reported(dev, "letters") == {"a": "a", "b c": "b c", "ü": "ü"}
     eventually(lambda: reported(dev, "summary") == {None: "all"}, "automation makes the summary")
+
+
+def test_automation_follows_an_external_asset(dev: Dev) -> None:
+    def has_begun() -> bool:
+        """What happened before the first evaluation of conditions is no change to them."""
+        with dev.instance() as instance:
+            states = [each for each in instance.all_instigator_state() if each.name == "automation"]
+        return any(each.instigator_data.cursor for each in states if each.instigator_data)
+
+    eventually(has_begun, "the daemon evaluates conditions")
+    with dev.instance() as instance:
+        instance.report_runless_asset_event(dg.AssetMaterialization("stations"))
+    eventually(lambda: reported(dev, "forecast") == {None: "made"}, "automation makes the forecast")
 
 
 def test_an_asset_made_from_its_own_past_is_made_in_order(dev: Dev) -> None:
@@ -200,3 +277,57 @@ def test_a_script_of_checks_alone_is_run_from_the_ui(dev: Dev) -> None:
         (entry,) = instance.all_logs(run_id, of_type=dg.DagsterEventType.ASSET_CHECK_EVALUATION)
         assert entry.dagster_event is not None
         assert entry.dagster_event.asset_check_evaluation_data.passed
+
+
+def test_maintenance_ticks_and_removes_what_is_over(dev: Dev) -> None:
+    run_id = dev.launch("clock")
+    dev.ends(run_id, dg.DagsterRunStatus.SUCCESS)
+    (launch,) = dev.launches(run_id)
+    folder, long_ago = Path(launch.run_dir), time.time() - 40 * 86400
+    for path in folder.iterdir():
+        os.utime(path, (long_ago, long_ago), follow_symlinks=False)
+    eventually(lambda: not folder.exists(), "a tick of the schedule removes the run directory")
+
+    def ended() -> dg.DagsterRun | None:
+        done = dg.RunsFilter(job_name="slurm_maintenance", statuses=[dg.DagsterRunStatus.SUCCESS])
+        with dev.instance() as instance:
+            runs = instance.get_runs(done)
+        return next((run for run in runs if str(folder) in dev.said(run.run_id)), None)
+
+    run = eventually(ended, "the run that removed it ends well")
+    assert run.tags["dagster/schedule_name"] == "slurm_maintenance_schedule"
+
+
+@pytest.mark.parametrize(
+    ("asset", "ends", "head", "reason"),
+    [
+        ("clock", dg.DagsterRunStatus.SUCCESS, "clock is made. Job {}", "COMPLETED"),
+        (
+            "broken",
+            dg.DagsterRunStatus.FAILURE,
+            "Run {run} failed. Job {}",
+            "The payload ended with exit code 3",
+        ),
+        ("broken_later", dg.DagsterRunStatus.SUCCESS, "Job {} on ", "The payload ended with exit code 3"),
+    ],
+)
+def test_alerts_as_the_page_has_them(
+    dev: Dev, posted: tuple[str, list[str]], asset: str, ends: dg.DagsterRunStatus, head: str, reason: str
+) -> None:
+    run_id = dev.launch(asset)
+    dev.ends(run_id, ends)
+
+    def job() -> tuple[str, str] | None:
+        left = [*dev.workdir.glob(f"runs/left-*/{asset}/*/ledger")]
+        folders = [str(file.parent) for file in left] or [each.run_dir for each in dev.launches(run_id)]
+        job_id = parse_ledger((Path(folders[0]) / "ledger").read_bytes()).job_id if folders else None
+        return (job_id, folders[0]) if job_id else None
+
+    job_id, folder = eventually(job, "the job is submitted")
+    begin = head.format(job_id, run=run_id)
+    text = eventually(
+        lambda: next((text for text in posted[1] if begin in text), None), f"{begin!r} among {posted[1]}"
+    )
+    assert reason in text
+    assert folder in text
+    assert f"dg-slurm jobs logs {job_id} --profile local" in text

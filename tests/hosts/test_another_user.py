@@ -37,7 +37,7 @@ def workdir() -> Iterator[Path]:
 
 def refused(local: Satellite, path: Path) -> SatelliteError:
     with as_nobody(), pytest.raises(SatelliteError) as caught:
-        local.mkdir(str(path))
+        local.mkdir(str(path), str(path.parent))
     assert caught.value.code == "not_permitted"
     return caught.value
 
@@ -54,7 +54,7 @@ def test_so_it_is_of_folders_in_it_files_and_submissions(
 ) -> None:
     local.put(str(workdir / "file"), b"x")
     request = slurm.request(workdir)
-    local.mkdir(str(workdir / "runs"))
+    local.mkdir(str(workdir / "runs"), str(workdir))
     assert f"{workdir}/runs {TOLD}" in str(refused(local, workdir / "runs" / "r1"))
     with as_nobody(), pytest.raises(SatelliteError, match=f"{workdir}/runs {TOLD}"):
         local.submit(request, bundle({"job.sh": "true"}))
@@ -76,3 +76,40 @@ def test_a_folder_of_one_s_own_that_is_closed_is_not_said_to_be_another_s(
 def test_a_user_without_a_name_is_told_by_number(local: Satellite, workdir: Path) -> None:
     os.chown(workdir, 4_000_000, 4_000_000)
     assert "belongs to the user with id 4000000" in str(refused(local, workdir / "runs"))
+
+
+@pytest.mark.parametrize("child", ["runs", "runs/r1", "runs/r1/step"])
+def test_a_folder_that_another_user_laid_out_is_refused(
+    local: Satellite, slurm: FakeSlurm, workdir: Path, child: str
+) -> None:
+    """Whoever owns it could rename it while the job waits, and put another ``job.sh`` there."""
+    (workdir / child).mkdir(parents=True)
+    os.chown(workdir / child, NOBODY, NOBODY)
+    with pytest.raises(
+        SatelliteError, match=f"{workdir / child}: another user could change what is made there"
+    ):
+        local.submit(slurm.request(workdir), bundle({"job.sh": "true"}))
+    assert slurm.jobs() == []
+
+
+def test_a_link_is_refused_below_the_workdir_and_the_workdir_itself_may_be_one(
+    local: Satellite, slurm: FakeSlurm, workdir: Path
+) -> None:
+    link = workdir / "scratch"
+    link.symlink_to(workdir / "real")
+    (workdir / "real").mkdir(mode=0o700)
+    assert local.submit(slurm.request(link), bundle({"job.sh": "true"})).outcome == "submitted"
+    (workdir / "other").mkdir()
+    (workdir / "other" / "runs").symlink_to(workdir / "real")
+    with pytest.raises(SatelliteError, match="runs: a link, where a folder of our own must be"):
+        local.submit(slurm.request(workdir / "other"), bundle({"job.sh": "true"}))
+    assert len(slurm.jobs()) == 1
+
+
+def test_a_folder_that_others_may_write_to_is_refused(
+    local: Satellite, slurm: FakeSlurm, workdir: Path
+) -> None:
+    workdir.chmod(0o775)
+    with pytest.raises(SatelliteError, match=r"others may write there \(mode 0775\).*`chmod go-w` it"):
+        local.submit(slurm.request(workdir), bundle({"job.sh": "true"}))
+    assert slurm.jobs() == []

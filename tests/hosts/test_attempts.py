@@ -58,6 +58,20 @@ class Machine:
         return self.now
 
 
+def test_a_full_disk_keeps_nobody_from_a_host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    machine = Machine(tmp_path)
+
+    def full(*args: object, **how: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("dagster_slurm_components.hosts.attempts.write_json", full)
+    monkeypatch.setattr(Path, "touch", full)
+    process = machine.process(Scripted(LOST), interval=0.0)
+    with pytest.raises(HostUnreachableError, match="no route"):
+        process.dial()
+    assert process.dial() is not None
+
+
 @pytest.fixture
 def machine(tmp_path: Path) -> Machine:
     return Machine(tmp_path)

@@ -4,16 +4,29 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+from satellite_fixture import FakeSlurm, bundle
 
 from dagster_slurm_components.errors import SatelliteError
 from dagster_slurm_components.hosts.client import Satellite
+from dagster_slurm_components.hosts.satellite import budget as budgets
+from dagster_slurm_components.hosts.satellite import queries
 from dagster_slurm_components.hosts.satellite.budget import may_ask, spend
-from dagster_slurm_components.hosts.satellite.calls import AccountingQuery, Budget, QueueQuery
+from dagster_slurm_components.hosts.satellite.calls import (
+    AccountingQuery,
+    Budget,
+    Completed,
+    JobLimit,
+    QueueQuery,
+)
+from dagster_slurm_components.jobs.schedulers import SlurmScheduler
+from dagster_slurm_components.slurm.queue import LIVE
 
 
 @pytest.mark.parametrize(
@@ -101,6 +114,31 @@ def test_who_waited_for_anothers_query_takes_its_answer(satellite: Satellite, tm
         "that of who was first, and one more for who came while it ran"
     )
     assert {shot.age for shot in shots} == {0.0}
+
+
+@pytest.mark.parametrize("processes", [4, 20])
+def test_many_processes_each_hear_of_the_queue_in_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, processes: int
+) -> None:
+    """An hour of steps that are a process each, with what production says: they starved each other for up to 53 min."""
+    now, asked = [1e9], []
+    clock = SimpleNamespace(time=lambda: now[0])
+    monkeypatch.setattr(queries, "time", clock)
+    monkeypatch.setattr(budgets, "time", clock)
+
+    def ask(argv: Sequence[str], timeout: float) -> tuple[float, Completed]:
+        asked.append(now[0])
+        return now[0], Completed(0, b"", b"")
+
+    monkeypatch.setattr(queries, "_ask", ask)
+    shared = Budget(f"{tmp_path}/budget.json", 2, 10)
+    query = QueueQuery(f"{tmp_path}/squeue.json", ("squeue",), SlurmScheduler.max_age, budget=shared)
+    ages = []
+    for moment in range(360 * processes):
+        now[0] = 1e9 + moment * SlurmScheduler.look / processes
+        ages.append(queries.snapshot(**query._asdict())["age"])
+    assert max(ages) <= SlurmScheduler.max_age + SlurmScheduler.look
+    assert len(asked) <= 66, "and half of the budget is left for what just happened"
 
 
 @pytest.mark.parametrize(("away", "granted"), [(60, 1), (59, 0), (-3600, 0), (10**6, 9)])
@@ -210,3 +248,23 @@ def test_who_follows_jobs_divides_a_ceiling(satellite: Satellite, tmp_path: Path
     noted = json.loads(Path(path).read_text())
     Path(path).write_text(json.dumps({**noted, "b": [time.time() - 61, 10]}))
     assert satellite.share(path, "a", 10) == 1.0, "who is not heard of has gone"
+
+
+def test_files_that_a_crash_has_emptied_count_as_none(
+    satellite: Satellite, slurm: FakeSlurm, workdir: Path, tmp_path: Path
+) -> None:
+    """A rename reaches a disk before the content may."""
+    folder = workdir / "queue"
+    folder.mkdir(parents=True, mode=0o700)
+    budget = Budget(f"{folder}/budget.json", 2, 4)
+    query = QueueQuery(f"{folder}/squeue.json", (slurm.squeue,), 60.0, 20.0, budget=budget)
+    limit = JobLimit(3, f"{folder}/submitted.json", 120.0, query, LIVE)
+    sacct = AccountingQuery(f"{folder}/sacct.json", ["echo"], [("1", 0.0)], 3, budget=budget)
+    for name in ("squeue", "submitted", "budget", "sacct", "readers"):
+        (folder / f"{name}.json").touch()
+    assert satellite.snapshot(query).fresh
+    assert satellite.accounting(sacct).fresh
+    assert satellite.share(f"{folder}/readers.json", "me", 1.0) == 1.0
+    (folder / "submitted.json").touch()
+    reply = satellite.submit(slurm.request(workdir, limit=limit), bundle({"job.sh": ""}))
+    assert reply.outcome == "submitted"

@@ -141,6 +141,22 @@ def test_programs_are_found_on_the_login_shells_path(tmp_path):
         host.close()
 
 
+def test_a_login_shell_that_gave_no_answer_is_asked_again(tmp_path):
+    (tmp_path / "bin").mkdir()
+    program = tmp_path / "bin" / "only-at-login"
+    program.write_text("#!/bin/sh\necho found\n")
+    program.chmod(0o755)
+    profile = f'mkdir "$HOME/busy" 2>/dev/null && exit 1\nexport PATH="$PATH:{tmp_path}/bin"\n'
+    (tmp_path / ".bash_profile").write_text(profile)
+    host = RemoteHost(SubprocessDialer(env={**os.environ, "HOME": str(tmp_path)}))
+    try:
+        with pytest.raises(SatelliteError, match="only-at-login"):
+            Satellite(host).run(["only-at-login"])
+        assert Satellite(host).run(["only-at-login"]).stdout == b"found\n"
+    finally:
+        host.close()
+
+
 def test_hello_tells_only_the_asked_variables(monkeypatch, local):
     monkeypatch.setenv("ASKED", "1")
     facts = local.hello(["ASKED", "NOT_SET"])
@@ -287,15 +303,25 @@ class TestProcesses:
         until(lambda: not local.alive([process])[0])
         assert not local.kill(process), "it is gone"
 
-    def test_slurms_variables_do_not_reach_a_job(self, local, tmp_path, monkeypatch):
-        for name in ("SLURM_JOB_ID", "SLURM_CONF", "SBATCH_ACCOUNT"):
+    def test_a_job_inherits_the_login_alone(self, local, tmp_path, monkeypatch):
+        dropped = ["SLURM_JOB_ID", "SLURM_CONF", "SBATCH_ACCOUNT", "SLURM_JWT", "AWS_SECRET_ACCESS_KEY"]
+        dropped += [
+            "PYTHONPATH",
+            "VIRTUAL_ENV",
+            "CONDA_PREFIX",
+            "UV_INDEX_URL",
+            "PIXI_PROJECT_ROOT",
+            "TMPDIR",
+        ]
+        dropped += ["DAGSTER_HOME", "OMP_NUM_THREADS", "LOADEDMODULES"]
+        for name in dropped:
             monkeypatch.setenv(name, "x")
         monkeypatch.setenv("LC_ALL", "C.UTF-8")
         process = start(local, tmp_path, "env")
         until(lambda: not local.alive([process])[0])
         lines = (tmp_path / "runs" / "1" / "stdout.log").read_text().splitlines()
         assert "LC_ALL=C.UTF-8" in lines
-        assert not [line for line in lines if line.startswith(("SLURM", "SBATCH"))]
+        assert not {line.partition("=")[0] for line in lines} & set(dropped)
 
     def test_signals_reach_the_group_and_kill_the_whole_session(self, local, tmp_path):
         # As job.sh does: the payload in a group of its own, TERM noted and not passed on.

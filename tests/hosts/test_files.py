@@ -22,7 +22,7 @@ def as_path(folder: Path, name: str) -> str:
 def test_hostile_names_are_written_read_and_removed(satellite, tmp_path):
     paths = [as_path(tmp_path, f"root/{name}/{name}.log") for name in HOSTILE]
     for number, path in enumerate(paths):
-        satellite.mkdir(os.path.dirname(path))
+        satellite.mkdir(os.path.dirname(path), str(tmp_path))
         satellite.put(path, f"{number}".encode())
         assert os.path.isfile(path)
         assert mode(path) == 0o600
@@ -106,11 +106,11 @@ def test_put_into_a_missing_folder_says_so(satellite, tmp_path):
 
 
 def test_mkdir_is_content_with_a_folder_and_not_with_a_file(satellite, tmp_path):
-    satellite.mkdir(str(tmp_path / "a" / "b"))
-    satellite.mkdir(str(tmp_path / "a" / "b"))
+    satellite.mkdir(str(tmp_path / "a" / "b"), str(tmp_path))
+    satellite.mkdir(str(tmp_path / "a" / "b"), str(tmp_path))
     (tmp_path / "file").touch()
     with pytest.raises(SatelliteError):
-        satellite.mkdir(str(tmp_path / "file"))
+        satellite.mkdir(str(tmp_path / "file"), str(tmp_path))
 
 
 @pytest.mark.parametrize(
@@ -164,7 +164,7 @@ def test_in_process_use_changes_nothing_of_the_process(local, tmp_path):
     umask = os.umask(0o022)
     try:
         before = (os.getcwd(), dict(os.environ))
-        local.mkdir(str(tmp_path / "a"))
+        local.mkdir(str(tmp_path / "a"), str(tmp_path))
         local.put(str(tmp_path / "a" / "b"), b"x")
         local.run(["true"], env={"X": "1"})
         assert (os.getcwd(), dict(os.environ)) == before
@@ -187,5 +187,5 @@ def test_a_wrong_request_is_told_and_harms_nobody(satellite):
         assert caught.value.code in ("unknown_op", "bad_request")
         assert caught.value.where == satellite.host.name
     with pytest.raises(SatelliteError, match="NUL"):
-        satellite.mkdir("/tmp/a\0b")
+        satellite.mkdir("/tmp/a\0b", "/tmp")
     assert satellite.hello().user

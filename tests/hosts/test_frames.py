@@ -44,6 +44,12 @@ def test_a_corrupt_length_is_refused_before_anything_is_read():
     assert stream.tell() == 8
 
 
+def test_a_header_that_nests_deep_is_refused():
+    text = b'{"a":' * 200_000 + b"1" + b"}" * 200_000
+    with pytest.raises(FrameError, match="not JSON"):
+        read_frame(io.BytesIO(len(text).to_bytes(4, "big") + bytes(4) + text).read)
+
+
 def test_a_large_length_costs_no_more_than_what_comes():
     asked = []
 

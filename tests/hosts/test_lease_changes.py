@@ -51,6 +51,18 @@ class TestChange:
         assert step.change(epoch, state="ended", outcome="FAILED") == (False, before)
         assert step.listed() == [step.run_dir()]
 
+    def test_the_variables_of_a_job_that_was_killed_go_with_its_lease(self, step: Step) -> None:
+        step.submit()
+        folder = Path(step.run_dir())
+        files = [folder / "job.env", *(folder / "elements" / name / "job.env" for name in ("1", "20"))]
+        for file in files:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_text("export TOKEN=secret\n")
+        assert step.change()[0]
+        assert all(file.exists() for file in files)
+        assert step.change(state="ended", outcome="TIMEOUT")[0]
+        assert not any(file.exists() for file in files)
+
     def test_an_end_is_told_with_its_outcome_and_time(self, step: Step) -> None:
         step.submit()
         shown = {"offsets": {"stdout.log": 5}, "inodes": {"stdout.log": 9}}

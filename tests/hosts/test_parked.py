@@ -64,10 +64,10 @@ def test_the_same_call_is_made_again_until_the_host_answers() -> None:
     world = World(*[LOST] * 5)
     assert world.host.call("put", {"path": "/a"}, b"x", timeout=7).result == {"done": True}
     assert world.scripted.calls == [("put", {"path": "/a"}, b"x", 7)] * 6
-    assert world.waits == [0.5, 1, 2, 4, 8]
+    assert world.waits == [0.5, 1, 2, 2.5, 2.5]
     assert len(world.told) == 2, "the beginning and the end, not every try"
     assert "no route" in world.told[0]
-    assert world.told[1] == "The host answers again after 16 s."
+    assert world.told[1] == "The host answers again after 8 s."
 
 
 def test_f12_what_to_type_names_the_profile() -> None:
@@ -100,7 +100,7 @@ def test_it_ends_when_it_has_waited_as_long_as_it_may() -> None:
         world.host.call("ping", {})
     assert world.now == 3600
     assert "1.0 h" in str(caught.value)
-    assert max(world.waits) == 15
+    assert max(world.waits) == 2.5
 
 
 @pytest.mark.parametrize("error", [HostRefusedError("the key has changed"), SatelliteError("disk full")])

@@ -170,7 +170,7 @@ def test_after_a_loss_the_next_call_dials_again():
     assert dialer.dials == 1
     first.feed(b"")
     assert first.closed.wait(5)
-    with pytest.raises(HostUnreachableError, match=r"lost \(next attempt in 19 s\)"):
+    with pytest.raises(HostUnreachableError, match=r"lost \(next attempt in 16 s\)"):
         host.call("c", {})
     clock.now += 19
     host.call("c", {})
@@ -217,7 +217,7 @@ def test_a_dead_connection_is_found_out_and_given_up(monkeypatch):
     assert dialer.dials == 2
 
 
-def test_failures_pause_longer_and_longer_and_are_told_again_meanwhile():
+def test_a_host_that_is_gone_is_looked_for_at_a_steady_pace_and_told_meanwhile():
     down = HostUnreachableError("connection refused", where="h", hint="look at it")
     host, dialer, clock = host_of(down, down, down, MemoryPipe(ok))
     pauses = []
@@ -231,7 +231,7 @@ def test_failures_pause_longer_and_longer_and_are_told_again_meanwhile():
         assert dialer.dials == dials, "nobody knocks meanwhile"
         clock.now = host._not_before
         pauses.append(clock.now - since)
-    assert pauses == [18.75, 37.5, 75.0]
+    assert pauses == [16.25] * 3
     host.call("a", {})
 
 
@@ -240,9 +240,22 @@ def test_a_refusal_pauses_long_and_stays_a_refusal():
     with pytest.raises(HostRefusedError):
         host.call("a", {})
     clock.now += 30
-    with pytest.raises(HostRefusedError, match=r"next attempt in [78] s"):
+    with pytest.raises(HostRefusedError, match=r"next attempt in [23] s"):
         host.call("a", {})
-    clock.now += 8
+    clock.now += 3
+    host.call("a", {})
+
+
+def test_refusals_pause_longer_and_longer():
+    no = HostRefusedError("unknown key", where="h")
+    host, _, clock = host_of(no, no, no, MemoryPipe(ok))
+    pauses = []
+    for _ in range(3):
+        with pytest.raises(HostRefusedError):
+            host.call("a", {})
+        pauses.append(host._not_before - clock.now)
+        clock.now = host._not_before
+    assert pauses == [32.5, 65.0, 65.0]
     host.call("a", {})
 
 

@@ -307,6 +307,24 @@ class TestStart:
         ):
             reach(server.spec()).call("ping", {})
 
+    def test_a_host_that_is_slow_to_start_once_costs_no_login(
+        self, sshd_factory, reach, tmp_path, monkeypatch
+    ):
+        once, twice = tmp_path / "once", tmp_path / "twice"
+        slow = f"test -e {twice} || {{ test -e {once} && touch {twice}; touch {once}; exec sleep 3; }}; "
+        slow += 'exec sh -c "$SSH_ORIGINAL_COMMAND"'
+        monkeypatch.setattr(ssh, "_START_TIMEOUT", 1.0)
+        server = sshd_factory(f"ForceCommand {slow}")
+        host = reach(server.spec())
+        logins = []
+        for _ in range(2):
+            with pytest.raises(HostUnreachableError, match="did not start within 1 s"):
+                host.call("ping", {})
+            logins.append(server.logins())
+        monkeypatch.setattr(ssh, "_START_TIMEOUT", 60.0)
+        host.call("ping", {})
+        assert (*logins, server.logins()) == (1, 1, 2), "after two the connection may be dead"
+
     def test_one_session_is_enough(self, sshd_factory, reach, monkeypatch):
         monkeypatch.setattr(bootstrap, "PYTHONS", ("/no/python3", "python3"))
         remote = Satellite(reach(sshd_factory("MaxSessions 1").spec()))
@@ -362,3 +380,112 @@ def test_satellites_end_with_their_connection(sshd, reach):
             return
         time.sleep(0.02)
     raise AssertionError(f"satellite {pid} still runs; threads: {threading.enumerate()}")
+
+
+def alive_in(session: int) -> list[str]:
+    """Return the programs that run in a session of processes."""
+    listed = subprocess.run(
+        ["ps", "-A", "-o", "sess=,stat=,comm="], capture_output=True, text=True, check=True
+    )
+    rows = [line.split(None, 2) for line in listed.stdout.splitlines()]
+    return [
+        program for number, state, program in rows if number == str(session) and not state.startswith("Z")
+    ]
+
+
+class TestPythonAndSetup:
+    """A site whose ``python3`` is a module: nothing of that name is on the login's ``PATH``."""
+
+    @pytest.fixture
+    def modules(self, tmp_path):
+        """A folder of programs that a setup can put on ``PATH``: one that passes on, an old one, and no ``python3``."""
+        folder = tmp_path / "opt" / "a 'module'" / "bin"
+        folder.mkdir(parents=True)
+        (folder / "python3.99").symlink_to(sys.executable)
+        old = folder / "python2"
+        old.write_text("#!/bin/sh\necho 'needs Python 3.6 or newer, this is 2.7.5' >&2; exit 1\n")
+        old.chmod(0o755)
+        return folder
+
+    @pytest.fixture
+    def bare(self, sshd_factory, tmp_path):
+        """A login on whose ``PATH`` is all but Python."""
+        tools = tmp_path / "tools"
+        tools.mkdir()
+        for name in ("bash", "sh", "sleep", "env", "cat"):
+            (tools / name).symlink_to(
+                f"/bin/{name}" if os.path.exists(f"/bin/{name}") else f"/usr/bin/{name}"
+            )
+        clean = f"/usr/bin/env -i HOME={tmp_path / 'home'} PATH={tools}"  # a developer's .bashrc brings Pythons, too
+        return sshd_factory(f'ForceCommand exec {clean} /bin/bash -c "$SSH_ORIGINAL_COMMAND"')
+
+    def test_a_setup_brings_the_python_that_the_host_names(self, bare, reach, modules):
+        with pytest.raises(
+            HostRefusedError, match=r"no Python 3\.6(.|\n)*python3: (.|\n)*`python`(.|\n)*`setup`"
+        ):
+            reach(bare.spec()).call("ping", {})
+        setup = [
+            "module() { PATH=$PATH:\"$2\"; }\n: 'two lines'",
+            f'module load "{modules}"',
+            'export SEEN="it\'s" SLURM_CONF=/there/slurm.conf',
+        ]
+        remote = Satellite(reach(bare.spec(python="python3.99", setup=setup)))
+        facts = remote.hello(["SEEN"])
+        assert (facts.executable, facts.environment) == (str(modules / "python3.99"), {"SEEN": "it's"})
+        shown = remote.run(["sh", "-c", "echo $DAGSTER_SLURM_HOST_PYTHON $SLURM_CONF"]).stdout
+        assert shown == b"python3.99 /there/slurm.conf\n", "what Slurm's commands need may be exported there"
+
+    @pytest.mark.parametrize("where", ["path", "home"])
+    def test_a_path_names_it_without_any_setup(self, bare, reach, modules, own_home, where):
+        python = str(modules / "python3.99")
+        if where == "home":
+            home = Satellite(reach(bare.spec(python=python))).hello().home
+            python = f"~/{os.path.relpath(python, home)}"
+        assert Satellite(reach(bare.spec(python=python))).hello().executable.endswith("/bin/python3.99")
+
+    @pytest.mark.parametrize(
+        ("python", "said"),
+        [("/no/python3", "/no/python3: (.|\n)*No such file"), ("python2", "python2: (.|\n)*this is 2.7.5")],
+    )
+    def test_f52_one_that_is_missing_or_too_old_is_told_with_what_to_do(
+        self, bare, reach, modules, python, said
+    ):
+        spec = bare.spec(python=python, setup=[f'PATH=$PATH:"{modules}"'])
+        with pytest.raises(
+            HostRefusedError, match=f"no Python 3.6(.|\n)*{said}(.|\n)*Name another"
+        ) as caught:
+            reach(spec).call("ping", {})
+        assert caught.value.where == f"{spec.user}@127.0.0.1:{bare.port}"
+        assert "platform-python" not in str(caught.value), "a Python that the user chose is the only one"
+
+    def test_a_setup_may_print_and_read(self, sshd, reach):
+        setup = ["echo Loading; echo done >&2; printf '\\000dagster'; cat", "set -- a b c; IFS=x; cd /tmp"]
+        assert Satellite(reach(sshd.spec(setup=setup))).hello().user
+
+    @pytest.mark.parametrize("last", ["no-such-module-command load python", "echo gone; exit 3", "false"])
+    def test_f52_a_setup_that_fails_is_refused_with_its_command(self, sshd, reach, last):
+        with pytest.raises(HostRefusedError, match="Loading modules") as caught:
+            reach(sshd.spec(setup=["echo Loading modules", last])).call("ping", {})
+        told = str(caught.value)
+        assert ("exit status 3" if "exit" in last else "of the profile's host ended with status") in told
+        assert "exit" in last or f": {last}" in told
+        assert sshd.logins() == 1
+
+    def test_f52_a_setup_that_hangs_is_ended_there_and_costs_no_login(self, sshd, reach, monkeypatch):
+        monkeypatch.setattr(bootstrap, "_SETUP_SECONDS", 1)
+        spec = sshd.spec(setup=["echo $$", "sleep 987654 & wait", "true"])
+        host = reach(spec)
+        for _ in range(2):
+            with pytest.raises(
+                HostUnreachableError, match=r"did not end within 1 s(.|\n)*printed:\n(\d+)"
+            ) as caught:
+                host.call("ping", {})
+            group = int(str(caught.value).split("printed:\n")[1].split()[0])
+            assert group != os.getpgid(0)
+            assert not alive_in(group)
+        assert sshd.logins() == 1
+
+    def test_a_setup_leaves_nothing_running(self, sshd, reach):
+        host = reach(sshd.spec(setup=["echo"]))
+        pid = host.call("hello", {}).result["pid"]
+        assert [program[:6] for program in alive_in(os.getsid(pid))] == ["python"]

@@ -1,5 +1,7 @@
 import io
 import os
+import subprocess
+import sys
 import tarfile
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -11,11 +13,11 @@ from hypothesis import strategies as st
 from satellite_fixture import HOSTILE, FakeSlurm, bundle
 from subprocess_dialer import SubprocessDialer
 
-from dagster_slurm_components.errors import SatelliteError
+from dagster_slurm_components.errors import HostUnreachableError, SatelliteError
 from dagster_slurm_components.hosts.client import Satellite
 from dagster_slurm_components.hosts.local import InProcessHost
 from dagster_slurm_components.hosts.remote import RemoteHost
-from dagster_slurm_components.hosts.satellite import locks, submission
+from dagster_slurm_components.hosts.satellite import commands, locks, submission
 from dagster_slurm_components.hosts.satellite.files import make_folder
 from dagster_slurm_components.hosts.satellite.leases import lock_of
 from dagster_slurm_components.hosts.satellite.ledger import Ledger
@@ -177,6 +179,60 @@ def test_one_failed_lookup_of_two_proves_nothing_but_a_found_job_counts(local, s
     assert (reply.outcome, reply.job_id, list(reply.others)) == ("adopted", "41", ["42"])
 
 
+def sacct(text: str) -> tuple[str, ...]:
+    return ("sh", "-c", f"echo 'sacct: {text}' >&2; exit 1")
+
+
+DISABLED = "Slurm accounting storage is disabled"
+
+
+def test_without_accounting_the_queue_decides_within_its_window(local, slurm, workdir):
+    lookups = ((slurm.squeue,), sacct(DISABLED))
+    request = slurm.request(workdir, lookups=lookups, no_lookup="storage is disabled", window=60)
+    write_ledger(request, "token=t1", f"intent={int(time.time()) - 30}")
+    waits = local.submit(request, BUNDLE)
+    assert (waits.outcome, slurm.jobs()) == ("uncertain", [])
+    assert 0 < waits.retry_after <= 31
+    write_ledger(request, "token=t1", f"intent={int(time.time()) - 90}")
+    assert local.submit(request, BUNDLE).outcome == "submitted"
+    assert len(slurm.jobs()) == 1
+
+
+def test_while_the_accounting_fails_the_queue_decides_after_a_longer_window(local, slurm, workdir):
+    lookups = ((slurm.squeue,), sacct("Problem talking to the database"))
+    request = slurm.request(workdir, lookups=lookups, no_lookup="storage is disabled", window=60)
+    write_ledger(request, "token=t1", f"intent={int(time.time()) - 800}")
+    waits = local.submit(request, BUNDLE)
+    assert (waits.outcome, waits.detail, slurm.jobs()) == ("uncertain", "sh failed", [])
+    assert "talking to the database" in waits.stderr
+    assert 0 < waits.retry_after <= 101
+    write_ledger(request, "token=t1", "intent=1")
+    assert local.submit(request, BUNDLE).outcome == "submitted"
+    assert len(slurm.jobs()) == 1
+
+
+def test_a_job_that_has_begun_says_so_itself(local, slurm, workdir):
+    request = slurm.request(workdir, lookups=(("false",), ("false",)))
+    write_ledger(request, "token=t1", "intent=1")
+    (Path(request.run_dir) / "status").write_text("restart=0\nstarted=1\npid=7\njob_id=4711\nphase=payload\n")
+    reply = local.submit(request, BUNDLE)
+    assert (reply.outcome, reply.job_id, slurm.jobs()) == ("adopted", "4711", [])
+    assert ledger(request) == ["token", "intent", "job_id", "adopted"]
+
+
+def test_an_array_is_told_by_any_element_that_has_begun(local, slurm, workdir):
+    """Without accounts, and with all its tasks over and forgotten by Slurm, it was submitted again."""
+    request = slurm.request(
+        workdir, lookups=((slurm.squeue,), sacct(DISABLED)), no_lookup="storage is disabled"
+    )
+    write_ledger(request, "token=t1", "intent=1")
+    for number, record in {"0": "", "7": "restart=0\njob_id=4713\narray_job_id=4711\nexit=0\n"}.items():
+        (Path(request.run_dir) / "elements" / number).mkdir(parents=True)
+        (Path(request.run_dir) / "elements" / number / "status").write_text(record)
+    reply = local.submit(request, BUNDLE)
+    assert (reply.outcome, reply.job_id, slurm.jobs()) == ("adopted", "4711", [])
+
+
 def test_a_hanging_lookup_proves_nothing(local, slurm, workdir):
     request = slurm.request(workdir, lookups=(("sleep", "300"),), command_timeout=0.3)
     write_ledger(request, "token=t1", "intent=1")
@@ -245,6 +301,30 @@ def test_a_missing_sbatch_leaves_no_intent(local, slurm, workdir):
     with pytest.raises(SatelliteError, match="no-sbatch-here"):
         local.submit(request, BUNDLE)
     assert not Path(request.run_dir).exists()
+
+
+def test_f51_only_a_command_that_did_not_begin_made_surely_no_job(local, slurm, workdir, monkeypatch):
+    popen, conversed = subprocess.Popen, commands._converse
+
+    def no_process(*args, **how):
+        raise BlockingIOError(11, "Resource temporarily unavailable")
+
+    def no_file(*args):
+        conversed(*args)
+        raise OSError(24, "Too many open files")
+
+    request = slurm.request(workdir, window=300)
+    monkeypatch.setattr(commands.subprocess, "Popen", no_process)
+    with pytest.raises(HostUnreachableError, match="is left for this user there"):
+        local.submit(request, BUNDLE)
+    assert ledger(request) == ["token", "intent", "rejected"]
+    monkeypatch.setattr(commands.subprocess, "Popen", popen)
+    monkeypatch.setattr(commands, "_converse", no_file)
+    with pytest.raises(HostUnreachableError, match="is left for this user there"):
+        local.submit(request, BUNDLE)
+    monkeypatch.setattr(commands, "_converse", conversed)
+    assert local.submit(request, BUNDLE).outcome == "adopted"
+    assert len(slurm.jobs()) == 1
 
 
 def test_many_at_once_make_one_job(slurm: FakeSlurm, workdir):
@@ -409,12 +489,44 @@ class TestFolderLock:
         assert release is not None
         release()
 
+    def test_an_owner_in_a_container_that_has_this_machine_s_name_keeps_it(self, tmp_path, unshare):
+        """Its number means another process here, or none."""
+        path, root = os.fsencode(tmp_path / "lock"), Path(__file__).parents[2]
+        program = """if True:
+            import fcntl, os, sys
+            def refuse(descriptor, operation):
+                raise OSError(38, "Function not implemented")
+            fcntl.flock = refuse
+            from dagster_slurm_components.hosts.satellite.locks import acquire
+            print(acquire(os.fsencode(sys.argv[1])) is not None, flush=True)
+            sys.stdin.read()
+        """
+        with subprocess.Popen(
+            [*unshare, sys.executable, "-c", program, path],
+            env={**os.environ, "PYTHONPATH": str(root)},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+        ) as holder:
+            assert holder.stdout.readline() == b"True\n"
+            assert acquire(path) is None
+            holder.stdin.close()
+
     def test_an_owner_on_another_machine_keeps_it_for_a_while(self, tmp_path, monkeypatch):
         path = self.leave(tmp_path, monkeypatch, "login2", 4)
         assert acquire(path) is None
         old = time.time() - locks.STALE_LOCK - 10
         os.utime(path + b".d", (old, old))
         assert acquire(path) is not None
+
+    def test_it_is_released_where_no_thread_could_keep_it(self, tmp_path, monkeypatch):
+        with monkeypatch.context() as patch:
+            patch.setattr(
+                locks.threading.Thread, "start", lambda thread: (_ for _ in ()).throw(RuntimeError("none"))
+            )
+            release = acquire(native(str(tmp_path / "lock")))
+        assert acquire(native(str(tmp_path / "lock"))) is None
+        release()
+        acquire(native(str(tmp_path / "lock")))()
 
     def test_what_is_kept_is_touched(self, tmp_path, monkeypatch):
         monkeypatch.setattr(locks, "_TOUCH", 0.01)

@@ -99,6 +99,7 @@ def arrays(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Arrays]:
     yield Arrays(place, (("time", "5"), ("mem", "20")))
 
 
+@pytest.mark.smoke
 def test_each_element_has_its_own_place_output_and_end(arrays: Arrays) -> None:
     script = """
     cat >mine <"$DAGSTER_SLURM_RUN_DIR/context.json"; ls code mine
@@ -112,7 +113,8 @@ def test_each_element_has_its_own_place_output_and_end(arrays: Arrays) -> None:
         assert arrays.output(handle, number, "stderr.log") == ""
         mine = Path(handle.element(number, "").file("payload/mine"))
         assert json.loads(mine.read_text()) == {"partition_key": key}
-        assert mine.stat().st_mode & 0o777 == 0o600
+        assert mine.parents[1].stat().st_mode & 0o777 == 0o700
+        assert (mine.parents[1] / "messages.jsonl").stat().st_mode & 0o777 == 0o600
     assert not list(Path(handle.run_dir).rglob("hacked"))
 
 

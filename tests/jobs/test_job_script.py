@@ -182,13 +182,18 @@ def test_f46_what_the_payload_leaves_behind_is_ended(tmp_path: Path) -> None:
 
 
 def test_a_restart_sets_old_messages_aside(tmp_path: Path) -> None:
-    folder = make(tmp_path / "run", ["true"])
-    (folder / "messages.jsonl").write_text("old\n")
+    # Also of a job that has ended well: its node was not heard of just then.
+    folder = make(tmp_path / "run", ["sh", "-c", '[ "$TOKEN" = secret ]'], env={"TOKEN": "secret"})
+    messages = folder / "messages.jsonl"
+    messages.write_text("old\n")
     run(folder)
+    old = messages.stat().st_ino
     found = run(folder, SLURM_RESTART_COUNT="1")
     assert (found.restart, found.exit_code) == (1, 0)
     assert (folder / "messages.jsonl.0").read_text() == "old\n"
-    assert not (folder / "messages.jsonl").exists()
+    # Another file: an NFS client that still has the old one's handle is told that it is stale, and looks again.
+    assert (messages.read_text(), messages.stat().st_ino != old) == ("", True)
+    assert (folder / "messages.jsonl.0").stat().st_ino != old
 
 
 def test_an_environment_that_fails_keeps_the_payload_from_starting(tmp_path: Path) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
-import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -215,26 +214,17 @@ def test_known_dead_needs_the_same_machine_namespace_and_start() -> None:
 
 def test_in_another_pid_namespace_of_this_machine_nothing_is_known(monkeypatch: pytest.MonkeyPatch) -> None:
     """D11: containers with the host's name share its boot, and not its processes."""
-    owner = Owner("r", os.uname().nodename, jobs_owner._namespace(), 2**22 - 1, "0-no such boot")
+    owner = Owner("r", os.uname().nodename, jobs_owner.pid_namespace(), 2**22 - 1, "0-no such boot")
     assert owner.known_dead()
-    monkeypatch.setattr(jobs_owner, "_namespace", lambda: "pid:[4026539999]")
+    monkeypatch.setattr(jobs_owner, "pid_namespace", lambda: "pid:[4026539999]")
     assert not owner.known_dead()
     assert Owner.of("r", os.getpid()).pid_namespace == "pid:[4026539999]"
 
 
-def _unshare() -> list[str] | None:
-    command = ["unshare", "--pid", "--fork", "--mount-proc"]
-    if shutil.which("unshare") is None:
-        return None
-    done = subprocess.run([*command, "true"], capture_output=True, check=False)
-    return command if done.returncode == 0 else None
-
-
-def test_a_living_process_of_this_machine_is_not_dead_for_a_container(tmp_path: Path) -> None:
+def test_a_living_process_of_this_machine_is_not_dead_for_a_container(
+    tmp_path: Path, unshare: list[str]
+) -> None:
     """D11, as it was found: the same host name and boot, and a number that means something else there."""
-    unshare = _unshare()
-    if unshare is None:
-        pytest.skip("no new PID namespace can be made here")
     owner = Owner.of("r", os.getpid())
     program = tmp_path / "inside.py"
     program.write_text(

@@ -131,6 +131,46 @@ def test_a_question_that_can_not_be_asked_is_no_observation(
     assert (seen.observation.state, seen.alive) == (state, True)
 
 
+class Silent(SlurmScheduler):
+    """Knows nothing of any job; the accounting fails, or says that there is none."""
+
+    def __init__(self, *, kept: bool) -> None:
+        super().__init__("/nowhere")
+        self._kept = kept
+
+    def queue(self, satellite: object, handles: object, max_age: float = 0.0) -> QueueRows:
+        return QueueRows({})
+
+    def accounting(
+        self, satellite: object, wanted: Mapping[str, float], *, spare: bool = False
+    ) -> AccountingRows:
+        self.has_accounting = self._kept
+        return AccountingRows({}, 0.0)
+
+
+@pytest.mark.parametrize("kept", [True, False])
+def test_a_job_that_vanished_is_lost_in_the_end_though_no_accounts_tell_of_it(
+    tmp_path: Path,
+    local: Satellite,  # noqa: F811
+    kept: bool,
+) -> None:
+    """A left job whose node died ran for ever. Where accounts are kept, one look alone proves nothing."""
+    (tmp_path / "status").write_text("restart=0\nstarted=6\n")
+    attempt = Attempt(0, str(tmp_path), Lease(), LedgerRecord("t", "12", 6.0))
+    place = at(local, tmp_path, Silent(kept=kept))
+    (once,) = look_at(place, [attempt])
+    assert once is not None
+    assert (once.observation.state, once.alive) == (("RUNNING", True) if kept else (LOST, False))
+    (first,) = look_at(place, [attempt], {})
+    assert first is not None
+    assert first.observation.absent_since is not None
+    for waited, alive in ((800.0, True), (1000.0, False)):
+        before = replace(first.observation, absent_since=first.observation.absent_since - waited)
+        (seen,) = look_at(place, [attempt], {attempt.run_dir: before})
+        assert seen is not None
+        assert seen.alive is alive
+
+
 @pytest.mark.parametrize(("age", "submitted", "gone"), [(2, 0, True), (60, 0, False), (60, 100, True)])
 def test_an_answer_from_before_a_job_was_there_says_nothing_of_it(
     local: Satellite,  # noqa: F811
@@ -185,3 +225,18 @@ def test_who_looks_again_and_again_waits_silences_out(
     (second,) = look_at(place, [attempt], {attempt.run_dir: later})
     assert second is not None
     assert second.observation.state == LOST
+
+
+def test_of_a_job_that_slurm_forgot_its_daemon_s_last_words_tell_how_it_ended(
+    tmp_path: Path,
+    local: Satellite,  # noqa: F811
+) -> None:
+    """A left job that reached its time limit while Dagster was off was told as cancelled, without accounts."""
+    (tmp_path / "status").write_text("restart=0\nstarted=6\nsignal=TERM\nexit=143\n")
+    noise = "x" * 20_000
+    said = f"{noise}\nslurmstepd: error: *** JOB 12 ON n1 CANCELLED AT 2026-01-01T00:00:00 DUE TO TIME LIMIT ***\n"
+    (tmp_path / "stderr.log").write_text(said)
+    attempt = Attempt(0, str(tmp_path), Lease(), LedgerRecord("t", "12", 6.0))
+    (seen,) = look_at(at(local, tmp_path, Silent(kept=False)), [attempt])
+    assert seen is not None
+    assert (seen.observation.state, seen.observation.source) == ("TIMEOUT", "stderr")

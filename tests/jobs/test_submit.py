@@ -15,15 +15,18 @@ from typing import Any
 import pytest
 
 from dagster_slurm_components.environments.base import Activation, ActivationStep
-from dagster_slurm_components.errors import DagsterSlurmError, HostUnreachableError
+from dagster_slurm_components.errors import DagsterSlurmError, HostUnreachableError, ParkedTooLongError
 from dagster_slurm_components.hosts.base import Reply
 from dagster_slurm_components.hosts.client import Satellite
 from dagster_slurm_components.hosts.parked import ParkedHost, Parking
 from dagster_slurm_components.hosts.satellite.calls import Budget, LeaseRequest, SubmitReply, SubmitRequest
-from dagster_slurm_components.jobs.bundle import bundle, env_file
+from dagster_slurm_components.jobs.bundle import array_of, bundle, env_file
+from dagster_slurm_components.jobs.events import MESSAGES, NEWS, STDERR, STDOUT, Watch
 from dagster_slurm_components.jobs.lease import Attempt, Lease, LedgerRecord
 from dagster_slurm_components.jobs.model import JobHandle, JobIdentity, JobSpec
+from dagster_slurm_components.jobs.reconcile import Evidence
 from dagster_slurm_components.jobs.schedulers import ProcessScheduler, SlurmScheduler
+from dagster_slurm_components.jobs.status import StatusRecord
 from dagster_slurm_components.jobs.submit import (
     EnvironmentLackingError,
     SubmitRejectedError,
@@ -68,7 +71,7 @@ class Scripted:
 
 
 def at(satellite: Scripted | Satellite) -> Target:
-    return Target(satellite, SLURM, None, "/w")  # type: ignore[arg-type]
+    return Target(satellite, SLURM, SimpleNamespace(park_timeout=3600.0), "/w")  # type: ignore[arg-type]
 
 
 def go(answers: Sequence[SubmitReply | Exception]) -> tuple[Scripted, list[float], list[str], str]:
@@ -202,6 +205,20 @@ def test_f09_an_uncertain_end_waits_as_long_as_the_satellite_says() -> None:
     assert "nobody knows" in told[0]
 
 
+def test_what_nobody_can_tell_is_waited_out_as_a_lost_host_is() -> None:
+    """It was asked for ever. A limit in between shows that Slurm answers."""
+    failed = SubmitReply("uncertain", detail="squeue failed", returncode=1, stderr="Access/permission denied")
+    limit = SubmitReply("rejected", returncode=1, stderr="sbatch: error: QOSMaxSubmitJobPerUserLimit")
+    with pytest.raises(ParkedTooLongError) as caught:
+        go([failed] * 100)
+    said = str(caught.value)
+    assert "squeue failed. Access/permission denied This has lasted for 1.0 h" in said
+    assert "park_timeout" in said
+    assert "run the step again: it takes up the same job" in said
+    _, waits, _, job_id = go([*[failed] * 50, limit, *[failed] * 50, SubmitReply("submitted", "9")])
+    assert (job_id, sum(waits) > 3600) == ("9", True)
+
+
 def test_f12_a_limit_is_waited_out() -> None:
     limit = SubmitReply(
         "rejected",
@@ -259,6 +276,23 @@ def test_the_bundle_is_the_run_directory_and_always_the_same_bytes(tmp_path: Pat
     assert b"it's" not in texts["job.sh"]
 
 
+def test_what_whoever_follows_a_job_looks_for_is_there_from_the_start() -> None:
+    """An NFS client remembers for up to a minute that there is no such file (acdirmax)."""
+
+    def names(spec: JobSpec) -> set[str]:
+        with tarfile.open(fileobj=io.BytesIO(bundle(spec, ""))) as archive:
+            return {member.name for member in archive if member.size == 0}
+
+    watch = Watch(JobHandle("7", "/runs/7"))
+    (first,) = watch.files
+    watch.evidence = Evidence(status=StatusRecord())
+    assert {first, MESSAGES} <= names(job())
+    # Slurm, or the satellite, makes these before the job begins, and nobody looks for them before it has.
+    assert {*watch.files} - names(job()) == {STDOUT, STDERR}
+    array = names(array_of({0: job(), 4: job()}, keys_per_task=1, max_parallel=None))
+    assert {NEWS, *(f"elements/{number}/{name}" for number in (0, 4) for name in (first, MESSAGES))} <= array
+
+
 def test_a_process_gets_no_sbatch_lines() -> None:
     assert ProcessScheduler().header(job(), "/w/run") == "#!/bin/bash\n"
 
@@ -297,3 +331,11 @@ def test_files_that_grew_beyond_what_a_job_carries_are_refused_unread(tmp_path: 
     spec = job(files={PurePosixPath("large.bin"): large})
     with pytest.raises(DagsterSlurmError, match=r"larger than 256\.0 MiB; payload/large\.bin was too much"):
         bundle(spec, "")
+
+
+def test_an_old_unclear_submission_is_looked_for_as_long_as_jobs_are_remembered(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("time.time", lambda: 100 * 86400.0)
+    asked = SlurmScheduler("/w/queue").settlement("/w/run", "/w", "ab", "train-ab")
+    assert f"--starttime=uts{70 * 86400}" in asked.lookups[1]

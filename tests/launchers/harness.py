@@ -17,6 +17,8 @@ from pathlib import Path
 from typing import Literal
 
 from dagster_slurm_components.environments.base import Activation, ActivationStep
+from dagster_slurm_components.jobs.bundle import sampler
+from dagster_slurm_components.jobs.usage import parse_usage, usage_file
 from dagster_slurm_components.launchers.base import LaunchContext, payload_argv
 from dagster_slurm_components.launchers.plans import plan
 from dagster_slurm_components.launchers.testing import PAYLOAD, make_run_directory, outside_slurm, read_status
@@ -174,6 +176,9 @@ def prepare(
     steps = (ActivationStep("prefix", (str(prefix),)),) if prefix else ()
     make_run_directory(folder, made, text, {**PIPES, **(env or {})})
     (folder / "activate.args").write_bytes(Activation(steps).arguments())
+    for name, content in sampler().items():
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_bytes(content)
     job = folder / "job.sh"
     job.write_text(render_header(list(options.items())) + job.read_text())
     return Run(folder)
@@ -221,6 +226,13 @@ def submit(cluster: Cluster, run: Run) -> str:
 def nodes_of(cluster: Cluster, run: Run) -> list[str]:
     """Return the names of the nodes that a run's job has."""
     return slurm(cluster, "scontrol", "show", "hostnames", run.status["nodes"]).split()
+
+
+def sampled(run: Run) -> list[str]:
+    """Return the nodes that wrote down what they used, each in the file of its number."""
+    files = [run.folder / usage_file(number) for number in range(len(list((run.folder / "usage").iterdir())))]
+    found = [parse_usage(file.read_bytes()) for file in files]
+    return [usage.node for usage in found if usage is not None and usage.samples]
 
 
 def wait_gone(cluster: Cluster, job: str, timeout: float = 60) -> None:

@@ -73,7 +73,7 @@ def test_ray(
         assert re.fullmatch(r"http://127\.0\.0\.1:\d+", dashboard)
     else:
         assert (metadata["cpus"], len(set(nodes))) == (4, 2)
-        assert re.fullmatch(rf"ssh -N -L 8265:127\.0\.0\.1:\d+ -J \S+ (\S+@)?{nodes[0]}", dashboard)
+        assert re.fullmatch(rf"dg-slurm forward {metadata['job/id']} 8265:\d+ --profile staging", dashboard)
     told = [line for line in said.splitlines() if line.startswith("Ray's dashboard: ")]
     assert len(told) == 1
     assert dashboard in told[0]

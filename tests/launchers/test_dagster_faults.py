@@ -56,12 +56,8 @@ def dev(
             assets: [{{key: sweep}}]
         """
     )
-    made = Dev(project, "staging")
-    try:
-        made.start()
+    with Dev.running(project, "staging") as made:
         yield made
-    finally:
-        made.stop()
 
 
 def launch(dev: Dev, asset: str) -> tuple[str, Run]:

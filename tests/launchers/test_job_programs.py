@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import argparse
+import fcntl
 import importlib.util
 import os
 import signal
@@ -42,6 +44,7 @@ def program() -> Callable[[str], ModuleType]:
         "records",
         "command_line",
         "processes",
+        "sampling",
         "ports",
         "nodes",
         "launch_torchrun",
@@ -57,6 +60,20 @@ def test_the_programs_run_on_python_3_6():
     argv = [str(VERMIN), "--target=3.6-", "--violations", "--eval-annotations", str(JOB)]
     completed = subprocess.run(argv, capture_output=True, text=True, check=False)
     assert completed.returncode == 0, completed.stdout
+
+
+MIG = ["MIG-0a0a0a0a-1111-2222-3333-444444444444", "MIG-0b0b0b0b-1111-2222-3333-444444444444"]
+GPUS = [
+    ("0", ["0"]),
+    ("0,1, 3", ["0", "1", "3"]),
+    (",".join(MIG), MIG),
+    ("MIG-GPU-1/7/0,MIG-GPU-1/8/0", ["MIG-GPU-1/7/0", "MIG-GPU-1/8/0"]),
+    ("GPU-3922f63d,GPU-4922f63d", ["GPU-3922f63d", "GPU-4922f63d"]),
+    ("", []),
+    ("NoDevFiles", []),
+    ("0,-1,1", ["0"]),
+]
+"""Values of CUDA_VISIBLE_DEVICES, and the GPUs that CUDA makes of them."""
 
 
 class TestPorts:
@@ -108,6 +125,27 @@ class TestNodes:
     def test_cpus_by_node_reads_what_slurm_writes(self, program, groups):
         text = ",".join(f"{cpus}(x{times})" if times > 1 else str(cpus) for cpus, times in groups)
         assert program("nodes").cpus_by_node(text) == [cpus for cpus, times in groups for _ in range(times)]
+
+    @pytest.mark.parametrize(("cuda", "gpus"), GPUS)
+    def test_visible_gpus(self, program, monkeypatch, cuda, gpus):
+        monkeypatch.setenv("ROCR_VISIBLE_DEVICES", "0,1,2,3,4,5,6,7")
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", cuda)
+        assert program("nodes").visible_gpus() == gpus
+        monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
+        assert len(program("nodes").visible_gpus()) == 8
+        monkeypatch.delenv("ROCR_VISIBLE_DEVICES")
+        assert program("nodes").visible_gpus() is None
+
+    @pytest.mark.parametrize(("cuda", "gpus"), [*GPUS, (None, ["as Slurm says"] * 3)])
+    def test_ray_has_the_gpus_that_are_visible(self, program, monkeypatch, cuda, gpus):
+        values = {"SLURM_JOB_ID": "7", "SLURM_JOB_CPUS_PER_NODE": "4", "SLURM_GPUS_ON_NODE": "3"}
+        for name, value in {**values, "CUDA_VISIBLE_DEVICES": cuda, "ROCR_VISIBLE_DEVICES": None}.items():
+            monkeypatch.delenv(name, raising=False)
+            if value is not None:
+                monkeypatch.setenv(name, value)
+        ray = program("ray_node")
+        options = argparse.Namespace(**ray.OPTIONS)
+        assert f"--num-gpus={len(gpus)}" in ray.share(options, 0)
 
     def test_a_step_has_all_cpus_of_the_job(self, program, monkeypatch):
         monkeypatch.setenv("SLURM_JOB_CPUS_PER_NODE", "4(x2)")
@@ -251,6 +289,33 @@ def test_ray_that_was_slow_to_start_is_started_again_while_there_is_time(
     assert len(starts) == again
     node._give_up_at = ray_node.time.monotonic() - 1
     assert not node.start_again()
+
+
+def test_folders_of_killed_ray_jobs_go_while_other_jobs_sweep_too(program, tmp_path, monkeypatch):
+    ray_node = program("ray_node")
+    old, held, gone, young = (
+        tmp_path / f"{ray_node.OURS}{name}" for name in ("old", "held", "gone", "young")
+    )
+    for folder in (old, held, young):
+        folder.mkdir()
+    for folder in (old, held):
+        os.utime(folder, (0, 0))
+    job = os.open(held, os.O_RDONLY)
+    fcntl.flock(job, fcntl.LOCK_EX)
+    # Seen, and removed by another job before it is looked at.
+    monkeypatch.setattr(ray_node.glob, "glob", lambda pattern: list(map(str, (gone, old, held, young))))
+    ray_node.sweep(str(tmp_path))
+    os.close(job)
+    assert sorted(tmp_path.iterdir()) == [held, young]
+
+
+@pytest.mark.parametrize(
+    ("version", "warned"), [("2.9.3", True), ("2.51.1", True), ("2.52.0", False), ("3.0.0rc1", False)]
+)
+def test_a_ray_that_lets_in_everybody_is_told(program, version, warned):
+    said = program("ray_wait").warning(version)
+    assert bool(said) is warned
+    assert not warned or f"Ray {version} asks for no token" in said
 
 
 def test_a_node_without_srun_is_told(tmp_path):

@@ -140,6 +140,16 @@ DISAGREEMENTS = [
     (TorchrunLauncher(nproc_per_node=4), Resources(gpus_per_node=2), ("launcher", "nproc_per_node")),
     (TorchrunLauncher(nnodes="1:4"), Resources(nodes=8), ("launcher", "nnodes")),
     (RayLauncher(), Resources(ntasks_per_node=2), ("resources", "ntasks_per_node")),
+    # What Slurm 22.05 spread as 3 + 1, or refused: see test_gpus_slurm.py for what is right.
+    (TorchrunLauncher(nproc_per_node=2), Resources(nodes=2, gpus=4), ("resources", "gpus")),
+    (TorchrunLauncher(nproc_per_node="gpu"), Resources(nodes="1-2", gpus="a100:4"), ("resources", "gpus")),
+    (RayLauncher(), Resources(nodes=2, gpus=4), ("resources", "gpus")),
+    (RayLauncher(), Resources(nodes=2, gpus=4, gpus_per_node=2), ("resources", "gpus")),
+    (TorchrunLauncher(nproc_per_node=2), Resources(gpus_per_task=1), ("launcher", "nproc_per_node")),
+    (TorchrunLauncher(), Resources(gpus_per_node=2, gpus_per_task=1), ("resources", "gpus_per_task")),
+    (RayLauncher(), Resources(nodes=2, gres="gpu:2", gpus_per_task=1), ("resources", "gpus_per_task")),
+    (TorchrunLauncher(), Resources(gpus=4, ntasks_per_gpu=1), ("resources", "ntasks_per_gpu")),
+    (RayLauncher(), Resources(gpus_per_node=4, ntasks_per_gpu=1), ("resources", "ntasks_per_gpu")),
 ]
 
 
@@ -159,6 +169,17 @@ def test_resources_that_do_not_fit_are_told(
         (TorchrunLauncher(nnodes="1:4"), Resources(nodes="1-4")),
         (RayLauncher(address="10.1.2.3:6379"), Resources(ntasks_per_node=2)),
         (SrunLauncher(), Resources(ntasks=64)),
+        (TorchrunLauncher(nproc_per_node="gpu"), Resources(gpus="a100:4")),
+        (TorchrunLauncher(nproc_per_node=2), Resources(nodes=2, gpus_per_task=2)),
+        (TorchrunLauncher(nproc_per_node=2), Resources(nodes=2, gpus_per_node=2, gpus_per_task=2)),
+        (RayLauncher(), Resources(nodes=2, gpus_per_task="a100:2")),
+        (RayLauncher(), Resources(nodes=1, gpus=4)),
+        (SrunLauncher(), Resources(nodes=1, ntasks=4, gpus=4)),
+        (SrunLauncher(), Resources(nodes=2, ntasks=8, gpus=8)),  # whole nodes: Slurm has no choice
+        (SrunLauncher(), Resources(nodes=2, gpus=4, ntasks_per_gpu=1)),
+        (SrunLauncher(), Resources(nodes=2, ntasks=4, gpus=4, gpus_per_task=1)),
+        (SrunLauncher(), Resources(nodes=2, ntasks_per_node=2, gres="gpu:a100:2")),
+        (BashLauncher(), Resources(nodes=2, gpus=4)),
     ],
 )
 def test_resources_that_fit_are_not_complained_about(launcher: LauncherSpec, resources: Resources):

@@ -6,7 +6,7 @@ import tempfile
 from pathlib import Path
 
 import pytest
-from launchers.harness import Run, nodes_of, slurm, two_node_jobs, wait_gone, wait_until
+from launchers.harness import Run, nodes_of, sampled, slurm, two_node_jobs, wait_gone, wait_until
 from launchers.payloads import RAY_SPREAD
 
 from dagster_slurm_components.spec.launchers import RayLauncher
@@ -47,6 +47,7 @@ def test_tasks_run_on_all_nodes_with_the_cpus_of_the_job(cluster: Cluster, job):
     node, port = run.status["ray_dashboard"].split()
     assert node == nodes_of(cluster, run)[0]
     assert port.isdigit()
+    assert sampled(run) == nodes_of(cluster, run)
     nothing_is_left(cluster, run, number)
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from launchers.harness import nodes_of, prepare, slurm, submit, wait_gone
 
+from dagster_slurm_components.jobs.usage import parse_usage, usage_file
 from dagster_slurm_components.spec.launchers import SrunLauncher
 from dagster_slurm_components.spec.resources import Resources
 from slurm_testcluster import Cluster
@@ -40,6 +41,7 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path / "run 'a' $(b) ü"
 
 
+@pytest.mark.smoke
 def test_one_process_for_each_task(cluster: Cluster, folder: Path):
     run = prepare(folder, SrunLauncher(), RANKS, args=["ok"], resources=FOUR, scheduler="slurm")
     job = submit(cluster, run)
@@ -98,6 +100,7 @@ def test_f46_a_rank_that_ignores_sigterm_does_not_keep_a_failed_job(cluster: Clu
     assert run.processes() == {}
 
 
+@pytest.mark.smoke
 def test_cancelling_stops_all_ranks_and_blames_none(cluster: Cluster, folder: Path):
     run = prepare(folder, SrunLauncher(), RANKS, args=["wait"], resources=FOUR, scheduler="slurm")
     job = submit(cluster, run)
@@ -124,3 +127,21 @@ def test_every_rank_sees_a_users_signal_once(cluster: Cluster, folder: Path):
     slurm(cluster, "scancel", job)
     wait_gone(cluster, job)
     assert run.stdout.count("checkpoint") == 2
+
+
+def test_each_node_is_sampled(cluster: Cluster, folder: Path):
+    works = "import time\nwhile time.process_time() < 4: sum(range(1000))\n"
+    run = prepare(folder, SrunLauncher(), works, resources=FOUR, scheduler="slurm")
+    job = submit(cluster, run)
+    run.wait_ended(240)
+    assert run.exit_code == 0, run.report()
+    nodes = nodes_of(cluster, run)
+    assert sorted(path.name for path in (folder / "usage").iterdir()) == ["0.jsonl", "1.jsonl"]
+    for number, node in enumerate(nodes):
+        found = parse_usage((folder / usage_file(number)).read_bytes())
+        assert found is not None
+        assert (found.node, found.cpus, found.memory_limit) == (node, 4, 200 * 2**20)
+        # Two ranks; what srun's own processes have used by their end is lost with them, where there is no cgroup.
+        assert 6 < (found.samples[-1].cpu or 0) < 9
+    wait_gone(cluster, job)
+    assert run.processes() == {}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from launchers.harness import Run, nodes_of, slurm, two_node_jobs, wait_gone
+from launchers.harness import Run, nodes_of, sampled, slurm, two_node_jobs, wait_gone
 from launchers.payloads import TORCH_SUM
 
 from dagster_slurm_components.spec.launchers import TorchrunLauncher
@@ -40,6 +40,7 @@ def test_an_all_reduce_over_two_nodes(cluster: Cluster, job):
     for rank, line in enumerate(lines):
         assert line.startswith(f"rank {rank} of 4 sum 6 pipes {rank == 0} on "), run.report()
         assert line.endswith("threads 1\n")
+    assert sampled(run) == [first, second]
     wait_gone(cluster, number)
     assert run.processes() == {}
 

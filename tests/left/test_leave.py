@@ -21,6 +21,7 @@ SLURM = [pytest.param("staging", marks=[pytest.mark.slurm, pytest.mark.slow])]
 ONE = "{args: [a, a], assets: [{key: a}], checks: [{name: ok, asset: a}]}"
 
 
+@pytest.mark.smoke
 def test_a_step_ends_and_the_sensor_reports(left: Left) -> None:
     left.scripts(ONE, "{args: [b], assets: [{key: b, deps: [a]}]}")
     result = left.run()
@@ -282,3 +283,17 @@ def test_python_waits(left: Left) -> None:
     profile.write_text(f"{profile.read_text()}leave: true\n")
     resolved = ComputeResource(profile=left.profile).resolve({"payload": "payload.py"}, left.project.defs)
     assert not resolved.script.leave
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("left", ["local"], indirect=True)
+def test_what_a_left_job_used_is_drawn(left: Left) -> None:
+    left.scripts("{args: [a], assets: [{key: a}]}")
+    left.run()
+    file = eventually(lambda: next(left.project.root.glob("**/usage/0.jsonl"), None), "it runs")
+    eventually(lambda: file.read_bytes().count(b"\n") > 4, "its sampler looks at it a few times")
+    left.open()
+    left.reported()
+    (made,) = left.made("a")
+    assert isinstance(made.metadata["job/usage"], dg.MarkdownMetadataValue)
+    assert isinstance(made.metadata["job/chart"], dg.MarkdownMetadataValue)

@@ -32,13 +32,5 @@ def dev(tmp_path_factory: pytest.TempPathFactory, cluster: slurm.Cluster) -> Ite
     project.write("plain.py", PLAIN)
     project.scripts(scripts())
     project.write("../healer.py", SENSOR)  # beside the folder, whose Python files a component owns
-    made = Dev(project, "staging")
-    try:
-        made.start()
+    with Dev.running(project, "staging", cluster) as made:
         yield made
-    finally:
-        made.stop()
-        left = cluster.run(["squeue", "-h", "-o", "%i %Z"]).stdout.splitlines()
-        mine = [line.split(" ", 1)[0] for line in left if str(project.root) in line]
-        if mine:
-            cluster.run(["scancel", *mine])

@@ -9,9 +9,9 @@ import socket
 import subprocess
 import urllib.error
 import urllib.request
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ import dagster as dg
 from project_fixture import BIN, Project
 from waiting import PATIENCE, eventually
 
+import slurm_testcluster as slurm
 from dagster_slurm_components.jobs.lease import parse_ledger, read_lease
 from dagster_slurm_components.pipes.reexecute import find_run, run_to_take_up
 from dagster_slurm_components.pipes.runs import call_off_retry
@@ -54,15 +55,22 @@ class Dev:
     process: subprocess.Popen[bytes] | None = None
     environment: Mapping[str, str] = field(default_factory=dict)
     settings: str = ""
+    workspace: Path | None = None
+    """The folder of a workspace of several projects, which are its locations."""
+
+    @property
+    def root(self) -> Path:
+        """Where `dg dev` is started."""
+        return self.workspace or self.project.root
 
     @property
     def home(self) -> Path:
-        return self.project.root / "dagster home"
+        return self.root / "dagster home"
 
     @property
     def gates(self) -> Path:
         """Payloads wait for files that carry their job's name in here."""
-        return self.project.root / "gates"
+        return self.root / "gates"
 
     @property
     def url(self) -> str:
@@ -80,8 +88,25 @@ class Dev:
             "DAGSTER_SLURM_PROFILE": self.profile,
             "GATES": str(self.gates),
             "PATH": f"{BIN}:{os.environ['PATH']}",
-            "PYTHONPATH": f"{self.project.root / 'src'}:{Path(__file__).parents[2]}",
+            "PYTHONPATH": ":".join(map(str, [*self.root.glob("**/src"), Path(__file__).parents[2]])),
         }
+
+    @classmethod
+    @contextmanager
+    def running(
+        cls, project: Project, profile: str, cluster: slurm.Cluster | None = None, **options: Any
+    ) -> Iterator[Dev]:
+        """Give one that answers; it ends with the context, and its jobs on a cluster that is named."""
+        made = cls(project, profile, **options)
+        try:
+            made.start()
+            yield made
+        finally:
+            made.stop()
+            left = cluster.run(["squeue", "-h", "-o", "%i %Z"]).stdout.splitlines() if cluster else []
+            mine = [line.split(" ", 1)[0] for line in left if str(made.root) in line]
+            if cluster and mine:
+                cluster.run(["scancel", *mine])
 
     def start(self) -> None:
         """Start `dg dev` and wait until it answers."""
@@ -91,11 +116,12 @@ class Dev:
         with socket.socket() as sock:
             sock.bind(("127.0.0.1", 0))
             self.port = sock.getsockname()[1]
-        with (self.project.root / "dev.log").open("a") as log:
+        active = ["--use-active-venv"] if self.workspace else []
+        with (self.root / "dev.log").open("a") as log:
             # Not from a shell with `&`: that ignores SIGINT, and Dagster then ignores SIGTERM too.
             self.process = subprocess.Popen(
-                [str(BIN / "dg"), "dev", "--port", str(self.port), "--host", "127.0.0.1"],
-                cwd=self.project.root,
+                [str(BIN / "dg"), "dev", "--port", str(self.port), "--host", "127.0.0.1", *active],
+                cwd=self.root,
                 env=self.variables,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
@@ -131,13 +157,14 @@ class Dev:
         return data
 
     def location(self) -> str | None:
-        """Return the name of the code location, once it is loaded."""
+        """Return the name of the project's code location, once it is loaded."""
         find = "{ repositoriesOrError { ... on RepositoryConnection { nodes { location { name } } } } }"
         try:
             nodes = self.ask(find)["repositoriesOrError"].get("nodes")
         except OSError:
             return None
-        return nodes[0]["location"]["name"] if nodes else None
+        names = [node["location"]["name"] for node in nodes or ()]
+        return self.project.root.name if self.project.root.name in names else None
 
     def launch(
         self, *assets: str, config: Mapping[str, object] | None = None, tags: Mapping[str, str] | None = None
@@ -156,7 +183,7 @@ class Dev:
         found = self.ask(
             mutation,
             location=self.location(),
-            assets=[{"path": [asset]} for asset in assets],
+            assets=[{"path": asset.split("/")} for asset in assets],
             config=config or {},
             tags=[{"key": key, "value": value} for key, value in (tags or {}).items()],
         )

@@ -99,6 +99,7 @@ def test_a_requeued_job_is_still_the_same(
     assert event.materialization.metadata["restart"].value == 1
 
 
+@pytest.mark.smoke
 @pytest.mark.parametrize("pending", [False, True], ids=["running", "pending"])
 def test_an_external_scancel_fails_the_step_and_is_told(
     project: Project, cluster: slurm.Cluster, instance: dg.DagsterInstance, marks: Path, pending: bool
@@ -157,13 +158,17 @@ def test_a_job_that_can_never_start_is_told_and_cancelled(
 def test_more_nodes_than_there_are_is_told_with_the_line_of_nodes(
     project: Project, cluster: slurm.Cluster, instance: dg.DagsterInstance, marks: Path
 ) -> None:
-    """Slurm calls it PartitionConfig, its one word for all that a partition limits."""
+    """Slurm calls it PartitionConfig, its one word for all that a partition limits; or it refuses the job (24.11)."""
     scripts(project, marks, more="    stuck: {held: 1s}\n", resources="nodes: 99, time: '5'")
     text = failure_text(project.run("staging", instance=instance))
+    if "Requested node configuration is not available" in text:
+        assert "The partition has fewer nodes" in text
+        return
     assert "PartitionConfig" in text
     assert re.search(r"`nodes: 99` is written at .*defs\.yaml:\d+:\d+\. `time: 5` is written at", text), text
 
 
+@pytest.mark.smoke
 def test_a_preempted_job_gets_another_attempt(
     project: Project,
     cluster: slurm.Cluster,
@@ -259,6 +264,7 @@ HUNGRY = """
 """
 
 
+@pytest.mark.smoke
 def test_out_of_memory_is_told_and_answered_with_more(
     project: Project, cluster: slurm.Cluster, instance: dg.DagsterInstance, marks: Path
 ) -> None:

@@ -40,7 +40,15 @@ LAUNCHERS: dict[str, tuple[LauncherSpec, int]] = {
 }
 
 
-@pytest.mark.parametrize("name", LAUNCHERS)
+@pytest.mark.parametrize(
+    "name",
+    [
+        "bash",
+        "srun",
+        pytest.param("torchrun", marks=pytest.mark.frameworks),
+        pytest.param("ray", marks=pytest.mark.frameworks),
+    ],
+)
 def test_every_rank_writes_its_checkpoint_and_the_exit_code_is_kept(
     cluster: Cluster, tmp_path: Path, name: str, request: pytest.FixtureRequest
 ) -> None:
@@ -48,7 +56,7 @@ def test_every_rank_writes_its_checkpoint_and_the_exit_code_is_kept(
     venvs = {"torchrun": "torch_venv", "ray": "ray_venv"}
     prefix = request.getfixturevalue(venvs[name]) if name in venvs else None
     tasks = {"ntasks_per_node": 2} if name == "srun" else {}
-    resources = Resources(nodes=2, cpus_per_task=2, mem="2G", time="00:05:00", **tasks)
+    resources = Resources(nodes=2, cpus_per_task=2, mem="3G", time="00:05:00", **tasks)
     run = prepare(
         tmp_path / "run" / "0", launcher, PAYLOAD, resources=resources, scheduler="slurm", prefix=prefix
     )
@@ -81,6 +89,7 @@ time.sleep(2)
 """
 
 
+@pytest.mark.smoke
 @pytest.mark.parametrize(
     "command", [["scancel"], ["scancel", "--batch", "--signal=TERM"]], ids=["all", "batch"]
 )
@@ -97,6 +106,7 @@ def test_a_payload_is_told_once_to_stop(cluster: Cluster, tmp_path: Path, comman
     wait_until(lambda: not run.processes(), "the end of all processes")
 
 
+@pytest.mark.smoke
 def test_a_payload_is_told_once_of_a_requeue(cluster: Cluster, tmp_path: Path) -> None:
     """Its next start listens again, and is not told of the end of the first."""
     run = prepare(tmp_path / "run" / "0", BashLauncher(), TOLD, scheduler="slurm")

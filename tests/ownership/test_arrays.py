@@ -182,10 +182,7 @@ def test_terminating_the_run_ends_the_array(work: Work, profile: str) -> None:
     scripts(work, work.act)
     run = work.start(tags=ranged())
     work.begins("a")
-    work.instance.report_run_canceling(work.run(run.id))
-    run.interrupt()
-    run.ends(STATUS.CANCELED)
-    eventually(lambda: not work.live(), "no job is left", SOON)
+    work.terminate(run)
     assert not work.trace("end")
 
 

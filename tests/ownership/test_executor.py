@@ -148,10 +148,7 @@ def a(context: dg.AssetExecutionContext, compute: ComputeResource):
     for name in (*names, "a"):
         work.begins(name)
     eventually((work.project.root / "slow").exists, "the process runs", SOON)
-    work.instance.report_run_canceling(work.run(run.id))
-    run.interrupt()
-    run.ends(STATUS.CANCELED)
-    eventually(lambda: not work.live(), "all jobs end", SOON)
+    work.terminate(run)
     assert not work.trace("end")
     assert 'Execution of step "slow" failed.' in work.said(run.id)
 

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 from collections import Counter
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -58,6 +59,14 @@ def threads():
     found = dg.load_from_defs_folder(path_within_project=Path(__file__).parent)
     jobs = [dg.define_asset_job("threads", executor_def=slurm_executor)]
     return dg.Definitions.merge(found, dg.Definitions(jobs=jobs)).resolve_job_def("threads")
+
+
+def delegated():
+    from ownership.delegate import delegating_executor
+
+    found = dg.load_from_defs_folder(path_within_project=Path(__file__).parent)
+    jobs = [dg.define_asset_job("delegated", executor_def=delegating_executor)]
+    return dg.Definitions.merge(found, dg.Definitions(jobs=jobs)).resolve_job_def("delegated")
 """
 ASSETS = """
 from pathlib import Path
@@ -236,14 +245,14 @@ class Work:
 
     # Runs.
 
-    def start(self, **options: object) -> Run:
-        """Start a run in a process of its own; options as for ``worker.execute``."""
+    def start(self, *, below: Sequence[str] = (), **options: object) -> Run:
+        """Start a run in a process of its own, ``below`` a command or not; options as for ``worker.execute``."""
         run = Run(self, f"{self.project.package}-{next(_names)}")
         words = [str(TESTS / "ownership" / "worker.py"), str(self.project.root), self.project.package]
         words += [self.instance.root_directory, json.dumps({"name": run.name, **options})]
         with (self.project.root / f"{run.name}.log").open("wb") as log:
             run.process = subprocess.Popen(
-                [sys.executable, *words],
+                [*below, sys.executable, *words],
                 cwd=self.project.root,
                 env={**os.environ, "PYTHONPATH": f"{TESTS.parent}:{TESTS}:{self.project.root / 'src'}"},
                 stdin=subprocess.DEVNULL,
@@ -314,6 +323,13 @@ class Work:
         starts = identify([int(pid) for pid, _, _ in found.values()])
         return {job for job, (pid, _, start) in found.items() if starts.get(int(pid)) == start}
 
+    def terminate(self, run: Run) -> None:
+        """Terminate a run as Dagster does, and wait until it and its jobs have ended."""
+        self.instance.report_run_canceling(self.run(run.id))
+        run.interrupt()
+        run.ends(dg.DagsterRunStatus.CANCELED)
+        eventually(lambda: not self.live(), "all jobs end", SOON)
+
     def sensor(self) -> Sensor:
         """Return the sensor, with no cursor yet."""
         return Sensor(self)
@@ -327,8 +343,9 @@ class Work:
                 run.process.wait(SOON)
         self.open()
         (self.project.root / "down").unlink(missing_ok=True)
-        if self.cluster is not None and self.live():
-            self.cluster.run(["scancel", *self.live()])
+        # Asked once: what ends in between would leave nothing to name, which newer Slurms refuse.
+        if self.cluster is not None and (live := self.live()):
+            self.cluster.run(["scancel", *live])
         eventually(lambda: not self.live(), "all jobs end", SOON)
         for run in self.runs:
             if run.thread is not None:

@@ -36,6 +36,7 @@ def execute(
     tags: Mapping[str, str] | None = None,
     executor: Mapping[str, Any] | None = None,
     resume: str | None = None,
+    delegated: bool = False,
 ) -> bool:
     """Execute a run of the project's assets; return whether it succeeded.
 
@@ -50,12 +51,17 @@ def execute(
         tags: More tags.
         executor: The configuration of `slurm_executor`, which is to execute it; by default all in this process.
         resume: The run to go on with, as Dagster's run monitoring has a new worker do it.
+        delegated: Have each step executed by a process of its own, which is no child of this one.
     """
     source = str(folder / "src")
     if source not in sys.path:
         sys.path.insert(0, source)
     jobs = importlib.import_module(f"{package}.job")
-    job = dg.reconstructable(jobs.job if executor is None else jobs.threads)
+    here = {"execution": {"config": IN_PROCESS if executor is None else dict(executor)}}
+    made, config = (jobs.job if executor is None else jobs.threads), here
+    if delegated:
+        made, config = jobs.delegated, {}
+    job = dg.reconstructable(made)
     if resume is not None:
         run = instance.get_run_by_id(resume)
         assert run is not None
@@ -71,7 +77,7 @@ def execute(
     with dg.execute_job(
         job,
         instance=instance,
-        run_config={"execution": {"config": IN_PROCESS if executor is None else dict(executor)}},
+        run_config=config,
         tags={"test/name": name, **(tags or {})},
         reexecution_options=options,
         asset_selection=[dg.AssetKey(key) for key in select] or None,

@@ -146,6 +146,13 @@ def test_the_job_of_a_run_that_may_live_or_did_well_is_its_own(world: World, sta
     assert world.taken() is None
 
 
+def test_the_job_of_another_project_s_run_is_its_own_though_it_has_the_same_content(world: World) -> None:
+    theirs = RepositoryPythonOrigin("python", FileCodePointer("theirs.py", "defs", "/p"))
+    world.launched("old", job_code_origin=JobPythonOrigin("job", theirs))
+    world.left("old")
+    assert world.taken() is None
+
+
 def test_the_job_of_a_run_that_another_goes_on_with_is_left_to_that(world: World) -> None:
     world.launched("old")
     tags = {PROFILE: "night", "dagster/parent_run_id": "old"}

@@ -76,6 +76,19 @@ def parts(
     return Parts(project, instance, profile)
 
 
+def maps(instance: dg.DagsterInstance, run: dg.ExecuteInProcessResult) -> list[str]:
+    """Return what is said of each map of elements in a run's log."""
+    found: list[Any] = []
+    for entry in instance.all_logs(run.run_id):
+        event = entry.dagster_event
+        if event is not None and event.is_engine_event:
+            found.append(event.engine_event_data.metadata)
+        if event is not None and event.is_step_failure and event.step_failure_data.user_failure_data:
+            found.append(event.step_failure_data.user_failure_data.metadata)
+    drawn = [metadata["job/elements"].value for metadata in found if "job/elements" in metadata]
+    return [each.rpartition("\n")[2] for each in drawn]
+
+
 def everywhere(*more: Any) -> pytest.MarkDecorator:
     return pytest.mark.parametrize("parts", ["array", "jobs", *more], indirect=True)
 
@@ -92,6 +105,7 @@ def test_an_element_that_does_not_report_a_check_has_failed_and_is_run_again(par
     assert f"defs.yaml:{line}:" in told
     assert "Run directory: " in told
     assert "Partition a:" not in told
+    assert maps(parts.instance, first) == ["1 done, 2 FAILED"] * 2, "in the step's log and in its failure"
     assert made(first) == ["parts"] * 3, "what they did report is stored"
     assert evaluations(parts.instance, first) == {"good": False}
     for key in "bc":

@@ -10,7 +10,7 @@ import dagster as dg
 import pytest
 
 from dagster_slurm_components.pipes import call as call_module
-from dagster_slurm_components.pipes.call import INTERRUPTION, Call, wait_for
+from dagster_slurm_components.pipes.call import INTERRUPTION, Call, Calls, wait_for
 
 
 def until_stopped(stop: threading.Event) -> str:
@@ -41,6 +41,28 @@ def test_an_interrupt_inside_a_call_is_its_outcome() -> None:
     wait_for([call])
     with pytest.raises(dg.DagsterExecutionInterruptedError):
         call.outcome()
+
+
+def test_a_step_that_is_a_thread_does_its_one_call_itself_and_an_interrupt_reaches_it() -> None:
+    def work(stop: threading.Event) -> threading.Thread:
+        return threading.current_thread()
+
+    def stops(stop: threading.Event) -> None:
+        interruption.set_result(None)
+        assert stop.wait(60)
+        raise dg.DagsterExecutionInterruptedError
+
+    calls, interruption = Calls(), Future[None]()
+    assert calls.run(work, name="work") is not threading.current_thread()
+    token = INTERRUPTION.set(interruption)
+    try:
+        assert calls.run(work, name="work") is threading.current_thread()
+        other = calls.begin(until_stopped, name="other")
+        with pytest.raises(dg.DagsterExecutionInterruptedError):
+            calls.run(stops, name="stops")
+        assert other.outcome() == "stopped"
+    finally:
+        INTERRUPTION.reset(token)
 
 
 def test_the_first_of_several_is_waited_for() -> None:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import dagster as dg
+from usage_fixture import node
 
 from dagster_slurm_components.jobs.events import Ended
 from dagster_slurm_components.jobs.figures import job_figures
 from dagster_slurm_components.jobs.model import JobHandle
 from dagster_slurm_components.jobs.reconcile import Evidence, Observation
 from dagster_slurm_components.jobs.status import parse_status
+from dagster_slurm_components.jobs.usage import NodeUsage
 from dagster_slurm_components.pipes.results import typed
 from dagster_slurm_components.slurm.accounting import AccountingRow
 
@@ -19,10 +21,12 @@ STATUS = (
 )
 
 
-def figures(status: bytes, row: AccountingRow | None = None) -> dict[str, object]:
+def figures(
+    status: bytes, row: AccountingRow | None = None, *usage: NodeUsage, whole_nodes: bool = False
+) -> dict[str, object]:
     evidence = Evidence(status=parse_status(status), accounting=row)
-    ended = Ended(Observation(state="COMPLETED", exit_code=0), evidence)
-    return dict(job_figures(HANDLE, ended, profile="staging", host="login"))
+    ended = Ended(Observation(state="COMPLETED", exit_code=0), evidence, usage)
+    return dict(job_figures(HANDLE, ended, profile="staging", host="login", whole_nodes=whole_nodes))
 
 
 def test_the_jobs_own_record_gives_most_of_it() -> None:
@@ -66,6 +70,31 @@ def test_the_accounting_knows_better() -> None:
     assert found["job/memory_efficiency"] == 0.5
 
 
+def test_what_the_sampler_saw() -> None:
+    found = figures(STATUS, None, node(0, gpus=2), node(1, gpus=2))
+    assert found["job/memory_max_mib"] == 2 * 41 * 1024
+    assert found["job/core_hours"] == round(8 * 100 / 3600, 4)
+    assert found["job/gpu_hours"] == round(4 * 100 / 3600, 4)
+    assert (found["job/gpus_idle"], found["job/energy_source"]) == (2, "GPUs alone, by their driver")
+    # Both nodes know their CPU time; one alone says nothing of the other.
+    assert "job/cpu_efficiency" in found
+    assert "job/cpu_efficiency" not in figures(STATUS, None, node(0))
+
+
+def test_a_peak_between_two_of_slurms_samples_counts() -> None:
+    row = AccountingRow(job_id="7", state="COMPLETED", used_memory_bytes=2**30)
+    assert figures(STATUS, row, node())["job/memory_max_mib"] == 41 * 1024
+    assert figures(STATUS, row)["job/memory_max_mib"] == 1024
+
+
+def test_slurms_energy_is_the_jobs_where_it_has_whole_nodes() -> None:
+    row = AccountingRow(job_id="7", state="COMPLETED", energy_j=7_200_000)
+    found = figures(STATUS, row, node(gpus=2), whole_nodes=True)
+    assert (found["job/energy_kwh"], found["job/energy_source"]) == (2.0, "whole nodes, by Slurm")
+    assert figures(STATUS, row, node(gpus=2))["job/energy_source"] == "GPUs alone, by their driver"
+    assert "job/energy_kwh" not in figures(STATUS, row)
+
+
 def test_a_job_without_any_record_still_has_its_identity() -> None:
     found = figures(b"")
     assert found["job/id"] == "7"
@@ -75,3 +104,8 @@ def test_a_job_without_any_record_still_has_its_identity() -> None:
 def test_an_address_can_be_clicked() -> None:
     shown = typed({"job/ray_dashboard": "http://127.0.0.1:30001"})
     assert isinstance(shown["job/ray_dashboard"], dg.UrlMetadataValue)
+
+
+def test_pictures_and_notes_are_markdown() -> None:
+    for name in ("job/usage", "job/chart", "job/notes"):
+        assert isinstance(typed({name: "*"})[name], dg.MarkdownMetadataValue)

@@ -102,7 +102,8 @@ def test_a_job_that_can_not_be_ended_from_here_keeps_no_other_alive(monkeypatch:
     first, second = looked_after(place, monkeypatch, RUNS)
     assert "job 1 on login" in first.text
     assert "another machine" in first.text
-    assert second.text == "Cancelled the job 2 on login, which no run follows."
+    assert second.text.startswith("Cancelled the job 2 on login, which no run follows. Run directory: /")
+    assert second.text.endswith("; to see more: dg-slurm jobs show 2 --profile local")
     assert [state for _, state in place.changes] == [CANCEL_WANTED, CANCEL_WANTED]
     assert place.cancelled == ["2"]
 

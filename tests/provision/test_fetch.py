@@ -6,7 +6,9 @@ import base64
 import functools
 import hashlib
 import http.server
+import io
 import threading
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,6 +17,7 @@ from package_fixture import make_wheel, request_for, sys_executable, uv
 
 from dagster_slurm_components.environments.content import Artifact
 from dagster_slurm_components.environments.fetch import fetch
+from dagster_slurm_components.environments.host.store import download
 from dagster_slurm_components.environments.provide import provide
 from dagster_slurm_components.environments.store import Store
 from dagster_slurm_components.errors import EnvironmentFailedError
@@ -101,6 +104,26 @@ def test_netrc(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     (tmp_path / ".netrc").write_text("machine 127.0.0.1 login ada password secret\n")
     (tmp_path / ".netrc").chmod(0o600)
     assert fetch([artifact(server, tmp_path)])[0].size == 7
+
+
+def test_netrc_is_not_sent_where_anybody_can_read_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / ".netrc").write_text("default login ada password secret\n")
+    (tmp_path / ".netrc").chmod(0o600)
+    sent: list[object] = []
+
+    def urlopen(request: urllib.request.Request, timeout: float) -> io.BytesIO:
+        sent.append(request.get_header("Authorization"))
+        return io.BytesIO()
+
+    monkeypatch.setattr("urllib.request.urlopen", urlopen)
+    for url in (
+        "http://index.example.org/x",
+        "https://index.example.org/x",
+        "http://u:p@index.example.org/x",
+    ):
+        download(url, tmp_path / "x", 1.0)
+    assert sent == [None, "Basic YWRhOnNlY3JldA==", "Basic dTpw"]
 
 
 def test_what_is_gone_is_told_with_its_address(server: Server):

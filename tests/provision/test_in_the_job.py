@@ -26,8 +26,6 @@ from dagster_slurm_components.launchers.base import PYTHON, LaunchContext
 from dagster_slurm_components.launchers.plans import plan
 from dagster_slurm_components.spec.environments import (
     CurrentEnvironment,
-    ModulesEnvironment,
-    PathEnvironment,
     UvEnvironment,
 )
 from dagster_slurm_components.spec.hosts import LocalHost, SshHost
@@ -71,7 +69,6 @@ def run(
     verify: str = "names",
     *,
     payload: str = PAYLOAD,
-    shell: Mapping[str, str] | None = None,
     own: Mapping[str, str] | None = None,
     **options: object,
 ) -> Job:
@@ -84,7 +81,6 @@ def run(
     with tarfile.open(fileobj=io.BytesIO(bundle(spec, "#!/bin/bash\n"))) as archive:
         archive.extractall(folder, filter="data")
     env = {name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "SLURM"))}
-    env.update(shell or {})
     argv = ["bash", str(folder / "job.sh"), str(folder)]
     done = subprocess.run(
         argv, env=env, capture_output=True, text=True, stdin=subprocess.DEVNULL, check=False
@@ -104,57 +100,32 @@ def test_the_payload_s_own_interpreter_reports_exactly_the_lock(made: Provided, 
     assert (Path(made.folder, ".used").stat().st_mtime_ns > before) == (verify != "off")
 
 
-SHELL = {
-    "PYTHONPATH": "/elsewhere",
-    "PYTHONHOME": "/elsewhere",
-    "PYTHONSTARTUP": "/elsewhere",
-    "VIRTUAL_ENV": "/elsewhere",
-    "VIRTUAL_ENV_PROMPT": "elsewhere",
-    "CONDA_DEFAULT_ENV": "elsewhere",
-    "CONDA_PREFIX": "/elsewhere",
-    "CONDA_PREFIX_1": "/elsewhere",
-    "PIXI_PROJECT_ROOT": "/elsewhere",
-    "UV_PROJECT_ENVIRONMENT": "/elsewhere",
-    "UV_INDEX_URL": "https://elsewhere.invalid",
-}
-SHOW = "import os; print(*sorted(f'{k}={v}' for k, v in os.environ.items() if 'elsewhere' in v or k == 'VIRTUAL_ENV'))"
-
-
-def test_what_dagster_s_own_environment_is_does_not_reach_the_payload(made: Provided, tmp_path: Path):
-    job = run(made, tmp_path, payload=SHOW, shell=SHELL)
-    assert (job.code, job.stdout) == (0, f"VIRTUAL_ENV={made.folder}/prefix\n"), job.stderr
-
-
-def test_what_the_script_s_env_says_of_them_stays_also_for_its_setup(made: Provided, tmp_path: Path):
+def test_what_the_script_s_env_says_holds_for_its_setup_too(made: Provided, tmp_path: Path):
     own = {"PYTHONPATH": "/elsewhere/mine", "UV_CACHE_DIR": "/elsewhere/cache"}
     setup = ['printf "%s %s\n" "$PYTHONPATH" "$UV_CACHE_DIR" >&2']
-    job = run(made, tmp_path, payload=SHOW, shell=SHELL, own=own, setup=setup)
-    seen = f"PYTHONPATH={job.folder}/lib:/elsewhere/mine UV_CACHE_DIR=/elsewhere/cache"
-    assert job.stdout == f"{seen} VIRTUAL_ENV={made.folder}/prefix\n"
+    show = "import os; print(*(os.environ[name] for name in ('PYTHONPATH', 'UV_CACHE_DIR', 'VIRTUAL_ENV')))"
+    job = run(made, tmp_path, payload=show, own=own, setup=setup)
+    assert job.stdout == f"{job.folder}/lib:/elsewhere/mine /elsewhere/cache {made.folder}/prefix\n"
     assert job.stderr == "/elsewhere/mine /elsewhere/cache\n"
 
 
-def test_only_environments_of_their_own_on_dagster_s_machine_are_kept_apart(made: Provided):
-    current, modules = CurrentEnvironment(), ModulesEnvironment(load=["python"])
-    uv = UvEnvironment.model_validate({"project": "unused"})
-    ssh = SshHost(type="ssh", hostname="login")
-    kinds = [
-        [step.kind for step in plan_environment(environment, host, provided).steps]
-        for environment, host, provided in (
-            (uv, LocalHost(), made),
-            (PathEnvironment(path="/opt/env"), LocalHost(), None),
-            (uv, ssh, made),
-            (current, LocalHost(), None),
-            (modules, LocalHost(), None),
-        )
-    ]
-    assert kinds == [
-        ["isolate", "prefix", "verify"],
-        ["isolate", "prefix"],
-        ["prefix", "verify"],
-        ["python"],
-        ["modules"],
-    ]
+def test_the_current_python_is_dagsters_own_with_what_its_conda_packages_set(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("PYTHONPATH", "/elsewhere")
+    plain = plan_environment(CurrentEnvironment(), LocalHost())
+    assert ([step.kind for step in plain.steps], plain.export) == (["python"], ("PYTHONPATH",))
+    (tmp_path / "conda-meta").mkdir()
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin" / "python").touch()
+    monkeypatch.setattr("sys.prefix", str(tmp_path))
+    monkeypatch.delenv("PYTHONPATH")
+    conda = plan_environment(CurrentEnvironment(), LocalHost())
+    assert ([(step.kind, *step.args) for step in conda.steps], conda.export) == (
+        [("prefix", str(tmp_path))],
+        (),
+    )
+    assert not plan_environment(CurrentEnvironment(), SshHost(type="ssh", hostname="login")).steps
 
 
 def hand_install(made: Provided) -> str:

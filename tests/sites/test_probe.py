@@ -10,6 +10,7 @@ from click.testing import CliRunner
 
 import slurm_testcluster as slurm
 from dagster_slurm_components.cli.main import main
+from dagster_slurm_components.doctor.examine import examine_profile
 from dagster_slurm_components.doctor.probe import draft, draft_site
 from dagster_slurm_components.doctor.slurm_facts import parse_node_kinds, parse_partitions, parse_qualities
 from dagster_slurm_components.errors import DagsterSlurmError
@@ -85,6 +86,10 @@ def test_the_draft_is_a_site_that_a_profile_can_name(
     assert site.logins[0].port == cluster.ssh_port
     (profiles / "staging.yaml").write_text("site: lab\n" + (cluster.folder / "profile.yaml").read_text())
     assert check_project([tmp_path]).problems == ()
+    findings = [each for each in examine_profile("staging", start=tmp_path) if each.check == "site"]
+    assert [each.detail for each in findings] == [
+        "the facts of `lab` allow nothing that the cluster does not"
+    ]
     again = CliRunner().invoke(main, ["sites", "probe", "--profile", "staging", "--name", "lab"])
     assert again.exit_code == 1
     assert "is there already" in again.output

@@ -72,6 +72,16 @@ def test_a_job_with_steps_on_two_nodes() -> None:
     assert row.req_mem_bytes == 800 * MIB
 
 
+def test_gpus_and_energy_are_in_what_was_allocated() -> None:
+    tres = "billing=8,cpu=8,energy=7200000,gres/gpu=2,gres/gpu:a100=2,mem=4G,node=2"
+    row = parse_sacct(line(alloc_tres=tres))["1"]
+    assert (row.alloc_gpus, row.energy_j) == (2, 7_200_000)
+    assert row.hours(row.alloc_gpus) == 2 / 60
+    assert row.hours(None) is None
+    unmetered = parse_sacct(line(alloc_tres="cpu=8,energy=0,mem=4G"))["1"]
+    assert (unmetered.alloc_gpus, unmetered.energy_j) == (None, None)
+
+
 def test_ids_of_arrays_and_components() -> None:
     assert {"121_1", "121_5", "122+0", "122+1"} <= set(ROWS)
 
@@ -215,6 +225,8 @@ def test_figures_without_values() -> None:
 
 
 STEPD = "slurmstepd-node1: error: *** JOB 7 ON node1 CANCELLED AT 2026-01-01T00:00:00"
+STEPD_26 = "[2026-11-30T08:47:30.915] error: *** JOB 7 ON node1 CANCELLED AT 2026-11-30T08:47:30"
+"""As slurmstepd writes it in 26.05."""
 
 
 @pytest.mark.parametrize(
@@ -237,6 +249,16 @@ STEPD = "slurmstepd-node1: error: *** JOB 7 ON node1 CANCELLED AT 2026-01-01T00:
             f"{STEPD} DUE TO TIME LIMIT ***",
             "TIMEOUT",
         ),
+        (f"{STEPD_26} DUE TO TIME LIMIT ***", "TIMEOUT"),
+        (f"{STEPD_26} DUE TO PREEMPTION ***", "PREEMPTED"),
+        (f"{STEPD_26} DUE to SIGNAL Killed ***", "CANCELLED"),
+        (
+            f"{STEPD_26} DUE to SIGNAL Killed ***\n"
+            "[2026-11-30T08:47:30.940] error: StepId=2.batch exceeded memory limit (9 > 8), being killed",
+            "OUT_OF_MEMORY",
+        ),
+        ("[2026-11-30T08:47:30.940] error: CUDA out of memory", None),
+        ("[2026-11-30T08:47:30.940] error: the queue exceeded memory limit", None),
     ],
 )
 def test_the_daemon_s_last_words(stderr: str, words: str | None) -> None:

@@ -150,6 +150,20 @@ def test_exclude_means_names_and_ends_of_paths(exclude: str, stays: list[str]) -
     assert [each for each in every if left_out(PurePosixPath(each), [exclude])] == stays
 
 
+def test_no_run_directory_travels(tmp_path: Path) -> None:
+    run = tmp_path / "project" / "work" / "runs" / "r1" / "train" / "1"
+    (run / "payload").mkdir(parents=True)
+    for name in ("job.sh", "ledger", "job.env", "stdout.log", "payload/train.sh"):
+        (run / name).touch()
+    (tmp_path / "project" / "work" / "data").touch()
+    (tmp_path / "project" / "jobs").mkdir()
+    for pattern in ("..", "../work", "../**/*", "../work/runs/*/*/*"):
+        files, _ = find_files(tmp_path / "project" / "jobs", pattern)
+        assert not [where for where in files if "runs" in where.parts], pattern
+    files, _ = find_files(tmp_path / "project" / "jobs", "../work/runs/r1/train/1/stdout.log")
+    assert len(files) == 1, "what is spelled out does"
+
+
 def test_exclude_wins_over_files_and_never_takes_the_payload(tmp_path: Path) -> None:
     make(tmp_path, "p.sh", "data/x", "data/y.tmp")
     script = resolved(tmp_path, files=["data"], exclude=["*.tmp", "p.sh"])

@@ -52,7 +52,7 @@ def test_a_type_without_braces_says_how_to_write_it():
 def test_errors_speak_of_the_chosen_type_only():
     assert problems("payload: a\nenvironment: {type: path, load: [x]}\n") == [
         (2, 14, "`path` is missing", None),
-        (2, 27, "unknown key `load`", "expected one of `modules`, `path`, `setup`, `type`"),
+        (2, 27, "unknown key `load`", "expected one of `before_modules`, `modules`, `path`, `setup`, `type`"),
     ]
 
 

@@ -156,6 +156,7 @@ def test_without_a_folder_it_says_how_to_make_one(tmp_path, monkeypatch):
         ("site: atlantis", 1, "unknown site `atlantis`"),
         ("limits: {queries_per_minute: 0}", 1, "expected a number greater than 0"),
         ('env: {A: "{{ nope }}"}', 1, "the template can't be rendered"),
+        ("env: {A: \"{{ 'a' * 10**15 }}\"}", 1, "the template can't be rendered"),
         ('env: {A: "{{ 1 + }}"}', 1, "the template can't be rendered"),
         ("env: {A: \"{{ ''.__class__.__mro__ }}\"}", 1, "the template can't be rendered"),
     ],

@@ -11,7 +11,7 @@ from click.testing import CliRunner
 from project_fixture import Project
 
 from dagster_slurm_components.cli.main import main
-from dagster_slurm_components.cli.project import project_scripts
+from dagster_slurm_components.component.project import project_scripts
 from dagster_slurm_components.spec.hosts import SshHost
 from dagster_slurm_components.spec.problems import SpecError
 from dagster_slurm_components.spec.profiles import load_profile, profile_values

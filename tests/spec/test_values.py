@@ -194,6 +194,8 @@ def test_numbers_that_are_asked_for():
     assert numbers(nodes=2, gpus=4) == ((2, 2), None, None, None)
     assert numbers(gpus_per_task=2, ntasks_per_node=2)[2] == 4
     assert numbers(gres="gpu:a100:4,shard:2")[2] == 4
+    assert numbers(gres="gpu:1g.5gb:2,gpu:3g.20gb")[2] == 3
+    assert numbers(gpus_per_node="1g.5gb:2,a100:1")[2] == 3
     assert numbers(gres="shard:2")[2] is None
     assert asked.seconds(Resources(time="10")) == 600
     assert asked.seconds(Resources()) is None

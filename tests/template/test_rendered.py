@@ -90,11 +90,13 @@ def check_text(file: Path) -> None:
 
 
 @contextmanager
-def definitions(project: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[dg.Definitions]:
+def definitions(
+    project: Path, monkeypatch: pytest.MonkeyPatch, profile: str = "local"
+) -> Iterator[dg.Definitions]:
     """Load a project's definitions in this process."""
     package = answers(project)["package_name"]
     monkeypatch.syspath_prepend(str(project / "src"))
-    monkeypatch.delenv("DAGSTER_SLURM_PROFILE", raising=False)
+    monkeypatch.setenv("DAGSTER_SLURM_PROFILE", profile)
     monkeypatch.chdir(project)
     try:
         yield importlib.import_module(f"{package}.definitions").defs()
@@ -112,6 +114,18 @@ def test_definitions_load(
         dg.Definitions.validate_loadable(loaded)
         keys = {key.to_user_string() for key in loaded.resolve_all_asset_keys()}
         assert keys == (set() if workload == "none" else {"first", "summary"})
+
+
+@pytest.mark.parametrize("profile", ["local", "production"])
+def test_what_is_over_is_removed_by_itself_in_production_alone(
+    profile: str, source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    project = render(tmp_path / "p", source=source, package_name=f"maintained_{profile}")
+    for name in ("HPC_USER", "HPC_ACCOUNT"):
+        monkeypatch.setenv(name, "ada")
+    with definitions(project, monkeypatch, profile) as loaded:
+        schedule = loaded.resolve_schedule_def("slurm_maintenance_schedule")
+        assert schedule.default_status.name == ("RUNNING" if profile == "production" else "STOPPED")
 
 
 @pytest.mark.parametrize("site", FACTORS["staging_site"])

@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 from typing import Optional
 
+from dagster_slurm_components.environments.host.image import pull
 from dagster_slurm_components.environments.host.store import admit
 from dagster_slurm_components.environments.host.tools import (
     AnyPath,
@@ -87,6 +88,11 @@ def _make(order: Json, folder: Path) -> Json:
     entry = folder / manifest["entry"]
     if manifest["form"] == "squashfs":
         _make_image(order, entry, manifest)
+    elif manifest["form"] == "image":
+        _lay_out(order, folder / "content")
+        pull(order, folder / "content", entry, activated(order["activation"]))
+        remove_tree(str(folder / "content"))
+        manifest.update(image=hash_of(entry), installed=None)
     else:
         _install(order, folder, Path(order["workdir"], "store", "cache"))
         if manifest["entry"] != "prefix":

@@ -13,6 +13,7 @@ from urllib.parse import unquote, urlsplit, urlunsplit
 from dagster_slurm_components.environments.host.tools import CHUNK, Json, Problem, hash_of, new_file
 
 _FETCHES = 8
+_LOOPBACK = ("localhost", "127.0.0.1", "::1")
 _FETCH_TIMEOUT = 15.0
 _UNREACHABLE = (Problem, OSError, ValueError, http.client.HTTPException)  # URLError is an OSError
 
@@ -75,11 +76,15 @@ def _fetch_one(workdir: str, artifact: Json) -> None:
 
 
 def download(url: str, target: Path, timeout: float) -> None:
-    """Fetch a URL into a file, with the user and password that it names, else those of ``~/.netrc``."""
+    """Fetch a URL into a file, with the user and password that it names, else those of ``~/.netrc``.
+
+    Those are sent over https alone, or to this machine: anybody on the way reads plain http.
+    """
     parts = urlsplit(url)
     user, password = unquote(parts.username or ""), unquote(parts.password or "")
+    safe = parts.scheme == "https" or parts.hostname in _LOOPBACK
     with contextlib.suppress(FileNotFoundError, netrc.NetrcParseError):
-        entry = None if user else netrc.netrc().authenticators(parts.hostname or "")
+        entry = None if user or not safe else netrc.netrc().authenticators(parts.hostname or "")
         user, password = (entry[0], entry[2] or "") if entry else (user, password)
     request = urllib.request.Request(without_login(url))
     if user:  # not for whom a redirect leads to

@@ -8,34 +8,47 @@ activation_failed() { # MESSAGE
     exit 96
 }
 
-activate_isolate() { # on Dagster's own machine: what its shell says of its own environment is not the payload's
-    unset "${!PYTHON@}" "${!VIRTUAL_ENV@}" "${!CONDA_@}" "${!MAMBA_@}" "${!PIXI_@}" "${!UV_@}" "${!PIP_@}"
-    # shellcheck source=/dev/null
-    . "$DAGSTER_SLURM_RUN_DIR/job.env" # what the user wrote stays
-}
-
-activate_modules() { # NAME...: Lmod or Environment Modules
-    local init name loaded
+find_modules() { # define `module`, as the node's login shells have it
+    local init path=$PATH mask
+    mask=$(umask)
     if ! type module >/dev/null 2>&1; then
         for init in "${LMOD_PKG:-/nonexistent}/init/bash" "${MODULESHOME:-/nonexistent}/init/bash" \
-            /etc/profile.d/lmod.sh /etc/profile.d/modules.sh /usr/share/lmod/lmod/init/bash \
-            /usr/share/modules/init/bash /usr/share/Modules/init/bash; do
+            /etc/profile.d/z00_lmod.sh /etc/profile.d/lmod.sh /etc/profile.d/modules.sh \
+            /usr/share/lmod/lmod/init/bash /usr/share/modules/init/bash /usr/share/Modules/init/bash; do
             # shellcheck source=/dev/null
             [ -r "$init" ] && . "$init" && type module >/dev/null 2>&1 && break
         done
     fi
-    type module >/dev/null 2>&1 ||
+    if ! type module >/dev/null 2>&1 || [ -z "${MODULEPATH-}" ]; then
+        # A site may define it elsewhere, or say elsewhere where its modules lie. The job's own PATH and umask stay.
+        # shellcheck source=/dev/null
+        [ -r /etc/profile ] && . /etc/profile >/dev/null
+        export PATH=$PATH:$path
+        umask "$mask"
+    fi
+    type module >/dev/null 2>&1
+}
+
+module_is_loaded() { # NAME
+    local file
+    case ":${LOADEDMODULES-}:" in *":$1:"* | *":$1/"* | *":$1."*) return 0 ;; esac
+    # It may be an alias, or a version by its symbolic name. `module is-loaded` knows that in Environment Modules, but
+    # not in Lmod 8.6; the file that a name stands for is told by both.
+    file=$(module show "$1" 2>&1 | sed -n 's#^ *\(/.*\):$#\1#p' | head -n 1)
+    case ":${_LMFILES_-}:" in *":${file:-/nonexistent}:"*) return 0 ;; esac
+    return 1
+}
+
+activate_modules() { # NAME...: Lmod or Environment Modules
+    local name
+    find_modules ||
         activation_failed "modules were asked for ($*), but this node has neither Lmod nor Environment Modules"
     for name in "$@"; do module load "$name" || activation_failed "module load $name failed"; done
     # The exit status of `module load` can't be trusted: older Lmod and Tcl modules return 0 on failure, and Lmod
     # replaces a module silently by another version or one of its family. So what counts is what is there in the end.
-    # Environment Modules 5 (extended_default) and Lmod also load gcc/12.3.0 for gcc/12.
-    loaded=":${LOADEDMODULES-}:"
     for name in "$@"; do
-        case $loaded in
-        *":$name:"* | *":$name/"* | *":$name."*) ;;
-        *) activation_failed "module $name is not loaded, or a later one replaced it; loaded are: ${LOADEDMODULES:-none}" ;;
-        esac
+        module_is_loaded "$name" ||
+            activation_failed "module $name is not loaded, or a later one replaced it; loaded are: ${LOADEDMODULES:-none}"
     done
 }
 
@@ -83,6 +96,11 @@ activate_python() { # PATH: one interpreter
     export PATH=${1%/*}${PATH:+:$PATH}
 }
 
+activate_before_modules() { # FILE TEXT: as setup; `module use` is one of them
+    find_modules
+    activate_setup "$@"
+}
+
 activate_setup() { # FILE TEXT: one of the environment's setup commands, a file in the run directory
     # shellcheck source=/dev/null
     . "$DAGSTER_SLURM_RUN_DIR/$1" || activation_failed "this command of the environment's setup failed: $2"
@@ -97,13 +115,30 @@ activate_verify() { # names|full FOLDER: the environment compares itself with th
 }
 
 activate_image() { # RUNTIME IMAGE [SHA256]: a container's image, before the payload runs in it
-    [ "$1" = pyxis ] || type "$1" >/dev/null 2>&1 ||
-        activation_failed "there is no $1 on this node: load a module that brings it, or set the environment's \`runtime\`"
+    local program=$1 plugin='' missing='' said
+    case $1 in
+    charliecloud) program=ch-run ;;
+    pyxis) program=srun plugin=--container-image ;;
+    edf) program=srun plugin=--environment ;;
+    esac
+    type "$program" >/dev/null 2>&1 || activation_failed \
+        "there is no $program on this node: load a module that brings it, or set the environment's \`runtime\`"
+    if [ -n "$plugin" ]; then
+        said=$(srun --help 2>&1)
+        case $said in *"$plugin"*) ;; *) activation_failed "srun has no $plugin here: the plugin for such containers is missing" ;; esac
+    fi
     case $2 in
     /*) [ -r "$2" ] || activation_failed "the image $2 can't be read" ;;
     esac
     [ -z "${3-}" ] || printf '%s  %s\n' "$3" "$2" | sha256sum --check --status ||
         activation_failed "the image $2 has another content than the one that was sent"
+    # What most runtimes cannot do without. Some have a part that may do more than the user, so it is their word that counts.
+    if [ -n "$plugin" ]; then return; fi
+    unshare --user true 2>/dev/null || missing='user namespaces are switched off'
+    [ -d "$2" ] || [ -w /dev/fuse ] || missing="${missing:+$missing, and }there is no FUSE (/dev/fuse)"
+    if [ -z "$missing" ]; then return; fi
+    said=$(bash "$DAGSTER_SLURM_RUN_DIR/environment/in_container.sh" true 2>&1) ||
+        activation_failed "$1 can't run $2 here: $missing. Ask the site, or set another \`runtime\`. It said: ${said##*$'\n'}"
 }
 
 activate_all() {

@@ -15,8 +15,7 @@ from dagster_slurm_components.errors import HostRefusedError, HostUnreachableErr
 from dagster_slurm_components.hosts import wire
 from dagster_slurm_components.hosts.agent import place
 from dagster_slurm_components.hosts.answers import Prompt
-from dagster_slurm_components.hosts.base import address
-from dagster_slurm_components.hosts.channel import Pipe
+from dagster_slurm_components.hosts.base import Pipe, address
 from dagster_slurm_components.hosts.satellite.locks import locked
 from dagster_slurm_components.hosts.wire import SocketPipe
 from dagster_slurm_components.spec.hosts import SshHost
@@ -37,9 +36,16 @@ class AgentDialer:
 
     def dial(self) -> Pipe:
         """Return a pipe through the agent; see ``Dialer``."""
+        return self._asked("host")
+
+    def open(self) -> Pipe:
+        """Let the agent open a further session; see ``Dialer``."""
+        return self._asked("stream")
+
+    def _asked(self, want: str) -> Pipe:
         with contextlib.ExitStack() as undo:
             pipe = undo.enter_context(contextlib.closing(connected()))
-            ask(pipe, "host", host=described(self._spec))
+            ask(pipe, want, host=described(self._spec))
             undo.pop_all()
         return pipe
 
@@ -80,7 +86,8 @@ def login(spec: SshHost, person: Callable[[Prompt], str]) -> dict[str, Any]:
 
 def ask(pipe: SocketPipe, want: str, **more: Any) -> dict[str, Any]:
     """Say what the connection is for and return the agent's answer; raises HostError when that is no."""
-    return _talk(pipe, {"want": want, "version": place.version(), **more})
+    keys = {"ssh_auth_sock": os.environ.get("SSH_AUTH_SOCK", "")}
+    return _talk(pipe, {"want": want, "version": place.version(), **keys, **more})
 
 
 def connected() -> SocketPipe:

@@ -4,6 +4,7 @@ import contextlib
 import hashlib
 import os
 import stat
+import sys
 from functools import cache
 from pathlib import Path
 
@@ -17,6 +18,7 @@ FOLDER = "DAGSTER_SLURM_AGENT_DIR"
 """Another folder for the agent's socket."""
 
 _PROTOCOL = 1
+_LONGEST = 107 if sys.platform == "linux" else 103
 _HINT = f"Name another folder in {FOLDER}, or set {SWITCH}=off to connect without the agent."
 
 
@@ -61,5 +63,10 @@ def folder() -> Path:
 
 
 def address() -> str:
-    """Return the socket's path."""
-    return str(folder() / "socket")
+    """Return the socket's path; raises HostRefusedError where it is longer than a socket's may be."""
+    path = str(folder() / "socket")
+    if len(os.fsencode(path)) > _LONGEST:
+        raise HostRefusedError(
+            f"{path} is too long for a socket, whose path holds {_LONGEST} bytes", hint=_HINT
+        )
+    return path

@@ -19,12 +19,12 @@ from dagster_slurm_components.hosts import wire
 from dagster_slurm_components.hosts.agent import place
 from dagster_slurm_components.hosts.answers import INTERACTIVE, Answers, Prompt
 from dagster_slurm_components.hosts.attempts import NotedDialer
-from dagster_slurm_components.hosts.base import Reply
+from dagster_slurm_components.hosts.base import Pipe, Reply
 from dagster_slurm_components.hosts.remote import RemoteHost
 from dagster_slurm_components.hosts.satellite.leases import CANCEL_WANTED, FOLLOWING
 from dagster_slurm_components.hosts.satellite.locks import acquire
 from dagster_slurm_components.hosts.satellite.protocol import FrameError, encode_frame, read_frame
-from dagster_slurm_components.hosts.ssh import SshDialer
+from dagster_slurm_components.hosts.ssh import SshDialer, same_login
 from dagster_slurm_components.hosts.wire import SocketPipe
 from dagster_slurm_components.spec.hosts import SshHost
 
@@ -35,11 +35,13 @@ _IDLE = "DAGSTER_SLURM_AGENT_IDLE"
 """Another number of these seconds."""
 
 _LOOK = 1.0
+_PIECE = 256 * 1024
 _TURNS = 16
 """Calls of one client that may be under way at once; its further ones wait, and not those of other clients."""
 
 _WATCHED = 120.0
 """Seconds after which a job whose lease nobody renews counts as watched no more."""
+_LASTING = ("host", "stream")
 _LIVING = (None, FOLLOWING, CANCEL_WANTED)
 
 
@@ -113,11 +115,13 @@ class Agent:
         self._began = time.time()
         self._lock = threading.Lock()
         self._hosts: dict[str, SharedHost] = {}
+        self._logins: dict[str, str] = {}
         self._clients: dict[SocketPipe, str] = {}
         self._used = time.monotonic()
         self._stopping = threading.Event()
         self._wants: dict[str, Callable[[SocketPipe, dict[str, Any]], None]] = {
             "host": self._forward,
+            "stream": self._stream,
             "login": self._login,
             "status": self._status,
             "stop": self._stop,
@@ -140,9 +144,12 @@ class Agent:
         listener.listen(256)
         try:
             while not self._stopping.is_set() and not self._idle_too_long():
-                with contextlib.suppress(TimeoutError):
-                    pipe = SocketPipe(listener.accept()[0])
-                    threading.Thread(target=self._client, args=(pipe,), daemon=True).start()
+                try:
+                    self._accept(listener.accept()[0])
+                except TimeoutError:
+                    pass
+                except (OSError, RuntimeError):  # no file or thread is left; logins outlive a client
+                    self._stopping.wait(_LOOK)
         finally:
             # The path first: who comes now starts a new agent instead of talking to one that leaves.
             address.unlink(missing_ok=True)
@@ -151,6 +158,10 @@ class Agent:
                 shared.close()
             release()
         return True
+
+    def _accept(self, connection: socket.socket) -> None:
+        # Where no thread starts the connection ends with this function, and the client tries again.
+        threading.Thread(target=self._client, args=(SocketPipe(connection),), daemon=True).start()
 
     def _idle_too_long(self) -> bool:
         with self._lock:
@@ -165,6 +176,7 @@ class Agent:
             with self._lock:
                 self._clients[pipe] = want
             self._check(asked)
+            _use_ssh_agent(str(asked.get("ssh_auth_sock", "")))
             self._wants[want](pipe, asked)
         except HostError as error:
             with contextlib.suppress(OSError):
@@ -182,8 +194,8 @@ class Agent:
         if asked.get("version") == place.version() or asked["want"] in ("stop", "status"):
             return
         with self._lock:
-            others = [want for want in self._clients.values() if want == "host"]
-            busy = len(others) > (asked["want"] == "host")
+            others = [want for want in self._clients.values() if want in _LASTING]
+            busy = len(others) > (asked["want"] in _LASTING)
         what = f"the agent (pid {os.getpid()}) is of version {place.version()}, not {asked.get('version')}"
         if busy:
             raise HostRefusedError(what, hint="End what still uses it, or run: dg-slurm agent stop")
@@ -191,10 +203,14 @@ class Agent:
         raise HostUnreachableError(f"{what}; it makes room now")
 
     def _shared(self, text: str) -> SharedHost:
+        """Return the host that a spec means; of two spellings the first one's pauses and timeouts hold."""
+        login = self._logins.get(text)
+        if login is None:  # asked of ssh once, not by each process that connects
+            login = self._logins[text] = same_login(SshHost.model_validate_json(text))
         with self._lock:
-            if text not in self._hosts:
-                self._hosts[text] = SharedHost(SshHost.model_validate_json(text), self._folder)
-            return self._hosts[text]
+            if login not in self._hosts:
+                self._hosts[login] = SharedHost(SshHost.model_validate_json(text), self._folder)
+            return self._hosts[login]
 
     def _forward(self, pipe: SocketPipe, asked: dict[str, Any]) -> None:
         """Forward a client's calls until it ends."""
@@ -212,6 +228,16 @@ class Agent:
             while (frame := read_frame(pipe.read)) is not None:
                 turns.submit(answer, *frame)
         turns.shutdown(wait=False)
+
+    def _stream(self, pipe: SocketPipe, asked: dict[str, Any]) -> None:
+        """Open a further session for a client, and hand on the bytes of both until either ends."""
+        session = self._shared(asked["host"]).open()
+        try:
+            pipe.say({"ok": True})
+            threading.Thread(target=_copy, args=(session, pipe), daemon=True).start()
+            _copy(pipe, session)
+        finally:
+            session.close()
 
     def _login(self, pipe: SocketPipe, asked: dict[str, Any]) -> None:
         def person(prompt: Prompt) -> str:
@@ -236,6 +262,19 @@ class Agent:
         pipe.say({"ok": True, "pid": os.getpid()})
 
 
+def _use_ssh_agent(address: str) -> None:
+    """Let logins ask a client's ssh agent where ours has gone, as with the terminal that the first client ran in."""
+    if os.path.exists(address) and not os.path.exists(os.environ.get("SSH_AUTH_SOCK", "")):
+        os.environ["SSH_AUTH_SOCK"] = address
+
+
+def _copy(source: Pipe, sink: Pipe) -> None:
+    with contextlib.suppress(OSError):  # the other side has gone
+        while data := source.read(_PIECE):
+            sink.write(data)
+    sink.close()
+
+
 def _reply(shared: SharedHost, request: dict[str, Any], blob: bytes) -> bytes:
     """Do a client's call and return the reply's frame."""
     number = {"id": request.get("id")}
@@ -244,8 +283,8 @@ def _reply(shared: SharedHost, request: dict[str, Any], blob: bytes) -> bytes:
         return encode_frame({**number, "ok": True, "result": dict(reply.result)}, reply.blob)
     except HostError as error:
         told = error
-    except (KeyError, TypeError, ValueError) as error:
-        told = HostRefusedError(f"the agent can't read the call: {error!r}")
+    except (KeyError, TypeError, ValueError, OSError, RuntimeError) as error:
+        told = HostRefusedError(f"the agent can't do the call: {error!r}")
     return encode_frame({**number, **wire.failure(told)})
 
 

@@ -2,7 +2,7 @@
 
 Over a connection its modules are sent as one text (``hosts/program.py``), answer requests on standard input and output,
 and end when their input closes. For the local host the same functions run in-process (``operations.handle``);
-therefore only ``operations.main`` touches the process's own environment, working folder, umask and standard streams.
+therefore only ``operations.main`` touches the process's own environment, working folder and standard streams.
 
 Each imports from those above it alone:
 
@@ -17,6 +17,8 @@ Each imports from those above it alone:
 * ``leases``: who follows a job, and whether its results were handed over
 * ``transfer``: files on request
 * ``ledger``, ``places``, ``submission``: one job, however often it is sent
+* ``streams``: a program that somebody talks to
+* ``relay``: a port of a job's node; no part of the satellite, but sent beside it
 * ``operations``: what can be asked, and the serving of it
 
 Paths and arguments come as JSON text and are used as bytes (UTF-8, undecodable bytes as surrogates): the file

@@ -57,9 +57,7 @@ def share(path: str, who: str, weight: float) -> Result:
     make_folder(os.path.dirname(target))
     with locked(target + b".lock", 10.0):
         now = time.time()
-        noted: Dict[str, Sequence[float]] = {}
-        with contextlib.suppress(ValueError):
-            noted = read_json(target) or {}
+        noted: Dict[str, Sequence[float]] = read_json(target) or {}
         noted = {name: note for name, note in noted.items() if abs(now - note[0]) < _NOTED}
         noted[who] = [now, weight]
         write_json(target, noted)

@@ -64,12 +64,14 @@ class AccountingQuery(NamedTuple):
 class Accounts(NamedTuple):
     """What the accounting said of jobs, by id: the answer's age and the lines about it, none where it is not known.
 
-    A job that was not asked for lately is missing. The newest query that failed is ``failed_age`` seconds old. Ages are
-    those when this call came; ``fresh`` says whether it made a query itself.
+    A job that was not asked for lately is missing. The newest query that failed is ``failed_age`` seconds old;
+    ``said`` is what it wrote to stderr, if none has succeeded since. Ages are those when this call came; ``fresh`` says
+    whether it made a query itself.
     """
 
     answers: Dict[str, Tuple[float, str]]
     failed_age: float
+    said: str
     fresh: bool
 
 
@@ -126,13 +128,17 @@ class SubmitRequest(NamedTuple):
         mode: ``command``: ``argv`` submits and prints the id; ``process``: ``argv`` is the job.
         argv: The command, run in ``run_dir``.
         lookups: Commands that list the jobs with this token, ``ID|`` first in a line, asked when an earlier try's end
-            is not known; needed for ``command``. One that fails proves nothing, and nothing is submitted then.
+            is not known; needed for ``command``. One that fails proves nothing; while the first fails, the queue's,
+            nothing is submitted.
+        no_lookup: Regular expression of what a lookup says that has nothing to look in: there is no accounting.
         ambiguous: Regular expressions of error texts after which the job may exist all the same.
         needs: Paths on the host without which nothing is submitted.
         window: Seconds for which a job may exist without a lookup showing it.
+        queue_window: The same where another lookup than the first fails.
         command_timeout: Seconds for the command and for each lookup.
         lock_timeout: Seconds to wait for another submission of the same run directory.
         tasks: How many of the places of ``limit`` it takes: an array takes one for each task.
+        export: Variables of the login that the job inherits, beside those that all do.
         settle_only: Only find out whether an earlier try made a job.
     """
 
@@ -142,14 +148,17 @@ class SubmitRequest(NamedTuple):
     mode: str
     argv: Sequence[str]
     lookups: Sequence[Sequence[str]] = ()
+    no_lookup: str = ""
     ambiguous: Sequence[str] = ()
     needs: Sequence[str] = ()
     window: float = 300.0
+    queue_window: float = 900.0
     command_timeout: float = 60.0
     lock_timeout: float = 60.0
     limit: Optional[JobLimit] = None
     claim: Optional[LeaseRequest] = None
     tasks: int = 1
+    export: Sequence[str] = ()
     settle_only: bool = False
 
 

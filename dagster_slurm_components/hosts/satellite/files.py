@@ -2,6 +2,7 @@
 
 import base64
 import contextlib
+import errno
 import json
 import os
 import shutil
@@ -23,6 +24,39 @@ def make_folder(path: bytes) -> None:
             raise
 
 
+def make_own_folder(path: bytes, workdir: bytes) -> None:
+    """Make a folder in a workdir, where every folder on the way is this user's alone.
+
+    Whoever may write into one of them could put another job script in the place of ours while the job waits. Raises
+    PermissionError for such a folder, and for a link below the workdir.
+    """
+    make_folder(path)
+    while True:
+        is_workdir = path == workdir
+        facts = os.stat(path) if is_workdir else os.lstat(path)
+        if stat.S_ISLNK(facts.st_mode):
+            raise PermissionError(errno.EPERM, "a link, where a folder of our own must be: remove it", path)
+        if facts.st_uid != os.geteuid() and facts.st_uid != _owner_of_new(path):
+            raise PermissionError(errno.EPERM, "another user could change what is made there", path)
+        if facts.st_mode & 0o022:
+            mode = stat.S_IMODE(facts.st_mode)
+            why = "others may write there (mode {:04o}), and so change this user's jobs: `chmod go-w` it"
+            raise PermissionError(errno.EPERM, why.format(mode), path)
+        if is_workdir or len(path) <= len(workdir):
+            return
+        path = os.path.dirname(path)
+
+
+def _owner_of_new(folder: bytes) -> int:
+    """Return whose a folder is that we make here: some mounts give all files another owner."""
+    probe = temporary_name(os.path.join(folder, b"probe"))
+    os.mkdir(probe, 0o700)
+    try:
+        return os.lstat(probe).st_uid
+    finally:
+        os.rmdir(probe)
+
+
 def read_file(path: bytes) -> Optional[bytes]:
     """Return a file's content, or None when there is no file."""
     try:
@@ -33,9 +67,10 @@ def read_file(path: bytes) -> Optional[bytes]:
 
 
 def read_json(path: bytes) -> Any:
-    """Return what a JSON file holds, or None when there is no file; raises ValueError when it is none."""
-    text = read_file(path)
-    return None if text is None else json.loads(text.decode("ascii"))
+    """Return what a JSON file holds, or None when there is none, or it was emptied, as by a crash of its disk."""
+    with contextlib.suppress(ValueError):
+        return json.loads((read_file(path) or b"").decode("ascii"))
+    return None
 
 
 def write_json(path: bytes, value: Any, durable: bool = False) -> None:

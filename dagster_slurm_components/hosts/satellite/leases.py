@@ -229,7 +229,19 @@ def change_lease(
         if not is_open(lease) and lease["token"]:
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(_entry(workdir, lease["token"]))
+            _remove_variables(folder)
     return {"changed": True, "lease": lease}
+
+
+def _remove_variables(folder: bytes) -> None:
+    """Remove the payload's variables, secrets among them, once nobody follows the job any more.
+
+    Not at the job's own end: Slurm starts a job anew, well as it ended, if its node is not heard of just then (22.05).
+    """
+    elements = os.path.join(folder, b"elements")
+    for each in [folder, *(os.path.join(elements, name) for name in _names_in(elements))]:
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+            os.unlink(os.path.join(each, b"job.env"))
 
 
 def renew(run_dir: str, epoch: int, shown: Optional[Result]) -> List[Any]:

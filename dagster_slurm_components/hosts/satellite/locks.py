@@ -8,15 +8,16 @@ import os
 import shutil
 import threading
 import time
-from typing import Callable, Iterator, Optional
+from typing import Callable, Iterator, Optional, Tuple
 
 from dagster_slurm_components.hosts.satellite.files import read_json, write_json
-from dagster_slurm_components.hosts.satellite.processes import identify
+from dagster_slurm_components.hosts.satellite.processes import identify, pid_namespace
 from dagster_slurm_components.hosts.satellite.protocol import Failure, Result, as_text
 
 _NO_FLOCK = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP)
 STALE_LOCK = 900.0
-"""Seconds after which a folder lock that was taken on another machine, and not touched since, counts as abandoned."""
+"""Seconds after which a folder lock that was taken on another machine, or in another container, and not touched since,
+counts as abandoned."""
 _TOUCH = 60.0
 
 
@@ -41,7 +42,8 @@ def _acquire_folder(path: bytes) -> Optional[Callable[[], None]]:
     token = base64.b16encode(os.urandom(8)).decode().lower()
     prepared = path + b"." + token.encode()
     pid = os.getpid()
-    owner = {"token": token, "node": os.uname().nodename, "pid": pid, "start": identify([pid]).get(pid)}
+    owner = {"token": token, "pid": pid, "start": identify([pid]).get(pid)}
+    owner["node"], owner["pid_namespace"] = _here()
     os.mkdir(prepared, 0o700)
     write_json(os.path.join(prepared, b"owner"), owner)
     if not _rename_new(prepared, path):
@@ -63,8 +65,13 @@ def _acquire_folder(path: bytes) -> Optional[Callable[[], None]]:
             os.rename(path, prepared)
             shutil.rmtree(prepared)
 
-    threading.Thread(target=touch, name="keeps a lock", daemon=True).start()
+    with contextlib.suppress(RuntimeError):  # no thread is to be had, and few hold a lock for long
+        threading.Thread(target=touch, name="keeps a lock", daemon=True).start()
     return release
+
+
+def _here() -> Tuple[str, str]:
+    return os.uname().nodename, pid_namespace()
 
 
 def _lock_owner(path: bytes) -> Result:
@@ -84,7 +91,7 @@ def _rename_new(source: bytes, target: bytes) -> bool:
 def _break_abandoned(path: bytes) -> None:
     owner = _lock_owner(path)
     with contextlib.suppress(FileNotFoundError, KeyError):  # released meanwhile
-        if owner["node"] == os.uname().nodename:
+        if (owner["node"], owner.get("pid_namespace")) == _here():
             abandoned = identify([owner["pid"]]).get(owner["pid"]) != owner["start"]
         else:
             abandoned = time.time() - os.stat(path).st_mtime > STALE_LOCK

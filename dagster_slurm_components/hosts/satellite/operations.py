@@ -18,6 +18,7 @@ from dagster_slurm_components.hosts.satellite.calls import HostFacts
 from dagster_slurm_components.hosts.satellite.leases import attempts, change_lease, open_leases
 from dagster_slurm_components.hosts.satellite.processes import alive, kill
 from dagster_slurm_components.hosts.satellite.protocol import (
+    BUSY,
     READY,
     Failure,
     FrameError,
@@ -28,6 +29,7 @@ from dagster_slurm_components.hosts.satellite.protocol import (
     read_frame,
 )
 from dagster_slurm_components.hosts.satellite.queries import accounting, run, snapshot
+from dagster_slurm_components.hosts.satellite.streams import Hear, Program, Tell
 from dagster_slurm_components.hosts.satellite.submission import submit
 from dagster_slurm_components.hosts.satellite.transfer import disk, mkdir, put, read, remove
 
@@ -38,11 +40,10 @@ _FAREWELL = 90.0
 
 def hello(names: Sequence[str] = ()) -> Result:
     """Return what this machine is, and the asked environment variables, no others."""
-    user = pwd.getpwuid(os.getuid())
     return HostFacts(
         pid=os.getpid(),
-        user=user.pw_name,
-        home=os.environ.get("HOME") or user.pw_dir,
+        user=_user(os.getuid(), "{}"),
+        home=os.path.expanduser("~"),
         hostname=os.uname().nodename,
         python=platform.python_version(),
         executable=sys.executable,
@@ -72,6 +73,7 @@ _CODES = {
     errno.ENOSPC: "disk_full",
     errno.EDQUOT: "disk_full",
     errno.EROFS: "read_only",
+    **dict.fromkeys((errno.EAGAIN, errno.ENOMEM, errno.EMFILE, errno.ENFILE), BUSY),
 }
 
 
@@ -91,6 +93,10 @@ def handle(op: str, params: Result, blob: bytes = b"") -> Tuple[Result, bytes]:
         code = _CODES.get(error.errno or 0, "failed")
         place = as_text(error.filename) if isinstance(error.filename, bytes) else error.filename
         text = f"{place}: {error.strerror}" if place else str(error)
+        if code == BUSY:
+            text = (
+                f"no process, thread, file or memory is left for this user there just now: {error.strerror}"
+            )
         blocked = code == "not_permitted" and isinstance(place, str) and place.startswith("/")
         raise Failure(code, text + (_owner(place) if blocked else "")) from error
     return reply if isinstance(reply, tuple) else (reply, b"")
@@ -109,11 +115,11 @@ def _owner(place: str) -> str:
     )
 
 
-def _user(number: int) -> str:
+def _user(number: int, unknown: str = "the user with id {}") -> str:
     try:
         return pwd.getpwuid(number).pw_name
     except KeyError:
-        return f"the user with id {number}"
+        return unknown.format(number)
 
 
 def reply_to(request: Result, blob: bytes) -> bytes:
@@ -130,19 +136,21 @@ def reply_to(request: Result, blob: bytes) -> bytes:
     return encode_frame({"id": request.get("id"), "ok": False, "code": code, "error": message})
 
 
-def serve(requests: BinaryIO, replies: BinaryIO) -> None:
+def serve(requests: BinaryIO, replies: BinaryIO, pool: concurrent.futures.ThreadPoolExecutor) -> None:
     """Answer requests, several at a time, until ``requests`` ends; kills nothing then."""
     writing = threading.Lock()
     submissions: Set["concurrent.futures.Future[None]"] = set()
-    pool = concurrent.futures.ThreadPoolExecutor(WORKERS)
 
     def send(frame: bytes) -> None:
         with writing, contextlib.suppress(OSError):  # the client may be gone
             replies.write(frame)
             replies.flush()
 
-    def answer(request: Result, blob: bytes) -> None:
-        send(reply_to(request, blob))
+    def answer(request: Result, blob: bytes, done: "concurrent.futures.Future[None]") -> None:
+        try:
+            send(reply_to(request, blob))
+        finally:
+            done.set_result(None)
 
     send(READY)
     while True:
@@ -154,23 +162,44 @@ def serve(requests: BinaryIO, replies: BinaryIO) -> None:
         if frame is None:
             break
         request, blob = frame
+        done: "concurrent.futures.Future[None]" = concurrent.futures.Future()
         if request.get("op") == "ping":
-            answer(request, blob)
+            answer(request, blob, done)
             continue
-        future = pool.submit(answer, request, blob)
+        if request.get("op") == "stream":
+            _converse(request["params"], lambda: read_frame(requests.read), send)
+            break
         if request.get("op") == "submit":
-            submissions.add(future)
-            future.add_done_callback(submissions.discard)
+            submissions.add(done)
+            done.add_done_callback(submissions.discard)
+        with contextlib.suppress(
+            RuntimeError
+        ):  # no further thread can be had: one of those that are there takes it
+            pool.submit(answer, request, blob, done)
     concurrent.futures.wait(list(submissions), timeout=_FAREWELL)
+
+
+def _converse(params: Result, hear: Hear, send: Tell) -> None:
+    """Let this connection be a program's alone from now on, if it can be started."""
+    try:
+        program = Program(**params)
+    except (Failure, OSError) as error:
+        code = error.code if isinstance(error, Failure) else _CODES.get(error.errno or 0, "failed")
+        send(encode_frame({"ok": False, "code": code, "error": str(error)}))
+        return
+    send(encode_frame({"ok": True}))
+    with contextlib.suppress(FrameError, OSError):  # the client was killed within a frame
+        program.converse(hear, send)
 
 
 def main() -> None:
     """Serve on standard input and output; nothing else may print there."""
-    os.umask(0o077)
     os.chdir("/")  # holds no folder busy
+    pool = concurrent.futures.ThreadPoolExecutor(WORKERS)
+    pool.submit(int)  # so one thread is there for sure; while somebody still hears why there can be none
     replies = os.fdopen(os.dup(1), "wb")
     nothing = os.open(os.devnull, os.O_RDWR)
     os.dup2(nothing, 1)
     os.dup2(nothing, 2)  # nobody reads it at the other end, and a full pipe would stop us
-    serve(sys.stdin.buffer, replies)
+    serve(sys.stdin.buffer, replies, pool)
     os._exit(0)  # not waiting for hanging commands, as the interpreter's normal end would

@@ -12,6 +12,14 @@ from dagster_slurm_components.hosts.satellite.protocol import Failure, Result
 _HAS_PROC = os.path.exists("/proc/self/stat")
 
 
+def pid_namespace() -> str:
+    """Return where the numbers of processes that are seen here mean something: containers have others."""
+    try:
+        return os.readlink("/proc/self/ns/pid")
+    except OSError:
+        return ""  # no Linux: there are none
+
+
 def identify(pids: Sequence[int]) -> Dict[int, str]:
     """Return the start (``calls.Process``) of each process that exists; a zombie does not."""
     if not _HAS_PROC:

@@ -31,6 +31,10 @@ READY = b"\0dagster-slurm satellite ready\0\n"
 """Said before the first frame. Login shells may print banners before it."""
 
 
+BUSY = "busy"
+"""The code of a failure that waiting heals: the host has no process, thread, file or memory left for us just now."""
+
+
 class FrameError(Exception):
     """The stream does not carry frames (any more)."""
 
@@ -56,7 +60,7 @@ def read_frame(read: Callable[[int], bytes]) -> Optional[Tuple[Result, bytes]]:
     text = _read_exactly(read, header_length)
     try:
         header = json.loads(text.decode("ascii"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:  # of a header that nests too deep
         raise FrameError(f"a frame's header is not JSON: {error}") from error
     if not isinstance(header, dict):
         raise FrameError("a frame's header is not a JSON object")

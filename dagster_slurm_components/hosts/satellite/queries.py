@@ -1,6 +1,5 @@
 """Commands on request, and Slurm's answers that all who ask the same share, with their true age."""
 
-import contextlib
 import os
 import re
 import time
@@ -131,14 +130,14 @@ def accounting(**query: Any) -> Result:
             write_json(target, board)
     answers = {job_id: rows[job_id] for job_id, _ in wanted.jobs if job_id in rows}
     told = {job_id: [max(0.0, now - asked), text] for job_id, (asked, text) in answers.items()}
-    return {"answers": told, "failed_age": max(0.0, now - board["failed"]), "fresh": fresh}
+    failed_age = max(0.0, now - board["failed"])
+    return {"answers": told, "failed_age": failed_age, "said": board["said"], "fresh": fresh}
 
 
 def _board(path: bytes, now: float) -> Result:
     """Return what the file at a path holds: rows by job and when they were asked for, wishes, and failures in turn."""
-    board: Result = {"rows": {}, "wishes": {}, "failed": 0.0, "failures": 0}
-    with contextlib.suppress(ValueError):
-        board.update(read_json(path) or {})
+    board: Result = {"rows": {}, "wishes": {}, "failed": 0.0, "failures": 0, "said": ""}
+    board.update(read_json(path) or {})
     board["rows"] = {key: row for key, row in board["rows"].items() if abs(now - row[0]) < _KEPT}
     board["wishes"] = {key: at for key, at in board["wishes"].items() if abs(now - at) < _KEPT}
     board["failed"] = min(now, board["failed"])
@@ -151,8 +150,9 @@ def _fill(board: Result, query: AccountingQuery, job_ids: Sequence[str]) -> None
     # sacct 20.11 may end with 0 when it reached nobody.
     if done.returncode != 0 or done.timed_out or (not done.stdout.strip() and b"error" in done.stderr):
         board["failed"], board["failures"] = asked, board["failures"] + 1
+        board["said"] = as_text(done.stderr)[-1000:]
         return
-    board["failures"] = 0
+    board["failures"], board["said"] = 0, ""
     lines: Dict[str, List[str]] = {job_id: [] for job_id in job_ids}
     for line in as_text(done.stdout).splitlines():
         name = re.split(r"[.|]", line.strip(), maxsplit=1)[0]

@@ -19,8 +19,21 @@ from dagster_slurm_components.hosts.satellite.calls import (
     Process,
     SubmitRequest,
 )
-from dagster_slurm_components.hosts.satellite.commands import execute, job_environment, locate
-from dagster_slurm_components.hosts.satellite.files import make_folder, remove_tree, temporary_name
+from dagster_slurm_components.hosts.satellite.commands import (
+    ASIDE,
+    NotStartedError,
+    execute,
+    job_environment,
+    locate,
+    submission_environment,
+)
+from dagster_slurm_components.hosts.satellite.files import (
+    make_folder,
+    make_own_folder,
+    read_file,
+    remove_tree,
+    temporary_name,
+)
 from dagster_slurm_components.hosts.satellite.leases import Claim, lock_of, read_lease
 from dagster_slurm_components.hosts.satellite.ledger import Ledger
 from dagster_slurm_components.hosts.satellite.locks import locked
@@ -60,7 +73,7 @@ def submit(blob: bytes, **request: Any) -> Result:
         refusal = claim.refusal() if claim and not wish.settle_only else None
         if refusal is not None:
             return {"outcome": "taken", "detail": refusal}
-        known = _known_process(folder, ledger) if wish.mode == "process" else _known_job(ledger, wish)
+        known = _known_process(folder, ledger) if wish.mode == "process" else _known_job(folder, ledger, wish)
         if known is None and wish.settle_only:
             return {"outcome": "none"}
         reply = known or _lacking(wish.needs) or (places.take() if places else None)
@@ -79,7 +92,7 @@ def _folder_below(run_dir: str, workdir: str) -> bytes:
     folder, top = os.path.normpath(native(run_dir)), os.path.normpath(native(workdir))
     if not os.path.isabs(top) or not folder.startswith(top + b"/"):
         raise Failure("outside", f"{as_text(folder)} is not below {workdir}")
-    make_folder(os.path.dirname(folder))
+    make_own_folder(os.path.dirname(folder), top)
     return folder
 
 
@@ -88,27 +101,58 @@ def _lacking(needs: Sequence[str]) -> Optional[Result]:
     return {"outcome": "lacking", "detail": missing[0]} if missing else None
 
 
-def _known_job(ledger: Ledger, wish: SubmitRequest) -> Optional[Result]:
+def _known_job(folder: bytes, ledger: Ledger, wish: SubmitRequest) -> Optional[Result]:
     """Return the job of an earlier call, or why nobody knows yet whether there is one."""
     if ledger.job_id is not None:
         return {"outcome": "known", "job_id": ledger.job_id}
-    if ledger.intent is not None:
-        return _look_up(ledger, wish) or _wait(ledger, wish.window)
+    if ledger.intent is None:
+        return None
+    own = _own_word(folder)
+    return _adopt(ledger, [own]) if own else _look_up(ledger, wish)
+
+
+def _own_word(folder: bytes) -> Optional[str]:
+    """Return the id that a job which has begun calls itself, however long ago, and whatever Slurm has forgotten since.
+
+    An array is called so by any of its elements.
+    """
+    elements = os.path.join(folder, b"elements")
+    is_array = os.path.isdir(elements)
+    line = rb"(?m)^array_job_id=([1-9][0-9]*)$" if is_array else rb"(?m)^job_id=([1-9][0-9]*)$"
+    for each in [os.path.join(elements, name) for name in os.listdir(elements)] if is_array else [folder]:
+        own = re.search(line, read_file(os.path.join(each, b"status")) or b"")
+        if own:
+            return as_text(own.group(1))
     return None
 
 
+def _adopt(ledger: Ledger, ids: Sequence[str]) -> Result:
+    ledger.append(("job_id", ids[0]), ("adopted", int(time.time())))
+    return {"outcome": "adopted", "job_id": ids[0], "others": ids[1:]}
+
+
 def _look_up(ledger: Ledger, wish: SubmitRequest) -> Optional[Result]:
-    failed = None
-    for lookup in wish.lookups:
+    """Ask Slurm for the job; nothing once it can't exist.
+
+    Without accounting, or while it fails, the queue alone decides: a job that it does not show has not begun, or its
+    own record would say so.
+    """
+    failed, decided_by_queue = None, True
+    for number, lookup in enumerate(wish.lookups):
         done = execute(*locate(lookup), timeout=wish.command_timeout)
-        if done.returncode != 0:
+        if done.returncode == 0:
+            ids = ids_in(r"^(\d+)(?:_\d+)?\|", done.stdout)  # of an array each task has a line
+            if ids:
+                return _adopt(ledger, ids)
+        elif not (wish.no_lookup and re.search(wish.no_lookup, as_text(done.stderr))):
             failed = _reply(done, "uncertain", f"{lookup[0]} failed")
-            continue
-        ids = ids_in(r"^(\d+)(?:_\d+)?\|", done.stdout)  # of an array each task has a line
-        if ids:
-            ledger.append(("job_id", ids[0]), ("adopted", int(time.time())))
-            return {"outcome": "adopted", "job_id": ids[0], "others": ids[1:]}
-    return failed
+            decided_by_queue = decided_by_queue and number > 0
+    if failed is None:
+        return _wait(ledger, wish.window)
+    if not decided_by_queue:
+        return failed
+    waiting = _wait(ledger, wish.queue_window)
+    return {**waiting, **failed} if waiting else None
 
 
 def _wait(ledger: Ledger, window: float) -> Optional[Result]:
@@ -129,9 +173,13 @@ def _wait(ledger: Ledger, window: float) -> Optional[Result]:
 def _run(wish: SubmitRequest, bundle: bytes, folder: bytes, claim: Optional[Claim]) -> Result:
     """Submit by a command that prints the job's id."""
     # Found before anything is written: without the program there is nothing to remember.
-    program, environment = locate(wish.argv)
+    program, environment = locate(wish.argv, submission_environment(wish.export))
     ledger = _unpack(bundle, folder, wish.token, claim)
-    done = execute(program, environment, folder, timeout=wish.command_timeout)
+    try:
+        done = execute(program, environment, folder, timeout=wish.command_timeout)
+    except NotStartedError:
+        ledger.append(("rejected", int(time.time())))
+        raise
     ids = ids_in(JOB_ID_LINE, done.stdout)
     if done.timed_out:
         return _reply(done, "uncertain", "the command did not end in time")
@@ -227,16 +275,20 @@ def _extract_file(tar: tarfile.TarFile, member: tarfile.TarInfo, path: bytes) ->
             shutil.copyfileobj(source, target, CHUNK)
 
 
-_GATE = """umask 077
+_GATE = (
+    ASIDE
+    + b"""
 IFS= read -r word && [ "$word" = go ] || exit 75
 printf 'released=%s\\n' "$$" >>ledger || exit 75
 exec "$@" </dev/null
 """
+)
 """The started process waits here until its id is in the ledger; without the word it ends and ran nothing."""
 
 
 def _start(wish: SubmitRequest, bundle: bytes, folder: bytes, claim: Optional[Claim]) -> Result:
     """Start a job in its run directory; its id is in the ledger before it runs."""
+    environment = job_environment(wish.export)
     ledger = _unpack(bundle, folder, wish.token, claim)
     logs = [
         os.open(os.path.join(folder, name), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
@@ -244,12 +296,12 @@ def _start(wish: SubmitRequest, bundle: bytes, folder: bytes, claim: Optional[Cl
     ]
     try:
         process: Any = subprocess.Popen(
-            [b"/bin/sh", b"-c", _GATE.encode(), b"sh", *(native(word) for word in wish.argv)],
+            [b"/bin/sh", b"-c", _GATE, b"sh", *(native(word) for word in wish.argv)],
             stdin=subprocess.PIPE,
             stdout=logs[0],
             stderr=logs[1],
             cwd=folder,
-            env=job_environment(),
+            env=environment,
             start_new_session=True,
         )
     finally:
@@ -262,8 +314,9 @@ def _start(wish: SubmitRequest, bundle: bytes, folder: bytes, claim: Optional[Cl
         os.write(process.stdin.fileno(), b"go\n")
     process.stdin.close()
     ledger.append(("submitted", int(time.time())))
-    # In a long-lived process somebody has to collect the exit, or a zombie stays.
-    threading.Thread(target=process.wait, name=f"reaper-{process.pid}", daemon=True).start()
+    # In a long-lived process somebody has to collect the exit, or a zombie stays; it counts as ended.
+    with contextlib.suppress(RuntimeError):  # no thread is to be had, and the job runs
+        threading.Thread(target=process.wait, name=f"reaper-{process.pid}", daemon=True).start()
     return {"outcome": "submitted", "job_id": job_id}
 
 

@@ -6,7 +6,7 @@ import stat
 from typing import Any, List, Sequence, Tuple
 
 from dagster_slurm_components.hosts.satellite.calls import Disk
-from dagster_slurm_components.hosts.satellite.files import make_folder, remove_tree, write_atomically
+from dagster_slurm_components.hosts.satellite.files import make_own_folder, remove_tree, write_atomically
 from dagster_slurm_components.hosts.satellite.leases import renew
 from dagster_slurm_components.hosts.satellite.protocol import Failure, Result, native
 
@@ -77,9 +77,9 @@ def put(blob: bytes, path: str, mode: int = 0o600) -> Result:
     return {}
 
 
-def mkdir(path: str) -> Result:
-    """Make a folder and its missing parents, 0700."""
-    make_folder(native(path))
+def mkdir(path: str, workdir: str) -> Result:
+    """Make a folder in a workdir, or that itself, and its missing parents, 0700 and this user's alone."""
+    make_own_folder(os.path.normpath(native(path)), os.path.normpath(native(workdir)))
     return {}
 
 

@@ -90,6 +90,10 @@ for element in $elements; do
     fi
     inherits_output=
     child=$!
+    if [ -n "$stopped" ]; then # as the child was made; see `job.sh`
+        sleep 0.2
+        kill -s TERM -- "$child" 2>/dev/null
+    fi
     wait_for_child
     child=
     if [ "$code" -ne 0 ]; then failed=$code; fi

@@ -34,47 +34,6 @@ note() { # KEY VALUE [KEY VALUE ...]: one write, so that a reader never sees hal
     printf '%s' "$text" >>"$run_dir/status"
 }
 
-# A requeued job starts over: what its earlier start reported is set aside, so that nothing is reported twice.
-if [ "$restart" -gt 0 ] && [ -e messages.jsonl ]; then
-    mv -f -- messages.jsonl "messages.jsonl.$((restart - 1))"
-fi
-
-# Not HOSTNAME, which sbatch may have brought along from the login node.
-note restart "$restart" started "$(now)" pid "$$" host "$(uname -n)" \
-    job_id "${SLURM_JOB_ID-}" partition "${SLURM_JOB_PARTITION-}" \
-    nodes "${SLURM_JOB_NODELIST-}" num_nodes "${SLURM_JOB_NUM_NODES:-1}" \
-    cpus_per_node "${SLURM_JOB_CPUS_PER_NODE-}" mem_per_node_mb "${SLURM_MEM_PER_NODE-}" \
-    mem_per_cpu_mb "${SLURM_MEM_PER_CPU-}" phase environment
-
-if [ -n "$news" ]; then printf '%s\n' "${run_dir##*/}" >>"$news"; fi
-
-mkdir -p -- "$checkpoint"
-if [ "$requeues" -gt 0 ]; then : >"$run_dir/.started"; fi
-
-run_payload() {
-    export DAGSTER_SLURM_RUN_DIR=$run_dir DAGSTER_SLURM_RESTART_COUNT=$restart DAGSTER_SLURM_CHECKPOINT=$checkpoint
-    # shellcheck source=/dev/null
-    . "$run_dir/job.env" || exit 96
-    # shellcheck source=/dev/null
-    . "$run_dir/activate.sh" || exit 96
-    # Once more: what the user wrote wins over what a module or an environment sets.
-    # shellcheck source=/dev/null
-    . "$run_dir/job.env" || exit 96
-    if [ -z "${DAGSTER_SLURM_PYTHON-}" ]; then
-        DAGSTER_SLURM_PYTHON=$(command -v python3 || command -v python || printf python3)
-    fi
-    export DAGSTER_SLURM_PYTHON
-    export DAGSTER_SLURM_LIB=$run_dir/lib
-    export PYTHONPATH=$DAGSTER_SLURM_LIB${PYTHONPATH:+:$PYTHONPATH}
-    export PATH=${PATH:+$PATH:}$DAGSTER_SLURM_LIB # so that `. pipes.sh` finds it; there is nothing to execute
-    export PYTHONUNBUFFERED=${PYTHONUNBUFFERED-1}
-    local words=() word
-    while IFS= read -r -d '' word; do words+=("$word"); done <"$run_dir/launch.args"
-    cd -- "$run_dir/payload" || exit 96
-    note phase payload launched "$(now)"
-    exec bash "$run_dir/launch.sh" "${words[@]}"
-}
-
 child=
 witness=
 asked= # for a checkpoint
@@ -96,9 +55,59 @@ for signal in TERM INT HUP USR1 USR2; do
     trap "pass_on $signal" "$signal"
 done
 
+# A requeued job starts over: what its earlier start reported is set aside, so that nothing is reported twice. The file is
+# always there, and a new one: an NFS client that once saw none, or holds the old one, looks again only after a minute.
+if [ "$restart" -gt 0 ]; then
+    cp -f -- messages.jsonl "messages.jsonl.$((restart - 1))"
+    { : >.messages.new && mv -f -- .messages.new messages.jsonl; } || rm -f -- messages.jsonl
+fi
+
+started=$(now)
+# Not HOSTNAME, which sbatch may have brought along from the login node.
+note restart "$restart" started "$started" pid "$$" host "$(uname -n)" \
+    job_id "${SLURM_JOB_ID-}" array_job_id "${SLURM_ARRAY_JOB_ID-}" partition "${SLURM_JOB_PARTITION-}" \
+    nodes "${SLURM_JOB_NODELIST-}" num_nodes "${SLURM_JOB_NUM_NODES:-1}" \
+    cpus_per_node "${SLURM_JOB_CPUS_PER_NODE-}" mem_per_node_mb "${SLURM_MEM_PER_NODE-}" \
+    mem_per_cpu_mb "${SLURM_MEM_PER_CPU-}" phase environment
+
+if [ -n "$news" ]; then printf '%s\n' "${run_dir##*/}" >>"$news"; fi
+
+mkdir -p -- "$checkpoint"
+if [ "$requeues" -gt 0 ]; then : >"$run_dir/.started"; fi
+
+run_payload() {
+    export DAGSTER_SLURM_RUN_DIR=$run_dir DAGSTER_SLURM_RESTART_COUNT=$restart DAGSTER_SLURM_CHECKPOINT=$checkpoint
+    # shellcheck source=/dev/null
+    . "$run_dir/job.env" || exit 96
+    # shellcheck source=/dev/null
+    . "$run_dir/activate.sh" || exit 96
+    # Once more: what the user wrote wins over what a module or an environment sets.
+    # shellcheck source=/dev/null
+    . "$run_dir/job.env" || exit 96
+    unset SLURM_JWT # sbatch needed it
+    umask "${DAGSTER_SLURM_UMASK-077}"
+    unset DAGSTER_SLURM_UMASK
+    # What the environment brought, else what the profile's host names, else the system's.
+    if [ -z "${DAGSTER_SLURM_PYTHON:=${DAGSTER_SLURM_HOST_PYTHON-}}" ]; then
+        DAGSTER_SLURM_PYTHON=$(command -v python3 || command -v python || printf python3)
+    fi
+    export DAGSTER_SLURM_PYTHON
+    unset DAGSTER_SLURM_HOST_PYTHON
+    export DAGSTER_SLURM_LIB=$run_dir/lib
+    export PYTHONPATH=$DAGSTER_SLURM_LIB${PYTHONPATH:+:$PYTHONPATH}
+    export PATH=${PATH:+$PATH:}$DAGSTER_SLURM_LIB # so that `. pipes.sh` finds it; there is nothing to execute
+    export PYTHONUNBUFFERED=${PYTHONUNBUFFERED-1}
+    local words=() word
+    while IFS= read -r -d '' word; do words+=("$word"); done <"$run_dir/launch.args"
+    cd -- "$run_dir/payload" || exit 96
+    note phase payload launched "$(now)"
+    exec bash "$run_dir/launch.sh" "${words[@]}"
+}
+
 set -m # background jobs get a process group of their own, which signals can be sent to
 (
     trap - TERM INT HUP USR1 USR2
+    [ -z "$stopped" ] || exit 143 # it came before there was a child
     run_payload
 ) </dev/null &
 child=$!
@@ -110,7 +119,35 @@ if [ -n "${SLURM_JOB_ID-}" ]; then
     disown "$witness" # its end is no news
 fi
 set +m
-if [ -n "$stopped" ]; then kill -s TERM -- "-$child" 2>/dev/null; fi # it came before there was a child
+if [ -n "$stopped" ]; then # as the child was made: bash forgets what reaches a child before its first command
+    sleep 0.2
+    kill -s TERM -- "-$child" 2>/dev/null
+fi
+
+# The sampler writes down what the job uses, until its standard input ends: when this shell closes the other end, or is
+# no more. Nothing that is started before this inherits an end of these pipes, and nothing that lasts is started after it.
+# It is no child of this shell, which may then wait for all of them, see below.
+sampling=
+if [ -e sampler/sample.sh ]; then
+    [ -e .sampler ] && rm -f -- .sampler
+    if mkfifo -- .sampler 2>/dev/null && exec 7<>.sampler && exec 6<.sampler; then
+        exec 8< <(
+            sample() {
+                trap '' TERM INT HUP USR1 USR2 # they are meant for the payload, which may go on for a while
+                # Of a job that ends within a second nothing is written; bash 3.2 (macOS) can't tell which end it was.
+                read -r -t 1 _
+                [ $? -gt 128 ] || [ "${BASH_VERSINFO[0]}" -lt 4 ] || exit 0
+                exec bash sampler/sample.sh "$run_dir/usage/0.jsonl" "$$" "$started"
+            }
+            sample <&6 2>/dev/null 6<&- 7>&- &
+        )
+        exec 6<&-
+        sampling=1
+    else
+        printf '{"error":"no named pipe can be made in the run directory"}\n' >>usage/0.jsonl
+    fi
+    rm -f -- .sampler
+fi
 
 # `wait` comes back early, with 128+n, when a signal arrives; of two at once bash may run the trap for one (5.2).
 while :; do
@@ -118,8 +155,9 @@ while :; do
     code=$?
     kill -0 "$child" 2>/dev/null || break
 done
+[ -n "$witness" ] && kill "$witness" 2>/dev/null
 # If it was a signal all the same, the end that came meanwhile is told now; 127 is said of one that was told already,
-# and -1 where a signal came as the child ended (5.2).
+# and -1 where a signal came as the child ended (5.2): but only once there are no other children.
 for _ in 1 2 3; do
     wait "$child" 2>/dev/null
     answer=$?
@@ -128,7 +166,16 @@ done
 if [ "$answer" -ge 0 ] && [ "$answer" -ne 127 ]; then code=$answer; fi
 if [ "$code" -lt 0 ]; then code=143; fi
 kill -s TERM -- "-$child" 2>/dev/null # whatever the payload left behind in its group
-[ -n "$witness" ] && kill "$witness" 2>/dev/null
+
+# "USER SYSTEM" of all ended children; in a subshell `times` would speak of the subshell.
+times >"$run_dir/.times"
+{ read -r _ && read -r cpu; } <"$run_dir/.times"
+rm -f -- "$run_dir/.times"
+if [ -n "$sampling" ]; then
+    exec 7>&-           # it writes a last sample, and ends;
+    read -r -t 2 -u 8 _ # or hangs on a dead file system, which is nothing to wait for
+    exec 8<&-
+fi
 
 # What the environment did outside of the run directory is undone while this job still may do something.
 if [ -r environment/leave.sh ]; then bash environment/leave.sh "$run_dir"; fi
@@ -161,10 +208,6 @@ if [ -n "$asked" ] && [ -z "$stopped" ] && [ "$code" -ne 0 ] && [ "$restart" -lt
     note requeue failed
 fi
 
-# "USER SYSTEM" of all ended children; in a subshell `times` would speak of the subshell.
-times >"$run_dir/.times"
-{ read -r _ && read -r cpu; } <"$run_dir/.times"
-rm -f -- "$run_dir/.times"
 note cpu "${cpu-}" memory_peak "$(memory_peak)" ended "$(now)" exit "$code"
 if [ -n "$news" ]; then printf '%s\n' "${run_dir##*/}" >>"$news"; fi
 exit "$code"

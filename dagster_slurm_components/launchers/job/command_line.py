@@ -35,24 +35,39 @@ def own_words() -> List[str]:
     return sys.argv[1 : sys.argv.index("--")]
 
 
-def program(name: str) -> List[str]:
+def program(name: str, python: str = "") -> List[str]:
     """Return the start of the command line that runs another program of this folder.
 
     Without site-packages: it starts faster, and needs none.
     """
     here = os.path.dirname(os.path.abspath(__file__))
-    return [os.environ["DAGSTER_SLURM_PYTHON"], "-E", "-s", "-S", os.path.join(here, name)]
+    return [python or os.environ["DAGSTER_SLURM_PYTHON"], "-E", "-s", "-S", os.path.join(here, name)]
 
 
-def rank(options: argparse.Namespace, number: str, signals: str, payload: List[str]) -> List[str]:
+def payloads_python(options: argparse.Namespace) -> List[str]:
+    """Return the start of the command line of what needs the payload's packages: in its container, if it has one."""
+    return [*options.inside, options.python or os.environ["DAGSTER_SLURM_PYTHON"]]
+
+
+def rank(
+    options: argparse.Namespace, number: str, signals: str, payload: List[str], python: str = ""
+) -> List[str]:
     """Return the command line of one rank; ``number`` is the variable that will hold its number."""
     own = ["--number=" + number, "--output=" + options.output, f"--grace={options.grace:g}"]
-    return [*program("rank.py"), *own, "--signals=" + signals, "--", *payload]
+    return [*program("rank.py", python), *own, "--signals=" + signals, "--", *payload]
 
 
 def without_pipes() -> Dict[str, str]:
     """Return the environment of what does not speak to Dagster: ranks but the first, Ray's own processes."""
     return {name: value for name, value in os.environ.items() if not name.startswith("DAGSTER_PIPES_")}
+
+
+def of_payload(pipes: bool = True) -> Dict[str, str]:
+    """Return the payload's environment: this one, without the locale that Python gives itself where there is none."""
+    env = dict(os.environ) if pipes else without_pipes()
+    if not env.pop("DAGSTER_SLURM_LC_CTYPE", "set"):  # from launch_python.sh
+        env.pop("LC_CTYPE", None)
+    return env
 
 
 def finish(main: Callable[[], int]) -> None:

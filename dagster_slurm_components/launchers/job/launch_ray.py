@@ -58,7 +58,7 @@ class Cluster:
         if len(self.names) > 1:
             self._start_workers()
         # With the payload's own packages, unlike the other programs of this folder: it needs Ray.
-        wait = [os.environ["DAGSTER_SLURM_PYTHON"], command_line.program("ray_wait.py")[-1]]
+        wait = [*command_line.payloads_python(self.options), command_line.program("ray_wait.py")[-1]]
         wait += [self.head.endpoint, f"{self.options.start_timeout:g}", *self.names]
         self.family.start("wait", wait, env=command_line.without_pipes())
 
@@ -70,14 +70,15 @@ class Cluster:
         # srun passes its standard input on to all tasks: its end tells the workers to end, whether we close it
         # or die.
         reader, self._lifeline = os.pipe()
-        self.family.start("workers", step + nodes.srun_options() + worker, stdin=reader)
+        argv = step + nodes.srun_options() + worker
+        self.family.start("workers", argv, env=nodes.step_environment(), stdin=reader)
         os.close(reader)
 
     def start_payload(self) -> Optional[int]:
         """Start the payload; return an exit code if it can't be."""
         if not self.options.no_dashboard:
             records.note(ray_dashboard=f"{records.own_node()} {self.head.dashboard_port}")
-        env = dict(os.environ, RAY_ADDRESS=self.head.endpoint)
+        env = dict(command_line.of_payload(), RAY_ADDRESS=self.head.endpoint)
         try:
             self.family.start("payload", self.payload, env=env)
         except OSError as exc:

@@ -1,10 +1,11 @@
 """The `torchrun` launcher: torch's own agent on each node, which starts and watches the ranks there.
 
 Usage: launch_torchrun.py --nproc-per-node N [--nnodes MIN:MAX] [--max-restarts N] [--rendezvous-timeout SECONDS]
-       [--host-suffix SUFFIX] [--output first|all] [--grace SECONDS] -- PAYLOAD...
+       [--host-suffix SUFFIX] [--output first|all] [--grace SECONDS] [--inside WORD]... [--python PYTHON] -- PAYLOAD...
 
 On one node the agent runs at once, with a rendezvous of its own. On several, srun starts this program once on each,
-with `--rdzv-id ID --rdzv-endpoint ADDRESS:PORT` added.
+with `--rdzv-id ID --rdzv-endpoint ADDRESS:PORT` added. Only the agent, and so the ranks, run in the environment's
+container, by the words `--inside`; its Python is PYTHON.
 """
 
 import argparse
@@ -17,6 +18,7 @@ import nodes
 import ports
 import processes
 import records
+import sampling
 
 
 def range_of_nodes(wanted: str, allocated: int) -> str:
@@ -45,7 +47,7 @@ def several_nodes(options: argparse.Namespace, payload: List[str], count: int) -
         f"--rdzv-id={job}.{os.environ.get('DAGSTER_SLURM_RESTART_COUNT') or 0}",
         "--rdzv-endpoint=" + nodes.endpoint(nodes.own_address(options.host_suffix), port),
     ]
-    code, stopped = processes.run_step([*step, "--", *payload], options.grace)
+    code, stopped = processes.run_step([*step, "--", *payload], options.grace, nodes.step_environment())
     lock.close()
     if code and options.nnodes and not stopped:
         least = int(options.nnodes.partition(":")[0])
@@ -87,17 +89,21 @@ def environment(options: argparse.Namespace, number: int) -> Dict[str, str]:
 def run_agent(options: argparse.Namespace, payload: List[str]) -> Tuple[int, bool]:
     """Run this node's agent; return its exit code, and whether it was asked to stop."""
     number = int(os.environ.get("SLURM_NODEID") or 0)
-    agent = [os.environ["DAGSTER_SLURM_PYTHON"], "-m", "torch.distributed.run"]
+    if options.nproc_per_node == "gpu":
+        # PyTorch would count one only of several MIG instances, as CUDA does.
+        options.nproc_per_node = str(len(nodes.visible_gpus() or ()) or "gpu")
+    agent = [*command_line.payloads_python(options), "-m", "torch.distributed.run"]
     agent += ["--nproc-per-node=" + options.nproc_per_node, "--max-restarts=" + options.max_restarts]
     # The `--` keeps argparse from taking the payload's options for abbreviations of torchrun's (`--signals`).
     agent += [*rendezvous(options, number), "--no-python", "--"]
-    agent += command_line.rank(options, "RANK", "stop", payload)
+    agent += command_line.rank(options, "RANK", "stop", payload, options.python)
     family = processes.Family()
     # The agent would die of USR1 and USR2, which are meant for the ranks, and it passes nothing on.
     user_signals = (signal.SIGUSR1, signal.SIGUSR2)
     family.start("agent", agent, env=environment(options, number), ignored=user_signals)
     relay = None if options.rdzv_endpoint else family.signal_all
-    code, stopped = processes.attend(family, "agent", options.grace + 5, relay)
+    with sampling.sampled(family, number):
+        code, stopped = processes.attend(family, "agent", options.grace + 5, relay)
     if code and not stopped:
         records.record("agent", code)
     elif not code:
@@ -117,6 +123,8 @@ def main() -> int:
         grace=15.0,
         rdzv_id="",
         rdzv_endpoint="",
+        inside=[],
+        python="",
     )
     if options.rdzv_endpoint:
         return run_agent(options, payload)[0]

@@ -1,11 +1,12 @@
-"""What a job knows of its nodes: their names, their addresses, their share of CPUs."""
+"""What a job knows of its nodes: their names, their addresses, their share of CPUs and GPUs."""
 
 import ipaddress
 import os
 import re
 import socket
 import subprocess
-from typing import List
+from itertools import takewhile
+from typing import Dict, List, Optional
 
 import records
 
@@ -45,6 +46,19 @@ def own_cpus(number: int) -> int:
     return os.cpu_count() or 1
 
 
+def visible_gpus() -> Optional[List[str]]:
+    """Return the GPUs that Slurm, or the user, lets this process see; None if nobody said.
+
+    They are numbers, or UUIDs, as those of MIG instances. CUDA takes them up to the first that is none, such as
+    Slurm's `NoDevFiles`.
+    """
+    for name in ("CUDA_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES"):
+        if name in os.environ:
+            listed = (each.strip() for each in os.environ[name].split(","))
+            return list(takewhile(re.compile(r"\d+$|(GPU|MIG)-\S+$").match, listed))
+    return None
+
+
 def srun_options() -> List[str]:
     """Return the options of a step with one task on each node, which has all CPUs the job has there.
 
@@ -54,6 +68,12 @@ def srun_options() -> List[str]:
     options = ["--ntasks-per-node=1", "--cpu-bind=none", "--kill-on-bad-exit=1", "--export=ALL"]
     cpus = set(cpus_by_node(os.environ.get("SLURM_JOB_CPUS_PER_NODE", "")))
     return options + ([f"--cpus-per-task={cpus.pop()}"] if len(cpus) == 1 else [])
+
+
+def step_environment() -> Dict[str, str]:
+    """Return the environment of such a step, without `gpu_bind`: by that its one task sees one GPU (Slurm 26.05)."""
+    bind = ("SLURM_GPU_BIND", "SLURM_TRES_BIND")
+    return {name: value for name, value in os.environ.items() if name not in bind}
 
 
 def own_address(suffix: str) -> str:

@@ -77,6 +77,8 @@ class Family:
         _prctl(_PR_SET_CHILD_SUBREAPER, 1)
         self._names: Dict[int, str] = {}
         self._groups: Set[int] = set()
+        self.spared: Set[int] = set()
+        """Children that `kill` leaves alone."""
         self._events: Deque[Event] = collections.deque()
         self._reader, writer = os.pipe()
         for end in (self._reader, writer):
@@ -161,7 +163,7 @@ class Family:
         deadline = time.monotonic() + 5
         # In rounds: a process may start another one while it is being killed.
         while time.monotonic() < deadline:
-            pids = descendants(os.getpid())
+            pids = [pid for pid in descendants(os.getpid()) if pid not in self.spared]
             if not pids:
                 return
             for pid in pids:
@@ -206,9 +208,9 @@ def is_stopping(family: Family, code: int) -> bool:
     return later is not None and later.signal in STOP
 
 
-def run_step(argv: Sequence[str], grace: float) -> Tuple[int, bool]:
+def run_step(argv: Sequence[str], grace: float, env: Optional[Dict[str, str]] = None) -> Tuple[int, bool]:
     """Run srun to its end, and return the same."""
     family = Family()
-    family.start("srun", argv)
+    family.start("srun", argv, env=env)
     # Longer than the grace on the nodes: there they clean up themselves.
     return attend(family, "srun", grace + 10, lambda number: family.signal("srun", number))

@@ -1,12 +1,13 @@
 """One node of a Ray cluster: `ray start`, with what the job has on this node and nothing else.
 
 Usage: ray_node.py --head ADDRESS:PORT [--cpus N] [--object-store-memory BYTES] [--start-arg ARG]...
-       [--start-timeout SECONDS] [--host-suffix SUFFIX] [--grace SECONDS] --
+       [--start-timeout SECONDS] [--host-suffix SUFFIX] [--grace SECONDS] [--inside WORD]... [--python PYTHON] --
 
 As a program it runs a worker, until its standard input ends: srun hands on the end of the launcher's.
 """
 
 import argparse
+import contextlib
 import fcntl
 import glob
 import os
@@ -24,6 +25,7 @@ import nodes
 import ports
 import processes
 import records
+import sampling
 
 # A Unix socket's path has at most 107 characters, and Ray's longest one below its folder is
 # /session_2026-01-01_00-00-00_000000_1234567/sockets/plasma_store
@@ -36,7 +38,7 @@ TOO_BUSY = ("The current node timed out during startup", "No node info found for
 SMALLEST_STORE = 80 * 2**20
 OPTIONS: Dict[str, Any] = {
     **{"cpus": 0, "object_store_memory": 0, "start_arg": [], "start_timeout": 180.0},
-    **{"host_suffix": "", "grace": 15.0, "no_dashboard": False},
+    **{"host_suffix": "", "grace": 15.0, "no_dashboard": False, "inside": [], "python": ""},
 }
 """The options of the head and the workers, of which each takes what concerns it."""
 
@@ -57,19 +59,20 @@ def make_temp_folder() -> str:
 def sweep(parent: str) -> None:
     """Remove the folders of our jobs that were killed before they could do so: nobody holds their lock."""
     for path in glob.glob(os.path.join(glob.escape(parent), OURS + "*")):
-        facts = os.lstat(path)
-        ours = stat.S_ISDIR(facts.st_mode) and facts.st_uid == os.getuid()
-        # A younger one may not be locked yet.
-        if not ours or time.time() - facts.st_mtime < 60:
-            continue
-        folder = os.open(path, os.O_RDONLY)
-        try:
-            fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            shutil.rmtree(path, ignore_errors=True)
-        except BlockingIOError:
-            pass  # its job is running
-        finally:
-            os.close(folder)
+        with contextlib.suppress(
+            FileNotFoundError, BlockingIOError
+        ):  # another job removes it just now; its own runs
+            facts = os.lstat(path)
+            ours = stat.S_ISDIR(facts.st_mode) and facts.st_uid == os.getuid()
+            # A younger one may not be locked yet.
+            if not ours or time.time() - facts.st_mtime < 60:
+                continue
+            folder = os.open(path, os.O_RDONLY)
+            try:
+                fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                shutil.rmtree(path, ignore_errors=True)
+            finally:
+                os.close(folder)
 
 
 def keep_logs(temp: str) -> None:
@@ -93,8 +96,9 @@ def share(options: argparse.Namespace, number: int) -> List[str]:
     """Return `ray start` options that say what the job has here; without Slurm, Ray sees for itself."""
     words = [f"--num-cpus={options.cpus or nodes.own_cpus(number)}"]
     if os.environ.get("SLURM_JOB_ID"):
-        visible = os.environ.get("CUDA_VISIBLE_DEVICES", os.environ.get("ROCR_VISIBLE_DEVICES", ""))
-        gpus = os.environ.get("SLURM_GPUS_ON_NODE") or len([gpu for gpu in visible.split(",") if gpu])
+        # Ray refuses to have more than are visible to it.
+        visible = nodes.visible_gpus()
+        gpus = os.environ.get("SLURM_GPUS_ON_NODE") or 0 if visible is None else len(visible)
         words.append(f"--num-gpus={gpus}")
     total = memory(number)
     store = options.object_store_memory or (max(total * 3 // 10, SMALLEST_STORE) if total else None)
@@ -127,7 +131,7 @@ class RayNode:
 
     def start(self, head: Optional[str] = None) -> None:
         """Start Ray as the head, or as a worker of the head at ``head``."""
-        argv = [os.environ["DAGSTER_SLURM_PYTHON"], "-m", "ray.scripts.scripts", "start", "--block"]
+        argv = [*command_line.payloads_python(self._options), "-m", "ray.scripts.scripts", "start", "--block"]
         argv += ["--disable-usage-stats", "--log-style=record", "--log-color=false"]
         argv += ["--node-ip-address=" + self.address, "--node-name=" + records.own_node()]
         argv += ["--temp-dir=" + self.temp]
@@ -221,7 +225,14 @@ def main() -> int:
     """Run a worker; its exit code is 0 unless Ray ended by itself."""
     options, _ = command_line.split(head=str, **OPTIONS)
     family = processes.Family()
-    node = RayNode(family, options, int(os.environ["SLURM_NODEID"]) + 1)
+    number = int(os.environ["SLURM_NODEID"]) + 1
+    node = RayNode(family, options, number)
+    with sampling.sampled(family, number):
+        return run(node, options, family)
+
+
+def run(node: RayNode, options: argparse.Namespace, family: processes.Family) -> int:
+    """Run a worker on its node; return the same."""
     code = None
     try:
         if wait_for_port(options.head, options.start_timeout):

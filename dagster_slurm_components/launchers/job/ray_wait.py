@@ -5,11 +5,19 @@ Usage: ray_wait.py ADDRESS TIMEOUT NODE...
 Exit code 0: all are there. 3: some are not, and a line on stderr says which.
 """
 
+import os
 import sys
 import time
 from typing import Optional, Set, Tuple
 
 MISSING = 3
+
+
+def warning(version: str) -> str:
+    """Return a warning of a Ray that lets in whoever reaches its ports, or nothing."""
+    open_to = "whoever reaches these nodes over the network may use this Ray cluster, and run programs by it"
+    text = f"dagster-slurm: {open_to}: Ray {version} asks for no token, 2.52 and newer do\n"
+    return text if tuple(map(int, version.split(".")[:2])) < (2, 52) else ""
 
 
 def alive(address: str) -> Tuple[Set[str], Optional[str]]:
@@ -31,6 +39,8 @@ def main(address: str, timeout: str, *names: str) -> int:
         there, reason = alive(address)
         missing = sorted(set(names) - there)
         if not missing:
+            if "SLURM_JOB_ID" in os.environ:  # elsewhere it listens on loopback alone
+                sys.stderr.write(warning(sys.modules["ray"].__version__))
             return 0
         if time.monotonic() > deadline:
             late = ", ".join(missing) + (f" ({reason})" if reason else "")

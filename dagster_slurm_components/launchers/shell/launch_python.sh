@@ -6,4 +6,5 @@
 
 program=$1
 shift
+export DAGSTER_SLURM_LC_CTYPE=${LC_CTYPE-} # Python sets it where there is no locale at all (PEP 538)
 exec "$DAGSTER_SLURM_PYTHON" -E -s -S "$DAGSTER_SLURM_RUN_DIR/launch/$program" "$@"

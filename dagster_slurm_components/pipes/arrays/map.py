@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from itertools import chain
 from typing import Any
 
 import dagster as dg
@@ -62,7 +63,7 @@ def _as_arrays(
         for array, begins_at in zip(arrays, range(0, len(elements), limit), strict=True)
     }
     completed: dict[int, CompletedJob] = {}
-    for report in reports_of(step, calls, reports):
+    for report in chain.from_iterable(reports_of(step, calls, reports)):
         if report.success:
             completed[begins[report.array.number] + report.element.number] = report.completed
     failed = [f"{end.element.name}: {_why(end.failure)}" for end in failures_of(arrays, calls)]

@@ -12,6 +12,7 @@ import dagster as dg
 from dagster_shared.record import replace as record_replace
 
 from dagster_slurm_components.jobs.arrays import largest_array
+from dagster_slurm_components.jobs.element_map import DONE, element_map
 from dagster_slurm_components.pipes.arrays.attempt import ArrayAttempt, ElementAttempt
 from dagster_slurm_components.pipes.arrays.call import (
     ArrayCall,
@@ -27,6 +28,7 @@ from dagster_slurm_components.pipes.asset_events import (
     newest,
     origins,
     silent_output,
+    stored_together,
 )
 from dagster_slurm_components.pipes.call import Call, wait_for
 from dagster_slurm_components.pipes.claim import JobCall
@@ -34,6 +36,7 @@ from dagster_slurm_components.pipes.client import carry_out, prepare
 from dagster_slurm_components.pipes.context import is_skippable, partition_at, partition_of
 from dagster_slurm_components.pipes.failure import unreported
 from dagster_slurm_components.pipes.partition import template_names
+from dagster_slurm_components.pipes.records import tell
 from dagster_slurm_components.pipes.results import in_order
 from dagster_slurm_components.pipes.step import Step, next_calls
 from dagster_slurm_components.spec.array import Array
@@ -41,6 +44,8 @@ from dagster_slurm_components.spec.resolve import ResolvedScript
 
 _MOST_NAMES = 50
 _MOST_FAILURES = 5
+_MOST_TOGETHER = 50
+"""Partitions whose results are stored in one transaction: a fraction of a second."""
 _MOST_PLAIN = 100
 """Jobs that wait or run at a time where there are no arrays: each has a thread here."""
 
@@ -61,25 +66,37 @@ def run_array(context: dg.AssetExecutionContext, resolved: ResolvedScript) -> It
     reports = Reports()
     arrays, calls = _begin_all(step, resolved, reports)
     made_from, made = origins(context, context.selected_asset_keys), set[dg.AssetKey]()
-    for report in reports_of(step, calls, reports):
-        yield from _events(context, report, made_from, made)
-        report.stored()
+    most = 1 if _one_by_one(context, made_from) else _MOST_TOGETHER
+    for several in reports_of(step, calls, reports):
+        for begins in range(0, len(several), most):
+            with stored_together(context.instance) as afterwards:
+                for report in several[begins : begins + most]:
+                    yield from _events(context, report, made_from, made)
+                    afterwards.append(report.stored)
     failures = failures_of(arrays, calls)
+    drawn = _map(arrays)
+    tell(step, f"All {sum(len(array.elements) for array in arrays)} elements have ended.", drawn)
     if failures:
         for result in _checks(context, arrays):
             context.log_event(result.to_asset_check_evaluation(context.get_step_execution_context()))
-        raise _failure(failures, sum(len(array.elements) for array in arrays))
+        raise _failure(failures, sum(len(array.elements) for array in arrays), drawn)
     for key in in_order(context, context.selected_asset_keys):
         if key in made or not is_skippable(context, key):
             yield silent_output(context, key)
     yield from _checks(context, arrays)
 
 
-def reports_of(step: Step, calls: Sequence[Running], reports: Reports) -> Iterator[Report]:
+def _one_by_one(context: dg.AssetExecutionContext, made_from: Sequence[Origin]) -> bool:
+    """Whether events of one partition name what was stored of it just before."""
+    bound = any(spec.partitions_def is not None for spec in context.assets_def.check_specs)
+    return bound or any(origin.within for origin in made_from)
+
+
+def reports_of(step: Step, calls: Sequence[Running], reports: Reports) -> Iterator[Sequence[Report]]:
     """Yield what elements report, as it comes, until all calls have ended."""
     while True:
         busy = [call for call in calls if not call.done]  # before the last look: nothing comes after it
-        yield from reports.take()
+        yield reports.take()
         if not busy:
             return
         wait_for(busy, step.calls, news=reports.news)
@@ -135,9 +152,7 @@ def largest(step: Step, resolved: ResolvedScript) -> int:
         prepare(call, stop)
         return largest_array(call.place, resolved)
 
-    asking = step.calls.begin(ask, name=step.key)
-    wait_for([asking], step.calls)
-    return asking.outcome()
+    return step.calls.run(ask, name=step.key)
 
 
 def begin(array: ArrayCall) -> Running:
@@ -238,7 +253,19 @@ def _checks(context: dg.AssetExecutionContext, arrays: Sequence[ArrayCall]) -> I
             )
 
 
-def _failure(failures: Sequence[ElementFailure], count: int) -> dg.Failure:
+def _map(arrays: Sequence[ArrayCall]) -> dict[str, dg.MetadataValue]:
+    """Return how all elements have ended, as one picture."""
+    states: list[str] = []
+    for array in arrays:
+        ends = {each.element.number: each.failure.metadata.get("job/state") for each in array.failures}
+        failed = {number: str(end.value) if end else "FAILED" for number, end in ends.items()}
+        states += [failed.get(number, DONE) for number in sorted(array.elements)]
+    return {"job/elements": dg.MetadataValue.md(element_map(states))}
+
+
+def _failure(
+    failures: Sequence[ElementFailure], count: int, metadata: dict[str, dg.MetadataValue]
+) -> dg.Failure:
     """Return the failure that names each partition that failed."""
     names = [failure.element.name for failure in failures]
     more = f" and {len(names) - _MOST_NAMES} more" if len(names) > _MOST_NAMES else ""
@@ -248,4 +275,5 @@ def _failure(failures: Sequence[ElementFailure], count: int) -> dg.Failure:
         "or a re-execution from its failure, runs these alone.",
         *(f"{each.element.title}: {each.failure.description}" for each in failures[:_MOST_FAILURES]),
     ]
-    return dg.Failure("\n\n".join(parts), allow_retries=any(each.failure.allow_retries for each in failures))
+    retry = any(each.failure.allow_retries for each in failures)
+    return dg.Failure("\n\n".join(parts), metadata=metadata, allow_retries=retry)

@@ -22,10 +22,13 @@ from dagster_slurm_components.jobs.events import MESSAGES, STDERR, Ended
 from dagster_slurm_components.jobs.figures import job_figures
 from dagster_slurm_components.jobs.lease import CANCELLED, COLLECTED, ENDED, REPORTING, Attempt
 from dagster_slurm_components.jobs.look import JobInfo, look_at
+from dagster_slurm_components.jobs.meter import MOST_NODES
 from dagster_slurm_components.jobs.outcome import end_word, judge
 from dagster_slurm_components.jobs.owner import Owner
 from dagster_slurm_components.jobs.reconcile import Observation
 from dagster_slurm_components.jobs.target import Target
+from dagster_slurm_components.jobs.usage import NodeUsage, parse_usage, usage_file
+from dagster_slurm_components.pipes.advice import pictures
 from dagster_slurm_components.pipes.failure import failure_text
 from dagster_slurm_components.pipes.left.leave import LeftRecord, left_jobs_of, observations, waiting
 from dagster_slurm_components.pipes.left.report import Report, read_results
@@ -176,9 +179,10 @@ class LeftJobs:
             self.log.warning(f"{self._job(taken)}: {complaint}")
         for note in reader.notes:
             self.log.info(f"{self._job(taken)}: {note}")
-        ended = Ended(taken.info.observation, taken.info.evidence)
+        ended = Ended(taken.info.observation, taken.info.evidence, self._usage(taken.info))
         host = self.place.satellite.host.name
         figures = {**job_figures(taken.info.handle, ended, profile=self.profile, host=host), **record.asked}
+        figures |= pictures(ended, figures)
         link = {"job/left_by": dg.MetadataValue.dagster_run(record.run_id)}
         since = lease.finished if taken.again else None
         report = Report(self.instance, record, {**typed(figures), **link}, since, taken.still_ours)
@@ -192,7 +196,18 @@ class LeftJobs:
         cancelled = lease.outcome == "CANCELLED"
         report.failure(reported, text, cancelled=cancelled)
         self.place.leases.change(attempt.run_dir, lease.epoch, CANCELLED if cancelled else ENDED)
-        return f"{self._job(taken)} has ended: {outcome.message} Its run directory is {attempt.run_dir}."
+        look = f"`dg-slurm jobs logs {figures['job/id']} --profile {self.profile}` shows its output"
+        return (
+            f"{self._job(taken)} has ended: {outcome.message} Its run directory is {attempt.run_dir}; {look}."
+        )
+
+    def _usage(self, info: JobInfo) -> tuple[NodeUsage, ...]:
+        """Return what a job used on its nodes; of very many on the first of them."""
+        status = info.evidence.status
+        nodes = min(MOST_NODES, status.nodes) if status else 0
+        wanted = [FileRead(info.handle.file(usage_file(node)), 0, _PIECE) for node in range(nodes)]
+        files = self.place.satellite.read(wanted) if wanted else []
+        return tuple(found for file in files if (found := parse_usage(file.data)) is not None)
 
     def _read(self, attempts: Sequence[Attempt]) -> list[dict[str, bytes]]:
         """Return the beginning of the files that results are in: one call."""

@@ -12,13 +12,13 @@ from typing import Any
 import dagster as dg
 
 from dagster_slurm_components.jobs.events import MESSAGES
+from dagster_slurm_components.jobs.into import ready_command
 from dagster_slurm_components.jobs.lease import LEFT as LEFT_TO_THE_SENSOR
 from dagster_slurm_components.jobs.look import observe
 from dagster_slurm_components.jobs.model import LEFT_JOBS, JobHandle, JobIdentity
 from dagster_slurm_components.jobs.reconcile import Observation
 from dagster_slurm_components.pipes.asset_events import Origin, origins
 from dagster_slurm_components.pipes.attempt import AttemptRun
-from dagster_slurm_components.pipes.call import wait_for
 from dagster_slurm_components.pipes.claim import JobCall
 from dagster_slurm_components.pipes.client import carry_out
 from dagster_slurm_components.pipes.context import (
@@ -31,7 +31,7 @@ from dagster_slurm_components.pipes.context import (
 )
 from dagster_slurm_components.pipes.guard import SupervisionLostError
 from dagster_slurm_components.pipes.reader import RunDirectoryMessageReader
-from dagster_slurm_components.pipes.step import next_calls
+from dagster_slurm_components.pipes.step import location_of, next_calls
 from dagster_slurm_components.pipes.tags import LEFT
 from dagster_slurm_components.spec.resolve import ResolvedScript
 
@@ -163,7 +163,7 @@ def _hash(*parts: str) -> str:
 class LeftCall(JobCall):
     """A call whose job is left.
 
-    All runs of this Dagster instance that make the same assets for the same partition meet in one folder, whether they
+    All runs of a code location that make the same assets for the same partition meet in one folder, whether they
     re-execute one another or not: so there is never a second job beside one that goes on.
     """
 
@@ -179,7 +179,7 @@ class LeftCall(JobCall):
         """Which job its first attempt is."""
         record = self.record
         made = sorted([asset.key for asset in record.assets] + [f"{c.asset}:{c.name}" for c in record.checks])
-        name = f"{left_jobs_of(self.step.instance)}-{_hash(*made)}"
+        name = f"{left_jobs_of(self.step.instance)}-{_hash(location_of(self.step.run), *made)}"
         return replace(self.step.identity(self.number), run_id=name)
 
     @property
@@ -228,10 +228,12 @@ def leave_script(context: StepContext, resolved: ResolvedScript) -> Iterator[dg.
         )
     step, (number,) = next_calls(context)
     call = LeftCall(step, resolved, number, {})
-    running = step.calls.begin(lambda stop: carry_out(call, stop, LeaveAttempt), name=step.key)
-    wait_for([running], step.calls)
-    handle, observation = running.outcome()
-    more = {"job/host": call.place.satellite.host.name, "job/profile": resolved.profile.name}
+    handle, observation = step.calls.run(lambda stop: carry_out(call, stop, LeaveAttempt), name=step.key)
+    more = {
+        "job/host": call.place.satellite.host.name,
+        "job/profile": resolved.profile.name,
+        "job/shell": ready_command("shell", handle, resolved.profile.name),
+    }
     yield from observations(
         call.record, {**waiting(handle, observation), **more, **resolved.profile.run.figures}
     )

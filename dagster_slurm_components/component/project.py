@@ -34,7 +34,7 @@ def project_scripts(folder: Path, profile: str | None) -> list[SlurmScript]:
         SlurmScriptComponent,
     )
 
-    with _importable(folder), _chosen(profile):
+    with _importable(folder), chosen(profile):
         try:
             tree = ComponentTree.for_project(folder)
             components = tree.get_all_components(of_type=SlurmScriptComponent)
@@ -68,7 +68,7 @@ def is_script_component(name: str, file: Path) -> bool:
 
 
 @contextmanager
-def _chosen(profile: str | None) -> Iterator[None]:
+def chosen(profile: str | None) -> Iterator[None]:
     """Choose a profile for templates too: definitions are loaded with the values of the chosen one."""
     if profile is None:
         yield

@@ -1,0 +1,38 @@
+"""What a job uses and how far it is stand in the log of its step, in a real run."""
+
+from __future__ import annotations
+
+import re
+
+import dagster as dg
+import pytest
+from project_fixture import Project
+from reports_fixture import log
+
+from dagster_slurm_components.jobs import live, meter
+
+
+def test_the_log_says_what_a_job_uses_and_how_far_it_is(
+    project: Project, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in (live, meter):
+        monkeypatch.setattr(module, "FIRST", 2.0)
+    monkeypatch.setattr(live, "_PAUSES", (0.0,))
+    project.write(
+        "works.sh",
+        """\
+        until [ "$(wc -l <"$DAGSTER_SLURM_RUN_DIR/usage/0.jsonl")" -ge 4 ]; do sleep 0.2; done
+        for at in $(seq 1 40); do
+            printf '\\r %d%%|###   | %d/100 [00:10<00:15,  3.99it/s]' "$at" "$at" >&2
+            sleep 0.25
+        done
+        """,
+    )
+    project.scripts("""
+        scripts: [{payload: works.sh, assets: [{key: works}], resources: {time: "00:01:00"}}]
+        """)
+    result = project.run("local", instance=instance)
+    assert result.success
+    told = re.findall(r"^Job \S+: (.*)$", log(instance, result), re.MULTILINE)
+    pattern = r"memory \S+ .*\(peak \S+\), CPU \S+ of \d+; \d+ % done, about \d+ s more"
+    assert any(re.fullmatch(pattern, line) for line in told), f"a plain process has no time limit: {told}"
