@@ -1,13 +1,14 @@
 """A real sshd with PAM: a password, and one-time passwords from pam_oath, for the current user.
 
-sshd takes its PAM service from its own name; so it runs under a name of the test's, with a service file of the
-test's, and no account of the machine is touched. Only root can do that.
+Its PAM service is one of the test's, so no account of the machine is touched. Only root can do that. Since 9.8 a
+keyword names the service; an older sshd takes it from its own name, and runs under that of the test's.
 """
 
 from __future__ import annotations
 
 import getpass
 import os
+import re
 import shutil
 import subprocess
 from collections.abc import Callable, Iterator
@@ -33,16 +34,25 @@ def why_not() -> str | None:
     return sshd_fixture.why_not()
 
 
+def _version() -> tuple[int, ...]:
+    """Return the version of OpenSSH."""
+    said = subprocess.run(["ssh", "-V"], capture_output=True, text=True, check=True).stderr
+    found = re.match(r"OpenSSH_(\d+)\.(\d+)", said)
+    assert found is not None, said
+    return tuple(int(part) for part in found.groups())
+
+
 class Pam:
     """The PAM service of one sshd."""
 
     def __init__(self, folder: Path, steps: str) -> None:
         self.name = f"dgslurm-sshd-{os.getpid()}-{steps.replace(' ', '-')}"
         self.service = Path("/etc/pam.d") / self.name
-        self.program = folder / self.name
         self._counter = 0
         folder.mkdir()
-        shutil.copy(str(SSHD), self.program)
+        self.program, self.options = str(SSHD), [f"PAMServiceName {self.name}"]
+        if _version() < (9, 8):
+            self.program, self.options = str(shutil.copy(str(SSHD), folder / self.name)), []
         check = folder / "check"
         secret = folder / "secret"
         secret.write_bytes(PASSWORD.encode())
@@ -82,8 +92,9 @@ def pam_sshd(tmp_path: Path, own_home: Path) -> Iterator[Callable[..., tuple[Ssh
             "UsePAM yes",
             "KbdInteractiveAuthentication yes",
             "PermitRootLogin yes",
+            *pam.options,
             *options,
-            program=str(pam.program),
+            program=pam.program,
         )
         started.append((server, pam))
         server.start()

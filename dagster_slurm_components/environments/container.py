@@ -22,9 +22,9 @@ def inputs(request: Request[ContainerEnvironment]) -> list[object]:
     """Return what the plan follows from: the reference, or the image as far as its size and time tell."""
     spec = request.spec
     if spec.is_reference:
-        return [spec.image, spec.runtime]
+        return [spec.image, spec.engine]
     image = _image(request)
-    return [str(image), image.stat().st_size, image.stat().st_mtime_ns, spec.runtime]
+    return [str(image), image.stat().st_size, image.stat().st_mtime_ns, spec.engine]
 
 
 def plan(request: Request[ContainerEnvironment], host: HostPlatform, progress: Progress) -> EnvironmentPlan:
@@ -42,16 +42,16 @@ def plan(request: Request[ContainerEnvironment], host: HostPlatform, progress: P
         artifacts = (Artifact(file, hash_of(image), image.stat().st_size, "image", path=str(image)),)
         if not pull:
             return EnvironmentPlan("container", name, host.platform, "none", artifacts=artifacts, entry=file)
-    if spec.runtime == "charliecloud":
+    if spec.engine == "charliecloud":
         hint = "Make a squashfs file of it by `ch-convert` and name that."
         raise EnvironmentFailedError("Charliecloud runs no such image", where=spec.image, hint=hint)
-    entry = _ENTRY.get(spec.runtime, "image.sif")
-    made_of = {"image": pull, "runtime": spec.runtime}
+    entry = _ENTRY.get(spec.engine, "image.sif")
+    made_of = {"image": pull, "runtime": spec.engine}
     return EnvironmentPlan(
         "container",
         name,
         host.platform,
-        spec.runtime,
+        spec.engine,
         {},
         artifacts,
         inputs=made_of,

@@ -115,7 +115,7 @@ def _container(environment: ContainerEnvironment, provided: Provided | None) -> 
         image = f"{provided.folder}/{provided.manifest['entry']}"
         content = provided.manifest.get("image") or provided.manifest["artifacts"][0][1]
         digest = content if environment.verify == "full" else ""
-    runtime, program = "edf" if environment.edf else environment.runtime, "environment/in_container.sh"
+    runtime, program = environment.engine, "environment/in_container.sh"
     binds = [each if ":" in each else f"{each}:{each}" for each in environment.bind]
     words = (runtime, image, environment.gpu or "", environment.python, *binds, "--", *environment.options)
     files = {

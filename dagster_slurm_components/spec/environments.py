@@ -155,10 +155,10 @@ class ContainerEnvironment(PackedEnvironment):
         "pytorch",
         "/shared/edf/pytorch.toml",
     )
-    runtime: Literal["apptainer", "singularity", "charliecloud", "pyxis"] = option(
-        "What runs the container. Charliecloud's images are folders or squashfs files, made by its `ch-convert`.",
+    runtime: Literal["apptainer", "singularity", "charliecloud", "pyxis"] | None = option(
+        "What runs the container: apptainer, if neither this nor `edf` is written. Charliecloud's images are folders"
+        " or squashfs files, made by its `ch-convert`.",
         "pyxis",
-        default="apptainer",
     )
     bind: list[Word] = option(
         "Folders of the host that are visible inside, as `/path` or `/path:/inside[:ro]`; the working"
@@ -171,6 +171,11 @@ class ContainerEnvironment(PackedEnvironment):
     )
     options: list[Word] = option("Further options of the runtime.", ["--no-home"], default=[])
     python: Word = option("What runs Python payloads inside.", "/opt/conda/bin/python", default="python3")
+
+    @property
+    def engine(self) -> str:
+        """What runs the container: the runtime, or ``edf`` for CSCS's engine."""
+        return "edf" if self.edf else self.runtime or "apptainer"
 
     @property
     def is_reference(self) -> bool:

@@ -13,6 +13,7 @@ import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
+from pydantic_core import PydanticUndefined
 
 from dagster_slurm_components.spec.component import ComponentAttributes
 from dagster_slurm_components.spec.environments import ENVIRONMENTS
@@ -60,6 +61,12 @@ def test_every_field_has_a_description_and_examples_that_are_right(model):
             except ValidationError as exc:
                 wrong = [error for error in exc.errors() if error["loc"][:1] == (name,)]
                 assert not wrong, wrong
+
+
+@pytest.mark.parametrize("model", models(), ids=lambda model: model.__name__)
+def test_of_fields_that_exclude_each_other_none_is_set_by_itself(model):
+    for name in {name for group in model.one_of for name in group}:
+        assert model.model_fields[name].default in (None, PydanticUndefined), name
 
 
 def described(schema: Any, path: str = "") -> Iterator[tuple[str, dict[str, Any]]]:

@@ -102,7 +102,7 @@ def test_a_running_job_is_shown_once_where_nobody_watches(running: Path) -> None
     eventually(lambda: running.read_bytes().count(b"\n") > 4, "what the sampler writes")
     (row,) = json.loads(called("--json").stdout)
     assert (row["step"], row["state"], row["profile"]) == ("works", "RUNNING", "local")
-    assert re.fullmatch(r"\S+( of \S+)? [MG]iB \(peak \S+\)", row["memory"])
+    assert re.fullmatch(r"\S+( of \S+)? [KMG]iB \(peak \S+\)", row["memory"])
     assert re.fullmatch(r"\S+ of \d+", row["cpu"])
     titles, cells = [line.split("\t") for line in called("--once").stdout.splitlines()]
     shown = dict(zip(titles, cells, strict=True))
