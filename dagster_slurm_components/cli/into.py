@@ -12,7 +12,9 @@ import termios
 import threading
 import time
 import tty
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent import futures
+from concurrent.futures import Future
 from functools import partial
 from pathlib import Path
 
@@ -32,6 +34,7 @@ from dagster_slurm_components.jobs.target import target
 from dagster_slurm_components.spec.profiles import load_profile
 
 _PAUSE = 5.0
+_SLICE = 0.2
 _PIECE = 64 * 1024
 
 wait_option = click.option("--wait", is_flag=True, help="Wait until the payload runs.")
@@ -103,7 +106,7 @@ def forward(job: str, ports: tuple[int, int], profile_name: str | None, rank: in
         click.echo(f"{address} is port {there} in the job. Ctrl-C ends this, and not the job.")
         with contextlib.suppress(KeyboardInterrupt):
             with contextlib.suppress(FrameError), _job_goes_on():
-                relay.serve()
+                _in_slices(relay.serve)
             if not running.ended:
                 raise DagsterSlurmError(
                     f"the way into job {running.handle.job_id} has ended; the job goes on"
@@ -193,13 +196,39 @@ def _raw(stream: Stream | None) -> Iterator[None]:
 def _talk(stream: Stream) -> int:
     """Hand on what is typed and written until the program has ended; return its exit code."""
     threading.Thread(target=_type, args=(stream,), daemon=True).start()
-    outputs = {"out": sys.stdout.buffer, "err": sys.stderr.buffer}
     with _job_goes_on():
-        while (piece := stream.read()) is not None:
-            name, data = piece
-            outputs[name].write(data)
-            outputs[name].flush()
+        _in_slices(partial(_print, stream))
     return stream.code or 0
+
+
+def _print(stream: Stream) -> None:
+    outputs = {"out": sys.stdout.buffer, "err": sys.stderr.buffer}
+    while (piece := stream.read()) is not None:
+        name, data = piece
+        outputs[name].write(data)
+        outputs[name].flush()
+
+
+def _in_slices(act: Callable[[], None]) -> None:
+    """Do what waits for a connection, so that Ctrl-C is heard at once.
+
+    A signal that comes while a thread gives up the interpreter's lock, before a system call, is only marked: the call
+    waits on (seen with CPython 3.13). Who waits for short times sees the mark.
+    """
+    done: Future[None] = Future()
+
+    def run() -> None:
+        try:
+            act()
+        except BaseException as error:  # noqa: BLE001 -- raised where it is waited for
+            done.set_exception(error)
+        else:
+            done.set_result(None)
+
+    threading.Thread(target=run, daemon=True).start()
+    while not futures.wait([done], timeout=_SLICE).done:
+        pass
+    done.result()
 
 
 @contextlib.contextmanager
