@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ports import free_port
 from waiting import eventually
 
 FLAGS = (
@@ -113,9 +114,7 @@ def browser(folder: Path) -> Iterator[Browser]:
     programs = [shutil.which(name) for name in ("chromium", "chromedriver")]
     if None in programs:
         pytest.skip("no browser here: Debian's packages chromium and chromium-driver bring one")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     with (folder / "chromedriver.log").open("w") as log:
         driver = subprocess.Popen(
             [str(programs[1]), f"--port={port}", "--allowed-ips=127.0.0.1"], stdout=log, stderr=log
@@ -133,7 +132,7 @@ def browser(folder: Path) -> Iterator[Browser]:
             session._ask("DELETE", "")
     finally:
         driver.terminate()
-        driver.wait(30)
+        driver.wait(60)
 
 
 def _answers(port: int) -> bool:

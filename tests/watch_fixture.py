@@ -147,7 +147,7 @@ class World:
         """Let time pass and the watcher look; its questions are answered before this returns."""
         self.now += seconds
         self.watcher.step()
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + 60
         while not self.watcher.idle and self.watcher._poller._pending:
             self.watcher.step()
             assert time.monotonic() < deadline

@@ -149,7 +149,7 @@ def test_slurm_is_asked_for_the_same(
         capture_output=True,
         text=True,
         check=False,
-        timeout=120,
+        timeout=300,
     )
     assert done.returncode == 0, done.stderr
     original = shown(seen.read_text())

@@ -121,6 +121,7 @@ def test_all_profiles_are_looked_at_and_one_that_is_lost_is_named(project: Proje
 
 
 def test_on_a_terminal_it_goes_on_until_q(running: Path) -> None:
+    eventually(lambda: running.read_bytes().count(b"\n") > 4, "what the sampler writes")
     ours, theirs = pty.openpty()
     process = subprocess.Popen(TOP, stdin=theirs, stdout=theirs, stderr=theirs, env=ENVIRONMENT)
     os.close(theirs)

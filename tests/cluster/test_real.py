@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 from cluster_fixture import shared_cluster, start_or_skip, sweep
+from waiting import PATIENCE
 
 import slurm_testcluster as slurm
 from slurm_testcluster import control, daemons, process
@@ -42,11 +43,11 @@ def ssh(cluster: slurm.Cluster, *command: str) -> subprocess.CompletedProcess[st
     argv = ["ssh", "-F", "none", *(word for option in options for word in ("-o", option))]
     argv += ["-i", str(cluster.key_file), "-p", str(cluster.ssh_port), f"{cluster.user}@127.0.0.1", *command]
     return subprocess.run(
-        argv, capture_output=True, text=True, timeout=60, check=False, stdin=subprocess.DEVNULL
+        argv, capture_output=True, text=True, timeout=PATIENCE, check=False, stdin=subprocess.DEVNULL
     )
 
 
-def wait_for(condition: Callable[[], bool], seconds: float = 30) -> None:
+def wait_for(condition: Callable[[], bool], seconds: float = PATIENCE) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, "did not come to pass in time"
@@ -102,7 +103,9 @@ def test_host_key_of_another_server_is_refused(lab: slurm.Cluster, tmp_path: Pat
 def test_names_resolve_inside_jobs(lab: slurm.Cluster) -> None:
     if not lab.isolated:
         pytest.skip("this machine permits no namespaces: node names don't resolve inside jobs")
-    seen = lab.run(["srun", "-w", "node3", "getent", "hosts", "node1", "node2-net"]).stdout.split()
+    seen = lab.run(
+        ["srun", "-w", "node3", "getent", "hosts", "node1", "node2-net"], timeout=PATIENCE
+    ).stdout.split()
     assert seen[:2] == ["127.0.0.1", "localhost"]
     assert seen[-2:] == ["127.0.10.2", "node2-net"]
 
@@ -125,7 +128,9 @@ def test_nodes_and_partitions(lab: slurm.Cluster) -> None:
 
 @pytest.mark.smoke
 def test_gpus_are_given_out(lab: slurm.Cluster) -> None:
-    out = lab.run(["srun", "-p", "gpu", "--gpus=2", "sh", "-c", "echo $CUDA_VISIBLE_DEVICES"]).stdout
+    out = lab.run(
+        ["srun", "-p", "gpu", "--gpus=2", "sh", "-c", "echo $CUDA_VISIBLE_DEVICES"], timeout=PATIENCE
+    ).stdout
     assert out == "0,1\n"
 
 
@@ -154,10 +159,12 @@ def test_everything_listens_on_loopback_only(lab: slurm.Cluster) -> None:
 def test_second_up_changes_nothing_and_is_quick(lab: slurm.Cluster) -> None:
     before = slurm.status(lab.folder).daemons
     files = {file: file.stat().st_mtime_ns for file in lab.etc.iterdir()}
-    began = time.monotonic()
-    again = slurm.up(lab.folder)
-    assert time.monotonic() - began < 0.5
-    assert again == lab
+    seconds = []
+    for _ in range(5):  # other work on the machine may hold up some
+        began = time.monotonic()
+        assert slurm.up(lab.folder) == lab
+        seconds.append(time.monotonic() - began)
+    assert min(seconds) < 0.5
     assert slurm.status(lab.folder).daemons == before
     assert {file: file.stat().st_mtime_ns for file in lab.etc.iterdir()} == files
 
@@ -173,7 +180,7 @@ def test_up_repairs_a_killed_daemon_alone(lab: slurm.Cluster, name: str) -> None
     after = {daemon.name: daemon.pid for daemon in slurm.status(lab.folder).daemons}
     assert {name for name in after if after[name] != before[name]} == {name}
     assert slurm.status(lab.folder).state == "up"
-    assert lab.run(["srun", "echo", "works"]).stdout == "works\n"
+    assert lab.run(["srun", "echo", "works"], timeout=PATIENCE).stdout == "works\n"
 
 
 def test_daemon_stops_and_starts_by_name(lab: slurm.Cluster) -> None:
@@ -213,7 +220,7 @@ def check_down_leaves_nothing(cluster: slurm.Cluster) -> None:
     wait_for(lambda: [program(one.pid) for one in members(cluster)].count("sleep") == 4)
     mine = members(cluster)
     slurm.down(cluster.folder)
-    login.wait(timeout=10)
+    login.wait(timeout=60)
     assert not any(one.is_alive() for one in mine)
     assert not cluster.folder.exists()
     assert not any(daemons.accepts(("127.0.0.1", port)) for port in cluster.ports.used)
@@ -236,7 +243,7 @@ def test_machine_without_namespaces_has_a_working_cluster_and_down_leaves_nothin
 ) -> None:
     monkeypatch.setattr(control, "detect", lambda: Isolation.NONE)
     cluster = start_or_skip(lab_folder)
-    assert cluster.run(["srun", "-N", "4", "echo", "works"]).stdout == "works\n" * 4
+    assert cluster.run(["srun", "-N", "4", "echo", "works"], timeout=PATIENCE).stdout == "works\n" * 4
     check_down_leaves_nothing(cluster)
 
 

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sshd_fixture import Sshd, free_port, make_key, own_home, sshd, sshd_factory  # noqa: F401
+from ports import free_port
+from sshd_fixture import Sshd, make_key, own_home, sshd, sshd_factory  # noqa: F401
 
 from dagster_slurm_components.doctor.connection import STAGES, check_connection
 from dagster_slurm_components.doctor.findings import Finding, Verdict

@@ -13,7 +13,7 @@ import dagster as dg
 import pytest
 import yaml
 from project_fixture import Project, failure_text
-from waiting import eventually
+from waiting import PATIENCE, eventually
 
 import slurm_testcluster as slurm
 
@@ -101,7 +101,7 @@ def test_a_payload_inherits_the_login_and_nothing_of_the_orchestrator(
     project, seen = four_profiles, look(four_profiles, tmp_path)
     script = tmp_path / "plain.sh"
     script.write_text(f"#!/bin/bash\nDAGSTER_SLURM_PROFILE=plain\n{LOOK}".replace("$1", str(seen)))
-    plain = cluster.run(["sbatch", "--wait", "-o", "/dev/null", str(script)])
+    plain = cluster.run(["sbatch", "--wait", "-o", "/dev/null", str(script)], timeout=PATIENCE)
     assert plain.returncode == 0
     for profile in ("local-process", "local-slurm", "ssh-process", "ssh-slurm"):
         result = project.run(profile, instance=instance)

@@ -11,6 +11,7 @@ from pathlib import Path
 import dagster as dg
 import pytest
 from project_fixture import Project
+from waiting import eventually
 
 import slurm_testcluster as slurm
 
@@ -78,8 +79,8 @@ def test_twenty_scripts_in_one_multiprocess_run(project: Project, cluster: slurm
     project.dg("launch", "--assets", "*", "--config-json", config, profile="staging")
     ids = jobs_of(project, "dagster home")
     assert len(ids) == COUNT
-    rows = cluster.run(["sacct", "-X", "-n", "-P", "-o", "JobID,State", "-j", ",".join(ids)]).stdout
-    assert len(rows.split()) == COUNT
+    known = ["sacct", "-X", "-n", "-P", "-o", "JobID,State", "-j", ",".join(ids)]
+    eventually(lambda: len(cluster.run(known).stdout.split()) == COUNT, "the accounting knows all")
     # At most one login a process; helpers of Dagster that run no step make none.
     assert 0 < logins.count() <= COUNT
 

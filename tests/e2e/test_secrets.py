@@ -46,7 +46,7 @@ def test_f48_a_secret_reaches_the_payload_and_nobody_else(
         from dagster_pipes import open_dagster_pipes
 
         with open_dagster_pipes() as pipes:
-            time.sleep(1)  # long enough to be seen among the processes
+            time.sleep(3)  # long enough to be seen among the processes
             shown = subprocess.run(["scontrol", "show", "job", os.environ["SLURM_JOB_ID"]], capture_output=True)
             digest = hashlib.sha256(os.environ["TOKEN"].encode()).hexdigest()
             pipes.report_asset_materialization(metadata={"shown": shown.stdout.decode(), "digest": digest})

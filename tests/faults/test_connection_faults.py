@@ -8,11 +8,13 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 from fault_proxy import FaultProxy
 from satellite_fixture import bundle
 from sshd_fixture import Sshd, make_key
+from waiting import PATIENCE, eventually
 
 from dagster_slurm_components.errors import HostRefusedError, HostUnreachableError
 from dagster_slurm_components.hosts import channel
@@ -37,7 +39,7 @@ def reach(sshd: Sshd, proxy: FaultProxy, *, interval: float = 0.2) -> RemoteHost
 
 
 def patiently(remote: Satellite) -> bytes:
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + PATIENCE
     while True:
         try:
             return remote.run(["echo", "here"]).stdout
@@ -47,17 +49,17 @@ def patiently(remote: Satellite) -> bytes:
 
 
 def test_f01_a_reset_in_the_middle_of_a_call_is_told_and_the_next_call_redials(
-    sshd: Sshd, proxy: FaultProxy
+    sshd: Sshd, proxy: FaultProxy, tmp_path: Path
 ) -> None:
     host = reach(sshd, proxy)
     remote = Satellite(host)
     remote.hello()
     with ThreadPoolExecutor(1) as pool:
-        waiting = pool.submit(remote.run, ["sleep", "300"])
-        time.sleep(0.3)
+        waiting = pool.submit(remote.run, ["sh", "-c", f": >'{tmp_path}/begun'; exec sleep 300"])
+        eventually((tmp_path / "begun").exists, "the call is under way")
         proxy.cut()
         with pytest.raises(HostUnreachableError, match="lost"):
-            waiting.result(10)
+            waiting.result(60)
     assert patiently(remote) == b"here\n"
     host.close()
 

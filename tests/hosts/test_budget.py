@@ -141,7 +141,7 @@ def test_many_processes_each_hear_of_the_queue_in_time(
     assert len(asked) <= 66, "and half of the budget is left for what just happened"
 
 
-@pytest.mark.parametrize(("away", "granted"), [(60, 1), (59, 0), (-3600, 0), (10**6, 9)])
+@pytest.mark.parametrize(("away", "granted"), [(60, 1), (56, 0), (-3600, 0), (10**6, 9)])
 def test_it_refills_with_time_and_a_clock_set_back_refills_nothing(
     tmp_path: Path, away: float, granted: int
 ) -> None:
@@ -223,7 +223,7 @@ def test_f20_an_accounting_that_fails_is_left_alone_by_all(satellite: Satellite,
         assert told.failed_age < 10
     assert sacct.calls == ["--jobs=7"]
     board = sacct.folder / "sacct.json"
-    for waited, calls in ((19, 1), (21, 2), (39, 2), (41, 3)):
+    for waited, calls in ((16, 1), (21, 2), (36, 2), (41, 3)):
         kept = json.loads(board.read_text())
         board.write_text(json.dumps({**kept, "failed": time.time() - waited}))
         satellite.accounting(sacct.query({"7": 5.0}))

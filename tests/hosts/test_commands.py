@@ -24,7 +24,7 @@ from dagster_slurm_components.hosts.satellite.protocol import native
 
 def gone(pid: int) -> bool:
     """Return whether a process ends within a moment."""
-    for _ in range(200):
+    for _ in range(3000):
         if not identify([pid]):
             return True
         time.sleep(0.02)
@@ -87,7 +87,7 @@ def test_user_options_of_slurm_do_not_reach_commands(monkeypatch):
 def test_the_timeout_kills_the_whole_group(satellite, tmp_path):
     started = time.monotonic()
     done = satellite.run(
-        ["sh", "-c", "echo early; sleep 300 & echo $! >child; wait"], cwd=str(tmp_path), timeout=0.5
+        ["sh", "-c", "echo early; sleep 300 & echo $! >child; wait"], cwd=str(tmp_path), timeout=3.0
     )
     assert time.monotonic() - started < 60
     assert done.timed_out
@@ -272,11 +272,11 @@ def start(local, workdir, script: str, number: int = 1):
 
 
 def until(condition) -> None:
-    for _ in range(500):
+    for _ in range(6000):
         if condition():
             return
         time.sleep(0.01)
-    raise AssertionError("it did not happen in 5 s")
+    raise AssertionError("it did not happen in a minute")
 
 
 class TestProcesses:

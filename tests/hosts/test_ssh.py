@@ -4,13 +4,14 @@ import os
 import socket
 import subprocess
 import sys
-import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+from ports import free_port
 from satellite_fixture import bundle
-from sshd_fixture import free_port, make_key
+from sshd_fixture import make_key
+from waiting import eventually
 
 from dagster_slurm_components.errors import HostRefusedError, HostUnreachableError
 from dagster_slurm_components.hosts import bootstrap, ssh
@@ -55,10 +56,11 @@ def test_the_socket_sends_at_once(sshd, reach):
     host = reach(sshd.spec())
     host.call("ping", {})
     times = []
-    for _ in range(50):
+    for _ in range(100):
         started = time.perf_counter()
         host.call("ping", {})
         times.append(time.perf_counter() - started)
+    # A quarter, for other work on the machine may hold up the others; Linux spares the first dozen calls the wait.
     assert sorted(times)[25] < 0.02, "Nagle's algorithm would cost 40 ms a call"
 
 
@@ -156,10 +158,7 @@ class TestLogin:
         agent = subprocess.Popen(["ssh-agent", "-D", "-a", address], stdout=subprocess.DEVNULL)
         try:
             monkeypatch.setenv("SSH_AUTH_SOCK", address)
-            for _ in range(200):
-                if os.path.exists(address):
-                    break
-                time.sleep(0.02)
+            eventually(lambda: os.path.exists(address), "the agent listens")
             subprocess.run(["ssh-add", "-q", str(sshd.client_key)], check=True, capture_output=True)
             reach(sshd.spec(key_file=None)).call("ping", {})
         finally:
@@ -229,15 +228,15 @@ class TestConfiguration:
 
 
 class TestLosses:
-    def test_a_cut_connection_wakes_the_waiting_and_the_next_call_dials_again(self, sshd, reach):
+    def test_a_cut_connection_wakes_the_waiting_and_the_next_call_dials_again(self, sshd, reach, tmp_path):
         remote = Satellite(reach(sshd.spec()))
         remote.hello()
         with ThreadPoolExecutor(1) as pool:
-            waiting = pool.submit(remote.run, ["sleep", "300"])
-            time.sleep(0.3)
+            waiting = pool.submit(remote.run, ["sh", "-c", f": >'{tmp_path}/begun'; exec sleep 300"])
+            eventually((tmp_path / "begun").exists, "the call is under way")
             assert sshd.cut()
             with pytest.raises(HostUnreachableError, match="lost"):
-                waiting.result(10)
+                waiting.result(60)
         assert remote.run(["echo", "again"]).stdout == b"again\n"
         assert sshd.logins() == 2
 
@@ -375,11 +374,7 @@ def test_satellites_end_with_their_connection(sshd, reach):
     host = reach(sshd.spec())
     pid = host.call("hello", {}).result["pid"]
     host.close()
-    for _ in range(200):
-        if not os.path.exists(f"/proc/{pid}"):
-            return
-        time.sleep(0.02)
-    raise AssertionError(f"satellite {pid} still runs; threads: {threading.enumerate()}")
+    eventually(lambda: not os.path.exists(f"/proc/{pid}"), f"satellite {pid} ends")
 
 
 def alive_in(session: int) -> list[str]:
@@ -482,7 +477,7 @@ class TestPythonAndSetup:
                 host.call("ping", {})
             group = int(str(caught.value).split("printed:\n")[1].split()[0])
             assert group != os.getpgid(0)
-            assert not alive_in(group)
+            eventually(lambda: not alive_in(group), "it is ended")  # noqa: B023
         assert sshd.logins() == 1
 
     def test_a_setup_leaves_nothing_running(self, sshd, reach):

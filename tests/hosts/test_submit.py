@@ -149,7 +149,7 @@ def test_a_rejection_is_told_and_may_be_tried_again(satellite, slurm, workdir):
     ],
 )
 def test_an_unclear_end_is_uncertain_and_then_the_job_is_found(satellite, slurm, workdir, script, detail):
-    request = slurm.request(workdir, command_timeout=1)
+    request = slurm.request(workdir, command_timeout=3)
     slurm.script("sbatch", script)
     reply = satellite.submit(request, BUNDLE)
     assert reply.outcome == "uncertain"
@@ -533,7 +533,7 @@ class TestFolderLock:
         folder = tmp_path / "lock.d"
         with locks.locked(os.fsencode(tmp_path / "lock"), 1):
             os.utime(folder, (0, 0))
-            deadline = time.monotonic() + 10
+            deadline = time.monotonic() + 60
             while folder.stat().st_mtime == 0 and time.monotonic() < deadline:
                 time.sleep(0.01)
             assert time.time() - folder.stat().st_mtime < 60

@@ -28,7 +28,8 @@ def test_all_ranks_are_merged_by_whole_lines_and_followed(near: Place) -> None:
     near.project.write("ranks.py", RANKS)
     job = near.begun(near.submit(payload="ranks.py", launcher={"type": "srun", "local_tasks": 3}))
     eventually(lambda: call("logs", job, "--ranks").stdout.count("begun as") == 3, "all ranks have begun")
-    assert call("logs", job).stdout == "begun as 0\nhalf of a li", "the job's own log has the first"
+    begun = "begun as 0\nhalf of a li"
+    eventually(lambda: call("logs", job).stdout == begun, "the job's own log has the first")
     with subprocess.Popen(
         command("logs", job, "-f", "--ranks"), stdout=subprocess.PIPE, text=True
     ) as follower:

@@ -79,7 +79,7 @@ class Arrays:
             ends = {n: r.exit_code for n, r in records.items() if r is not None and r.exit_code is not None}
             return ends if len(ends) == len(numbers) else None
 
-        return eventually(codes, "all elements end", 60.0)
+        return eventually(codes, "all elements end")
 
     def output(self, handle: JobHandle, number: int, name: str = "stdout.log") -> str:
         return Path(handle.element(number, "").file(name)).read_text()
@@ -138,7 +138,7 @@ def test_several_keys_share_a_task_and_are_judged_alone(arrays: Arrays) -> None:
 def test_cancelling_the_array_ends_all_elements(arrays: Arrays, per_task: int) -> None:
     keys = [str(number) for number in range(6)]
     handle = arrays.submit("exec sleep 300", keys, per_task=per_task)
-    eventually(lambda: arrays.status(handle, 0), "the first begins", 30.0)
+    eventually(lambda: arrays.status(handle, 0), "the first begins")
     attempt = Attempt(0, handle.run_dir, Lease(), LedgerRecord("", handle.job_id, None))
     (seen,) = look_at(arrays.place, [attempt])
     assert seen is not None
@@ -150,7 +150,7 @@ def test_cancelling_the_array_ends_all_elements(arrays: Arrays, per_task: int) -
         (seen,) = look_at(arrays.place, [attempt])
         return rows is not None and seen is not None and not seen.alive
 
-    eventually(over, "the array is over", 30.0)
+    eventually(over, "the array is over")
     first = arrays.status(handle, 0)
     assert first is not None
     assert first.exit_code not in (None, 0)

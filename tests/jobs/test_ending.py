@@ -55,7 +55,7 @@ class World:
             self.run_dir, self.workdir, "t0", "process", ("/bin/sh", "job.sh"), claim=claim
         )
         self.place.satellite.submit(request, bundle({"job.sh": JOB}))
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + 120
         while not Path(self.run_dir, "status").exists():
             assert time.monotonic() < deadline
             time.sleep(0.01)

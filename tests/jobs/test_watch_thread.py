@@ -38,11 +38,11 @@ class TestThread:
         yield made
         made._wake.set()
         if made._thread is not None:
-            made._thread.join(10)
+            made._thread.join(60)
         assert made._thread is None, "it ends when its jobs have"
 
     def until(self, watch: Watch, kind: type[Event]) -> Event:
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + 120
         while time.monotonic() < deadline:
             event = watch.next(timeout=1)
             if isinstance(event, kind):
@@ -76,7 +76,7 @@ class TestThread:
             self.until(thread.watch(handle(number)), Ended)
             running = thread._thread
             if running is not None:
-                running.join(10)
+                running.join(60)
             assert thread._thread is None
 
     def test_a_fault_that_stays_is_told_to_each_job(self, world: World, thread: Watcher) -> None:

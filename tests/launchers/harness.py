@@ -16,6 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from waiting import PATIENCE
+
 from dagster_slurm_components.environments.base import Activation, ActivationStep
 from dagster_slurm_components.jobs.bundle import sampler
 from dagster_slurm_components.jobs.usage import parse_usage, usage_file
@@ -30,7 +32,7 @@ from slurm_testcluster import Cluster
 PIPES = {"DAGSTER_PIPES_CONTEXT": "context", "DAGSTER_PIPES_MESSAGES": "messages"}
 
 
-def wait_until(condition: Callable[[], object], what: str, timeout: float = 60.0) -> float:
+def wait_until(condition: Callable[[], object], what: str, timeout: float = PATIENCE) -> float:
     """Wait until a condition holds; return the seconds it took."""
     begun = time.monotonic()
     while not condition():
@@ -121,14 +123,14 @@ class Run:
         who, node, code = self.status.get("failed_rank", "- - -").split(" ")
         return who, node, code
 
-    def wait_for(self, text: str, name: str = "stdout.log", timeout: float = 60) -> None:
+    def wait_for(self, text: str, name: str = "stdout.log", timeout: float = PATIENCE) -> None:
         try:
             wait_until(lambda: text in self.read(name) or self.ended, f"{text!r} in {name}", timeout)
         except AssertionError as error:
             raise AssertionError(f"{error}\n{self.report()}") from None
         assert text in self.read(name), self.report()
 
-    def wait_ended(self, timeout: float = 90) -> float:
+    def wait_ended(self, timeout: float = PATIENCE) -> float:
         try:
             return wait_until(lambda: self.ended, "the end of the job", timeout)
         except AssertionError as error:
@@ -184,7 +186,7 @@ def prepare(
     return Run(folder)
 
 
-def run_here(run: Run, timeout: float = 60) -> Run:
+def run_here(run: Run, timeout: float = PATIENCE) -> Run:
     """Run a run directory as a plain process, to its end."""
     process = start_here(run)
     try:
@@ -210,7 +212,7 @@ def slurm(cluster: Cluster, *argv: str) -> str:
         env={**outside_slurm(), "SLURM_CONF": str(cluster.slurm_conf)},
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=120,
         check=False,
     )
     assert completed.returncode == 0, f"{argv}: {completed.stderr}"
@@ -235,7 +237,7 @@ def sampled(run: Run) -> list[str]:
     return [usage.node for usage in found if usage is not None and usage.samples]
 
 
-def wait_gone(cluster: Cluster, job: str, timeout: float = 60) -> None:
+def wait_gone(cluster: Cluster, job: str, timeout: float = PATIENCE) -> None:
     """Wait until Slurm has nothing left of a job."""
     listed = ("squeue", "--noheader", "--me", "--jobs", f"{job},{job}")  # twice: no error when it is unknown
     wait_until(lambda: not slurm(cluster, *listed).strip(), f"the end of job {job}", timeout)

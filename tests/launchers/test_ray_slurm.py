@@ -14,7 +14,7 @@ from slurm_testcluster import Cluster
 
 pytestmark = [pytest.mark.slurm, pytest.mark.slow]
 
-STARTED = 120
+STARTED = 240
 
 
 @pytest.fixture

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from launchers.harness import nodes_of, prepare, slurm, submit, wait_gone
+from waiting import eventually
 
 from dagster_slurm_components.jobs.usage import parse_usage, usage_file
 from dagster_slurm_components.spec.launchers import SrunLauncher
@@ -129,10 +130,20 @@ def test_every_rank_sees_a_users_signal_once(cluster: Cluster, folder: Path):
     assert run.stdout.count("checkpoint") == 2
 
 
+def cpu_seen(file: Path) -> float:
+    found = parse_usage(file.read_bytes()) if file.exists() else None
+    return (found.samples[-1].cpu or 0) if found is not None and found.samples else 0
+
+
 def test_each_node_is_sampled(cluster: Cluster, folder: Path):
-    works = "import time\nwhile time.process_time() < 4: sum(range(1000))\n"
+    works = "import os, time\nwhile time.process_time() < 4: sum(range(1000))\n"
+    works += "while not os.path.exists('go'): time.sleep(0.2)\n"
     run = prepare(folder, SrunLauncher(), works, resources=FOUR, scheduler="slurm")
     job = submit(cluster, run)
+    # What a rank used after the last look at it is lost where another one outlives it.
+    for number in range(2):
+        eventually(lambda: cpu_seen(folder / usage_file(number)) > 7.5, "all work is seen")  # noqa: B023
+    (folder / "payload" / "go").touch()
     run.wait_ended(240)
     assert run.exit_code == 0, run.report()
     nodes = nodes_of(cluster, run)

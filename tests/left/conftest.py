@@ -11,7 +11,7 @@ from typing import Any
 import dagster as dg
 import pytest
 from project_fixture import Project
-from waiting import eventually
+from waiting import PATIENCE, eventually
 
 import slurm_testcluster as slurm
 from dagster_slurm_components import slurm_jobs_sensor
@@ -19,7 +19,7 @@ from dagster_slurm_components.jobs.lease import LeaseStore
 from dagster_slurm_components.jobs.target import target
 from dagster_slurm_components.spec.profiles import load_profile
 
-SOON = 60.0
+SOON = PATIENCE
 PAYLOAD = """
 import os, sys, time
 from pathlib import Path

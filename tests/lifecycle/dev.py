@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import socket
 import subprocess
 import urllib.error
 import urllib.request
@@ -17,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import dagster as dg
+from ports import free_port
 from project_fixture import BIN, Project
 from waiting import PATIENCE, eventually
 
@@ -113,9 +113,7 @@ class Dev:
         self.home.mkdir(exist_ok=True)
         self.gates.mkdir(exist_ok=True)
         (self.home / "dagster.yaml").write_text(DAGSTER_YAML + self.settings)
-        with socket.socket() as sock:
-            sock.bind(("127.0.0.1", 0))
-            self.port = sock.getsockname()[1]
+        self.port = free_port()
         active = ["--use-active-venv"] if self.workspace else []
         with (self.root / "dev.log").open("a") as log:
             # Not from a shell with `&`: that ignores SIGINT, and Dagster then ignores SIGTERM too.

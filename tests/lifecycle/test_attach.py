@@ -9,7 +9,6 @@ import json
 import os
 import re
 import signal
-import socket
 import subprocess
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -20,6 +19,7 @@ from typing import Any
 
 import dagster as dg
 import pytest
+from ports import free_port
 from project_fixture import BIN, Project, make_project
 from waiting import PATIENCE, eventually
 
@@ -344,9 +344,7 @@ class Webserver:
 
     @classmethod
     def start(cls, desk: Desk) -> Webserver:
-        with socket.socket() as sock:
-            sock.bind(("127.0.0.1", 0))
-            port = sock.getsockname()[1]
+        port = free_port()
         argv = ["dg", "dev", "--port", str(port), "--host", "127.0.0.1"]
         made = cls(desk.start(*argv, DAGSTER_SLURM_PROFILE="night"), f"http://127.0.0.1:{port}")
         eventually(made._location, "dg dev starts", PATIENCE)

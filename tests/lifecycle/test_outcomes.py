@@ -152,7 +152,12 @@ def test_a_job_that_can_never_start_is_told_and_cancelled(
     assert not result.success
     text = failure_text(result)
     assert "never starts (DependencyNeverSatisfied)" in text
-    assert "CANCELLED" in cluster.run(["squeue", "-h", "-t", "all", "-o", "%T", "-j", found[0]]).stdout
+    eventually(lambda: accounted(cluster, found[0]).startswith("CANCELLED"), "it is cancelled")
+
+
+def accounted(cluster: slurm.Cluster, job: str) -> str:
+    """Return a job's state in the accounting: slurmctld forgets one that has ended, and calls it COMPLETING before."""
+    return cluster.run(["sacct", "-X", "-n", "-P", "-o", "State", "-j", job]).stdout.strip()
 
 
 def test_more_nodes_than_there_are_is_told_with_the_line_of_nodes(
@@ -241,12 +246,12 @@ def test_an_interrupted_step_leaves_its_job_or_cancels_it_as_the_profile_says(
         assert not project.run("staging", instance=instance).success
     (run,) = instance.get_runs()
     said = "\n".join(record.user_message for record in instance.all_logs(run.run_id))
-    state = cluster.run(["squeue", "-h", "-t", "all", "-o", "%T", "-j", jobs[0]]).stdout.strip()
     if on_shutdown == "cancel":
         assert f"Job {jobs[0]} was cancelled and has ended: CANCELLED" in said
-        assert state == "CANCELLED"
+        eventually(lambda: accounted(cluster, jobs[0]).startswith("CANCELLED"), "it is cancelled")
     else:
         assert f"This step ends; job {jobs[0]} goes on." in said
+        state = cluster.run(["squeue", "-h", "-t", "all", "-o", "%T", "-j", jobs[0]]).stdout.strip()
         assert state == "RUNNING"
         cluster.run(["scancel", jobs[0]])
 

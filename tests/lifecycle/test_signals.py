@@ -27,9 +27,11 @@ signal.signal(signal.SIGUSR1, lambda number, frame: asked.append(number))
 print("rank", rank, "listens", flush=True)
 while not asked:
     time.sleep(0.05)
-open(os.path.join(os.environ["DAGSTER_SLURM_CHECKPOINT"], "state." + rank), "w").close()
 print("rank", rank, "was asked", flush=True)
-time.sleep(1)  # nobody is first
+open(os.path.join(os.environ["DAGSTER_SLURM_CHECKPOINT"], "state." + rank), "w").close()
+while len(os.listdir(os.environ["DAGSTER_SLURM_CHECKPOINT"])) < int(sys.argv[1]):
+    time.sleep(0.05)  # who leaves first ends the others
+time.sleep(1)
 sys.exit(75)
 """
 LAUNCHERS: dict[str, tuple[LauncherSpec, int]] = {
@@ -58,12 +60,18 @@ def test_every_rank_writes_its_checkpoint_and_the_exit_code_is_kept(
     tasks = {"ntasks_per_node": 2} if name == "srun" else {}
     resources = Resources(nodes=2, cpus_per_task=2, mem="3G", time="00:05:00", **tasks)
     run = prepare(
-        tmp_path / "run" / "0", launcher, PAYLOAD, resources=resources, scheduler="slurm", prefix=prefix
+        tmp_path / "run" / "0",
+        launcher,
+        PAYLOAD,
+        args=[str(ranks)],
+        resources=resources,
+        scheduler="slurm",
+        prefix=prefix,
     )
     job = submit(cluster, run)
     try:
         for rank in range(ranks):
-            run.wait_for("listens", _output(rank), timeout=120)
+            run.wait_for("listens", _output(rank))
         # As Slurm does it for `signal: B:USR1@...`, which is what `signal: USR1@...` becomes.
         slurm(cluster, "scancel", "--batch", "--signal=USR1", job)
         run.wait_ended()
@@ -114,7 +122,7 @@ def test_a_payload_is_told_once_of_a_requeue(cluster: Cluster, tmp_path: Path) -
     try:
         run.wait_for("listens")
         slurm(cluster, "scontrol", "requeue", job)
-        wait_until(lambda: "restart=1" in run.read("status"), "the next start", timeout=180)
+        wait_until(lambda: "restart=1" in run.read("status"), "the next start")
         wait_until(lambda: run.stdout.count("listens") == 2, "the payload's next start")
         assert run.stdout.count("told") == 1
         assert run.read("status").count("signal=TERM") == 1

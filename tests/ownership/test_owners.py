@@ -92,7 +92,7 @@ def test_a_job_is_left_to_a_re_execution_that_has_only_been_made(
         assert sum(job in note for note in sensor.notes) == 1
         assert work.live() == {job}
     else:
-        eventually(lambda: not work.live(), "the sensor's cancellation ends the job", 15)
+        eventually(lambda: not work.live(), "the sensor's cancellation ends the job", SOON)
 
 
 def test_d4_a_job_that_was_to_be_cancelled_while_its_host_was_away_is_cancelled_later(work: Work) -> None:
@@ -112,7 +112,7 @@ def test_d4_a_job_that_was_to_be_cancelled_while_its_host_was_away_is_cancelled_
         sensor.tick()
         return not work.live()
 
-    eventually(over, "the sensor ends the job", 15, pause=0.5)
+    eventually(over, "the sensor ends the job", SOON, pause=0.5)
     assert any(job in note for note in sensor.notes) or "ancel" in work.said(run.id)
     work.open()
     again = work.begin(parent=run.id)
@@ -198,7 +198,7 @@ def test_d9_an_error_that_nobody_expects_ends_the_step_and_not_the_watching(work
     (work.project.root / "confuse").touch()
     eventually(lambda: not (work.project.root / "confuse").exists(), "the status is read", SOON)
     work.open()
-    eventually(lambda: run.over, "the steps end", 30)
+    eventually(lambda: run.over, "the steps end", SOON)
     assert "nobody expects this" in work.said(run.id)
     assert work.trace("end") == {"a": 1, "b": 1}
     succeeded = work.instance.all_logs(run.id, of_type=dg.DagsterEventType.STEP_SUCCESS)

@@ -20,7 +20,7 @@ import dagster as dg
 import pytest
 from ownership.worker import execute
 from project_fixture import Project
-from waiting import eventually
+from waiting import PATIENCE, eventually
 
 import slurm_testcluster as slurm
 from dagster_slurm_components import slurm_jobs_sensor
@@ -30,8 +30,8 @@ TESTS = Path(__file__).parents[1]
 SLURM = pytest.param("staging", marks=[pytest.mark.slurm, pytest.mark.slow])
 everywhere = pytest.mark.parametrize("profile", ["local", SLURM])
 """Marks a test that runs on this machine and, as a slow one, on a real Slurm."""
-SOON = 60.0
-"""Seconds within which what is awaited has to happen on a busy machine."""
+SOON = PATIENCE
+"""Seconds within which what is awaited has to happen on a busy machine, whose Slurm others use too."""
 
 ACT = """
 # act.sh NAME: writes down that it begins and ends; in between it waits for its gate.

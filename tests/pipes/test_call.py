@@ -108,7 +108,7 @@ def test_an_interpreter_that_ends_waits_for_its_calls() -> None:
     (thread,) = [thread for thread in threading.enumerate() if thread.name == "waits"]
     assert not thread.daemon
     call.stop()
-    thread.join(10)
+    thread.join(60)
     assert not thread.is_alive()
 
 

@@ -63,7 +63,7 @@ def test_without_samples_a_warning_says_that_nobody_can_tell(
     project: Project, instance: dg.DagsterInstance
 ) -> None:
     # No sampler can write where a file is in the place of its folder.
-    project.write("hang.sh", 'cd "$DAGSTER_SLURM_RUN_DIR" && mv usage elsewhere && touch usage && sleep 9\n')
+    project.write("hang.sh", 'cd "$DAGSTER_SLURM_RUN_DIR" && mv usage elsewhere && touch usage && sleep 20\n')
     project.scripts("""
         scripts: [{payload: hang.sh, assets: [{key: hangs}], idle: {warn: 2s, action: cancel}}]
         """)

@@ -107,7 +107,7 @@ class Folder:
         """Let a job's process end, and see it gone."""
         process = Process.parse(attempt.ledger.job_id or "")
         self.satellite.kill(process, "KILL")
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + 60
         while self.lives(attempt):
             assert time.monotonic() < deadline
             time.sleep(0.01)

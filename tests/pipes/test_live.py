@@ -34,5 +34,5 @@ def test_the_log_says_what_a_job_uses_and_how_far_it_is(
     result = project.run("local", instance=instance)
     assert result.success
     told = re.findall(r"^Job \S+: (.*)$", log(instance, result), re.MULTILINE)
-    pattern = r"memory \S+ .*\(peak \S+\), CPU \S+ of \d+; \d+ % done, about \d+ s more"
+    pattern = r"memory \S+ .*\(peak \S+\), CPU \S+ of \d+; \d+ % done, about \d+ (s|min) more"
     assert any(re.fullmatch(pattern, line) for line in told), f"a plain process has no time limit: {told}"

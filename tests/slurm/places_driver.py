@@ -1,10 +1,12 @@
 """One of two processes that submit jobs under a common limit.
 
-Run as ``python places_driver.py WORKDIR LIMIT FIRST COUNT NAMES``. Prints the ids of its jobs.
+Run as ``python places_driver.py WORKDIR LIMIT FIRST COUNT NAMES``. Prints the ids of its jobs, which wait for the file
+``gate`` in WORKDIR.
 """
 
 from __future__ import annotations
 
+import shlex
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -39,7 +41,8 @@ def main() -> None:
     scheduler = OwnJobs(f"{workdir}/queue", limit, names)
     satellite = Satellite(InProcessHost())
     place = Target(satellite, scheduler, Watcher(satellite, scheduler, 3000.0), workdir)
-    plan = LaunchPlan(script="exec sleep 2\n", payload=("true",))
+    gate = shlex.quote(f"{workdir}/gate")
+    plan = LaunchPlan(script=f"until [ -e {gate} ]; do sleep 0.1; done; exec sleep 2\n", payload=("true",))
     options = (("time", "5"), ("mem", "10"))
 
     def one(number: int) -> str:

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 from satellite_fixture import bundle
+from waiting import PATIENCE
 
 from dagster_slurm_components.hosts.client import Satellite
 from dagster_slurm_components.hosts.local import InProcessHost
@@ -114,7 +115,7 @@ class Slurm:
         return found
 
 
-def wait_for(look: Callable[[], Any], seconds: float = 40) -> Any:
+def wait_for(look: Callable[[], Any], seconds: float = PATIENCE) -> Any:
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         found = look()

@@ -20,7 +20,7 @@ import dagster as dg
 import pytest
 from left.conftest import Left
 from project_fixture import Project, failure_text
-from waiting import eventually
+from waiting import PATIENCE, eventually
 
 import slurm_testcluster as slurm
 from dagster_slurm_components.environments.base import Activation
@@ -150,7 +150,7 @@ def play(cluster: slurm.Cluster, place: Target) -> Mapping[str, End]:
     since = dict.fromkeys(STORIES, time.monotonic())
     struck: set[str] = set()
     found: dict[str, End] = {}
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + PATIENCE
     while len(found) < len(STORIES):
         assert time.monotonic() < deadline, f"not ended: {STORIES.keys() - found.keys()}"
         heard = next_event(told, 1.0)
@@ -320,7 +320,7 @@ def test_jobs_that_were_left_are_reported(
     left.scripts("{args: [a, a], assets: [{key: a}]}", "{args: [b, b], assets: [{key: b}]}")
     assert left.run().success
     (seen,) = left.observed("b")
-    eventually(lambda: sorted(left.begun()) == ["a", "b"], "the payloads begin", 60)
+    eventually(lambda: sorted(left.begun()) == ["a", "b"], "the payloads begin")
     unaccounted.run(["scancel", str(seen.metadata["job/id"].value)])
     left.open("a")
     left.reported()

@@ -10,7 +10,6 @@ import os
 import re
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -20,6 +19,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
+from ports import free_port
 from template_fixture import ROOT, render, template_copy
 from wheel_fixture import Built, Newcomer
 
@@ -82,9 +82,7 @@ def assert_made(said: str, *assets: str) -> None:
 @contextmanager
 def browser(line: str, project: Path, newcomer: Newcomer) -> Iterator[int]:
     """Run `dg dev` at a free port; end it and what it started."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = int(free.getsockname()[1])
+    port = free_port()
     log = project.with_name("dev.log")
     with log.open("w") as out:
         server = subprocess.Popen(
@@ -114,7 +112,7 @@ def runs_shown(port: int) -> list[str]:
     deadline = time.monotonic() + 240
     while True:
         try:
-            with urllib.request.urlopen(asked, timeout=10) as answer:
+            with urllib.request.urlopen(asked, timeout=60) as answer:
                 return [run["status"] for run in json.load(answer)["data"]["runsOrError"]["results"]]
         except OSError:
             assert time.monotonic() < deadline, "the browser's page did not come up"
