@@ -29,6 +29,9 @@ _PLACE = re.compile(
 )
 """A run directory below ``runs``; a payload may bring a file of a ledger's name, somewhere below one."""
 _AT_ONCE = 1000
+_TRIES = 5
+"""A folder that is renamed while `find` reads (a job is submitted, another removed) is an error to it, whatever its
+options (findutils 4.9)."""
 _MOST = 256 * 1024
 _SHORTEST = 4
 """Characters of a run's id that name it."""
@@ -94,7 +97,10 @@ def run_directories(place: Target) -> list[RunDirectory]:
     """
     top = PurePosixPath(place.workdir, "runs")
     find = ["find", str(top), "-mindepth", "3", "-maxdepth", "6", "-type", "f", "-name", LEDGER, "-print0"]
-    done = place.satellite.run(find, timeout=120.0)
+    for _ in range(_TRIES):
+        done = place.satellite.run(find, timeout=120.0)
+        if done.timed_out or not done.returncode:
+            break
     if done.timed_out or done.truncated or (done.returncode and exists(place, str(top))):
         error = done.stderr.decode("utf-8", "replace").strip()
         raise DagsterSlurmError(f"{top} can't be listed: {error}", where=place.satellite.host.name)

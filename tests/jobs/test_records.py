@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
 from pathlib import Path
 
 import pytest
 from satellite_fixture import local  # noqa: F401
 
+from dagster_slurm_components.errors import DagsterSlurmError
 from dagster_slurm_components.hosts.client import Satellite
 from dagster_slurm_components.hosts.satellite import leases
 from dagster_slurm_components.jobs.lease import COLLECTED
@@ -119,3 +122,28 @@ def test_a_person_names_it_by_the_job_or_by_any_of_its_runs(
     assert isinstance(found, RunDirectory)
     assert (found.is_job(name) or bool(found.runs_named(name))) == meant
     assert found.is_job(found.path)
+
+
+@pytest.mark.parametrize("lost", [1, 1000])
+def test_a_folder_that_goes_while_all_are_listed_is_no_error(
+    tmp_path: Path,
+    local: Satellite,  # noqa: F811
+    monkeypatch: pytest.MonkeyPatch,
+    lost: int,
+) -> None:
+    """As when a job is submitted in that moment; the real `find` can't be made to meet it."""
+    folder = make(tmp_path / "work", JobIdentity("run-1", "train"))
+    program = tmp_path / "bin" / "find"
+    program.parent.mkdir()
+    program.write_text(
+        f'#!/bin/sh\necho >>"$0.calls"\n{shutil.which("find")} "$@" || exit\n'
+        f'if [ "$(wc -l <"$0.calls")" -le {lost} ]; then echo "No such file or directory" >&2; exit 1; fi\n'
+    )
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{program.parent}:{os.environ['PATH']}")
+    place = at(local, tmp_path / "work")
+    if lost == 1:
+        assert [each.path for each in run_directories(place)] == [str(folder)]
+    else:
+        with pytest.raises(DagsterSlurmError, match="can't be listed: No such file or directory"):
+            run_directories(place)

@@ -99,7 +99,8 @@ def place_in(folder: Path, cluster: slurm.Cluster | None = None) -> Target:
 
 def job(name: str, script: str, options: Mapping[str, str] = NODE1) -> JobSpec:
     plan = LaunchPlan(script=f"{script}\n", payload=("true",))
-    return JobSpec(JobIdentity("r", name), plan, Activation(), sbatch=tuple(options.items()))
+    # The sampler would tell of a job's memory if that is there for long enough.
+    return JobSpec(JobIdentity("r", name), plan, Activation(), sbatch=tuple(options.items()), sampler=False)
 
 
 @pytest.fixture(scope="module", autouse=True)
