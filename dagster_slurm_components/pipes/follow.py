@@ -18,7 +18,7 @@ from dagster_slurm_components.jobs.stacks import stacks
 from dagster_slurm_components.jobs.status import StatusRecord
 from dagster_slurm_components.jobs.stuck import StuckTimer
 from dagster_slurm_components.jobs.takeover import Claim
-from dagster_slurm_components.pipes.claim import JobCall
+from dagster_slurm_components.pipes.claim import SPANS, JobCall
 from dagster_slurm_components.pipes.failure import no_start
 from dagster_slurm_components.pipes.guard import StoppedError, SupervisionLostError
 from dagster_slurm_components.pipes.listen import Listener
@@ -72,6 +72,8 @@ class Follower:
             raise
         finally:
             self._listener.close()
+            if (spans := SPANS.get()) is not None:
+                spans.append(self._listener.span)
 
     def _to_its_end(self) -> Ended:
         call, handle, listener = self._call, self._handle, self._listener

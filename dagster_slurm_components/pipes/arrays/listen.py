@@ -110,6 +110,10 @@ class ArrayListener(Listener):
         return next((each for each in seen if each.phase is Phase.WAITING), Observation())
 
     @property
+    def _title(self) -> str:
+        return f"{super()._title} ({len(self._array.elements)} elements)"
+
+    @property
     def shown(self) -> ArrayPosition:
         """What has been handed over by now."""
         # Copies: the step's own thread adds to them meanwhile.
@@ -124,13 +128,15 @@ class ArrayListener(Listener):
                 self._take_news(data)
             case Output() | OutputSkipped() if job is not None:
                 job.output.take(event)
-            case Changed(observation=observation) if job is not None:
+            case Changed(observation=observation, status=status) if job is not None:
                 job.observation = observation
+                self._note(status)
                 self._moved_at = time.monotonic()
                 job.alive |= not observation.terminal
             case Ended(observation=observation) if job is not None:
                 job.observation = observation
                 job.output.finish(self._log)
+                self._note(event.evidence.status, event)
                 del self._followed[job.handle.run_dir], self._watches[job.handle.run_dir]
                 self._moved_at = time.monotonic()
                 self._element_ended(job, event)
