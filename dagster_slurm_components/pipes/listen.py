@@ -157,9 +157,9 @@ class Listener(ABC):
             self._finished = max(self._finished or finished, finished)
             self._ends[end_word(ended)] += 1
 
+    @abstractmethod
     def idle_news(self) -> IdleNews | None:
-        """What is to be told of a payload that does nothing; of an array nothing is."""
-        return None
+        """What is to be told of a payload that does nothing; of an array of one element at a time."""
 
     @abstractmethod
     def _hear(self, watch: Watch, event: Event) -> None:
