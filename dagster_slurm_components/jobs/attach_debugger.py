@@ -17,16 +17,13 @@ def pythons(run_dir: str, rank: str) -> "dict[int, str]":
     found, node = {}, os.environ.get("SLURMD_NODENAME")
     for folder in Path("/proc").glob("[0-9]*"):
         try:
-            pairs = [
-                each.partition("=")[::2]
-                for each in (folder / "environ").read_text("utf-8", "replace").split("\0")
-            ]
+            told = (folder / "environ").read_text("utf-8", "replace")
             command = (folder / "cmdline").read_text("utf-8", "replace").replace("\0", " ").strip()
             parent = int((folder / "stat").read_text("utf-8", "replace").rpartition(")")[2].split()[1])
             program = (folder / "exe").resolve().name
         except OSError:  # it has ended, or is another user's
             continue
-        env = dict(pairs)
+        env = dict(pair.partition("=")[::2] for pair in told.split("\0"))
         ours = any(f"{run_dir}/{part}" in command for part in ("launch", "environment/", "sampler/"))
         ours = ours or "/debugpy/adapter" in command  # of a debugger that got in before
         if env.get("DAGSTER_SLURM_RUN_DIR") != run_dir or "DAGSTER_SLURM_INTO" in env or ours:
@@ -53,36 +50,24 @@ def attach(run_dir: str, rank: str, pid: str) -> "dict[str, object]":
     """Return the port, or the error and what helps."""
     there = pythons(run_dir, rank)
     if pid not in map(str, there) and (pid or len(there) != 1):
-        listed = "; ".join(f"{each}: {command}" for each, command in sorted(there.items()))
-        error = (
-            f"which Python of the payload is meant? There are: {listed}"
-            if there
-            else "it runs no Python there"
-        )
+        listed = "; ".join(f"{each}: {command}" for each, command in sorted(there.items())) or "none"
+        error = f"which Python of the payload is meant? There are: {listed}"
         return {"error": error, "hint": "Name a process by --pid, or a rank by --rank."}
-    number = int(pid or next(iter(there)))
-    kept = Path(run_dir, "into", f"debugger.{os.uname().nodename}.{number}")
+    pid = pid or str(next(iter(there)))
+    kept = Path(run_dir, "into", f"debugger.{os.uname().nodename}.{pid}")
     if kept.exists() and free(int(kept.read_text())) is None:
-        return {"port": int(kept.read_text()), "pid": number}
-    port = free(0)
-    command = [sys.executable, "-m", "debugpy", "--listen", f"127.0.0.1:{port}", "--pid", str(number)]
+        return {"port": int(kept.read_text())}
+    port = free(0) or 0
+    command = [sys.executable, "-m", "debugpy", "--listen", f"127.0.0.1:{port}", "--pid", pid]
     done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False)
-    said = done.stdout.decode("utf-8", "replace").strip().splitlines()
-    if done.returncode or port is None or free(port) is not None:
-        lacks = any(
-            "No module named debugpy" in line or "No module named 'debugpy" in line for line in said[-1:]
-        )
-        hint = (
-            "Add `debugpy` to the payload's environment."
-            if lacks
-            else "debugpy needs `gdb` on the node, and leave to trace."
-        )
-        return {
-            "error": "debugpy does not get in: " + (said[-1][-500:] if said else "it says nothing"),
-            "hint": hint,
-        }
-    kept.write_text(str(port))
-    return {"port": port, "pid": number}
+    if done.returncode == 0 and free(port) is None:
+        kept.write_text(str(port))
+        return {"port": port}
+    said = done.stdout.decode("utf-8", "replace").strip().rpartition("\n")[2][-500:]
+    lacks = "No module named debugpy" in said.replace("'", "")
+    hint = "debugpy needs `gdb` on the node, and leave to trace there."
+    hint = "Add `debugpy` to the payload's environment." if lacks else hint
+    return {"error": f"debugpy does not get in: {said or 'it says nothing'}", "hint": hint}
 
 
 if __name__ == "__main__":
