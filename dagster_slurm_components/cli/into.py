@@ -1,9 +1,10 @@
-"""``dg-slurm shell``, ``forward`` and ``stacks``: the way into a job that runs."""
+"""``dg-slurm shell``, ``forward``, ``debug`` and ``stacks``: the way into a job that runs."""
 
 from __future__ import annotations
 
 import contextlib
 import itertools
+import json
 import os
 import signal
 import socket
@@ -27,7 +28,7 @@ from dagster_slurm_components.errors import DagsterSlurmError, HostUnreachableEr
 from dagster_slurm_components.hosts.satellite.protocol import FrameError
 from dagster_slurm_components.hosts.satellite.relay import Relay
 from dagster_slurm_components.hosts.stream import Size, Stream
-from dagster_slurm_components.jobs.into import RunningJob
+from dagster_slurm_components.jobs.into import RunningJob, attach_debugger
 from dagster_slurm_components.jobs.output import describe
 from dagster_slurm_components.jobs.stacks import stacks as stacks_of
 from dagster_slurm_components.jobs.target import target
@@ -88,6 +89,43 @@ def forward(job: str, ports: tuple[int, int], profile_name: str | None, rank: in
     """
     here, there = ports
     running = running_job(job, profile_name, wait=wait)
+
+    def told(port: int) -> str:
+        return f"http://127.0.0.1:{port} is port {there} in the job. Ctrl-C ends this, and not the job."
+
+    _forward(running, here, there, rank, told)
+
+
+@click.command()
+@click.argument("job")
+@terminal.profile_option
+@rank_option
+@click.option("--pid", type=click.IntRange(1), help="Which Python of the payload, if there are several.")
+@click.option("--port", type=click.IntRange(0, 65535), default=0, help="The port here.  [default: any]")
+def debug(job: str, profile_name: str | None, rank: int | None, pid: int | None, port: int) -> None:
+    """Let a debugger into JOB's payload, which runs: debugpy, seen here at 127.0.0.1; Ctrl-C ends the way there.
+
+    The payload is Python, with `debugpy` in its environment and `gdb` on its node. It goes on as before until the
+    debugger stops it. What is printed is VS Code's launch.json. debugpy asks for no password: whoever is on the node
+    may connect to it, and act as you; use it where nobody else is.
+    """
+    running = running_job(job, profile_name, wait=False)
+    with _job_goes_on():
+        there = attach_debugger(running, rank=rank, pid=pid)
+
+    def told(port: int) -> str:
+        folder = {"localRoot": "${workspaceFolder}", "remoteRoot": running.handle.file("payload")}
+        way = {"connect": {"host": "127.0.0.1", "port": port}, "pathMappings": [folder], "justMyCode": False}
+        entry = {"name": f"job {running.handle.job_id}", "type": "debugpy", "request": "attach", **way}
+        return json.dumps({"version": "0.2.0", "configurations": [entry]}, indent=2)
+
+    _forward(running, port, there, rank, told)
+
+
+def _forward(
+    running: RunningJob, here: int, there: int, rank: int | None, told: Callable[[int], str]
+) -> None:
+    """Lead a port here to one there until the job ends or Ctrl-C; ``told`` says what is printed of the port here."""
     with _listening(here) as listener, running.relay(there, rank=rank) as stream:
 
         def write(data: bytes) -> None:
@@ -102,8 +140,7 @@ def forward(job: str, ports: tuple[int, int], profile_name: str | None, rank: in
         read = partial(stream.output, errors=sys.stderr.buffer)
         relay = Relay(read, write, told=tell)
         threading.Thread(target=_accept, args=(listener, relay), daemon=True).start()
-        address = f"http://127.0.0.1:{listener.getsockname()[1]}"
-        click.echo(f"{address} is port {there} in the job. Ctrl-C ends this, and not the job.")
+        click.echo(told(listener.getsockname()[1]))
         with contextlib.suppress(KeyboardInterrupt):
             with contextlib.suppress(FrameError), _job_goes_on():
                 _in_slices(relay.serve)

@@ -21,7 +21,7 @@ COMMANDS = {
     **{name: name for name in ("jobs", "launch", "lib", "new", "render", "schema", "sites", "top")},
     **dict.fromkeys(("agent", "login", "status"), "agent"),
     "import": "import_sbatch",
-    **dict.fromkeys(("forward", "shell", "stacks"), "into"),
+    **dict.fromkeys(("debug", "forward", "shell", "stacks"), "into"),
     "logs": "jobs",
 }
 """The module of each command, which has its name there. A commit hook must not wait for other commands' imports."""

@@ -34,6 +34,7 @@ from dagster_slurm_components.executor.steps import (
 )
 from dagster_slurm_components.executor.storage import storage_kept_open
 from dagster_slurm_components.executor.tags import STEP_TAG, THREAD
+from dagster_slurm_components.jobs.timeline import table, timeline
 from dagster_slurm_components.pipes.call import INTERRUPTS
 
 _LISTEN = 0.2
@@ -167,6 +168,10 @@ class RunExecution:
         finally:
             if self._context is not None:
                 self._context.close()
+        if self._context is not None and (spans := self._context.spans):
+            drawn = {"run/timeline": timeline(spans), "run/jobs": table(spans)}
+            data = EngineEventData({name: dg.MetadataValue.md(text) for name, text in drawn.items()})
+            yield dg.DagsterEvent.engine_event(self._run, "The jobs of this run.", data)
         if self._stopping and all(error.cls_name in _INTERRUPT_NAMES for error in self._errors):
             raise dg.DagsterExecutionInterruptedError
         if self._errors:

@@ -33,8 +33,9 @@ from dagster_slurm_components.executor.dagster_parts import (
     trigger_hooks,
 )
 from dagster_slurm_components.executor.output import captured
+from dagster_slurm_components.jobs.timeline import Span
 from dagster_slurm_components.pipes.call import INTERRUPTION
-from dagster_slurm_components.pipes.claim import LAST_RESULT, RESULTS
+from dagster_slurm_components.pipes.claim import LAST_RESULT, RESULTS, SPANS
 
 _START_METHOD = "spawn"
 """As Dagster's multiprocess executor does: a process that has threads must not be forked."""
@@ -97,6 +98,8 @@ class ThreadContext:
     """
 
     def __init__(self, run: PlanOrchestrationContext, plan: ExecutionPlan, retries: RetryMode) -> None:
+        self.spans: list[Span] = []
+        """The jobs of the steps."""
         self._error: Exception | None = None
         self._manager = PlanExecutionContextManager(
             job=run.job,
@@ -137,6 +140,7 @@ class ThreadStep(RunningStep):
 
     def _events(self) -> Iterator[dg.DagsterEvent]:
         INTERRUPTION.set(self._interruption)
+        SPANS.set(self._context.spans)
         run = self._context.get()
         context = run.for_step(self.step, self._known_state)
         manager = run.instance.compute_log_manager

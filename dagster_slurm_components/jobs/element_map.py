@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dagster_slurm_components.jobs import svg
 
 DONE = "done"
-_COLOURS = {
+COLOURS = {
     DONE: svg.COLOURS[2],
     "FAILED": svg.COLOURS[1],
     "OUT_OF_MEMORY": svg.COLOURS[3],
@@ -23,14 +23,14 @@ def element_map(states: Sequence[str]) -> str:
     cells = [_worst(states[at : at + share]) for at in range(0, len(states), share)]
     height, counts = -(-len(cells) // _ROW) * _CELL, Counter(states)
     parts, said = [], []
-    for place, state in enumerate(sorted(counts, key=lambda state: [*_COLOURS, state].index(state))):
+    for place, state in enumerate(sorted(counts, key=lambda state: [*COLOURS, state].index(state))):
         said.append(f"{counts[state]} {state}")
         left = place * _ROW * _CELL // 4
         # A cell is a dash: a row of equal ones is one command, and the last one is the legend's.
         runs = [*_runs(cells, state), (left, height + 12, _SIZE)]
         drawn = "".join(f"M{x} {y}h{width}" for x, y, width in runs)
         cell = {"stroke_width": _SIZE, "stroke_dasharray": f"{_SIZE} {_CELL - _SIZE}"}
-        parts.append(svg.stroke(drawn, _COLOURS.get(state, svg.GREY), **cell))
+        parts.append(svg.stroke(drawn, COLOURS.get(state, svg.GREY), **cell))
         parts.append(svg.text(left + 14, height + 16, said[-1]))
     width = max(_ROW * _CELL, len(said) * _ROW * _CELL // 4)
     picture = svg.svg(width, height + 20, *parts, font_family="sans-serif", font_size=12)

@@ -186,9 +186,9 @@ class Watch:
         return (STATUS, MESSAGES, STDOUT, STDERR) if started else (STATUS,)
 
     def usage_reads(self, now: float) -> Sequence[tuple[int, FileRead]]:
-        """Return which nodes' usage is to be read now; while an element of an array runs none is."""
+        """Return which nodes' usage is to be read now."""
         status = self.evidence.status
-        if status is None or (self.part is not Part.JOB and not self.meter.reads_on):
+        if status is None:
             return ()
         return self.meter.due(self.handle, now, self.changed_at, status.nodes)
 

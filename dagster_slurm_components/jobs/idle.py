@@ -24,6 +24,7 @@ class IdleNews:
 
     text: str
     hangs: bool
+    watch: Watch
 
 
 class IdleTimer:
@@ -58,10 +59,10 @@ class IdleTimer:
         if len(nodes) < status.nodes or any(now - node.seen > _STALE for node in nodes):
             self._told = True
             why = "Whether it hangs can't be told: what it uses is not known of all its nodes"
-            return IdleNews(f"{written}. {why}. It goes on.", hangs=False)
+            return IdleNews(f"{written}. {why}. It goes on.", hangs=False, watch=watch)
         idle = min(node.idle for node in nodes)
         if idle < limit:
             return None
         self._told = True
         did = f"for {format_duration(idle)} it has computed, read and written nothing"
-        return IdleNews(f"{written}, and {did}: {in_words(nodes)}. It may hang.", hangs=True)
+        return IdleNews(f"{written}, and {did}: {in_words(nodes)}. It may hang.", hangs=True, watch=watch)

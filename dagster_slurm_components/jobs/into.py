@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import json
 import os
 import shlex
 from collections.abc import Sequence
@@ -18,6 +20,7 @@ from dagster_slurm_components.jobs.target import Target
 
 _FOLDER = "into"
 _LONGEST = 256
+_PIECE = 64 * 1024
 
 
 def ready_command(command: str, handle: JobHandle, profile: str, *more: str) -> str:
@@ -126,3 +129,24 @@ class RunningJob:
                 hint="The launchers `srun` and `torchrun` have ranks, from 0; without --rank it is the first node.",
             )
         return file.data.decode().strip()
+
+
+def attach_debugger(job: RunningJob, *, rank: int | None = None, pid: int | None = None) -> int:
+    """Let debugpy into a payload's Python, of a rank or by its id; return the port of the node on which it listens.
+
+    Raises:
+        HostError: The host can't be reached, or refuses.
+        DagsterSlurmError: The environment or the node lacks something, or there are several.
+    """
+    script = job.send("attach_debugger.py", shipped("jobs/attach_debugger.py").encode())
+    words = ["@python", script, job.handle.run_dir, "" if rank is None else str(rank), str(pid or "")]
+    with job.run(words, rank=rank) as stream:
+        stream.end()
+        errors = io.BytesIO()
+        said = b"".join(iter(lambda: stream.output(_PIECE, errors), b""))
+    told = (
+        json.loads(said.splitlines()[-1]) if said else {"error": errors.getvalue().decode("utf-8", "replace")}
+    )
+    if "port" not in told:
+        raise DagsterSlurmError(f"job {job.handle.job_id}: {told['error']}", hint=told.get("hint"))
+    return int(told["port"])

@@ -44,10 +44,15 @@ def in_words(nodes: Sequence[NodeNow]) -> str:
         >>> in_words([NodeNow(usage)])
         'memory 3 GiB (peak 4)'
     """
+    parts = uses(nodes)
+    return f"on {len(nodes)} nodes: {parts}" if parts and len(nodes) > 1 else parts
+
+
+def uses(nodes: Sequence[NodeNow]) -> str:
+    """Return what nodes use, as ``in_words``, without their number."""
     cpu = f"CPU {cpus}" if (cpus := cpu_words(nodes)) else ""
     memory = f"memory {used}" if (used := memory_words(nodes)) else ""
-    parts = ", ".join(filter(None, (memory, cpu, gpu_words(nodes))))
-    return f"on {len(nodes)} nodes: {parts}" if parts and len(nodes) > 1 else parts
+    return ", ".join(filter(None, (memory, cpu, gpu_words(nodes))))
 
 
 def memory_words(nodes: Sequence[NodeNow]) -> str:

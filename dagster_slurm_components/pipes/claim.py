@@ -20,6 +20,7 @@ from dagster_slurm_components.jobs.owner import Owner
 from dagster_slurm_components.jobs.reconcile import Observation
 from dagster_slurm_components.jobs.takeover import Claim, take_over
 from dagster_slurm_components.jobs.target import Target
+from dagster_slurm_components.jobs.timeline import Span
 from dagster_slurm_components.pipes.context import Partition, open_session, partition_of
 from dagster_slurm_components.pipes.guard import Guard
 from dagster_slurm_components.pipes.step import Step, made_by, run_of
@@ -34,6 +35,8 @@ RESULTS = {
 """What Dagster stores of a step's results."""
 LAST_RESULT: ContextVar[float | None] = ContextVar("dagster_slurm_last_result", default=None)
 """When Dagster stored a result of the step last; known where a step is a thread of the run's own process."""
+SPANS: ContextVar[list[Span] | None] = ContextVar("dagster_slurm_spans", default=None)
+"""The jobs of the run that were followed to their ends; known where a step is a thread of the run's own process."""
 _PAGE = 8
 """Events that are read at first; mostly what is looked for is among the newest. Each further page is larger."""
 _SLACK = 1.0

@@ -10,7 +10,7 @@ import dagster as dg
 from dagster_slurm_components.errors import DagsterSlurmError, HostError
 from dagster_slurm_components.hosts.satellite.calls import LeaseRenewal
 from dagster_slurm_components.jobs.ending import LeaseLostError, cancel, end_job
-from dagster_slurm_components.jobs.events import Ended
+from dagster_slurm_components.jobs.events import Ended, Watch
 from dagster_slurm_components.jobs.into import RunningJob
 from dagster_slurm_components.jobs.lease import CANCEL_WANTED
 from dagster_slurm_components.jobs.model import JobHandle
@@ -18,7 +18,7 @@ from dagster_slurm_components.jobs.stacks import stacks
 from dagster_slurm_components.jobs.status import StatusRecord
 from dagster_slurm_components.jobs.stuck import StuckTimer
 from dagster_slurm_components.jobs.takeover import Claim
-from dagster_slurm_components.pipes.claim import JobCall
+from dagster_slurm_components.pipes.claim import SPANS, JobCall
 from dagster_slurm_components.pipes.failure import no_start
 from dagster_slurm_components.pipes.guard import StoppedError, SupervisionLostError
 from dagster_slurm_components.pipes.listen import Listener
@@ -72,6 +72,8 @@ class Follower:
             raise
         finally:
             self._listener.close()
+            if (spans := SPANS.get()) is not None:
+                spans.append(self._listener.span)
 
     def _to_its_end(self) -> Ended:
         call, handle, listener = self._call, self._handle, self._listener
@@ -105,7 +107,9 @@ class Follower:
         self._log.warning(news.text)
         action = resolved.script.idle.action if news.hangs and resolved.script.idle else "none"
         if action == "stacks":
-            self._log.warning(self._stacks())
+            self._log.warning(self._stacks(news.watch))
+        elif action == "cancel" and news.watch is not self._listener.lease:
+            self._cancel_element(news.watch.handle)
         elif action == "cancel":
             self._cancel()
             at = resolved.position("idle", "action")
@@ -113,14 +117,30 @@ class Follower:
             own_policy = self._call.step.context.op_def.retry_policy is not None
             raise dg.Failure(text, allow_retries=own_policy)
 
-    def _stacks(self) -> str:
+    def _cancel_element(self, element: JobHandle) -> None:
+        """Cancel an element of the array, whose end is then one as any other's."""
+        if element.job_id == self._handle.job_id:
+            self._log.warning(
+                f"One process runs all elements: none is cancelled by itself, {element.run_dir} neither."
+            )
+            return
+        try:
+            cancel(self._place.direct, element)
+        except HostError as error:
+            self._log.error(f"Element {element.job_id} could not be cancelled, and runs on: {error}")
+        else:
+            self._place.watcher.cancelled(element)
+            self._log.warning(f"Element {element.job_id} was cancelled: `idle.action: cancel`.")
+
+    def _stacks(self, watch: Watch) -> str:
         """Say where the processes of the payload stand."""
-        job = RunningJob(self._place, self._handle, self._listener.lease.evidence.status or StatusRecord())
+        handle = watch.handle
+        job = RunningJob(self._place, handle, watch.evidence.status or StatusRecord())
         try:
             told = stacks(job, limit=_STACKS)
         except DagsterSlurmError as error:
-            return f"Where the processes of job {self._handle.job_id} stand can't be told: {error}"
-        return f"Where the processes of job {self._handle.job_id} stand:\n{told}"
+            return f"Where the processes of job {handle.job_id} stand can't be told: {error}"
+        return f"Where the processes of job {handle.job_id} stand:\n{told}"
 
     def _cancel(self) -> None:
         """Cancel the job. Where its host can't be reached, the sensor does once it can: the lease tells of it."""

@@ -4,6 +4,7 @@ import queue
 import sys
 import time
 from abc import ABC, abstractmethod
+from collections import Counter
 from logging import Logger
 from typing import Any
 
@@ -29,10 +30,13 @@ from dagster_slurm_components.jobs.into import ready_command
 from dagster_slurm_components.jobs.lease import FOLLOWING, OutputPosition
 from dagster_slurm_components.jobs.live import LiveNotice
 from dagster_slurm_components.jobs.model import JobHandle
+from dagster_slurm_components.jobs.outcome import end_word
 from dagster_slurm_components.jobs.output import Stream, describe
 from dagster_slurm_components.jobs.progress import Progress
 from dagster_slurm_components.jobs.reconcile import Observation
+from dagster_slurm_components.jobs.status import StatusRecord
 from dagster_slurm_components.jobs.takeover import Claim
+from dagster_slurm_components.jobs.timeline import COMPLETED, Span
 from dagster_slurm_components.pipes.claim import JobCall
 from dagster_slurm_components.pipes.guard import SupervisionLostError
 from dagster_slurm_components.pipes.reader import RunDirectoryMessageReader
@@ -114,6 +118,9 @@ class Listener(ABC):
         self._events: queue.SimpleQueue[tuple[Watch, Event]] = queue.SimpleQueue()
         self._watches: dict[str, Watch] = {}
         self._news = ""
+        self._started: float | None = None
+        self._finished: float | None = None
+        self._ends: Counter[str] = Counter()
         self.lease_state = FOLLOWING
         self.ended: Ended | None = None
 
@@ -127,9 +134,32 @@ class Listener(ABC):
     def shown(self) -> OutputPosition:
         """What a person has seen by now."""
 
+    @property
+    def span(self) -> Span:
+        """The job over time, as far as it was followed; of an array from the first element's start to the last end."""
+        bad = [end for end, _ in self._ends.most_common() if end != COMPLETED]
+        end = next(iter(bad), COMPLETED) if self.ended else self.observation.state
+        ended = (self._finished if self.ended else None) or time.time()
+        return Span(self._handle.job_id, self._title, self._handle.submitted, self._started, ended, end)
+
+    @property
+    def _title(self) -> str:
+        identity = self._call.identity
+        call = f"(call {identity.call})" if identity.call else None
+        return " ".join(filter(None, (identity.step, identity.partition, call)))
+
+    def _note(self, status: StatusRecord | None, ended: Ended | None = None) -> None:
+        """Keep the times that the job, or an element of it, wrote down; one that was killed wrote no end."""
+        if status and status.started:
+            self._started = min(self._started or status.started, status.started)
+        if ended is not None:
+            finished = (status.ended if status else None) or time.time()
+            self._finished = max(self._finished or finished, finished)
+            self._ends[end_word(ended)] += 1
+
+    @abstractmethod
     def idle_news(self) -> IdleNews | None:
-        """What is to be told of a payload that does nothing; of an array nothing is."""
-        return None
+        """What is to be told of a payload that does nothing; of an array of one element at a time."""
 
     @abstractmethod
     def _hear(self, watch: Watch, event: Event) -> None:
@@ -230,11 +260,13 @@ class JobListener(Listener):
                 self.output.take(event)
             case Changed(observation=observation, status=status):
                 self._call.observation = observation
+                self._note(status)
                 if not observation.terminal:
                     said = describe(self._handle.job_id, observation, status)
                     self._tell(said + self._way_in if observation.phase is Phase.RUNNING else said)
             case Ended(observation=observation):
                 self.ended, self._call.observation = event, observation
+                self._note(event.evidence.status, event)
                 self.output.finish(self._log)
                 # After the payload's own last words.
                 self._log.info(describe(self._handle.job_id, observation, event.evidence.status))

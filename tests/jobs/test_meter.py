@@ -85,10 +85,12 @@ def test_a_job_that_never_began_has_no_usage_to_read(world: World) -> None:
     assert [event.usage for event in events(watch) if isinstance(event, Ended)] == [()]
 
 
-def test_an_element_is_read_once_at_its_end(world: World) -> None:
+def test_an_element_is_read_as_seldom_as_a_job_and_whole_at_its_end(world: World) -> None:
     watch = started(world, part=Part.ELEMENT)
-    world.files.append("/runs/1/usage/0.jsonl", head() + sample(5, 1))
-    assert reads_of_usage(world, 3 * LONGEST) == []
+    world.files.append("/runs/1/usage/0.jsonl", head() + sample(5, 1) + sample(10, 2))
+    assert reads_of_usage(world, FIRST - 5) == []
+    assert 8 <= len(reads_of_usage(world, 600)) <= 10
+    assert [each.usage.node for each in watch.meter.nodes] == ["n1"]
     world.files.append("/runs/1/status", b"exit=0\n")
     assert reads_of_usage(world, 20) == [1]
     assert [event.usage[0].node for event in events(watch) if isinstance(event, Ended)] == ["n1"]

@@ -19,6 +19,7 @@ from dagster_slurm_components.jobs import svg
 from dagster_slurm_components.jobs.chart import LARGEST, chart
 from dagster_slurm_components.jobs.element_map import DONE, element_map
 from dagster_slurm_components.jobs.sparkline import sparkline
+from dagster_slurm_components.jobs.timeline import Span, table, timeline
 from dagster_slurm_components.jobs.totals import usage_figures
 from dagster_slurm_components.jobs.usage import Gpu, GpuSample, NodeUsage, Sample
 
@@ -132,6 +133,76 @@ def test_of_more_elements_several_share_a_cell() -> None:
     drawn = element_map([DONE] * 2500 + ["FAILED"] + [DONE] * 1499)
     assert drawn.endswith("3999 done, 1 FAILED; 4 elements a cell")
     assert f'd="M300 149h10M150 252h10" stroke="{svg.COLOURS[1]}"' in picture(drawn)
+
+
+_BEGIN = 1_767_225_600.0
+_RUN = [
+    Span("4711", "load", _BEGIN, _BEGIN + 30, _BEGIN + 630, "COMPLETED"),
+    Span("4712", "train (8 elements)", _BEGIN + 640, _BEGIN + 1840, _BEGIN + 5440, "OUT_OF_MEMORY"),
+    Span("4720", "train (8 elements)", _BEGIN + 5450, _BEGIN + 5500, _BEGIN + 9100, "COMPLETED"),
+    Span("4721", "a & b 2026-01-01|c", _BEGIN + 9110, None, _BEGIN + 10_000, "CANCELLED"),
+]
+
+
+def test_a_run_over_time() -> None:
+    drawn = timeline(_RUN)
+    assert is_golden("timeline", picture(drawn))
+    assert drawn.endswith("\n\n4 jobs in 02:46:40; thin and grey: in the queue")
+    assert table(_RUN).splitlines() == [
+        "```text",
+        "job   step                submitted (UTC)      waited    ran       end",
+        "4711  load                2026-01-01 00:00:00  00:00:30  00:10:00  COMPLETED",
+        "4712  train (8 elements)  2026-01-01 00:10:40  00:20:00  01:00:00  OUT_OF_MEMORY",
+        "4720  train (8 elements)  2026-01-01 01:30:50  00:00:50  01:00:00  COMPLETED",
+        "4721  a & b 2026-01-01|c  2026-01-01 02:31:50  00:14:50            CANCELLED",
+        "```",
+        "4 jobs",
+    ]
+
+
+def test_a_short_run_over_time_is_drawn_inline() -> None:
+    assert len(timeline(_RUN[:3])) < INLINE
+
+
+def test_of_a_thousand_jobs_the_longest_are_shown() -> None:
+    spans = [
+        Span(
+            str(number),
+            f"&{'<' * 90}",
+            _BEGIN + number,
+            _BEGIN + number + 1,
+            _BEGIN + 2 * number,
+            "NODE_FAIL",
+        )
+        for number in range(1000)
+    ]
+    assert len(timeline(spans)) <= LARGEST
+    assert len(table(spans)) <= LARGEST
+    assert timeline(spans).endswith(
+        "\n\n1000 jobs in 00:33:18; thin and grey: in the queue; the 40 that took longest are shown"
+    )
+    told = table(spans).splitlines()
+    assert [line.split()[0] for line in told[2:-2]] == [str(number) for number in range(960, 1000)]
+
+
+@given(
+    st.lists(
+        st.builds(
+            Span,
+            job_id=st.just("1"),
+            name=st.text(),
+            submitted=st.none() | st.floats(0, 4e9),
+            started=st.none() | _TIMES,
+            ended=_TIMES,
+            end=st.sampled_from(["COMPLETED", "FAILED", "PENDING"]),
+        ),
+        min_size=1,
+        max_size=60,
+    )
+)
+def test_whatever_the_clocks_say(spans: list[Span]) -> None:
+    assert "nan" not in picture(timeline(spans))
+    assert len(table(spans).splitlines()) == min(len(spans), 40) + 4
 
 
 def luminance(colour: str) -> float:

@@ -162,6 +162,22 @@ def test_a_re_execution_runs_the_partitions_that_failed_and_no_others(work: Work
     assert made(work, whole) == once(KEYS)
 
 
+@pytest.mark.slurm
+@pytest.mark.slow
+@pytest.mark.parametrize("profile", ["staging"])
+def test_an_element_that_hangs_is_ended_alone(work: Work, profile: str) -> None:
+    scripts(work, work.file("hang.sh", 'if [ "$1" = e ]; then sleep 3600; fi'))
+    file = work.project.defs / "defs.yaml"
+    file.write_text(file.read_text().replace("array:", "idle: {warn: 8s, action: cancel}\n      array:", 1))
+    run = work.start(tags=ranged())
+    run.ends(STATUS.FAILURE)
+    assert made(work, run) == once([key for key in KEYS if key != "e"])
+    said = work.said(run.id)
+    assert f"Partition e: Job {work.job()}_4 has written nothing for 00:00:" in said
+    assert f"Element {work.job()}_4 was cancelled: `idle.action: cancel`." in said
+    assert '1 of 6 partitions failed: "e"' in said
+
+
 @everywhere
 def test_a_killed_worker_loses_nothing_and_reports_nothing_twice(work: Work, profile: str) -> None:
     scripts(work, work.act)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -88,6 +89,43 @@ def test_scripts_wait_side_by_side_in_one_process_and_each_has_its_own_output(
         errors = output(work, run, name, ComputeIOType.STDERR).splitlines()
         assert [line for line in errors if line.startswith("err of")] == [f"err of {name}"]
     assert "Launching subprocess" not in work.said(run.id)
+
+
+@everywhere
+def test_a_run_ends_with_its_jobs_over_time(work: Work, profile: str) -> None:
+    bad = work.file("bad.sh", "exit 3")
+    more = f"""
+    - payload: {bad}
+      assets: [{{key: bad}}]
+    - payload: {work.act}
+      args: ["{{{{ partition_key }}}}"]
+      array: {{}}
+      op: {{backfill_policy: {{type: single_run}}}}
+      assets: [{{key: days, partitions_def: {{type: static, partition_keys: [x, y]}}}}]
+"""
+    scripts(work, "a")
+    file = work.project.defs / "defs.yaml"
+    file.write_text(file.read_text() + more)
+    work.open()
+    run = work.start(select=["a", "bad"], executor=THREADS)
+    run.ends(STATUS.FAILURE)
+    assert {(row[1], row[-1]) for row in timeline(work, run)} == {("a", "COMPLETED"), ("bad", "FAILED")}
+    tags = {"dagster/asset_partition_range_start": "x", "dagster/asset_partition_range_end": "y"}
+    run = work.start(select=["days"], executor=THREADS, tags=tags)
+    run.ends()
+    assert [(row[1], row[-1]) for row in timeline(work, run)] == [("days x...y (2 elements)", "COMPLETED")]
+
+
+def timeline(work: Work, run: Run) -> list[list[str]]:
+    """Return the rows of the one event in a run's log that tells of its jobs over time."""
+    entries = work.instance.all_logs(run.id, of_type=dg.DagsterEventType.ENGINE_EVENT)
+    events = [entry.dagster_event.engine_event_data.metadata for entry in entries if entry.dagster_event]
+    (told,) = (metadata for metadata in events if "run/timeline" in metadata)
+    assert str(told["run/timeline"].value).startswith("![jobs over time](data:image/svg+xml;base64,")
+    rows = [re.split("  +", line) for line in str(told["run/jobs"].value).splitlines()[2:-2]]
+    for _, _, _, waited, ran, _ in rows:
+        assert all(re.fullmatch("[0-9]{2}:[0-9]{2}:[0-9]{2}", each) for each in (waited, ran))
+    return rows
 
 
 def test_python_assets_join_by_a_tag_and_any_other_step_is_a_process(work: Work) -> None:

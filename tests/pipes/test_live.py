@@ -10,6 +10,7 @@ from project_fixture import Project
 from reports_fixture import log
 
 from dagster_slurm_components.jobs import live, meter
+from dagster_slurm_components.pipes.arrays import listen
 
 
 def test_the_log_says_what_a_job_uses_and_how_far_it_is(
@@ -36,3 +37,29 @@ def test_the_log_says_what_a_job_uses_and_how_far_it_is(
     told = re.findall(r"^Job \S+: (.*)$", log(instance, result), re.MULTILINE)
     pattern = r"memory \S+ .*\(peak \S+\), CPU \S+ of \d+; \d+ % done, about \d+ (s|min) more"
     assert any(re.fullmatch(pattern, line) for line in told), f"a plain process has no time limit: {told}"
+
+
+def test_one_line_says_what_the_elements_of_an_array_use(
+    project: Project, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(meter, "FIRST", 2.0)
+    monkeypatch.setattr(listen, "_TELL_EVERY", (2.0, 2.0))
+    project.write(
+        "works.sh",
+        """\
+        until [ "$(wc -l <"$DAGSTER_SLURM_RUN_DIR/usage/0.jsonl")" -ge 6 ]; do sleep 0.2; done
+        """,
+    )
+    project.scripts("""
+        scripts:
+          - payload: works.sh
+            array: {}
+            op: {backfill_policy: {type: single_run}}
+            assets: [{key: works, partitions_def: {type: static, partition_keys: [x, y]}}]
+        """)
+    tags = {"dagster/asset_partition_range_start": "x", "dagster/asset_partition_range_end": "y"}
+    result = project.run("local", instance=instance, tags=tags)
+    assert result.success
+    told = re.findall(r"^Of the 2 elements of array \S+ 2 run\. (.*)$", log(instance, result), re.MULTILINE)
+    pattern = r"Those that run \(2 are known\) use: memory \S+ .*\(peak \S+\), CPU \S+ of \d+\."
+    assert any(re.fullmatch(pattern, line) for line in told), told

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from functools import cached_property
 
 import dagster as dg
@@ -19,7 +20,9 @@ from dagster_slurm_components.jobs.events import (
     Part,
     Watch,
 )
+from dagster_slurm_components.jobs.idle import IdleNews, IdleTimer
 from dagster_slurm_components.jobs.lease import ArrayPosition
+from dagster_slurm_components.jobs.live import uses
 from dagster_slurm_components.jobs.model import JobHandle, tasks_of
 from dagster_slurm_components.jobs.output import describe
 from dagster_slurm_components.jobs.reconcile import Evidence, Observation
@@ -47,6 +50,7 @@ class FollowedElement:
         self._call = call
         self._label = f"[{element.name}] "
         self.observation = Observation()
+        self.idle: IdleTimer | None = None
         self.alive = False
         """Whether it was seen to wait or run: then it has not ended before anybody followed it."""
 
@@ -88,8 +92,8 @@ class ArrayListener(Listener):
         self._tell_at = time.monotonic() + self._pause
         self.lease = self._watch(handle, epoch=claim.lease.epoch, part=Part.LEASE)
         for element, job in self._jobs(numbers_in(claim.lease.note.elements), claim.lease.note.keys_per_task):
-            self._followed[job.run_dir] = FollowedElement(element, job, call)
-            self._watch(job, part=Part.ELEMENT)
+            self._followed[job.run_dir] = followed = FollowedElement(element, job, call)
+            followed.idle = IdleTimer(call.resolved.script.idle, self._watch(job, part=Part.ELEMENT))
         self._end_with_the_last()
 
     def _jobs(self, numbers: Iterable[int], keys_per_task: int) -> Iterable[tuple[Element, JobHandle]]:
@@ -110,6 +114,10 @@ class ArrayListener(Listener):
         return next((each for each in seen if each.phase is Phase.WAITING), Observation())
 
     @property
+    def _title(self) -> str:
+        return f"{super()._title} ({len(self._array.elements)} elements)"
+
+    @property
     def shown(self) -> ArrayPosition:
         """What has been handed over by now."""
         # Copies: the step's own thread adds to them meanwhile.
@@ -124,13 +132,15 @@ class ArrayListener(Listener):
                 self._take_news(data)
             case Output() | OutputSkipped() if job is not None:
                 job.output.take(event)
-            case Changed(observation=observation) if job is not None:
+            case Changed(observation=observation, status=status) if job is not None:
                 job.observation = observation
+                self._note(status)
                 self._moved_at = time.monotonic()
                 job.alive |= not observation.terminal
             case Ended(observation=observation) if job is not None:
                 job.observation = observation
                 job.output.finish(self._log)
+                self._note(event.evidence.status, event)
                 del self._followed[job.handle.run_dir], self._watches[job.handle.run_dir]
                 self._moved_at = time.monotonic()
                 self._element_ended(job, event)
@@ -151,6 +161,14 @@ class ArrayListener(Listener):
     def _look_around(self) -> None:
         self._look_ahead()
         self._tell_progress()
+
+    def idle_news(self) -> IdleNews | None:
+        """What is to be told of the first element of which there is something to tell; of others it is soon after."""
+        for job in self._followed.values():
+            news = job.idle.check() if job.idle is not None else None
+            if news is not None:
+                return replace(news, text=f"{job.element.title}: {news.text}")
+        return None
 
     def _look_ahead(self) -> None:
         """Slurm starts tasks in their order: where some move, those that wait next are looked at more often."""
@@ -174,9 +192,12 @@ class ArrayListener(Listener):
             "are done": len(self._array.collected),
             "failed": len(self._array.failures),
         }
-        counted = ", ".join(f"{count} {word}" for word, count in counts.items() if count)
+        counted = ", ".join(f"{count} {word}" for word, count in counts.items() if count) + "."
+        running = [nodes for watch in self._watches.values() if (nodes := watch.meter.nodes)]
+        if used := uses([node for nodes in running for node in nodes]):
+            counted += f" Those that run ({len(running)} are known) use: {used}."
         if counted != self._counted:
             self._counted = counted
             self._log.info(
-                f"Of the {len(self._array.elements)} elements of array {self._handle.job_id} {counted}."
+                f"Of the {len(self._array.elements)} elements of array {self._handle.job_id} {counted}"
             )
