@@ -214,7 +214,7 @@ class Watcher:
             if any(more) or watch.meter.reads_on:
                 interval = 0.0
             elif watch.closing_until is not None and watch.closing_until <= now:
-                watch.put(events.Ended(watch.observation, watch.evidence, watch.meter.usage))
+                watch.put(watch.ended)
                 watch.close()
             watch.read_at = now + max(interval, least)
 
