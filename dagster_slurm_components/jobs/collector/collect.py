@@ -70,7 +70,7 @@ class Found:
         elif plain < len(parts):
             self._match(path, parts[plain:])
         else:
-            self._walk(path)
+            self._walk(path, hidden=True)
 
     def _match(self, folder: bytes, parts: List[str]) -> None:
         part, rest = parts[0], parts[1:]
@@ -87,21 +87,23 @@ class Found:
             elif part == "**" or hidden or not (label == part or fnmatch.fnmatchcase(label, part)):
                 continue
             elif not rest:
-                self._entry(path)
+                self._entry(path, hidden=label == part)
             elif is_folder and (label == part or not is_link):
                 self._match(path, rest)
 
-    def _walk(self, folder: bytes) -> None:
+    def _walk(self, folder: bytes, hidden: bool) -> None:
         for name in self._names(folder):
-            self._entry(os.path.join(folder, name))
+            if hidden or not name.startswith(b"."):
+                self._entry(os.path.join(folder, name), hidden)
 
-    def _entry(self, path: bytes) -> None:
+    def _entry(self, path: bytes, hidden: bool) -> None:
+        """Take a file, or all of a folder; what is ``hidden`` in it only where no wildcard led there."""
         if not os.path.isdir(path):
             self._file(path)
         elif os.path.islink(path):
             self._note(path, "is a link to a folder, which is not followed")
         else:
-            self._walk(path)
+            self._walk(path, hidden)
 
     def _names(self, folder: bytes) -> List[bytes]:
         try:
