@@ -3,7 +3,7 @@
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -114,6 +114,15 @@ def _made(raw: Mapping[str, Any], run_dir: str) -> Made:
         where=raw["where"],
         asset=raw["asset"],
     )
+
+
+def parse_files(made: Sequence[Made], data: bytes) -> tuple[Made, ...]:
+    """Return outputs with all of their files, by the file that lists them."""
+    files: dict[str, list[File]] = {each.name: [] for each in made}
+    for line in data.splitlines():
+        name, *row = json.loads(line)
+        files[name].append(parse_file(*row))
+    return tuple(replace(each, files=tuple(files[each.name])) for each in made)
 
 
 def parse_file(name: str, size: int, sha256: str | None) -> File:
