@@ -92,7 +92,7 @@ def parse_made(data: bytes, run_dir: str) -> tuple[Made, ...]:
     """
     try:
         return tuple(_made(each, run_dir) for each in json.loads(data)["outputs"])
-    except (ValueError, KeyError, TypeError, RecursionError):  # nothing, or damaged
+    except (ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RecursionError):  # none, or damaged
         return ()
 
 
@@ -106,13 +106,13 @@ def _made(raw: Mapping[str, Any], run_dir: str) -> Made:
         single=bool(raw["single"]),
         count=int(raw["count"]),
         bytes=int(raw["bytes"]),
-        hash=raw["hash"],
+        hash=None if raw["hash"] is None else str(raw["hash"]),
         files=tuple(parse_file(*row) for row in raw["files"]),
         published=bool(raw["published"]),
         error=None if raw["error"] is None else shown(raw["error"]),
         notes=tuple(map(shown, raw["notes"])),
-        where=raw["where"],
-        asset=raw["asset"],
+        where=str(raw["where"]),
+        asset=None if raw["asset"] is None else str(raw["asset"]),
     )
 
 

@@ -226,7 +226,7 @@ def test_an_interrupted_get_goes_on(
 ) -> None:
     project.staging(cluster)
     monkeypatch.setenv("DAGSTER_SLURM_PROFILE", "staging")
-    size = 48 * 2**20
+    size = 128 * 2**20
     project.write(
         "big.py", f"import os; open('big', 'wb').write(os.urandom({size})); open('small', 'w').write('s')"
     )
@@ -250,7 +250,7 @@ def test_an_interrupted_get_goes_on(
         before = parts()
     assert not (here / "all/big").exists()
     done = subprocess.run(command, env=environment, check=True, capture_output=True, text=True)
-    assert [line.rpartition("/")[2] for line in done.stdout.splitlines()] == ["small\t1 B", "big\t48.0 MiB"]
+    assert [line.rpartition("/")[2] for line in done.stdout.splitlines()] == ["big\t128.0 MiB", "small\t1 B"]
     source = Path(str(metadata(instance, "a")["job/run_directory"].value)) / "payload/big"
     assert (here / "all/big").read_bytes() == source.read_bytes()
     assert parts() == 0
