@@ -249,6 +249,7 @@ if [ "$code" -eq 0 ] && [ -z "$stopped" ] && [ -e outputs.json ]; then
         note outputs failed
         ;;
     esac
+    rm -f -- outputs.env # like job.env, it may hold what is nobody's business
 fi
 
 note cpu "${cpu-}" memory_peak "$(memory_peak)" ended "$(now)" exit "$code"
