@@ -6,14 +6,12 @@ import json
 import os
 import subprocess
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from dagster_slurm_components.jobs.outputs import Made, collector, parse_made
 from dagster_slurm_components.spec.outputs import Output, wanted
-
-PYTHONS = ("/usr/bin/python3",)
 
 
 @dataclass(frozen=True)
@@ -21,6 +19,8 @@ class RunDirectory:
     """A run directory after its payload has ended."""
 
     path: Path
+    extra: dict[str, str] = field(default_factory=dict)
+    """Variables of the collector."""
 
     @property
     def payload(self) -> Path:
@@ -55,7 +55,7 @@ class RunDirectory:
         done = subprocess.run(
             [*before, "bash", "collector/collect.sh"],
             cwd=self.path,
-            env={"PATH": "/usr/bin:/bin", "LC_ALL": "C"},
+            env={"PATH": "/usr/bin:/bin", "LC_ALL": "C", **self.extra},
             capture_output=True,
             text=True,
             umask=0o077,

@@ -92,7 +92,14 @@ def parse_made(data: bytes, run_dir: str) -> tuple[Made, ...]:
     """
     try:
         return tuple(_made(each, run_dir) for each in json.loads(data)["outputs"])
-    except (ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RecursionError):  # none, or damaged
+    except (
+        ValueError,
+        LookupError,
+        TypeError,
+        AttributeError,
+        ArithmeticError,
+        RecursionError,
+    ):  # none, or damaged
         return ()
 
 
@@ -153,7 +160,7 @@ def named(handle: JobHandle) -> JobHandle:
 def failure_of(made: Sequence[Made]) -> str:
     """Return what is told of outputs that are not there, or not where they should be."""
     if not made:
-        return "Its outputs could not be looked for; the last lines of stderr say why."
+        return "The last lines of its stderr say which, and why."
     lines = []
     for each in made:
         if each.error:

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, BeforeValidator
 
-from dagster_slurm_components.spec.base import Alone, Flag, Format, Word
+from dagster_slurm_components.spec.base import Alone, Flag, Format, Word, shape
 from dagster_slurm_components.spec.keys import AssetKey
 from dagster_slurm_components.spec.model import Model, mistake, option, required
 from dagster_slurm_components.spec.place import Locate, Position
@@ -14,6 +14,9 @@ from dagster_slurm_components.spec.problems import Problem, did_you_mean
 from dagster_slurm_components.spec.templates import is_template
 
 _NAME = r"[A-Za-z0-9_][A-Za-z0-9_.\-]{0,63}"
+_PATH = r"(?![/~$])(?!(?:.*/)?\.\.(?:/|$)).*[^./].*"
+_TO = r"(?!(?:.*/)?\.\.(?:/|$))[/$].*[^/].*"
+"""Paths and targets as JSON Schemas refuse most of what is none."""
 _VARIABLE = re.compile(r"\$(?:(\w+)|\{(\w+)\})", re.ASCII)
 
 
@@ -44,11 +47,11 @@ def _to(to: str) -> str:
 class Output(Model):
     """One output: a file, a folder, or what a pattern matches."""
 
-    path: Annotated[Word, AfterValidator(_path)] = required(
+    path: Annotated[Word, AfterValidator(_path), shape("string", "integer", pattern=_PATH)] = required(
         "File, folder or glob pattern in the payload's working folder; `**` for any depth.", "out/*.pt"
     )
     optional: Flag = option("The job may end well without it.", True, default=False)
-    to: Annotated[Word, AfterValidator(_to)] | None = option(
+    to: Annotated[Word, AfterValidator(_to), shape("string", pattern=_TO)] | None = option(
         "Where it is published on the host, whole or not at all; `$NAME` is a variable of the payload.",
         "$DATA/models/digits",
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
+import shlex
 import stat
 import subprocess
 import sys
@@ -13,6 +14,7 @@ from pathlib import Path
 
 import pytest
 from outputs_fixture import RunDirectory, run_directory
+from satellite_fixture import OLD_PYTHON
 from waiting import eventually
 
 from dagster_slurm_components.jobs.outputs import ALL_FILES, MADE
@@ -45,6 +47,24 @@ def test_a_file_a_folder_and_a_pattern(there: RunDirectory) -> None:
     assert found["one"].hash == hashlib.sha256(f"report.html\0{file.sha256}\n".encode()).hexdigest()
     assert found["some"].bytes == 16
     assert stat.S_IMODE((there.path / MADE).stat().st_mode) == 0o600
+
+
+def test_a_file_that_another_node_made_is_waited_for(there: RunDirectory) -> None:
+    there.extra["SLURM_JOB_NUM_NODES"] = "2"
+    late = f"sleep 2; echo x >{shlex.quote(str(there.payload))}/late"
+    with subprocess.Popen(["sh", "-c", late]):
+        found = there.collect({"late": "late"})
+    assert found["late"].count == 1
+
+
+@pytest.mark.skipif(OLD_PYTHON is None, reason="needs a Python 3.6")
+def test_the_oldest_python_in_a_locale_without_unicode(there: RunDirectory, tmp_path: Path) -> None:
+    there.extra["DAGSTER_SLURM_HOST_PYTHON"] = str(OLD_PYTHON)
+    for _ in range(2):
+        there.file("out/ünï/x", "ü")
+        found = there.collect({"out": {"path": "out/ü*", "to": f"{tmp_path}/ü"}}, umask="022")
+        assert names(found["out"]) == ["ünï/x"]
+        assert (tmp_path / "ü/ünï/x").read_text() == "ü"
 
 
 @pytest.mark.parametrize("name", HOSTILE)

@@ -12,6 +12,7 @@ import os
 import re
 import stat
 import sys
+import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Dict, Iterable, List, Optional, Tuple
 
@@ -21,6 +22,8 @@ LISTED = 1000
 """Files that the answer lists."""
 MOST_HASHED = 64 * 2**30
 MOST_NOTES = 20
+PATIENCE = 65.0
+"""Seconds for which NFS may not show a folder's new files that another node of the job has made (`acdirmax`)."""
 PIECE = 4 * 2**20
 FAILED = 94
 """The job's exit code where something is missing or could not be published."""
@@ -135,6 +138,17 @@ class Found:
         self.notes.append(f"{text_of(os.path.relpath(path, self._root))} {what}")
 
 
+def look_for(wanted: "List[Dict[str, Any]]", patience: float) -> List[Found]:
+    """Look for all outputs, and for those that are missing for so many seconds."""
+    until = time.monotonic() + patience
+    while True:
+        found = [Found(b"payload", each["path"]) for each in wanted]
+        lacking = any(not its.files and not each["optional"] for each, its in zip(wanted, found))
+        if not lacking or time.monotonic() >= until:
+            return found
+        time.sleep(1)
+
+
 def hash_of(path: bytes) -> Hashed:
     """Hash a file, and see that it is the same before and after."""
     try:
@@ -247,7 +261,7 @@ def main() -> int:
     """Return the exit code."""
     with open("outputs.json", "rb") as file:
         wanted = json.loads(file.read().decode("ascii"))
-    found = [Found(b"payload", each["path"]) for each in wanted]
+    found = look_for(wanted, PATIENCE if int(os.environ.get("SLURM_JOB_NUM_NODES") or 1) > 1 else 0.0)
     known = hashes(path for each in found for path in each.files.values())
     outputs = [Made(each, its, known) for each, its in zip(wanted, found)]
     if not any(each.told["error"] for each in outputs):  # half of what was to be made helps nobody
