@@ -36,6 +36,7 @@ class PayloadArguments(TypedDict, total=False):
         files: Files or globs that travel along, relative to the calling code.
         exclude: What of these stays behind: globs of names, or of the ends of paths.
         extra_env: Environment variables, never shown in scripts or argument lists.
+        outputs: Files and folders that the payload makes, by name: each a path or pattern, or a mapping as in YAML.
     """
 
     payload_path: str | Path | None
@@ -47,6 +48,7 @@ class PayloadArguments(TypedDict, total=False):
     files: Sequence[str]
     exclude: Sequence[str]
     extra_env: Mapping[str, str] | None
+    outputs: Mapping[str, str | Mapping[str, Any]] | None
 
 
 class ComputeResource(dg.ConfigurableResource):  # type: ignore[type-arg]
@@ -197,6 +199,7 @@ def _script(payload: PayloadArguments) -> dict[str, Any]:
         "files": list(payload.get("files", ())) or None,
         "exclude": list(payload.get("exclude", ())) or None,
         "env": dict(payload.get("extra_env") or {}) or None,
+        "outputs": dict(payload.get("outputs") or {}) or None,
     }
 
 

@@ -77,6 +77,11 @@ def test_the_sampler_runs_on_python_3_6():
     )
 
 
+def test_the_collector_runs_on_python_3_6():
+    files = (PACKAGE / "jobs" / "collector").glob("*.py")
+    assert_succeeds(BIN / "vermin", "--target=3.6-", "--violations", "--eval-annotations", *files)
+
+
 def test_no_import_runs_upward():
     assert_succeeds(BIN / "lint-imports", "--no-cache")
 

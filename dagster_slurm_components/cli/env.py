@@ -2,8 +2,7 @@
 
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,7 @@ import click
 from dagster_slurm_components.cli import terminal
 from dagster_slurm_components.component.needs import Need, needs
 from dagster_slurm_components.component.needs import prune as remove_unneeded
-from dagster_slurm_components.environments.content import EnvironmentPlan, Progress, silent
+from dagster_slurm_components.environments.content import EnvironmentPlan
 from dagster_slurm_components.environments.fetch import fetch
 from dagster_slurm_components.environments.provide import plan_for, provide
 from dagster_slurm_components.environments.store import Store
@@ -87,7 +86,7 @@ def build(profile_name: str | None, as_json: bool) -> None:
     """Fetch and build on this machine all that a deployment sends, so that it needs no internet then."""
     rows: list[terminal.Row] = []
     loaded, store = _opened(profile_name)
-    with _progress(as_json) as progress:
+    with terminal.bar(quiet=as_json) as progress:
         for need in needs(loaded, Path.cwd()):
             planned = plan_for(need.request, store, progress)
             size = sum(file.size or 0 for file in fetch(planned.artifacts, progress))
@@ -113,7 +112,7 @@ def deploy(profile_name: str | None, as_json: bool, rebuild: bool, wait: float |
 
     loaded, store = _opened(profile_name)
     patience = duration_seconds(loaded.profile.park_timeout) if wait is None else wait
-    with _progress(as_json) as progress:
+    with terminal.bar(quiet=as_json) as progress:
         for need in needs(loaded, Path.cwd()):
             made = provide(
                 need.request, store, progress=progress, tell=tell, rebuild=rebuild, patience=patience
@@ -199,25 +198,3 @@ def prune(profile_name: str | None, as_json: bool, unused_for: float | None, dry
     terminal.table(["environment", "key", "what", "MB"], rows)
     freed = f"{_megabytes(found['freed'])} MB freed, {_megabytes(found['cache_freed'])} MB of the cache here"
     click.echo(f"store of profile {loaded.name}: {freed}")
-
-
-@contextmanager
-def _progress(quiet: bool) -> Iterator[Progress]:
-    """Yield what shows progress: a bar on a terminal, nothing otherwise."""
-    if quiet or not sys.stderr.isatty():
-        yield silent
-        return
-    from rich.console import Console  # noqa: PLC0415 -- 0.1 s, and for terminals only
-    from rich.progress import BarColumn, DownloadColumn, TextColumn, TransferSpeedColumn  # noqa: PLC0415
-    from rich.progress import Progress as Bar  # noqa: PLC0415
-
-    columns = (TextColumn("{task.description:>8}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
-    with Bar(*columns, console=Console(stderr=True), transient=True) as bar:
-        tasks: dict[str, Any] = {}
-
-        def show(stage: str, done: int, total: int) -> None:
-            if stage not in tasks:
-                tasks[stage] = bar.add_task(stage, total=total or None)
-            bar.update(tasks[stage], completed=done, total=total or None)
-
-        yield show

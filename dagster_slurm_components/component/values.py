@@ -75,7 +75,7 @@ def _value(context: dg.InputContext, key: str | None, made: dg.AssetMaterializat
         raise LookupError(f"{what} was never materialized, so nothing is reported of it: materialize it.")
     values: dict[str, Any] = {each: value.value for each, value in made.metadata.items()}
     values |= {each: Path(values[each]) for each, value in made.metadata.items() if isinstance(value, _PATHS)}
-    reported = {each: value for each, value in values.items() if not each.startswith("job/")}
+    reported = {each: value for each, value in values.items() if not each.startswith(("job/", "output/"))}
     if name is None and _is_mapping(kind):
         return reported
     meant = [name] if name in values else []

@@ -19,6 +19,7 @@ from dagster_slurm_components.errors import DagsterSlurmError
 from dagster_slurm_components.hosts.program import shipped
 from dagster_slurm_components.jobs.events import MESSAGES, NEWS
 from dagster_slurm_components.jobs.model import ELEMENTS, JobArray, JobSpec
+from dagster_slurm_components.jobs.outputs import collector
 from dagster_slurm_components.jobs.status import STATUS
 from dagster_slurm_components.jobs.usage import usage_file
 from dagster_slurm_components.spec.files import LARGEST, TOO_LARGE
@@ -129,6 +130,7 @@ def run_files(spec: JobSpec) -> dict[str, bytes]:
         **_POLLED,
         **_libraries(),
         **(sampler() if spec.sampler else {}),
+        **collector(spec.outputs),
         **spec.launch.files,
     }
     return {

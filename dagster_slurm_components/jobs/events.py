@@ -10,6 +10,7 @@ from dagster_slurm_components.hosts.satellite.calls import FileData, FileRead
 from dagster_slurm_components.jobs.lease import FOLLOWING, OutputPosition
 from dagster_slurm_components.jobs.meter import Meter
 from dagster_slurm_components.jobs.model import JobHandle
+from dagster_slurm_components.jobs.outputs import MADE, Made, parse_made
 from dagster_slurm_components.jobs.reconcile import Evidence, Observation
 from dagster_slurm_components.jobs.status import STATUS, StatusRecord, parse_status
 from dagster_slurm_components.jobs.usage import NodeUsage
@@ -71,11 +72,17 @@ class HostBack:
 
 @dataclass(frozen=True)
 class Ended:
-    """The job has ended for good and all its output was delivered; ``usage`` is what it used on each of its nodes."""
+    """The job has ended for good and all its output was delivered.
+
+    Attributes:
+        usage: What it used on each of its nodes.
+        made: What it made of its outputs.
+    """
 
     observation: Observation
     evidence: Evidence
     usage: tuple[NodeUsage, ...] = ()
+    made: tuple[Made, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -131,6 +138,7 @@ class Watch:
     judged: Evidence | None = None
     status_text: bytes = b""
     stderr_end: bytes = b""
+    made: bytes = b""
     began: float = 0.0
     changed_at: float = 0.0
     heard_at: float = 0.0
@@ -183,7 +191,18 @@ class Watch:
         if self.part is Part.LEASE:
             return (NEWS,)
         started = self.evidence.status is not None or self.closing_until is not None
-        return (STATUS, MESSAGES, STDOUT, STDERR) if started else (STATUS,)
+        if not started:
+            return (STATUS,)
+        status = self.evidence.status
+        tells = self.closing_until is not None and status is not None and status.get("outputs") is not None
+        return (STATUS, MESSAGES, STDOUT, STDERR, MADE) if tells else (STATUS, MESSAGES, STDOUT, STDERR)
+
+    @property
+    def ended(self) -> Ended:
+        """The end of the job, once it has ended and all was read."""
+        return Ended(
+            self.observation, self.evidence, self.meter.usage, parse_made(self.made, self.handle.run_dir)
+        )
 
     def usage_reads(self, now: float) -> Sequence[tuple[int, FileRead]]:
         """Return which nodes' usage is to be read now."""
@@ -245,6 +264,8 @@ class Watch:
         if name == STATUS:
             self.status_text += file.data
             self.evidence = replace(self.evidence, status=parse_status(self.status_text))
+        elif name == MADE:
+            self.made += file.data
         else:
             self.put(Output(name, file.data))
             if name == STDERR:

@@ -9,6 +9,7 @@ from dagster_slurm_components.jobs.model import JobIdentity, JobSpec
 from dagster_slurm_components.launchers.base import PYTHON, LaunchContext, payload_argv
 from dagster_slurm_components.launchers.plans import plan
 from dagster_slurm_components.spec.launchers import BashLauncher
+from dagster_slurm_components.spec.outputs import wanted
 from dagster_slurm_components.spec.resolve import ResolvedScript
 from dagster_slurm_components.spec.script import Script
 
@@ -73,6 +74,7 @@ def job_spec(
         files=resolved.payload_files() if files is None else files,
         requeues=script.requeue_on_timeout if scheduler == "slurm" else 0,
         sampler=profile.profile.sampler,
+        outputs=tuple(wanted(script.outputs, lambda name: resolved.position("outputs", name))),
     )
 
 

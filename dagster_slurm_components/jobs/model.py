@@ -8,6 +8,7 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 from dagster_slurm_components.environments.base import Activation
 from dagster_slurm_components.launchers.base import LaunchPlan
@@ -130,6 +131,7 @@ class JobSpec:
         files: Local files, by their places below the run directory's ``payload`` folder.
         requeues: How often the job puts itself back into the queue after it wrote a checkpoint.
         sampler: Whether it is written down what the job uses.
+        outputs: What the payload is to make, as its collector is told.
         array: The elements of a job array, for which everything else is the same.
     """
 
@@ -145,6 +147,7 @@ class JobSpec:
     files: Mapping[PurePosixPath, Path] = field(default_factory=dict)
     requeues: int = 0
     sampler: bool = True
+    outputs: tuple[Mapping[str, Any], ...] = ()
     array: JobArray | None = None
 
 

@@ -18,6 +18,7 @@ from dagster_slurm_components.hosts.satellite.calls import FileData, FileRead, L
 from dagster_slurm_components.jobs import events
 from dagster_slurm_components.jobs.events import LAG, Part, Watch
 from dagster_slurm_components.jobs.model import JobHandle
+from dagster_slurm_components.jobs.outputs import MADE
 from dagster_slurm_components.jobs.polling import Poller
 from dagster_slurm_components.jobs.reconcile import Evidence, reconcile
 from dagster_slurm_components.jobs.schedulers import Scheduler
@@ -200,7 +201,8 @@ class Watcher:
             watch.meter.take(node, next(files), now)
         for watch in due:
             before = sum(watch.offsets.values())
-            more = [watch.take(name, next(files)) for name in watch.files]
+            names = watch.files
+            more = [watch.take(name, next(files)) for name in names]
             if sum(watch.offsets.values()) != before:
                 watch.heard_at = now
             started = watch.evidence.status is not None
@@ -211,10 +213,10 @@ class Watcher:
                 interval = max(interval, _ELEMENT)
             elif watch.eager and not started:
                 interval = min(interval, _EAGER)
-            if any(more) or watch.meter.reads_on:
+            if any(more) or watch.meter.reads_on or (MADE in watch.files and MADE not in names):
                 interval = 0.0
             elif watch.closing_until is not None and watch.closing_until <= now:
-                watch.put(events.Ended(watch.observation, watch.evidence, watch.meter.usage))
+                watch.put(watch.ended)
                 watch.close()
             watch.read_at = now + max(interval, least)
 

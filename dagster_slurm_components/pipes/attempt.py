@@ -5,6 +5,7 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Generic, TypeVar
 
@@ -29,6 +30,7 @@ from dagster_slurm_components.pipes.failure import failure, no_start
 from dagster_slurm_components.pipes.follow import Follower
 from dagster_slurm_components.pipes.guard import SupervisionLostError
 from dagster_slurm_components.pipes.listen import JobListener, JobOutput
+from dagster_slurm_components.pipes.outputs import output_figures, previews
 from dagster_slurm_components.pipes.partition import variables
 from dagster_slurm_components.pipes.reader import RunDirectoryMessageReader
 from dagster_slurm_components.pipes.records import tag_job, tell
@@ -201,7 +203,7 @@ class AttemptRun(ABC, Generic[AnyCall, Result]):
         )
         way = dashboard(ended.evidence.status, handle, profile)
         more = {"job/ray_dashboard": way.metadata} if way else {}
-        return {**figures, **profile.run.figures, **more}
+        return {**figures, **profile.run.figures, **more, **output_figures(ended, handle, profile.name)}
 
 
 class JobAttempt(AttemptRun[JobCall, CompletedJob]):
@@ -221,7 +223,10 @@ class JobAttempt(AttemptRun[JobCall, CompletedJob]):
         figures |= advice(figures, resolved, call.partition, tell=context.log.info)
         ended_at = self._close(end_word(ended), listener.shown)  # before anything of it is handed on
         if outcome.success:
-            return CompletedJob(session, typed(figures), stored=lambda: self._collect_stored(ended_at))
+            figures |= previews(ended.made, call.place.satellite)
+            metadata = typed(figures)
+            stored = partial(self._collect_stored, ended_at)
+            return CompletedJob(session, metadata, made=ended.made, stored=stored)
         answer = self._answer(outcome, ended, dict(spec.sbatch), listener.output, figures)
         if isinstance(answer, NextAttempt):
             return answer

@@ -136,6 +136,8 @@ class JobCall:
             "extras": {**self.extras, "partition_keys": self.keys},
             "env": self.env,
         }
+        if outputs := self.resolved.script.outputs:  # a job that lives may be of a version without them
+            raw["outputs"] = {name: output.model_dump() for name, output in outputs.items()}
         return hashlib.sha256(json.dumps(raw, sort_keys=True, default=repr).encode()).hexdigest()
 
     def unwanted(self, lease: Lease) -> str | None:

@@ -11,7 +11,9 @@ import dagster as dg
 from dagster_shared.record import replace
 
 from dagster_slurm_components.jobs.figures import Figure
+from dagster_slurm_components.jobs.outputs import Made
 from dagster_slurm_components.pipes.context import StepContext, is_direct, is_skippable
+from dagster_slurm_components.pipes.outputs import OUTPUT, of_asset
 
 MARKDOWN = ("job/usage", "job/chart", "job/notes")
 
@@ -22,6 +24,7 @@ class CompletedJob(dg.PipesClientCompletedInvocation):
     Args:
         session: The Pipes session in which it ran.
         metadata: The job's figures; they are added to each result.
+        made: The job's outputs, of which some metadata may tell at one asset alone.
         stored: Called once when Dagster has stored the results that ``get_results()`` gave: the consumer has come
             back for more and there is none. One that gathers them before it yields them
             (``list(completed.get_results())``) comes back too early.
@@ -38,9 +41,11 @@ class CompletedJob(dg.PipesClientCompletedInvocation):
         session: dg.PipesSession,
         metadata: Mapping[str, Figure | dg.MetadataValue] | None = None,
         *,
+        made: Sequence[Made] = (),
         stored: Callable[[], None] | None = None,
     ) -> None:
         super().__init__(session, metadata)
+        self._made = made
         self._stored = stored
 
     @property
@@ -65,7 +70,11 @@ class CompletedJob(dg.PipesClientCompletedInvocation):
         reported = super().get_results(implicit_materializations=False)
         due = [key for key in context.selected_asset_keys if not is_skippable(context, key)]
         made = materialized(reported, due if implicit_materializations else (), self.metadata)
-        ordered = (made[key] for key in in_order(context, made))
+        own = {
+            key: each._replace(metadata=of_asset(self._made, key, each.metadata or {}))
+            for key, each in made.items()
+        }
+        ordered = (own[key] for key in in_order(context, made))
         return _Results(chain(ordered, self.check_results), self._tell)
 
     def get_materialize_result(self, *, implicit_materialization: bool = True) -> dg.MaterializeResult[Any]:
@@ -81,7 +90,7 @@ class CompletedJob(dg.PipesClientCompletedInvocation):
     @property
     def _untold(self) -> CompletedJob:
         # Dagster's methods for one result look through all of them, and hand it on after that (1.13).
-        return CompletedJob(self._session, self.metadata)
+        return CompletedJob(self._session, self.metadata, made=self._made)
 
     def _tell(self) -> None:
         stored, self._stored = self._stored, None
@@ -153,7 +162,7 @@ def typed(figures: Mapping[str, Figure]) -> dict[str, Figure | dg.MetadataValue]
     def value(name: str, figure: Figure) -> Figure | dg.MetadataValue:
         if name == "job/run_directory":
             return dg.MetadataValue.path(str(figure))
-        if name in MARKDOWN:
+        if name in MARKDOWN or (name.startswith(OUTPUT) and isinstance(figure, str)):
             return dg.MetadataValue.md(str(figure))
         is_address = isinstance(figure, str) and figure.startswith("http://")
         return dg.MetadataValue.url(str(figure)) if is_address else figure

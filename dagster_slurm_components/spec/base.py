@@ -85,6 +85,22 @@ class Format:
         )
 
 
+@dataclass(frozen=True)
+class Alone:
+    """Annotates a model for which the value of one ``field`` may stand alone."""
+
+    field: str
+
+    def __get_pydantic_json_schema__(
+        self, schema: CoreSchema, handler: GetJsonSchemaHandler
+    ) -> dict[str, Any]:
+        """Judge a mapping as such, and anything else as the field, so that an error speaks of what was meant."""
+        made = handler(schema)
+        field = handler.resolve_ref_schema(made)["properties"][self.field]
+        written = {name: value for name, value in field.items() if name not in ("description", "examples")}
+        return {"if": {"type": "object"}, "then": made, "else": written}
+
+
 def one_mistake(what: str) -> WrapValidator:
     """Annotate a union: whatever none of its members takes is one mistake, "expected ...", not one for each."""
 

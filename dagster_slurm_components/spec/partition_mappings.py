@@ -6,10 +6,9 @@ The types are Dagster's classes without ``PartitionMapping``, the fields are the
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, GetJsonSchemaHandler
-from pydantic_core import CoreSchema
+from pydantic import BeforeValidator
 
-from dagster_slurm_components.spec.base import WHOLE, Flag, Word
+from dagster_slurm_components.spec.base import WHOLE, Alone, Flag, Word
 from dagster_slurm_components.spec.keys import AssetKey
 from dagster_slurm_components.spec.model import Model, option, required
 from dagster_slurm_components.spec.partitions import (
@@ -121,22 +120,9 @@ def fits(mapping: Model | None, before: Model, after: Model | None) -> bool:
     return False
 
 
-class _KeyAlone:
-    """Annotates a dependency: an asset key alone is one too."""
-
-    def __get_pydantic_json_schema__(
-        self, schema: CoreSchema, handler: GetJsonSchemaHandler
-    ) -> dict[str, Any]:
-        """Judge a mapping as such, and anything else as a key, so that an error speaks of what was meant."""
-        made = handler(schema)
-        key = handler.resolve_ref_schema(made)["properties"]["asset"]
-        written = {name: value for name, value in key.items() if name not in ("description", "examples")}
-        return {"if": {"type": "object"}, "then": made, "else": written}
-
-
 def _dep(value: Any) -> Any:
     return value if isinstance(value, (Mapping, Model)) else {"asset": value}
 
 
-Dep = Annotated[AssetDep, BeforeValidator(_dep), _KeyAlone()]
+Dep = Annotated[AssetDep, BeforeValidator(_dep), Alone("asset")]
 """A dependency: ``raw``, ``[lake, raw]``, or ``{asset: raw, partition_mapping: {type: last}}``."""

@@ -9,11 +9,12 @@ from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from pydantic import ValidationError
+from pydantic import TypeAdapter, ValidationError
 from typing_extensions import Self
 
 from dagster_slurm_components.spec.files import LARGEST, TOO_LARGE, Found, add_files, find_files, place
 from dagster_slurm_components.spec.merge import Layer, Merged, merge
+from dagster_slurm_components.spec.outputs import Outputs
 from dagster_slurm_components.spec.place import KeyPath, Position
 from dagster_slurm_components.spec.problems import Problem, SpecError, problems_of
 from dagster_slurm_components.spec.profiles import LoadedProfile
@@ -44,9 +45,20 @@ class ResolvedScript:
 
         A SpecError tells of a template that needs more than there is, with ``missing`` as its advice.
         """
-        fields = {"args": self.script.args, "command": self.script.command, "env": dict(self.script.env)}
+        script = self.script
+        fields: dict[str, Any] = {"args": script.args, "command": script.command, "env": dict(script.env)}
+        if script.outputs:
+            fields["outputs"] = {name: output.explicit() for name, output in script.outputs.items()}
         filled = fill_partition(fields, self.merged.position, names, missing)
-        return self if filled == fields else replace(self, script=self.script.model_copy(update=filled))
+        if filled == fields:
+            return self
+        if script.outputs:
+            try:
+                filled["outputs"] = TypeAdapter(Outputs).validate_python(filled["outputs"])
+            except ValidationError as exc:
+                position = self.merged.position
+                raise SpecError(problems_of(exc, lambda path: position(("outputs", *path)))) from None
+        return replace(self, script=script.model_copy(update=filled))
 
     def position(self, *path: str | int) -> Position | None:
         """Return where the winning value was written: ``position("resources", "partition")``."""

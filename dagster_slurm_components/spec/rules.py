@@ -7,6 +7,7 @@ from dagster_slurm_components.spec import asked
 from dagster_slurm_components.spec.launchers import asks_for_gpus
 from dagster_slurm_components.spec.merge import Merged
 from dagster_slurm_components.spec.model import Model
+from dagster_slurm_components.spec.outputs import output_problems
 from dagster_slurm_components.spec.partition_mappings import AssetDep, TimeWindowMapping
 from dagster_slurm_components.spec.place import KeyPath, Locate
 from dagster_slurm_components.spec.problems import Problem, did_you_mean
@@ -29,6 +30,10 @@ def script_problems(
 def _launcher(script: Script, position_of: Locate) -> Iterator[Problem]:
     for path, message in script.launcher.disagreements(script.resources):
         yield Problem.at(position_of, path, message, kind="launcher")
+
+
+def _outputs(script: Script, position_of: Locate) -> Iterator[Problem]:
+    return output_problems(script.outputs, [asset.key for asset in script.assets], position_of)
 
 
 def ranks_without_gpus(script: Script, position_of: Locate) -> Iterator[Problem]:
@@ -231,6 +236,7 @@ _RULES: tuple[tuple[tuple[str, ...], Callable[[Script, Locate], Iterator[Problem
     (("assets",), _assets),
     (("assets", "checks"), _checks),
     (("launcher", "resources"), _launcher),
+    (("assets", "outputs"), _outputs),
     (("array", "assets", "checks", "idle", "leave", "op", "retry"), _leave),
 )
 """Each with the fields that it compares."""

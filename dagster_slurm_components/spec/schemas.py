@@ -72,6 +72,7 @@ def definitions() -> Json:
     made["Script"]["properties"]["profiles"]["additionalProperties"] = reference("Override")
     made["Override"] = _part(OVERRIDABLE, "What is different in one profile.")
     made["Defaults"] = _part(DEFAULTABLE, "What all scripts have in common.")
+    del made["Output"]["required"]  # an override changes a part of one
     attributes = made.pop("ComponentAttributes")
     fields = attributes["properties"]
     fields["scripts"] = {**_told(fields["scripts"]), "type": "array", "items": reference("Script")}

@@ -12,6 +12,7 @@ from dagster_slurm_components.spec.base import Count, Env, Flag, Text, Umask, Va
 from dagster_slurm_components.spec.environments import CurrentEnvironment, Environment
 from dagster_slurm_components.spec.launchers import BashLauncher, Launcher
 from dagster_slurm_components.spec.model import UNTYPED, Model, details, kept, mistake, option, unknown_key
+from dagster_slurm_components.spec.outputs import Outputs
 from dagster_slurm_components.spec.place import KEY
 from dagster_slurm_components.spec.resources import Resources
 from dagster_slurm_components.spec.retry import Idle, Retry, Stuck
@@ -25,6 +26,7 @@ OVERRIDABLE = (
     "umask",
     "files",
     "exclude",
+    "outputs",
     "launcher",
     "resources",
     "environment",
@@ -110,6 +112,11 @@ class Script(Model):
     )
     exclude: list[Word] = option(
         "What `files` leave out: globs of names, or of the ends of paths.", ["*.tmp", "data/raw"], default=[]
+    )
+    outputs: Outputs = option(
+        "Files and folders that the payload makes: a path or pattern below its working folder by each name.",
+        {"model": "out/*.pt", "weights": {"path": "weights", "to": "$DATA/models/digits"}},
+        default={},
     )
     launcher: Launcher = option(
         "How the payload starts inside the job.", {"type": "bash"}, default=BashLauncher()

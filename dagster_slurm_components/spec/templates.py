@@ -52,7 +52,7 @@ def _jinja() -> Any:
 
 PARTITION = frozenset({"partition_key", "partition_keys", "partition", "partition_window"})
 """What templates know of a step's partition. Such a template waits until the step runs."""
-_WAITING = frozenset({"args", "command", "env"})
+_WAITING = frozenset({"args", "command", "env", "outputs"})
 """The fields of a script whose templates may wait."""
 
 Renderer = Callable[[Any, Locate], Any]
@@ -167,7 +167,9 @@ def _may_wait(path: KeyPath) -> bool:
 
 def _too_early(position_of: Locate, path: KeyPath) -> Problem:
     message = "the partition is known only when the step runs"
-    return Problem.at(position_of, path, message, "it can be used in `args`, `command` and `env`", "template")
+    return Problem.at(
+        position_of, path, message, "it can be used in `args`, `command`, `env` and `outputs`", "template"
+    )
 
 
 def syntax_problems(tree: Any, position_of: Locate, *, partitioned: bool = False) -> Iterator[Problem]:

@@ -13,10 +13,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pytest
+from outputs_fixture import RunDirectory
+from waiting import eventually
 
 from dagster_slurm_components.environments.base import Activation, ActivationStep
 from dagster_slurm_components.hosts.program import shipped
 from dagster_slurm_components.jobs.status import StatusRecord, parse_status
+from dagster_slurm_components.spec.outputs import Output
 from slurm_testcluster.process import identify
 
 FOLDERS = ["plain", "a b", "it's", 'say "hi"', "$(id)", "two\nlines", "ünï;cödé"]
@@ -247,3 +250,48 @@ def test_a_start_that_slurm_gave_up_leaves_the_record_to_the_newer_one(tmp_path:
     assert job.wait(120) == 3
     assert record(folder).exit_code is None
     assert record(folder).restart == 1
+
+
+def with_outputs(folder: Path, payload: Sequence[str], **outputs: str) -> Path:
+    make(folder, payload)
+    run_directory = RunDirectory(folder)
+    run_directory.declare({name: Output(path=path) for name, path in outputs.items()})
+    return folder
+
+
+def test_outputs_are_looked_for_after_a_payload_that_did_its_work(tmp_path: Path) -> None:
+    folder = with_outputs(tmp_path / "a b", ["sh", "-c", "echo x >made"], made="made")
+    found = run(folder)
+    assert (found.exit_code, found.get("outputs")) == (0, "made")
+    (made,) = RunDirectory(folder).made()
+    assert (made.path, made.bytes) == (f"{folder}/payload/made", 2)
+
+
+def test_a_payload_that_failed_has_no_outputs(tmp_path: Path) -> None:
+    folder = with_outputs(tmp_path / "run", ["sh", "-c", "echo x >made; exit 3"], made="made")
+    found = run(folder)
+    assert (found.exit_code, found.get("outputs")) == (3, None)
+    assert not (folder / "made.json").exists()
+
+
+def test_a_missing_output_is_the_end_of_a_job(tmp_path: Path) -> None:
+    folder = with_outputs(tmp_path / "run", ["true"], made="made")
+    found = run(folder)
+    assert (found.exit_code, found.get("outputs")) == (94, "failed")
+
+
+@pytest.mark.parametrize(("name", "code"), [("TERM", 143), ("USR1", 0)])
+def test_a_signal_while_outputs_are_looked_for(tmp_path: Path, name: str, code: int) -> None:
+    folder = with_outputs(tmp_path / "run", ["true"], made="made")
+    collecting = (
+        'touch "$PWD/begun"\nfor _ in $(seq 300); do [ -e done ] && exit 0; sleep 0.1; done\nexit 1\n'
+    )
+    (folder / "collector/collect.sh").write_text(collecting)
+    job = start(folder)
+    eventually((folder / "begun").exists, "it has begun")
+    job.send_signal(getattr(signal, f"SIG{name}"))
+    eventually(lambda: f"signal={name}" in (folder / "status").read_text(), "the job knows of it")
+    if name == "USR1":
+        (folder / "done").touch()
+    assert job.wait(30) == code
+    assert record(folder).get("outputs") == ("made" if name == "USR1" else "failed")

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
+from concurrent.futures import ThreadPoolExecutor
 
 import dagster as dg
 import pytest
 from project_fixture import Project
 from reports_fixture import log
+from waiting import eventually
 
 from dagster_slurm_components.jobs import live, meter
 from dagster_slurm_components.pipes.arrays import listen
@@ -44,12 +46,8 @@ def test_one_line_says_what_the_elements_of_an_array_use(
 ) -> None:
     monkeypatch.setattr(meter, "FIRST", 2.0)
     monkeypatch.setattr(listen, "_TELL_EVERY", (2.0, 2.0))
-    project.write(
-        "works.sh",
-        """\
-        until [ "$(wc -l <"$DAGSTER_SLURM_RUN_DIR/usage/0.jsonl")" -ge 6 ]; do sleep 0.2; done
-        """,
-    )
+    gate = project.root / "gate"
+    project.write("works.sh", f"until [ -e '{gate}' ]; do sleep 0.2; done")
     project.scripts("""
         scripts:
           - payload: works.sh
@@ -58,8 +56,19 @@ def test_one_line_says_what_the_elements_of_an_array_use(
             assets: [{key: works, partitions_def: {type: static, partition_keys: [x, y]}}]
         """)
     tags = {"dagster/asset_partition_range_start": "x", "dagster/asset_partition_range_end": "y"}
-    result = project.run("local", instance=instance, tags=tags)
-    assert result.success
-    told = re.findall(r"^Of the 2 elements of array \S+ 2 run\. (.*)$", log(instance, result), re.MULTILINE)
-    pattern = r"Those that run \(2 are known\) use: memory \S+ .*\(peak \S+\), CPU \S+ of \d+\."
-    assert any(re.fullmatch(pattern, line) for line in told), told
+    pattern = (
+        r"Of the 2 elements of array \S+ 2 run\. "
+        r"Those that run \(2 are known\) use: memory \S+ .*\(peak \S+\), CPU \S+ of \d+\."
+    )
+
+    def told() -> bool:
+        records = instance.all_logs(run.run_id) if (run := next(iter(instance.get_runs()), None)) else []
+        return any(re.fullmatch(pattern, record.user_message) for record in records)
+
+    with ThreadPoolExecutor(1) as pool:
+        result = pool.submit(project.run, "local", instance=instance, tags=tags)
+        try:
+            eventually(told, "both are seen to run")
+        finally:
+            gate.touch()
+        assert result.result().success

@@ -75,6 +75,16 @@ if [ -n "$news" ]; then printf '%s\n' "${run_dir##*/}" >>"$news"; fi
 mkdir -p -- "$checkpoint"
 if [ "$requeues" -gt 0 ]; then : >"$run_dir/.started"; fi
 
+note_environment() { # what outputs are published with: the payload's umask, and the variables that are named in `to`
+    local name
+    {
+        printf '%s\0' "${DAGSTER_SLURM_UMASK-077}"
+        while IFS= read -r name; do
+            if [ -n "${!name+set}" ]; then printf '%s=%s\0' "$name" "${!name}"; fi
+        done <"$run_dir/outputs.names"
+    } >"$run_dir/outputs.env"
+}
+
 run_payload() {
     export DAGSTER_SLURM_RUN_DIR=$run_dir DAGSTER_SLURM_RESTART_COUNT=$restart DAGSTER_SLURM_CHECKPOINT=$checkpoint
     # shellcheck source=/dev/null
@@ -85,6 +95,7 @@ run_payload() {
     # shellcheck source=/dev/null
     . "$run_dir/job.env" || exit 96
     unset SLURM_JWT # sbatch needed it
+    if [ -e "$run_dir/outputs.json" ]; then note_environment; fi
     umask "${DAGSTER_SLURM_UMASK-077}"
     unset DAGSTER_SLURM_UMASK
     # What the environment brought, else what the profile's host names, else the system's.
@@ -149,22 +160,28 @@ if [ -e sampler/sample.sh ]; then
     rm -f -- .sampler
 fi
 
-# `wait` comes back early, with 128+n, when a signal arrives; of two at once bash may run the trap for one (5.2).
-while :; do
-    wait "$child" 2>/dev/null
-    code=$?
-    kill -0 "$child" 2>/dev/null || break
-done
-[ -n "$witness" ] && kill "$witness" 2>/dev/null
-# If it was a signal all the same, the end that came meanwhile is told now; 127 is said of one that was told already,
-# and -1 where a signal came as the child ended (5.2): but only once there are no other children.
-for _ in 1 2 3; do
-    wait "$child" 2>/dev/null
-    answer=$?
-    if [ "$answer" -ge 0 ]; then break; fi
-done
-if [ "$answer" -ge 0 ] && [ "$answer" -ne 127 ]; then code=$answer; fi
-if [ "$code" -lt 0 ]; then code=143; fi
+wait_for_child() { # sets `code`
+    local answer
+    # `wait` comes back early, with 128+n, when a signal arrives; of two at once bash may run the trap for one (5.2).
+    while :; do
+        wait "$child" 2>/dev/null
+        code=$?
+        kill -0 "$child" 2>/dev/null || break
+    done
+    if [ -n "$witness" ]; then kill "$witness" 2>/dev/null; fi
+    witness=
+    # If it was a signal all the same, the end that came meanwhile is told now; 127 is said of one that was told already,
+    # and -1 where a signal came as the child ended (5.2): but only once there are no other children.
+    for _ in 1 2 3; do
+        wait "$child" 2>/dev/null
+        answer=$?
+        if [ "$answer" -ge 0 ]; then break; fi
+    done
+    if [ "$answer" -ge 0 ] && [ "$answer" -ne 127 ]; then code=$answer; fi
+    if [ "$code" -lt 0 ]; then code=143; fi
+}
+
+wait_for_child
 kill -s TERM -- "-$child" 2>/dev/null # whatever the payload left behind in its group
 
 # "USER SYSTEM" of all ended children; in a subshell `times` would speak of the subshell.
@@ -206,6 +223,33 @@ if [ -n "$asked" ] && [ -z "$stopped" ] && [ "$code" -ne 0 ] && [ "$restart" -lt
     note checkpointed "$code" requeue "$(now)"
     scontrol requeue "$SLURM_JOB_ID" && exit "$code"
     note requeue failed
+fi
+
+# What a payload that did its work was to make is looked for, with this node's view of the files.
+if [ "$code" -eq 0 ] && [ -z "$stopped" ] && [ -e outputs.json ]; then
+    set -m
+    (
+        trap - TERM INT HUP
+        trap '' USR1 USR2 # they ask payloads for checkpoints
+        [ -z "$stopped" ] || exit 143
+        exec bash collector/collect.sh
+    ) </dev/null &
+    child=$!
+    set +m
+    if [ -n "$stopped" ]; then # as the child was made
+        sleep 0.2
+        kill -s TERM -- "-$child" 2>/dev/null
+    fi
+    wait_for_child
+    case $code in
+    0) note outputs made ;;
+    95) note outputs unchecked && code=0 ;;
+    *)
+        if [ -z "$stopped" ]; then code=94; fi # this file's own, beside 96 and 97
+        note outputs failed
+        ;;
+    esac
+    rm -f -- outputs.env # like job.env, it may hold what is nobody's business
 fi
 
 note cpu "${cpu-}" memory_peak "$(memory_peak)" ended "$(now)" exit "$code"

@@ -192,6 +192,8 @@ class ArrayListener(Listener):
             "are done": len(self._array.collected),
             "failed": len(self._array.failures),
         }
+        if not any(counts.values()):  # as the last have ended, and are not collected yet
+            return
         counted = ", ".join(f"{count} {word}" for word, count in counts.items() if count) + "."
         running = [nodes for watch in self._watches.values() if (nodes := watch.meter.nodes)]
         if used := uses([node for nodes in running for node in nodes]):

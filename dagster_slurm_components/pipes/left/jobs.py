@@ -24,6 +24,7 @@ from dagster_slurm_components.jobs.lease import CANCELLED, COLLECTED, ENDED, REP
 from dagster_slurm_components.jobs.look import JobInfo, look_at
 from dagster_slurm_components.jobs.meter import MOST_NODES
 from dagster_slurm_components.jobs.outcome import end_word, judge
+from dagster_slurm_components.jobs.outputs import MADE, parse_made
 from dagster_slurm_components.jobs.owner import Owner
 from dagster_slurm_components.jobs.reconcile import Observation
 from dagster_slurm_components.jobs.target import Target
@@ -32,6 +33,7 @@ from dagster_slurm_components.pipes.advice import pictures
 from dagster_slurm_components.pipes.failure import failure_text
 from dagster_slurm_components.pipes.left.leave import LeftRecord, left_jobs_of, observations, waiting
 from dagster_slurm_components.pipes.left.report import Report, read_results
+from dagster_slurm_components.pipes.outputs import output_figures, previews
 from dagster_slurm_components.pipes.results import typed
 from dagster_slurm_components.pipes.runs import Finding
 
@@ -179,13 +181,16 @@ class LeftJobs:
             self.log.warning(f"{self._job(taken)}: {complaint}")
         for note in reader.notes:
             self.log.info(f"{self._job(taken)}: {note}")
-        ended = Ended(taken.info.observation, taken.info.evidence, self._usage(taken.info))
+        made = parse_made(files[MADE], attempt.run_dir)
+        ended = Ended(taken.info.observation, taken.info.evidence, self._usage(taken.info), made)
         host = self.place.satellite.host.name
         figures = {**job_figures(taken.info.handle, ended, profile=self.profile, host=host), **record.asked}
-        figures |= pictures(ended, figures)
+        figures |= {**pictures(ended, figures), **output_figures(ended, taken.info.handle, self.profile)}
+        if lease.succeeded:
+            figures |= previews(made, self.place.satellite)
         link = {"job/left_by": dg.MetadataValue.dagster_run(record.run_id)}
         since = lease.finished if taken.again else None
-        report = Report(self.instance, record, {**typed(figures), **link}, since, taken.still_ours)
+        report = Report(self.instance, record, {**typed(figures), **link}, since, taken.still_ours, made)
         if lease.succeeded:
             report.success(reported)
             self.place.leases.change(attempt.run_dir, lease.epoch, COLLECTED)
@@ -213,7 +218,7 @@ class LeftJobs:
         """Return the beginning of the files that results are in: one call."""
         if not attempts:
             return []
-        names = (LEFT_RECORD, MESSAGES)
+        names = (LEFT_RECORD, MESSAGES, MADE)
         wanted = [FileRead(f"{each.run_dir}/{name}", 0, _PIECE) for each in attempts for name in names]
         data = iter([file.data for file in self.place.satellite.read(wanted)])
         return [{name: next(data) for name in names} for _ in attempts]

@@ -15,9 +15,11 @@ import dagster as dg
 from dagster_pipes import PipesMessage
 
 from dagster_slurm_components.jobs.figures import Figure
+from dagster_slurm_components.jobs.outputs import Made
 from dagster_slurm_components.pipes.asset_events import materializations, newest
 from dagster_slurm_components.pipes.left.leave import LeftCheck, LeftRecord
 from dagster_slurm_components.pipes.messages import CHECK, MATERIALIZATION
+from dagster_slurm_components.pipes.outputs import of_asset
 from dagster_slurm_components.pipes.private import private_parts
 from dagster_slurm_components.pipes.reader import RunDirectoryMessageReader
 from dagster_slurm_components.pipes.records import JOB, PROFILE
@@ -74,6 +76,7 @@ class Report:
         figures: The job's figures; they are added to each result.
         since: When the job was seen to have ended, if an earlier process may have begun to report; seconds since the
             epoch.
+        made: The job's outputs.
         still_ours: Raises when this process is not sure any more that nobody else reports.
     """
 
@@ -82,13 +85,17 @@ class Report:
     figures: Metadata
     since: float | None
     still_ours: Callable[[], None]
+    made: Sequence[Made] = ()
 
     def success(self, reported: Sequence[dg.PipesExecutionResult]) -> None:
         """Report a job that did its work: materializations, an asset after those it depends on, then checks."""
         record = self.record
         complete = [self._with_figures(result) for result in reported]
         due = [asset.asset_key for asset in record.assets if not asset.skippable]
-        made = materialized(complete, due, self.figures)
+        made = {
+            key: each._replace(metadata=of_asset(self.made, key, each.metadata or {}))
+            for key, each in materialized(complete, due, self.figures).items()
+        }
         for event in materializations(self.instance, record.assets, made, record.partition_keys):
             self._store(event)
         checked = [result for result in complete if isinstance(result, dg.AssetCheckResult)]

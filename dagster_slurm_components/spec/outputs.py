@@ -1,0 +1,111 @@
+"""The files that a script makes, by the names that a user gives them."""
+
+import re
+from collections.abc import Callable, Iterator, Mapping
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, BeforeValidator
+
+from dagster_slurm_components.spec.base import Alone, Flag, Format, Word, shape
+from dagster_slurm_components.spec.keys import AssetKey
+from dagster_slurm_components.spec.model import Model, mistake, option, required
+from dagster_slurm_components.spec.place import Locate, Position
+from dagster_slurm_components.spec.problems import Problem, did_you_mean
+from dagster_slurm_components.spec.templates import is_template
+
+_NAME = r"[A-Za-z0-9_][A-Za-z0-9_.\-]{0,63}"
+_PATH = r"(?![/~$])(?!(?:.*/)?\.\.(?:/|$)).*[^./].*"
+_TO = r"(?!(?:.*/)?\.\.(?:/|$))[/$].*[^/].*"
+"""Paths and targets as JSON Schemas refuse most of what is none."""
+_VARIABLE = re.compile(r"\$(?:(\w+)|\{(\w+)\})", re.ASCII)
+
+
+def _path(path: str) -> str:
+    if is_template(path):  # looked at again once it is rendered
+        return path
+    if path.startswith(("/", "~", "$")):
+        raise mistake(f"{path!r} is not below the payload's folder", "write a path relative to that", "path")
+    if ".." in path.split("/") or not path.strip("/."):
+        raise mistake(
+            f"{path!r} leads out of the payload's folder, or is all of it", "name what is in it", "path"
+        )
+    return path
+
+
+def _to(to: str) -> str:
+    if is_template(to):
+        return to
+    if not to.startswith(("/", "$")):
+        raise mistake(f"{to!r} is no absolute path", "begin with `/` or a variable: `$HOME/models`", "path")
+    if "$" in _VARIABLE.sub("", to):
+        raise mistake(f"a `$` in {to!r} begins no variable", "write `$NAME` or `${NAME}`", "path")
+    if ".." in to.split("/") or not to.strip("/"):
+        raise mistake(f"`..`, and `/` alone, are no target: {to!r}", "name the place itself", "path")
+    return to
+
+
+class Output(Model):
+    """One output: a file, a folder, or what a pattern matches."""
+
+    path: Annotated[Word, AfterValidator(_path), shape("string", "integer", pattern=_PATH)] = required(
+        "File, folder or glob pattern in the payload's working folder; `**` for any depth.", "out/*.pt"
+    )
+    optional: Flag = option("The job may end well without it.", True, default=False)
+    to: Annotated[Word, AfterValidator(_to), shape("string", pattern=_TO)] | None = option(
+        "Where it is published on the host, whole or not at all; `$NAME` is a variable of the payload.",
+        "$DATA/models/digits",
+    )
+    asset: AssetKey | None = option(
+        "The one asset whose metadata tell of it; else all of the script do.", "model"
+    )
+
+
+OutputName = Annotated[
+    str, Format(_NAME, "the name of an output: letters, digits, `_`, `.` and `-`", "weights")
+]
+Outputs = dict[
+    OutputName,
+    Annotated[
+        Output,
+        BeforeValidator(lambda given: given if isinstance(given, Mapping | Model) else {"path": given}),
+        Alone("path"),
+    ],
+]
+
+
+def variables(to: str | None) -> set[str]:
+    """Return the names of the variables in a target.
+
+    >>> sorted(variables("$DATA/${RUN}/x"))
+    ['DATA', 'RUN']
+    """
+    return {plain or braced for plain, braced in _VARIABLE.findall(to or "")}
+
+
+def output_problems(
+    outputs: Mapping[str, Output], assets: list[str], position_of: Locate
+) -> Iterator[Problem]:
+    """Yield outputs that would meet at one place, and those of assets that the script does not make."""
+    seen: dict[str, str] = {}
+    for name, output in outputs.items():
+
+        def problem(message: str, hint: str, *path: str, name: str = name) -> Problem:
+            return Problem.at(position_of, ("outputs", name, *path), message, hint, "outputs")
+
+        if (other := seen.setdefault(name.lower(), name)) != name:
+            yield problem(f"the outputs `{other}` and `{name}` differ by case alone", "rename one")
+        target = output.to.rstrip("/") if output.to else None
+        if target is not None and (other := seen.setdefault(f"{target}/", name)) != name:
+            yield problem(f"`{other}` is published to {target}, too", "name another place", "to")
+        unknown = output.asset is not None and output.asset not in assets and bool(assets)
+        if unknown and not any(map(is_template, (str(output.asset), *assets))):
+            hint = did_you_mean(output.asset, assets) or "name one of its assets"
+            yield problem(f"`{output.asset}` is not an asset of this script", hint, "asset")
+
+
+def wanted(
+    outputs: Mapping[str, Output], where: Callable[[str], Position | None]
+) -> Iterator[dict[str, Any]]:
+    """Yield what a job is told of each output; ``where`` finds the line that declares it."""
+    for name, output in outputs.items():
+        yield {"name": name, **output.model_dump(), "where": str(where(name) or "")}

@@ -1,0 +1,107 @@
+"""Outputs as users write them: the short form, what is no path and no target, and templates."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from dagster_slurm_components.spec.merge import Layer
+from dagster_slurm_components.spec.outputs import Output, output_problems, variables, wanted
+from dagster_slurm_components.spec.problems import SpecError
+from dagster_slurm_components.spec.profile import Profile
+from dagster_slurm_components.spec.profiles import LoadedProfile
+from dagster_slurm_components.spec.resolve import ResolvedScript, resolve_script
+from dagster_slurm_components.spec.script import Script
+
+
+def resolved(outputs: Any, **more: Any) -> ResolvedScript:
+    layer = Layer("script", {"command": ["true"], "outputs": outputs, **more}, lambda path: None)
+    profile = LoadedProfile("local", Profile(), (), Path())
+    return resolve_script(profile=profile, defaults=None, script=layer, folder=Path())
+
+
+def test_the_short_form() -> None:
+    found = Script.model_validate(
+        {"command": ["x"], "outputs": {"a": "out/*.pt", "b": {"path": "w"}}}
+    ).outputs
+    assert found == {"a": Output(path="out/*.pt"), "b": Output(path="w")}
+    assert [each["name"] for each in wanted(found, lambda name: None)] == ["a", "b"]
+
+
+@pytest.mark.parametrize(
+    ("output", "message"),
+    [
+        ("/abs", "is not below the payload's folder"),
+        ("$HOME/x", "is not below the payload's folder"),
+        ("~/x", "is not below the payload's folder"),
+        ("a/../../b", "leads out of the payload's folder"),
+        (".", "or is all of it"),
+        ("a\nb", "one line without control characters"),
+        ("", "got nothing"),
+        (True, "expected text, got the boolean true"),
+        ({"path": "a", "to": "rel/x"}, "is no absolute path"),
+        ({"path": "a", "to": "~/x"}, "is no absolute path"),
+        ({"path": "a", "to": "/"}, "are no target"),
+        ({"path": "a", "to": "$D/../x"}, "are no target"),
+        ({"path": "a", "to": "/x/$(id)"}, "begins no variable"),
+        ({"path": "a", "tp": "/x"}, "unknown key `tp`"),
+        ({"to": "/x"}, "path"),
+    ],
+)
+def test_mistakes(output: Any, message: str) -> None:
+    with pytest.raises(ValidationError) as error:
+        Script.model_validate({"command": ["x"], "outputs": {"a": output}})
+    assert message in str(error.value)
+
+
+@pytest.mark.parametrize("name", ["", "../x", "a/b", ".hidden", "-o", "a b", "x" * 65])
+def test_names(name: str) -> None:
+    with pytest.raises(ValidationError):
+        Script.model_validate({"command": ["x"], "outputs": {name: "a"}})
+
+
+def test_outputs_that_meet() -> None:
+    made = {
+        "Model": Output(path="a", to="/x/"),
+        "model": Output(path="b"),
+        "other": Output(path="c", to="/x", asset="mode"),
+    }
+    found = [*output_problems(made, ["model", "b"], lambda path: None)]
+    assert [(each.path, each.message) for each in found] == [
+        (("outputs", "model"), "the outputs `Model` and `model` differ by case alone"),
+        (("outputs", "other", "to"), "`Model` is published to /x, too"),
+        (("outputs", "other", "asset"), "`mode` is not an asset of this script"),
+    ]
+
+
+def test_templates_of_the_partition_are_filled_and_looked_at_again() -> None:
+    script = resolved({"a": {"path": "out/{{ partition_key }}", "to": "$D/{{ partition_key }}"}, "b": "b"})
+    filled = script.at_partition({"partition_key": "x"}, "").script.outputs
+    assert filled["a"] == Output(path="out/x", to="$D/x")
+    with pytest.raises(SpecError, match="leads out of the payload's folder"):
+        script.at_partition({"partition_key": "../../x"}, "")
+
+
+def test_a_profile_may_say_where_they_go() -> None:
+    profiles = {"local": {"outputs": {"a": {"to": "/data/a"}}}}
+    assert resolved({"a": {"path": "a"}}, profiles=profiles).script.outputs["a"].to == "/data/a"
+
+
+@given(st.text())
+def test_any_text_is_a_path_or_a_mistake(text: str) -> None:
+    try:
+        path = Script.model_validate({"command": ["x"], "outputs": {"a": text}}).outputs["a"].path
+    except ValidationError:
+        return
+    assert path == text
+    assert "\n" not in path
+
+
+def test_variables() -> None:
+    assert variables("$A/${B_1}/$$C-x") == {"A", "B_1", "C"}
+    assert variables(None) == set()
