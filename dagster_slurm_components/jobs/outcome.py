@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from dagster_slurm_components.jobs.events import Ended
-from dagster_slurm_components.jobs.outputs import FAILED, failure_of
+from dagster_slurm_components.jobs.outputs import FAILED, Made, failure_of
 from dagster_slurm_components.jobs.reconcile import LOST
 from dagster_slurm_components.jobs.status import StatusRecord
 from dagster_slurm_components.slurm.outcome import outcome as slurm_outcome
@@ -61,7 +61,7 @@ def judge(ended: Ended) -> JobOutcome:
         # An accounting that lags behind says less than what ended the watching.
         row = by_accounting if by_accounting.phase is Phase.TERMINAL else row
     if row.name in ("FAILED", "COMPLETED") and observation.exit_code:
-        return _payload_failed(observation.exit_code, ended)
+        return _payload_failed(observation.exit_code, ended.evidence.status, ended.made)
     return JobOutcome(False, row.explanation, row.advice, row.options, row.retryable, row.kind or None)
 
 
@@ -71,14 +71,14 @@ def end_word(ended: Ended) -> str:
     return "FAILED" if word == "COMPLETED" and not judge(ended).success else word
 
 
-def _payload_failed(code: int, end: Ended) -> JobOutcome:
-    status = end.evidence.status or StatusRecord()
+def _payload_failed(code: int, status: StatusRecord | None, made: tuple[Made, ...] = ()) -> JobOutcome:
+    status = status or StatusRecord()
     where = f" on {status.host}" if status.host else ""
     if status.phase == "environment":
         return JobOutcome(False, f"The environment could not be activated{where} (exit code {code}).")
     if status.get("outputs") == FAILED and code == 94:
         message = f"The payload ended well{where}, but not all of its outputs are there."
-        return JobOutcome(False, message, failure_of(end.made))
+        return JobOutcome(False, message, failure_of(made))
     # A shell reports death by a signal as 128 plus its number.
     name = signal_name(code - 128)
     ended = f"ended with exit code {code}{f' (signal {name})' if name else ''}"
