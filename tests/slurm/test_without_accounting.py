@@ -173,7 +173,9 @@ def strike(cluster: slurm.Cluster, then: tuple[str, ...], job_id: str) -> None:
     if len(then) == 1:
         cluster.stop_daemon(then[0], number=9)  # type: ignore[arg-type]
     elif then:
-        cluster.run([word.format(job=job_id) for word in then])
+        words = [word.format(job=job_id) for word in then]
+        # slurmctld takes no end of a job for a time that is not after its start, in whole seconds.
+        eventually(lambda: cluster.run(words, check=False).returncode == 0, f"{words} is taken")
 
 
 @pytest.mark.parametrize("accounting", ["none", "slurmdbd is down"])
