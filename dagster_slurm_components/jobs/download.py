@@ -1,13 +1,13 @@
 """Brings files of a host to this machine: goes on where an earlier try stopped, and checks hashes."""
 
 import fcntl
-import hashlib
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from dagster_slurm_components.environments.host.tools import hash_of
 from dagster_slurm_components.errors import DagsterSlurmError
 from dagster_slurm_components.hosts.client import Satellite
 from dagster_slurm_components.hosts.satellite.calls import FileData, FileRead
@@ -72,7 +72,7 @@ def plan(made: Made, folder: Path, *, force: bool) -> tuple[list[Wanted], list[W
 def _is_equal(wanted: Wanted) -> bool:
     if not wanted.target.is_file() or wanted.target.stat().st_size != wanted.file.size:
         return False
-    return wanted.file.sha256 in (None, _hash(wanted.target))
+    return wanted.file.sha256 in (None, hash_of(wanted.target))
 
 
 def download(
@@ -138,7 +138,7 @@ class _Part:
 
     def publish(self) -> bool:
         os.fsync(self._descriptor)
-        if self.wanted.file.sha256 not in (None, _hash(self.wanted.part)):
+        if self.wanted.file.sha256 not in (None, hash_of(self.wanted.part)):
             return False
         os.replace(self.wanted.part, self.wanted.target)
         return True
@@ -167,11 +167,3 @@ def _changed(wanted: Wanted, host: str, why: str | None = None) -> DagsterSlurmE
     text = f"{shown(wanted.source)} is not what it was when its job ended{f': {why}' if why else ''}"
     hint = "Somebody changed or removed it; a later job may have published another one to the same place."
     return DagsterSlurmError(text, where=host, hint=hint)
-
-
-def _hash(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while piece := file.read(_PIECE):
-            digest.update(piece)
-    return digest.hexdigest()
