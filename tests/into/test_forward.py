@@ -182,3 +182,23 @@ def test_who_reads_slowly_does_not_hold_up_the_others() -> None:
     assert stopped.wait(PATIENCE)
     for each in (quick, echo, flood, one, other, server):
         each.close()
+
+
+def test_what_a_closed_connection_left_unread_is_let_go() -> None:
+    """The far end has more to send than it may, and nothing more comes: it ends all the same."""
+    one, other = socket.socketpair()
+    flood, kept = socket.socketpair()
+    near = Relay(one.recv, one.sendall)
+    far = Relay(other.recv, other.sendall, lambda: kept)
+    for relay in (near, far):
+        threading.Thread(target=relay.serve, daemon=True).start()
+    slow, theirs = socket.socketpair()
+    near.add(0, theirs)
+    flood.settimeout(1)
+    with pytest.raises(TimeoutError):  # all buffers on the way are full
+        while True:
+            flood.sendall(b"x" * 65536)
+    slow.close()
+    eventually(lambda: kept.fileno() == -1, "the far end closes its connection")
+    for each in (flood, one, other):
+        each.close()

@@ -80,12 +80,11 @@ class Relay:
 
     def _send(self, number: int, end: "_End") -> None:
         with contextlib.suppress(OSError):
-            end.credit.acquire()
-            data = end.connection.recv(_PIECE)
-            while data:
-                self._say({"c": number}, data)
-                end.credit.acquire()
+            while end.may_send():
                 data = end.connection.recv(_PIECE)
+                if not data:
+                    break
+                self._say({"c": number}, data)
         self._say({"c": number, "end": True})
 
     def _take(self, number: int, end: "_End") -> None:
@@ -112,9 +111,19 @@ class _End:
     def __init__(self) -> None:
         self.credit = threading.Semaphore(_UNDER_WAY)
         self.came: "queue.Queue[bytes]" = queue.Queue()
+        self.stopped = False
+
+    def may_send(self) -> bool:
+        """Wait until one more piece may be sent; false if none will be wanted."""
+        self.credit.acquire()
+        return not self.stopped
 
     def stop(self) -> None:
-        """End what is sent: the other end can't hand it on."""
+        """End what is sent: the other end can't hand it on.
+
+        What has come before can still be read after a shutdown, hence ``stopped``: nobody would say that it was taken.
+        """
+        self.stopped = True
         with contextlib.suppress(OSError):
             self.connection.shutdown(socket.SHUT_RDWR)
         self.credit.release()
