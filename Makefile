@@ -32,7 +32,7 @@ demo: .venv/demo.stamp
 	@KEEP="$(KEEP)" $(BIN)/python examples/digits/demo.py "$(PROFILE)"
 
 demo-scale-out: .venv/demo.stamp
-	@$(BIN)/python scripts/framework_venvs.py
+	@$(BIN)/python scripts/framework_venvs.py torch ray
 	@KEEP="$(KEEP)" $(BIN)/python examples/digits/demo.py "$(PROFILE)" +group:scale_out
 
 # PYTEST_WORKERS: tests mostly wait (for Slurm, for ssh), so there may be more workers than cores.

@@ -1,4 +1,4 @@
-"""Make the virtual environments with PyTorch and Ray that the larger example and the launchers' tests run in.
+"""Make the virtual environments with PyTorch, Ray and Jupyter that the larger example and the launchers' tests run in.
 
 Usage: framework_venvs.py [NAME...], all of them by default. They lie in ``.venvs``, or in the folder that
 DAGSTER_SLURM_TEST_VENVS names, and are made once; several processes may ask for one at the same time.
@@ -53,7 +53,10 @@ class Framework:
 
 TORCH = Framework("torch", ("torch==2.13.0", "numpy", "scikit-learn"))
 RAY = Framework("ray", ("ray[default]", "numpy", "scikit-learn"))
-FRAMEWORKS = {framework.name: framework for framework in (TORCH, RAY)}
+NOTEBOOKS = Framework(
+    "notebooks", ("nbclient", "ipykernel", "nbconvert", "papermill", "bash_kernel", "marimo")
+)
+FRAMEWORKS = {framework.name: framework for framework in (TORCH, RAY, NOTEBOOKS)}
 
 
 def folder() -> Path:

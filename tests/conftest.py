@@ -30,6 +30,7 @@ NEEDS = {
     "pam_sshd": "ssh",
     "torch_venv": "frameworks",
     "ray_venv": "frameworks",
+    "notebooks_venv": "frameworks",
 }
 """What a test needs that asks for a fixture."""
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from scripts.framework_venvs import RAY, TORCH, CannotMakeError, Framework
+from scripts.framework_venvs import NOTEBOOKS, RAY, TORCH, CannotMakeError, Framework
 
 REQUIRED = os.environ.get("DAGSTER_SLURM_REQUIRE_FRAMEWORKS") == "1"
 
@@ -39,3 +39,9 @@ def torch_venv() -> Path:
 def ray_venv() -> Path:
     """A virtual environment with Ray."""
     return ensure_or_skip(RAY)
+
+
+@pytest.fixture(scope="session")
+def notebooks_venv() -> Path:
+    """A virtual environment with what runs notebooks."""
+    return ensure_or_skip(NOTEBOOKS)

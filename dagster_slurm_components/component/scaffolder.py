@@ -47,7 +47,7 @@ class ScaffoldParams(BaseModel):
     """
 
     payload: str = Field(
-        default="main.py", description="Payload file: .py, .sh, .R or .jl; one that exists is kept."
+        default="main.py", description="Payload file: .py, .sh, .R, .jl or .ipynb; one that exists is kept."
     )
     launcher: str | None = Field(
         default=None,
@@ -70,14 +70,13 @@ class ScaffoldParams(BaseModel):
             _check_choice(self.environment, list(ENVIRONMENTS), "environment")
         suffix = PurePosixPath(self.payload).suffix
         if suffix not in INTERPRETERS:
-            known = f"name a file that ends in {', '.join(INTERPRETERS)}"
-            if suffix == ".ipynb":
-                known += (
-                    "; a notebook is no program: let one run it, by `command: [jupyter, execute, NAME.ipynb]`"
-                )
-            raise click.UsageError(f"{self.payload!r}: {known}")
+            raise click.UsageError(f"{self.payload!r}: name a file that ends in {', '.join(INTERPRETERS)}")
         if suffix != ".py" and self.launcher in ("torchrun", "ray"):
             raise click.UsageError(f"the launcher {self.launcher} starts Python programs: name a .py file")
+        if suffix == ".ipynb" and self.launcher == "srun":
+            raise click.UsageError(
+                "a notebook runs once, and the launcher srun starts a payload for each rank"
+            )
         return self
 
 

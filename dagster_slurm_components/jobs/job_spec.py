@@ -47,6 +47,7 @@ def job_spec(
     payload, launcher, scheduler = resolved.payload_place(), script.launcher, profile.profile.scheduler
     interpreter = launcher.interpreter if isinstance(launcher, BashLauncher) else None
     program = None if payload is None else str(payload)
+    by_itself = None if interpreter else program
     argv = payload_argv(program, script.command, script.args, interpreter)
     if activation.by_step and scheduler == "process":
         raise DagsterSlurmError(
@@ -74,7 +75,7 @@ def job_spec(
         files=resolved.payload_files() if files is None else files,
         requeues=script.requeue_on_timeout if scheduler == "slurm" else 0,
         sampler=profile.profile.sampler,
-        outputs=tuple(wanted(script.outputs, lambda name: resolved.position("outputs", name))),
+        outputs=tuple(wanted(script.outputs, lambda name: resolved.position("outputs", name), by_itself)),
     )
 
 

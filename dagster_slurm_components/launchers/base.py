@@ -67,7 +67,15 @@ class LaunchContext:
         return [*(f"--inside={word}" for word in self.wrapper), f"--python={self.python}"]
 
 
-_PROGRAMS = {"python": (PYTHON,), "bash": ("bash",), "r": ("Rscript",), "julia": ("julia",)}
+NOTEBOOK_PROGRAM = "run_notebook.py"
+"""Runs a notebook; it lies in the run directory's ``launch/``, beside the payload folder."""
+_PROGRAMS = {
+    "python": (PYTHON,),
+    "bash": ("bash",),
+    "r": ("Rscript",),
+    "julia": ("julia",),
+    "jupyter": (PYTHON, f"../launch/{NOTEBOOK_PROGRAM}"),
+}
 INTERPRETERS = {extension: _PROGRAMS[language] for extension, language in LANGUAGES.items()}
 """What runs a payload file, by extension; any other file is a program of its own."""
 

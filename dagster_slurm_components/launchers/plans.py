@@ -10,7 +10,13 @@ from functools import singledispatch
 
 from dagster_slurm_components.errors import DagsterSlurmError
 from dagster_slurm_components.hosts.program import shipped
-from dagster_slurm_components.launchers.base import PYTHON, LaunchContext, LaunchPlan
+from dagster_slurm_components.launchers.base import (
+    INTERPRETERS,
+    NOTEBOOK_PROGRAM,
+    PYTHON,
+    LaunchContext,
+    LaunchPlan,
+)
 from dagster_slurm_components.spec.launchers import (
     BashLauncher,
     LauncherSpec,
@@ -28,6 +34,7 @@ def plan(launcher: LauncherSpec, payload: tuple[str, ...], context: LaunchContex
     Raises:
         DagsterSlurmError: The launcher can't be planned for.
     """
+    is_notebook = payload[:2] == INTERPRETERS[".ipynb"]
     if payload[0] == PYTHON:
         payload = (context.python, *payload[1:])
     # torchrun's agent runs inside and starts the payload there, as does srun where it is what makes the container.
@@ -39,7 +46,7 @@ def plan(launcher: LauncherSpec, payload: tuple[str, ...], context: LaunchContex
     made: LaunchPlan = own(payload, context) if own else _shipped(launcher, payload, context)
     if "--" in made.options:
         raise DagsterSlurmError(f"an option of the launcher {launcher.type} is exactly `--`")
-    return made
+    return replace(made, files={**made.files, **_programs(NOTEBOOK_PROGRAM)}) if is_notebook else made
 
 
 @singledispatch
@@ -138,5 +145,9 @@ def _by_program(program: str, options: Sequence[str], payload: tuple[str, ...], 
         options=(program, *options),
         # One agent, or one Ray, on each node; it starts what the node has room for.
         sbatch={"ntasks-per-node": "1"} if modules else {},
-        files={f"launch/{name}": shipped(f"launchers/job/{name}") for name in files},
+        files=_programs(*files),
     )
+
+
+def _programs(*names: str) -> dict[str, str]:
+    return {f"launch/{name}": shipped(f"launchers/job/{name}") for name in names}

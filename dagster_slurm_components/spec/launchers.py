@@ -52,6 +52,7 @@ LANGUAGES = {
     ".R": "r",
     ".r": "r",
     ".jl": "julia",
+    ".ipynb": "jupyter",
 }
 """What a payload file is written in, by extension; any other is a program of its own."""
 SrunOption = Annotated[str, AfterValidator(_srun_option)]
@@ -81,7 +82,7 @@ class BashLauncher(LauncherSpec):
     type: Literal["bash"] = option("Which launcher.", "bash", default="bash")
     interpreter: list[Text] | None = option(
         "Command that runs the payload file; else `.py` runs in the environment's Python, `.sh` in bash,"
-        " `.R` in Rscript, `.jl` in julia, and anything else by itself.",
+        " `.R` in Rscript, `.jl` in julia, `.ipynb` cell by cell, and anything else by itself.",
         ["Rscript", "--vanilla"],
     )
 

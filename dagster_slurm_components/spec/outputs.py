@@ -1,5 +1,6 @@
 """The files that a script makes, by the names that a user gives them."""
 
+import glob
 import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import Annotated, Any
@@ -73,6 +74,19 @@ Outputs = dict[
 ]
 
 
+_OF_NOTEBOOKS: dict[str, dict[str, Any]] = {
+    "notebook": {"path": ".executed.ipynb"},
+    "page": {"path": ".html", "optional": True},
+    "pictures": {"path": ".pictures", "optional": True},
+}
+"""What `launchers/job/run_notebook.py` makes, by what the names end in instead of ``.ipynb``."""
+
+
+def is_notebook(payload: str | None) -> bool:
+    """Return whether a payload file is a Jupyter notebook."""
+    return payload is not None and payload.endswith(".ipynb")
+
+
 def variables(to: str | None) -> set[str]:
     """Return the names of the variables in a target.
 
@@ -104,8 +118,15 @@ def output_problems(
 
 
 def wanted(
-    outputs: Mapping[str, Output], where: Callable[[str], Position | None]
+    outputs: Mapping[str, Output], where: Callable[[str], Position | None], payload: str | None = None
 ) -> Iterator[dict[str, Any]]:
-    """Yield what a job is told of each output; ``where`` finds the line that declares it."""
+    """Yield what a job is told of each output, also of those that a notebook has by itself.
+
+    ``payload`` is the file's place in the payload folder, and ``where`` finds the line that declares an output.
+    """
+    if payload is not None and is_notebook(payload):
+        stem = glob.escape(payload.removesuffix(".ipynb"))
+        own = {name: Output(**{**made, "path": stem + made["path"]}) for name, made in _OF_NOTEBOOKS.items()}
+        outputs = {**own, **outputs}
     for name, output in outputs.items():
         yield {"name": name, **output.model_dump(), "where": str(where(name) or "")}

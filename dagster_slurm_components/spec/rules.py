@@ -4,10 +4,10 @@ import json
 from collections.abc import Callable, Iterator, Mapping, Set
 
 from dagster_slurm_components.spec import asked
-from dagster_slurm_components.spec.launchers import asks_for_gpus
+from dagster_slurm_components.spec.launchers import RankLauncher, asks_for_gpus
 from dagster_slurm_components.spec.merge import Merged
 from dagster_slurm_components.spec.model import Model
-from dagster_slurm_components.spec.outputs import output_problems
+from dagster_slurm_components.spec.outputs import is_notebook, output_problems
 from dagster_slurm_components.spec.partition_mappings import AssetDep, TimeWindowMapping
 from dagster_slurm_components.spec.place import KeyPath, Locate
 from dagster_slurm_components.spec.problems import Problem, did_you_mean
@@ -30,6 +30,16 @@ def script_problems(
 def _launcher(script: Script, position_of: Locate) -> Iterator[Problem]:
     for path, message in script.launcher.disagreements(script.resources):
         yield Problem.at(position_of, path, message, kind="launcher")
+
+
+def _notebook(script: Script, position_of: Locate) -> Iterator[Problem]:
+    if is_notebook(script.payload) and isinstance(script.launcher, RankLauncher):
+        message = (
+            f"a notebook runs once, and the launcher {script.launcher.type} starts its payload for each rank"
+        )
+        yield Problem.at(
+            position_of, ("launcher", "type"), message, "take the launcher bash, or ray", "launcher"
+        )
 
 
 def _outputs(script: Script, position_of: Locate) -> Iterator[Problem]:
@@ -236,6 +246,7 @@ _RULES: tuple[tuple[tuple[str, ...], Callable[[Script, Locate], Iterator[Problem
     (("assets",), _assets),
     (("assets", "checks"), _checks),
     (("launcher", "resources"), _launcher),
+    (("launcher", "payload"), _notebook),
     (("assets", "outputs"), _outputs),
     (("array", "assets", "checks", "idle", "leave", "op", "retry"), _leave),
 )

@@ -92,7 +92,7 @@ def make_project(folder: Path, name: str, content: bytes) -> Path:
     (folder / "profiles" / "production.yaml").write_text(PRODUCTION)
     (folder / "sites" / "testsite.yaml").write_text(SITE)
     for where in ("defs", "defs/jobs"):
-        for payload in ("train.py", HOSTILE, "config/a.yaml"):
+        for payload in ("train.py", "report.ipynb", HOSTILE, "config/a.yaml"):
             (folder / where / payload).parent.mkdir(exist_ok=True)
             (folder / where / payload).touch()
     kind = name.partition("-")[0]

@@ -30,6 +30,7 @@ VARIANTS = [
     {"payload": "src/train.py", "asset": "models/digits"},
     {"launcher": "srun"},
     {"launcher": "srun", "payload": "mpi.sh"},
+    {"payload": "report.ipynb"},
     {"launcher": "torchrun"},
     {"launcher": "ray"},
     {"asset": "0815", "payload": "it's; $(x) ü.py"},
@@ -61,7 +62,7 @@ def test_what_is_written_is_right_and_loads(scaffold, params):
     assert said == {name: params[name] for name in ("launcher", "environment") if name in params}
     (spec,) = load_folder(folder.parent).resolve_all_asset_specs()
     assert spec.key.to_user_string() == params.get("asset", "work")
-    language = {"sh": "bash", "R": "r", "jl": "julia"}.get(
+    language = {"sh": "bash", "R": "r", "jl": "julia", "ipynb": "jupyter"}.get(
         params.get("payload", "").rpartition(".")[2], "python"
     )
     assert spec.kinds == {language, params.get("launcher", "bash")} - (
@@ -156,7 +157,8 @@ def test_python_format(scaffold):
         ({"launcher": "torchrn"}, "did you mean `torchrun`"),
         ({"environment": "modul"}, "did you mean `modules`"),
         ({"payload": "train.m"}, r"ends in \.py, \.sh, \.sbatch, \.slurm, \.R"),
-        ({"payload": "train.ipynb"}, r"command: \[jupyter, execute, NAME.ipynb\]"),
+        ({"payload": "train.ipynb", "launcher": "srun"}, "a notebook runs once"),
+        ({"payload": "train.ipynb", "launcher": "torchrun"}, "name a .py file"),
         ({"payload": "train.R", "launcher": "torchrun"}, "name a .py file"),
         ({"payload": "train.sh", "launcher": "ray"}, "name a .py file"),
         ({"asset": "a b"}, "asset"),

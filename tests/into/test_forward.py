@@ -195,7 +195,7 @@ def test_what_a_closed_connection_left_unread_is_let_go() -> None:
     slow, theirs = socket.socketpair()
     near.add(0, theirs)
     flood.settimeout(1)
-    with pytest.raises(TimeoutError):  # all buffers on the way are full
+    with suppress(TimeoutError):  # until all buffers on the way are full
         while True:
             flood.sendall(b"x" * 65536)
     slow.close()
