@@ -107,6 +107,7 @@ class Listener(ABC):
         lease: The watch that renews the job's lease.
         lease_state: The state of the lease, by the last event that told of it.
         ended: The end, once it is there.
+        cancelled: Why elements of an array were cancelled one by one, by their tasks' ids.
     """
 
     lease: Watch
@@ -123,6 +124,7 @@ class Listener(ABC):
         self._ends: Counter[str] = Counter()
         self.lease_state = FOLLOWING
         self.ended: Ended | None = None
+        self.cancelled: dict[str, str] = {}
 
     @property
     @abstractmethod

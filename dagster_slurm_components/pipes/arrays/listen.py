@@ -73,14 +73,14 @@ class FollowedElement:
 
 
 class ArrayListener(Listener):
-    """Listens to an array; ``element_ended`` hears of each element that has ended."""
+    """Listens to an array; ``element_ended`` hears of each element that has ended, and why it was cancelled."""
 
     def __init__(
         self,
         call: ArrayCall,
         claim: Claim,
         handle: JobHandle,
-        element_ended: Callable[[FollowedElement, Ended], None],
+        element_ended: Callable[[FollowedElement, Ended, str], None],
     ) -> None:
         super().__init__(call, handle)
         self._array = call
@@ -143,7 +143,7 @@ class ArrayListener(Listener):
                 self._note(event.evidence.status, event)
                 del self._followed[job.handle.run_dir], self._watches[job.handle.run_dir]
                 self._moved_at = time.monotonic()
-                self._element_ended(job, event)
+                self._element_ended(job, event, self.cancelled.get(job.handle.job_id, ""))
                 self._end_with_the_last()
 
     def _end_with_the_last(self) -> None:
