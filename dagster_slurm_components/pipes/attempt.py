@@ -200,6 +200,7 @@ class AttemptRun(ABC, Generic[AnyCall, Result]):
             profile=profile.name,
             host=self.call.place.satellite.host.name,
             whole_nodes=self.call.resolved.script.resources.exclusive is True,
+            co2_g_per_kwh=profile.profile.cost.co2_g_per_kwh,
         )
         way = dashboard(ended.evidence.status, handle, profile)
         more = {"job/ray_dashboard": way.metadata} if way else {}
