@@ -24,7 +24,6 @@ from dagster_slurm_components.jobs.idle import IdleNews, IdleTimer
 from dagster_slurm_components.jobs.lease import ArrayPosition
 from dagster_slurm_components.jobs.live import uses
 from dagster_slurm_components.jobs.model import JobHandle, tasks_of
-from dagster_slurm_components.jobs.output import describe
 from dagster_slurm_components.jobs.reconcile import Evidence, Observation
 from dagster_slurm_components.jobs.takeover import Claim
 from dagster_slurm_components.pipes.arrays.call import ArrayCall, Element
@@ -180,7 +179,7 @@ class ArrayListener(Listener):
 
     def _tell_progress(self) -> None:
         if self._followed:
-            self._tell(describe(self._handle.job_id, self.observation, None))
+            self._tell(self._described(self.observation))
         if time.monotonic() < self._tell_at:
             return
         self._tell_at = time.monotonic() + self._pause
