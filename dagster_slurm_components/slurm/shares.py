@@ -1,7 +1,7 @@
 """What is left of accounts' budgets: ``sshare``, one query for all accounts that a user sees.
 
 It asks slurmctld, so it knows what running jobs may still take. It knows no account's parent by name: that is told by
-how far a name is indented (20.11 to 25.11). Without ``--accounts``, for with it the parents are missing, and their
+how far a name is indented (22.05 to 26.05). Without ``--accounts``, for with it the parents are missing, and their
 budgets bind as well. Only ``priority/multifactor`` keeps what it tells; elsewhere it fails, and nothing is known.
 """
 
