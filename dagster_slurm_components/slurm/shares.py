@@ -76,13 +76,13 @@ def parse_sshare(out: str) -> tuple[Share, ...]:
 def budgets(shares: Sequence[Share], account: str | None) -> tuple[Budget, ...]:
     """Return what is left to a job of an account, of each limited resource: the least on the way up to the root.
 
-    Without a name it is the one account that the user has, if it is only one.
+    Without a name it is the one account that the user has, if it is only one. Slurm keeps names in small letters.
     """
     if account is None:
         own = {share.account for share in shares if share.user}
         account = own.pop() if len(own) == 1 else None
     found: dict[str, Budget] = {}
-    for share in _way_up(shares, account):
+    for share in _way_up(shares, account.lower() if account else None):
         for resource, limit in share.limits.items():
             taken = share.taken.get(resource)
             if resource in UNITS and taken is not None:

@@ -36,6 +36,7 @@ def test_the_least_on_the_way_up_binds() -> None:
         Budget("account `proj`", "gres/gpu", 8.5, 10),
         Budget("ada in account `sub`", "node", 1, 10),
     )
+    assert budgets(SHARES, "SUB") == budgets(SHARES, "sub"), "as sbatch takes it"
     assert [each.words for each in budgets(SHARES, "proj")] == [
         "82.8 of 100 core-hours are left to account `proj`",
         "8.5 of 10 GPU-hours are left to account `proj`",
