@@ -3,7 +3,7 @@
 The run directories are real files behind a real satellite in a process of its own; ``squeue`` is a script that lists
 1,000 running jobs and counts its calls. Ten jobs a second write a line; its way to the follower is timed. Beside each
 job lies what a sampler writes in its first minute, which is read within the time that is measured; ``SAMPLED=0`` leaves
-that out, and the difference is what it costs.
+that out, and the difference is what it costs. With ``ELEMENTS=1`` they are the elements of arrays.
 
 With ``REAL_JOBS=200`` as many jobs run on a real Slurm, too, which counts by itself how often it is asked.
 """
@@ -19,15 +19,18 @@ import sys
 import tempfile
 import threading
 import time
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from _queries import measure_on_slurm
 from _satellite import SubprocessDialer
 
+from dagster_slurm_components.hosts.base import Reply
 from dagster_slurm_components.hosts.client import Satellite
 from dagster_slurm_components.hosts.remote import RemoteHost
 from dagster_slurm_components.hosts.satellite.calls import Budget
-from dagster_slurm_components.jobs.events import Output, Watch
+from dagster_slurm_components.jobs.events import Output, Part, Watch
 from dagster_slurm_components.jobs.model import JobHandle
 from dagster_slurm_components.jobs.schedulers import SlurmScheduler
 from dagster_slurm_components.jobs.watch import Watcher
@@ -38,6 +41,7 @@ SECONDS = float(os.environ.get("SECONDS_WATCHED", "60"))
 SETTLE = float(os.environ.get("SECONDS_BEFORE", "15"))
 LINES_PER_SECOND = 10.0
 SAMPLED = os.environ.get("SAMPLED", "1") != "0"
+PART = Part.ELEMENT if os.environ.get("ELEMENTS", "0") != "0" else Part.JOB
 HEAD = (
     '{"node": "node1", "t": 1795367857.0, "cpus": 4, "memory": 8589934592, "from": "cgroup2", "gpus": []}\n'
 )
@@ -46,7 +50,20 @@ SAMPLE = (
 )
 REAL_JOBS = int(os.environ.get("REAL_JOBS", "0"))
 REAL_SECONDS = float(os.environ.get("REAL_SECONDS_WATCHED", "180"))
-LIMITS = {"memory_mb": 150.0, "cpu_percent": 5.0, "queries_per_minute": 2.0, "lag_p95_s": 2.0}
+# What an element writes is read every five seconds.
+LAG = 2.0 if PART is Part.JOB else 6.0
+LIMITS = {"memory_mb": 150.0, "cpu_percent": 5.0, "queries_per_minute": 2.0, "lag_p95_s": LAG}
+
+
+class CountingHost(RemoteHost):
+    """Counts the calls to the host."""
+
+    calls = 0
+
+    def call(self, op: str, params: Mapping[str, Any], blob: bytes = b"", *, timeout: float = 60.0) -> Reply:
+        """Call it, and count that."""
+        self.calls += 1
+        return super().call(op, params, blob, timeout=timeout)
 
 
 def prepare(folder: Path) -> list[JobHandle]:
@@ -106,7 +123,7 @@ def measure(folder: Path) -> dict[str, object]:
     """Watch for a while and return the figures."""
     handles = prepare(folder)
     environment = {**os.environ, "PATH": f"{folder / 'bin'}:{os.environ['PATH']}"}
-    host = RemoteHost(SubprocessDialer(env=environment))
+    host = CountingHost(SubprocessDialer(env=environment))
     satellite = Satellite(host)
     pid = int(host.call("hello", {}).result["pid"])
     limits = Limits()
@@ -117,20 +134,21 @@ def measure(folder: Path) -> dict[str, object]:
         scheduler,
         operations_per_second=float(os.environ.get("OPS", limits.file_operations_per_second)),
     )
-    watches = [watcher.watch(handle) for handle in handles]
+    watches = [watcher.watch(handle, part=PART) for handle in handles]
     lags: list[float] = []
     stop = threading.Event()
     threading.Thread(target=collect, args=(watches, lags, stop), daemon=True).start()
     time.sleep(SETTLE)
     lags.clear()
     asked = len((folder / "asked").read_text().split()) if (folder / "asked").exists() else 0
-    began, mine, theirs = time.monotonic(), own_cpu(), cpu_of(pid)
+    began, mine, theirs, calls = time.monotonic(), own_cpu(), cpu_of(pid), host.calls
     while time.monotonic() - began < SECONDS:
         with Path(random.choice(handles).file("stdout.log")).open("a") as file:
             file.write(f"{time.time()}\n")
         time.sleep(1 / LINES_PER_SECOND)
     elapsed = time.monotonic() - began
     used, satellite_used = own_cpu() - mine, cpu_of(pid) - theirs
+    calls = host.calls - calls
     queries = len((folder / "asked").read_text().split()) - asked
     stop.set()
     for watch in watches:
@@ -141,10 +159,12 @@ def measure(folder: Path) -> dict[str, object]:
         "cpu_percent": round(100 * used / elapsed, 2),
         "satellite_cpu_percent": round(100 * satellite_used / elapsed, 2),
         "queries_per_minute": round(queries * 60 / elapsed, 2),
+        "host_calls_per_minute": round(calls * 60 / elapsed),
         "lag_median_s": round(statistics.median(lags), 2),
         "lag_p95_s": round(statistics.quantiles(lags, n=20)[-1], 2),
     }
-    return {"jobs": JOBS, "sampled": SAMPLED, "seconds": round(elapsed, 1), "lines": len(lags), **figures}
+    what = {"jobs": JOBS, "part": PART.value, "sampled": SAMPLED}
+    return {**what, "seconds": round(elapsed, 1), "lines": len(lags), **figures}
 
 
 def main() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-PROGRAMS = ("sbatch", "squeue", "sacct", "scontrol", "scancel")
+PROGRAMS = ("sbatch", "squeue", "sacct", "scontrol", "scancel", "sshare")
 
 _PROGRAM = """#!/bin/sh
 here='{folder}'; name=${{0##*/}}

@@ -52,15 +52,18 @@ def render(
         resolved = script.entry.resolve(load_profile(start=script.folder, run=run))
     seen = preview(resolved, script.name)
     verdict = _ask_sbatch(resolved, script.name) if test_only else None
+    poor = _look_at_budgets(resolved) if test_only else None
     if as_json:
         answer = {} if verdict is None else {"test_only": {"accepted": verdict[0], "message": verdict[1]}}
-        print_json({**seen, **answer})
+        print_json({**seen, **answer, **({"budget": poor} if poor else {})})
     elif whole:
         click.echo(seen["job_script"], nl=False)
     else:
         _show(seen)
         if verdict is not None:
             click.echo(f"\nsbatch --test-only: {'accepted' if verdict[0] else 'refused'}\n{verdict[1]}")
+        if poor:
+            click.echo(poor)
     sys.exit(0 if verdict is None or verdict[0] else 1)
 
 
@@ -109,6 +112,15 @@ def _ask_sbatch(resolved: ResolvedScript, op: str) -> tuple[bool, str]:
     if rejection.option is not None and (where := resolved.position("resources", rejection.option)):
         lines.append(f"`{rejection.option}` is written at {where}.")
     return False, "\n".join(line for line in lines if line)
+
+
+def _look_at_budgets(resolved: ResolvedScript) -> str | None:
+    """Return the warning that the step would give of its account's budget."""
+    from dagster_slurm_components.jobs.budgets import budget_warning, budgets_of  # noqa: PLC0415 -- as above
+    from dagster_slurm_components.jobs.target import target  # noqa: PLC0415
+
+    account = resolved.script.resources.account
+    return budget_warning(budgets_of(target(resolved.profile), account), resolved) if account else None
 
 
 def _show(seen: dict[str, Any]) -> None:

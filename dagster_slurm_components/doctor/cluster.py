@@ -13,6 +13,7 @@ from dagster_slurm_components.hosts.satellite.calls import HostFacts
 from dagster_slurm_components.slurm.header import command_line
 from dagster_slurm_components.slurm.rejections import classify_rejection
 from dagster_slurm_components.slurm.replies import query_failure
+from dagster_slurm_components.slurm.shares import budgets, parse_sshare, sshare
 from dagster_slurm_components.spec.problems import nearest
 from dagster_slurm_components.spec.resources import Resources
 from dagster_slurm_components.spec.slurm_values import time_seconds
@@ -70,6 +71,7 @@ def check_slurm(
     config = slurm_facts.parse_config(out)
     yield ok("controller", f"cluster {config.get('ClusterName', '?')} answers")
     account = yield from _accounting(satellite, config, resources, facts.user, most)
+    yield from _budgets(satellite, resources.account or account)
     yield from _partition(satellite, resources, resources.account or account)
     yield _submission(satellite, resources)
 
@@ -129,6 +131,17 @@ def _limits(satellite: Satellite, mine: Association, resources: Resources, most:
             advice = f"Write `limits: {{max_submit_jobs: {submit}}}`: further ones then wait in Dagster."
             return note("limits", f"your {owner} lets {submit} jobs wait and run at once", advice)
     return ok("limits", f"neither {' nor '.join(owners)} is in the way")
+
+
+def _budgets(satellite: Satellite, account: str | None) -> Iterator[Finding]:
+    """Tell what is left of the account's budgets, where Slurm counts them; of many sites only their own tool knows."""
+    out, failure = ask(satellite, sshare())
+    for budget in budgets(parse_sshare(out), account) if failure is None else ():
+        if budget.left > 0:
+            yield ok("budget", budget.words)
+        else:
+            advice = "Its jobs wait until there is more: ask for it, or name another `resources.account`."
+            yield warning("budget", budget.words, advice)
 
 
 def _association(

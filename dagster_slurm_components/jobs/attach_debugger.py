@@ -13,8 +13,11 @@ from pathlib import Path
 
 
 def pythons(run_dir: str, rank: str) -> "dict[int, str]":
-    """Return the command of each Python of the payload that no other one has started, by its id."""
-    found, node = {}, os.environ.get("SLURMD_NODENAME")
+    """Return the command of each Python of the payload that no other one has started, by its id.
+
+    Where some are ranks, as under a payload's own `torchrun`, those are meant and not the agent that has started them.
+    """
+    found, ranks, node = {}, set(), os.environ.get("SLURMD_NODENAME")
     for folder in Path("/proc").glob("[0-9]*"):
         try:
             told = (folder / "environ").read_text("utf-8", "replace")
@@ -32,6 +35,8 @@ def pythons(run_dir: str, rank: str) -> "dict[int, str]":
             continue
         if program.startswith("python"):
             found[int(folder.name)] = parent, command
+            ranks |= {int(folder.name)} if "RANK" in env else set()
+    found = {pid: each for pid, each in found.items() if pid in ranks or not ranks}
     return {pid: command for pid, (parent, command) in found.items() if parent not in found}
 
 

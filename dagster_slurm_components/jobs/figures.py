@@ -15,12 +15,18 @@ Figure = str | int | float
 
 
 def job_figures(
-    handle: JobHandle, ended: Ended, *, profile: str, host: str, whole_nodes: bool = False
+    handle: JobHandle,
+    ended: Ended,
+    *,
+    profile: str,
+    host: str,
+    whole_nodes: bool = False,
+    co2_g_per_kwh: float | None = None,
 ) -> Mapping[str, Figure]:
     """Return the figures of one ended job, each only where it is known; profile and host are told by name.
 
     Figures that the job measured itself stand until the accounting knows better. Slurm's energy is that of a job's
-    nodes: it is the job's where that has ``whole_nodes``.
+    nodes: it is the job's where that has ``whole_nodes``. What CO2 a kWh stands for, only the user knows.
     """
     observation, status = ended.observation, ended.evidence.status
     figures: dict[str, Figure | None] = {
@@ -60,6 +66,9 @@ def job_figures(
     asked, most = figures.get("job/memory_asked_mib"), figures.get("job/memory_max_mib")
     if isinstance(asked, int | float) and isinstance(most, int | float) and asked:
         figures["job/memory_efficiency"] = most / asked
+    energy = figures.get("job/energy_kwh")
+    if isinstance(energy, float) and co2_g_per_kwh is not None:
+        figures["job/co2_g"] = energy * co2_g_per_kwh
     return {name: round(v, 4) if isinstance(v, float) else v for name, v in figures.items() if v is not None}
 
 

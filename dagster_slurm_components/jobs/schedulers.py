@@ -6,12 +6,19 @@ then, ``look`` and ``max_age``; how long silences are waited out, ``patience``; 
 """
 
 import re
+import threading
 import time
 import uuid
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from dagster_slurm_components.errors import DagsterSlurmError, HostRefusedError, HostUnreachableError
+from dagster_slurm_components.errors import (
+    DagsterSlurmError,
+    HostError,
+    HostRefusedError,
+    HostUnreachableError,
+    SatelliteError,
+)
 from dagster_slurm_components.hosts.client import Satellite
 from dagster_slurm_components.hosts.satellite import calls
 from dagster_slurm_components.jobs.model import ELEMENTS, JobHandle, JobSpec
@@ -30,6 +37,7 @@ from dagster_slurm_components.slurm.commands import sbatch, scancel, scancel_fai
 from dagster_slurm_components.slurm.header import escape_pattern, render_header
 from dagster_slurm_components.slurm.queue import LIVE, QueueRow, parse_squeue, squeue
 from dagster_slurm_components.slurm.replies import AMBIGUOUS, query_failure
+from dagster_slurm_components.slurm.shares import Share, parse_sshare, sshare
 
 _TIMEOUT = 60.0
 _ACCOUNTING_TIMEOUT = 30.0
@@ -39,6 +47,10 @@ _VISIBLE = 120.0
 satellite left behind goes on, and slurmctld may work off a late request."""
 _STARTS = 30.0
 """Seconds within which a process is started."""
+_SHARES_TIMEOUT = 10.0
+"""Seconds for sshare: a submission waits for it, and a budget is only nice to know."""
+_SHARES_AGE, _SHARES_PAUSE = 900.0, 60.0
+"""Seconds for which budgets are believed, and for which nobody is asked again after there was no answer."""
 _REMEMBERED = 30 * 86400
 """Seconds for which the accounting is asked back: longer than any submission stays unclear, or job runs, as a rule."""
 
@@ -113,6 +125,10 @@ class ProcessScheduler:
         """Return that nobody knows."""
         return AccountingRows({}, 0.0)
 
+    def shares(self, satellite: Satellite) -> Sequence[Share]:
+        """Return nothing: nobody has a budget."""
+        return ()
+
     def cancel(self, satellite: Satellite, handle: JobHandle, *, force: bool = False) -> None:
         """Ask for the end of exactly this job; one that has ended already does no harm.
 
@@ -166,6 +182,9 @@ class SlurmScheduler:
         self._snapshot, self._accounts = f"{folder}/squeue.json", f"{folder}/sacct.json"
         self._readers, self._name = f"{folder}/readers.json", uuid.uuid4().hex
         self._parsed: tuple[float, Mapping[str, QueueRow] | None] = (0.0, None)
+        self._told: tuple[float, Sequence[Share]] = (0.0, ())
+        self._telling = threading.Lock()
+        self._shares = f"{folder}/sshare.json"
         self._budget = budget
         self.limit = None
         if max_submit_jobs is not None:
@@ -258,6 +277,31 @@ class SlurmScheduler:
             for job_id, (age, lines) in told.answers.items()
         }
         return AccountingRows(rows, told.failed_age)
+
+    def shares(self, satellite: Satellite) -> Sequence[Share]:
+        """Return what ``sshare`` says of budgets, at most a quarter of an hour old; nothing where it says nothing.
+
+        One call for all jobs of this process, and one query for all processes, where the budget of queries has it.
+        """
+        with self._telling:
+            until, shares = self._told
+            if time.monotonic() >= until:
+                shares, age = self._ask_shares(satellite)
+                self._told = time.monotonic() + age, shares
+            return shares
+
+    def _ask_shares(self, satellite: Satellite) -> tuple[Sequence[Share], float]:
+        """Return what sshare says, and for how many seconds that will do."""
+        query = calls.QueueQuery(
+            self._shares, sshare(), _SHARES_AGE, _SHARES_TIMEOUT, self._budget, spare=True
+        )
+        try:
+            shot = satellite.snapshot(query)
+        except HostError as error:
+            lacks = isinstance(error, SatelliteError) and error.code == "no_such_program"
+            return (), _SHARES_AGE if lacks else _SHARES_PAUSE  # else it is lost, or no query is left
+        failed = query_failure(shot.returncode, shot.stdout, shot.stderr) is not None
+        return () if failed else parse_sshare(shot.stdout), max(_SHARES_PAUSE, _SHARES_AGE - shot.age)
 
     def cancel(self, satellite: Satellite, handle: JobHandle, *, force: bool = False) -> None:
         """Ask for the end of exactly this job; Slurm itself follows with KILL after its KillWait.

@@ -3,8 +3,8 @@
 import json
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Generic, TypeVar
@@ -13,6 +13,7 @@ import dagster as dg
 
 from dagster_slurm_components.environments.provide import activation_for
 from dagster_slurm_components.errors import HostError
+from dagster_slurm_components.jobs.budgets import budget_figures, budget_warning, budgets_of
 from dagster_slurm_components.jobs.dashboard import dashboard
 from dagster_slurm_components.jobs.events import MESSAGES, Ended
 from dagster_slurm_components.jobs.figures import Figure, job_figures
@@ -35,6 +36,7 @@ from dagster_slurm_components.pipes.partition import variables
 from dagster_slurm_components.pipes.reader import RunDirectoryMessageReader
 from dagster_slurm_components.pipes.records import tag_job, tell
 from dagster_slurm_components.pipes.results import CompletedJob, keep_check_results, typed
+from dagster_slurm_components.slurm.shares import Budget
 from dagster_slurm_components.spec.resolve import ResolvedScript
 
 _LISTEN = 0.5
@@ -45,10 +47,11 @@ AnyCall = TypeVar("AnyCall", bound=JobCall)
 
 @dataclass
 class AttemptRun(ABC, Generic[AnyCall, Result]):
-    """One attempt at a call, which is this process's by its claim."""
+    """One attempt at a call, which is this process's by its claim; ``budgets`` are what was left before its job."""
 
     call: AnyCall
     claim: Claim
+    budgets: Sequence[Budget] = field(default=(), init=False)
 
     def run(self) -> Result | NextAttempt:
         """Run one job, once there is room for it; return its results, or what the retry policy answers its end with.
@@ -96,9 +99,20 @@ class AttemptRun(ABC, Generic[AnyCall, Result]):
     def _submit_once(self, spec: JobSpec) -> tuple[JobHandle, JobSpec]:
         call, place = self.call, self.call.place
         request, info = self.claim.request(call.digest, call.content), call.step.context.log.info
+        self._look_at_budgets(spec)
         handle = submit(place, spec, claim=request, tell=info, sleep=call.guard.pause)
         self._tell_of(handle, len(spec.array.own) if spec.array else 0)
         return handle, spec
+
+    def _look_at_budgets(self, spec: JobSpec) -> None:
+        """Warn of a budget that can't pay; it is Slurm that decides. Whoever names no account pays by none we know."""
+        call, account = self.call, self.call.resolved.script.resources.account
+        if account is None or self.claim.adopted:
+            return
+        self.budgets = budgets_of(call.place, account)
+        jobs, time_limit = len(spec.array.tasks) if spec.array else 1, dict(spec.sbatch).get("time")
+        if warning := budget_warning(self.budgets, call.resolved, time=time_limit, jobs=jobs):
+            call.step.context.log.warning(warning)
 
     def _tell_of(self, handle: JobHandle, elements: int) -> None:
         call, host = self.call, self.call.place.satellite.host.name
@@ -200,9 +214,11 @@ class AttemptRun(ABC, Generic[AnyCall, Result]):
             profile=profile.name,
             host=self.call.place.satellite.host.name,
             whole_nodes=self.call.resolved.script.resources.exclusive is True,
+            co2_g_per_kwh=profile.profile.cost.co2_g_per_kwh,
         )
         way = dashboard(ended.evidence.status, handle, profile)
-        more = {"job/ray_dashboard": way.metadata} if way else {}
+        more: dict[str, Figure] = {"job/ray_dashboard": way.metadata} if way else {}
+        more |= budget_figures(self.budgets)
         return {**figures, **profile.run.figures, **more, **output_figures(ended, handle, profile.name)}
 
 

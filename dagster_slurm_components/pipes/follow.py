@@ -106,19 +106,19 @@ class Follower:
             return
         self._log.warning(news.text)
         action = resolved.script.idle.action if news.hangs and resolved.script.idle else "none"
+        at = resolved.position("idle", "action")
+        why = f"It was cancelled: `idle.action: cancel`{f' is written at {at}' if at else ''}."
         if action == "stacks":
             self._log.warning(self._stacks(news.watch))
         elif action == "cancel" and news.watch is not self._listener.lease:
-            self._cancel_element(news.watch.handle)
+            self._cancel_element(news.watch.handle, f"{news.text} {why}")
         elif action == "cancel":
             self._cancel()
-            at = resolved.position("idle", "action")
-            text = f"{news.text}\n\nIt was cancelled: `idle.action: cancel`{f' is written at {at}' if at else ''}."
             own_policy = self._call.step.context.op_def.retry_policy is not None
-            raise dg.Failure(text, allow_retries=own_policy)
+            raise dg.Failure(f"{news.text}\n\n{why}", allow_retries=own_policy)
 
-    def _cancel_element(self, element: JobHandle) -> None:
-        """Cancel an element of the array, whose end is then one as any other's."""
+    def _cancel_element(self, element: JobHandle, why: str) -> None:
+        """Cancel an element of the array, whose end is then one as any other's, and says why."""
         if element.job_id == self._handle.job_id:
             self._log.warning(
                 f"One process runs all elements: none is cancelled by itself, {element.run_dir} neither."
@@ -130,6 +130,7 @@ class Follower:
             self._log.error(f"Element {element.job_id} could not be cancelled, and runs on: {error}")
         else:
             self._place.watcher.cancelled(element)
+            self._listener.cancelled[element.job_id] = why
             self._log.warning(f"Element {element.job_id} was cancelled: `idle.action: cancel`.")
 
     def _stacks(self, watch: Watch) -> str:

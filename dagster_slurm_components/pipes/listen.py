@@ -8,6 +8,7 @@ from collections import Counter
 from logging import Logger
 from typing import Any
 
+from dagster_slurm_components.jobs.budgets import budgets_of
 from dagster_slurm_components.jobs.dashboard import DashboardNotice
 from dagster_slurm_components.jobs.events import (
     MESSAGES,
@@ -40,6 +41,7 @@ from dagster_slurm_components.jobs.timeline import COMPLETED, Span
 from dagster_slurm_components.pipes.claim import JobCall
 from dagster_slurm_components.pipes.guard import SupervisionLostError
 from dagster_slurm_components.pipes.reader import RunDirectoryMessageReader
+from dagster_slurm_components.slurm.reasons import explain
 from dagster_slurm_components.slurm.states import Phase
 from dagster_slurm_components.units import parse_time_limit
 
@@ -107,6 +109,7 @@ class Listener(ABC):
         lease: The watch that renews the job's lease.
         lease_state: The state of the lease, by the last event that told of it.
         ended: The end, once it is there.
+        cancelled: Why elements of an array were cancelled one by one, by their tasks' ids.
     """
 
     lease: Watch
@@ -123,6 +126,7 @@ class Listener(ABC):
         self._ends: Counter[str] = Counter()
         self.lease_state = FOLLOWING
         self.ended: Ended | None = None
+        self.cancelled: dict[str, str] = {}
 
     @property
     @abstractmethod
@@ -212,6 +216,14 @@ class Listener(ABC):
         self._look_around()
         return self.ended
 
+    def _described(self, observation: Observation, status: StatusRecord | None = None) -> str:
+        """Say what is known of the job; of one that waits for its account's budget, what is left of that, too."""
+        said = describe(self._handle.job_id, observation, status)
+        if not (observation.phase is Phase.WAITING and explain(observation.reason or "").budget):
+            return said
+        left = budgets_of(self._call.place, self._call.resolved.script.resources.account)
+        return " ".join([said, *(f"{budget.words}." for budget in left)])
+
     def _tell(self, news: str) -> None:
         """Tell each thing once."""
         if news and news != self._news:
@@ -262,7 +274,7 @@ class JobListener(Listener):
                 self._call.observation = observation
                 self._note(status)
                 if not observation.terminal:
-                    said = describe(self._handle.job_id, observation, status)
+                    said = self._described(observation, status)
                     self._tell(said + self._way_in if observation.phase is Phase.RUNNING else said)
             case Ended(observation=observation):
                 self.ended, self._call.observation = event, observation

@@ -100,12 +100,13 @@ def _pass(
     )
     for profile in _profiles(instance, project, now):
         try:
-            host = target(load_profile(profile, start=project))
+            loaded = load_profile(profile, start=project)
+            host, co2 = target(loaded), loaded.profile.cost.co2_g_per_kwh
             attempts, clock = host.leases.open()
             left = [each for each in attempts if each.lease.left]
             others = [each for each in attempts if not each.lease.left]
             yield from Orphans(instance, host, profile).look_after(others, clock, reported)
-            jobs = LeftJobs(instance, host, profile, known.setdefault(profile, {}), context.log)
+            jobs = LeftJobs(instance, host, profile, known.setdefault(profile, {}), context.log, co2)
             yield from jobs.look_after(left, clock, reported)
         except (DagsterSlurmError, SpecError) as error:
             # Nothing is lost: what there is to do stands in the leases there.

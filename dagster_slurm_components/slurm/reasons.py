@@ -20,6 +20,7 @@ class Reason:
         option: The resource option a user would change, by its name in YAML.
         others: Further ones that may be the cause: Slurm has one word for several.
         known: Whether the reason is explained here, or only passed through.
+        budget: Whether it is an account's budget that does not pay for it.
     """
 
     name: str
@@ -28,6 +29,7 @@ class Reason:
     option: str | None = None
     others: tuple[str, ...] = ()
     known: bool = True
+    budget: bool = False
 
 
 _TABLE = {row["name"]: row for row in read_table("reasons")}
@@ -101,7 +103,9 @@ def _of_limit(name: str, limit: re.Match[str], details: str) -> Reason:
     else:
         who = {"PerUser": "one user", "PerAccount": "one account"}.get(limit["per"], "all its jobs together")
         text = f"The {owner} allows {who} no more at once: {counted}."
-    return Reason(name, _with_details(text, details), "never" if alone else "wait", option)
+    permanence: Permanence = "never" if alone else "wait"
+    budget = used_up and limit["whose"] == "Assoc"
+    return Reason(name, _with_details(text, details), permanence, option, budget=budget)
 
 
 def _with_details(text: str, details: str) -> str:

@@ -93,6 +93,16 @@ class Retention(Model):
     environments: Duration = option("Environments that no step used for so long.", "30d", default="30d")
 
 
+class Cost(Model):
+    """What the energy that jobs take stands for. Nothing is assumed: without a figure nothing is told."""
+
+    co2_g_per_kwh: AboveZero | None = option(
+        "Grams of CO2 for each kWh that this host takes; the centre, or its supplier of electricity, says how many."
+        " It makes `job/co2_g` of `job/energy_kwh`.",
+        350,
+    )
+
+
 class Profile(Model):
     """One deployment target."""
 
@@ -132,6 +142,7 @@ class Profile(Model):
         "What may be asked of the host and its scheduler.", {"max_submit_jobs": 100}, default=Limits()
     )
     retention: Retention = option("How long things are kept.", {"failure": "14d"}, default=Retention())
+    cost: Cost = option("What the energy that jobs take stands for.", {"co2_g_per_kwh": 350}, default=Cost())
     on_shutdown: Literal["detach", "cancel"] = option(
         "What happens to jobs when Dagster is stopped: they live on, or they are cancelled.",
         "detach",

@@ -297,3 +297,26 @@ def test_what_a_left_job_used_is_drawn(left: Left) -> None:
     (made,) = left.made("a")
     assert isinstance(made.metadata["job/usage"], dg.MarkdownMetadataValue)
     assert isinstance(made.metadata["job/chart"], dg.MarkdownMetadataValue)
+
+
+@pytest.mark.parametrize("left", ["local"], indirect=True)
+def test_co2_by_the_profiles_figure_whether_it_is_left_or_followed(left: Left) -> None:
+    used = '{"node": "n", "t": 1000.0, "cpus": 1, "gpus": [["GPU-0", "H100", 1]]}\n'
+    used += '{"t": 5.0, "cpu": 1.0, "gpu": [[0.5, 1, 60.0, 30.0, 7200000.0]]}\n'
+    left.project.profile(
+        "local",
+        "host: {type: local}\nscheduler: process\nsampler: false\ncost: {co2_g_per_kwh: 350}\n",
+    )
+    left.project.write("usage.jsonl", used)
+    left.project.write(
+        "uses.sh",
+        'mkdir -p "$DAGSTER_SLURM_RUN_DIR/usage"; cp usage.jsonl "$DAGSTER_SLURM_RUN_DIR/usage/0.jsonl"\n',
+    )
+    more = "payload: uses.sh, files: [usage.jsonl]"
+    left.scripts(f"{{{more}, assets: [{{key: a}}]}}", f"{{{more}, leave: false, assets: [{{key: b}}]}}")
+    result = left.run()
+    assert result.success, failure_text(result)
+    left.reported()
+    for key in ("a", "b"):
+        (made,) = left.made(key)
+        assert (made.metadata["job/energy_kwh"].value, made.metadata["job/co2_g"].value) == (2.0, 700.0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -176,6 +177,8 @@ def test_an_element_that_hangs_is_ended_alone(work: Work, profile: str) -> None:
     assert f"Partition e: Job {work.job()}_4 has written nothing for 00:00:" in said
     assert f"Element {work.job()}_4 was cancelled: `idle.action: cancel`." in said
     assert '1 of 6 partitions failed: "e"' in said
+    why = rf"The job was cancelled.*\. Partition e: Job {work.job()}_4 has written nothing .* It was cancelled: "
+    assert re.search(why + r"`idle\.action: cancel` is written at .*defs\.yaml:\d+:\d+\.", said), said
 
 
 @everywhere

@@ -109,3 +109,19 @@ def test_an_address_can_be_clicked() -> None:
 def test_pictures_and_notes_are_markdown() -> None:
     for name in ("job/usage", "job/chart", "job/notes"):
         assert isinstance(typed({name: "*"})[name], dg.MarkdownMetadataValue)
+
+
+def test_co2_is_told_by_the_users_figure_alone() -> None:
+    status, row = parse_status(STATUS), AccountingRow(job_id="7", state="COMPLETED", energy_j=7_200_000)
+
+    def co2(row: AccountingRow | None, figure: float | None, *, whole_nodes: bool) -> object:
+        ended = Ended(Observation(state="COMPLETED", exit_code=0), Evidence(status=status, accounting=row))
+        told = job_figures(
+            HANDLE, ended, profile="p", host="h", whole_nodes=whole_nodes, co2_g_per_kwh=figure
+        )
+        return told.get("job/co2_g")
+
+    assert co2(row, 350.0, whole_nodes=True) == 700.0
+    assert co2(row, None, whole_nodes=True) is None
+    assert co2(row, 350.0, whole_nodes=False) is None, "whose energy it was is not known"
+    assert co2(None, 350.0, whole_nodes=True) is None

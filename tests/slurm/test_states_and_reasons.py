@@ -147,6 +147,24 @@ def test_reasons(reason: str, permanence: str, option: str | None) -> None:
     assert (found.permanence, found.option, found.known) == (permanence, option, True)
 
 
+@pytest.mark.parametrize(
+    ("reason", "budget"),
+    [
+        ("AssocGrpCPUMinutesLimit", True),
+        ("AssocGrpGRESMinutes", True),
+        ("AssocGrpBillingMinutes", True),
+        ("AssocGrpCPURunMinutesLimit", False),
+        ("AssocGrpCpuLimit", False),
+        ("AssocMaxCpuMinutesPerJobLimit", False),
+        ("QOSGrpCPUMinutesLimit", False),
+        ("Priority", False),
+    ],
+)
+def test_which_reasons_are_an_accounts_budget(reason: str, budget: bool) -> None:
+    found = explain(reason)
+    assert (found.budget, found.known) == (budget, True)
+
+
 def test_details_are_kept() -> None:
     assert "UnavailableNodes:node[1-3]" in explain("ReqNodeNotAvail, UnavailableNodes:node[1-3]").text
     assert (

@@ -33,7 +33,8 @@ class Budget(NamedTuple):
 class QueueQuery(NamedTuple):
     """The queue's answer that all share who name the same file on the host.
 
-    An answer up to ``max_age`` seconds old will do, and the query may take ``query_timeout``.
+    An answer up to ``max_age`` seconds old will do, and the query may take ``query_timeout``. ``spare`` says that it is
+    only nice to have (``satellite.budget``), as what is no queue at all.
     """
 
     path: str
@@ -41,6 +42,7 @@ class QueueQuery(NamedTuple):
     max_age: float
     query_timeout: float = 60.0
     budget: Optional[Budget] = None
+    spare: bool = False
 
 
 class AccountingQuery(NamedTuple):

@@ -58,7 +58,7 @@ def snapshot(**query: Any) -> Result:
             # Asked again under the lock: the holder before us may have published just now.
             stored = _stored_snapshot(target, wanted)
             if stored is None or stored["asked"] < since:
-                if spend(budget, "queue"):
+                if spend(budget, "spare" if wanted.spare else "queue", wanted.spare):
                     return dict(_take_snapshot(target, wanted), age=0.0, fresh=True)
                 if stored is None:
                     raise Failure(

@@ -112,10 +112,12 @@ class ArrayAttempt(AttemptRun[ArrayCall, Sequence[ElementFailure]]):
             )
         return array_of(specs, keys_per_task=array.keys_per_task, max_parallel=array.max_parallel)
 
-    def _element_ended(self, job: FollowedElement, ended: Ended) -> None:
+    def _element_ended(self, job: FollowedElement, ended: Ended, cancelled: str) -> None:
         """Report an element's results, or remember what is to be done about its end."""
         call = self.call
         outcome, figures = judge(ended), self._figures(job.handle, ended)
+        if cancelled and not outcome.success:
+            outcome = replace(outcome, message=f"{outcome.message} {cancelled}")
         number, stored = job.element.number, None
         if outcome.success and call.streams:
             self._handed_over.add(number)

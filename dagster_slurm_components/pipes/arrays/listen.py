@@ -24,7 +24,6 @@ from dagster_slurm_components.jobs.idle import IdleNews, IdleTimer
 from dagster_slurm_components.jobs.lease import ArrayPosition
 from dagster_slurm_components.jobs.live import uses
 from dagster_slurm_components.jobs.model import JobHandle, tasks_of
-from dagster_slurm_components.jobs.output import describe
 from dagster_slurm_components.jobs.reconcile import Evidence, Observation
 from dagster_slurm_components.jobs.takeover import Claim
 from dagster_slurm_components.pipes.arrays.call import ArrayCall, Element
@@ -73,14 +72,14 @@ class FollowedElement:
 
 
 class ArrayListener(Listener):
-    """Listens to an array; ``element_ended`` hears of each element that has ended."""
+    """Listens to an array; ``element_ended`` hears of each element that has ended, and why it was cancelled."""
 
     def __init__(
         self,
         call: ArrayCall,
         claim: Claim,
         handle: JobHandle,
-        element_ended: Callable[[FollowedElement, Ended], None],
+        element_ended: Callable[[FollowedElement, Ended, str], None],
     ) -> None:
         super().__init__(call, handle)
         self._array = call
@@ -143,7 +142,7 @@ class ArrayListener(Listener):
                 self._note(event.evidence.status, event)
                 del self._followed[job.handle.run_dir], self._watches[job.handle.run_dir]
                 self._moved_at = time.monotonic()
-                self._element_ended(job, event)
+                self._element_ended(job, event, self.cancelled.get(job.handle.job_id, ""))
                 self._end_with_the_last()
 
     def _end_with_the_last(self) -> None:
@@ -180,7 +179,7 @@ class ArrayListener(Listener):
 
     def _tell_progress(self) -> None:
         if self._followed:
-            self._tell(describe(self._handle.job_id, self.observation, None))
+            self._tell(self._described(self.observation))
         if time.monotonic() < self._tell_at:
             return
         self._tell_at = time.monotonic() + self._pause

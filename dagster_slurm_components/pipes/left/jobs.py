@@ -83,6 +83,7 @@ class LeftJobs:
 
     Attributes:
         before: What was known of each job, by run directory, at the last look of this process.
+        co2_g_per_kwh: What the profile's ``cost`` says.
     """
 
     instance: dg.DagsterInstance
@@ -90,6 +91,7 @@ class LeftJobs:
     profile: str
     before: dict[str, Observation]
     log: logging.Logger
+    co2_g_per_kwh: float | None = None
 
     def look_after(
         self, attempts: Sequence[Attempt], now: float, reported: frozenset[str]
@@ -184,7 +186,10 @@ class LeftJobs:
         made = parse_made(files[MADE], attempt.run_dir)
         ended = Ended(taken.info.observation, taken.info.evidence, self._usage(taken.info), made)
         host = self.place.satellite.host.name
-        figures = {**job_figures(taken.info.handle, ended, profile=self.profile, host=host), **record.asked}
+        told = job_figures(
+            taken.info.handle, ended, profile=self.profile, host=host, co2_g_per_kwh=self.co2_g_per_kwh
+        )
+        figures = {**told, **record.asked}
         figures |= {**pictures(ended, figures), **output_figures(ended, taken.info.handle, self.profile)}
         if lease.succeeded:
             figures |= previews(made, self.place.satellite)
