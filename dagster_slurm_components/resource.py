@@ -18,7 +18,7 @@ from dagster_slurm_components.spec.launchers import LauncherSpec
 from dagster_slurm_components.spec.merge import Layer
 from dagster_slurm_components.spec.place import Position
 from dagster_slurm_components.spec.profiles import load_profile
-from dagster_slurm_components.spec.resolve import ResolvedScript, resolve_script
+from dagster_slurm_components.spec.resolve import ResolvedScript, ScriptEntry, resolve_script
 from dagster_slurm_components.spec.resources import Resources
 from dagster_slurm_components.spec.run_override import NOTHING_ASKED, RunOverride
 
@@ -178,7 +178,7 @@ class ComputeResource(dg.ConfigurableResource):  # type: ignore[type-arg]
         given = {name: value for name, value in script.items() if value is not None}
         given["leave"] = False  # whatever the profile says: who calls from Python waits for what it gets back
         layer = Layer("ComputeResource.run", given, lambda path: call)
-        return resolve_script(profile=profile, defaults=None, script=layer, folder=folder)
+        return resolve_script(ScriptEntry(layer, None, folder), profile)
 
 
 def _script(payload: PayloadArguments) -> dict[str, Any]:

@@ -101,14 +101,17 @@ def parse_exit_code(text: str) -> tuple[int | None, int | None]:
     return int(match["code"]), int(match["signal"]) or None
 
 
+def scale_of(size: float) -> tuple[float, str]:
+    """Return by what bytes are divided for a person to read, and the unit that they have then."""
+    units = ("B", "KiB", "MiB", "GiB", "TiB", "PiB")
+    power = min(len(units) - 1, max(0, int(size).bit_length() - 1) // 10)
+    return 1024.0**power, units[power]
+
+
 def format_size(size: int) -> str:
     """Write a size for a person: ``1.5 GiB``."""
-    value, unit = float(size), "B"
-    for unit in ("B", "KiB", "MiB", "GiB", "TiB", "PiB"):
-        if value < 1024 or unit == "PiB":
-            break
-        value /= 1024
-    return f"{value:.0f} {unit}" if unit == "B" else f"{value:.1f} {unit}"
+    scale, unit = scale_of(size)
+    return f"{size:.0f} B" if unit == "B" else f"{size / scale:.1f} {unit}"
 
 
 def format_duration(seconds: float) -> str:

@@ -34,8 +34,6 @@ class SubprocessDialer:
             return command
         return ["env", "-i", *(f"{name}={value}" for name, value in self._env.items()), *command]
 
-    def extend(self) -> SubprocessPipe:
+    def open(self) -> SubprocessPipe:
         """Start another one; see ``Dialer``."""
         return self.dial()
-
-    open = extend

@@ -29,8 +29,8 @@ from dagster_slurm_components.hosts.satellite.protocol import FrameError
 from dagster_slurm_components.hosts.satellite.relay import Relay
 from dagster_slurm_components.hosts.stream import Size, Stream
 from dagster_slurm_components.jobs.into import RunningJob, attach_debugger
+from dagster_slurm_components.jobs.into import stacks as stacks_of
 from dagster_slurm_components.jobs.output import describe
-from dagster_slurm_components.jobs.stacks import stacks as stacks_of
 from dagster_slurm_components.jobs.target import target
 from dagster_slurm_components.spec.profiles import load_profile
 

@@ -1,12 +1,12 @@
 """``dg-slurm jobs``: the jobs of a profile, for people who live in a terminal."""
 
+import sys
 import time
 from pathlib import Path
 
 import click
 
 from dagster_slurm_components.cli import terminal
-from dagster_slurm_components.cli.attach import attach
 from dagster_slurm_components.cli.finding import ELEMENT, find_job
 from dagster_slurm_components.cli.job_rows import (
     COLUMNS,
@@ -47,9 +47,6 @@ def jobs() -> None:
     JOB is a job's id (of an element of an array: 123_4), a run's id or its beginning, a run directory, or, but for
     `cancel`, an asset's key, whose newest job is meant.
     """
-
-
-jobs.add_command(attach)
 
 
 @jobs.command("list")
@@ -150,3 +147,25 @@ def cancel(job: str, profile_name: str | None) -> None:
     cancel_job(place, seen.handle, patience=60.0)
     then = "; the sensor `slurm_jobs` reports its end" if folder.lease.left else ""
     click.echo(f"job {seen.handle.job_id} of profile {loaded.name} is being cancelled{then}")
+
+
+@jobs.command()
+@click.argument("run")
+@terminal.json_option
+def attach(run: str, as_json: bool) -> None:
+    """Go on with RUN where it stopped: its jobs that still run or have ended meanwhile are taken up.
+
+    RUN is a run's id or the first characters of it, at least 4. The retry runs in this terminal, needs nothing but
+    DAGSTER_HOME, and ends with status 0 if it succeeds. A run that somebody still follows is left alone. What Dagster's
+    UI, daemon or API launched, "Re-execute" in the UI takes up as well.
+    """
+    from dagster_slurm_components.pipes import reexecute as here  # noqa: PLC0415 -- a second
+
+    with here.opened_instance() as instance:
+        parent = here.run_to_take_up(instance, here.find_run(instance, run))
+        made = here.reexecute_here(instance, parent, tell=lambda text: click.echo(text, err=True))
+    if as_json:
+        terminal.print_json({"run_id": made.run_id, "retry_of": parent.run_id, "success": made.is_success})
+    else:
+        click.echo(f"run {made.run_id} went on for run {parent.run_id} and is {made.status.value}")
+    sys.exit(0 if made.is_success else 1)

@@ -17,15 +17,12 @@ from dagster_slurm_components.spec.profiles import project_folder
 from dagster_slurm_components.spec.trust import check_owner
 
 COMMANDS = {
-    **{
-        name: name
-        for name in ("advise", "attach", "check", "clean", "cluster", "doctor", "env", "get", "init")
-    },
+    **{name: name for name in ("advise", "check", "clean", "cluster", "doctor", "env", "get", "init")},
     **{name: name for name in ("jobs", "launch", "lib", "new", "render", "schema", "sites", "top")},
     **dict.fromkeys(("agent", "login", "status"), "agent"),
     "import": "import_sbatch",
     **dict.fromkeys(("debug", "forward", "shell", "stacks"), "into"),
-    "logs": "jobs",
+    **dict.fromkeys(("attach", "logs"), "jobs"),
 }
 """The module of each command, which has its name there. A commit hook must not wait for other commands' imports."""
 

@@ -22,13 +22,13 @@ from dagster_slurm_components.component.scaffolder import SlurmScriptScaffolder
 from dagster_slurm_components.component.specs import SlurmScript, refusals_at, slurm_script
 from dagster_slurm_components.pipes.tags import LEFT
 from dagster_slurm_components.spec.check_script import NO_PROFILE, ScriptChecker
-from dagster_slurm_components.spec.component import ScriptEntry, read_component
+from dagster_slurm_components.spec.component import read_component
 from dagster_slurm_components.spec.cross_checks import duplicate_assets, duplicate_names, op_name
 from dagster_slurm_components.spec.files import add_files
 from dagster_slurm_components.spec.merge import Layer, merge
 from dagster_slurm_components.spec.problems import Problem, SpecError, in_order
 from dagster_slurm_components.spec.profiles import load_profile, profile_values
-from dagster_slurm_components.spec.resolve import CONTENT, ResolvedScript
+from dagster_slurm_components.spec.resolve import CONTENT, ResolvedScript, ScriptEntry
 from dagster_slurm_components.spec.source import Document
 
 
@@ -245,7 +245,7 @@ def _scripts(document: Document, context: dg.ComponentLoadContext) -> tuple[list
             problems += each.problems
             if each.script is None or each.problems:
                 continue
-            resolved = ResolvedScript(each.script, each.merged, each.entry.folder, NO_PROFILE)
+            resolved = ResolvedScript(each.script, each.merged, NO_PROFILE)
             name = op_name(each.script, scripts)
             try:
                 version = code_version(each.entry, resolved.payload_files(checker.find), defaults)

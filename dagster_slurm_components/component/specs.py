@@ -17,13 +17,12 @@ from dagster_slurm_components.component.ops import OpArguments
 from dagster_slurm_components.executor.tags import STEP_TAG, THREAD
 from dagster_slurm_components.pipes.message_metadata import cleaned
 from dagster_slurm_components.spec.assets import AssetDeclaration, CheckDeclaration
-from dagster_slurm_components.spec.component import ScriptEntry
 from dagster_slurm_components.spec.launchers import LANGUAGES
 from dagster_slurm_components.spec.model import Model
 from dagster_slurm_components.spec.partition_mappings import PARTITION_MAPPINGS
 from dagster_slurm_components.spec.place import KeyPath, Locate
 from dagster_slurm_components.spec.problems import Problem, SpecError, describe
-from dagster_slurm_components.spec.resolve import ResolvedScript, overrides
+from dagster_slurm_components.spec.resolve import ResolvedScript, ScriptEntry, overrides
 
 MOST_KINDS = 3
 """Kinds that Dagster's UI shows well; ours are added only up to here, the user's always stay."""

@@ -37,7 +37,7 @@ def _environment(loaded: LoadedProfile) -> Iterator[Finding]:
     merged = merge(list(loaded.layers))
     raw = merged.data.get("environment") or {}
     if "type" in raw:
-        for problem in environment_problems(ENVIRONMENTS.validate(raw, None), merged, Path()):
+        for problem in environment_problems(ENVIRONMENTS.validate(raw, None), merged):
             yield failed("environment", f"{problem.position}: {problem.message}", problem.hint)
 
 

@@ -80,7 +80,7 @@ class NotedDialer:
     ) -> None:
         self._dialer = dialer
         self.name = dialer.name
-        self.extend = dialer.extend
+        self.open = dialer.open
         self._path = _file(folder, "failing", self.name)
         self._reached = _file(folder, "reached", self.name)
         self._interval = interval
@@ -99,10 +99,6 @@ class NotedDialer:
                     why = f"{last.error.message} (so another process was told; next attempt in {left:.0f} s)"
                     raise type(last.error)(why, where=last.error.where, hint=last.error.hint)
             return self._dial()
-
-    def open(self) -> Pipe:
-        """Open another session; see ``Dialer``."""
-        return self._dialer.open()
 
     def _dial(self) -> Pipe:
         try:

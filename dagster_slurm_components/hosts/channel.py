@@ -33,14 +33,8 @@ class Dialer(Protocol):
     def dial(self) -> Pipe:
         """Return a pipe on which the satellite's frames begin; raises HostUnreachableError or HostRefusedError."""
 
-    def extend(self) -> Pipe | None:
-        """Return a further pipe over the last connection, or None where there is no such way.
-
-        Raises HostError when the host allows no more, or is lost.
-        """
-
     def open(self) -> Pipe:
-        """Return a further pipe over the last connection for one caller alone; raises HostError as ``extend`` does."""
+        """Return a further pipe over the last connection; raises HostError when the host allows none, or is lost."""
 
 
 class Channel:

@@ -186,10 +186,8 @@ class Lanes:
     def _widened(self, taken: Channel) -> Channel:
         """Return a new channel instead of one that others use too, if the host allows it."""
         try:
-            pipe = self._dialer.extend()
+            pipe = self._dialer.open()
         except HostError:  # a host that allows one session alone, or is lost: the main channel will tell
-            pipe = None
-        if pipe is None:
             return taken  # and none is opened any more
         opened = Channel(pipe, self._dialer.name)
         with self._lock:

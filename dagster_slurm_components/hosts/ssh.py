@@ -174,16 +174,11 @@ class SshDialer:
             self._connection = self._patiently(self._log_in, DroppedError, pauses)
         return self._start(self._connection, self._connection.close)
 
-    def extend(self) -> Pipe | None:
-        """Open another session on the connection; see ``Dialer``."""
-        return None if self._connection is None else self._start(self._connection, None)
-
     def open(self) -> Pipe:
         """Open another session on the connection; see ``Dialer``."""
-        pipe = self.extend()
-        if pipe is None:
+        if self._connection is None:
             raise HostUnreachableError("there is no connection", where=self.name)
-        return pipe
+        return self._start(self._connection, None)
 
     def _log_in(self) -> Connection:
         try:

@@ -6,11 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from dagster_slurm_components.jobs import series, svg
-from dagster_slurm_components.jobs.live import scale_of
 from dagster_slurm_components.jobs.series import Grid, Line
 from dagster_slurm_components.jobs.sparkline import together
 from dagster_slurm_components.jobs.usage import NodeUsage
-from dagster_slurm_components.units import format_duration
+from dagster_slurm_components.units import format_duration, scale_of
 
 LARGEST = 20_000
 """Characters of a chart's Markdown: it is kept with each materialization."""

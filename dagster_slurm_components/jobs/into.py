@@ -6,8 +6,10 @@ import io
 import json
 import os
 import shlex
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import IO
 
 from dagster_slurm_components.errors import DagsterSlurmError
 from dagster_slurm_components.hosts.program import program, shipped
@@ -21,6 +23,7 @@ from dagster_slurm_components.jobs.target import Target
 _FOLDER = "into"
 _LONGEST = 256
 _PIECE = 64 * 1024
+_STACKS = 120.0
 
 
 def ready_command(command: str, handle: JobHandle, profile: str, *more: str) -> str:
@@ -140,13 +143,46 @@ def attach_debugger(job: RunningJob, *, rank: int | None = None, pid: int | None
     """
     script = job.send("attach_debugger.py", shipped("jobs/attach_debugger.py").encode())
     words = ["@python", script, job.handle.run_dir, "" if rank is None else str(rank), str(pid or "")]
+    errors = io.BytesIO()
     with job.run(words, rank=rank) as stream:
-        stream.end()
-        errors = io.BytesIO()
-        said = b"".join(iter(lambda: stream.output(_PIECE, errors), b""))
+        said = _said(stream, errors)
     told = (
         json.loads(said.splitlines()[-1]) if said else {"error": errors.getvalue().decode("utf-8", "replace")}
     )
     if "port" not in told:
         raise DagsterSlurmError(f"job {job.handle.job_id}: {told['error']}", hint=told.get("hint"))
     return int(told["port"])
+
+
+def stacks(job: RunningJob, *, limit: float = _STACKS) -> str:
+    """Return for each process of the payload on each node where it stands, as text for people.
+
+    Of Python the frames, if py-spy is in the payload's environment, of all else what the kernel tells of its threads.
+    The payload does not notice it. What takes longer than ``limit`` seconds is left out.
+
+    Raises:
+        HostError: The host can't be reached, or refuses.
+        SatelliteError: No step can be made in the job.
+    """
+    script = job.send("stacks.sh", shipped("jobs/shell/stacks.sh").encode())
+    with job.run(["bash", script, job.handle.run_dir], outside=True, everywhere=True) as stream:
+        timer = threading.Timer(limit, stream.stop)
+        timer.start()
+        try:
+            said = _said(stream)
+        finally:
+            timer.cancel()
+    lines = said.decode("utf-8", "replace").splitlines()
+    return "\n".join(_by_node(lines) if job.on_slurm else lines)
+
+
+def _said(stream: Stream, errors: IO[bytes] | None = None) -> bytes:
+    """Return all that a program prints, which is told nothing; what it says beside that goes to ``errors``."""
+    stream.end()
+    return b"".join(iter(lambda: stream.output(_PIECE, errors), b""))
+
+
+def _by_node(lines: list[str]) -> list[str]:
+    """Bring together what srun has labelled with the node's number."""
+    pairs = [line.partition(": ") for line in lines]
+    return [text for _, _, text in sorted(pairs, key=lambda pair: pair[0].strip().zfill(9))]

@@ -19,11 +19,8 @@ def job_spec(
     identity: JobIdentity,
     *,
     activation: Activation,
-    context: bytes = b"{}",
     env: Mapping[str, str] | None = None,
-    partition_keys: tuple[str, ...] = (),
     changed: Mapping[str, str] | None = None,
-    left: bytes = b"",
     files: Mapping[PurePosixPath, Path] | None = None,
 ) -> JobSpec:
     """Return the job that a script stands for in its profile. Reads the payload's files, and nothing else.
@@ -32,11 +29,8 @@ def job_spec(
         resolved: The script in one profile.
         identity: Which run, step, partition and attempt it is for.
         activation: How its environment is activated.
-        context: Content of ``context.json``.
         env: Variables that this project sets, beside the user's.
-        partition_keys: All keys of a range of partitions.
         changed: Slurm options that are different in this attempt.
-        left: What whoever reports a left job's results has to know.
         files: The payload's files, where they have been looked for already.
 
     Raises:
@@ -69,9 +63,6 @@ def job_spec(
         sbatch=tuple({**asked, **_options(script), **(changed or {})}.items()),
         env={**activation.env, **launch.env, **script.env, **own},
         export=(*activation.export, *script.export),
-        context=context,
-        partition_keys=partition_keys,
-        left=left,
         files=resolved.payload_files() if files is None else files,
         requeues=script.requeue_on_timeout if scheduler == "slurm" else 0,
         sampler=profile.profile.sampler,

@@ -5,8 +5,8 @@ from collections.abc import Callable, Sequence
 
 from dagster_slurm_components.jobs.events import Watch
 from dagster_slurm_components.jobs.meter import FIRST, NodeNow
+from dagster_slurm_components.units import scale_of
 
-_UNITS = ("B", "KiB", "MiB", "GiB", "TiB", "PiB")
 _MOST_GPUS = 4
 """GPUs that are named one by one."""
 _PAUSES = (300.0, 600.0, 1800.0)
@@ -98,12 +98,6 @@ def used(sizes: Sequence[float | None], limits: Sequence[float | None], *others:
 
 def _same(values: Sequence[float | None]) -> float | None:
     return values[0] if len(set(values)) == 1 else None
-
-
-def scale_of(size: float) -> tuple[float, str]:
-    """Return by what bytes are divided, and the unit that they have then."""
-    power = min(len(_UNITS) - 1, max(0, int(size).bit_length() - 1) // 10)
-    return 1024.0**power, _UNITS[power]
 
 
 def _range(ends: Sequence[str]) -> str:

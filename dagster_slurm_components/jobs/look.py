@@ -153,20 +153,23 @@ def _ask(
         rows |= _accounts(place, gone[begin : begin + MAX_IDS])
     if patient or not scheduler.has_accounting:
         rows = dict.fromkeys(gone) | rows
-    words = _last_words(place, [handle for handle, row in rows.items() if row is None])
+    silent = [handle for handle, row in rows.items() if row is None]
+    # What Slurm's daemons wrote of the ends of jobs, of which no accounts tell.
+    words = dict(zip(silent, map(last_words, ends_of_stderr(place, silent)), strict=True))
     return evidence | {
         handle: Evidence(queue=absent, accounting=row, words=words.get(handle))
         for handle, row in rows.items()
     }
 
 
-def _last_words(place: Target, handles: Sequence[JobHandle]) -> dict[JobHandle, str | None]:
-    """Return what Slurm's daemons wrote of the ends of jobs, of which no accounts tell."""
+def ends_of_stderr(place: Target, handles: Sequence[JobHandle]) -> list[str]:
+    """Return the last kilobytes that jobs wrote to stderr: two calls for all of them."""
+    if not handles:
+        return []
     read, logs = place.satellite.read, [handle.file(STDERR) for handle in handles]
-    sizes = [file.size for file in read([FileRead(log, 0, 0) for log in logs])] if logs else []
+    sizes = [file.size for file in read([FileRead(log, 0, 0) for log in logs])]
     tails = [FileRead(log, max(0, size - TAIL), TAIL) for log, size in zip(logs, sizes, strict=True)]
-    texts = [file.data.decode("utf-8", "replace") for file in read(tails)] if tails else []
-    return dict(zip(handles, map(last_words, texts), strict=True))
+    return [file.data.decode("utf-8", "replace") for file in read(tails)]
 
 
 def _decides(status: StatusRecord | None) -> bool:

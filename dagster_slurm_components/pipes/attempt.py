@@ -4,7 +4,7 @@ import json
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Generic, TypeVar
@@ -139,17 +139,12 @@ class AttemptRun(ABC, Generic[AnyCall, Result]):
         """Return the job of a payload that is told of one partition, or of the range of them, in a run directory."""
         own = {**variables(partition, run_dir), **self.call.env, **(env or {})}
         own |= {**session.get_bootstrap_env_vars(), "DAGSTER_SLURM_MESSAGES": f"{run_dir}/{MESSAGES}"}
-        return job_spec(
-            resolved,
-            self.claim.identity,
-            activation=self.call.activation,
-            context=json.dumps(session.context_data).encode(),
-            env=own,
-            partition_keys=partition.keys,
-            changed=self.claim.lease.note.changed,
-            files=files,
-            left=self.call.left_record,
+        changed, activation = self.claim.lease.note.changed, self.call.activation
+        spec = job_spec(
+            resolved, self.claim.identity, activation=activation, env=own, changed=changed, files=files
         )
+        context = json.dumps(session.context_data).encode()
+        return replace(spec, context=context, partition_keys=partition.keys, left=self.call.left_record)
 
     def _close(self, outcome: str, shown: OutputPosition) -> float:
         """Write down how the job ended; return when.

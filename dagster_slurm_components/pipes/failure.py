@@ -29,7 +29,7 @@ def failure(
     context: StepContext,
 ) -> dg.Failure:
     """Return the failure of a job that ran."""
-    wrong = payload_problems(resolved.script, resolved.merged, resolved.folder)
+    wrong = payload_problems(resolved.script, resolved.merged)
     where = "\n\n".join(filter(None, (_where(outcome.options, resolved), *map(str, wrong))))
     text = failure_text(outcome, where, exception=exception, stderr=stderr, figures=figures)
     # The author of an op with a retry policy knows that the payload may be run again. A policy of the job or of the

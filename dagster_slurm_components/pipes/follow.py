@@ -11,10 +11,9 @@ from dagster_slurm_components.errors import DagsterSlurmError, HostError
 from dagster_slurm_components.hosts.satellite.calls import LeaseRenewal
 from dagster_slurm_components.jobs.ending import LeaseLostError, cancel, end_job
 from dagster_slurm_components.jobs.events import Ended, Watch
-from dagster_slurm_components.jobs.into import RunningJob
+from dagster_slurm_components.jobs.into import RunningJob, stacks
 from dagster_slurm_components.jobs.lease import CANCEL_WANTED
 from dagster_slurm_components.jobs.model import JobHandle
-from dagster_slurm_components.jobs.stacks import stacks
 from dagster_slurm_components.jobs.status import StatusRecord
 from dagster_slurm_components.jobs.stuck import StuckTimer
 from dagster_slurm_components.jobs.takeover import Claim

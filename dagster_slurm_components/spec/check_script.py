@@ -8,7 +8,6 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from dagster_slurm_components.spec.component import ScriptEntry
 from dagster_slurm_components.spec.files import find_files
 from dagster_slurm_components.spec.local_files import device_problems, environment_problems, payload_problems
 from dagster_slurm_components.spec.merge import Merged, merge
@@ -17,7 +16,7 @@ from dagster_slurm_components.spec.place import Position
 from dagster_slurm_components.spec.problems import Problem, SpecError, problems_of
 from dagster_slurm_components.spec.profile import Profile
 from dagster_slurm_components.spec.profiles import LoadedProfile
-from dagster_slurm_components.spec.resolve import merge_script, overrides, travelling
+from dagster_slurm_components.spec.resolve import ScriptEntry, merge_script, overrides, travelling
 from dagster_slurm_components.spec.rules import (
     not_finite,
     ranks_without_gpus,
@@ -64,10 +63,8 @@ class ScriptChecker:
         by_place: dict[tuple[Position | None, str], tuple[Problem, list[str]]] = {}
         values: list[tuple[Merged, Script | None]] = []
         for names, profile in self._different(entry):
-            merged = merge_script(
-                profile=profile, defaults=entry.defaults, script=entry.script, folder=entry.folder
-            )
-            script, problems = self._in_profile(merged, profile, entry.folder)
+            merged = merge_script(entry, profile)
+            script, problems = self._in_profile(merged, profile)
             values.append((merged, script))
             for problem in problems:
                 by_place.setdefault((problem.position, problem.message), (problem, []))[1].extend(names)
@@ -79,7 +76,7 @@ class ScriptChecker:
             for override in overrides(entry.script).values():
                 below = [layer for layer in (entry.defaults, entry.script) if layer is not None]
                 if {"payload", "files", "exclude"} & override.data.keys():
-                    problems += self._missing_files(merge([*below, override]), entry.folder)
+                    problems += self._missing_files(merge([*below, override], entry.folder))
         else:
             for layer in filter(None, (entry.defaults, entry.script)):
                 problems += syntax_problems(layer.data, layer.position, partitioned=True)
@@ -95,9 +92,7 @@ class ScriptChecker:
         for names in alike.values():
             yield names, self.profiles[names[0]]
 
-    def _in_profile(
-        self, merged: Merged, profile: LoadedProfile, folder: Path
-    ) -> tuple[Script | None, list[Problem]]:
+    def _in_profile(self, merged: Merged, profile: LoadedProfile) -> tuple[Script | None, list[Problem]]:
         problems: list[Problem] = []
         without: set[object] = set()
         try:
@@ -113,19 +108,19 @@ class ScriptChecker:
                 script = None
         # A script without mistakes is loaded, which looks for its files anyway.
         if problems or not self.loading:
-            problems += self._missing_files(merged, folder)
+            problems += self._missing_files(merged)
         if script is None:
             return None, problems
         problems += script_problems(script, merged.position, without=without)
         if not self.loading:
-            problems += [] if "payload" in without else payload_problems(script, merged, folder)
+            problems += [] if "payload" in without else payload_problems(script, merged)
             if not without & {"requeue_on_timeout", "resources"}:
                 problems += requeues_without_signal(script, merged)
-            problems += environment_problems(script.environment, merged, folder)
+            problems += environment_problems(script.environment, merged)
             problems += not_finite(script, merged.position)
             if profile.profile.scheduler == "slurm" and not without & {"launcher", "resources"}:
                 problems += ranks_without_gpus(script, merged.position)
-                problems += device_problems(script, merged, folder)
+                problems += device_problems(script, merged)
         if profile.site is not None and not without:
             # What a template stands for can't be held against the site before it is rendered.
             limits = site_problems(script, profile.site, merged.position)
@@ -140,8 +135,8 @@ class ScriptChecker:
         except ValidationError as exc:
             raise SpecError(problems_of(exc, merged.position)) from None
 
-    def _missing_files(self, merged: Merged, folder: Path) -> Iterator[Problem]:
-        _, problems = travelling(merged, folder, self.find)
+    def _missing_files(self, merged: Merged) -> Iterator[Problem]:
+        _, problems = travelling(merged, self.find)
         # While definitions are loaded, a warning has nobody to read it.
         return (each for each in problems if each.level == "error" or not self.loading)
 

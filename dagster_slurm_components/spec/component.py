@@ -15,11 +15,10 @@ from dagster_slurm_components.spec.matrix import expand
 from dagster_slurm_components.spec.merge import Layer
 from dagster_slurm_components.spec.model import Model, option, required, template_at, validate_unrendered
 from dagster_slurm_components.spec.problems import Problem, SpecError, in_order, problems_of
-from dagster_slurm_components.spec.profiles import LoadedProfile, chosen_profile
-from dagster_slurm_components.spec.resolve import ResolvedScript, resolve_script
+from dagster_slurm_components.spec.resolve import ScriptEntry
 from dagster_slurm_components.spec.script import DEFAULTABLE, partial_errors
 from dagster_slurm_components.spec.source import Document, load_documents
-from dagster_slurm_components.spec.templates import Renderer, asks_for_profile, keep
+from dagster_slurm_components.spec.templates import Renderer, keep
 from dagster_slurm_components.spec.trust import check_owner
 
 COMPONENT_TYPE = "dagster_slurm_components.SlurmScriptComponent"
@@ -97,34 +96,6 @@ class DefsFile(Model):
     post_processing: PostProcessing | None = option(
         "Changes to the component's definitions.", {"assets": [{"attributes": {"group_name": "training"}}]}
     )
-
-
-@dataclass(frozen=True)
-class ScriptEntry:
-    """One script of a component, or one cell of its ``matrix``, as a raw tree that knows where it was written.
-
-    ``folder`` is that of the file that holds it.
-    """
-
-    script: Layer
-    defaults: Layer | None
-    folder: Path
-
-    def resolve(self, profile: LoadedProfile) -> ResolvedScript:
-        """Return the script as it runs in a profile, or raise a SpecError with a problem for each mistake."""
-        resolved = resolve_script(profile=profile, **vars(self))
-        asked, chosen = profile.run.profile, chosen_profile()
-        message = f"the run asks for the profile `{asked}`, but this template was rendered for `{chosen}`"
-        wrong = [
-            Problem.at(layer.position, path, message, f"write a value for it under `profiles.{asked}`")
-            for path, layer in resolved.merged.sources.items()
-            if asked not in (None, chosen)
-            and path[0] != "profiles"
-            and asks_for_profile(layer.as_written(path))
-        ]
-        if wrong:
-            raise SpecError(wrong)
-        return resolved
 
 
 @dataclass(frozen=True)

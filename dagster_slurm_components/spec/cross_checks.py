@@ -8,12 +8,12 @@ from graphlib import CycleError, TopologicalSorter
 from typing import Any
 
 from dagster_slurm_components.spec.check_script import CheckedScript
-from dagster_slurm_components.spec.component import ScriptEntry
 from dagster_slurm_components.spec.keys import RESERVED
 from dagster_slurm_components.spec.model import Model
 from dagster_slurm_components.spec.partition_mappings import fits
 from dagster_slurm_components.spec.place import KEY, KeyPath, Position
 from dagster_slurm_components.spec.problems import Level, Problem, did_you_mean, nearest
+from dagster_slurm_components.spec.resolve import ScriptEntry
 from dagster_slurm_components.spec.script import Script
 from dagster_slurm_components.spec.templates import is_template
 

@@ -14,6 +14,7 @@ _HINT = (
     "of a component's `defs.yaml`, or outside of `defs`, as in `workloads/`"
 )
 _OPENS = re.compile(r"^(?!\s*#).*\bopen_dagster_pipes\(", re.MULTILINE)
+_SKIPPED = frozenset({"__pycache__", "node_modules", "site-packages", "build", "dist", "venv"})
 _ONLY_A_FOLDER = re.compile(r"^type:\s*['\"]?[\w.]*DefsFolderComponent\b", re.MULTILINE)
 
 
@@ -34,18 +35,19 @@ def _ends_the_search(folder: Path) -> bool:
     return is_component or folder.name.startswith(".")
 
 
-def imported_payloads(
-    folder: Path, payloads: Collection[Path | None], skipped: frozenset[str]
-) -> Iterator[Problem]:
-    """Yield the files below a folder that would work, as the scripts' ``payloads`` do, while Dagster imports them."""
+def files_below(folder: Path, *endings: str) -> Iterator[Path]:
+    """Yield the files below a folder whose names end so, without those of hidden folders, environments and builds."""
     for root, folders, files in os.walk(folder):
-        folders[:] = sorted(name for name in folders if name not in skipped and not name.startswith("."))
-        for file in (Path(root, name) for name in sorted(files) if name.endswith(".py")):
-            if is_imported(file) and (line := works_on_import(file, is_payload=file in payloads)):
-                message = (
-                    "Dagster imports this file whenever it loads the project, and so would run the payload"
-                )
-                yield Problem(message, Position(str(file), line, 1), (), _HINT, "imported", "warning")
+        folders[:] = sorted(name for name in folders if name not in _SKIPPED and not name.startswith("."))
+        yield from (Path(root, name) for name in sorted(files) if name.endswith(endings))
+
+
+def imported_payloads(folder: Path, payloads: Collection[Path | None]) -> Iterator[Problem]:
+    """Yield the files below a folder that would work, as the scripts' ``payloads`` do, while Dagster imports them."""
+    for file in files_below(folder, ".py"):
+        if is_imported(file) and (line := works_on_import(file, is_payload=file in payloads)):
+            message = "Dagster imports this file whenever it loads the project, and so would run the payload"
+            yield Problem(message, Position(str(file), line, 1), (), _HINT, "imported", "warning")
 
 
 def works_on_import(file: Path, *, is_payload: bool) -> int | None:

@@ -22,15 +22,15 @@ _LONGEST_WORD = 128 * 1024
 """Bytes of an argument, or of a variable with its name, with the NUL after it (Linux, MAX_ARG_STRLEN)."""
 
 
-def payload_file(merged: Merged, folder: Path) -> Path | None:
+def payload_file(merged: Merged) -> Path | None:
     """Return a script's payload file, absolute; nothing for a command, or where a template names it."""
     written = merged.data.get("payload")
     if not isinstance(written, str) or is_template(written) or "\0" in written:
         return None
-    return Path(os.path.abspath((merged.folder(("payload",)) or folder) / written))
+    return Path(os.path.abspath(merged.folder(("payload",)) / written))
 
 
-def payload_problems(script: Script, merged: Merged, folder: Path) -> Iterator[Problem]:
+def payload_problems(script: Script, merged: Merged) -> Iterator[Problem]:
     """Yield why a payload would not run as it was meant: its variables, its arguments, its file if that is there."""
     words: list[tuple[KeyPath, str, str]] = [
         (("env", name), f"{name}=", text) for name, text in script.env.items()
@@ -46,14 +46,14 @@ def payload_problems(script: Script, merged: Merged, folder: Path) -> Iterator[P
             message = f"the payload would find {found[0]} as it is written: no shell reads `env`"
             hint = f"set it in the payload: export {name}..."
             yield Problem.at(merged.position, path, message, hint, "shell_variable", level="warning")
-    file = payload_file(merged, folder)
+    file = payload_file(merged)
     if file is not None and file.is_file():
         yield from _file_problems(file, script, partial(Problem.at, merged.position, ("payload",)))
 
 
-def device_problems(script: Script, merged: Merged, folder: Path) -> Iterator[Problem]:
+def device_problems(script: Script, merged: Merged) -> Iterator[Problem]:
     """Yield a payload that counts GPUs by its rank on the node, where Slurm shows each rank one: its device 0."""
-    by, file = one_gpu_by(script.launcher, script.resources), payload_file(merged, folder)
+    by, file = one_gpu_by(script.launcher, script.resources), payload_file(merged)
     text = " ".join(script.command or ()).encode()
     if by and file is not None and file.is_file():
         with file.open("rb") as stream:
@@ -88,13 +88,13 @@ def _file_problems(file: Path, script: Script, problem: Callable[..., Problem]) 
         yield problem(message, f"sed -i '1s/^\\xEF\\xBB\\xBF//' {file}", "byte_order_mark")
 
 
-def environment_problems(environment: EnvironmentSpec, merged: Merged, folder: Path) -> Iterator[Problem]:
+def environment_problems(environment: EnvironmentSpec, merged: Merged) -> Iterator[Problem]:
     """Yield the files that an environment is made of and that are not there."""
     for field, lock in environment.made_of:
         named, path = getattr(environment, field), ("environment", field)
         if named is None or is_template(named):
             continue
-        place = ((merged.folder(path) or folder) / Path(named).expanduser()).absolute()
+        place = (merged.folder(path) / Path(named).expanduser()).absolute()
         if not place.exists():
             message = f"the environment's `{field}` is not there: {place}"
             yield Problem.at(merged.position, path, message, "check the spelling", "no_file")

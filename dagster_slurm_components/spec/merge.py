@@ -45,10 +45,14 @@ class Layer:
 
 @dataclass(frozen=True)
 class Merged:
-    """The raw values that won, and the layer of every leaf: scalars, lists and empty mappings."""
+    """The raw values that won, and the layer of every leaf: scalars, lists and empty mappings.
+
+    Relative paths that no file wrote start at ``start``.
+    """
 
     data: dict[str, Any]
     sources: Mapping[KeyPath, Layer]
+    start: Path = Path()
 
     def source(self, path: KeyPath) -> Layer | None:
         """Return the layer that the value at ``path`` came from.
@@ -65,10 +69,14 @@ class Merged:
                 return below[-1]
         return None
 
-    def folder(self, path: KeyPath) -> Path | None:
-        """Return the folder where a relative path that is written at ``path`` starts, if its layer has one."""
+    def folder(self, path: KeyPath) -> Path:
+        """Return the folder where a relative path that is written at ``path`` starts.
+
+        A path starts beside the YAML that wrote it: a profile's at the project folder, those of
+        ``defaults`` and of an included script at the folder of their own file.
+        """
         layer = self.source(path)
-        return layer.folder if layer else None
+        return (layer.folder if layer else None) or self.start
 
     def as_written(self, path: KeyPath) -> Any:
         """Return the winning value at ``path`` with its templates as they stand: a rendered secret is not in it."""
@@ -81,7 +89,7 @@ class Merged:
         return layer.position(path) if layer else None
 
 
-def merge(layers: Sequence[Layer]) -> Merged:
+def merge(layers: Sequence[Layer], start: Path = Path()) -> Merged:
     """Merge layers, lowest first.
 
     Mappings merge deep; lists and scalars replace. Two mappings that name different ``type``s describe
@@ -92,7 +100,7 @@ def merge(layers: Sequence[Layer]) -> Merged:
     sources: dict[KeyPath, Layer] = {}
     for layer in layers:
         _lay(data, layer.data, layer, (), sources)
-    return Merged(data, sources)
+    return Merged(data, sources, start)
 
 
 def _lay(

@@ -25,7 +25,7 @@ from dagster_slurm_components.spec.cross_checks import (
     unknown_deps,
     unlike_partitions,
 )
-from dagster_slurm_components.spec.imported import imported_payloads
+from dagster_slurm_components.spec.imported import files_below, imported_payloads
 from dagster_slurm_components.spec.local_files import payload_file
 from dagster_slurm_components.spec.model import validate_unrendered
 from dagster_slurm_components.spec.problems import Problem, SpecError, did_you_mean, in_order, problems_of
@@ -45,7 +45,6 @@ from dagster_slurm_components.spec.site import Site
 from dagster_slurm_components.spec.source import Document, load_documents
 from dagster_slurm_components.spec.templates import syntax_problems
 
-_SKIPPED = frozenset({"__pycache__", "node_modules", "site-packages", "build", "dist", "venv"})
 _OUR_PREFIX = COMPONENT_TYPE.partition(".")[0] + "."
 
 
@@ -83,16 +82,6 @@ def check_project(
     return _Checker(tuple(profiles), is_subclass).check(paths)
 
 
-def yaml_files(path: Path) -> Iterator[Path]:
-    """Yield a file, or the YAML files below a folder, without those of hidden folders, environments and builds."""
-    if not path.is_dir():
-        yield path
-        return
-    for folder, folders, files in os.walk(path):
-        folders[:] = sorted(name for name in folders if name not in _SKIPPED and not name.startswith("."))
-        yield from (Path(folder) / name for name in sorted(files) if name.endswith((".yaml", ".yml")))
-
-
 class _Checker:
     """Reads files once and collects their problems."""
 
@@ -111,7 +100,7 @@ class _Checker:
         # Problems of one file must look alike however it was found.
         paths = [Path(os.path.abspath(path)) for path in paths]
         for path in paths:
-            files = list(yaml_files(path))
+            files = list(files_below(path, ".yaml", ".yml")) if path.is_dir() else [path]
             # Of a folder with scripts only, its component tells what they are.
             alone = not any(file.name in FILE_NAMES for file in files)
             for file in files:
@@ -127,7 +116,7 @@ class _Checker:
         if all(path.is_dir() for path in paths):
             self.problems += unknown_deps(scripts, self.external)
         for path in filter(Path.is_dir, paths):
-            self.problems += imported_payloads(path, self.payloads, _SKIPPED)
+            self.problems += imported_payloads(path, self.payloads)
         return Report(in_order(self.problems), len(self.read), len(scripts))
 
     def _file(self, file: Path, *, named: bool) -> None:
@@ -222,7 +211,7 @@ class _Checker:
         scripts = [checker.check(entry) for entry in spec.entries]
         for checked in scripts:
             self.problems += [*checked.problems, *override_problems(checked.entry, names)]
-            self.payloads.add(payload_file(checked.merged, checked.entry.folder))
+            self.payloads.add(payload_file(checked.merged))
         self.components.append(scripts)
 
     def _checker(self, folder: Path) -> ScriptChecker:

@@ -17,10 +17,10 @@ from dagster_slurm_components.spec.merge import Layer, Merged, merge
 from dagster_slurm_components.spec.outputs import Outputs
 from dagster_slurm_components.spec.place import KeyPath, Position
 from dagster_slurm_components.spec.problems import Problem, SpecError, problems_of
-from dagster_slurm_components.spec.profiles import LoadedProfile
+from dagster_slurm_components.spec.profiles import LoadedProfile, chosen_profile
 from dagster_slurm_components.spec.sbatch import SUFFIXES, sbatch_layer
 from dagster_slurm_components.spec.script import Script
-from dagster_slurm_components.spec.templates import fill_partition, is_template
+from dagster_slurm_components.spec.templates import asks_for_profile, fill_partition, is_template
 from dagster_slurm_components.units import format_size
 
 CONTENT = ("payload", "command", "args", "env", "files", "launcher", "environment")
@@ -30,14 +30,10 @@ _TRAVELS = "files travel, and links and folders for the files they lead to; a na
 
 @dataclass(frozen=True)
 class ResolvedScript:
-    """A script as it will run in a profile, with the raw values that won and where each came from.
-
-    Relative paths of arguments that no YAML wrote start at ``folder``.
-    """
+    """A script as it will run in a profile, with the raw values that won and where each came from."""
 
     script: Script
     merged: Merged
-    folder: Path
     profile: LoadedProfile
 
     def at_partition(self, names: Mapping[str, Any], missing: str) -> Self:
@@ -65,12 +61,8 @@ class ResolvedScript:
         return self.merged.position(path)
 
     def base(self, *path: str | int) -> Path:
-        """Return the folder where a relative path that is written at ``path`` starts.
-
-        A path starts beside the YAML that wrote it: a profile's at the project folder, those of
-        ``defaults`` and of an included script at the folder of their own file.
-        """
-        return self.merged.folder(path) or self.folder
+        """Return the folder where a relative path that is written at ``path`` starts."""
+        return self.merged.folder(path)
 
     def payload_file(self) -> Path | None:
         """Return the payload file, or None for a command."""
@@ -87,7 +79,7 @@ class ResolvedScript:
         A SpecError says that a pattern matches no file, two files would lie at one place, or all are too large.
         ``find`` may remember what it found.
         """
-        files, problems = travelling(self.merged, self.folder, find)
+        files, problems = travelling(self.merged, find)
         if wrong := [problem for problem in problems if problem.level == "error"]:
             raise SpecError(wrong)
         return files
@@ -106,15 +98,43 @@ class ResolvedScript:
         return digest.hexdigest()
 
 
+@dataclass(frozen=True)
+class ScriptEntry:
+    """One script of a component, or one cell of its ``matrix``, as a raw tree that knows where it was written.
+
+    ``folder`` is that of the file that holds it: the script's relative paths start there.
+    """
+
+    script: Layer
+    defaults: Layer | None
+    folder: Path
+
+    def resolve(self, profile: LoadedProfile) -> ResolvedScript:
+        """Return the script as it runs in a profile, or raise a SpecError with a problem for each mistake."""
+        resolved = resolve_script(self, profile)
+        asked, chosen = profile.run.profile, chosen_profile()
+        message = f"the run asks for the profile `{asked}`, but this template was rendered for `{chosen}`"
+        wrong = [
+            Problem.at(layer.position, path, message, f"write a value for it under `profiles.{asked}`")
+            for path, layer in resolved.merged.sources.items()
+            if asked not in (None, chosen)
+            and path[0] != "profiles"
+            and asks_for_profile(layer.as_written(path))
+        ]
+        if wrong:
+            raise SpecError(wrong)
+        return resolved
+
+
 def travelling(
-    merged: Merged, folder: Path, find: Callable[..., Found] = find_files
+    merged: Merged, find: Callable[..., Found] = find_files
 ) -> tuple[Mapping[PurePosixPath, Path], list[Problem]]:
     """Return payload and files by their places, none of them read, and what is wrong; paths start as for a script."""
     by_place: dict[PurePosixPath, tuple[Path, int, KeyPath]] = {}
     problems: list[Problem] = []
     exclude = tuple(pattern for _, pattern in _wanted(merged.data, "exclude"))
     for path, pattern in (*_wanted(merged.data, "payload"), *_wanted(merged.data, "files")):
-        base, told = merged.folder(path) or folder, partial(Problem.at, merged.position, path)
+        base, told = merged.folder(path), partial(Problem.at, merged.position, path)
         files, others = find(base, pattern, exclude if path[0] == "files" else ())
         if others or not files:
             text = f"not all of {pattern!r} can travel" if files else f"no file matches {pattern!r} in {base}"
@@ -142,35 +162,32 @@ def _wanted(data: Mapping[str, Any], name: str) -> Iterator[tuple[KeyPath, str]]
             yield (name, index) if isinstance(value, list) else (name,), text
 
 
-def resolve_script(
-    *, profile: LoadedProfile, defaults: Layer | None, script: Layer, folder: Path
-) -> ResolvedScript:
+def resolve_script(entry: ScriptEntry, profile: LoadedProfile) -> ResolvedScript:
     """Merge site, profile, defaults, script, its own override for the profile and the run's, and validate.
 
-    The script's relative paths start at ``folder``. A SpecError has a problem for each mistake, at the place where the
-    value that won was written.
+    A SpecError has a problem for each mistake, at the place where the value that won was written.
     """
-    merged = merge_script(profile=profile, defaults=defaults, script=script, folder=folder)
+    merged = merge_script(entry, profile)
     try:
         model = Script.model_validate(merged.data)
     except ValidationError as exc:
         raise SpecError(problems_of(exc, merged.position)) from None
-    return ResolvedScript(model, merged, folder, profile)
+    return ResolvedScript(model, merged, profile)
 
 
-def merge_script(*, profile: LoadedProfile, defaults: Layer | None, script: Layer, folder: Path) -> Merged:
+def merge_script(entry: ScriptEntry, profile: LoadedProfile) -> Merged:
     """Merge site, profile, defaults, script, its own override for the profile, and the run's.
 
     The ``#SBATCH`` lines of a payload that is a batch script lie above the profile, and below all that is YAML's.
     """
-    own = (defaults, script, overrides(script).get(profile.name), *profile.run.layers)
+    own = (entry.defaults, entry.script, overrides(entry.script).get(profile.name), *profile.run.layers)
     above = [layer for layer in own if layer is not None]
-    merged = merge([*profile.layers, *above])
+    merged = merge([*profile.layers, *above], entry.folder)
     payload = merged.data.get("payload")
     if isinstance(payload, str) and payload.endswith(SUFFIXES):
-        file = (merged.folder(("payload",)) or folder) / payload
+        file = merged.folder(("payload",)) / payload
         if file.is_file():
-            return merge([*profile.layers, sbatch_layer(file), *above])
+            return merge([*profile.layers, sbatch_layer(file), *above], entry.folder)
     return merged
 
 

@@ -6,9 +6,8 @@ from typing import Annotated, Any, ClassVar
 from pydantic import AfterValidator, Field, ValidationError
 from pydantic_core import InitErrorDetails
 
-from dagster_slurm_components.spec.array import Array
 from dagster_slurm_components.spec.assets import AssetDeclaration, CheckDeclaration, OpSettings
-from dagster_slurm_components.spec.base import Count, Env, Flag, Text, Umask, Variable, Word
+from dagster_slurm_components.spec.base import Count, Env, Flag, Positive, Text, Umask, Variable, Word
 from dagster_slurm_components.spec.environments import CurrentEnvironment, Environment
 from dagster_slurm_components.spec.launchers import BashLauncher, Launcher
 from dagster_slurm_components.spec.model import UNTYPED, Model, details, kept, mistake, option, unknown_key
@@ -79,6 +78,17 @@ def _override(data: Any) -> Any:
 
 
 Override = Annotated[dict[str, Any], AfterValidator(_override)]
+
+
+class Array(Model):
+    """A job array: each partition of a run over a range is an element, with its own output, metadata and end."""
+
+    max_parallel: Positive | None = option("How many tasks of the array run at a time.", 50)
+    keys_per_task: Positive = option(
+        "How many partitions each task runs, one after the other; more than one pays off where they take seconds.",
+        10,
+        default=1,
+    )
 
 
 class Script(Model):

@@ -44,7 +44,7 @@ FORK = multiprocessing.get_context("fork")
 
 
 def through_agent(spec: SshHost) -> RemoteHost:
-    return RemoteHost(AgentDialer(spec), interval=0.05)
+    return RemoteHost(AgentDialer(spec), interval=0.05, channels=1)
 
 
 def work(spec: SshHost, number: int, results: object) -> None:

@@ -33,7 +33,7 @@ Start = Callable[..., tuple[Sshd, Pam]]
 
 
 def through_agent(spec: SshHost) -> RemoteHost:
-    return RemoteHost(AgentDialer(spec), interval=0.05)
+    return RemoteHost(AgentDialer(spec), interval=0.05, channels=1)
 
 
 def until_login_required(host: RemoteHost) -> None:

@@ -40,8 +40,8 @@ class Scripted:
             raise self.errors.pop(0)
         return object()  # type: ignore[return-value]
 
-    def extend(self) -> Pipe | None:
-        return None
+    def open(self) -> Pipe:
+        return self.dial()
 
 
 class Machine:

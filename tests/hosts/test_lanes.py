@@ -89,7 +89,7 @@ def test_through_the_agent_large_uploads_share_its_one_connection(
     sshd_factory: Callable[..., Sshd], agent_folder: Path, tmp_path: Path
 ):
     sshd = sshd_factory("LogLevel VERBOSE")
-    host = RemoteHost(AgentDialer(sshd.spec()), interval=0.05)
+    host = RemoteHost(AgentDialer(sshd.spec()), interval=0.05, channels=1)
     remote = Satellite(host)
     data = os.urandom(4 * LARGE)
     with ThreadPoolExecutor(16) as pool:

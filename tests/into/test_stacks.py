@@ -9,7 +9,7 @@ import pytest
 from into.conftest import Place, call
 from waiting import eventually
 
-from dagster_slurm_components.jobs.stacks import _by_node
+from dagster_slurm_components.jobs.into import _by_node
 
 SPY = """#!/bin/sh
 # A py-spy for payloads that stand where this says; the real one says it so.

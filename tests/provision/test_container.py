@@ -31,7 +31,7 @@ from dagster_slurm_components.spec.hosts import LocalHost
 from dagster_slurm_components.spec.launchers import LAUNCHERS
 from dagster_slurm_components.spec.merge import Layer
 from dagster_slurm_components.spec.profiles import load_profile
-from dagster_slurm_components.spec.resolve import resolve_script
+from dagster_slurm_components.spec.resolve import ScriptEntry, resolve_script
 from dagster_slurm_components.spec.resources import Resources
 
 pytestmark = pytest.mark.usefixtures("own_cache")
@@ -93,9 +93,7 @@ def run(
     (tmp_path / "profiles").mkdir(exist_ok=True)
     (tmp_path / "profiles" / "local.yaml").write_text(f"host: {{type: local}}\nscheduler: {scheduler}\n")
     profile = load_profile("local", start=tmp_path)
-    resolved = resolve_script(
-        profile=profile, defaults=None, script=Layer("test", layer, lambda path: None), folder=tmp_path
-    )
+    resolved = resolve_script(ScriptEntry(Layer("test", layer, lambda path: None), None, tmp_path), profile)
     activation = plan_environment(environment, LocalHost(), provided)
     spec = job_spec(resolved, JobIdentity("run", "step"), activation=activation)
     target = tmp_path / folder

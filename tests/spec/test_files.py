@@ -13,7 +13,7 @@ from dagster_slurm_components.spec.merge import Layer
 from dagster_slurm_components.spec.problems import SpecError
 from dagster_slurm_components.spec.profile import Profile
 from dagster_slurm_components.spec.profiles import LoadedProfile
-from dagster_slurm_components.spec.resolve import ResolvedScript, resolve_script
+from dagster_slurm_components.spec.resolve import ResolvedScript, ScriptEntry, resolve_script
 
 HOSTILE = [
     "a b.py",
@@ -45,10 +45,8 @@ def bytes_read() -> int:
 
 def resolved(folder: Path, **fields: object) -> ResolvedScript:
     return resolve_script(
-        profile=LoadedProfile("local", Profile(), (), folder),
-        defaults=None,
-        script=Layer("script", {"payload": "p.sh", **fields}, lambda path: None, folder),
-        folder=folder,
+        ScriptEntry(Layer("script", {"payload": "p.sh", **fields}, lambda path: None, folder), None, folder),
+        LoadedProfile("local", Profile(), (), folder),
     )
 
 

@@ -15,14 +15,14 @@ from dagster_slurm_components.spec.outputs import Output, output_problems, varia
 from dagster_slurm_components.spec.problems import SpecError
 from dagster_slurm_components.spec.profile import Profile
 from dagster_slurm_components.spec.profiles import LoadedProfile
-from dagster_slurm_components.spec.resolve import ResolvedScript, resolve_script
+from dagster_slurm_components.spec.resolve import ResolvedScript, ScriptEntry, resolve_script
 from dagster_slurm_components.spec.script import Script
 
 
 def resolved(outputs: Any, **more: Any) -> ResolvedScript:
     layer = Layer("script", {"command": ["true"], "outputs": outputs, **more}, lambda path: None)
     profile = LoadedProfile("local", Profile(), (), Path())
-    return resolve_script(profile=profile, defaults=None, script=layer, folder=Path())
+    return resolve_script(ScriptEntry(layer, None, Path()), profile)
 
 
 def test_the_short_form() -> None:

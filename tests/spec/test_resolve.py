@@ -17,7 +17,7 @@ from dagster_slurm_components.spec.model import validate_unrendered
 from dagster_slurm_components.spec.place import KEY
 from dagster_slurm_components.spec.problems import SpecError
 from dagster_slurm_components.spec.profiles import load_profile_file
-from dagster_slurm_components.spec.resolve import resolve_script
+from dagster_slurm_components.spec.resolve import ScriptEntry, resolve_script
 from dagster_slurm_components.spec.script import Script
 from dagster_slurm_components.spec.source import Document, load_documents, parse_documents
 from dagster_slurm_components.spec.templates import keep, render
@@ -54,10 +54,7 @@ def test_precedence_and_places(profile, tmp_path):
         tmp_path,
     )
     resolved = resolve_script(
-        profile=profile,
-        defaults=Layer("defaults", defaults.data, defaults.position),
-        script=script,
-        folder=tmp_path,
+        ScriptEntry(script, Layer("defaults", defaults.data, defaults.position), tmp_path), profile
     )
     assert resolved.script.env == {"A": "profile", "B": "defaults", "C": "script", "D": "override"}
     assert resolved.script.resources.sbatch_options() == (
@@ -74,7 +71,7 @@ def test_mistakes_are_told_where_the_winning_value_was_written(profile, tmp_path
     script = script_layer("payload: a.py\nprofiles:\n  staging: {resources: {nodes: 2}}\n", tmp_path)
     wrong = Layer("defaults", {"resources": {"time": 5}}, lambda path: None)
     with pytest.raises(SpecError, match="time in quotes"):
-        resolve_script(profile=profile, defaults=wrong, script=script, folder=tmp_path)
+        resolve_script(ScriptEntry(script, wrong, tmp_path), profile)
 
 
 def test_relative_paths_start_beside_the_file_that_wrote_them(profile, tmp_path):
@@ -83,7 +80,7 @@ def test_relative_paths_start_beside_the_file_that_wrote_them(profile, tmp_path)
     (tmp_path / "jobs" / "a.py").write_text("a")
     defaults = Layer("defaults", {"files": ["common.txt"]}, lambda path: None, tmp_path)
     script = script_layer("payload: a.py\n", tmp_path / "jobs")
-    resolved = resolve_script(profile=profile, defaults=defaults, script=script, folder=tmp_path / "jobs")
+    resolved = resolve_script(ScriptEntry(script, defaults, tmp_path / "jobs"), profile)
     assert resolved.payload_file() == tmp_path / "jobs" / "a.py"
     assert resolved.base("files", 0) == tmp_path
     assert resolved.base("env", "A") == tmp_path
@@ -96,7 +93,7 @@ def test_relative_paths_start_beside_the_file_that_wrote_them(profile, tmp_path)
 
 def test_missing_files_are_told_with_their_line(profile, tmp_path):
     script = script_layer("payload: no.py\nfiles:\n  - no/*.yaml\n", tmp_path)
-    resolved = resolve_script(profile=profile, defaults=None, script=script, folder=tmp_path)
+    resolved = resolve_script(ScriptEntry(script, None, tmp_path), profile)
     with pytest.raises(SpecError) as caught:
         resolved.payload_files()
     assert [(p.position.line, p.kind) for p in caught.value.problems] == [(1, "no_file"), (3, "no_file")]
@@ -107,7 +104,7 @@ def test_two_files_for_one_place(profile, tmp_path):
     for file in (tmp_path / "a.py", tmp_path / "jobs" / "a.py"):
         file.write_text("x")
     script = script_layer("payload: a.py\nfiles: [../a.py]\n", tmp_path / "jobs")
-    resolved = resolve_script(profile=profile, defaults=None, script=script, folder=tmp_path / "jobs")
+    resolved = resolve_script(ScriptEntry(script, None, tmp_path / "jobs"), profile)
     with pytest.raises(SpecError, match=r"would travel as a\.py"):
         resolved.payload_files()
 
@@ -117,7 +114,7 @@ def test_the_content_digest_follows_content_and_not_resources(profile, tmp_path)
 
     def digest(text: str) -> str:
         layer = script_layer(text, tmp_path)
-        resolved = resolve_script(profile=profile, defaults=None, script=layer, folder=tmp_path)
+        resolved = resolve_script(ScriptEntry(layer, None, tmp_path), profile)
         return resolved.content_digest()
 
     first = digest("payload: a.py\n")
@@ -227,10 +224,7 @@ def test_a_variable_of_the_profile_counts_as_it_was_written(tmp_path, monkeypatc
         file.write_text(f"env: {{TOKEN: \"{{{{ env('{name}') }}}}\"}}\n")
         monkeypatch.setenv(name, token)
         resolved = resolve_script(
-            profile=load_profile_file(file),
-            defaults=None,
-            script=script_layer("command: [x]\n", tmp_path),
-            folder=tmp_path,
+            ScriptEntry(script_layer("command: [x]\n", tmp_path), None, tmp_path), load_profile_file(file)
         )
         assert resolved.script.env == {"TOKEN": token}
         return resolved.content_digest()

@@ -12,7 +12,7 @@ from dagster_slurm_components.spec.merge import Layer
 from dagster_slurm_components.spec.problems import SpecError
 from dagster_slurm_components.spec.profile import Profile
 from dagster_slurm_components.spec.profiles import LoadedProfile
-from dagster_slurm_components.spec.resolve import ResolvedScript, resolve_script
+from dagster_slurm_components.spec.resolve import ResolvedScript, ScriptEntry, resolve_script
 from dagster_slurm_components.spec.run_override import ASKED, NOTHING_ASKED, TAGS, RunOverride, run_override
 
 WRITTEN: dict[str, Any] = {
@@ -29,10 +29,8 @@ def resolved(run: RunOverride, folder: Path, **more: Any) -> ResolvedScript:
     """Return the script above as it runs in staging."""
     (folder / "a.sh").touch()
     return resolve_script(
-        profile=LoadedProfile("staging", Profile(), (), folder, run=run),
-        defaults=None,
-        script=Layer("script", {**WRITTEN, **more}, lambda path: None, folder),
-        folder=folder,
+        ScriptEntry(Layer("script", {**WRITTEN, **more}, lambda path: None, folder), None, folder),
+        LoadedProfile("staging", Profile(), (), folder, run=run),
     )
 
 

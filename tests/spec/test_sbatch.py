@@ -14,7 +14,7 @@ from dagster_slurm_components.spec.merge import Layer
 from dagster_slurm_components.spec.problems import SpecError
 from dagster_slurm_components.spec.profile import Profile
 from dagster_slurm_components.spec.profiles import LoadedProfile
-from dagster_slurm_components.spec.resolve import resolve_script
+from dagster_slurm_components.spec.resolve import ScriptEntry, resolve_script
 from dagster_slurm_components.spec.resources import FLAGS, OWNED, Resources
 from dagster_slurm_components.spec.sbatch import directives, sbatch_layer
 
@@ -104,7 +104,7 @@ def resolved(tmp_path: Path, text: str, name: str = "old.sbatch", **script: obje
     defaults = Layer("defaults", {"resources": {"account": "defaults_account"}}, lambda path: None, tmp_path)
     profile_layer = Layer("profile", {"resources": {"partition": "gpu", "qos": "normal"}}, lambda path: None)
     profile = LoadedProfile("p", Profile(), (profile_layer,), tmp_path)
-    done = resolve_script(profile=profile, defaults=defaults, script=layer, folder=tmp_path)
+    done = resolve_script(ScriptEntry(layer, defaults, tmp_path), profile)
     return done.script.resources.model_dump(exclude_none=True)
 
 

@@ -11,7 +11,6 @@ import time
 from pathlib import Path
 from typing import Optional
 
-from dagster_slurm_components.environments.host.image import pull
 from dagster_slurm_components.environments.host.store import admit
 from dagster_slurm_components.environments.host.tools import (
     AnyPath,
@@ -33,6 +32,13 @@ from dagster_slurm_components.hosts.satellite.locks import locked
 _UV = {"UV_NO_CONFIG": "1", "UV_OFFLINE": "1", "UV_PYTHON_DOWNLOADS": "never", "UV_NO_PROGRESS": "1"}
 # `install`, for `sync` would remove what conda packages brought; the pins name all that is to be there.
 _INSTALL = ["pip", "install", "--quiet", "--require-hashes", "--no-deps", "--no-index", "--no-build"]
+_PULL = {
+    "apptainer": ["apptainer", "pull", "--force", "TARGET", "IMAGE"],
+    "singularity": ["singularity", "pull", "--force", "TARGET", "IMAGE"],
+    "pyxis": ["enroot", "import", "--output", "TARGET", "IMAGE"],
+}
+"""The command that makes a file of an image, by runtime."""
+_CACHES = ("APPTAINER_CACHEDIR", "SINGULARITY_CACHEDIR", "ENROOT_CACHE_PATH")
 
 
 def ready(folder: Path) -> Optional[Json]:
@@ -90,7 +96,7 @@ def _make(order: Json, folder: Path) -> Json:
         _make_image(order, entry, manifest)
     elif manifest["form"] == "image":
         _lay_out(order, folder / "content")
-        pull(order, folder / "content", entry, activated(order["activation"]))
+        _pull(order, folder / "content", entry, activated(order["activation"]))
         remove_tree(str(folder / "content"))
         manifest.update(image=hash_of(entry), installed=None)
     else:
@@ -134,6 +140,25 @@ def _squash(prefix: Path, image: Path, env: Env) -> None:
     packed = ["zstd", "-Xcompression-level", "3"] if has_zstd else ["gzip"]
     options = ["-noappend", "-quiet", "-no-progress", "-no-xattrs", "-comp"]
     execute([program, str(prefix), str(image), *options, *packed], env)
+
+
+def _pull(order: Json, content: Path, target: Path, env: Env) -> None:
+    """Let a container runtime fetch an image, or make one of an archive: the file ``target``, only to be read.
+
+    What an archive is called is relative to ``content``. The layers lie in the store's cache, unless the user has
+    chosen another: a fetch that was broken off goes on.
+    """
+    wanted = order["manifest"]["inputs"]
+    words = {"TARGET": str(target), "IMAGE": wanted["image"]}
+    argv = [words.get(word, word) for word in _PULL[wanted["runtime"]]]
+    if shutil.which(argv[0], path=env.get("PATH", os.defpath)) is None:
+        raise Problem(
+            "no_runtime", "there is no %s on this host, which is to fetch %s" % (argv[0], wanted["image"])
+        )
+    cache = Path(order["workdir"], "store", "cache", "images")
+    cache.mkdir(0o700, parents=True, exist_ok=True)
+    execute(argv, dict(dict.fromkeys(_CACHES, str(cache)), **env), content)
+    target.chmod(0o400)
 
 
 def _install(order: Json, folder: Path, cache: Path) -> Env:

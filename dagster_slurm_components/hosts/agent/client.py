@@ -49,10 +49,6 @@ class AgentDialer:
             undo.pop_all()
         return pipe
 
-    def extend(self) -> Pipe | None:
-        """Return nothing: the agent itself shares large uploads among the channels of its connection."""
-        return None
-
 
 def described(spec: SshHost) -> str:
     """Return a host as the agent reads it: what is not set stays open for ``~/.ssh/config``."""

@@ -22,7 +22,7 @@ from dagster_slurm_components.pipes.outputs import previews
 from dagster_slurm_components.pipes.reader import RunDirectoryMessageReader
 from dagster_slurm_components.pipes.results import CompletedJob, typed
 from dagster_slurm_components.slurm.arrays import numbers_in, ranges
-from dagster_slurm_components.spec.array import Array
+from dagster_slurm_components.spec.script import Array
 
 _WAIT = 0.05
 _MOST_TOLD = 20

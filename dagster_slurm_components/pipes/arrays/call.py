@@ -26,8 +26,8 @@ from dagster_slurm_components.pipes.context import (
 )
 from dagster_slurm_components.pipes.results import CompletedJob
 from dagster_slurm_components.pipes.step import unfinished_runs
-from dagster_slurm_components.spec.array import Array
 from dagster_slurm_components.spec.resolve import ResolvedScript
+from dagster_slurm_components.spec.script import Array
 
 
 @dataclass(frozen=True)

@@ -18,8 +18,8 @@ from dagster_slurm_components.pipes.client import ComputeJob
 from dagster_slurm_components.pipes.context import AnyContext
 from dagster_slurm_components.pipes.results import CompletedJob
 from dagster_slurm_components.pipes.step import Step, next_calls
-from dagster_slurm_components.spec.array import Array
 from dagster_slurm_components.spec.resolve import ResolvedScript
+from dagster_slurm_components.spec.script import Array
 
 ITEM = "DAGSTER_SLURM_ITEM"
 """The variable that holds a payload's item as JSON."""

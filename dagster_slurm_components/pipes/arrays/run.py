@@ -39,8 +39,8 @@ from dagster_slurm_components.pipes.partition import template_names
 from dagster_slurm_components.pipes.records import tell
 from dagster_slurm_components.pipes.results import in_order
 from dagster_slurm_components.pipes.step import Step, next_calls
-from dagster_slurm_components.spec.array import Array
 from dagster_slurm_components.spec.resolve import ResolvedScript
+from dagster_slurm_components.spec.script import Array
 
 _MOST_NAMES = 50
 _MOST_FAILURES = 5

@@ -18,10 +18,10 @@ from dagster_shared.check import CheckError
 
 from dagster_slurm_components.hosts.satellite.calls import FileRead
 from dagster_slurm_components.jobs.bundle import LEFT_RECORD
-from dagster_slurm_components.jobs.events import MESSAGES, STDERR, Ended
+from dagster_slurm_components.jobs.events import MESSAGES, Ended
 from dagster_slurm_components.jobs.figures import job_figures
 from dagster_slurm_components.jobs.lease import CANCELLED, COLLECTED, ENDED, REPORTING, Attempt
-from dagster_slurm_components.jobs.look import JobInfo, look_at
+from dagster_slurm_components.jobs.look import JobInfo, ends_of_stderr, look_at
 from dagster_slurm_components.jobs.meter import MOST_NODES
 from dagster_slurm_components.jobs.outcome import end_word, judge
 from dagster_slurm_components.jobs.outputs import MADE, parse_made
@@ -42,7 +42,7 @@ _LONGEST = 1.0
 _AT_ONCE = 4
 """Jobs that are taken, and whose files are read by one call, before the clock is looked at again."""
 _PIECE = 4 * 1024 * 1024
-_TAIL = 8 * 1024
+_TAIL_LINES = 20
 _SURE = 60.0
 """Seconds after the last sign of life in a lease for which this process is sure that nobody else reports."""
 _SILENCE = 180.0
@@ -200,8 +200,8 @@ class LeftJobs:
             report.success(reported)
             self.place.leases.change(attempt.run_dir, lease.epoch, COLLECTED)
             return ""
-        tail = self._stderr_tail(taken)
-        outcome = judge(ended)
+        (end,) = ends_of_stderr(self.place, [taken.info.handle])
+        tail, outcome = "\n".join(end.splitlines()[-_TAIL_LINES:]), judge(ended)
         text = failure_text(outcome, "", exception=reader.exception, stderr=tail, figures=figures)
         cancelled = lease.outcome == "CANCELLED"
         report.failure(reported, text, cancelled=cancelled)
@@ -236,12 +236,6 @@ class LeftJobs:
             offset += len(piece)
             (file,) = self.place.satellite.read([FileRead(path, offset, _PIECE)])
             piece = file.data
-
-    def _stderr_tail(self, taken: _Taken) -> str:
-        path, read = taken.info.handle.file(STDERR), self.place.satellite.read
-        (length,) = read([FileRead(path, 0, 0)])
-        (file,) = read([FileRead(path, max(0, length.size - _TAIL), _TAIL)])
-        return "\n".join(file.data.decode("utf-8", "replace").splitlines()[-20:])
 
     def _job(self, taken: _Taken) -> str:
         return f"Job {taken.info.handle.job_id} on {self.place.satellite.host.name} (profile {self.profile})"
