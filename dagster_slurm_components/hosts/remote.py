@@ -38,7 +38,7 @@ class RemoteHost:
     Args:
         dialer: How to reach it.
         interval: Least seconds between two attempts.
-        channels: How many there may be on the connection while large uploads are under way. sshd allows ten sessions
+        channels: How many there may be on the connection while large transfers are under way. sshd allows ten sessions
             (MaxSessions), and others want some, too.
         clock: A monotonic clock, in seconds.
         jitter: Between 0 and 1; keeps those who lost a host together from coming back together.
@@ -72,9 +72,9 @@ class RemoteHost:
         return self._lanes is not None and not self._lanes.main.lost
 
     def call(self, op: str, params: Mapping[str, Any], blob: bytes = b"", *, timeout: float = 60.0) -> Reply:
-        """Do one operation; see ``Host.call``. Large uploads that are under way together share several channels."""
+        """Do one operation; see ``Host.call``. Large transfers that are under way together share several channels."""
         lanes = self._connected()
-        if op != "put" or len(blob) < LARGE:
+        if op != "fetch" and (op not in ("put", "receive") or len(blob) < LARGE):
             return lanes.main.call(op, params, blob, timeout)
         with lanes.lane() as lane:
             return lane.call(op, params, blob, timeout)

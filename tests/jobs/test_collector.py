@@ -9,7 +9,6 @@ import shlex
 import stat
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -270,22 +269,6 @@ def test_a_reader_never_sees_half_of_it(there: RunDirectory, tmp_path: Path) -> 
     assert [worker.returncode for worker in workers] == [0, 0]
     assert seen <= {b"0" * 20, b"1" * 20}
     assert [each.name for each in tmp_path.iterdir() if "dg-slurm" in each.name] == []
-
-
-@pytest.fixture
-def small(tmp_path: Path) -> Iterator[Path]:
-    """A file system of its own, of 4 MiB."""
-    place = tmp_path / "small"
-    place.mkdir()
-    done = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=4m", "none", place], capture_output=True, check=False
-    )
-    if done.returncode:
-        pytest.skip("needs to mount a tmpfs")
-    try:
-        yield place
-    finally:
-        subprocess.run(["umount", "-l", place], check=True)
 
 
 def test_another_file_system(there: RunDirectory, small: Path) -> None:

@@ -50,7 +50,7 @@ class AgentDialer:
         return pipe
 
     def extend(self) -> Pipe | None:
-        """Return nothing: the agent itself shares large uploads among the channels of its connection."""
+        """Return nothing: the agent itself shares large transfers among the channels of its connection."""
         return None
 
 
