@@ -9,7 +9,7 @@ from pydantic import AfterValidator, BeforeValidator
 from dagster_slurm_components.spec.base import Alone, Flag, Format, Word, shape
 from dagster_slurm_components.spec.keys import AssetKey
 from dagster_slurm_components.spec.model import Model, mistake, option, required
-from dagster_slurm_components.spec.place import Locate, Position
+from dagster_slurm_components.spec.place import KeyPath, Locate, Position
 from dagster_slurm_components.spec.problems import Problem, did_you_mean
 from dagster_slurm_components.spec.templates import is_template
 
@@ -17,7 +17,8 @@ _NAME = r"[A-Za-z0-9_][A-Za-z0-9_.\-]{0,63}"
 _PATH = r"(?![/~$])(?!(?:.*/)?\.\.(?:/|$)).*[^./].*"
 _TO = r"(?!(?:.*/)?\.\.(?:/|$))[/$].*[^/].*"
 """Paths and targets as JSON Schemas refuse most of what is none."""
-_VARIABLE = re.compile(r"\$(?:(\w+)|\{(\w+)\})", re.ASCII)
+_VARIABLE = re.compile(r"\\[\\$]|\$(?:(\w+)|\{(\w+)\})", re.ASCII)
+"""A variable, or a `$` or backslash that is none, as after a backslash in a shell."""
 
 
 def _path(path: str) -> str:
@@ -79,7 +80,17 @@ def variables(to: str | None) -> set[str]:
     >>> sorted(variables("$DATA/${RUN}/x"))
     ['DATA', 'RUN']
     """
-    return {plain or braced for plain, braced in _VARIABLE.findall(to or "")}
+    return {plain or braced for plain, braced in _VARIABLE.findall(to or "")} - {""}
+
+
+def literal(path: KeyPath, text: str) -> str:
+    r"""Return what a template gave as it is written at a path of a script: no variable begins in it.
+
+    >>> literal(("outputs", "model", "to"), "a$HOME")
+    'a\\$HOME'
+    """
+    is_target = path[:1] == ("outputs",) and path[-1:] == ("to",)
+    return re.sub(r"[\\$]", r"\\\g<0>", text) if is_target else text
 
 
 def output_problems(
