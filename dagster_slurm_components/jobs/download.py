@@ -106,6 +106,29 @@ def download(
         raise _changed(wrong[0], satellite.host.name)
 
 
+def link(files: Sequence[Wanted]) -> list[Wanted]:
+    """Give files of this machine a second name, where that can be done and they are what they were; return the others.
+
+    Raises:
+        OSError: Their folder can't be made.
+    """
+    others = []
+    for each in files:
+        each.target.parent.mkdir(parents=True, exist_ok=True)
+        linked = each.part.with_suffix(".link")
+        try:
+            linked.unlink(missing_ok=True)
+            os.link(each.source, linked)
+            if each.file.sha256 not in (None, hash_of(linked)):
+                raise _changed(each, "local")
+            os.replace(linked, each.target)
+        except OSError:  # of another file system, or gone: copying will tell
+            others.append(each)
+        finally:
+            linked.unlink(missing_ok=True)
+    return others
+
+
 @dataclass(frozen=True)
 class _Download:
     """Files on their way into a folder."""
@@ -117,8 +140,13 @@ class _Download:
 
     def all_of(self, files: Sequence[Wanted]) -> list[Wanted]:
         """Bring files; return those that came with another hash."""
-        small = (each for each in files if each.file.size <= PIECE)
         wrong = []
+        for each in files:
+            if each.file.size > PIECE and not self._bring(each):
+                wrong.append(each)
+            elif each.file.size > PIECE:
+                self.done(each)
+        small = (each for each in files if each.file.size <= PIECE)
         for batch, refused in in_order(
             partial(self._gather, each) for each in batches(small, lambda each: each.file.size)
         ):
@@ -127,11 +155,6 @@ class _Download:
                 if each not in refused:
                     self.got(each.file.size)
                     self.done(each)
-        for each in files:
-            if each.file.size > PIECE and not self._bring(each):
-                wrong.append(each)
-            elif each.file.size > PIECE:
-                self.done(each)
         return wrong
 
     def _gather(self, batch: list[Wanted]) -> tuple[list[Wanted], list[Wanted]]:

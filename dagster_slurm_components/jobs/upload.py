@@ -150,8 +150,13 @@ class _Upload:
 
     def all_of(self, files: Sequence[Source]) -> list[Source]:
         """Bring files; return those of which the host has other bytes than were sent."""
-        small = (each for each in files if each.size <= PIECE)
         wrong = []
+        for each in files:
+            if each.size > PIECE and not self._bring(each):
+                wrong.append(each)
+            elif each.size > PIECE:
+                self.done(each)
+        small = (each for each in files if each.size <= PIECE)
         for batch, refused in in_order(
             partial(self._together, each) for each in batches(small, lambda each: each.size)
         ):
@@ -160,11 +165,6 @@ class _Upload:
                 if each not in refused:
                     self.got(each.size)
                     self.done(each)
-        for each in files:
-            if each.size > PIECE and not self._bring(each):
-                wrong.append(each)
-            elif each.size > PIECE:
-                self.done(each)
         return wrong
 
     def _together(self, batch: list[Source]) -> tuple[list[Source], list[Source]]:

@@ -113,7 +113,8 @@ def _lay(
         below: Any = base.get(key)
         if isinstance(value, Mapping) and isinstance(below, str | int) and path in SHORT:
             base[key] = below = {SHORT[path]: below}
-            sources[(*here, SHORT[path])] = sources.pop(here)
+            field: KeyPath = (*here, SHORT[path])
+            sources[field] = sources.pop(here)
         both = isinstance(value, Mapping) and isinstance(below, dict)
         # Two types are two kinds of things.
         if both and ("type" not in below or value.get("type", below["type"]) == below["type"]):

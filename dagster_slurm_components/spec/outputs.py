@@ -6,12 +6,14 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, BeforeValidator
 
-from dagster_slurm_components.spec.base import Alone, Flag, Format, Word, shape
+from dagster_slurm_components.spec.base import Alone, Flag, Format, OrFlag, Word, shape
 from dagster_slurm_components.spec.keys import AssetKey
 from dagster_slurm_components.spec.model import Model, mistake, option, required
 from dagster_slurm_components.spec.place import KeyPath, Locate, Position
 from dagster_slurm_components.spec.problems import Problem, did_you_mean
+from dagster_slurm_components.spec.slurm_values import Memory
 from dagster_slurm_components.spec.templates import is_template
+from dagster_slurm_components.units import parse_size
 
 _NAME = r"[A-Za-z0-9_][A-Za-z0-9_.\-]{0,63}"
 _PATH = r"(?![/~$])(?!(?:.*/)?\.\.(?:/|$)).*[^./].*"
@@ -45,6 +47,17 @@ def _to(to: str) -> str:
     return to
 
 
+class Pull(Model):
+    """How an output comes to Dagster's machine."""
+
+    max: Memory | None = option("What is larger stays where it is; a number alone is mebibytes.", "2G")
+
+    @property
+    def most(self) -> int | None:
+        """The most bytes that are brought, if that is limited."""
+        return None if self.max is None else parse_size(self.max, default_unit="M")
+
+
 class Output(Model):
     """One output: a file, a folder, or what a pattern matches."""
 
@@ -55,6 +68,9 @@ class Output(Model):
     to: Annotated[Word, AfterValidator(_to), shape("string", pattern=_TO)] | None = option(
         "Where it is published on the host, whole or not at all; `$NAME` is a variable of the payload.",
         "$DATA/models/digits",
+    )
+    pull: Annotated[Pull | None, OrFlag()] = option(
+        "Whether the step brings it to Dagster's machine, into the profile's `pull_to`.", True
     )
     asset: AssetKey | None = option(
         "The one asset whose metadata tell of it; else all of the script do.", "model"
@@ -119,4 +135,5 @@ def wanted(
 ) -> Iterator[dict[str, Any]]:
     """Yield what a job is told of each output; ``where`` finds the line that declares it."""
     for name, output in outputs.items():
-        yield {"name": name, **output.model_dump(), "where": str(where(name) or "")}
+        told = {"name": name, **output.model_dump(exclude={"pull"}), "where": str(where(name) or "")}
+        yield {**told, "pull": {"most": output.pull.most}} if output.pull else told
