@@ -36,7 +36,7 @@ def get(
 
     JOB is a job's id, a run's id, an asset's key or a run directory, as for `dg-slurm jobs`. What is here already is
     not sent again, a file that was cut off goes on where it stopped, and each has the hash that it had when the job
-    ended. No further login is made.
+    ended. A lost connection is waited for, up to ten minutes. No further login is made.
     """
     place = target(load_profile(profile_name, start=Path.cwd()))
     outputs = read_outputs(place.satellite, (found := find_job(place, job, whole=False)[0]).path)
@@ -60,7 +60,8 @@ def get(
                 click.echo(f"{shown(str(wanted.target))}\t{format_size(wanted.file.size)}")
 
         try:
-            download(place.satellite, waiting, folder, got=got, done=done)
+            with terminal.patient(place.satellite) as satellite:
+                download(satellite, waiting, folder, got=got, done=done)
         except HostUnreachableError as error:
             hint = (
                 f"{format_size(state['bytes'])} of {format_size(total)} are here; the same command goes on."

@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -15,9 +16,13 @@ from typing import Any
 import click
 
 from dagster_slurm_components.cli.columns import lined
-from dagster_slurm_components.errors import DagsterSlurmError
+from dagster_slurm_components.errors import DagsterSlurmError, HostUnreachableError, ParkedTooLongError
+from dagster_slurm_components.hosts.client import Satellite
+from dagster_slurm_components.hosts.parked import ParkedHost, Parking
 from dagster_slurm_components.spec.base import duration_seconds
 
+PATIENCE = 600.0
+"""Seconds for which a transfer waits for a host that was lost."""
 Row = Mapping[str, Any]
 Columns = Mapping[str, str | Callable[[Row], object]]
 """The columns of a table of rows: by its title each one's cells, as a row's key or as a function of the row."""
@@ -161,3 +166,28 @@ def bar(*, quiet: bool) -> Iterator[Callable[[str, int, int], None]]:
             shown.update(tasks[stage], completed=done, total=total or None)
 
         yield show
+
+
+@contextmanager
+def patient(satellite: Satellite) -> Iterator[Satellite]:
+    """Yield the same host, whose calls wait while it can't be reached, for ``PATIENCE`` at most.
+
+    Raises:
+        HostUnreachableError: It was not there for so long.
+    """
+    over = threading.Event()
+
+    def sleep(seconds: float) -> None:
+        if over.wait(seconds):
+            raise HostUnreachableError("nobody waits any more")
+
+    def tell(text: str) -> None:
+        click.echo(f"{text} (for {PATIENCE / 60:g} min at most)" if "\n" in text else text, err=True)
+
+    parking = Parking(PATIENCE, tell, sleep, who="This transfer")
+    try:
+        yield Satellite(ParkedHost(satellite.host, parking))
+    except ParkedTooLongError as error:
+        raise HostUnreachableError(str(error.__cause__), where=error.where) from error
+    finally:
+        over.set()

@@ -49,12 +49,30 @@ class Satellite:
         """Read, and renew the leases of the jobs that are followed; return the epoch and state of each, too."""
         total = max(total, len(requests))
         reply = self._call("read", files=list(requests), total=total, leases=list(renewals))
-        files, pieces, rest = reply.result["files"], [], memoryview(reply.blob)
-        for status, size, inode, mtime, length in files:
-            data, rest = bytes(rest[:length]), rest[length:]
-            error = None if status in ("ok", "missing") else status
-            pieces.append(calls.FileData(status != "missing", size, inode, data, mtime, error))
-        return pieces, [(epoch, state) for epoch, state in reply.result["leases"]]
+        return _files_of(reply), [(epoch, state) for epoch, state in reply.result["leases"]]
+
+    def fetch(self, requests: Sequence[calls.FileRead], *, total: int) -> list[calls.FileData]:
+        """Read much, as ``read`` does; several such calls at once go by several channels."""
+        return _files_of(self._call("fetch", files=list(requests), total=total, timeout=300.0))
+
+    def digests(self, paths: Sequence[str], piece: int = 0) -> list[list[str] | None]:
+        """Return the SHA-256 of each ``piece`` bytes of files, or of all of each; none of one that is no file."""
+        return list(self._call("digests", paths=list(paths), piece=piece, timeout=3600.0).result["digests"])
+
+    def receive(
+        self,
+        data: bytes = b"",
+        *,
+        folders: Sequence[tuple[str, int]] = (),
+        pieces: Sequence[tuple[str, int, int]] = (),
+        whole: Sequence[tuple[str, str, int, str, int]] = (),
+    ) -> list[int]:
+        """Make folders, write pieces of files, put whole ones in their places (``satellite.uploads.receive``).
+
+        Returns which of the ``whole`` ones, by number, have other bytes than they should.
+        """
+        what = {"folders": list(folders), "pieces": list(pieces), "whole": list(whole)}
+        return list(self._call("receive", data, timeout=3600.0, **what).result["wrong"])
 
     def attempts(self, folder: str) -> list[calls.AttemptFiles]:
         """Return the attempts of a call, in order."""
@@ -133,3 +151,12 @@ class Satellite:
     def disk(self, path: str) -> calls.Disk:
         """Return the size of the file system at ``path``, and what is left."""
         return calls.Disk(**self._call("disk", path=path).result)
+
+
+def _files_of(reply: Reply) -> list[calls.FileData]:
+    pieces, rest = [], memoryview(reply.blob)
+    for status, size, inode, mtime, length in reply.result["files"]:
+        data, rest = bytes(rest[:length]), rest[length:]
+        error = None if status in ("ok", "missing") else status
+        pieces.append(calls.FileData(status != "missing", size, inode, data, mtime, error))
+    return pieces

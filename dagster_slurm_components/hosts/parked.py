@@ -24,6 +24,7 @@ class Parking:
     tell: Callable[[str], None]
     sleep: Callable[[float], None] = time.sleep
     clock: Callable[[], float] = time.monotonic
+    who: str = "This step"
 
 
 class ParkedHost:
@@ -37,6 +38,7 @@ class ParkedHost:
         self._host = host
         self._parking = parking
         self._note = note
+        self._told: type[HostUnreachableError] | None = None
         self.name = host.name
         self.close = host.close
 
@@ -48,7 +50,6 @@ class ParkedHost:
         """Do one operation, after up to ``Parking.limit``, from when on it raises ParkedTooLongError."""
         parking = self._parking
         since: float | None = None
-        told: type[HostUnreachableError] | None = None
         pause, longest = _PAUSES
         while True:
             try:
@@ -60,13 +61,14 @@ class ParkedHost:
                 parked = now - since
                 if parked >= parking.limit:
                     raise parked_too_long(error, parked) from error
-                if told is not type(error):
-                    told = type(error)
-                    parking.tell(f"{error}\nThis step waits for the host{_since(parked)}.")
+                if self._told is not type(error):  # else another call that waits has told it
+                    self._told = type(error)
+                    parking.tell(f"{error}\n{parking.who} waits for the host{_since(parked)}.")
                 parking.sleep(min(pause, parking.limit - parked))
                 pause = min(pause * 2, longest)
             else:
-                if since is not None:
+                if since is not None and self._told is not None:
+                    self._told = None
                     parking.tell(f"The host answers again after {parking.clock() - since:.0f} s.")
                 return reply
 

@@ -22,6 +22,7 @@ from dagster_slurm_components.hosts.ssh_errors import DroppedError
 LARGE = 1024 * 1024
 """Bytes from which a call counts as one that carries much."""
 
+_LINGER = 5.0
 _REFUSED_PAUSE = 30.0
 _LONGEST_PAUSE = 60.0
 
@@ -38,7 +39,7 @@ class RemoteHost:
     Args:
         dialer: How to reach it.
         interval: Least seconds between two attempts.
-        channels: How many there may be on the connection while large uploads are under way. sshd allows ten sessions
+        channels: How many there may be on the connection while large transfers are under way. sshd allows ten sessions
             (MaxSessions), and others want some, too.
         clock: A monotonic clock, in seconds.
         jitter: Between 0 and 1; keeps those who lost a host together from coming back together.
@@ -72,9 +73,9 @@ class RemoteHost:
         return self._lanes is not None and not self._lanes.main.lost
 
     def call(self, op: str, params: Mapping[str, Any], blob: bytes = b"", *, timeout: float = 60.0) -> Reply:
-        """Do one operation; see ``Host.call``. Large uploads that are under way together share several channels."""
+        """Do one operation; see ``Host.call``. Large transfers that are under way together share several channels."""
         lanes = self._connected()
-        if op != "put" or len(blob) < LARGE:
+        if op != "fetch" and (op not in ("put", "receive") or len(blob) < LARGE):
             return lanes.main.call(op, params, blob, timeout)
         with lanes.lane() as lane:
             return lane.call(op, params, blob, timeout)
@@ -130,7 +131,7 @@ class RemoteHost:
         self._pause(self._interval)
         self._refusals = 0
         self.failure = None
-        self._lanes = Lanes(self._dialer, Channel(pipe, self.name), self._channels - 1)
+        self._lanes = Lanes(self._dialer, Channel(pipe, self.name), self._channels - 1, _LINGER)
         return self._lanes
 
     def _pause(self, seconds: float) -> None:
@@ -142,13 +143,18 @@ class Lanes:
 
     OpenSSH gives each channel a window of 2 MiB, so that one alone carries no more than that in a round trip: 59 MB/s
     at 30 ms, whatever the line could do. Only more channels help, and they need no further login. There are ``most``
-    beside the main one.
+    beside the main one, until there was no large call for ``linger`` seconds: a transfer has moments without one, and
+    each channel costs the start of a Python there.
     """
 
-    def __init__(self, dialer: Dialer, main: Channel, most: int) -> None:
+    def __init__(self, dialer: Dialer, main: Channel, most: int, linger: float = 0.0) -> None:
         self.main = main
         self._dialer = dialer
         self._most = most
+        self._linger = linger
+        self._uses = 0
+        self._looked_after = False
+        """Whether a timer waits to close what nobody uses."""
         self._lock = threading.Lock()
         self._busy = {main: 0}
         self._barred = False
@@ -164,6 +170,7 @@ class Lanes:
             open_one = bool(self._busy[channel]) and len(self._busy) <= self._most and not self._barred
             self._barred = self._barred or open_one
             self._busy[channel] += 1
+            self._uses += 1
         try:
             if open_one:
                 channel = self._widened(channel)
@@ -172,9 +179,35 @@ class Lanes:
             with self._lock:
                 if channel in self._busy:  # else it was lost meanwhile
                     self._busy[channel] -= 1
-                idle = [] if any(self._busy.values()) else self._forget()
-            for extra in idle:
-                extra.close()
+            if self._linger:
+                self._look_after()
+            else:
+                self._tidy()
+
+    def _tidy(self) -> None:
+        """Close the channels beside the main one if nobody uses any."""
+        with self._lock:
+            idle = [] if any(self._busy.values()) else self._forget()
+        for extra in idle:
+            extra.close()
+
+    def _look_after(self) -> None:
+        """See to it that somebody tidies up in time; one timer is enough for all."""
+        with self._lock:
+            if self._looked_after or not (self._barred or len(self._busy) > 1):
+                return
+            self._looked_after, uses = True, self._uses
+        timer = threading.Timer(self._linger, self._look, [uses])
+        timer.daemon = True
+        timer.start()
+
+    def _look(self, before: int) -> None:
+        with self._lock:
+            self._looked_after, quiet = False, self._uses == before
+        if quiet:
+            self._tidy()  # or, where a call is under way yet, its end sees to it
+        else:
+            self._look_after()
 
     def close(self) -> None:
         """Close all channels."""

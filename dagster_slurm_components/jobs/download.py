@@ -1,10 +1,12 @@
 """Brings files of a host to this machine: goes on where an earlier try stopped, and checks hashes."""
 
 import fcntl
+import hashlib
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from dagster_slurm_components.environments.host.tools import hash_of
@@ -12,10 +14,10 @@ from dagster_slurm_components.errors import DagsterSlurmError
 from dagster_slurm_components.hosts.client import Satellite
 from dagster_slurm_components.hosts.satellite.calls import FileData, FileRead
 from dagster_slurm_components.jobs.outputs import ALL_FILES, MADE, File, Made, parse_files, parse_made, shown
+from dagster_slurm_components.jobs.transfer import PIECE, batches, in_order
 
-_PIECE = 8 * 2**20
-"""Bytes that one call reads, of one file or of many."""
-_MANY = 128
+_LISTED = 8 * 2**20
+"""Bytes of a list of files that one call reads."""
 
 
 @dataclass(frozen=True)
@@ -29,8 +31,10 @@ class Wanted:
     @property
     def part(self) -> Path:
         """Where it is gathered: of other content the name is another."""
-        content = (self.file.sha256 or "")[:16]
-        return self.target.with_name(f".{self.target.name[:64]}.{self.file.size}-{content}.part")
+        content = f"{self.target.name}/{self.file.size}/{self.file.sha256}".encode("utf-8", "surrogateescape")
+        return self.target.with_name(
+            f".{self.target.name[:48]}.{hashlib.sha256(content).hexdigest()[:16]}.part"
+        )
 
 
 def read_outputs(satellite: Satellite, run_dir: str) -> tuple[Made, ...]:
@@ -44,7 +48,7 @@ def read_outputs(satellite: Satellite, run_dir: str) -> tuple[Made, ...]:
 def _whole(satellite: Satellite, path: str) -> bytes:
     data = b""
     while True:
-        (read,) = satellite.read([FileRead(path, len(data), _PIECE)])
+        (read,) = satellite.read([FileRead(path, len(data), _LISTED)])
         data += read.data
         if not read.data or len(data) >= read.size:
             return data
@@ -87,36 +91,109 @@ def download(
 
     Raises:
         HostError: The host gives no answer; what has come stays, for the next try.
-        DagsterSlurmError: A file has changed on the host, or is gone; or its place here leads out of the folder.
+        DagsterSlurmError: A file has changed on the host, or is gone; its place here leads out of the folder, or can't
+            be written to.
     """
-    waiting, again = list(files), set[Wanted]()
-    got(sum(each.part.stat().st_size for each in files if each.part.is_file()))
-    while waiting:
+    bring = _Download(satellite, folder, got, done)
+    try:
+        got(sum(each.part.stat().st_size for each in files if each.part.is_file()))
+        again = bring.all_of(files)  # what an earlier try had was of something else
+        wrong = bring.all_of(again)
+    except OSError as error:
+        text = f"{shown(str(error.filename or folder))} can't be written on this machine: {error.strerror}"
+        raise DagsterSlurmError(text, hint="What has come is kept; the same again goes on.") from error
+    if wrong:
+        raise _changed(wrong[0], satellite.host.name)
+
+
+def link(files: Sequence[Wanted]) -> list[Wanted]:
+    """Give files of this machine a second name, where that can be done and they are what they were; return the others.
+
+    Raises:
+        OSError: Their folder can't be made.
+    """
+    others = []
+    for each in files:
+        each.target.parent.mkdir(parents=True, exist_ok=True)
+        linked = each.part.with_suffix(".link")
+        try:
+            linked.unlink(missing_ok=True)
+            os.link(each.source, linked)
+            if each.file.sha256 not in (None, hash_of(linked)):
+                raise _changed(each, "local")
+            os.replace(linked, each.target)
+        except OSError:  # of another file system, or gone: copying will tell
+            others.append(each)
+        finally:
+            linked.unlink(missing_ok=True)
+    return others
+
+
+@dataclass(frozen=True)
+class _Download:
+    """Files on their way into a folder."""
+
+    satellite: Satellite
+    folder: Path
+    got: Callable[[int], None]
+    done: Callable[[Wanted], None]
+
+    def all_of(self, files: Sequence[Wanted]) -> list[Wanted]:
+        """Bring files; return those that came with another hash."""
+        wrong = []
+        for each in files:
+            if each.file.size > PIECE and not self._bring(each):
+                wrong.append(each)
+            elif each.file.size > PIECE:
+                self.done(each)
+        small = (each for each in files if each.file.size <= PIECE)
+        for batch, refused in in_order(
+            partial(self._gather, each) for each in batches(small, lambda each: each.file.size)
+        ):
+            wrong += refused
+            for each in batch:
+                if each not in refused:
+                    self.got(each.file.size)
+                    self.done(each)
+        return wrong
+
+    def _gather(self, batch: list[Wanted]) -> tuple[list[Wanted], list[Wanted]]:
+        """Bring small files together; return them, and those of them that came with another hash."""
         with ExitStack() as stack:
-            parts = []
-            left = _PIECE
-            for each in waiting[:_MANY]:
-                parts.append(part := stack.enter_context(_opened(each, folder)))
-                left -= part.left
-                if left <= 0:
-                    break
-            reads = [FileRead(part.wanted.source, part.offset, min(_PIECE, part.left)) for part in parts]
-            for part, data in zip(parts, satellite.read(reads, total=_PIECE), strict=True):
-                part.take(data, satellite.host.name)
-                got(len(data.data))
-            for part in parts:
-                if part.left == 0 and part.publish():
-                    waiting.remove(part.wanted)
-                    done(part.wanted)
-                elif part.left == 0 and part.wanted in again:
-                    raise _changed(part.wanted, satellite.host.name)
-                elif part.left == 0:  # what an earlier try had was of something else
-                    again.add(part.wanted)
-                    os.truncate(part.wanted.part, 0)
+            parts = [stack.enter_context(_opened(each, self.folder)) for each in batch]
+            while lacking := [part for part in parts if part.left]:
+                reads = [FileRead(part.wanted.source, part.offset, part.left) for part in lacking]
+                for part, data in zip(lacking, self.satellite.fetch(reads, total=PIECE), strict=True):
+                    part.take(self._checked(part.wanted, data))
+            return batch, [part.wanted for part in parts if not part.publish()]
+
+    def _bring(self, wanted: Wanted) -> bool:
+        """Bring a large file, several pieces at a time, written in order; return whether its hash is right."""
+        size = wanted.file.size
+        with _opened(wanted, self.folder) as part:
+            pieces = range(part.offset, size, PIECE)
+            for data in in_order(
+                partial(self._piece, wanted, offset, min(PIECE, size - offset)) for offset in pieces
+            ):
+                part.take(data)
+                self.got(len(data))
+            return part.publish()
+
+    def _piece(self, wanted: Wanted, offset: int, size: int) -> bytes:
+        found = b""
+        while len(found) < size:
+            read = FileRead(wanted.source, offset + len(found), size - len(found))
+            found += self._checked(wanted, self.satellite.fetch([read], total=PIECE)[0])
+        return found
+
+    def _checked(self, wanted: Wanted, read: FileData) -> bytes:
+        if not read.exists or read.error or read.size != wanted.file.size:
+            raise _changed(wanted, self.satellite.host.name, read.error)
+        return read.data
 
 
 class _Part:
-    """A file that is being gathered."""
+    """A file that is being gathered: its beginning is here."""
 
     def __init__(self, wanted: Wanted, descriptor: int) -> None:
         self.wanted = wanted
@@ -125,21 +202,27 @@ class _Part:
         if self.offset > wanted.file.size:
             os.truncate(descriptor, 0)
             self.offset = 0
+        self._digest = hashlib.sha256()
+        for begin in range(0, self.offset, PIECE):
+            self._digest.update(os.pread(descriptor, min(PIECE, self.offset - begin), begin))
 
     @property
     def left(self) -> int:
         return self.wanted.file.size - self.offset
 
-    def take(self, read: FileData, host: str) -> None:
-        if not read.exists or read.error or read.size != self.wanted.file.size:
-            raise _changed(self.wanted, host, read.error)
-        os.pwrite(self._descriptor, read.data, self.offset)
-        self.offset += len(read.data)
+    def take(self, data: bytes) -> None:
+        self._digest.update(data)
+        while data:
+            written = os.pwrite(self._descriptor, data, self.offset)
+            data, self.offset = data[written:], self.offset + written
 
     def publish(self) -> bool:
-        os.fsync(self._descriptor)
-        if self.wanted.file.sha256 not in (None, hash_of(self.wanted.part)):
+        """Put the file in its place, or empty it where its hash is wrong."""
+        if self.wanted.file.sha256 not in (None, self._digest.hexdigest()):
+            os.truncate(self._descriptor, 0)
             return False
+        if self.wanted.file.size > PIECE:  # of very many small files each would wait for the disk
+            os.fsync(self._descriptor)
         os.replace(self.wanted.part, self.wanted.target)
         return True
 

@@ -44,6 +44,7 @@ class Made:
         error: What is wrong with it, if the job failed by that; ``notes`` tell what else is worth knowing.
         where: The line that declares it.
         asset: The one asset whose metadata tell of it.
+        pull: Whether the step brings it to Dagster's machine, if it has no more than ``most`` bytes.
     """
 
     name: str
@@ -59,6 +60,8 @@ class Made:
     notes: tuple[str, ...]
     where: str
     asset: str | None
+    pull: bool = False
+    most: int | None = None
 
     @property
     def path(self) -> str:
@@ -104,6 +107,7 @@ def parse_made(data: bytes, run_dir: str) -> tuple[Made, ...]:
 
 
 def _made(raw: Mapping[str, Any], run_dir: str) -> Made:
+    pull = raw.get("pull")
     if not _NAME.fullmatch(raw["name"]):
         raise ValueError(raw["name"])
     return Made(
@@ -120,6 +124,8 @@ def _made(raw: Mapping[str, Any], run_dir: str) -> Made:
         notes=tuple(map(shown, raw["notes"])),
         where=str(raw["where"]),
         asset=None if raw["asset"] is None else str(raw["asset"]),
+        pull=pull is not None,
+        most=None if pull is None or pull["most"] is None else int(pull["most"]),
     )
 
 

@@ -129,8 +129,8 @@ def _note_waiting(host: str, profile: str) -> None:
         note_waiting(place.folder(), host, profile)
 
 
-def absolute_workdir(workdir: str, satellite: Satellite) -> str:
-    """Return the working folder with ``~`` and the host's variables (``$SCRATCH``) filled in.
+def absolute_workdir(workdir: str, satellite: Satellite, what: str = "the profile's workdir") -> str:
+    """Return the working folder, or ``what`` else it is, with ``~`` and the host's variables (``$SCRATCH``) filled in.
 
     Raises:
         DagsterSlurmError: It has no absolute meaning there.
@@ -141,7 +141,7 @@ def absolute_workdir(workdir: str, satellite: Satellite) -> str:
         missing = [name for name in names if name not in facts.environment]
         if missing:
             raise DagsterSlurmError(
-                f"the profile's workdir is {workdir}, but ${missing[0]} is not set there",
+                f"{what} is {workdir}, but ${missing[0]} is not set there",
                 where=satellite.host.name,
                 hint="Write the path out; variables that only a login shell sets are not known to sshd's commands.",
             )
@@ -150,7 +150,7 @@ def absolute_workdir(workdir: str, satellite: Satellite) -> str:
             workdir = facts.home + workdir[1:]
     if not workdir.startswith("/"):
         raise DagsterSlurmError(
-            f"the profile's workdir {workdir!r} is not absolute",
+            f"{what} {workdir!r} is not absolute",
             where=satellite.host.name,
             hint="Write an absolute path, or one that begins with `~/` or a variable such as `$SCRATCH`.",
         )

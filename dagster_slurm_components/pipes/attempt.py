@@ -33,6 +33,7 @@ from dagster_slurm_components.pipes.guard import SupervisionLostError
 from dagster_slurm_components.pipes.listen import JobListener, JobOutput
 from dagster_slurm_components.pipes.outputs import output_figures, previews
 from dagster_slurm_components.pipes.partition import variables
+from dagster_slurm_components.pipes.pull import Puller
 from dagster_slurm_components.pipes.reader import RunDirectoryMessageReader
 from dagster_slurm_components.pipes.records import tag_job, tell
 from dagster_slurm_components.pipes.results import CompletedJob, keep_check_results, typed
@@ -216,6 +217,13 @@ class AttemptRun(ABC, Generic[AnyCall, Result]):
         more |= budget_figures(self.budgets)
         return {**figures, **profile.run.figures, **more, **output_figures(ended, handle, profile.name)}
 
+    def _brought(self, handle: JobHandle, ended: Ended) -> dict[str, Figure]:
+        """Return previews of outputs, and where those are that are to be on this machine."""
+        call = self.call
+        place, guard, log = call.place, call.guard, call.step.context.log
+        puller = Puller(place.satellite, call.resolved.profile, place.workdir, log.info, guard.check)
+        return {**previews(ended.made, place.satellite), **puller.pull(ended.made, handle)}
+
 
 class JobAttempt(AttemptRun[JobCall, CompletedJob]):
     """An attempt of one job."""
@@ -234,7 +242,7 @@ class JobAttempt(AttemptRun[JobCall, CompletedJob]):
         figures |= advice(figures, resolved, call.partition, tell=context.log.info)
         ended_at = self._close(end_word(ended), listener.shown)  # before anything of it is handed on
         if outcome.success:
-            figures |= previews(ended.made, call.place.satellite)
+            figures |= self._brought(handle, ended)
             metadata = typed(figures)
             stored = partial(self._collect_stored, ended_at)
             return CompletedJob(session, metadata, made=ended.made, stored=stored)

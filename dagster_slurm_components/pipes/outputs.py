@@ -26,6 +26,8 @@ from dagster_slurm_components.units import format_size
 
 OUTPUT = "output/"
 """How the metadata begin that tell of outputs."""
+PULLED = "/pulled"
+"""How those end that tell where an output is on Dagster's machine, or why it is not there."""
 _UNCHECKED = "job/outputs"
 
 
@@ -76,7 +78,7 @@ def of_asset(made: Sequence[Made], key: dg.AssetKey | None, metadata: Mapping[st
         f"{OUTPUT}{each.name}{end}"
         for each in made
         if each.asset is not None and dg.AssetKey.from_escaped_user_string(each.asset) != key
-        for end in ("", "/bytes", "/preview")
+        for end in ("", "/bytes", "/preview", PULLED)
     }
     return {name: value for name, value in metadata.items() if name not in other}
 

@@ -101,6 +101,24 @@ class Alone:
         return {"if": {"type": "object"}, "then": made, "else": written}
 
 
+@dataclass(frozen=True)
+class OrFlag:
+    """Annotates a model for which true stands where nothing of it is to be said, and false for none."""
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        """Read true and false before anything else."""
+        flags: dict[bool, Any] = {True: {}, False: None}
+        return core_schema.no_info_before_validator_function(
+            lambda value: flags[value] if isinstance(value, bool) else value, handler(source)
+        )
+
+    def __get_pydantic_json_schema__(
+        self, schema: CoreSchema, handler: GetJsonSchemaHandler
+    ) -> dict[str, Any]:
+        """Judge all but true and false as the model."""
+        return {"if": {"type": "boolean"}, "else": handler(schema)}
+
+
 def one_mistake(what: str) -> WrapValidator:
     """Annotate a union: whatever none of its members takes is one mistake, "expected ...", not one for each."""
 

@@ -14,6 +14,9 @@ EXCLUSIVE: Mapping[KeyPath, tuple[str, ...]] = {
 }
 """Keys of one mapping that exclude each other: a higher layer's choice takes the place of a lower layer's."""
 
+SHORT: Mapping[KeyPath, str] = {("outputs",): "path"}
+"""Below these a value that stands alone is that of a field, over which a higher layer may lay others."""
+
 
 @dataclass(frozen=True)
 class Layer:
@@ -116,6 +119,10 @@ def _lay(
     for key, value in over.items():
         here: KeyPath = (*path, key)
         below: Any = base.get(key)
+        if isinstance(value, Mapping) and isinstance(below, str | int) and path in SHORT:
+            base[key] = below = {SHORT[path]: below}
+            field: KeyPath = (*here, SHORT[path])
+            sources[field] = sources.pop(here)
         both = isinstance(value, Mapping) and isinstance(below, dict)
         # Two types are two kinds of things.
         if both and ("type" not in below or value.get("type", below["type"]) == below["type"]):

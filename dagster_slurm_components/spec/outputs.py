@@ -7,18 +7,21 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, BeforeValidator
 
-from dagster_slurm_components.spec.base import Alone, Flag, Format, Word, shape
+from dagster_slurm_components.spec.base import Alone, Flag, Format, OrFlag, Word, shape
 from dagster_slurm_components.spec.keys import AssetKey
 from dagster_slurm_components.spec.model import Model, mistake, option, required
-from dagster_slurm_components.spec.place import Locate, Position
+from dagster_slurm_components.spec.place import KeyPath, Locate, Position
 from dagster_slurm_components.spec.problems import Problem, did_you_mean
+from dagster_slurm_components.spec.slurm_values import Memory
 from dagster_slurm_components.spec.templates import is_template
+from dagster_slurm_components.units import parse_size
 
 _NAME = r"[A-Za-z0-9_][A-Za-z0-9_.\-]{0,63}"
 _PATH = r"(?![/~$])(?!(?:.*/)?\.\.(?:/|$)).*[^./].*"
 _TO = r"(?!(?:.*/)?\.\.(?:/|$))[/$].*[^/].*"
 """Paths and targets as JSON Schemas refuse most of what is none."""
-_VARIABLE = re.compile(r"\$(?:(\w+)|\{(\w+)\})", re.ASCII)
+_VARIABLE = re.compile(r"\\[\\$]|\$(?:(\w+)|\{(\w+)\})", re.ASCII)
+"""A variable, or a `$` or backslash that is none, as after a backslash in a shell."""
 
 
 def _path(path: str) -> str:
@@ -45,6 +48,17 @@ def _to(to: str) -> str:
     return to
 
 
+class Pull(Model):
+    """How an output comes to Dagster's machine."""
+
+    max: Memory | None = option("What is larger stays where it is; a number alone is mebibytes.", "2G")
+
+    @property
+    def most(self) -> int | None:
+        """The most bytes that are brought, if that is limited."""
+        return None if self.max is None else parse_size(self.max, default_unit="M")
+
+
 class Output(Model):
     """One output: a file, a folder, or what a pattern matches."""
 
@@ -55,6 +69,9 @@ class Output(Model):
     to: Annotated[Word, AfterValidator(_to), shape("string", pattern=_TO)] | None = option(
         "Where it is published on the host, whole or not at all; `$NAME` is a variable of the payload.",
         "$DATA/models/digits",
+    )
+    pull: Annotated[Pull | None, OrFlag()] = option(
+        "Whether the step brings it to Dagster's machine, into the profile's `pull_to`.", True
     )
     asset: AssetKey | None = option(
         "The one asset whose metadata tell of it; else all of the script do.", "model"
@@ -93,7 +110,17 @@ def variables(to: str | None) -> set[str]:
     >>> sorted(variables("$DATA/${RUN}/x"))
     ['DATA', 'RUN']
     """
-    return {plain or braced for plain, braced in _VARIABLE.findall(to or "")}
+    return {plain or braced for plain, braced in _VARIABLE.findall(to or "")} - {""}
+
+
+def literal(path: KeyPath, text: str) -> str:
+    r"""Return what a template gave as it is written at a path of a script: no variable begins in it.
+
+    >>> literal(("outputs", "model", "to"), "a$HOME")
+    'a\\$HOME'
+    """
+    is_target = path[:1] == ("outputs",) and path[-1:] == ("to",)
+    return re.sub(r"[\\$]", r"\\\g<0>", text) if is_target else text
 
 
 def output_problems(
@@ -129,4 +156,5 @@ def wanted(
         own = {name: Output(**{**made, "path": stem + made["path"]}) for name, made in _OF_NOTEBOOKS.items()}
         outputs = {**own, **outputs}
     for name, output in outputs.items():
-        yield {"name": name, **output.model_dump(), "where": str(where(name) or "")}
+        told = {"name": name, **output.model_dump(exclude={"pull"}), "where": str(where(name) or "")}
+        yield {**told, "pull": {"most": output.pull.most}} if output.pull else told

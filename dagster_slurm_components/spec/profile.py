@@ -119,6 +119,11 @@ class Profile(Model):
         "/scratch/project/dagster",
         default=".dagster-slurm",
     )
+    pull_to: Word = option(
+        "Folder on Dagster's machine for outputs with `pull`; a relative path starts at the project folder.",
+        "~/results",
+        default=".dagster-slurm/outputs",
+    )
     resources: Resources = option(
         "Default resources.", {"partition": "gpu", "account": "proj1"}, default=Resources()
     )

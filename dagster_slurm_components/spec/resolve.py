@@ -14,7 +14,7 @@ from typing_extensions import Self
 
 from dagster_slurm_components.spec.files import LARGEST, TOO_LARGE, Found, add_files, find_files, place
 from dagster_slurm_components.spec.merge import Layer, Merged, merge
-from dagster_slurm_components.spec.outputs import Outputs
+from dagster_slurm_components.spec.outputs import Outputs, literal
 from dagster_slurm_components.spec.place import KeyPath, Position
 from dagster_slurm_components.spec.problems import Problem, SpecError, problems_of
 from dagster_slurm_components.spec.profiles import LoadedProfile, chosen_profile
@@ -45,7 +45,7 @@ class ResolvedScript:
         fields: dict[str, Any] = {"args": script.args, "command": script.command, "env": dict(script.env)}
         if script.outputs:
             fields["outputs"] = {name: output.explicit() for name, output in script.outputs.items()}
-        filled = fill_partition(fields, self.merged.position, names, missing)
+        filled = fill_partition(fields, self.merged.position, names, missing, literal=literal)
         if filled == fields:
             return self
         if script.outputs:

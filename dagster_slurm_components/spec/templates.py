@@ -3,7 +3,7 @@
 import os
 import re
 from collections.abc import Callable, Iterator, Mapping
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 from dagster_slurm_components.spec.place import KeyPath, Locate, texts, with_templates
@@ -119,16 +119,26 @@ def _render_text(text: str, names: Mapping[str, Any]) -> Any:
     return str(value) if type(value).__name__.endswith("Undefined") else value
 
 
-def fill_partition(tree: Any, position_of: Locate, names: Mapping[str, Any], missing: str) -> Any:
+def fill_partition(
+    tree: Any,
+    position_of: Locate,
+    names: Mapping[str, Any],
+    missing: str,
+    *,
+    literal: Callable[[KeyPath, str], str] = lambda path, text: text,
+) -> Any:
     """Return a tree with the templates of a partition rendered, once it is known.
 
     ``names`` has what there is of it. A SpecError tells, with ``missing`` as its advice, of what there is not.
+    ``literal`` says how what a template gave is written at a path, so that it means itself there.
     """
     problems: list[Problem] = []
 
     def rendered(text: str, path: KeyPath) -> Any:
         try:
-            return _rendered_where(text, _of_partition, names) if is_template(text) else text
+            if not is_template(text):
+                return text
+            return _rendered_where(text, _of_partition, names, partial(literal, path))
         except _template_errors() as exc:
             problems.append(Problem.at(position_of, path, f"{_NOT_RENDERED}{exc}", missing, "template"))
             return text
@@ -152,12 +162,15 @@ def asks_for_profile(tree: Any) -> bool:
     return any(is_template(text) and "profile" in _names_in(text) for text, _ in texts(tree))
 
 
-def _rendered_where(text: str, wanted: Callable[[str], bool], names: Mapping[str, Any]) -> str:
+def _rendered_where(
+    text: str, wanted: Callable[[str], bool], names: Mapping[str, Any], literal: Callable[[str], str] = str
+) -> str:
     """Render those templates of a text that are wanted; statements (``{% if ... %}``) make the text one template."""
     if "{%" in text:
-        return str(_render_text(text, names)) if wanted(text) else text
+        jinja = _jinja().overlay(finalize=lambda value: literal(str(value)))
+        return str(jinja.from_string(text).render(names)) if wanted(text) else text
     return _TEMPLATE.sub(
-        lambda piece: str(_render_text(piece[0], names)) if wanted(piece[0]) else piece[0], text
+        lambda piece: literal(str(_render_text(piece[0], names))) if wanted(piece[0]) else piece[0], text
     )
 
 

@@ -13,6 +13,7 @@ import pytest
 from click.testing import CliRunner
 from left.conftest import SOON, Left, left  # noqa: F401
 from project_fixture import Project, failure_text
+from reports_fixture import again
 from waiting import eventually
 
 import slurm_testcluster as slurm
@@ -141,7 +142,7 @@ scripts:
     args: ["out/{{{{ partition_key }}}}"]
     outputs:
       model: {{path: "out/{{{{ partition_key }}}}", to: "{project.root}/data/{{{{ partition_key }}}}"}}
-      all: out
+      all: {{path: out, pull: true}}
       fixed: {{path: "out/[xy]", optional: true}}
     array: {{keys_per_task: 2}}
     op: {{backfill_policy: {{type: single_run}}}}
@@ -158,6 +159,9 @@ scripts:
         assert seen["output/model"].value.splitlines()[0] == f"* `{project.root}/data/{key}`"
         assert seen["output/model/bytes"].value == 1000 * len(f"out/{key}")
         assert ("output/fixed" in seen) == (key != "zz")
+        pulled = Path(str(seen["output/all/pulled"].value))
+        assert pulled.is_relative_to(project.root / ".dagster-slurm/outputs")
+        assert [each.name for each in pulled.iterdir()] == [key]
         command = seen["output/all"].value.splitlines()[3].strip("*` ").split()
         get(*command[2:], "-o", str(project.root / key))
         assert [each.name for each in (project.root / key / "all").iterdir()] == [key]
@@ -167,7 +171,8 @@ def test_of_a_left_job(left: Left) -> None:  # noqa: F811
     work = "import pathlib; pathlib.Path('r.md').write_text('# made')"
     left.project.write("work.py", work)
     left.scripts(
-        f"{{payload: work.py, outputs: {{r: {{path: r.md, to: '{left.project.root}/r.md'}}}}, assets: [{{key: a}}]}}",
+        f"{{payload: work.py, outputs: {{r: {{path: r.md, pull: true, to: '{left.project.root}/r.md'}}}},"
+        " assets: [{key: a}]}",
         "{payload: work.py, outputs: {r: nothing, x: {path: r.md, asset: b}}, assets: [{key: b}]}",
     )
     assert left.run().success
@@ -175,11 +180,66 @@ def test_of_a_left_job(left: Left) -> None:  # noqa: F811
     (made,) = left.made("a")
     assert made.metadata["output/r"].value.splitlines()[0] == f"* `{left.project.root}/r.md`"
     assert made.metadata["output/r/preview"].value == "# made"
+    assert str(made.metadata["output/r/pulled"].value).startswith(
+        "not pulled, as the step left its job: `dg-slurm"
+    )
     (failed,) = left.runs(dg.DagsterRunStatus.FAILURE)
     (note,) = left.notes
     assert "but not all of its outputs are there" in note
     texts = [entry.message for entry in left.instance.all_logs(failed.run_id)]
     assert any("Output `r` (`nothing`, declared at" in text for text in texts)
+
+
+def test_what_is_pulled_is_here_whole(
+    project: Project, instance: dg.DagsterInstance, profile: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = project.root / "profiles" / f"{profile}.yaml"
+    known = file.read_text() if file.exists() else "host: {type: local}\nscheduler: process\n"
+    project.profile(profile, f"{known}\npull_to: here\n")
+    monkeypatch.setattr("dagster_slurm_components.pipes.pull._TELL_EVERY", 0.0)
+    project.scripts(
+        """
+scripts:
+  - payload: make.py
+    args: ["w/a b;$(x)", w/deep/b, r.md, large]
+    outputs:
+      weights: {path: w, pull: true}
+      report: r.md
+      large: {path: large, pull: {max: 4K}}
+      left: {path: r.md, pull: false}
+    profiles: {PROFILE: {outputs: {report: {pull: {max: 1M}}}}}
+    assets: [{key: a}]
+""".replace("PROFILE", profile)
+    )
+    (project.root / "here").write_text("in the way")
+    failed = project.run(profile, instance=instance)
+    assert not failed.success
+    assert f"can't be brought to {project.root}/here/" in failure_text(failed)
+    (project.root / "here").unlink()
+    again(project, instance, failed)
+    seen = metadata(instance, "a")
+    attempts = Path(str(seen["job/run_directory"].value)).parent
+    assert len([each for each in attempts.iterdir() if (each / "ledger").exists()]) == 1, "one job"
+    weights = Path(str(seen["output/weights/pulled"].value))
+    assert weights.parent.parent.parent == project.root / "here" / failed.run_id
+    assert (weights / "a b;$(x)").read_text() == "w/a b;$(x)" * 1000
+    assert (weights / "deep/b").read_text() == "w/deep/b" * 1000
+    report = Path(str(seen["output/report/pulled"].value))
+    assert report == weights.parent / "report/r.md"
+    assert report.read_text() == "r.md" * 1000
+    assert sorted(each.name for each in weights.parent.iterdir()) == ["report", "weights"]
+    made = Path(str(seen["job/run_directory"].value)) / "payload/r.md"
+    assert (report.stat().st_ino == made.stat().st_ino) == (profile == "local")
+    job = seen["job/id"].value
+    told = "not pulled, as it has 4.9 KiB, and `pull` has `max` 4.0 KiB: "
+    assert (
+        seen["output/large/pulled"].value == f"{told}`dg-slurm get {job} large --profile {profile}` brings it"
+    )
+    assert "output/left/pulled" not in seen
+    run_id = instance.get_runs(limit=1)[0].run_id
+    lines = [entry.message for entry in instance.all_logs(run_id)]
+    assert any(line.endswith(f"is here: {weights}") for line in lines)
+    assert any("KiB are here." in line for line in lines) == (profile == "staging")
 
 
 def test_from_python(project: Project, instance: dg.DagsterInstance, profile: str) -> None:

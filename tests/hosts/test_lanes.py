@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from sshd_fixture import Sshd
 from subprocess_dialer import SubprocessDialer
+from waiting import eventually
 
 from dagster_slurm_components.errors import HostUnreachableError
 from dagster_slurm_components.hosts.agent.client import AgentDialer
@@ -48,6 +49,18 @@ def test_large_calls_at_once_get_channels_of_their_own_on_the_one_connection(ssh
         with taken(lanes, 2) as again:
             assert pid(again[1]) != pid(main)
     assert sshd.logins() == 1
+
+
+def test_channels_outlast_a_moment_without_a_call(sshd: Sshd):
+    dialer = SshDialer(sshd.spec())
+    lanes = Lanes(dialer, Channel(dialer.dial(), dialer.name), 3, linger=3.0)
+    with taken(lanes, 2) as first:
+        pids = [pid(channel) for channel in first]
+    with taken(lanes, 2) as second:
+        assert [pid(channel) for channel in second] == pids
+    eventually(lambda: second[1].lost, "it is closed when nobody needs it any more")
+    assert pid(lanes.main) == pids[0]
+    lanes.close()
 
 
 def test_one_large_call_after_the_other_opens_nothing(sshd: Sshd):

@@ -9,7 +9,6 @@ import shlex
 import stat
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -18,6 +17,7 @@ from satellite_fixture import OLD_PYTHON
 from waiting import eventually
 
 from dagster_slurm_components.jobs.outputs import ALL_FILES, MADE
+from dagster_slurm_components.spec.outputs import literal
 
 HOSTILE = ["a b", "two\nlines", "ünï", "; touch hacked $(touch hacked) `x`", "-rf", "'\"\\", "*", "\udcff"]
 
@@ -177,6 +177,8 @@ def test_files_beyond_the_limit_are_not_hashed(there: RunDirectory) -> None:
 
 def test_the_same_file_system_shares_the_bytes_and_keeps_modes(there: RunDirectory, tmp_path: Path) -> None:
     there.file("out/a", "1").chmod(0o640)
+    there.file("out/deep/b", "b")
+    (there.payload / "out/deep").chmod(0o555)
     there.file("report", "2")
     target = tmp_path / "x" / "y" / "out"
     found = there.collect(
@@ -189,6 +191,10 @@ def test_the_same_file_system_shares_the_bytes_and_keeps_modes(there: RunDirecto
     assert (target / "a").stat().st_ino == (there.payload / "out/a").stat().st_ino
     modes = [stat.S_IMODE(path.stat().st_mode) for path in (target.parent, target, target / "a")]
     assert modes == [0o750, 0o750, 0o640]
+    assert stat.S_IMODE((target / "deep").stat().st_mode) == 0o555
+    there.collect({"out": {"path": "out/*", "to": str(target)}})  # which removes the one that was there
+    assert stat.S_IMODE((target / "deep").stat().st_mode) == 0o555
+    assert [each.name for each in target.parent.iterdir()] == ["out"]
     assert (there.payload / "out/a").read_text() == "1"
 
 
@@ -207,6 +213,15 @@ def test_a_target_is_replaced_whole_and_only_one_of_ours(there: RunDirectory, tm
     (tmp_path / "link").symlink_to(mine)
     found = there.collect({"out": {"path": "out", "to": f"{tmp_path}/link"}}, code=94)
     assert "there is a link of that name" in (found["out"].error or "")
+
+
+def test_what_a_template_gave_is_no_variable(there: RunDirectory, tmp_path: Path) -> None:
+    there.file("a")
+    key = r"x$D ${E}\$y\z"
+    to = f"$TO/{literal(('outputs', 'a', 'to'), key)}/a"
+    found = there.collect({"a": {"path": "a", "to": to}}, {"TO": str(tmp_path), "D": "no", "E": "no"})
+    assert found["a"].path == f"{tmp_path}/{key}/a"
+    assert (tmp_path / key / "a").read_text() == "x"
 
 
 @pytest.mark.parametrize(
@@ -270,22 +285,6 @@ def test_a_reader_never_sees_half_of_it(there: RunDirectory, tmp_path: Path) -> 
     assert [worker.returncode for worker in workers] == [0, 0]
     assert seen <= {b"0" * 20, b"1" * 20}
     assert [each.name for each in tmp_path.iterdir() if "dg-slurm" in each.name] == []
-
-
-@pytest.fixture
-def small(tmp_path: Path) -> Iterator[Path]:
-    """A file system of its own, of 4 MiB."""
-    place = tmp_path / "small"
-    place.mkdir()
-    done = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=4m", "none", place], capture_output=True, check=False
-    )
-    if done.returncode:
-        pytest.skip("needs to mount a tmpfs")
-    try:
-        yield place
-    finally:
-        subprocess.run(["umount", "-l", place], check=True)
 
 
 def test_another_file_system(there: RunDirectory, small: Path) -> None:

@@ -28,13 +28,13 @@ class Fragile(Satellite):
 
     draw: random.Random = field(default_factory=lambda: random.Random(3))
 
-    def read(self, requests: Sequence[FileRead], *, total: int = 2**24) -> list[FileData]:
+    def fetch(self, requests: Sequence[FileRead], *, total: int) -> list[FileData]:
         if self.draw.random() < 0.4:
             raise HostUnreachableError("cut off")
         fewer = [
             FileRead(each.path, each.offset, self.draw.randint(0, min(each.limit, 5000))) for each in requests
         ]
-        return super().read(fewer, total=total)
+        return super().fetch(fewer, total=total)
 
 
 @pytest.fixture

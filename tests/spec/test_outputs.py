@@ -87,6 +87,24 @@ def test_templates_of_the_partition_are_filled_and_looked_at_again() -> None:
         script.at_partition({"partition_key": "../../x"}, "")
 
 
+def test_a_key_of_a_partition_is_itself_in_a_target() -> None:
+    outputs = {"a": {"path": "{{ partition_key }}", "to": "$D/{{ partition_key }}"}}
+    outputs["b"] = {"path": "b", "to": "$D/{% if partition_key %}{{ partition_key }}{% endif %}$E"}
+    filled = resolved(outputs).at_partition({"partition_key": r"x$HOME\$"}, "").script.outputs
+    assert filled["a"] == Output(path=r"x$HOME\$", to=r"$D/x\$HOME\\\$")
+    assert filled["b"].to == r"$D/x\$HOME\\\$$E"
+    assert variables(filled["a"].to) == {"D"}
+    assert variables(filled["b"].to) == {"D", "E"}
+
+
+def test_a_profile_may_say_more_of_a_short_form() -> None:
+    profiles = {"local": {"outputs": {"a": {"to": "/data/a", "optional": True}}}}
+    found = resolved({"a": "x/a", "b": "b"}, profiles=profiles).script.outputs
+    assert found == {"a": Output(path="x/a", to="/data/a", optional=True), "b": Output(path="b")}
+    with pytest.raises(SpecError, match="leads out of the payload's folder"):
+        resolved({"a": "x/../../a"}, profiles=profiles)
+
+
 def test_a_profile_may_say_where_they_go() -> None:
     profiles = {"local": {"outputs": {"a": {"to": "/data/a"}}}}
     assert resolved({"a": {"path": "a"}}, profiles=profiles).script.outputs["a"].to == "/data/a"

@@ -16,6 +16,7 @@ Each imports from those above it alone:
 * ``queries``: commands on request, and answers of Slurm that all share
 * ``leases``: who follows a job, and whether its results were handed over
 * ``transfer``: files on request
+* ``uploads``: files that come in pieces
 * ``ledger``, ``places``, ``submission``: one job, however often it is sent
 * ``streams``: a program that somebody talks to
 * ``relay``: a port of a job's node; no part of the satellite, but sent beside it

@@ -218,7 +218,7 @@ class Made:
             return
         try:
             target = target_of(raw(self.told["to"]), variables)
-            publish(self.found.files, target, single=self.found.single, name=self.told["name"])
+            publish(self.found.files, target, self.found.single, name=self.told["name"], base=self.found.base)
         except (PublishError, OSError) as error:
             why = error.strerror if isinstance(error, OSError) else str(error)
             self.told["error"] = f"it could not be published to {self.told['to']}: {why}"

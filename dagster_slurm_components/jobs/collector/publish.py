@@ -10,6 +10,7 @@ import fcntl
 import os
 import re
 import shutil
+import stat
 import time
 from typing import Dict, Iterator, Match
 
@@ -17,7 +18,7 @@ MARK = b".dg-slurm-output"
 """A file in each published folder: only such a folder is ever replaced, and no other folder of a user's."""
 _OLD = 86400.0
 """Seconds after which what lies about is nobody's any more, where no lock tells."""
-_VARIABLE = re.compile(rb"\$(?:(\w+)|\{(\w+)\})")
+_VARIABLE = re.compile(rb"\\([\\$])|\$(?:(\w+)|\{(\w+)\})")
 
 
 class PublishError(Exception):
@@ -28,7 +29,9 @@ def target_of(to: bytes, variables: Dict[str, str]) -> bytes:
     """Return the absolute path that ``to`` stands for."""
 
     def value(match: Match[bytes]) -> bytes:
-        name = (match.group(1) or match.group(2)).decode("ascii", "replace")
+        if match.group(1):  # means itself
+            return match.group(1)
+        name = (match.group(2) or match.group(3)).decode("ascii", "replace")
         if not variables.get(name):
             raise PublishError(f"the payload has no variable {name}")
         return variables[name].encode("utf-8", "surrogateescape")
@@ -41,9 +44,10 @@ def target_of(to: bytes, variables: Dict[str, str]) -> bytes:
     return os.path.normpath(target)
 
 
-def publish(files: Dict[str, bytes], target: bytes, single: bool, name: str) -> None:
+def publish(files: Dict[str, bytes], target: bytes, single: bool, name: str, base: bytes) -> None:
     """Publish files, by their names: as the folder ``target``, or, a single one, as that file.
 
+    The folders below ``target`` get the modes of those below ``base``, where the files have the same names.
     Raises PublishError or OSError; then there is what there was before.
     """
     parent, last = os.path.split(target)
@@ -71,6 +75,10 @@ def publish(files: Dict[str, bytes], target: bytes, single: bool, name: str) -> 
                 _link(source, path)
             with open(os.path.join(new, MARK), "w") as mark:
                 mark.write(f"{name}\n")
+            for folder, _, _ in os.walk(new, topdown=False):
+                if folder != new:
+                    mode = os.stat(os.path.join(base, os.path.relpath(folder, new))).st_mode
+                    os.chmod(folder, stat.S_IMODE(mode))
             _swap(new, target)
         except BaseException:
             with contextlib.suppress(OSError):
@@ -153,6 +161,10 @@ def _swept(parent: bytes, mine: bytes, target: bytes) -> Iterator[None]:
 def remove(path: bytes) -> None:
     """Remove a file or a folder, if it is there."""
     if os.path.isdir(path) and not os.path.islink(path):
+        for folder, names, _ in os.walk(path):  # payloads may leave folders that nobody may write to
+            for name in names:
+                if not os.path.islink(os.path.join(folder, name)):
+                    os.chmod(os.path.join(folder, name), 0o700)
         shutil.rmtree(path)
     elif os.path.lexists(path):
         os.unlink(path)

@@ -18,7 +18,6 @@ from dagster_slurm_components.pipes.arrays.listen import ArrayListener, Followed
 from dagster_slurm_components.pipes.attempt import AttemptRun, JobAttempt
 from dagster_slurm_components.pipes.context import session_of
 from dagster_slurm_components.pipes.follow import Follower
-from dagster_slurm_components.pipes.outputs import previews
 from dagster_slurm_components.pipes.reader import RunDirectoryMessageReader
 from dagster_slurm_components.pipes.results import CompletedJob, typed
 from dagster_slurm_components.slurm.arrays import numbers_in, ranges
@@ -125,7 +124,7 @@ class ArrayAttempt(AttemptRun[ArrayCall, Sequence[ElementFailure]]):
             stored = partial(call.hand_over, number)
             call.collected.add(number)
         if outcome.success:
-            figures |= previews(ended.made, call.place.satellite)
+            figures |= self._brought(job.handle, ended)
         completed = CompletedJob(job.session, typed(figures), made=ended.made, stored=stored)
         call.reports.put(Report(call, job.element, completed, outcome.success))
         if outcome.success:

@@ -34,6 +34,7 @@ from dagster_slurm_components.pipes.failure import failure_text
 from dagster_slurm_components.pipes.left.leave import LeftRecord, left_jobs_of, observations, waiting
 from dagster_slurm_components.pipes.left.report import Report, read_results
 from dagster_slurm_components.pipes.outputs import output_figures, previews
+from dagster_slurm_components.pipes.pull import not_pulled
 from dagster_slurm_components.pipes.results import typed
 from dagster_slurm_components.pipes.runs import Finding
 
@@ -193,6 +194,7 @@ class LeftJobs:
         figures |= {**pictures(ended, figures), **output_figures(ended, taken.info.handle, self.profile)}
         if lease.succeeded:
             figures |= previews(made, self.place.satellite)
+            figures |= not_pulled(made, taken.info.handle, self.profile)
         link = {"job/left_by": dg.MetadataValue.dagster_run(record.run_id)}
         since = lease.finished if taken.again else None
         report = Report(self.instance, record, {**typed(figures), **link}, since, taken.still_ours, made)
