@@ -15,7 +15,7 @@ help:
 	@echo 'make demo                  run the example on this machine'
 	@echo 'make demo PROFILE=staging  run it through a real Slurm, started for it (KEEP=1: and left running)'
 	@echo 'make demo-scale-out        train with PyTorch, sweep with Ray (installs both, 2 GB); PROFILE=staging: over two nodes'
-	@echo 'make test [ARGS="-k ..."]  run the tests, with a real Slurm where it can be installed'
+	@echo 'make test [ARGS="-k ..."]  run the tests, with a real Slurm and a browser where they can be installed'
 	@echo 'make test-fast             only those that need neither Slurm nor sshd nor a framework'
 	@echo 'make test-long             strike Dagster at ten moments with three signals: ninety stories on a real Slurm'
 	@echo 'make test-slurms           those that need Slurm, on the Slurms of this system, Debian 13 and Debian unstable'
@@ -40,7 +40,7 @@ PYTEST_WORKERS ?= 4
 
 # The site's environment is made here and not by a test, whose own variables made `python -m venv` fail once.
 test: .venv/dev.stamp .venvs/docs/stamp
-	@$(BIN)/python scripts/slurm_packages.py
+	@$(BIN)/python scripts/slurm_packages.py --optional
 	@$(BIN)/python -m pytest -n "$(PYTEST_WORKERS)" --dist loadgroup --ignore tests/test_house.py $(ARGS)
 
 # Neither Slurm nor sshd nor frameworks, and nothing that takes long.

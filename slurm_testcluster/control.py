@@ -21,6 +21,7 @@ from slurm_testcluster.errors import ClusterError
 from slurm_testcluster.isolation import detect
 from slurm_testcluster.layout import (
     NAME,
+    PATIENCE,
     Layout,
     check_folder,
     choose_ports,
@@ -185,7 +186,7 @@ def _make_accounts(layout: Layout, report: Report) -> None:
     made.touch()
 
 
-def _wait_nodes(layout: Layout, timeout: float = 30) -> None:
+def _wait_nodes(layout: Layout, timeout: float = PATIENCE) -> None:
     deadline = time.monotonic() + timeout
     for node in node_states(layout):
         if node.state.startswith("drain"):
@@ -252,7 +253,7 @@ def _stop_in_order(layout: Layout) -> None:
     if daemons.running(daemons.by_name(layout, "slurmctld"), layout):
         for state in ("PENDING", "RUNNING", "SUSPENDED"):
             layout.run(["scancel", f"--state={state}"], check=False)
-        deadline = time.monotonic() + 15
+        deadline = time.monotonic() + 60
         while job_counts(layout) and time.monotonic() < deadline:
             time.sleep(0.1)
     for wave in reversed(daemons.waves(layout)):
@@ -260,7 +261,7 @@ def _stop_in_order(layout: Layout) -> None:
 
 
 def _kill_members(layout: Layout) -> None:
-    deadline = time.monotonic() + 15
+    deadline = time.monotonic() + 60
     # More than once: a daemon may start a process while we look.
     while left := members(layout):
         if time.monotonic() > deadline:

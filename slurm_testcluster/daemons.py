@@ -13,7 +13,7 @@ from pathlib import Path
 from slurm_testcluster import process
 from slurm_testcluster.errors import ClusterError
 from slurm_testcluster.isolation import isolated_argv
-from slurm_testcluster.layout import CONTROLLER, LOGIN, NODES, Layout
+from slurm_testcluster.layout import CONTROLLER, LOGIN, NODES, PATIENCE, Layout
 from slurm_testcluster.packages import find_program
 from slurm_testcluster.process import Identity
 from slurm_testcluster.render import CONF
@@ -22,6 +22,9 @@ START = Path(__file__).with_name("start.sh")
 
 # Set in every daemon, and so in each slurmstepd: tells them from a person's processes.
 DAEMON_MARK = "DAGSTER_SLURM_CLUSTER_DAEMON"
+
+_LAUNCHED = 60.0
+"""Seconds within which a daemon's process id is written, unless its command line can't be started."""
 
 _MUNGED = (
     "--foreground",
@@ -158,7 +161,7 @@ def accepts(ready: Path | tuple[str, int]) -> bool:
         return client.connect_ex(str(ready) if isinstance(ready, Path) else ready) == 0
 
 
-def start(daemons: Iterable[Daemon], layout: Layout, timeout: float = 30.0) -> None:
+def start(daemons: Iterable[Daemon], layout: Layout, timeout: float = PATIENCE) -> None:
     """Start daemons side by side and wait until each is ready.
 
     Raises:
@@ -181,7 +184,7 @@ def _wait_ready(daemon: Daemon, layout: Layout, deadline: float) -> None:
     launched = time.monotonic()
     while not (accepts(daemon.ready) and running(daemon, layout)):
         written = Identity.read(layout.pid_file(daemon.name))
-        ended = not written.is_alive() if written else time.monotonic() > launched + 5
+        ended = not written.is_alive() if written else time.monotonic() > launched + _LAUNCHED
         if ended or time.monotonic() > deadline:
             what = "ended at once" if ended else "was not ready in time"
             log = layout.log_file(daemon.name)

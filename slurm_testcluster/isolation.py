@@ -53,7 +53,7 @@ def _works(isolation: Isolation) -> bool:
     if shutil.which(argv[0]) is None:
         return False
     try:
-        return subprocess.run(argv, capture_output=True, check=False, timeout=10).returncode == 0
+        return subprocess.run(argv, capture_output=True, check=False, timeout=60).returncode == 0
     except subprocess.TimeoutExpired:
         return False
 

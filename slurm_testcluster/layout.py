@@ -19,6 +19,8 @@ from slurm_testcluster.packages import find_program
 
 NAME = "cluster.json"
 FORMAT = 1
+PATIENCE = 300.0
+"""Seconds that a daemon or a program may take on a machine that is busy with ten other things."""
 _FOREIGN = ("SLURM_", "SBATCH_", "SALLOC_", "SRUN_", "SQUEUE_", "SINFO_", "SACCT_", "SCANCEL_")
 CONTROLLER = "head"
 LOGIN = "login"
@@ -178,7 +180,7 @@ class Layout:
     """The profile, written."""
 
     def run(
-        self, argv: Sequence[str], *, check: bool = True, timeout: float = 30, stdin: str = ""
+        self, argv: Sequence[str], *, check: bool = True, timeout: float = PATIENCE, stdin: str = ""
     ) -> subprocess.CompletedProcess[str]:
         """Run a Slurm program for this cluster.
 

@@ -115,7 +115,7 @@ def wait_gone(processes: Iterable[Identity], timeout: float) -> list[Identity]:
     return left
 
 
-def stop(processes: Iterable[Identity], timeout: float = 10.0) -> None:
+def stop(processes: Iterable[Identity], timeout: float = 60.0) -> None:
     """End processes with SIGTERM, and after ``timeout`` seconds with SIGKILL."""
     left = list(processes)
     for number in (signal.SIGTERM, signal.SIGKILL):

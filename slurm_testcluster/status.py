@@ -90,7 +90,7 @@ def look(layout: Layout) -> ClusterStatus:
 
 def _rows(layout: Layout, *argv: str) -> list[list[str]]:
     try:
-        completed = layout.run(argv, check=False, timeout=10)
+        completed = layout.run(argv, check=False, timeout=60)
     except subprocess.TimeoutExpired:
         return []
     return [line.split("|") for line in completed.stdout.splitlines() if completed.returncode == 0]

@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 from ports import free_port
-from waiting import eventually
+from waiting import PATIENCE, eventually
 
 FLAGS = (
     "--headless",
@@ -30,9 +30,6 @@ FLAGS = (
     "--disable-sync",
     "--window-size=1400,1000",
 )
-_SOON = 90.0
-_PAGE = 240.0
-"""Seconds for one answer: a page of Dagster's takes more than one minute on a busy machine."""
 _SHIFT, _CONTROL, _RELEASE = "\ue008", "\ue009", "\ue000"
 
 _FIND = """
@@ -56,7 +53,7 @@ class Browser:
         data = json.dumps(body or {}).encode() if method == "POST" else None
         request = urllib.request.Request(self.address + path, data, method=method)
         try:
-            with urllib.request.urlopen(request, timeout=_PAGE) as answer:
+            with urllib.request.urlopen(request, timeout=PATIENCE) as answer:
                 return json.load(answer)["value"]
         except urllib.error.HTTPError as error:
             raise RefusedError(error.read().decode()) from error
@@ -76,11 +73,11 @@ class Browser:
 
     def shows(self, text: str) -> None:
         """Wait until a text is on the page."""
-        eventually(lambda: text in self.text, f"{text!r} is shown", _SOON)
+        eventually(lambda: text in self.text, f"{text!r} is shown")
 
     def click(self, xpath: str, *, shift: bool = False) -> None:
         """Click on an element, with Shift held if it is to be so, once it is there and takes clicks."""
-        eventually(lambda: self._clicked(xpath, shift=shift), f"{xpath} takes a click", _SOON)
+        eventually(lambda: self._clicked(xpath, shift=shift), f"{xpath} takes a click")
 
     def _clicked(self, xpath: str, *, shift: bool) -> bool:
         found = self.run(_FIND, xpath)
@@ -121,7 +118,7 @@ def browser(folder: Path) -> Iterator[Browser]:
         )
     session = Browser(f"http://127.0.0.1:{port}")
     try:
-        eventually(lambda: _answers(port), "chromedriver starts", _SOON)
+        eventually(lambda: _answers(port), "chromedriver starts")
         options = {"binary": programs[0], "args": [*FLAGS, f"--user-data-dir={folder / 'chromium'}"]}
         wanted = {"capabilities": {"alwaysMatch": {"goog:chromeOptions": options}}}
         made = session._ask("POST", "/session", wanted)
@@ -132,7 +129,7 @@ def browser(folder: Path) -> Iterator[Browser]:
             session._ask("DELETE", "")
     finally:
         driver.terminate()
-        driver.wait(60)
+        driver.wait(PATIENCE)
 
 
 def _answers(port: int) -> bool:

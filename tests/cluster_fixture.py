@@ -12,6 +12,7 @@ from __future__ import annotations
 import fcntl
 import os
 import shutil
+import signal
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -88,6 +89,12 @@ def sweep(parent: Path) -> None:
             if root.stat().st_uid == os.getuid():
                 with folder_lock(root):
                     _clean_if_unused(root)
+
+
+def lose_node(cluster: slurm.Cluster, node: str) -> None:
+    """Kill a node's slurmd, and let Slurm give the node up at once instead of after minutes without an answer."""
+    cluster.stop_daemon(f"slurmd-{node}", number=signal.SIGKILL)
+    cluster.run(["scontrol", "update", f"NodeName={node}", "State=DOWN", "Reason=no answer"])
 
 
 @pytest.fixture(scope="session")

@@ -47,6 +47,7 @@ def unshare() -> list[str]:
     return command
 
 
+@pytest.hookimpl(tryfirst=True)  # xdist reads the groups in the same hook
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark tests by what they ask for, so that `make test-fast` can't meet one that needs more than Python."""
     for item in items:

@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from waiting import PATIENCE
+
 from dagster_slurm_components.jobs.outputs import Made, collector, parse_made
 from dagster_slurm_components.spec.outputs import Output, wanted
 
@@ -59,7 +61,7 @@ class RunDirectory:
             capture_output=True,
             text=True,
             umask=0o077,
-            timeout=60,
+            timeout=PATIENCE,
             check=False,
         )
         assert done.returncode == code, done.stderr

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 from subprocess_dialer import SubprocessDialer
+from waiting import PATIENCE
 
 from dagster_slurm_components.hosts.base import Host
 from dagster_slurm_components.hosts.client import Satellite
@@ -91,7 +92,7 @@ class FakeSlurm:
             lookups=((self.squeue,),),
             ambiguous=("Socket timed out",),
             window=0,
-            command_timeout=20,
+            command_timeout=PATIENCE,
         )
         return request._replace(**changes)  # type: ignore[arg-type]
 

@@ -18,6 +18,7 @@ from pathlib import Path
 
 import pytest
 from ports import free_port
+from waiting import PATIENCE
 
 from dagster_slurm_components.spec.hosts import SshHost
 from slurm_testcluster.process import descendants
@@ -114,7 +115,7 @@ class Sshd:
         with self.log.open("ab") as log:
             command = [self._program, "-D", "-e", "-f", str(self._config)]
             self._process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + PATIENCE
         while True:
             try:
                 socket.create_connection(("127.0.0.1", self.port), 1).close()

@@ -23,6 +23,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import yaml
+from waiting import PATIENCE
 
 FENCE = re.compile(r"^( *)```(\w*)[^\n]*\n(.*?)^\1```", re.DOTALL | re.MULTILINE)
 TITLE = re.compile(r"(?:#[^\n]*\n)*?(?:#|//) ((?:[\w.-]+/)*[\w.-]+\.\w+)(?: |\n)")
@@ -160,7 +161,7 @@ class Terminal:
                 return process.poll() or 1
             time.sleep(0.2)
         os.killpg(process.pid, signal.SIGINT)
-        process.wait(60)
+        process.wait(PATIENCE)
         return 0
 
     def _remember(self) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import pytest
+from waiting import PATIENCE
 
 from dagster_slurm_components.errors import SatelliteError
 from dagster_slurm_components.hosts.satellite.budget import may_ask
@@ -147,7 +148,7 @@ class World:
         """Let time pass and the watcher look; its questions are answered before this returns."""
         self.now += seconds
         self.watcher.step()
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + PATIENCE
         while not self.watcher.idle and self.watcher._poller._pending:
             self.watcher.step()
             assert time.monotonic() < deadline

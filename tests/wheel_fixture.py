@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from waiting import PATIENCE
 
 ROOT = Path(__file__).resolve().parents[1]
 REQUIRED = os.environ.get("DAGSTER_SLURM_REQUIRE_INDEX") == "1"
@@ -46,7 +47,7 @@ class Newcomer:
             env=self.environment(**env),
             capture_output=True,
             text=True,
-            timeout=300,
+            timeout=PATIENCE,
             check=False,
             stdin=subprocess.DEVNULL,
         )

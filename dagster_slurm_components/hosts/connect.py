@@ -65,7 +65,7 @@ class ProfileHost:
 
 def _remote(spec: SshHost) -> RemoteHost:
     if spec.agent and place.wanted():
-        # One channel: the agent itself shares large uploads among those of its connection.
+        # One channel: the agent itself shares large transfers among those of its connection.
         return RemoteHost(AgentDialer(spec), interval=AgentDialer.INTERVAL, channels=1)
     dialer: Dialer = SshDialer(spec)
     # A container may have no place to write to; with one process a container there is nobody to tell, either.

@@ -67,7 +67,7 @@ def test_f03_four_processes_of_twenty_steps_make_one_login(sshd: Sshd, agent_fol
         process.start()
     said = [line for _ in processes for line in results.get(timeout=PATIENCE)]
     for process in processes:
-        process.join(60)
+        process.join(PATIENCE)
     assert sorted(said) == sorted(f"{number}.{step}" for number in range(4) for step in range(20))
     assert sshd.logins() == 1
     about = client.status()
@@ -89,7 +89,7 @@ def test_twenty_processes_start_exactly_one(agent_folder: Path) -> None:
         process.start()
     pids = {results.get(timeout=PATIENCE) for _ in processes}
     for process in processes:
-        process.join(60)
+        process.join(PATIENCE)
     assert len(pids) == 1
     assert not Agent(agent_folder).serve(), "a second one ends at once"
 
@@ -133,14 +133,14 @@ def test_an_agent_without_a_file_or_thread_for_a_client_lives_on(
     serving = threading.Thread(target=lambda: ended.append(agent.serve()))
     serving.start()
     answers = []
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + PATIENCE
     while not any(answers) and time.monotonic() < deadline:
         answers.append(client.status())
     assert answers[-1] is not None
     assert not failures
     assert not refused
     client.stop()
-    serving.join(60)
+    serving.join(PATIENCE)
     assert ended == [True]
 
 
@@ -161,7 +161,7 @@ def test_logins_ask_the_ssh_agent_of_who_is_there_now(
     keys = subprocess.Popen(["ssh-agent", "-D", "-a", str(address)], stdout=subprocess.DEVNULL)
     try:
         monkeypatch.setenv("SSH_AUTH_SOCK", str(address))
-        deadline = time.monotonic() + 120
+        deadline = time.monotonic() + PATIENCE
         while not address.exists():
             assert time.monotonic() < deadline
             time.sleep(0.02)
@@ -187,12 +187,12 @@ def test_a_client_that_is_killed_leaves_the_others_their_connection(sshd: Sshd, 
 
     victim = FORK.Process(target=hang)
     victim.start()
-    assert ready.wait(60)
+    assert ready.wait(PATIENCE)
     other = through_agent(spec)
     Satellite(other).hello()
     assert victim.pid is not None
     os.kill(victim.pid, signal.SIGKILL)
-    victim.join(60)
+    victim.join(PATIENCE)
     assert Satellite(other).run(["echo", "still"]).stdout == b"still\n"
     assert sshd.logins() == 1
     other.close()
@@ -210,8 +210,8 @@ def test_a_killed_agent_is_replaced_and_the_calls_go_on(sshd: Sshd, agent_folder
         eventually((agent_folder / "begun").exists, "the call is under way")
         os.kill(about["pid"], signal.SIGKILL)
         with pytest.raises(HostUnreachableError):
-            waiting.result(60)
-    deadline = time.monotonic() + 60
+            waiting.result(PATIENCE)
+    deadline = time.monotonic() + PATIENCE
     while True:
         try:
             assert remote.run(["echo", "again"]).stdout == b"again\n"
@@ -251,7 +251,7 @@ def test_f01_a_cut_connection_is_redialed_once_for_all(sshd: Sshd, agent_folder:
     sshd.cut()
 
     def back(host: RemoteHost) -> None:
-        deadline = time.monotonic() + 120
+        deadline = time.monotonic() + PATIENCE
         while True:
             try:
                 host.call("ping", {})
@@ -275,11 +275,11 @@ def test_a_client_with_many_slow_calls_leaves_the_others_their_turn(
     busy, other = through_agent(sshd.spec()), through_agent(sshd.spec())
     waits = ["sh", "-c", 'until [ -e "$0" ]; do sleep 0.1; done', str(gate)]
     with ThreadPoolExecutor(100) as pool:
-        slow = [pool.submit(Satellite(busy).run, waits, timeout=120) for _ in range(100)]
+        slow = [pool.submit(Satellite(busy).run, waits, timeout=PATIENCE) for _ in range(100)]
         try:
             # More calls than the satellite does at once are under way, and none of them ends yet.
             for number in range(5):
-                done = Satellite(other).run(["echo", str(number)], timeout=60)
+                done = Satellite(other).run(["echo", str(number)], timeout=PATIENCE)
                 assert done.stdout == f"{number}\n".encode()
             assert not any(call.done() for call in slow)
         finally:
@@ -342,7 +342,7 @@ def test_status_shows_hosts_sessions_jobs_contact_and_queries(
 def serving(folder: Path, idle: float) -> threading.Thread:
     thread = threading.Thread(target=Agent(folder, idle=idle).serve, daemon=True)
     thread.start()
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + PATIENCE
     while not (folder / "socket").exists():
         assert time.monotonic() < deadline
         time.sleep(0.01)
@@ -351,7 +351,7 @@ def serving(folder: Path, idle: float) -> threading.Thread:
 
 def test_it_ends_when_nobody_uses_it(agent_folder: Path) -> None:
     thread = serving(agent_folder, idle=0.5)
-    thread.join(60)
+    thread.join(PATIENCE)
     assert not thread.is_alive()
     assert not (agent_folder / "socket").exists()
     assert client.status() is None
@@ -374,12 +374,12 @@ def test_another_version_is_told_and_an_unused_agent_makes_room(agent_folder: Pa
     assert refused["code"] == "agent:refused"
     assert "dg-slurm agent stop" in str(refused["hint"])
     user.close()
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + PATIENCE
     while (said := said_to_another_version())["code"] == "agent:refused":
         assert time.monotonic() < deadline
         time.sleep(0.05)
     assert said["code"] == "agent:unreachable"
-    thread.join(60)
+    thread.join(PATIENCE)
     assert not thread.is_alive()
 
 

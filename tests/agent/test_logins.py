@@ -16,6 +16,7 @@ import pytest
 from click.testing import CliRunner
 from pam_fixture import PASSWORD, Pam
 from sshd_fixture import Sshd, make_key
+from waiting import PATIENCE
 
 from dagster_slurm_components.cli.main import main
 from dagster_slurm_components.errors import HostRefusedError, HostUnreachableError, LoginRequiredError
@@ -38,7 +39,7 @@ def through_agent(spec: SshHost) -> RemoteHost:
 
 def until_login_required(host: RemoteHost) -> None:
     """Call until the loss is noticed and the pause before the next attempt is over."""
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + PATIENCE
     while time.monotonic() < deadline:
         try:
             host.call("ping", {})
@@ -125,7 +126,7 @@ def test_a_password_alone_is_kept_for_the_next_connection(pam_sshd: Start, agent
     host = through_agent(spec)
     host.call("ping", {})
     server.cut()
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + PATIENCE
     while server.logins() < 2:
         assert time.monotonic() < deadline
         try:
@@ -281,7 +282,7 @@ def test_the_agent_stays_while_a_persons_login_lives(
     threading.Event().wait(4)
     assert client.status() is not None
     server.stop()
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + PATIENCE
     while client.status() is not None:
         assert time.monotonic() < deadline
         time.sleep(1.6)  # each look is a client

@@ -8,6 +8,7 @@ import sys
 
 import pytest
 from click.testing import CliRunner
+from waiting import PATIENCE
 
 from dagster_slurm_components.cli.main import COMMANDS, main
 from dagster_slurm_components.spec.schemas import schemas
@@ -175,6 +176,6 @@ def test_checking_imports_neither_dagster_nor_ssh():
         "sys.exit(','.join({'dagster', 'paramiko', 'fabric', 'jinja2', 'asyncio'} & set(sys.modules)) or 0)"
     )
     done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=PATIENCE, check=False
     )
     assert done.returncode == 0, done.stderr

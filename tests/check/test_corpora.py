@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from waiting import PATIENCE
 
 from dagster_slurm_components.spec.project import check_project
 from dagster_slurm_components.spec.schemas import schema_files
@@ -54,7 +55,9 @@ def refused(corpora, tmp_path_factory) -> dict[str, str]:
                 names.append(file.name)
         command = [sys.executable, "-m", "check_jsonschema", "--output-format", "json"]
         command += ["--schemafile", f"{kind}.schema.json", *names]
-        done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=120, check=False)
+        done = subprocess.run(
+            command, cwd=folder, capture_output=True, text=True, timeout=PATIENCE, check=False
+        )
         told = json.loads(done.stdout)
         for error in [*told["errors"], *told["parse_errors"]]:
             result[Path(error["filename"]).stem] = error.get("message", "no YAML")

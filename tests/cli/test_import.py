@@ -15,6 +15,7 @@ from click.testing import CliRunner, Result
 from hypothesis import given
 from hypothesis import strategies as st
 from project_fixture import Project, failure_text
+from waiting import PATIENCE
 
 import slurm_testcluster as slurm
 from dagster_slurm_components.cli.main import main
@@ -149,7 +150,7 @@ def test_slurm_is_asked_for_the_same(
         capture_output=True,
         text=True,
         check=False,
-        timeout=300,
+        timeout=PATIENCE,
     )
     assert done.returncode == 0, done.stderr
     original = shown(seen.read_text())

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from project_fixture import Project
+from waiting import PATIENCE
 
 Launch = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -37,7 +38,13 @@ def launch(project: Project, tmp_path_factory: pytest.TempPathFactory) -> Launch
     def run(*words: str) -> subprocess.CompletedProcess[str]:
         argv = [sys.executable, "-m", "dagster_slurm_components.cli.main", "launch", *words]
         done = subprocess.run(
-            argv, cwd=project.root, env=variables, capture_output=True, text=True, check=False, timeout=120
+            argv,
+            cwd=project.root,
+            env=variables,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=PATIENCE,
         )
         left = [path.suffix for path in logs.iterdir()]
         assert left == ([".log"] if done.returncode else []), "the log of a failure is kept, nothing else"

@@ -17,7 +17,7 @@ import dagster as dg
 import pytest
 from meter_fixture import GIB, head, sample
 from project_fixture import Project
-from waiting import eventually
+from waiting import PATIENCE, eventually
 
 from dagster_slurm_components.cli.top_rows import COLUMNS, load, spark
 from dagster_slurm_components.hosts.satellite.calls import FileData
@@ -92,7 +92,7 @@ ENVIRONMENT = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2]), "COLU
 
 def called(*args: str, status: int = 0) -> subprocess.CompletedProcess[str]:
     done = subprocess.run(
-        [*TOP, *args], env=ENVIRONMENT, capture_output=True, text=True, timeout=300, check=False
+        [*TOP, *args], env=ENVIRONMENT, capture_output=True, text=True, timeout=PATIENCE, check=False
     )
     assert done.returncode == status, done.stdout + done.stderr
     return done
@@ -139,7 +139,7 @@ def test_on_a_terminal_it_goes_on_until_q(running: Path) -> None:
     try:
         eventually(lambda: seen.count(b"1 jobs  (q ends this)") >= 2, "a second picture")
         os.write(ours, b"q")
-        assert process.wait(timeout=300) == 0
+        assert process.wait(timeout=PATIENCE) == 0
     finally:
         process.kill()
         process.wait()

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
 import os
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -110,3 +112,29 @@ def test_a_slurm_that_names_no_version(make_program: MakeProgram) -> None:
     make_program("slurmd", "echo no >&2")
     with pytest.raises(ClusterError, match="names no version: no"):
         packages.slurm_version()
+
+
+def test_what_can_not_be_installed_for_some_tests_costs_the_others_nothing(
+    make_program: MakeProgram,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.syspath_prepend(str(Path(__file__).resolve().parents[2] / "scripts"))
+    script = importlib.import_module("slurm_packages")
+    make_all(make_program)
+    make_program("apt-get")
+    installer = tmp_path / "install.sh"
+    installer.write_text(
+        f'echo "$@" >>{tmp_path}/asked\n'
+        'if [ "$1" = chromium ]; then echo "E: you have held broken packages"; exit 100; fi\n'
+    )
+    for name, value in {"PROGRAMS": {}, "INSTALL": installer}.items():
+        monkeypatch.setattr(script, name, value)
+    monkeypatch.setattr(os, "getuid", lambda: 0)
+    monkeypatch.setattr(sys, "argv", ["slurm_packages.py", "--optional"])
+    script.main()
+    assert (tmp_path / "asked").read_text().splitlines() == ["chromium chromium-driver", "gdb"]
+    told = capsys.readouterr()
+    assert told.err == "tests in a browser will be skipped: E: you have held broken packages\n"
+    assert "installing packages for the test of a real debugpy: gdb" in told.out

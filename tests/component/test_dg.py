@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from waiting import PATIENCE
 
 pytestmark = pytest.mark.slow
 
@@ -62,7 +63,7 @@ def dg(tmp_path):
             stderr=subprocess.STDOUT,
             text=True,
             stdin=subprocess.DEVNULL,
-            timeout=300,
+            timeout=PATIENCE,
             check=False,
         )
         assert (done.returncode == 0) == succeeds, done.stdout

@@ -13,6 +13,7 @@ import dagster as dg
 import pytest
 import yaml
 from dagster.components.component_scaffolding import scaffold_object
+from waiting import PATIENCE
 
 from dagster_slurm_components.component.scaffolder import ScaffoldParams
 from dagster_slurm_components.spec.environments import ENVIRONMENTS
@@ -77,7 +78,7 @@ def test_what_is_written_is_right_and_loads(scaffold, params):
 def test_python_payloads_run_by_hand(scaffold, params):
     folder = scaffold(**params)
     done = subprocess.run(
-        [sys.executable, "main.py"], cwd=folder, capture_output=True, text=True, check=False, timeout=60
+        [sys.executable, "main.py"], cwd=folder, capture_output=True, text=True, check=False, timeout=PATIENCE
     )
     assert done.returncode == 0, done.stderr
     assert_formatted(folder / "main.py")
@@ -96,7 +97,7 @@ def assert_formatted(file: Path) -> None:
 def test_shell_payload_runs_by_hand(scaffold):
     folder = scaffold(payload="run.sh")
     done = subprocess.run(
-        ["bash", "run.sh"], cwd=folder, capture_output=True, text=True, check=True, timeout=60
+        ["bash", "run.sh"], cwd=folder, capture_output=True, text=True, check=True, timeout=PATIENCE
     )
     assert "total: 333833500" in done.stdout
     assert subprocess.run([BIN / "shellcheck", folder / "run.sh"], check=False).returncode == 0
@@ -107,7 +108,9 @@ def test_payloads_of_other_languages_run_by_hand(scaffold, program, file):
     folder = scaffold(payload=file)
     if shutil.which(program) is None:
         pytest.skip(f"no {program} on this machine")
-    done = subprocess.run([program, file], cwd=folder, capture_output=True, text=True, check=True, timeout=60)
+    done = subprocess.run(
+        [program, file], cwd=folder, capture_output=True, text=True, check=True, timeout=PATIENCE
+    )
     assert "total: 333833500" in done.stdout
 
 

@@ -8,6 +8,7 @@ import dagster as dg
 import pytest
 from lifecycle.dev import Dev
 from project_fixture import Project
+from waiting import PATIENCE
 
 pytestmark = pytest.mark.slow
 
@@ -43,6 +44,6 @@ def test_dg_check_defs_prints_one_clean_error(ready: Project) -> None:
 
 def test_dg_dev_serves_its_page_and_runs_an_asset(ready: Project) -> None:
     with Dev.running(ready, "local") as dev:
-        with urllib.request.urlopen(f"{dev.url}/assets", timeout=300) as page:
+        with urllib.request.urlopen(f"{dev.url}/assets", timeout=PATIENCE) as page:
             assert b"<html" in page.read()
         dev.ends(dev.launch("greetings/hello"), dg.DagsterRunStatus.SUCCESS)

@@ -13,6 +13,7 @@ from dagster._core.storage.cloud_storage_compute_log_manager import CloudStorage
 from dagster._core.storage.compute_log_manager import ComputeIOType, ComputeLogManager
 from dagster._core.storage.local_compute_log_manager import LocalComputeLogManager
 from dagster._core.storage.noop_compute_log_manager import NoOpComputeLogManager
+from waiting import PATIENCE
 
 from dagster_slurm_components.executor.output import captured, routed
 
@@ -65,7 +66,7 @@ def test_threads_that_print_at_once_are_told_apart(local: LocalComputeLogManager
 
     def step(number: int) -> None:
         with captured(local, "run") as output:
-            ready.wait(60)
+            ready.wait(PATIENCE)
             for line in range(50):
                 print(f"{number} says {line}")
             print(f"{number} fails", file=sys.stderr)

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from waiting import PATIENCE
 
 ROOT = Path(__file__).parents[2]
 
@@ -19,7 +20,9 @@ def test_f10_submissions_killed_and_cut_at_random_make_exactly_one_job_each(seed
     """F08, F09, F10 and F41 in random combinations."""
     environment = {**os.environ, "COUNT": "15", "SEED": str(seed), "PYTHONPATH": str(ROOT)}
     command = [sys.executable, "-W", "ignore", str(ROOT / "benchmarks" / "faults.py")]
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300, check=False)
+    done = subprocess.run(
+        command, capture_output=True, text=True, env=environment, timeout=PATIENCE, check=False
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     found = json.loads(done.stdout.splitlines()[-1])
     assert (found["injections"], found["duplicates"], found["losses"], found["wrong_ids"]) == (15, 0, 0, 0)

@@ -12,6 +12,7 @@ import pytest
 from fault_proxy import FaultProxy
 from project_fixture import Project, failure_text
 from sshd_fixture import Sshd
+from waiting import PATIENCE
 
 from dagster_slurm_components.errors import HostUnreachableError, ParkedTooLongError
 from dagster_slurm_components.hosts import ssh
@@ -41,7 +42,7 @@ def proxy(sshd: Sshd, monkeypatch: pytest.MonkeyPatch) -> Iterator[FaultProxy]:
 
 
 def until(true: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + PATIENCE
     while not true():
         assert time.monotonic() < deadline
         time.sleep(0.05)
@@ -125,7 +126,7 @@ def test_f02_a_step_waits_wherever_it_is_when_its_host_goes_away(
     thread = threading.Thread(target=weather, daemon=True)
     thread.start()
     result = project.run("far", instance=instance)
-    thread.join(60)
+    thread.join(PATIENCE)
     assert result.success, failure_text(result)
     assert begun.read_text() == "x\n", "one job"
     logged = "\n".join(record.user_message for record in instance.all_logs(result.run_id))

@@ -5,6 +5,7 @@ import sys
 
 import pytest
 from subprocess_dialer import SubprocessDialer
+from waiting import PATIENCE
 
 from dagster_slurm_components.errors import HostRefusedError, HostUnreachableError
 from dagster_slurm_components.hosts import bootstrap
@@ -14,7 +15,7 @@ from dagster_slurm_components.hosts.channel import Channel
 class ShellDialer(SubprocessDialer):
     """Starts the satellite as a login shell that says ``prelude`` first would."""
 
-    def __init__(self, prelude: str, command: str | None = None, timeout: float = 10) -> None:
+    def __init__(self, prelude: str, command: str | None = None, timeout: float = PATIENCE) -> None:
         super().__init__(timeout=timeout)
         self.name = "h"
         self._script = f"{prelude}\n{command or bootstrap.shell_command(shlex.quote(sys.executable))}"

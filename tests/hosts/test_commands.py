@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from satellite_fixture import HOSTILE, bundle
 from subprocess_dialer import SubprocessDialer
+from waiting import PATIENCE
 
 from dagster_slurm_components.errors import SatelliteError
 from dagster_slurm_components.hosts.client import Satellite
@@ -87,9 +88,9 @@ def test_user_options_of_slurm_do_not_reach_commands(monkeypatch):
 def test_the_timeout_kills_the_whole_group(satellite, tmp_path):
     started = time.monotonic()
     done = satellite.run(
-        ["sh", "-c", "echo early; sleep 300 & echo $! >child; wait"], cwd=str(tmp_path), timeout=3.0
+        ["sh", "-c", "echo early; sleep 3600 & echo $! >child; wait"], cwd=str(tmp_path), timeout=3.0
     )
-    assert time.monotonic() - started < 60
+    assert time.monotonic() - started < PATIENCE
     assert done.timed_out
     assert done.returncode == -signal.SIGKILL
     assert done.stdout == b"early\n"
@@ -98,9 +99,11 @@ def test_the_timeout_kills_the_whole_group(satellite, tmp_path):
 
 def test_a_daemon_that_holds_the_output_open_does_not_hold_the_answer(satellite, tmp_path):
     started = time.monotonic()
-    done = satellite.run(["sh", "-c", "sleep 300 & echo $! >child; echo done"], cwd=str(tmp_path), timeout=60)
+    done = satellite.run(
+        ["sh", "-c", "sleep 3600 & echo $! >child; echo done"], cwd=str(tmp_path), timeout=PATIENCE
+    )
     assert (done.stdout, done.returncode, done.timed_out) == (b"done\n", 0, False)
-    assert time.monotonic() - started < 60
+    assert time.monotonic() - started < PATIENCE
     os.kill(int((tmp_path / "child").read_text()), signal.SIGKILL)
 
 
@@ -159,9 +162,10 @@ def test_a_login_shell_that_gave_no_answer_is_asked_again(tmp_path):
 
 def test_hello_tells_only_the_asked_variables(monkeypatch, local):
     monkeypatch.setenv("ASKED", "1")
+    before = time.time()
     facts = local.hello(["ASKED", "NOT_SET"])
     assert facts.environment == {"ASKED": "1"}
-    assert abs(facts.time - time.time()) < 60
+    assert before - 1 <= facts.time <= time.time() + 1
 
 
 class TestSnapshot:

@@ -208,8 +208,9 @@ class TestRenew:
     def test_a_clock_that_was_set_back_makes_nobody_silent(self, step: Step) -> None:
         step.submit()
         step.write(renewed=time.time() + 10**6)
+        before = time.time()
         step.renew()
-        assert abs(time.time() - step.lease()["renewed"]) < 60
+        assert before - 1 <= step.lease()["renewed"] <= time.time() + 1
 
     def test_what_was_shown_is_written_at_once(self, step: Step) -> None:
         step.submit()

@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 from satellite_fixture import FakeSlurm, bundle
 from sshd_fixture import Sshd
+from waiting import PATIENCE
 
 from dagster_slurm_components.errors import HostUnreachableError
 from dagster_slurm_components.hosts.client import Satellite
@@ -118,7 +119,7 @@ def test_out_of_threads_calls_share_those_that_are_there(limited: Limited) -> No
     for caller in callers:
         caller.start()
     for caller in callers:
-        caller.join(30)
+        caller.join(PATIENCE)
     assert len(results) == 20
     assert limited.host.connected
 

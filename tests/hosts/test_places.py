@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from satellite_fixture import FakeSlurm, bundle
+from waiting import PATIENCE
 
 from dagster_slurm_components.hosts.client import Satellite
 from dagster_slurm_components.hosts.satellite.calls import (
@@ -59,7 +60,7 @@ def queue(slurm: FakeSlurm, workdir: Path) -> Queue:
 
 
 def until_submitted(satellite: Satellite, request: SubmitRequest) -> SubmitReply:
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + PATIENCE
     while (reply := satellite.submit(request, BUNDLE)).outcome == "full":
         assert time.monotonic() < deadline, reply
         time.sleep(0.1)

@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from satellite_fixture import HOSTILE
 from subprocess_dialer import SubprocessDialer
+from waiting import PATIENCE
 
 from dagster_slurm_components.errors import (
     HostRefusedError,
@@ -159,7 +160,7 @@ def test_a_loss_wakes_all_who_wait():
         pipe.feed(b"")
         for call in calls:
             with pytest.raises(HostUnreachableError, match="the satellite ended"):
-                call.result(60)
+                call.result(PATIENCE)
 
 
 def test_after_a_loss_the_next_call_dials_again():
@@ -169,7 +170,7 @@ def test_after_a_loss_the_next_call_dials_again():
     host.call("b", {})
     assert dialer.dials == 1
     first.feed(b"")
-    assert first.closed.wait(60)
+    assert first.closed.wait(PATIENCE)
     with pytest.raises(HostUnreachableError, match=r"lost \(next attempt in 16 s\)"):
         host.call("c", {})
     clock.now += 19
@@ -183,7 +184,7 @@ def test_garbage_on_the_line_is_a_loss_with_its_reason(garbage):
     host, _, _ = host_of(pipe)
     with pytest.raises(HostUnreachableError, match=r"corrupt|not JSON|inside a frame"):
         host.call("a", {}, timeout=5)
-    assert pipe.closed.wait(60)
+    assert pipe.closed.wait(PATIENCE)
 
 
 def test_a_satellite_that_received_garbage_says_so(tmp_path):
@@ -264,7 +265,7 @@ def test_many_threads_make_one_attempt():
 
     class SlowDialer(FakeDialer):
         def dial(self):
-            gate.wait(60)
+            gate.wait(PATIENCE)
             return super().dial()
 
     dialer = SlowDialer(MemoryPipe(ok))
@@ -274,7 +275,7 @@ def test_many_threads_make_one_attempt():
         time.sleep(0.1)
         gate.set()
         for call in calls:
-            call.result(60)
+            call.result(PATIENCE)
     assert dialer.dials == 1
 
 

@@ -11,7 +11,7 @@ import pytest
 from ports import free_port
 from satellite_fixture import bundle
 from sshd_fixture import make_key
-from waiting import eventually
+from waiting import PATIENCE, eventually
 
 from dagster_slurm_components.errors import HostRefusedError, HostUnreachableError
 from dagster_slurm_components.hosts import bootstrap, ssh
@@ -56,12 +56,12 @@ def test_the_socket_sends_at_once(sshd, reach):
     host = reach(sshd.spec())
     host.call("ping", {})
     times = []
-    for _ in range(100):
+    for _ in range(400):
         started = time.perf_counter()
         host.call("ping", {})
         times.append(time.perf_counter() - started)
-    # A quarter, for other work on the machine may hold up the others; Linux spares the first dozen calls the wait.
-    assert sorted(times)[25] < 0.02, "Nagle's algorithm would cost 40 ms a call"
+    # Some of them, for other work on the machine may hold up the others; Linux spares the first dozen calls the wait.
+    assert sorted(times[20:])[25] < 0.02, "Nagle's algorithm would cost 40 ms a call"
 
 
 def test_submit_by_one_call(sshd, reach, slurm, workdir):
@@ -236,7 +236,7 @@ class TestLosses:
             eventually((tmp_path / "begun").exists, "the call is under way")
             assert sshd.cut()
             with pytest.raises(HostUnreachableError, match="lost"):
-                waiting.result(60)
+                waiting.result(PATIENCE)
         assert remote.run(["echo", "again"]).stdout == b"again\n"
         assert sshd.logins() == 2
 
@@ -254,8 +254,8 @@ class TestLosses:
         for changes in ({"hostname": "no-such-host.invalid"}, {"port": free_port()}):
             started = time.monotonic()
             with pytest.raises(HostUnreachableError, match="can't connect"):
-                reach(sshd.spec(**changes)).call("ping", {})
-            assert time.monotonic() - started < 10
+                reach(sshd.spec(connect_timeout=3600, **changes)).call("ping", {})
+            assert time.monotonic() - started < PATIENCE
 
     def test_a_server_that_never_speaks_is_unreachable(self, sshd, reach):
         with socket.create_server(("127.0.0.1", 0)) as mute:
@@ -310,17 +310,17 @@ class TestStart:
         self, sshd_factory, reach, tmp_path, monkeypatch
     ):
         once, twice = tmp_path / "once", tmp_path / "twice"
-        slow = f"test -e {twice} || {{ test -e {once} && touch {twice}; touch {once}; exec sleep 3; }}; "
+        slow = f"test -e {twice} || {{ test -e {once} && touch {twice}; touch {once}; exec sleep 3600; }}; "
         slow += 'exec sh -c "$SSH_ORIGINAL_COMMAND"'
-        monkeypatch.setattr(ssh, "_START_TIMEOUT", 1.0)
+        monkeypatch.setattr(ssh, "_START_TIMEOUT", 5.0)
         server = sshd_factory(f"ForceCommand {slow}")
         host = reach(server.spec())
         logins = []
         for _ in range(2):
-            with pytest.raises(HostUnreachableError, match="did not start within 1 s"):
+            with pytest.raises(HostUnreachableError, match="did not start within 5 s"):
                 host.call("ping", {})
             logins.append(server.logins())
-        monkeypatch.setattr(ssh, "_START_TIMEOUT", 60.0)
+        monkeypatch.setattr(ssh, "_START_TIMEOUT", PATIENCE)
         host.call("ping", {})
         assert (*logins, server.logins()) == (1, 1, 2), "after two the connection may be dead"
 
@@ -467,12 +467,12 @@ class TestPythonAndSetup:
         assert sshd.logins() == 1
 
     def test_f52_a_setup_that_hangs_is_ended_there_and_costs_no_login(self, sshd, reach, monkeypatch):
-        monkeypatch.setattr(bootstrap, "_SETUP_SECONDS", 1)
+        monkeypatch.setattr(bootstrap, "_SETUP_SECONDS", 3)
         spec = sshd.spec(setup=["echo $$", "sleep 987654 & wait", "true"])
         host = reach(spec)
         for _ in range(2):
             with pytest.raises(
-                HostUnreachableError, match=r"did not end within 1 s(.|\n)*printed:\n(\d+)"
+                HostUnreachableError, match=r"did not end within 3 s(.|\n)*printed:\n(\d+)"
             ) as caught:
                 host.call("ping", {})
             group = int(str(caught.value).split("printed:\n")[1].split()[0])

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from ports import free_port
 from sshd_fixture import Sshd, make_key
+from waiting import PATIENCE
 
 from dagster_slurm_components.errors import HostRefusedError, HostUnreachableError, LoginRequiredError
 from dagster_slurm_components.hosts.client import Satellite
@@ -79,7 +80,7 @@ def test_a_jump_host_keeps_its_own_key_and_known_hosts(sshd_factory, tmp_path: P
 def test_a_satellite_that_is_killed_costs_no_login(sshd: Sshd) -> None:
     host = RemoteHost(SshDialer(sshd.spec()), interval=0.1)
     os.kill(host.call("hello", {}).result["pid"], signal.SIGKILL)
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + PATIENCE
     while True:
         try:
             host.call("ping", {})

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from satellite_fixture import bundle
 from subprocess_dialer import SubprocessDialer
+from waiting import PATIENCE
 
 from dagster_slurm_components.errors import HostUnreachableError
 from dagster_slurm_components.hosts.bootstrap import SubprocessPipe
@@ -30,7 +31,9 @@ def drive(mode: str, folder: Path, step: int) -> dict:
     paths = [str(BENCHMARKS), *filter(None, sys.path)]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
     command = [sys.executable, "-W", "ignore", str(DRIVER), mode, str(folder), "1", str(step)]
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300, check=False)
+    done = subprocess.run(
+        command, capture_output=True, text=True, env=environment, timeout=PATIENCE, check=False
+    )
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)
 
@@ -84,7 +87,7 @@ def test_a_satellite_killed_while_sbatch_runs_loses_nothing(slurm, workdir):
     thread.start()
     wait_for(slurm.folder / "asked")
     os.kill(dialer.pipe.process.pid, signal.SIGKILL)
-    thread.join(60)
+    thread.join(PATIENCE)
     assert len(errors) == 1, "the waiting call is woken"
     assert satellite.submit(request, data).outcome == "uncertain", "sbatch may still be at work"
     (slurm.folder / "go").touch()
@@ -104,7 +107,7 @@ def test_a_closed_connection_lets_the_submission_finish_its_ledger(slurm, workdi
     wait_for(slurm.folder / "asked")
     dialer.pipe._stdin.close()
     (slurm.folder / "go").touch()
-    assert dialer.pipe.process.wait(60) == 0
+    assert dialer.pipe.process.wait(PATIENCE) == 0
     assert f"job_id={slurm.jobs()[0]}\n" in (Path(request.run_dir) / "ledger").read_text()
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from into.conftest import Place, call, command
+from waiting import PATIENCE
 
 FAKE = """
 # A debugpy that listens as the real one does once it is in another process, and greets as its protocol does.
@@ -48,6 +49,12 @@ def module(place: Place, text: str) -> str:
 def real() -> str:
     if REAL is None or REAL.origin is None or shutil.which("gdb") is None:
         pytest.skip("debugpy and gdb are not here")
+    with subprocess.Popen(["sleep", "600"]) as process:
+        argv = ["gdb", "--nx", "--batch", "--pid", str(process.pid), "--eval-command", "detach"]
+        tried = subprocess.run(argv, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
+        process.kill()
+    if "ptrace: " in tried.stderr:
+        pytest.skip(f"no debugger gets into another process here: {tried.stderr.splitlines()[-1]}")
     return str(Path(REAL.origin).parents[1])
 
 
@@ -65,7 +72,7 @@ def debugged(place: Place, found_in: str) -> None:
                 lines = [process.stdout.readline()]
                 while lines[-1] not in ("}\n", ""):
                     lines.append(process.stdout.readline())
-                assert lines[-1], process.communicate(timeout=60)
+                assert lines[-1], process.communicate(timeout=PATIENCE)
                 (entry,) = json.loads("".join(lines))["configurations"]
                 assert entry["pathMappings"][0]["remoteRoot"].endswith("/payload")
                 with socket.create_connection(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 
 from into.conftest import Place, call, command
-from waiting import eventually
+from waiting import PATIENCE, eventually
 
 from dagster_slurm_components.cli.logs import RankLogs
 from dagster_slurm_components.jobs.target import target
@@ -36,7 +36,7 @@ def test_all_ranks_are_merged_by_whole_lines_and_followed(near: Place) -> None:
         assert follower.stdout is not None
         assert follower.stdout.readline() == "begun as 0\n"
         near.gate.touch()
-        rest, _ = follower.communicate(timeout=120)
+        rest, _ = follower.communicate(timeout=PATIENCE)
     lines = rest.replace("half of a li", "").split("\n")
     assert sorted(line for line in lines if "begun" in line) == ["1: begun as 1", "2: begun as 2"]
     for rank in "12":

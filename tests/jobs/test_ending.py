@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from satellite_fixture import bundle
+from waiting import PATIENCE
 
 from dagster_slurm_components.errors import HostUnreachableError
 from dagster_slurm_components.hosts.client import Satellite
@@ -55,7 +56,7 @@ class World:
             self.run_dir, self.workdir, "t0", "process", ("/bin/sh", "job.sh"), claim=claim
         )
         self.place.satellite.submit(request, bundle({"job.sh": JOB}))
-        deadline = time.monotonic() + 120
+        deadline = time.monotonic() + PATIENCE
         while not Path(self.run_dir, "status").exists():
             assert time.monotonic() < deadline
             time.sleep(0.01)

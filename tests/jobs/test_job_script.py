@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 from outputs_fixture import RunDirectory
-from waiting import eventually
+from waiting import PATIENCE, eventually
 
 from dagster_slurm_components.environments.base import Activation, ActivationStep
 from dagster_slurm_components.hosts.program import shipped
@@ -60,7 +60,7 @@ def record(folder: Path) -> StatusRecord:
 
 
 def run(folder: Path, **extra: str) -> StatusRecord:
-    code = start(folder, **extra).wait(120)
+    code = start(folder, **extra).wait(PATIENCE)
     found = record(folder)
     assert found.exit_code == code
     return found
@@ -79,13 +79,14 @@ def test_any_folder_and_any_value(tmp_path: Path, name: str) -> None:
 
 
 def test_the_record_of_a_job(tmp_path: Path) -> None:
+    before = time.time()
     found = run(make(tmp_path / "run", ["@python", "-c", "sum(range(3_000_000))"]))
     assert (found.exit_code, found.phase, found.restart, found.signals) == (0, "payload", 0, ())
     assert found.started is not None
     assert found.launched is not None
     assert found.ended is not None
     assert found.started <= found.launched <= found.ended
-    assert abs(found.started - time.time()) < 60
+    assert before - 1 <= found.started <= time.time() + 1
     assert found.cpu_seconds is not None
     assert 0 < found.cpu_seconds < 60
 
@@ -114,7 +115,7 @@ def test_exit_code_127_after_a_signal_is_no_success(tmp_path: Path) -> None:
     job = start(folder)
     wait_for(folder / "payload" / "ready")
     job.send_signal(signal.SIGUSR1)
-    assert job.wait(120) == 127
+    assert job.wait(PATIENCE) == 127
     assert record(folder).exit_code == 127
 
 
@@ -128,7 +129,7 @@ def test_two_signals_at_once_do_not_hide_the_exit_code(tmp_path: Path) -> None:
         job.send_signal(signal.SIGTERM)
         time.sleep(attempt / 10_000)
         job.send_signal(signal.SIGTERM)
-        assert job.wait(120) == 7
+        assert job.wait(PATIENCE) == 7
         assert record(folder).exit_code == 7
 
 
@@ -143,7 +144,7 @@ def test_signals_reach_the_payload_and_its_exit_code_is_kept(tmp_path: Path, nam
     job = start(folder)
     wait_for(folder / "payload" / "ready")
     job.send_signal(getattr(signal, f"SIG{name}"))
-    assert job.wait(120) == 5
+    assert job.wait(PATIENCE) == 5
     assert record(folder).signals == (name,)
 
 
@@ -169,7 +170,7 @@ def test_a_payload_that_slurm_s_term_ends_leaves_its_exit_code(tmp_path: Path) -
         for pid in (job.pid, *descendants(job.pid)):  # as slurmstepd does
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGTERM)
-    assert [job.wait(120) for _, job in jobs] == [143] * 8
+    assert [job.wait(PATIENCE) for _, job in jobs] == [143] * 8
     assert [record(folder).exit_code for folder, _ in jobs] == [143] * 8
 
 
@@ -178,7 +179,7 @@ def test_f46_what_the_payload_leaves_behind_is_ended(tmp_path: Path) -> None:
     folder = make(tmp_path / "run", ["bash", "-c", code])
     assert run(folder).exit_code == 0
     child = int((folder / "payload" / "child").read_text())
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + PATIENCE
     while identify(child):
         assert time.monotonic() < deadline
         time.sleep(0.05)
@@ -230,7 +231,7 @@ def test_users_values_win_over_the_environments(tmp_path: Path) -> None:
 
 
 def wait_for(path: Path) -> None:
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + PATIENCE
     while not path.exists():
         assert time.monotonic() < deadline
         time.sleep(0.02)
@@ -247,7 +248,7 @@ def test_a_start_that_slurm_gave_up_leaves_the_record_to_the_newer_one(tmp_path:
     with (folder / "status").open("a") as status:
         status.write("restart=1\nstarted=7\n")
     (folder / "payload" / "go").touch()
-    assert job.wait(120) == 3
+    assert job.wait(PATIENCE) == 3
     assert record(folder).exit_code is None
     assert record(folder).restart == 1
 
@@ -293,5 +294,5 @@ def test_a_signal_while_outputs_are_looked_for(tmp_path: Path, name: str, code: 
     eventually(lambda: f"signal={name}" in (folder / "status").read_text(), "the job knows of it")
     if name == "USR1":
         (folder / "done").touch()
-    assert job.wait(30) == code
+    assert job.wait(PATIENCE) == code
     assert record(folder).get("outputs") == ("made" if name == "USR1" else "failed")

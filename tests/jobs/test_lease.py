@@ -12,6 +12,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
+from waiting import PATIENCE
 
 from dagster_slurm_components.hosts.satellite import leases
 from dagster_slurm_components.hosts.satellite.calls import AttemptFiles
@@ -262,7 +263,7 @@ def test_the_owner_is_the_run_worker_however_a_step_s_process_was_started(
     told = context.Queue()
     process = context.Process(target=_owner, args=(step_worker, told))
     process.start()
-    pid = told.get(timeout=60)
+    pid = told.get(timeout=PATIENCE)
     process.join()
     assert pid == (os.getpid() if step_worker else process.pid)
 

@@ -7,6 +7,7 @@ from collections import deque
 from collections.abc import Sequence
 
 import pytest
+from waiting import PATIENCE
 
 from dagster_slurm_components.jobs.events import Watch
 from dagster_slurm_components.jobs.model import JobHandle
@@ -48,7 +49,7 @@ threading.Thread(target=follow).start()
 def test_the_interpreter_s_end_breaks_no_watching() -> None:
     """`cannot schedule new futures after interpreter shutdown`: the job went on, though its caller had cancelled it."""
     done = subprocess.run(
-        [sys.executable, "-c", PROGRAM], capture_output=True, text=True, timeout=60, check=False
+        [sys.executable, "-c", PROGRAM], capture_output=True, text=True, timeout=PATIENCE, check=False
     )
     assert (done.stdout, done.stderr) == ("asked 1\n", "")
 
@@ -125,7 +126,7 @@ def test_what_is_submitted_in_a_burst_is_asked_about_together(
             poller.soon(times.popleft())
         poller._ask([watch], now)
         pending, poller._pending = poller._pending, None
-        if pending is not None and pending.answer.result(60):
+        if pending is not None and pending.answer.result(PATIENCE):
             poller._deliver(pending, now + 0.05)  # an answer takes a moment
     assert [int(at - 1000) for at in asked] == queries
 
@@ -142,7 +143,7 @@ def test_an_accounting_that_hangs_keeps_nobody_from_asking_the_queue() -> None:
 
         def accounting(self, *args: object, **more: object) -> AccountingRows:
             asked.append(("accounting", now))
-            assert hangs.wait(60)
+            assert hangs.wait(PATIENCE)
             return AccountingRows({}, 0.0)
 
     now = 1000.0
@@ -153,14 +154,14 @@ def test_an_accounting_that_hangs_keeps_nobody_from_asking_the_queue() -> None:
     for now in (1001.0, 1003.0, 1007.0, 1030.0):
         poller.poll([watch], now)
         if poller._pending and poller._pending.query == "queue":
-            poller._pending.answer.result(60)
+            poller._pending.answer.result(PATIENCE)
             poller.poll([watch], now)
     assert asked[:2] == [("accounting", 1001.0), ("queue", 1007.0)]
     assert [query for query, _ in asked].count("accounting") == 1, "it is not asked again meanwhile"
     assert watch.evidence.queue is not None
     hangs.set()
     assert poller._slow is not None
-    poller._slow.answer.result(60)
+    poller._slow.answer.result(PATIENCE)
     poller.poll([watch], 1031.0)
     assert (poller._slow, watch.accounting_asked) == (None, 1001.0)
 
@@ -185,7 +186,7 @@ def test_a_slow_slurm_is_asked_no_more_often_than_a_quick_one() -> None:
         if poller._pending is None:
             poller._ask([watch], poller_now)
             answer_at = poller_now + 20
-        elif poller_now >= answer_at and poller._pending.answer.result(60):
+        elif poller_now >= answer_at and poller._pending.answer.result(PATIENCE):
             pending, poller._pending = poller._pending, None
             poller._deliver(pending, poller_now)
     assert 4 <= len(asked) <= 7

@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 
 import pytest
+from waiting import PATIENCE
 
 from dagster_slurm_components.environments.base import Activation
 from dagster_slurm_components.hosts.program import shipped
@@ -88,12 +89,12 @@ def run(
     if restart:
         environment["SLURM_RESTART_COUNT"] = str(restart)
     job = subprocess.Popen(["bash", str(folder / "job.sh"), str(folder), "2"], env=environment)
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + PATIENCE
     while not (folder / "payload" / "ready").exists():
         assert time.monotonic() < deadline, "the payload did not begin"
         time.sleep(0.02)
     job.send_signal(number)
-    return job.wait(60)
+    return job.wait(PATIENCE)
 
 
 def asked(tmp_path: Path) -> str:

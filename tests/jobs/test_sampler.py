@@ -18,7 +18,7 @@ from typing import Any, Protocol
 import pytest
 from launchers.harness import nodes_of, prepare, submit
 from sampler_fixture import HERE, module
-from waiting import eventually
+from waiting import PATIENCE, eventually
 
 import slurm_testcluster as slurm
 from dagster_slurm_components.jobs.bundle import sampler
@@ -142,7 +142,7 @@ def test_what_a_payload_uses_is_seen(start: Start, tmp_path: Path) -> None:
     folder = make(tmp_path / "run", WORKS)
     job = start(folder)
     seen_at_work(folder)
-    assert job.wait(120) == 0
+    assert job.wait(PATIENCE) == 0
     found, last = usage(folder), usage(folder).samples[-1]
     status = parse_status((folder / "status").read_bytes())
     assert status is not None
@@ -165,7 +165,7 @@ def test_what_a_payload_of_slurms_uses_is_seen(cluster: slurm.Cluster, tmp_path:
     run = prepare(tmp_path / "run", BashLauncher(), WORKS, resources=resources, scheduler="slurm")
     submit(cluster, run)
     seen_at_work(run.folder)
-    run.wait_ended(240)
+    run.wait_ended()
     assert run.exit_code == 0, run.report()
     found, last = usage(run.folder), usage(run.folder).samples[-1]
     assert [found.node] == nodes_of(cluster, run)
@@ -186,7 +186,7 @@ def test_forked_processes_are_not_counted_several_times(start: Start, tmp_path: 
     seen = len(lines(folder))
     eventually(lambda: len(lines(folder)) > seen + 1, "two more samples")
     (folder / "payload" / "go").touch()
-    assert job.wait(60) == 0
+    assert job.wait(PATIENCE) == 0
     assert usage(folder).samples[-1].peak == pytest.approx(100 * MIB, rel=0.2)
 
 
@@ -207,7 +207,7 @@ def test_what_ended_processes_used_stays(start: Start, tmp_path: Path) -> None:
         seen = len(lines(folder))
         eventually(lambda: len(lines(folder)) > seen + 1, "two more samples")  # noqa: B023
         (folder / "payload" / then).touch()
-    assert job.wait(60) == 0
+    assert job.wait(PATIENCE) == 0
     used = [sample.cpu or 0 for sample in usage(folder).samples]
     assert used == sorted(used)
     assert used[-1] > 2.9
@@ -215,7 +215,7 @@ def test_what_ended_processes_used_stays(start: Start, tmp_path: Path) -> None:
 
 def test_a_short_job_is_not_sampled(start: Start, tmp_path: Path) -> None:
     folder = make(tmp_path / "run", "")
-    assert start(folder).wait(60) == 0
+    assert start(folder).wait(PATIENCE) == 0
     assert samplers(folder) == []
     assert (folder / "stderr.log").read_bytes() == b""
 
@@ -240,7 +240,7 @@ def test_signals_are_the_payloads(start: Start, tmp_path: Path) -> None:
     seen = len(lines(folder))
     eventually(lambda: len(lines(folder)) > seen, "one more sample")
     (folder / "payload" / "go").touch()
-    assert job.wait(60) == 0
+    assert job.wait(PATIENCE) == 0
 
 
 def test_a_sampler_that_hangs_holds_no_job_and_counts_for_nothing(start: Start, tmp_path: Path) -> None:
@@ -250,7 +250,7 @@ def test_a_sampler_that_hangs_holds_no_job_and_counts_for_nothing(start: Start, 
     job = start(folder)
     eventually(lambda: (folder / "pid").exists() and (folder / "pid").read_text().strip(), "the sampler runs")
     (folder / "payload" / "go").touch()
-    assert job.wait(60) == 0
+    assert job.wait(PATIENCE) == 0
     os.kill(int((folder / "pid").read_text()), signal.SIGKILL)  # it is still there
     status = parse_status((folder / "status").read_bytes())
     assert status is not None
@@ -264,7 +264,7 @@ def test_a_requeued_job_appends(start: Start, tmp_path: Path) -> None:
         job = start(folder, SLURM_RESTART_COUNT=str(count))
         eventually(lambda: heads(folder) == count + 1, "a head")  # noqa: B023
         (folder / "payload" / "go").touch()
-        assert job.wait(60) == 0
+        assert job.wait(PATIENCE) == 0
         (folder / "payload" / "go").unlink()
     assert len(usage(folder).starts) == 2
 
@@ -277,7 +277,7 @@ def test_its_own_failure_is_one_line_in_its_file(start: Start, tmp_path: Path) -
     job = start(folder)
     eventually(lambda: lines(folder), "the line")
     (folder / "payload" / "go").touch()
-    assert job.wait(60) == 0
+    assert job.wait(PATIENCE) == 0
     assert [list(line) for line in lines(folder)] == [["error"]]
     assert (folder / "stderr.log").read_bytes() == b""
     assert parse_usage((folder / "usage" / "0.jsonl").read_bytes()) is None
@@ -292,7 +292,7 @@ def test_without_python_bash_does_the_most_needed(start: Start, tmp_path: Path) 
         (programs / name).symlink_to(str(shutil.which(name)))
     folder = make(tmp_path / "run", WORKS)
     (folder / "payload" / "go").touch()
-    assert start(folder, PATH=str(programs)).wait(120) == 0
+    assert start(folder, PATH=str(programs)).wait(PATIENCE) == 0
     last = usage(folder).samples[-1]
     assert last.cpu == pytest.approx(float((folder / "payload" / "used").read_text()), rel=0.1)
     assert last.peak is not None
@@ -321,7 +321,7 @@ def test_on_another_node_it_ends_with_who_started_it(tmp_path: Path, how: str) -
             eventually(lambda: not samplers(folder), "the sampler is gone")
         else:
             (folder / "go").touch()
-            assert job.wait(60) == 0
+            assert job.wait(PATIENCE) == 0
             assert samplers(folder) == []
     finally:
         job.kill()

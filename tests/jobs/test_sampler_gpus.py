@@ -13,6 +13,7 @@ from types import ModuleType
 
 import pytest
 from sampler_fixture import HERE, module
+from waiting import PATIENCE
 
 from dagster_slurm_components.jobs.usage import Gpu, NodeUsage, parse_usage
 from dagster_slurm_components.launchers.testing import outside_slurm
@@ -46,7 +47,7 @@ def sample(folder: Path, **variables: str) -> NodeUsage:
     file.unlink(missing_ok=True)
     program = [sys.executable, "-E", "-s", "-S", "-B", str(HERE / "sample.py"), str(file), str(os.getpid())]
     env = {**outside_slurm(), **variables}
-    subprocess.run(program, env=env, stdin=subprocess.DEVNULL, check=True, timeout=60)
+    subprocess.run(program, env=env, stdin=subprocess.DEVNULL, check=True, timeout=PATIENCE)
     found = parse_usage(file.read_bytes())
     assert found is not None, file.read_text()
     return found

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 
 import pytest
+from waiting import PATIENCE
 from watch_fixture import STARTED, World, handle
 
 from dagster_slurm_components.errors import (
@@ -38,11 +39,11 @@ class TestThread:
         yield made
         made._wake.set()
         if made._thread is not None:
-            made._thread.join(60)
+            made._thread.join(PATIENCE)
         assert made._thread is None, "it ends when its jobs have"
 
     def until(self, watch: Watch, kind: type[Event]) -> Event:
-        deadline = time.monotonic() + 120
+        deadline = time.monotonic() + PATIENCE
         while time.monotonic() < deadline:
             event = watch.next(timeout=1)
             if isinstance(event, kind):
@@ -76,7 +77,7 @@ class TestThread:
             self.until(thread.watch(handle(number)), Ended)
             running = thread._thread
             if running is not None:
-                running.join(60)
+                running.join(PATIENCE)
             assert thread._thread is None
 
     def test_a_fault_that_stays_is_told_to_each_job(self, world: World, thread: Watcher) -> None:

@@ -130,9 +130,9 @@ class Run:
             raise AssertionError(f"{error}\n{self.report()}") from None
         assert text in self.read(name), self.report()
 
-    def wait_ended(self, timeout: float = PATIENCE) -> float:
+    def wait_ended(self) -> None:
         try:
-            return wait_until(lambda: self.ended, "the end of the job", timeout)
+            wait_until(lambda: self.ended, "the end of the job")
         except AssertionError as error:
             raise AssertionError(f"{error}\n{self.report()}") from None
 
@@ -212,7 +212,7 @@ def slurm(cluster: Cluster, *argv: str) -> str:
         env={**outside_slurm(), "SLURM_CONF": str(cluster.slurm_conf)},
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=PATIENCE,
         check=False,
     )
     assert completed.returncode == 0, f"{argv}: {completed.stderr}"
@@ -249,6 +249,8 @@ def two_node_jobs(
 ) -> Iterator[Callable[..., tuple[Run, str]]]:
     """Submit jobs of one payload, each on two nodes; whatever is left of them at the end is cancelled.
 
+    Their time limit is far off: what ends within PATIENCE was ended by its launcher.
+
     Args:
         cluster: The cluster.
         folder: Where the run directories are made; their names are hostile.
@@ -265,7 +267,7 @@ def two_node_jobs(
             launcher or default,
             payload,
             args=[mode],
-            resources=Resources(nodes=2, cpus_per_task=2, mem=mem, time="00:05:00"),
+            resources=Resources(nodes=2, cpus_per_task=2, mem=mem, time="01:00:00"),
             scheduler="slurm",
             prefix=prefix,
             env=env,

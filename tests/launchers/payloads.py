@@ -15,7 +15,7 @@ if mode == "once" and rank == 1 and os.environ["TORCHELASTIC_RESTART_COUNT"] == 
     sys.exit(7)
 import torch
 import torch.distributed as dist
-dist.init_process_group("gloo", timeout=datetime.timedelta(seconds=float(os.environ.get("GROUP_TIMEOUT", "60"))))
+dist.init_process_group("gloo", timeout=datetime.timedelta(seconds=float(os.environ.get("GROUP_TIMEOUT", "900"))))
 total = torch.tensor([rank])
 dist.all_reduce(total)
 pipes = any(name.startswith("DAGSTER_PIPES_") for name in os.environ)
@@ -59,7 +59,7 @@ import datetime, os, sys
 import torch
 import torch.distributed as dist
 from dagster_pipes import open_dagster_pipes
-dist.init_process_group("gloo", timeout=datetime.timedelta(seconds=60))
+dist.init_process_group("gloo", timeout=datetime.timedelta(seconds=900))
 total = torch.tensor([dist.get_rank()])
 dist.all_reduce(total)
 nodes = [None] * dist.get_world_size()

@@ -13,6 +13,7 @@ from launchers.harness import Run, nodes_of, wait_gone, wait_until
 from launchers.payloads import RAY_SPREAD, TORCH_SUM
 from lifecycle.dev import Dev
 from project_fixture import make_project
+from waiting import PATIENCE
 
 import slurm_testcluster as slurm
 
@@ -64,10 +65,10 @@ def launch(dev: Dev, asset: str) -> tuple[str, Run]:
     """Launch an asset; return when its payload is at work."""
     # No retries: the daemon would start another run in the place of one that failed.
     run_id = dev.launch(asset, tags={"dagster/max_retries": "0"})
-    wait_until(lambda: dev.launches(run_id), "the submission", timeout=60)
+    wait_until(lambda: dev.launches(run_id), "the submission", timeout=PATIENCE)
     run = Run(Path(dev.launches(run_id)[-1].run_dir))
     text, name = RUNS[asset]
-    run.wait_for(text, name, timeout=120)
+    run.wait_for(text, name, timeout=PATIENCE)
     return run_id, run
 
 

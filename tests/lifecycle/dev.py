@@ -57,6 +57,7 @@ class Dev:
     settings: str = ""
     workspace: Path | None = None
     """The folder of a workspace of several projects, which are its locations."""
+    _instance: dg.DagsterInstance | None = None
 
     @property
     def root(self) -> Path:
@@ -103,6 +104,8 @@ class Dev:
             yield made
         finally:
             made.stop()
+            if made._instance is not None:
+                made._instance.dispose()
             left = cluster.run(["squeue", "-h", "-o", "%i %Z"]).stdout.splitlines() if cluster else []
             mine = [line.split(" ", 1)[0] for line in left if str(made.root) in line]
             if cluster and mine:
@@ -136,10 +139,10 @@ class Dev:
         with suppress(ProcessLookupError):
             os.killpg(group, number)
         with suppress(subprocess.TimeoutExpired):
-            self.process.wait(30)
+            self.process.wait(60)
         with suppress(ProcessLookupError):
             os.killpg(group, signal.SIGKILL)
-        self.process.wait(30)
+        self.process.wait(PATIENCE)
         self.process = None
 
     def ask(self, query: str, **variables: object) -> dict[str, Any]:
@@ -243,8 +246,12 @@ class Dev:
 
     # Dagster's storage, read directly: it is there while dg dev is not.
 
-    def instance(self) -> dg.DagsterInstance:
-        return dg.DagsterInstance.from_config(str(self.home))
+    @contextmanager
+    def instance(self) -> Iterator[dg.DagsterInstance]:
+        """Give Dagster's instance, which stays open until the end: to open one costs more than most questions to it."""
+        if self._instance is None:
+            self._instance = dg.DagsterInstance.from_config(str(self.home))
+        yield self._instance
 
     def status(self, run_id: str) -> dg.DagsterRunStatus:
         with self.instance() as instance:

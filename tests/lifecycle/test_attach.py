@@ -12,7 +12,7 @@ import signal
 import subprocess
 import urllib.request
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -67,6 +67,7 @@ class Desk:
 
     project: Project
     started: list[subprocess.Popen[str]]
+    _instance: dg.DagsterInstance | None = None
 
     @property
     def home(self) -> Path:
@@ -131,8 +132,12 @@ class Desk:
     def open(self) -> None:
         (self.project.root / "open").touch()
 
-    def instance(self) -> dg.DagsterInstance:
-        return dg.DagsterInstance.from_config(str(self.home))
+    @contextmanager
+    def instance(self) -> Iterator[dg.DagsterInstance]:
+        """Give Dagster's instance, which stays open until the end: to open one costs more than most questions to it."""
+        if self._instance is None:
+            self._instance = dg.DagsterInstance.from_config(str(self.home))
+        yield self._instance
 
     def run(self, run_id: str) -> dg.DagsterRun:
         with self.instance() as instance:
@@ -183,6 +188,8 @@ def desk(tmp_path: Path) -> Iterator[Desk]:
             with suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
             process.communicate()
+        if made._instance is not None:
+            made._instance.dispose()
         eventually(lambda: _all_over(project), "the jobs end", PATIENCE)
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import dagster as dg
 import pytest
+from cluster_fixture import lose_node
 from lifecycle.test_outcomes import MARKS, began, meanwhile, scripts
 from project_fixture import Project, failure_text
 from waiting import eventually
@@ -79,7 +80,7 @@ def test_a_node_that_is_lost_costs_a_start(
 
     def act() -> None:
         lost.append(node_of(lab, began(marks)))
-        lab.stop_daemon(f"slurmd-{lost[0]}", number=signal.SIGKILL)
+        lose_node(lab, lost[0])
         if requeue:
             began(marks, restart=1)
         else:

@@ -20,6 +20,7 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from waiting import PATIENCE
 
 import dagster_slurm_components
 from dagster_slurm_components.pipes.messages import Message, parse
@@ -61,7 +62,7 @@ class Language:
     def run(self, code: str, folder: Path, *, fails: bool = False, **env: str) -> str:
         """Run it to its end; return what it printed, to stdout or else to stderr."""
         process = self.start(code, folder, **env)
-        out, err = process.communicate(timeout=60)
+        out, err = process.communicate(timeout=PATIENCE)
         assert (process.returncode != 0) == fails, out + err
         return err if fails else out
 
@@ -321,7 +322,7 @@ def test_lines_of_several_processes_do_not_mix(language: Language, size: int, tm
         for _ in range(4)
     ]
     for process in processes:
-        _, err = process.communicate(timeout=60)
+        _, err = process.communicate(timeout=PATIENCE)
         assert process.returncode == 0, err
     read = [json.loads(line) for line in file.read_bytes().splitlines()]
     told = sorted(int(each["params"]["message"]) for each in read if each["method"] == "log")
@@ -345,7 +346,7 @@ OUTSIDE = {
 
 def test_a_payload_runs_outside_of_a_job(language: Language, tmp_path: Path) -> None:
     process = language.start(OUTSIDE[language.name], tmp_path)
-    out, err = process.communicate(timeout=60)
+    out, err = process.communicate(timeout=PATIENCE)
     assert (process.returncode, err) == (75, "")
     log, made, *rest = out.splitlines()
     assert json.loads(log.removeprefix("log ")) == {"message": "hello", "level": "INFO"}
@@ -375,13 +376,13 @@ def test_the_signal_for_a_checkpoint_is_heeded(language: Language, tmp_path: Pat
         stream.write("signal=USR1\n")
     if not (tmp_path / ".reads_status").exists():
         process.send_signal(signal.SIGUSR1)
-    process.communicate(timeout=60)
+    process.communicate(timeout=PATIENCE)
     assert process.returncode == 75
     assert [each.name for each in (tmp_path / "checkpoint").iterdir()] == ["s"]
 
 
 def until(condition: Any) -> Iterator[None]:
-    end = time.monotonic() + 60
+    end = time.monotonic() + PATIENCE
     while not condition():
         assert time.monotonic() < end
         yield

@@ -8,13 +8,14 @@ from typing import Any
 
 import dagster as dg
 import pytest
+from waiting import PATIENCE
 
 from dagster_slurm_components.pipes import call as call_module
 from dagster_slurm_components.pipes.call import INTERRUPTION, Call, Calls, wait_for
 
 
 def until_stopped(stop: threading.Event) -> str:
-    assert stop.wait(60)
+    assert stop.wait(PATIENCE)
     return "stopped"
 
 
@@ -49,7 +50,7 @@ def test_a_step_that_is_a_thread_does_its_one_call_itself_and_an_interrupt_reach
 
     def stops(stop: threading.Event) -> None:
         interruption.set_result(None)
-        assert stop.wait(60)
+        assert stop.wait(PATIENCE)
         raise dg.DagsterExecutionInterruptedError
 
     calls, interruption = Calls(), Future[None]()
@@ -91,8 +92,8 @@ def test_an_interrupt_stops_all_calls_of_the_step_and_is_raised_when_they_have_e
         return wait(*args)
 
     def work(stop: threading.Event) -> None:
-        assert stop.wait(60)
-        assert heard_again.wait(60)
+        assert stop.wait(PATIENCE)
+        assert heard_again.wait(PATIENCE)
         ended.append(threading.current_thread().name)
 
     monkeypatch.setattr(call_module, "wait", waits)
@@ -108,7 +109,7 @@ def test_an_interpreter_that_ends_waits_for_its_calls() -> None:
     (thread,) = [thread for thread in threading.enumerate() if thread.name == "waits"]
     assert not thread.daemon
     call.stop()
-    thread.join(60)
+    thread.join(PATIENCE)
     assert not thread.is_alive()
 
 
@@ -126,5 +127,5 @@ def test_a_step_in_a_thread_is_interrupted_without_a_signal() -> None:
     thread = threading.Thread(target=step)
     thread.start()
     interruption.set_result(None)
-    thread.join(60)
+    thread.join(PATIENCE)
     assert ended == ["stopped", "stopped"]

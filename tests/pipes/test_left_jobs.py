@@ -13,6 +13,7 @@ import dagster as dg
 import pytest
 from runs_fixture import age, alive, child_of, make
 from satellite_fixture import bundle
+from waiting import PATIENCE
 
 from dagster_slurm_components.errors import HostUnreachableError
 from dagster_slurm_components.hosts.base import Reply
@@ -107,7 +108,7 @@ class Folder:
         """Let a job's process end, and see it gone."""
         process = Process.parse(attempt.ledger.job_id or "")
         self.satellite.kill(process, "KILL")
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + PATIENCE
         while self.lives(attempt):
             assert time.monotonic() < deadline
             time.sleep(0.01)

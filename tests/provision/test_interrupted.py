@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 from package_fixture import make_project, make_wheel, put_uv_into
+from waiting import PATIENCE
 
 pytestmark = pytest.mark.usefixtures("own_cache")
 
@@ -64,7 +65,7 @@ def start(project: Path, workdir: Path, kill_at: int = 0, **env: str) -> subproc
 
 
 def finish(process: subprocess.Popen[str]) -> dict[str, Any]:
-    out, err = process.communicate(timeout=240)
+    out, err = process.communicate(timeout=PATIENCE)
     assert process.returncode == 0, err
     found: dict[str, Any] = json.loads(out.splitlines()[-1])
     return found
@@ -110,7 +111,7 @@ def test_f49_killed_at_ten_moments_and_healed_each_time(tmp_path: Path, index: P
     pieces = {"PIECE": "4096", "AT_ONCE": "1"}
     for moment in range(1, 11):
         process = start(project, workdir, moment, **pieces)
-        _, err = process.communicate(timeout=240)
+        _, err = process.communicate(timeout=PATIENCE)
         assert process.returncode == -signal.SIGKILL, err
     found = finish(start(project, workdir, **pieces))
     whole = sum((index / f"{name}-py3-none-any.whl").stat().st_size for name in ("alpha-1.0", "delta-1.0"))
@@ -134,14 +135,14 @@ def test_a_killed_build_leaves_nothing_that_counts(tmp_path: Path, index: Path):
     make_wheel(index, "delta", "1.0", many)
     project, workdir = make_project(tmp_path / "study", index, "delta"), tmp_path / "work"
     process = start(project, workdir)
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + PATIENCE
     while not (working := builders(workdir)):  # uv, in the folder of the build
         assert process.poll() is None
         assert time.monotonic() < deadline
         time.sleep(0.01)
     for pid in working:
         os.kill(pid, signal.SIGKILL)
-    _, err = process.communicate(timeout=120)
+    _, err = process.communicate(timeout=PATIENCE)
     assert "build_failed" in err or "ended with -9" in err
     assert not list((workdir / "envs").glob("[!.]*"))
     found = finish(start(project, workdir))
@@ -182,7 +183,7 @@ def test_a_build_goes_on_without_whoever_ordered_it(tmp_path: Path, index: Path)
     make_wheel(index, "delta", "1.0", many)
     project, workdir = make_project(tmp_path / "study", index, "delta"), tmp_path / "work"
     process = start(project, workdir)
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + PATIENCE
     while not builders(workdir):
         assert process.poll() is None
         assert time.monotonic() < deadline

@@ -16,6 +16,7 @@ import dagster as dg
 import pytest
 from package_fixture import make_index, make_project, sys_executable, use_own_cache, uv_request
 from project_fixture import Project
+from waiting import PATIENCE
 
 from dagster_slurm_components.environments.plan import Provided, plan_environment
 from dagster_slurm_components.environments.provide import provide
@@ -117,7 +118,7 @@ def is_mount(path: str) -> bool:
 
 
 def wait_for(found: Callable[[], bool], process: subprocess.Popen[str]) -> None:
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + PATIENCE
     while not found():
         assert process.poll() is None, process.communicate()
         assert time.monotonic() < deadline
@@ -138,7 +139,7 @@ def test_the_host_has_one_file_instead_of_all(made: tuple[Store, Provided, Path]
 
 def test_the_payload_runs_in_it_and_nothing_stays_mounted(made: tuple[Store, Provided, Path], tmp_path: Path):
     job = begin(made[1], tmp_path / "run dir")
-    out, err = job.communicate(timeout=120)
+    out, err = job.communicate(timeout=PATIENCE)
     folder = mounted(tmp_path / "run dir")
     assert (job.returncode, out) == (0, f"payload [('alpha', '1.0')] {folder}\n"), err
     assert not is_mount(folder)
@@ -153,7 +154,7 @@ def test_a_payload_that_is_asked_to_end_still_has_its_software(
     folder = mounted(tmp_path / "run")
     assert is_mount(folder)
     os.killpg(job.pid, signal.SIGTERM)
-    out, err = job.communicate(timeout=120)
+    out, err = job.communicate(timeout=PATIENCE)
     assert out == "payload ended 1\n", err
     assert not is_mount(folder)
 
@@ -167,10 +168,10 @@ def test_what_a_killed_job_left_mounted_goes_with_the_next_one(
     group = int((tmp_path / "killed" / "status").read_text().partition("pid=")[2].split()[0])
     for pid in processes_of(group, folder):
         os.kill(pid, signal.SIGKILL)
-    job.communicate(timeout=60)
+    job.communicate(timeout=PATIENCE)
     assert is_mount(folder)  # and nobody behind it
     following = begin(made[1], tmp_path / "next")
-    _, err = following.communicate(timeout=120)
+    _, err = following.communicate(timeout=PATIENCE)
     assert following.returncode == 0, err
     assert not is_mount(folder)
     assert not os.path.lexists(folder)
@@ -203,7 +204,7 @@ def test_an_image_with_other_content_is_noticed(made: tuple[Store, Provided, Pat
     image.unlink()
     subprocess.run(["mksquashfs", unpacked, image, "-quiet", "-no-progress"], check=True)
     job = begin(Provided(str(copied), provided.manifest, "ready"), tmp_path / "run")
-    out, err = job.communicate(timeout=120)
+    out, err = job.communicate(timeout=PATIENCE)
     assert (job.returncode, out) == (96, "")
     assert "not wanted: extra 9" in err
     assert not is_mount(mounted(tmp_path / "run"))
@@ -228,7 +229,7 @@ def bare_path(tmp_path: Path, *without: str) -> str:
 def test_a_node_without_squashfuse_says_so(made: tuple[Store, Provided, Path], tmp_path: Path):
     path = bare_path(tmp_path, "squashfuse", "squashfuse_ll")
     job = begin(made[1], tmp_path / "run", PATH=path)
-    out, err = job.communicate(timeout=120)
+    out, err = job.communicate(timeout=PATIENCE)
     assert (job.returncode, out) == (96, "")
     assert "this node has no squashfuse" in err
     assert "`form` to `folder`" in err

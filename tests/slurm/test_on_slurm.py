@@ -70,7 +70,7 @@ class Slurm:
         self.since = int(time.time()) - 60
 
     def run(self, argv: Sequence[str]) -> Done:
-        done = self.satellite.run(argv, timeout=60)
+        done = self.satellite.run(argv, timeout=PATIENCE)
         return Done(done.returncode, done.stdout.decode(), done.stderr.decode())
 
     def try_submit(self, body: str, *options: Option) -> SubmitReply:
@@ -187,12 +187,13 @@ def test_output_files_have_exactly_their_names(slurm: Slurm, tmp_path: Path, nam
 @pytest.mark.smoke
 def test_life_of_a_job(slurm: Slurm) -> None:
     name = f"dg-{random.getrandbits(64):x}"
+    before = time.time()
     job_id = slurm.submit(
-        "srun sleep 60", ("job-name", name), ("nodes", "2"), ("time", "30"), ("begin", "now")
+        "srun sleep 600", ("job-name", name), ("nodes", "2"), ("time", "30"), ("begin", "now")
     )
     running = wait_for(lambda: (row := slurm.queue()[job_id]).state == "RUNNING" and row)
     assert running.restarts == 0
-    assert abs(running.start - time.time()) < 60
+    assert before - 1 <= running.start <= time.time() + 1
     for argv, parse in (
         (squeue(name), parse_squeue),
         (sacct_by_name(name, since=slurm.since), parse_sacct),
@@ -210,7 +211,7 @@ def test_life_of_a_job(slurm: Slurm) -> None:
 
 @pytest.mark.smoke
 def test_exit_codes_signals_and_figures(slurm: Slurm) -> None:
-    busy = "x = bytearray(150 * 2**20); import time; t = time.time()\nwhile time.time() - t < 3: pass"
+    busy = "x = bytearray(150 * 2**20); import time\nwhile time.process_time() < 3: pass"
     jobs = {
         "code": slurm.submit("exit 3"),
         "signal": slurm.submit("ulimit -c 0; kill -SEGV $$"),
@@ -224,7 +225,7 @@ def test_exit_codes_signals_and_figures(slurm: Slurm) -> None:
     assert "output file" in outcome(rows["output"]).explanation
     figures = rows["figures"]
     assert figures.cpu_efficiency is not None
-    # One of two CPUs is busy for most of the time, or for less of it on a crowded machine.
+    # One of two CPUs is busy, for three seconds: for most of the time, or for less of it on a crowded machine.
     assert 0.02 < figures.cpu_efficiency < 0.7
     assert figures.req_mem_bytes == 300 * 2**20
     assert figures.used_memory_bytes is not None
@@ -243,7 +244,7 @@ def test_memory_over_the_limit(slurm: Slurm, tmp_path: Path) -> None:
 
 @pytest.mark.smoke
 def test_requeued_jobs_are_one_job(slurm: Slurm) -> None:
-    job_id = slurm.submit("sleep 60", ("requeue", ""))
+    job_id = slurm.submit("sleep 600", ("requeue", ""))
     wait_for(lambda: slurm.queue()[job_id].state == "RUNNING")
     wait_for(lambda: slurm.accounting(job_id))
     slurm.run(["scontrol", "requeue", job_id])

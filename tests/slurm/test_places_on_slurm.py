@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
+from waiting import PATIENCE
 
 import slurm_testcluster as slurm
 from dagster_slurm_components.jobs.model import JobIdentity
@@ -21,7 +22,7 @@ LIMIT = 3
 
 
 def said(*argv: str) -> list[str]:
-    done = subprocess.run(argv, capture_output=True, text=True, check=True, timeout=60)
+    done = subprocess.run(argv, capture_output=True, text=True, check=True, timeout=PATIENCE)
     return done.stdout.split()
 
 
@@ -39,7 +40,7 @@ def test_eight_jobs_of_two_processes_never_are_more_than_three(
         for first in (0, JOBS // 2)
     ]
     most = 0
-    deadline = time.monotonic() + 300
+    deadline = time.monotonic() + PATIENCE
     try:
         while any(process.poll() is None for process in processes):
             assert time.monotonic() < deadline

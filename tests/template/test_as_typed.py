@@ -5,6 +5,7 @@ One folder and one virtual environment serve all projects: uv makes of it what e
 
 from __future__ import annotations
 
+from waiting import PATIENCE
 import json
 import os
 import re
@@ -98,7 +99,7 @@ def browser(line: str, project: Path, newcomer: Newcomer) -> Iterator[int]:
     finally:
         server.send_signal(signal.SIGINT)
         with suppress(subprocess.TimeoutExpired):
-            server.wait(60)
+            server.wait(PATIENCE)
         with suppress(ProcessLookupError):
             os.killpg(server.pid, signal.SIGKILL)
 
@@ -109,10 +110,10 @@ def runs_shown(port: int) -> list[str]:
     asked = urllib.request.Request(
         f"http://127.0.0.1:{port}/graphql", body, {"Content-Type": "application/json"}
     )
-    deadline = time.monotonic() + 240
+    deadline = time.monotonic() + PATIENCE
     while True:
         try:
-            with urllib.request.urlopen(asked, timeout=60) as answer:
+            with urllib.request.urlopen(asked, timeout=PATIENCE) as answer:
                 return [run["status"] for run in json.load(answer)["data"]["runsOrError"]["results"]]
         except OSError:
             assert time.monotonic() < deadline, "the browser's page did not come up"

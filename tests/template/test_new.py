@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from waiting import PATIENCE
 import fcntl
 import os
 import pty
@@ -143,7 +144,7 @@ def test_a_wrong_answer_at_copiers_own_prompt(tmp_path: Path) -> None:
 
     def until(words: str) -> None:
         nonlocal shown
-        deadline = time.monotonic() + 120
+        deadline = time.monotonic() + PATIENCE
         while words not in shown:
             assert time.monotonic() < deadline, shown
             if select.select([ours], [], [], 1)[0]:
@@ -157,7 +158,7 @@ def test_a_wrong_answer_at_copiers_own_prompt(tmp_path: Path) -> None:
         until("wind_tunnel")  # the next question's default
         os.write(ours, b"\x03")
         until("stopped by user")
-        assert asking.wait(60) == 1
+        assert asking.wait(PATIENCE) == 1
     finally:
         if asking.poll() is None:
             asking.kill()
