@@ -172,7 +172,9 @@ class Lanes:
             self._busy[channel] += 1
             self._uses += 1
         try:
-            if open_one:
+            if open_one and self._linger:  # which takes a second, and this call need not wait for it
+                threading.Thread(target=self._open, daemon=True).start()
+            elif open_one:
                 channel = self._widened(channel)
             yield channel
         finally:
@@ -218,16 +220,29 @@ class Lanes:
 
     def _widened(self, taken: Channel) -> Channel:
         """Return a new channel instead of one that others use too, if the host allows it."""
+        opened = self._open()
+        if opened is None:
+            return taken
+        with self._lock:
+            if taken in self._busy:
+                self._busy[taken] -= 1
+            self._busy[opened] = self._busy.get(opened, 0) + 1  # none if all were closed meanwhile
+        return opened
+
+    def _open(self) -> Channel | None:
+        """Open a channel, if the host allows it; else none is opened any more until all are idle."""
         try:
             pipe = self._dialer.open()
         except HostError:  # a host that allows one session alone, or is lost: the main channel will tell
-            return taken  # and none is opened any more
+            return None
         opened = Channel(pipe, self._dialer.name)
         with self._lock:
             self._barred = False
-            if taken in self._busy:
-                self._busy[taken] -= 1
-            self._busy[opened] = 1
+            self._busy[opened] = 0
+        if self.main.lost:
+            opened.close()
+        elif self._linger:
+            self._look_after()
         return opened
 
     def _forget(self) -> list[Channel]:
