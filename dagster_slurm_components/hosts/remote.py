@@ -147,7 +147,7 @@ class Lanes:
     each channel costs the start of a Python there.
     """
 
-    def __init__(self, dialer: Dialer, main: Channel, most: int, linger: float = 0.0) -> None:
+    def __init__(self, dialer: Dialer, main: Channel, most: int, linger: float) -> None:
         self.main = main
         self._dialer = dialer
         self._most = most
@@ -172,26 +172,14 @@ class Lanes:
             self._busy[channel] += 1
             self._uses += 1
         try:
-            if open_one and self._linger:  # which takes a second, and this call need not wait for it
+            if open_one:  # which takes a second, and this call need not wait for it
                 threading.Thread(target=self._open, daemon=True).start()
-            elif open_one:
-                channel = self._widened(channel)
             yield channel
         finally:
             with self._lock:
                 if channel in self._busy:  # else it was lost meanwhile
                     self._busy[channel] -= 1
-            if self._linger:
-                self._look_after()
-            else:
-                self._tidy()
-
-    def _tidy(self) -> None:
-        """Close the channels beside the main one if nobody uses any."""
-        with self._lock:
-            idle = [] if any(self._busy.values()) else self._forget()
-        for extra in idle:
-            extra.close()
+            self._look_after()
 
     def _look_after(self) -> None:
         """See to it that somebody tidies up in time; one timer is enough for all."""
@@ -206,9 +194,11 @@ class Lanes:
     def _look(self, before: int) -> None:
         with self._lock:
             self._looked_after, quiet = False, self._uses == before
-        if quiet:
-            self._tidy()  # or, where a call is under way yet, its end sees to it
-        else:
+            # Where a call is under way yet, its end sees to it.
+            idle = [] if not quiet or any(self._busy.values()) else self._forget()
+        for extra in idle:
+            extra.close()
+        if not quiet:
             self._look_after()
 
     def close(self) -> None:
@@ -218,32 +208,20 @@ class Lanes:
         for channel in channels:
             channel.close()
 
-    def _widened(self, taken: Channel) -> Channel:
-        """Return a new channel instead of one that others use too, if the host allows it."""
-        opened = self._open()
-        if opened is None:
-            return taken
-        with self._lock:
-            if taken in self._busy:
-                self._busy[taken] -= 1
-            self._busy[opened] = self._busy.get(opened, 0) + 1  # none if all were closed meanwhile
-        return opened
-
-    def _open(self) -> Channel | None:
+    def _open(self) -> None:
         """Open a channel, if the host allows it; else none is opened any more until all are idle."""
         try:
             pipe = self._dialer.open()
         except HostError:  # a host that allows one session alone, or is lost: the main channel will tell
-            return None
+            return
         opened = Channel(pipe, self._dialer.name)
         with self._lock:
             self._barred = False
             self._busy[opened] = 0
-        if self.main.lost:
+        if self.main.lost:  # all were closed meanwhile
             opened.close()
-        elif self._linger:
+        else:
             self._look_after()
-        return opened
 
     def _forget(self) -> list[Channel]:
         extra = [channel for channel in self._busy if channel is not self.main]

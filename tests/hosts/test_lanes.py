@@ -33,39 +33,39 @@ def pid(channel: Channel) -> int:
 
 
 @contextlib.contextmanager
-def dialed(dialer: SshDialer) -> Iterator[Lanes]:
-    lanes = Lanes(dialer, Channel(dialer.dial(), dialer.name), 3)
+def dialed(dialer: SshDialer, linger: float = 2.0) -> Iterator[Lanes]:
+    lanes = Lanes(dialer, Channel(dialer.dial(), dialer.name), 3, linger)
     yield lanes
     lanes.close()
 
 
+def spread(lanes: Lanes, calls: int, channels: int) -> set[Channel]:
+    """Hold lanes again and again, until so many channels are among them that answer."""
+
+    def look() -> set[Channel] | None:
+        with taken(lanes, calls) as held:
+            assert held[0] is lanes.main
+            found = {*held}
+            return found if len(found) == channels == len({pid(channel) for channel in found}) else None
+
+    return eventually(look, f"{channels} channels are open")
+
+
 def test_large_calls_at_once_get_channels_of_their_own_on_the_one_connection(sshd: Sshd):
     with dialed(SshDialer(sshd.spec())) as lanes:
-        main = lanes.main
         with taken(lanes, 6) as held:
-            assert held[0] is main
-            assert len({pid(channel) for channel in held}) == 4
-        assert [channel.lost for channel in dict.fromkeys(held)] == [False, True, True, True]
-        with taken(lanes, 2) as again:
-            assert pid(again[1]) != pid(main)
+            assert {*held} == {lanes.main}, "no call waits until one is open"
+        others = spread(lanes, 6, 4) - {lanes.main}
+        eventually(lambda: all(each.lost for each in others), "they are closed when nobody needs them")
+        again = spread(lanes, 2, 2) - {lanes.main}
+        assert again.isdisjoint(others)
+        assert not lanes.main.lost
     assert sshd.logins() == 1
 
 
 def test_channels_outlast_a_moment_without_a_call(sshd: Sshd):
-    dialer = SshDialer(sshd.spec())
-    lanes = Lanes(dialer, Channel(dialer.dial(), dialer.name), 3, linger=3.0)
-
-    def second() -> Channel | None:
-        with taken(lanes, 2) as held:
-            return None if held[1] is lanes.main else held[1]
-
-    with taken(lanes, 2) as held:
-        assert held == [lanes.main, lanes.main], "no call waits until one is open"
-    opened = eventually(second, "a further one is open")
-    assert second() is opened
-    eventually(lambda: opened.lost, "it is closed when nobody needs it any more")
-    assert not lanes.main.lost
-    lanes.close()
+    with dialed(SshDialer(sshd.spec()), linger=60.0) as lanes:
+        assert spread(lanes, 2, 2) == spread(lanes, 2, 2)
 
 
 def test_one_large_call_after_the_other_opens_nothing(sshd: Sshd):
@@ -84,12 +84,13 @@ def test_where_the_host_allows_one_session_all_goes_over_it(sshd_factory: Callab
 def test_after_a_loss_the_new_connection_has_its_own_channels(sshd: Sshd):
     dialer = SshDialer(sshd.spec())
     with dialed(dialer) as first:
-        with taken(first, 2) as held:
-            sshd.cut()
+        lost = spread(first, 2, 2)
+        sshd.cut()
+        for channel in lost:
             with pytest.raises(HostUnreachableError):
-                pid(held[1])
-            with dialed(dialer) as second, taken(second, 2) as others:
-                assert len({pid(channel) for channel in others}) == 2
+                pid(channel)
+        with dialed(dialer) as second:
+            spread(second, 2, 2)
         with dialed(dialer) as third, third.lane() as lane:
             assert lane is third.main
 
