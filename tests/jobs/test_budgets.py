@@ -20,7 +20,7 @@ from dagster_slurm_components.spec.merge import Layer
 from dagster_slurm_components.spec.place import KeyPath, Position
 from dagster_slurm_components.spec.profile import Profile
 from dagster_slurm_components.spec.profiles import LoadedProfile
-from dagster_slurm_components.spec.resolve import ResolvedScript, resolve_script
+from dagster_slurm_components.spec.resolve import ResolvedScript, ScriptEntry, resolve_script
 from dagster_slurm_components.spec.resources import Resources
 
 ANSWER = "root|||cpu=60|cpu=0\n proj||cpu=600|cpu=60|cpu=0\n  proj|ada||cpu=60|cpu=0\n"
@@ -58,12 +58,8 @@ def script(folder: Path, **resources: Any) -> ResolvedScript:
     def position(path: KeyPath) -> Position:
         return Position("a.yaml", 7 if path[-1] == "account" else 8, 5)
 
-    return resolve_script(
-        profile=LoadedProfile("staging", Profile(), (), folder),
-        defaults=None,
-        script=Layer("script", {"payload": "a.sh", "resources": resources}, position, folder),
-        folder=folder,
-    )
+    layer = Layer("script", {"payload": "a.sh", "resources": resources}, position, folder)
+    return resolve_script(ScriptEntry(layer, None, folder), LoadedProfile("staging", Profile(), (), folder))
 
 
 def test_a_job_that_fits_is_not_warned_of(tmp_path: Path) -> None:
