@@ -19,6 +19,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
+from waiting import eventually
 
 import slurm_testcluster as slurm
 from slurm_testcluster.lock import folder_lock
@@ -94,7 +95,17 @@ def sweep(parent: Path) -> None:
 def lose_node(cluster: slurm.Cluster, node: str) -> None:
     """Kill a node's slurmd, and let Slurm give the node up at once instead of after minutes without an answer."""
     cluster.stop_daemon(f"slurmd-{node}", number=signal.SIGKILL)
-    cluster.run(["scontrol", "update", f"NodeName={node}", "State=DOWN", "Reason=no answer"])
+    # An answer of slurmd's that is on its way yet would bring it back (seen in 26.05.5), hence DRAIN, too.
+    for state in ("DOWN", "DRAIN"):
+        cluster.run(["scontrol", "update", f"NodeName={node}", f"State={state}", "Reason=no answer"])
+
+
+def find_node(cluster: slurm.Cluster, node: str) -> None:
+    """Bring a lost node back, and wait until Slurm takes it for good."""
+    cluster.start_daemon(f"slurmd-{node}")
+    cluster.run(["scontrol", "update", f"NodeName={node}", "State=RESUME"])
+    asked = ["sinfo", "--noheader", "--nodes", node, "--format", "%T"]
+    eventually(lambda: cluster.run(asked).stdout.strip() in ("idle", "mixed", "allocated"), f"{node} is back")
 
 
 @pytest.fixture(scope="session")

@@ -50,7 +50,20 @@ def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
         if (ROOT / name).is_file():
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(ROOT / name, folder / name)
-    git = ("git", "-c", "user.name=tests", "-c", "user.email=tests@example.org", "-c", "commit.gpgsign=false")
+    # Nothing may be packed in the background while somebody clones it.
+    git = (
+        "git",
+        "-c",
+        "gc.auto=0",
+        "-c",
+        "maintenance.auto=false",
+        "-c",
+        "user.name=tests",
+        "-c",
+        "user.email=tests@example.org",
+        "-c",
+        "commit.gpgsign=false",
+    )
     for argv in (("init", "-q"), ("add", "-A"), ("commit", "-qm", "as it is"), ("tag", "v0.2.0")):
         subprocess.run([*git, *argv], cwd=folder, check=True)
     return folder

@@ -19,7 +19,7 @@ from pathlib import Path
 
 import dagster as dg
 import pytest
-from cluster_fixture import lose_node
+from cluster_fixture import find_node, lose_node
 from left.conftest import Left
 from project_fixture import Project, failure_text
 from waiting import PATIENCE, eventually
@@ -167,7 +167,7 @@ def play(cluster: slurm.Cluster, place: Target) -> Mapping[str, End]:
             strike(cluster, STORIES[name].then, handles[name].job_id)
         elif isinstance(event, Ended):
             found[name] = End(handles[name], event, time.time() - ended_at(cluster, handles[name].job_id))
-    cluster.start_daemon("slurmd-node2")
+    find_node(cluster, "node2")
     place.satellite.host.close()
     return found
 

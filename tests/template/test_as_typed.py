@@ -68,7 +68,8 @@ def repository(folder: Path) -> Path:
         if (ROOT / name).is_file():
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(ROOT / name, folder / name)
-    who = ("-c", "user.name=Ada", "-c", "user.email=ada@example.org")
+    # Nothing may be packed in the background while somebody clones it.
+    who = ("-c", "gc.auto=0", "-c", "maintenance.auto=false", "-c", "user.name=Ada", "-c", "user.email=ada@example.org")
     for argv in (("init", "-q"), ("add", "-A"), (*who, "commit", "-qm", "all"), (*who, "tag", "v0.2.0")):
         subprocess.run(["git", *argv], cwd=folder, check=True, capture_output=True)
     return folder
