@@ -6,7 +6,7 @@ import click
 
 from dagster_slurm_components.cli import terminal
 from dagster_slurm_components.cli.finding import find_job
-from dagster_slurm_components.errors import DagsterSlurmError, HostUnreachableError
+from dagster_slurm_components.errors import DagsterSlurmError
 from dagster_slurm_components.jobs.download import Wanted, download, plan, read_outputs
 from dagster_slurm_components.jobs.outputs import Made, shown
 from dagster_slurm_components.jobs.target import target
@@ -48,25 +48,14 @@ def get(
         raise DagsterSlurmError(text, where=found.path, hint=hint)
     plans = [(each, *plan(each, folder / each.name, force=force)) for each in chosen]
     waiting = [wanted for _, missing, _ in plans for wanted in missing]
-    total, state = sum(wanted.file.size for wanted in waiting), {"bytes": 0}
-    with terminal.bar(quiet=as_json) as show:
+    total = sum(wanted.file.size for wanted in waiting)
 
-        def got(size: int) -> None:
-            state["bytes"] += size
-            show("get", state["bytes"], total)
+    def done(wanted: Wanted) -> None:
+        if not as_json:
+            click.echo(f"{shown(str(wanted.target))}\t{format_size(wanted.file.size)}")
 
-        def done(wanted: Wanted) -> None:
-            if not as_json:
-                click.echo(f"{shown(str(wanted.target))}\t{format_size(wanted.file.size)}")
-
-        try:
-            with terminal.patient(place.satellite) as satellite:
-                download(satellite, waiting, folder, got=got, done=done)
-        except HostUnreachableError as error:
-            hint = (
-                f"{format_size(state['bytes'])} of {format_size(total)} are here; the same command goes on."
-            )
-            raise DagsterSlurmError(error.message, where=error.where, hint=hint) from error
+    with terminal.transfer(place.satellite, "get", total, "here", quiet=as_json) as (satellite, got):
+        download(satellite, waiting, folder, got=got, done=done)
     rows = [row for each, missing, there in plans for row in _rows(each, missing, there)]
     if as_json:
         terminal.print_json(rows)

@@ -6,7 +6,7 @@ from pathlib import Path
 import click
 
 from dagster_slurm_components.cli import terminal
-from dagster_slurm_components.errors import DagsterSlurmError, HostUnreachableError
+from dagster_slurm_components.errors import DagsterSlurmError
 from dagster_slurm_components.jobs.outputs import shown
 from dagster_slurm_components.jobs.target import absolute_workdir, satellite_of
 from dagster_slurm_components.jobs.upload import Source, lacking, sources, upload
@@ -40,24 +40,14 @@ def put(files: tuple[Path, ...], to: str, *, force: bool, profile_name: str | No
     folder = absolute_workdir(match["path"], satellite, "the target")
     folders, every = sources(files, folder or "/")
     waiting = lacking(satellite, every, force=force)
-    total, state = sum(each.size for each in waiting), {"bytes": 0}
-    with terminal.bar(quiet=as_json) as show:
+    total = sum(each.size for each in waiting)
 
-        def got(size: int) -> None:
-            state["bytes"] += size
-            show("put", state["bytes"], total)
+    def done(source: Source) -> None:
+        if not as_json:
+            click.echo(f"{shown(source.target)}\t{format_size(source.size)}")
 
-        def done(source: Source) -> None:
-            if not as_json:
-                click.echo(f"{shown(source.target)}\t{format_size(source.size)}")
-
-        try:
-            with terminal.patient(satellite) as there:
-                upload(there, folders, waiting, got=got, done=done)
-        except HostUnreachableError as error:
-            told = f"{format_size(state['bytes'])} of {format_size(total)} are there"
-            hint = f"{told}; the same command goes on."
-            raise DagsterSlurmError(error.message, where=error.where, hint=hint) from error
+    with terminal.transfer(satellite, "put", total, "there", quiet=as_json) as (there, got):
+        upload(there, folders, waiting, got=got, done=done)
     sent = set(waiting)
     if as_json:
         terminal.print_json([_row(each, "sent" if each in sent else "there") for each in every])

@@ -20,6 +20,7 @@ from dagster_slurm_components.errors import DagsterSlurmError, HostUnreachableEr
 from dagster_slurm_components.hosts.client import Satellite
 from dagster_slurm_components.hosts.parked import ParkedHost, Parking
 from dagster_slurm_components.spec.base import duration_seconds
+from dagster_slurm_components.units import format_size
 
 PATIENCE = 600.0
 """Seconds for which a transfer waits for a host that was lost."""
@@ -191,3 +192,28 @@ def patient(satellite: Satellite) -> Iterator[Satellite]:
         raise HostUnreachableError(str(error.__cause__), where=error.where) from error
     finally:
         over.set()
+
+
+@contextmanager
+def transfer(
+    satellite: Satellite, verb: str, total: int, place: str, *, quiet: bool
+) -> Iterator[tuple[Satellite, Callable[[int], None]]]:
+    """Yield a host as ``patient`` does, and what hears of bytes that have come to their ``place`` and shows them.
+
+    Raises:
+        DagsterSlurmError: The host was lost for too long; it says how much has come.
+    """
+    brought = 0
+    with bar(quiet=quiet) as show:
+
+        def got(size: int) -> None:
+            nonlocal brought
+            brought += size
+            show(verb, brought, total)
+
+        try:
+            with patient(satellite) as there:
+                yield there, got
+        except HostUnreachableError as error:
+            hint = f"{format_size(brought)} of {format_size(total)} are {place}; the same command goes on."
+            raise DagsterSlurmError(error.message, where=error.where, hint=hint) from error

@@ -14,7 +14,7 @@ from dagster_slurm_components.errors import DagsterSlurmError
 from dagster_slurm_components.hosts.client import Satellite
 from dagster_slurm_components.hosts.satellite.calls import FileData, FileRead
 from dagster_slurm_components.jobs.outputs import ALL_FILES, MADE, File, Made, parse_files, parse_made, shown
-from dagster_slurm_components.jobs.transfer import PIECE, batches, in_order
+from dagster_slurm_components.jobs.transfer import PIECE, bring, in_order, part_name
 
 _LISTED = 8 * 2**20
 """Bytes of a list of files that one call reads."""
@@ -31,10 +31,7 @@ class Wanted:
     @property
     def part(self) -> Path:
         """Where it is gathered: of other content the name is another."""
-        content = f"{self.target.name}/{self.file.size}/{self.file.sha256}".encode("utf-8", "surrogateescape")
-        return self.target.with_name(
-            f".{self.target.name[:48]}.{hashlib.sha256(content).hexdigest()[:16]}.part"
-        )
+        return self.target.with_name(part_name(self.target.name, self.file.size, self.file.sha256))
 
 
 def read_outputs(satellite: Satellite, run_dir: str) -> tuple[Made, ...]:
@@ -94,11 +91,17 @@ def download(
         DagsterSlurmError: A file has changed on the host, or is gone; its place here leads out of the folder, or can't
             be written to.
     """
-    bring = _Download(satellite, folder, got, done)
+    way = _Download(satellite, folder, got)
     try:
         got(sum(each.part.stat().st_size for each in files if each.part.is_file()))
-        again = bring.all_of(files)  # what an earlier try had was of something else
-        wrong = bring.all_of(again)
+        wrong = bring(
+            files,
+            lambda each: each.file.size,
+            large=way.one,
+            small=way.several,
+            got=got,
+            done=done,
+        )
     except OSError as error:
         text = f"{shown(str(error.filename or folder))} can't be written on this machine: {error.strerror}"
         raise DagsterSlurmError(text, hint="What has come is kept; the same again goes on.") from error
@@ -136,38 +139,18 @@ class _Download:
     satellite: Satellite
     folder: Path
     got: Callable[[int], None]
-    done: Callable[[Wanted], None]
 
-    def all_of(self, files: Sequence[Wanted]) -> list[Wanted]:
-        """Bring files; return those that came with another hash."""
-        wrong = []
-        for each in files:
-            if each.file.size > PIECE and not self._bring(each):
-                wrong.append(each)
-            elif each.file.size > PIECE:
-                self.done(each)
-        small = (each for each in files if each.file.size <= PIECE)
-        for batch, refused in in_order(
-            partial(self._gather, each) for each in batches(small, lambda each: each.file.size)
-        ):
-            wrong += refused
-            for each in batch:
-                if each not in refused:
-                    self.got(each.file.size)
-                    self.done(each)
-        return wrong
-
-    def _gather(self, batch: list[Wanted]) -> tuple[list[Wanted], list[Wanted]]:
-        """Bring small files together; return them, and those of them that came with another hash."""
+    def several(self, batch: list[Wanted]) -> list[Wanted]:
+        """Bring small files together; return those of them that came with another hash."""
         with ExitStack() as stack:
             parts = [stack.enter_context(_opened(each, self.folder)) for each in batch]
             while lacking := [part for part in parts if part.left]:
                 reads = [FileRead(part.wanted.source, part.offset, part.left) for part in lacking]
                 for part, data in zip(lacking, self.satellite.fetch(reads, total=PIECE), strict=True):
                     part.take(self._checked(part.wanted, data))
-            return batch, [part.wanted for part in parts if not part.publish()]
+            return [part.wanted for part in parts if not part.publish()]
 
-    def _bring(self, wanted: Wanted) -> bool:
+    def one(self, wanted: Wanted) -> bool:
         """Bring a large file, several pieces at a time, written in order; return whether its hash is right."""
         size = wanted.file.size
         with _opened(wanted, self.folder) as part:

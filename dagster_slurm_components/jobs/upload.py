@@ -13,7 +13,7 @@ from dagster_slurm_components.errors import DagsterSlurmError, SatelliteError
 from dagster_slurm_components.hosts.client import Satellite
 from dagster_slurm_components.hosts.satellite.calls import FileRead
 from dagster_slurm_components.jobs.outputs import shown
-from dagster_slurm_components.jobs.transfer import PIECE, batches, in_order
+from dagster_slurm_components.jobs.transfer import PIECE, batches, bring, in_order, part_name
 
 _HINTS = {
     "disk_full": "Nothing half-made is in its place. Make room, or ask for more quota: the same command goes on.",
@@ -36,8 +36,7 @@ class Source:
     def part(self) -> str:
         """Where it is gathered: that of another state of the file has another name."""
         folder, _, name = self.target.rpartition("/")
-        state = f"{name}/{self.size}/{self.mtime_ns}".encode("utf-8", "surrogateescape")
-        return f"{folder}/.{name[:48]}.{hashlib.sha256(state).hexdigest()[:16]}.part"
+        return f"{folder}/{part_name(name, self.size, self.mtime_ns)}"
 
 
 def sources(paths: Sequence[Path], folder: str) -> tuple[list[tuple[str, int]], list[Source]]:
@@ -127,12 +126,11 @@ def upload(
         HostError: The host gives no answer, or refuses; what has come stays, for the next try.
         DagsterSlurmError: A file is gone from this machine, or has changed on its way.
     """
-    bring = _Upload(satellite, got, done)
+    way = _Upload(satellite, got)
     try:
         for group in batches(folders, lambda each: 0):
             satellite.receive(folders=group)
-        again = bring.all_of(files)  # what an earlier try had sent was something else
-        wrong = bring.all_of(again)
+        wrong = bring(files, lambda each: each.size, large=way.one, small=way.several, got=got, done=done)
     except SatelliteError as error:
         raise DagsterSlurmError(error.message, where=error.where, hint=_HINTS.get(error.code)) from error
     if wrong:
@@ -146,28 +144,9 @@ class _Upload:
 
     satellite: Satellite
     got: Callable[[int], None]
-    done: Callable[[Source], None]
 
-    def all_of(self, files: Sequence[Source]) -> list[Source]:
-        """Bring files; return those of which the host has other bytes than were sent."""
-        wrong = []
-        for each in files:
-            if each.size > PIECE and not self._bring(each):
-                wrong.append(each)
-            elif each.size > PIECE:
-                self.done(each)
-        small = (each for each in files if each.size <= PIECE)
-        for batch, refused in in_order(
-            partial(self._together, each) for each in batches(small, lambda each: each.size)
-        ):
-            wrong += refused
-            for each in batch:
-                if each not in refused:
-                    self.got(each.size)
-                    self.done(each)
-        return wrong
-
-    def _together(self, batch: list[Source]) -> tuple[list[Source], list[Source]]:
+    def several(self, batch: list[Source]) -> list[Source]:
+        """Bring small files together; return those of which the host has other bytes than were sent."""
         contents = [b"".join(_pieces(each)) for each in batch]
         rows = [
             (each.part, each.target, each.size, hashlib.sha256(data).hexdigest(), each.mode)
@@ -175,9 +154,9 @@ class _Upload:
         ]
         pieces = [(each.part, 0, each.size) for each in batch]
         refused = self.satellite.receive(b"".join(contents), pieces=pieces, whole=rows)
-        return batch, [batch[number] for number in refused]
+        return [batch[number] for number in refused]
 
-    def _bring(self, source: Source) -> bool:
+    def one(self, source: Source) -> bool:
         """Bring a large file, several pieces at a time; return whether the host has what was sent."""
         there = self._sent_before(source)
         digest = hashlib.sha256()

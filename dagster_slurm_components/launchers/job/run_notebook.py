@@ -16,7 +16,7 @@ import re
 import signal
 import sys
 import tempfile
-from typing import Any, Callable, Dict, List, NamedTuple, Optional, Sequence, TextIO
+from typing import Any, Callable, Dict, List, NamedTuple, Optional, Sequence
 
 EXECUTED, PAGE, PICTURES = ".executed.ipynb", ".html", ".pictures"
 """What the names of the results end in, instead of ``.ipynb``."""
@@ -219,12 +219,12 @@ def write_pictures(notebook: Any, folder: str) -> None:
                 write(name + ".svg", "".join(data["image/svg+xml"]).encode("utf-8"))
 
 
-def write_page(notebook: Any, path: str, told: TextIO) -> None:
+def write_page(notebook: Any, path: str) -> None:
     """Write a notebook as a page, if nbconvert is there."""
     try:
         from nbconvert import HTMLExporter
     except ImportError:
-        told.write("no {}: nbconvert is not in this environment\n".format(path))
+        sys.stderr.write("no {}: nbconvert is not in this environment\n".format(path))
         return
     page, _ = HTMLExporter().from_notebook_node(notebook)
     write(path, page.encode("utf-8"))
@@ -260,7 +260,7 @@ def main(words: Sequence[str]) -> int:
     save()
     write_pictures(notebook, stem + PICTURES)
     if failure is None:
-        write_page(notebook, stem + PAGE, sys.stderr)
+        write_page(notebook, stem + PAGE)
         return 0
     sys.stderr.write("{0}: cell {1.cell} of {1.cells} failed:\n{1.told}\n".format(where, failure))
     sys.stderr.write("The notebook as far as it came: {}\n".format(os.path.abspath(stem + EXECUTED)))
