@@ -80,13 +80,14 @@ def test_ranks_of_srun_are_inside_with_the_users_variables(
     (data / "data").write_text("seen")
     project.staging(cluster)
     project.write("ranks.py", RANKS)
+    # Where a node has GPUs, slurmstepd takes CUDA_VISIBLE_DEVICES from a step that asks for none (26.05.5).
     project.scripts(f"""
         scripts:
           - payload: ranks.py
             args: ["/mnt", "{project.root / "cluster work"}"]
             launcher: {{type: srun}}
             env: {{GREETING: "the user's 'own' $(x)", CUDA_VISIBLE_DEVICES: "1"}}
-            resources: {{nodes: 2, ntasks_per_node: 2, mem: 500M, time: "00:05:00"}}
+            resources: {{nodes: 2, ntasks_per_node: 2, mem: 500M, time: "00:05:00", nodelist: "node1,node2"}}
             environment: {{type: container, image: "{image_folder}", {runtime}, bind: ["{data}:/mnt"]}}
             assets: [{{key: ranks}}]
     """)
