@@ -28,6 +28,8 @@ OUTPUT = "output/"
 """How the metadata begin that tell of outputs."""
 PULLED = "/pulled"
 """How those end that tell where an output is on Dagster's machine, or why it is not there."""
+PATH, HASH = "/path", "/hash"
+"""How those end that tell where an output is on its host, and the hash of it, for whoever reads it there."""
 _UNCHECKED = "job/outputs"
 
 
@@ -42,6 +44,10 @@ def _figures(made: Sequence[Made], handle: JobHandle, profile: str) -> dict[str,
         facts += [f"`{ready_command('get', named(handle), profile, each.name)}`", *each.notes]
         figures[f"output/{each.name}"] = "\n".join(f"* {fact}" for fact in facts)
         figures[f"output/{each.name}/bytes"] = each.bytes
+        if shown(each.path) == each.path:  # else no database takes it
+            figures[f"{OUTPUT}{each.name}{PATH}"] = each.path
+        if each.hash:
+            figures[f"{OUTPUT}{each.name}{HASH}"] = each.hash
     return figures
 
 
@@ -78,7 +84,7 @@ def of_asset(made: Sequence[Made], key: dg.AssetKey | None, metadata: Mapping[st
         f"{OUTPUT}{each.name}{end}"
         for each in made
         if each.asset is not None and dg.AssetKey.from_escaped_user_string(each.asset) != key
-        for end in ("", "/bytes", "/preview", PULLED)
+        for end in ("", "/bytes", "/preview", PATH, HASH, PULLED)
     }
     return {name: value for name, value in metadata.items() if name not in other}
 

@@ -13,7 +13,7 @@ from dagster_shared.record import replace
 from dagster_slurm_components.jobs.figures import Figure
 from dagster_slurm_components.jobs.outputs import Made
 from dagster_slurm_components.pipes.context import StepContext, is_direct, is_skippable
-from dagster_slurm_components.pipes.outputs import OUTPUT, PULLED, of_asset
+from dagster_slurm_components.pipes.outputs import HASH, OUTPUT, PATH, PULLED, of_asset
 
 MARKDOWN = ("job/usage", "job/chart", "job/notes")
 
@@ -160,9 +160,10 @@ def typed(figures: Mapping[str, Figure]) -> dict[str, Figure | dg.MetadataValue]
     """Return a job's figures as metadata that Dagster plots and links; numbers and text it knows by itself."""
 
     def value(name: str, figure: Figure) -> Figure | dg.MetadataValue:
-        if name == "job/run_directory" or (name.endswith(PULLED) and str(figure).startswith("/")):
+        is_text = isinstance(figure, str)
+        if name == "job/run_directory" or (name.endswith((PULLED, PATH)) and str(figure).startswith("/")):
             return dg.MetadataValue.path(str(figure))
-        if name in MARKDOWN or (name.startswith(OUTPUT) and isinstance(figure, str)):
+        if name in MARKDOWN or (name.startswith(OUTPUT) and is_text and not name.endswith(HASH)):
             return dg.MetadataValue.md(str(figure))
         is_address = isinstance(figure, str) and figure.startswith("http://")
         return dg.MetadataValue.url(str(figure)) if is_address else figure
