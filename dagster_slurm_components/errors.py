@@ -92,14 +92,13 @@ class SatelliteError(HostError):
         super().__init__(message, where=where, hint=hint)
 
 
-class EnvironmentFailedError(DagsterSlurmError):
-    """An environment can't be made, or is not what it should be.
+class ProgramError(DagsterSlurmError):
+    """A program of ours on a host could not do what it was to do.
 
     Args:
         message: What happened.
-        code: A short stable word: ``tampered``, ``missing``, ``disk_full``, ``differs``, ``locked``,
-            ``build_failed``, ``activation_failed``, ``not_deployed``, ``failed``.
-        detail: What is concerned, one line each: package files, differences.
+        code: A short stable word: ``tampered``, ``missing``, ``disk_full``, ``locked``, ``failed``.
+        detail: What is concerned, one line each.
         where: The host or the file.
         hint: What to do.
     """
@@ -114,6 +113,16 @@ class EnvironmentFailedError(DagsterSlurmError):
         hint: str | None = None,
     ) -> None:
         self.code = code
+        self.text = message
         self.detail = tuple(detail)
         listed = "".join(f"\n  {line}" for line in self.detail)
         super().__init__(message + listed, where=where, hint=hint)
+
+
+class EnvironmentFailedError(ProgramError):
+    """An environment can't be made, or is not what it should be; among its codes are, too, ``differs``,
+    ``build_failed``, ``activation_failed`` and ``not_deployed``."""
+
+
+class InputFailedError(ProgramError):
+    """An input can't be brought to where its job runs."""

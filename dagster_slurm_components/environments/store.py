@@ -9,7 +9,7 @@ from typing import Any, Literal, NamedTuple
 
 from dagster_slurm_components.environments.content import Artifact, Progress, silent
 from dagster_slurm_components.environments.plan import Provided
-from dagster_slurm_components.errors import EnvironmentFailedError, SatelliteError
+from dagster_slurm_components.errors import EnvironmentFailedError, ProgramError, SatelliteError
 from dagster_slurm_components.hosts.client import Satellite
 from dagster_slurm_components.hosts.program import BOOTSTRAP, program, shipped
 from dagster_slurm_components.hosts.satellite.calls import FileRead
@@ -90,22 +90,13 @@ class Store:
 
         A build goes on when the connection is lost; the next one with the same key waits for it and adopts it.
         """
-        builder, where = program(PROGRAM), self.satellite.host.name
-        request = {"action": action, "order": {"workdir": self.workdir, **order}}
-        argv = [self.satellite.hello().executable, "-I", "-c", BOOTSTRAP, str(len(builder))]
-        done = self.satellite.run(argv, input=builder + json.dumps(request).encode(), timeout=timeout)
         try:
-            answer = json.loads(done.stdout.decode("utf-8").strip().splitlines()[-1])
-        except (ValueError, IndexError):
-            words = done.stderr.decode("utf-8", "replace").strip()[-2000:] or "it said nothing"
-            cause = f"it did not end within {timeout:.0f} s" if done.timed_out else words
-            raise EnvironmentFailedError(f"the builder's `{action}` failed: {cause}", where=where) from None
-        if not answer["ok"]:
-            code = answer["code"]
+            return ask(self.satellite, PROGRAM, action, {"workdir": self.workdir, **order}, timeout=timeout)
+        except ProgramError as error:
+            code, hint = error.code, _HINTS.get(error.code)
             raise EnvironmentFailedError(
-                answer["message"], code=code, detail=answer["detail"], where=where, hint=_HINTS.get(code)
-            )
-        return answer["result"]
+                error.text, code=code, detail=error.detail, where=error.where, hint=hint
+            ) from None
 
     def lacking(self, artifacts: Sequence[Artifact]) -> list[Artifact]:
         """Return the artifacts that are not here yet. One call."""
@@ -187,6 +178,37 @@ class Store:
         order = {"keep": list(keep), "unused_for": unused_for, "dry_run": dry_run}
         answer: Mapping[str, Any] = self.call("prune", order, timeout=_CARE_TIMEOUT)
         return answer
+
+
+def ask(
+    satellite: Satellite,
+    module: str,
+    action: str,
+    order: Mapping[str, Any],
+    *,
+    timeout: float,
+    launcher: Sequence[str] = (),
+) -> Any:
+    """Let a program of ours, by the name of its module, do one action on a host, and return its result.
+
+    ``launcher`` is the beginning of a command line that starts it elsewhere: ``srun --partition=datamover``.
+
+    Raises:
+        ProgramError: It could not, or was not heard of for ``timeout`` seconds.
+    """
+    text, where = program(module), satellite.host.name
+    argv = [*launcher, satellite.hello().executable, "-I", "-c", BOOTSTRAP, str(len(text))]
+    request = json.dumps({"action": action, "order": order}).encode()
+    done = satellite.run(argv, input=text + request, timeout=timeout)
+    try:
+        answer = json.loads(done.stdout.decode("utf-8").strip().splitlines()[-1])
+    except (ValueError, IndexError):
+        words = done.stderr.decode("utf-8", "replace").strip()[-2000:] or "it said nothing"
+        cause = f"it did not end within {timeout:.0f} s" if done.timed_out else words
+        raise ProgramError(f"our program for `{action}` failed: {cause}", where=where) from None
+    if not answer["ok"]:
+        raise ProgramError(answer["message"], code=answer["code"], detail=answer["detail"], where=where)
+    return answer["result"]
 
 
 def check_order(mode: str) -> dict[str, Any]:

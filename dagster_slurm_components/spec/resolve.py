@@ -14,18 +14,25 @@ from typing_extensions import Self
 
 from dagster_slurm_components.spec.files import LARGEST, TOO_LARGE, Found, add_files, find_files, place
 from dagster_slurm_components.spec.merge import Layer, Merged, merge
+from dagster_slurm_components.spec.inputs import Inputs
+from dagster_slurm_components.spec.model import Model
 from dagster_slurm_components.spec.outputs import Outputs, literal
-from dagster_slurm_components.spec.place import KeyPath, Position
+from dagster_slurm_components.spec.place import KeyPath, Locate, Position
 from dagster_slurm_components.spec.problems import Problem, SpecError, problems_of
 from dagster_slurm_components.spec.profiles import LoadedProfile, chosen_profile
 from dagster_slurm_components.spec.sbatch import SUFFIXES, sbatch_layer
 from dagster_slurm_components.spec.script import Script
-from dagster_slurm_components.spec.templates import asks_for_profile, fill_partition, is_template
+from dagster_slurm_components.spec.templates import INPUTS, asks_for_profile, fill_waiting, is_template
 from dagster_slurm_components.units import format_size
 
 CONTENT = ("payload", "command", "args", "env", "files", "launcher", "environment")
 """The fields that shape a script's result; how much it asks of Slurm does not."""
+_NAMED: Mapping[str, TypeAdapter[Any]] = {"inputs": TypeAdapter(Inputs), "outputs": TypeAdapter(Outputs)}
 _TRAVELS = "files travel, and links and folders for the files they lead to; a name such as `.env` must be spelled out"
+
+
+def _below(position: Locate, field: str, path: KeyPath) -> Position | None:
+    return position((field, *path))
 
 
 @dataclass(frozen=True)
@@ -37,23 +44,23 @@ class ResolvedScript:
     profile: LoadedProfile
 
     def at_partition(self, names: Mapping[str, Any], missing: str) -> Self:
-        """Return the script for one partition, of which templates know ``names``.
+        """Return the script for one partition, or with its inputs, of which templates know ``names``.
 
         A SpecError tells of a template that needs more than there is, with ``missing`` as its advice.
         """
-        script = self.script
+        script, position = self.script, self.merged.position
         fields: dict[str, Any] = {"args": script.args, "command": script.command, "env": dict(script.env)}
-        if script.outputs:
-            fields["outputs"] = {name: output.explicit() for name, output in script.outputs.items()}
-        filled = fill_partition(fields, self.merged.position, names, missing, literal=literal)
+        for field in _NAMED if INPUTS not in names else ():
+            given: Mapping[str, Model] = getattr(script, field)
+            fields |= {field: {name: each.explicit() for name, each in given.items()}} if given else {}
+        filled = fill_waiting(fields, position, names, missing, literal=literal)
         if filled == fields:
             return self
-        if script.outputs:
+        for field in filled.keys() & _NAMED.keys():
             try:
-                filled["outputs"] = TypeAdapter(Outputs).validate_python(filled["outputs"])
+                filled[field] = _NAMED[field].validate_python(filled[field])
             except ValidationError as exc:
-                position = self.merged.position
-                raise SpecError(problems_of(exc, lambda path: position(("outputs", *path)))) from None
+                raise SpecError(problems_of(exc, partial(_below, position, field))) from None
         return replace(self, script=script.model_copy(update=filled))
 
     def position(self, *path: str | int) -> Position | None:

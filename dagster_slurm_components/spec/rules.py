@@ -4,6 +4,7 @@ import json
 from collections.abc import Callable, Iterator, Mapping, Set
 
 from dagster_slurm_components.spec import asked
+from dagster_slurm_components.spec.inputs import input_problems
 from dagster_slurm_components.spec.launchers import RankLauncher, asks_for_gpus
 from dagster_slurm_components.spec.merge import Merged
 from dagster_slurm_components.spec.model import Model
@@ -40,6 +41,16 @@ def _notebook(script: Script, position_of: Locate) -> Iterator[Problem]:
         yield Problem.at(
             position_of, ("launcher", "type"), message, "take the launcher bash, or ray", "launcher"
         )
+
+
+def _inputs(script: Script, position_of: Locate) -> Iterator[Problem]:
+    yield from input_problems(script.inputs, position_of)
+    before = {asset.key: {dep.asset for dep in asset.deps} for asset in script.assets}
+    for name, each in script.inputs.items():
+        if each.asset in before and each.asset not in before[each.asset]:
+            message = f"`{each.asset}` is made by this script itself"
+            hint = "for its partition before write it in its `deps`, with a `partition_mapping`"
+            yield Problem.at(position_of, ("inputs", name), message, hint, "inputs")
 
 
 def _outputs(script: Script, position_of: Locate) -> Iterator[Problem]:
@@ -247,6 +258,7 @@ _RULES: tuple[tuple[tuple[str, ...], Callable[[Script, Locate], Iterator[Problem
     (("assets", "checks"), _checks),
     (("launcher", "resources"), _launcher),
     (("launcher", "payload"), _notebook),
+    (("assets", "inputs"), _inputs),
     (("assets", "outputs"), _outputs),
     (("array", "assets", "checks", "idle", "leave", "op", "retry"), _leave),
 )

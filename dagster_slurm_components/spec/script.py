@@ -3,18 +3,22 @@
 from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar
 
-from pydantic import AfterValidator, Field, ValidationError
+from pydantic import AfterValidator, Field, ValidationError, model_validator
 from pydantic_core import InitErrorDetails
+from typing_extensions import Self
 
 from dagster_slurm_components.spec.assets import AssetDeclaration, CheckDeclaration, OpSettings
 from dagster_slurm_components.spec.base import Count, Env, Flag, Positive, Text, Umask, Variable, Word
 from dagster_slurm_components.spec.environments import CurrentEnvironment, Environment
+from dagster_slurm_components.spec.inputs import Inputs, assets_of
 from dagster_slurm_components.spec.launchers import BashLauncher, Launcher
 from dagster_slurm_components.spec.model import UNTYPED, Model, details, kept, mistake, option, unknown_key
 from dagster_slurm_components.spec.outputs import Outputs
+from dagster_slurm_components.spec.partition_mappings import AssetDep
 from dagster_slurm_components.spec.place import KEY
 from dagster_slurm_components.spec.resources import Resources
 from dagster_slurm_components.spec.retry import Idle, Retry, Stuck
+from dagster_slurm_components.spec.templates import is_template
 
 OVERRIDABLE = (
     "payload",
@@ -25,6 +29,7 @@ OVERRIDABLE = (
     "umask",
     "files",
     "exclude",
+    "inputs",
     "outputs",
     "launcher",
     "resources",
@@ -123,6 +128,11 @@ class Script(Model):
     exclude: list[Word] = option(
         "What `files` leave out: globs of names, or of the ends of paths.", ["*.tmp", "data/raw"], default=[]
     )
+    inputs: Inputs = option(
+        "What the payload reads: an asset, a file of Dagster's machine, or a URL by each name.",
+        {"images": "asset:datasets/images", "table": "file:data/table.csv"},
+        default={},
+    )
     outputs: Outputs = option(
         "Files and folders that the payload makes: a path or pattern below its working folder by each name.",
         {"model": "out/*.pt", "weights": {"path": "weights", "to": "$DATA/models/digits"}},
@@ -192,3 +202,13 @@ class Script(Model):
         {"seed": [1, 2, 3]},
         default={},
     )
+
+    @model_validator(mode="after")
+    def _depends_on_inputs(self) -> Self:
+        """Let each asset be made from the assets among the inputs, as if they were written in its ``deps``."""
+        own = {asset.key for asset in self.assets}
+        read = [key for key in assets_of(self.inputs) if key not in own and not is_template(key)]
+        for asset in self.assets if read else ():
+            known = {dep.asset for dep in asset.deps}
+            asset.deps.extend(AssetDep(asset=key) for key in read if key not in known)
+        return self

@@ -52,7 +52,9 @@ def _jinja() -> Any:
 
 PARTITION = frozenset({"partition_key", "partition_keys", "partition", "partition_window"})
 """What templates know of a step's partition. Such a template waits until the step runs."""
-_WAITING = frozenset({"args", "command", "env", "outputs"})
+INPUTS = "inputs"
+"""What templates know of where inputs are on the host. Such a template waits until they are there."""
+_WAITING = frozenset({"args", "command", "env", "inputs", "outputs"})
 """The fields of a script whose templates may wait."""
 
 Renderer = Callable[[Any, Locate], Any]
@@ -86,11 +88,11 @@ def render(
         if not is_template(text):
             return text
         try:
-            if partitioned and _of_partition(text):
+            if partitioned and _waits(text):
                 if not _may_wait(path):
                     problems.append(_too_early(position_of, path))
                     return text
-                return _rendered_where(text, lambda piece: not _of_partition(piece), names)
+                return _rendered_where(text, lambda piece: not _waits(piece), names)
             return _render_text(text, names)
         except _UnsetVariableError as exc:
             message = f"the environment variable `{exc}` is not set"
@@ -119,7 +121,7 @@ def _render_text(text: str, names: Mapping[str, Any]) -> Any:
     return str(value) if type(value).__name__.endswith("Undefined") else value
 
 
-def fill_partition(
+def fill_waiting(
     tree: Any,
     position_of: Locate,
     names: Mapping[str, Any],
@@ -127,18 +129,19 @@ def fill_partition(
     *,
     literal: Callable[[KeyPath, str], str] = lambda path, text: text,
 ) -> Any:
-    """Return a tree with the templates of a partition rendered, once it is known.
+    """Return a tree with those templates rendered that waited for the partition; or, with its names, for the inputs.
 
-    ``names`` has what there is of it. A SpecError tells, with ``missing`` as its advice, of what there is not.
+    ``names`` has what there is of them. A SpecError tells, with ``missing`` as its advice, of what there is not.
     ``literal`` says how what a template gave is written at a path, so that it means itself there.
     """
     problems: list[Problem] = []
+    wanted = _waits if INPUTS in names else _of_partition_alone
 
     def rendered(text: str, path: KeyPath) -> Any:
         try:
             if not is_template(text):
                 return text
-            return _rendered_where(text, _of_partition, names, partial(literal, path))
+            return _rendered_where(text, wanted, names, partial(literal, path))
         except _template_errors() as exc:
             problems.append(Problem.at(position_of, path, f"{_NOT_RENDERED}{exc}", missing, "template"))
             return text
@@ -146,9 +149,13 @@ def fill_partition(
     return _replaced(tree, rendered, problems)
 
 
-def _of_partition(text: str) -> bool:
-    """Whether a template needs to know the partition."""
-    return "partition" in text and not PARTITION.isdisjoint(_names_in(text))
+def _waits(text: str) -> bool:
+    """Whether a template needs to know the partition, or where the inputs are."""
+    return ("partition" in text or INPUTS in text) and not (PARTITION | {INPUTS}).isdisjoint(_names_in(text))
+
+
+def _of_partition_alone(text: str) -> bool:
+    return _waits(text) and INPUTS not in _names_in(text)
 
 
 def _names_in(text: str) -> set[str]:
@@ -179,10 +186,9 @@ def _may_wait(path: KeyPath) -> bool:
 
 
 def _too_early(position_of: Locate, path: KeyPath) -> Problem:
-    message = "the partition is known only when the step runs"
-    return Problem.at(
-        position_of, path, message, "it can be used in `args`, `command`, `env` and `outputs`", "template"
-    )
+    message = "partition and inputs are known only when the step runs"
+    hint = "they can be used in `args`, `command` and `env`, the partition in `inputs` and `outputs`, too"
+    return Problem.at(position_of, path, message, hint, "template")
 
 
 def syntax_problems(tree: Any, position_of: Locate, *, partitioned: bool = False) -> Iterator[Problem]:
@@ -194,7 +200,7 @@ def syntax_problems(tree: Any, position_of: Locate, *, partitioned: bool = False
             except _template_errors() as exc:
                 yield Problem.at(position_of, path, f"{_NOT_RENDERED}{exc}", None, "template")
             else:
-                if partitioned and not _may_wait(path) and _of_partition(text):
+                if partitioned and not _may_wait(path) and _waits(text):
                     yield _too_early(position_of, path)
 
 

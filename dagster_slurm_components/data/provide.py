@@ -1,0 +1,190 @@
+"""The way of an input to the host of its job: looked at, sent or fetched where it is lacking, and named by its content."""
+
+import os
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+from dagster_slurm_components.data.host.program import answer
+from dagster_slurm_components.data.local import Content, read_content
+from dagster_slurm_components.data.remote import fetch_here
+from dagster_slurm_components.data.store import InputStore, Tree
+from dagster_slurm_components.environments.host.store import without_login
+from dagster_slurm_components.environments.machine import cache_folder, digest_of, only_one, recall, remember
+from dagster_slurm_components.errors import InputFailedError
+from dagster_slurm_components.spec.hosts import LocalHost
+from dagster_slurm_components.spec.inputs import FetchJob, Input
+from dagster_slurm_components.spec.profiles import LoadedProfile
+from dagster_slurm_components.units import format_size, parse_size
+
+_BELIEVED = 3600.0
+"""Seconds for which an input that was there is believed to be there still; a submission looks for it anyway."""
+_FRESH = 60.0
+"""Seconds for which what a URL gave is not asked for again."""
+_TELL_EVERY = 10.0
+_AT_ONCE = 4
+_WEB = ("http", "https")
+
+
+@dataclass(frozen=True)
+class Provided:
+    """An input that is where its job can read it.
+
+    Attributes:
+        source: What a user calls it.
+        path: Where it is on the host.
+        hash: Of what is in it; of another content it is another. Nothing where nobody knows.
+        tree: Where the store of inputs has it; an output of another job is read where it is.
+    """
+
+    source: str
+    path: str
+    hash: str
+    tree: Tree | None = None
+
+
+@dataclass(frozen=True)
+class Provider:
+    """Brings inputs to a profile's host.
+
+    Attributes:
+        tell: Receives a sentence when something is sent or fetched.
+        check: Is called while bytes go; what it raises ends that, and what has come stays.
+        sure: Whether nothing is believed that was there lately.
+    """
+
+    store: InputStore
+    profile: LoadedProfile
+    account: str | None
+    tell: Callable[[str], None]
+    check: Callable[[], None]
+    sure: bool = False
+
+    @property
+    def _where(self) -> str:
+        return self.store.satellite.host.name
+
+    def provide(self, name: str, given: Input, folder: Path) -> Provided:
+        """Return an input that is no asset; relative paths start at ``folder``.
+
+        Raises:
+            InputFailedError: It is not there, or there is no room for it.
+            HostError: The host gives no answer, or refuses.
+        """
+        if given.file is not None:
+            path = folder / Path(given.file).expanduser()
+            return self.file(name, path, given.source, unpack=given.unpack)
+        if given.fetch_on == "here" or (given.fetch_on is None and _scheme(given) not in _WEB):
+            return self._fetched_here(name, given)
+        if _scheme(given) not in _WEB:
+            text = f"{_scheme(given)} can't be fetched on the host, where there is Python alone"
+            raise InputFailedError(text, where=name, hint="Write `fetch_on: here`.")
+        return self._fetched_there(name, given)
+
+    def file(self, name: str, path: Path, source: str, *, unpack: bool = False) -> Provided:
+        """Return a file or folder of this machine, sent as far as the host has not the same content."""
+        content = read_content(path, source)
+        if isinstance(self.profile.profile.host, LocalHost) and not unpack:
+            return Provided(source, os.path.abspath(path), content.key)
+        memo = self._memo("file", content.key, unpack)
+        if known := self._believed(memo, _BELIEVED):
+            return Provided(source, known.path, known.key, known)
+        with only_one(f"input-{memo[:32]}"):
+            tree = self._sent(name, content)
+            if unpack:
+                order = {"name": content.name, "source": source, "sha256": content.files[0].sha256, "most": None}
+                answer = self.store.call("unpack", order)
+                tree = self.store.tree(answer["key"], answer["name"])
+            return self._keep(memo, source, tree)
+
+    def _sent(self, name: str, content: Content) -> Tree:
+        tree = self.store.tree(content.key, content.name)
+        if self.store.ready(tree) is not None:
+            return tree
+        told, done, total = time.monotonic(), 0, 0
+
+        def tell(what: str, size: int) -> None:
+            nonlocal total
+            total = size
+            self.tell(f"Input `{name}`: {what}, {format_size(size)}, are sent to {self._where}.")
+
+        def got(size: int) -> None:
+            nonlocal told, done
+            self.check()
+            done += size
+            if time.monotonic() - told > _TELL_EVERY:
+                told = time.monotonic()
+                self.tell(f"Input `{name}`: {format_size(done)} of {format_size(total)} are there.")
+
+        return self.store.send(content, got=got, tell=tell)
+
+    def _fetched_there(self, name: str, given: Input) -> Provided:
+        order = _order(given)
+        memo = self._memo("url", order)
+        if known := self._believed(memo, _BELIEVED if given.sha256 else _FRESH):
+            return Provided(order["source"], known.path, known.key, known)
+        with only_one(f"input-{memo[:32]}"):
+            tree, answer = self.store.fetch(order, self._launcher(given.fetch_on))
+        if answer["state"] == "fetched":
+            size = f"{answer['count']} files, {format_size(answer['bytes'])}"
+            self.tell(f"Input `{name}` was fetched on {self._where}: {size}.")
+        return self._keep(memo, order["source"], tree)
+
+    def _launcher(self, fetch_on: str | FetchJob | None) -> list[str]:
+        """Return what starts the fetching in a job of its own, where that is asked for and there is Slurm."""
+        if not isinstance(fetch_on, FetchJob) or self.profile.profile.scheduler != "slurm":
+            return []
+        asked = {"account": self.account, **fetch_on.explicit()}
+        options = [f"--{option}={value}" for option, value in asked.items() if value is not None]
+        return ["srun", "--quiet", "--ntasks=1", "--job-name=dg-slurm-data", *options]
+
+    def _fetched_here(self, name: str, given: Input) -> Provided:
+        """Return what this machine fetched, into its own cache, and sent."""
+        order = _order(given)
+        with only_one(f"input-{digest_of(order)[:32]}"):
+            if _scheme(given) in _WEB:
+                place = cache_folder("inputs")
+                found = answer("fetch", {"workdir": str(place), "bound": None, **order})
+                if not found["ok"]:
+                    raise InputFailedError(found["message"], code=found["code"], detail=found["detail"], where=name)
+                tree = found["result"]
+                path, unpack = place / "data" / "trees" / tree["key"] / tree["name"], False
+            else:
+                path, unpack = fetch_here(given.source, given.most, self.tell), given.unpack
+        return self.file(name, path, order["source"], unpack=unpack)
+
+    def _memo(self, *what: object) -> str:
+        return digest_of(self._where, self.store.workdir, *what)
+
+    def _believed(self, memo: str, age: float) -> Tree | None:
+        known = None if self.sure else recall("trees", memo, age)
+        return Tree(**known) if known else None
+
+    def _keep(self, memo: str, source: str, tree: Tree) -> Provided:
+        remember("trees", memo, vars(tree))
+        return Provided(source, tree.path, tree.key, tree)
+
+
+def _scheme(given: Input) -> str:
+    return urlsplit(given.source).scheme.lower()
+
+
+def _order(given: Input) -> dict[str, Any]:
+    """Return what whoever fetches a URL is told."""
+    url = given.source
+    last = unquote(urlsplit(url).path.rstrip("/").rpartition("/")[2])
+    return {
+        "url": url,
+        "source": without_login(url),
+        "name": last if last not in ("", ".", "..") else "content",
+        "sha256": given.sha256,
+        "unpack": given.unpack,
+        "most": given.most,
+        "rate": None,
+        "fresh": _FRESH,
+        "at_once": _AT_ONCE,
+    }

@@ -1,0 +1,61 @@
+"""Whatever fsspec can read (s3, gcs, sftp, ...), fetched to this machine."""
+
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from dagster_slurm_components.environments.host.store import without_login
+from dagster_slurm_components.environments.machine import cache_folder, digest_of, recall, remember
+from dagster_slurm_components.errors import InputFailedError
+from dagster_slurm_components.units import format_size
+
+
+def fetch_here(url: str, most: int | None, tell: Callable[[str], None]) -> Path:
+    """Return a file or folder behind a URL, in this machine's cache; it is fetched again where it has changed.
+
+    Credentials are those of fsspec's own configuration, and of its file systems.
+
+    Raises:
+        InputFailedError: There is no such thing, it has more than ``most`` bytes, or a package is missing.
+    """
+    plain = without_login(url)
+    try:
+        import fsspec  # noqa: PLC0415 - a package that few need
+        file_system, path = fsspec.core.url_to_fs(url)
+        facts, state = file_system.info(path), str(file_system.ukey(path))
+    except ImportError as error:
+        hint = "Install it beside Dagster, for instance `pip install s3fs` for s3."
+        raise InputFailedError(f"{plain} needs a package of fsspec: {error}", hint=hint) from error
+    except Exception as error:
+        raise _failed(plain, error) from error
+    memo = digest_of("fsspec", url)
+    target = cache_folder("fetched", memo) / _name(path)
+    if recall("urls", memo) == state and target.exists():
+        return target
+    try:
+        size = file_system.du(path)
+        if most is not None and size > most:
+            raise InputFailedError(f"{plain} has {format_size(size)}, and `max` is {format_size(most)}")
+        tell(f"{plain}, {format_size(size)}, is fetched.")
+        part = target.with_name(f".{memo[:16]}.part")
+        shutil.rmtree(part, ignore_errors=True) if part.is_dir() else part.unlink(missing_ok=True)
+        file_system.get(path, str(part), recursive=facts["type"] == "directory")
+        shutil.rmtree(target, ignore_errors=True) if target.is_dir() else target.unlink(missing_ok=True)
+        os.rename(part, target)
+    except InputFailedError:
+        raise
+    except Exception as error:
+        raise _failed(plain, error) from error
+    remember("urls", memo, state)
+    return target
+
+
+def _name(path: str) -> str:
+    last = str(path).rstrip("/").rpartition("/")[2]
+    return last if last not in ("", ".", "..") else "content"
+
+
+def _failed(url: str, error: Any) -> InputFailedError:
+    return InputFailedError(f"{url} can't be fetched: {type(error).__name__}: {error}")

@@ -1,0 +1,189 @@
+"""The inputs of a step's jobs: brought to where these run, and told to their payloads."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING
+
+import dagster as dg
+
+from dagster_slurm_components.data.provide import Provided, Provider
+from dagster_slurm_components.data.store import InputStore
+from dagster_slurm_components.environments.base import Activation
+from dagster_slurm_components.environments.machine import cache_folder, digest_of, only_one
+from dagster_slurm_components.errors import InputFailedError
+from dagster_slurm_components.hosts.satellite.calls import FileRead
+from dagster_slurm_components.jobs.download import download, link, plan, read_outputs
+from dagster_slurm_components.jobs.target import satellite_of
+from dagster_slurm_components.pipes.context import Partition
+from dagster_slurm_components.pipes.partition import template_names
+from dagster_slurm_components.pipes.upstream import Made, Upstream
+from dagster_slurm_components.spec.hosts import LocalHost
+from dagster_slurm_components.spec.inputs import Input, variable
+from dagster_slurm_components.spec.profiles import load_profile
+from dagster_slurm_components.spec.resolve import ResolvedScript
+from dagster_slurm_components.spec.templates import INPUTS, Values
+
+if TYPE_CHECKING:
+    from dagster_slurm_components.pipes.claim import JobCall
+
+TOLD, TREES = "inputs.json", "inputs.trees"
+"""The files of a run directory that tell of a job's inputs, and of those among them that the store holds."""
+
+
+@dataclass(frozen=True)
+class Bound:
+    """The inputs of one job, each by its name: one, or one for each partition of an asset."""
+
+    inputs: Mapping[str, Provided | Mapping[str, Provided]] = field(default_factory=dict)
+
+    @property
+    def digest(self) -> Mapping[str, object]:
+        """What they consist of, as JSON values."""
+        return {
+            name: each.hash if isinstance(each, Provided) else {key: one.hash for key, one in each.items()}
+            for name, each in self.inputs.items()
+        }
+
+    def fill(self, resolved: ResolvedScript, partition: Partition) -> ResolvedScript:
+        """Return the script with those of its templates rendered that ask for inputs."""
+        if not self.inputs:
+            return resolved
+        paths = {
+            name: each.path if isinstance(each, Provided) else {key: one.path for key, one in each.items()}
+            for name, each in self.inputs.items()
+        }
+        names, missing = template_names(partition)
+        return resolved.at_partition({**names, INPUTS: Values(INPUTS, paths)}, missing)
+
+    def add_to(self, activation: Activation, run_dir: str) -> Activation:
+        """Return how a job is begun that needs them, and whose payload is told of them."""
+        if not self.inputs:
+            return activation
+        env, files, told = dict(activation.env), dict(activation.files), {}
+        for name, each in self.inputs.items():
+            if isinstance(each, Provided):
+                env[variable(name)] = each.path
+                told[name] = _told(each)
+                continue
+            files[f"inputs/{name}.tsv"] = "".join(f"{key}\t{one.path}\n" for key, one in each.items())
+            env[f"{variable(name)}_FILE"] = f"{run_dir}/inputs/{name}.tsv"
+            told[name] = {key: _told(one) for key, one in each.items()}
+        every = list(self._each())
+        trees = dict.fromkeys(one.tree.folder for one in every if one.tree)
+        files[TOLD] = json.dumps(told)
+        files[TREES] = "".join(f"{folder}\n" for folder in trees)
+        needs = dict.fromkeys(one.tree.mark if one.tree else one.path for one in every)
+        return replace(activation, env=env, files=files, needs=(*activation.needs, *needs))
+
+    def _each(self) -> Iterator[Provided]:
+        for each in self.inputs.values():
+            yield from (each,) if isinstance(each, Provided) else each.values()
+
+
+def _told(each: Provided) -> dict[str, str]:
+    return {"source": each.source, "path": each.path, "hash": each.hash}
+
+
+class StepInputs:
+    """Brings the inputs of a call's jobs to their host, those that several share once.
+
+    Args:
+        call: The call; its place is known.
+        sure: Whether nothing is believed that was there lately.
+    """
+
+    def __init__(self, call: JobCall, *, sure: bool = False) -> None:
+        profile = call.resolved.profile
+        bound = profile.profile.inputs.most
+        store = InputStore(call.place.satellite, call.place.workdir, bound)
+        log, check = call.step.context.log.info, call.guard.check
+        account = call.resolved.script.resources.account
+        self._provider = Provider(store, profile, account, log, check, sure)
+        self._upstream = Upstream(call.step.context)
+        self._bound: dict[str | None, Bound] = {}
+        self._provided: dict[str, Provided] = {}
+
+    def of(self, resolved: ResolvedScript, partition: Partition) -> Bound:
+        """Return the inputs of the script's job for a partition, or a range; all of them are on the host then.
+
+        Raises:
+            InputFailedError: One is not there, or can't be brought.
+            HostError: The host gives no answer, or refuses.
+        """
+        if partition.name not in self._bound:
+            inputs = resolved.script.inputs
+            self._bound[partition.name] = Bound(
+                {name: self._one(name, each, resolved, partition) for name, each in inputs.items()}
+            )
+        return self._bound[partition.name]
+
+    def _one(
+        self, name: str, given: Input, resolved: ResolvedScript, partition: Partition
+    ) -> Provided | Mapping[str, Provided]:
+        try:
+            if given.asset is not None:
+                return self._of_asset(name, given, dg.AssetKey.from_escaped_user_string(given.asset), partition)
+            folder = resolved.base("inputs", name, "source")
+            key = f"{folder} {given.model_dump_json()}"
+            return self._once(key, lambda: self._provider.provide(name, given, folder))
+        except InputFailedError as error:
+            where = f"{resolved.position('inputs', name) or 'inputs'}: input `{name}`"
+            where += f", {error.where}" if error.where else ""
+            raise InputFailedError(error.message, code=error.code, where=where, hint=error.hint) from error
+
+    def _of_asset(
+        self, name: str, given: Input, key: dg.AssetKey, partition: Partition
+    ) -> Provided | Mapping[str, Provided]:
+        keys = self._upstream.keys(key, partition)
+        if keys is None:
+            return self._of_made(name, self._upstream.made(key, None, given.output))
+        self._upstream.read(key, keys)
+        every = {each: self._of_made(name, self._upstream.made(key, each, given.output)) for each in keys}
+        single = partition.span is not None and not partition.keys and len(every) == 1
+        return next(iter(every.values())) if single else every
+
+    def _of_made(self, name: str, made: Made) -> Provided:
+        return self._once(f"{made}", lambda: self._bring(name, made))
+
+    def _once(self, key: str, provide: Callable[[], Provided]) -> Provided:
+        if key not in self._provided:
+            self._provided[key] = provide()
+        return self._provided[key]
+
+    def _bring(self, name: str, made: Made) -> Provided:
+        """Return what an asset has made where this profile's jobs can read it."""
+        source, provider = f"asset:{made.asset}", self._provider
+        if made.profile is None:
+            if "://" in made.path:
+                return provider.provide(name, Input(source=made.path), Path())
+            return replace(provider.file(name, Path(made.path), source), source=source)
+        own = provider.profile
+        there = own if made.profile == own.name else load_profile(made.profile, start=own.folder)
+        if there is own or there.profile.host == own.profile.host:
+            return Provided(source, made.path, made.hash)
+        if made.pulled is not None and os.path.exists(made.pulled):
+            return provider.file(name, Path(made.pulled), source)
+        satellite = satellite_of(there)
+        listed = {each.name: each for each in read_outputs(satellite, made.run_dir)}
+        output = listed.get(made.output or "")
+        if output is None:
+            text = f"{made.path} is on {satellite.host.name}, and its job's folder {made.run_dir} is gone"
+            raise InputFailedError(text, code="missing", hint="Materialize the asset again.")
+        sample = [FileRead(output.file(each.name), 0, 0) for each in output.files[:1]]
+        here, other = (each.read(sample) for each in (provider.store.satellite, satellite))
+        if here and here == other and here[0].exists:  # both see one file system
+            return Provided(source, made.path, made.hash)
+        folder = cache_folder("fetched", digest_of("output", satellite.host.name, made.path, made.hash)) / output.name
+        with only_one(f"output-{digest_of(str(folder))[:32]}"):
+            missing, _ = plan(output, folder, force=True)
+            if missing:
+                provider.tell(f"Input `{name}`: {made.path} is brought from {satellite.host.name}.")
+            local = isinstance(there.profile.host, LocalHost)
+            download(satellite, link(missing) if local else missing, folder, got=lambda size: provider.check())
+        single = folder / output.files[0].name if output.single else folder
+        return provider.file(name, single, source)

@@ -1,0 +1,127 @@
+"""What upstream jobs and Python assets have made, by Dagster's own record: where it lies, and of which hash it is."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import dagster as dg
+
+from dagster_slurm_components.errors import InputFailedError
+from dagster_slurm_components.pipes.context import Partition, StepContext, is_direct
+from dagster_slurm_components.pipes.outputs import HASH, OUTPUT, PATH, PULLED
+from dagster_slurm_components.pipes.private import private_parts
+from dagster_slurm_components.pipes.step import RUNS
+
+with private_parts("maps partitions in another way", "take assets out of `inputs`"):
+    from dagster._core.definitions.partitions.context import partition_loading_context
+    from dagster._core.definitions.partitions.mapping import infer_partition_mapping
+
+_STORED = "path"
+"""The metadata by which IO managers that store files, as Dagster's own do, tell where."""
+_PAGE = 500
+"""Partitions whose events are read at once. Dagster's SQLite takes some 30 ms for each query, however small (1.13)."""
+
+
+@dataclass(frozen=True)
+class Made:
+    """Something that an asset's newest materialization has told of.
+
+    Attributes:
+        path: Where it is: on the host of ``profile``; on this machine, or as a URL, where there is none.
+        output: Its name among the outputs of its job.
+        hash: Of what is in it; where that is not known, the materialization that told of it.
+        pulled: Where it is on this machine, too.
+    """
+
+    asset: str
+    path: str
+    hash: str
+    profile: str | None = None
+    output: str | None = None
+    run_dir: str = ""
+    pulled: str | None = None
+
+
+@dataclass(frozen=True)
+class Upstream:
+    """Looks up what the assets that a step reads have made; each of them once."""
+
+    context: StepContext
+    _known: dict[tuple[dg.AssetKey, str | None], dg.AssetMaterialization | None] = field(default_factory=dict)
+
+    def keys(self, asset: dg.AssetKey, partition: Partition) -> Sequence[str] | None:
+        """Return the partitions of an asset that one of the step's, or its range, is made from; None if it has none."""
+        if is_direct(self.context):
+            return None
+        layer = self.context.get_step_execution_context().job_def.asset_layer
+        before = layer.get(asset).partitions_def if layer.has(asset) else None
+        if before is None:
+            return None
+        mapping, after, own = None, None, list(partition.keys or filter(None, [partition.key]))
+        if self.context.has_assets_def:
+            definition = self.context.assets_def
+            mapping, after = definition.get_partition_mapping_for_dep(asset), definition.partitions_def
+        with partition_loading_context(dynamic_partitions_store=self.context.instance):
+            subset = after.empty_subset().with_partition_keys(own) if after else None
+            found = infer_partition_mapping(
+                mapping, after, before
+            ).get_upstream_mapped_partitions_result_for_partitions(subset, after, before)
+            return list(found.partitions_subset.get_partition_keys())
+
+    def made(self, asset: dg.AssetKey, partition: str | None, output: str | None) -> Made:
+        """Return one output of an asset, or of a partition of it; without a name the only one.
+
+        Raises:
+            InputFailedError: It was never made, or told of no such thing.
+        """
+        if (asset, partition) not in self._known:
+            self.read(asset, [partition])
+        found, name = self._known[asset, partition], asset.to_user_string()
+        what = f"`{name}`" + (f" in partition `{partition}`" if partition is not None else "")
+        if found is None:
+            raise InputFailedError(f"{what} was never materialized", hint="Materialize it first.", code="missing")
+        values = {key: str(value.value) for key, value in found.metadata.items()}
+        outputs = [key[len(OUTPUT) : -len(PATH)] for key in values if key.startswith(OUTPUT) and key.endswith(PATH)]
+        chosen = [each for each in outputs if output in (None, each)]
+        if output is None and not outputs and _STORED in values:
+            return Made(name, values[_STORED], _identity(found))
+        if len(chosen) != 1:
+            told = f"told of {', '.join(f'`{each}`' for each in outputs) or 'no outputs'}"
+            hint = "Name one of them: `{source: ..., output: NAME}`." if outputs else "Declare `outputs` there."
+            wanted = f"the output `{output}`" if output else "one output"
+            text = f"{wanted} of {what} is asked for, whose newest materialization {told}"
+            raise InputFailedError(text, hint=hint, code="missing")
+        begin = f"{OUTPUT}{chosen[0]}"
+        pulled = values.get(begin + PULLED, "")
+        return Made(
+            name,
+            values[begin + PATH],
+            values.get(begin + HASH) or _identity(found),
+            values.get("job/profile"),
+            chosen[0],
+            values.get("job/run_directory", ""),
+            pulled if pulled.startswith("/") else None,
+        )
+
+    def read(self, asset: dg.AssetKey, partitions: Iterable[str | None]) -> None:
+        """Read the newest materializations of an asset, as far as they are not known."""
+        instance, kind = self.context.instance, dg.DagsterEventType.ASSET_MATERIALIZATION
+        wanted = [each for each in dict.fromkeys(partitions) if (asset, each) not in self._known]
+        keys = [each for each in wanted if each is not None]
+        with RUNS:
+            if None in wanted:
+                event = instance.get_latest_materialization_event(asset)
+                self._known[asset, None] = event.asset_materialization if event else None
+            for page in (keys[start : start + _PAGE] for start in range(0, len(keys), _PAGE)):
+                ids = [*instance.get_latest_storage_id_by_partition(asset, kind, {*page}).values()]
+                records: Sequence[Any] = ()
+                if ids:
+                    chosen = dg.AssetRecordsFilter(asset, storage_ids=ids)
+                    records = instance.fetch_materializations(chosen, limit=len(ids)).records
+                made: Mapping[Any, Any] = {each.partition_key: each.asset_materialization for each in records}
+                self._known.update({(asset, key): made.get(key) for key in page})
+
+
+def _identity(made: dg.AssetMaterialization) -> str:
+    """Return what tells this materialization from an earlier one where nobody hashed the files."""
+    return (made.tags or {}).get("dagster/data_version", "")
