@@ -1,12 +1,11 @@
 """Looks after the environments that are there: lists, verifies and prunes them."""
 
-import contextlib
-import glob
 import time
 from pathlib import Path
-from typing import Dict, Iterator, List, Set, Tuple
+from typing import Dict, Iterator, List, Tuple
 
 from dagster_slurm_components.environments.host.build import check, lock_of, put_away, ready, remove_left
+from dagster_slurm_components.environments.host.running import in_use
 from dagster_slurm_components.environments.host.tools import Json, Problem, hash_of, size_of
 from dagster_slurm_components.hosts.satellite.files import remove_tree
 from dagster_slurm_components.hosts.satellite.locks import locked
@@ -62,28 +61,11 @@ def verify(order: Json) -> Json:
     return {"differences": results}
 
 
-def _in_use(workdir: Path, keys: List[str]) -> Set[str]:
-    """Return the keys that a job which has not ended refers to: submitted, and no exit in its status."""
-    used: Set[str] = set()
-    for args in map(
-        Path, glob.iglob(glob.escape(str(workdir / "runs")) + "/**/activate.args", recursive=True)
-    ):
-        status = b""
-        with contextlib.suppress(OSError):
-            status = args.with_name("status").read_bytes().rpartition(b"restart=")[2]
-        if any(line.startswith(b"exit=") for line in status.splitlines()):
-            continue
-        with contextlib.suppress(OSError):
-            content = args.read_bytes()
-            used.update(key for key in keys if key.encode() in content)
-    return used
-
-
 def prune(order: Json) -> Json:
     """Remove environments that nobody refers to and nobody used for a while, and what only they were made from."""
     workdir, now = Path(order["workdir"]), time.time()
     rows = list(_environments(workdir))
-    running = _in_use(workdir, [folder.name for folder, _ in rows])
+    running = in_use(workdir, "activate.args", [folder.name for folder, _ in rows])
     removed, kept = [], {}
     for folder, manifest in rows:
         key, used = folder.name, _last_use(folder, manifest)

@@ -1,0 +1,17 @@
+"""What a host can be asked to do with inputs."""
+
+from dagster_slurm_components.data.host.trees import link
+from dagster_slurm_components.environments.host.answering import Actions, answer_of, serve
+from dagster_slurm_components.environments.host.tools import Json
+
+ACTIONS: Actions = {"link": link}
+
+
+def answer(action: str, order: Json) -> Json:
+    """Do one action in this process: where inputs are fetched here, and not on the host."""
+    return answer_of(ACTIONS, action, order)
+
+
+def main() -> None:
+    """Take one order and answer it."""
+    serve(ACTIONS)
