@@ -120,8 +120,10 @@ class ProgramError(DagsterSlurmError):
 
 
 class EnvironmentFailedError(ProgramError):
-    """An environment can't be made, or is not what it should be; among its codes are, too, ``differs``,
-    ``build_failed``, ``activation_failed`` and ``not_deployed``."""
+    """An environment can't be made, or is not what it should be.
+
+    Its codes are, too, ``differs``, ``build_failed``, ``activation_failed`` and ``not_deployed``.
+    """
 
 
 class InputFailedError(ProgramError):

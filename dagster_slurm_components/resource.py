@@ -36,6 +36,7 @@ class PayloadArguments(TypedDict, total=False):
         files: Files or globs that travel along, relative to the calling code.
         exclude: What of these stays behind: globs of names, or of the ends of paths.
         extra_env: Environment variables, never shown in scripts or argument lists.
+        inputs: What it reads, by name: an asset, a file of this machine or a URL, or a mapping as in YAML.
         outputs: Files and folders that the payload makes, by name: each a path or pattern, or a mapping as in YAML.
     """
 
@@ -48,6 +49,7 @@ class PayloadArguments(TypedDict, total=False):
     files: Sequence[str]
     exclude: Sequence[str]
     extra_env: Mapping[str, str] | None
+    inputs: Mapping[str, str | Mapping[str, Any]] | None
     outputs: Mapping[str, str | Mapping[str, Any]] | None
 
 
@@ -199,6 +201,7 @@ def _script(payload: PayloadArguments) -> dict[str, Any]:
         "files": list(payload.get("files", ())) or None,
         "exclude": list(payload.get("exclude", ())) or None,
         "env": dict(payload.get("extra_env") or {}) or None,
+        "inputs": dict(payload.get("inputs") or {}) or None,
         "outputs": dict(payload.get("outputs") or {}) or None,
     }
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from dagster_slurm_components.data.host.trees import tree_key
+from dagster_slurm_components.data.host.content import EXECUTABLE, PLAIN, tree_key
 from dagster_slurm_components.environments.host.tools import hash_of
 from dagster_slurm_components.environments.machine import digest_of, recall, remember
 from dagster_slurm_components.errors import InputFailedError
@@ -32,13 +32,13 @@ class ContentFile:
     path: Path
     size: int
     mtime_ns: int
-    executable: bool
+    kind: str
     sha256: str
 
     @property
     def object(self) -> str:
         """Where it is in a store of inputs: what may be executed is another object."""
-        return f"objects/{self.sha256[:2]}/{self.sha256}{'x' if self.executable else ''}"
+        return f"objects/{self.sha256[:2]}/{self.sha256}{self.kind}"
 
 
 @dataclass(frozen=True)
@@ -60,9 +60,9 @@ class Content:
     before: Mapping[str, str]
 
     @property
-    def rows(self) -> list[tuple[str, bool, str]]:
-        """What it consists of: name, whether it may be executed, and hash of each file."""
-        return [(each.name, each.executable, each.sha256) for each in self.files]
+    def rows(self) -> list[tuple[str, str, str]]:
+        """What it consists of: name, kind and hash of each file."""
+        return [(each.name, each.kind, each.sha256) for each in self.files]
 
     @cached_property
     def key(self) -> str:
@@ -112,7 +112,14 @@ def read_content(path: Path, source: str) -> Content:
         source=source,
         is_folder=path.is_dir(),
         files=tuple(
-            ContentFile(name, each.path, each.size, each.mtime_ns, bool(each.mode & 0o100), rows[name][3])
+            ContentFile(
+                name,
+                each.path,
+                each.size,
+                each.mtime_ns,
+                EXECUTABLE if each.mode & 0o100 else PLAIN,
+                rows[name][3],
+            )
             for name, each in facts.items()
         ),
         folders=tuple(name for target, _ in folders if (name := target.removeprefix(top).lstrip("/"))),

@@ -1,9 +1,8 @@
-"""The way of an input to the host of its job: looked at, sent or fetched where it is lacking, and named by its content."""
+"""The way of an input to the host of its job: sent or fetched where it is lacking, and named by its content."""
 
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,14 +18,13 @@ from dagster_slurm_components.errors import InputFailedError
 from dagster_slurm_components.spec.hosts import LocalHost
 from dagster_slurm_components.spec.inputs import FetchJob, Input
 from dagster_slurm_components.spec.profiles import LoadedProfile
-from dagster_slurm_components.units import format_size, parse_size
+from dagster_slurm_components.units import format_size
 
 _BELIEVED = 3600.0
 """Seconds for which an input that was there is believed to be there still; a submission looks for it anyway."""
 _FRESH = 60.0
 """Seconds for which what a URL gave is not asked for again."""
 _TELL_EVERY = 10.0
-_AT_ONCE = 4
 _WEB = ("http", "https")
 
 
@@ -96,7 +94,12 @@ class Provider:
         with only_one(f"input-{memo[:32]}"):
             tree = self._sent(name, content)
             if unpack:
-                order = {"name": content.name, "source": source, "sha256": content.files[0].sha256, "most": None}
+                order = {
+                    "name": content.name,
+                    "source": source,
+                    "sha256": content.files[0].sha256,
+                    "most": None,
+                }
                 answer = self.store.call("unpack", order)
                 tree = self.store.tree(answer["key"], answer["name"])
             return self._keep(memo, source, tree)
@@ -123,7 +126,7 @@ class Provider:
         return self.store.send(content, got=got, tell=tell)
 
     def _fetched_there(self, name: str, given: Input) -> Provided:
-        order = _order(given)
+        order = self._order(given)
         memo = self._memo("url", order)
         if known := self._believed(memo, _BELIEVED if given.sha256 else _FRESH):
             return Provided(order["source"], known.path, known.key, known)
@@ -144,18 +147,36 @@ class Provider:
 
     def _fetched_here(self, name: str, given: Input) -> Provided:
         """Return what this machine fetched, into its own cache, and sent."""
-        order = _order(given)
+        order = self._order(given)
         with only_one(f"input-{digest_of(order)[:32]}"):
             if _scheme(given) in _WEB:
                 place = cache_folder("inputs")
                 found = answer("fetch", {"workdir": str(place), "bound": None, **order})
                 if not found["ok"]:
-                    raise InputFailedError(found["message"], code=found["code"], detail=found["detail"], where=name)
+                    raise InputFailedError(
+                        found["message"], code=found["code"], detail=found["detail"], where=name
+                    )
                 tree = found["result"]
                 path, unpack = place / "data" / "trees" / tree["key"] / tree["name"], False
             else:
                 path, unpack = fetch_here(given.source, given.most, self.tell), given.unpack
         return self.file(name, path, order["source"], unpack=unpack)
+
+    def _order(self, given: Input) -> dict[str, Any]:
+        """Return what whoever fetches a URL is told."""
+        url, limits = given.source, self.profile.profile.input_cache
+        last = unquote(urlsplit(url).path.rstrip("/").rpartition("/")[2])
+        return {
+            "url": url,
+            "source": without_login(url),
+            "name": last if last not in ("", ".", "..") else "content",
+            "sha256": given.sha256,
+            "unpack": given.unpack,
+            "most": given.most,
+            "rate": limits.bytes_per_second,
+            "fresh": _FRESH,
+            "at_once": limits.fetches,
+        }
 
     def _memo(self, *what: object) -> str:
         return digest_of(self._where, self.store.workdir, *what)
@@ -171,20 +192,3 @@ class Provider:
 
 def _scheme(given: Input) -> str:
     return urlsplit(given.source).scheme.lower()
-
-
-def _order(given: Input) -> dict[str, Any]:
-    """Return what whoever fetches a URL is told."""
-    url = given.source
-    last = unquote(urlsplit(url).path.rstrip("/").rpartition("/")[2])
-    return {
-        "url": url,
-        "source": without_login(url),
-        "name": last if last not in ("", ".", "..") else "content",
-        "sha256": given.sha256,
-        "unpack": given.unpack,
-        "most": given.most,
-        "rate": None,
-        "fresh": _FRESH,
-        "at_once": _AT_ONCE,
-    }

@@ -22,7 +22,8 @@ def fetch_here(url: str, most: int | None, tell: Callable[[str], None]) -> Path:
     """
     plain = without_login(url)
     try:
-        import fsspec  # noqa: PLC0415 - a package that few need
+        import fsspec  # type: ignore[import-untyped]  # noqa: PLC0415 - few need it
+
         file_system, path = fsspec.core.url_to_fs(url)
         facts, state = file_system.info(path), str(file_system.ukey(path))
     except ImportError as error:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
+from dagster_slurm_components.data.host.layout import MODES
 from dagster_slurm_components.data.local import Content, ContentFile
 from dagster_slurm_components.environments.store import ask
 from dagster_slurm_components.errors import InputFailedError, ProgramError
@@ -72,7 +73,11 @@ class InputStore:
         files = list({each.object: each for each in content.files}.values())
         groups = list(batches(files, lambda each: 0))
         there = in_order(partial(self.satellite.read, self._reads(each)) for each in groups)
-        pairs = [(each, file) for group, found in zip(groups, there, strict=True) for each, file in zip(group, found, strict=True)]
+        pairs = [
+            (each, file)
+            for group, found in zip(groups, there, strict=True)
+            for each, file in zip(group, found, strict=True)
+        ]
         return [each for each, file in pairs if not file.exists or file.size != each.size]
 
     def _reads(self, files: Sequence[ContentFile]) -> list[FileRead]:
@@ -86,13 +91,13 @@ class InputStore:
             DagsterSlurmError: There is no room for it, or it changes meanwhile.
         """
         wanted = self.lacking(content)
-        folders = {f"objects/{each.sha256[:2]}": 0o700 for each in wanted}
-        top = f"{self.workdir}/data"
         if wanted:
-            size = sum(each.size for each in wanted)
-            tell(f"{len(wanted)} of {len(content.files)} files", size)
-            made = [(top, 0o700), (f"{top}/objects", 0o700), *((f"{top}/{name}", mode) for name, mode in folders.items())]
-            upload(self.satellite, made, [self._source(content, each) for each in wanted], got=got)
+            tell(f"{len(wanted)} of {len(content.files)} files", sum(each.size for each in wanted))
+            objects = f"{self.workdir}/data/objects"
+            self.satellite.mkdir(objects, self.workdir)
+            folders = dict.fromkeys(f"{objects}/{each.sha256[:2]}" for each in wanted)
+            files = [self._source(content, each) for each in wanted]
+            upload(self.satellite, [(folder, 0o700) for folder in folders], files, got=got)
         order = {"name": content.name, "source": content.source, "is_folder": content.is_folder}
         order |= {"rows": content.rows, "folders": content.folders}
         answer = self.call("link", order)
@@ -106,7 +111,7 @@ class InputStore:
             f"{self.workdir}/data/{file.object}",
             file.size,
             file.mtime_ns,
-            0o500 if file.executable else 0o400,
+            MODES[file.kind],
             like and f"{self.workdir}/data/{like}",
         )
 

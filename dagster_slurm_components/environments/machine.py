@@ -20,7 +20,20 @@ from dagster_slurm_components.errors import EnvironmentFailedError
 from dagster_slurm_components.hosts.satellite.files import remove_tree
 from dagster_slurm_components.hosts.satellite.locks import locked
 
-_KINDS = ("built", "conda", "fetched", "hashes", "packed", "pixi-pack", "plans", "pylock", "rattler", "tools", "trees", "urls")
+_KINDS = (
+    "built",
+    "conda",
+    "fetched",
+    "hashes",
+    "packed",
+    "pixi-pack",
+    "plans",
+    "pylock",
+    "rattler",
+    "tools",
+    "trees",
+    "urls",
+)
 _ENTRIES = ("files/*/*", *(f"{kind}/*" for kind in _KINDS))
 """What of the cache goes as one. Locks stay: one that is removed while it is held keeps nobody out."""
 _DAY = 86400.0

@@ -64,14 +64,20 @@ class Satellite:
         data: bytes = b"",
         *,
         folders: Sequence[tuple[str, int]] = (),
+        copies: Sequence[tuple[str, str]] = (),
         pieces: Sequence[tuple[str, int, int]] = (),
         whole: Sequence[tuple[str, str, int, str, int]] = (),
     ) -> list[int]:
-        """Make folders, write pieces of files, put whole ones in their places (``satellite.uploads.receive``).
+        """Make folders, copy files, write pieces of files, publish whole ones (``satellite.uploads.receive``).
 
         Returns which of the ``whole`` ones, by number, have other bytes than they should.
         """
-        what = {"folders": list(folders), "pieces": list(pieces), "whole": list(whole)}
+        what = {
+            "folders": list(folders),
+            "copies": list(copies),
+            "pieces": list(pieces),
+            "whole": list(whole),
+        }
         return list(self._call("receive", data, timeout=3600.0, **what).result["wrong"])
 
     def attempts(self, folder: str) -> list[calls.AttemptFiles]:

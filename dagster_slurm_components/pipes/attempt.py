@@ -11,7 +11,6 @@ from typing import Generic, TypeVar
 
 import dagster as dg
 
-from dagster_slurm_components.environments.provide import activation_for
 from dagster_slurm_components.errors import HostError
 from dagster_slurm_components.jobs.budgets import budget_figures, budget_warning, budgets_of
 from dagster_slurm_components.jobs.dashboard import dashboard
@@ -88,9 +87,7 @@ class AttemptRun(ABC, Generic[AnyCall, Result]):
                 return self._submit_once(spec())
             except EnvironmentLackingError as error:
                 info(f"Not submitted yet: {error.message}")
-            call.activation = activation_for(
-                call.resolved, call.place.satellite, call.place.workdir, checked=True, tell=info
-            )
+            call.equip(sure=True)
             return self._submit_once(spec())
         except SubmitRejectedError as error:
             call.place.direct.leases.change(self._run_dir, self.claim.lease.epoch, ENDED, outcome="REFUSED")
@@ -140,7 +137,9 @@ class AttemptRun(ABC, Generic[AnyCall, Result]):
         """Return the job of a payload that is told of one partition, or of the range of them, in a run directory."""
         own = {**variables(partition, run_dir), **self.call.env, **(env or {})}
         own |= {**session.get_bootstrap_env_vars(), "DAGSTER_SLURM_MESSAGES": f"{run_dir}/{MESSAGES}"}
-        changed, activation = self.claim.lease.note.changed, self.call.activation
+        inputs = self.call.inputs.of(resolved, partition)
+        resolved, activation = inputs.fill(resolved, partition), inputs.add_to(self.call.activation, run_dir)
+        changed = self.claim.lease.note.changed
         spec = job_spec(
             resolved, self.claim.identity, activation=activation, env=own, changed=changed, files=files
         )

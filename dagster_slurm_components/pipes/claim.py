@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -14,6 +14,7 @@ from typing import Any
 import dagster as dg
 
 from dagster_slurm_components.environments.base import Activation
+from dagster_slurm_components.environments.provide import activation_for
 from dagster_slurm_components.jobs.lease import HeldError, Lease, Note
 from dagster_slurm_components.jobs.model import JobHandle, JobIdentity
 from dagster_slurm_components.jobs.owner import Owner
@@ -23,6 +24,7 @@ from dagster_slurm_components.jobs.target import Target
 from dagster_slurm_components.jobs.timeline import Span
 from dagster_slurm_components.pipes.context import Partition, open_session, partition_of
 from dagster_slurm_components.pipes.guard import Guard
+from dagster_slurm_components.pipes.inputs import StepInputs
 from dagster_slurm_components.pipes.step import Step, made_by, run_of
 from dagster_slurm_components.spec.resolve import ResolvedScript
 
@@ -60,6 +62,7 @@ class JobCall:
         guard: Whether this process still speaks for its run. The call's own thread sets it, as what follows.
         place: Where its jobs run; calls of its ``satellite`` wait for a lost host.
         activation: How their environment is activated.
+        inputs: What they read.
     """
 
     step: Step
@@ -74,6 +77,7 @@ class JobCall:
     guard: Guard = field(init=False)
     place: Target = field(init=False)
     activation: Activation = field(init=False)
+    inputs: StepInputs = field(init=False)
 
     @property
     def identity(self) -> JobIdentity:
@@ -119,6 +123,23 @@ class JobCall:
         """Open a Pipes session for a job in a run directory."""
         return open_session(self.step.context, reader, run_dir, self.extras)
 
+    def equip(self, *, sure: bool = False) -> None:
+        """Have the software of its jobs on their host; their inputs are brought when they are asked for.
+
+        If ``sure``, all of it is looked for, and nothing believed that was there lately. Raises an
+        EnvironmentFailedError or a HostError.
+        """
+        context, place, tell = self.step.context, self.place, self.step.context.log.info
+        self.activation = activation_for(
+            self.resolved, place.satellite, place.workdir, checked=sure, tell=tell
+        )
+        self.inputs = StepInputs(context, self.resolved, place, self.guard.check, sure=sure)
+
+    @property
+    def input_digests(self) -> Sequence[Mapping[str, object]]:
+        """What the inputs of its jobs consist of; they are on the host then."""
+        return [self.inputs.of(self.resolved, self.partition).digest] if self.resolved.script.inputs else []
+
     @cached_property
     def content(self) -> str:
         """Hash of the payload and its files."""
@@ -136,6 +157,8 @@ class JobCall:
             "extras": {**self.extras, "partition_keys": self.keys},
             "env": self.env,
         }
+        if inputs := self.input_digests:
+            raw["inputs"] = inputs
         if outputs := self.resolved.script.outputs:  # a job that lives may be of a version without them
             raw["outputs"] = {name: output.model_dump() for name, output in outputs.items()}
         return hashlib.sha256(json.dumps(raw, sort_keys=True, default=repr).encode()).hexdigest()

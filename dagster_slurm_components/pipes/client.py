@@ -6,7 +6,6 @@ import threading
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from dagster_slurm_components.environments.provide import activation_for
 from dagster_slurm_components.hosts.parked import Parking
 from dagster_slurm_components.jobs.retry import NextAttempt
 from dagster_slurm_components.jobs.submit import TakenError
@@ -111,7 +110,7 @@ def carry_out(
     """
     prepare(call, stop)
     step, profile, log, guard = call.step, call.resolved.profile, call.step.context.log, call.guard
-    call.activation = activation_for(call.resolved, call.place.satellite, call.place.workdir, tell=log.info)
+    call.equip()
     tag_run(step, profile.name, left=bool(call.left_record))
     first = call.first_claim()
     claim = claim_after_others(call, first) if call.may_have_been_tried else first

@@ -6,8 +6,7 @@ import json
 import os
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import dagster as dg
 
@@ -16,10 +15,12 @@ from dagster_slurm_components.data.store import InputStore
 from dagster_slurm_components.environments.base import Activation
 from dagster_slurm_components.environments.machine import cache_folder, digest_of, only_one
 from dagster_slurm_components.errors import InputFailedError
+from dagster_slurm_components.hosts.client import Satellite
 from dagster_slurm_components.hosts.satellite.calls import FileRead
 from dagster_slurm_components.jobs.download import download, link, plan, read_outputs
-from dagster_slurm_components.jobs.target import satellite_of
-from dagster_slurm_components.pipes.context import Partition
+from dagster_slurm_components.jobs.outputs import Made as Output
+from dagster_slurm_components.jobs.target import Target, satellite_of
+from dagster_slurm_components.pipes.context import Partition, StepContext
 from dagster_slurm_components.pipes.partition import template_names
 from dagster_slurm_components.pipes.upstream import Made, Upstream
 from dagster_slurm_components.spec.hosts import LocalHost
@@ -27,9 +28,6 @@ from dagster_slurm_components.spec.inputs import Input, variable
 from dagster_slurm_components.spec.profiles import load_profile
 from dagster_slurm_components.spec.resolve import ResolvedScript
 from dagster_slurm_components.spec.templates import INPUTS, Values
-
-if TYPE_CHECKING:
-    from dagster_slurm_components.pipes.claim import JobCall
 
 TOLD, TREES = "inputs.json", "inputs.trees"
 """The files of a run directory that tell of a job's inputs, and of those among them that the store holds."""
@@ -44,19 +42,13 @@ class Bound:
     @property
     def digest(self) -> Mapping[str, object]:
         """What they consist of, as JSON values."""
-        return {
-            name: each.hash if isinstance(each, Provided) else {key: one.hash for key, one in each.items()}
-            for name, each in self.inputs.items()
-        }
+        return {name: _of(each, lambda one: one.hash) for name, each in self.inputs.items()}
 
     def fill(self, resolved: ResolvedScript, partition: Partition) -> ResolvedScript:
         """Return the script with those of its templates rendered that ask for inputs."""
         if not self.inputs:
             return resolved
-        paths = {
-            name: each.path if isinstance(each, Provided) else {key: one.path for key, one in each.items()}
-            for name, each in self.inputs.items()
-        }
+        paths = {name: _of(each, lambda one: one.path) for name, each in self.inputs.items()}
         names, missing = template_names(partition)
         return resolved.at_partition({**names, INPUTS: Values(INPUTS, paths)}, missing)
 
@@ -64,18 +56,16 @@ class Bound:
         """Return how a job is begun that needs them, and whose payload is told of them."""
         if not self.inputs:
             return activation
-        env, files, told = dict(activation.env), dict(activation.files), {}
+        env, files = dict(activation.env), dict(activation.files)
         for name, each in self.inputs.items():
             if isinstance(each, Provided):
                 env[variable(name)] = each.path
-                told[name] = _told(each)
                 continue
             files[f"inputs/{name}.tsv"] = "".join(f"{key}\t{one.path}\n" for key, one in each.items())
             env[f"{variable(name)}_FILE"] = f"{run_dir}/inputs/{name}.tsv"
-            told[name] = {key: _told(one) for key, one in each.items()}
         every = list(self._each())
         trees = dict.fromkeys(one.tree.folder for one in every if one.tree)
-        files[TOLD] = json.dumps(told)
+        files[TOLD] = json.dumps({name: _of(each, _told) for name, each in self.inputs.items()})
         files[TREES] = "".join(f"{folder}\n" for folder in trees)
         needs = dict.fromkeys(one.tree.mark if one.tree else one.path for one in every)
         return replace(activation, env=env, files=files, needs=(*activation.needs, *needs))
@@ -85,26 +75,46 @@ class Bound:
             yield from (each,) if isinstance(each, Provided) else each.values()
 
 
+def _of(given: Provided | Mapping[str, Provided], told: Callable[[Provided], object]) -> object:
+    """Return what is told of an input, or that of each partition."""
+    return told(given) if isinstance(given, Provided) else {key: told(one) for key, one in given.items()}
+
+
 def _told(each: Provided) -> dict[str, str]:
     return {"source": each.source, "path": each.path, "hash": each.hash}
+
+
+def _both_see(output: Output, one: Satellite, other: Satellite) -> bool:
+    """Return whether two hosts see one file system, as login nodes of one centre do: a file is the same for both."""
+    sample = [FileRead(output.file(each.name), 0, 0) for each in output.files[:1]]
+    seen = one.read(sample)
+    return bool(seen) and seen[0].exists and seen == other.read(sample)
 
 
 class StepInputs:
     """Brings the inputs of a call's jobs to their host, those that several share once.
 
     Args:
-        call: The call; its place is known.
+        context: Dagster's context of the step.
+        resolved: The script in its profile.
+        place: Where its jobs run.
+        check: Is called while bytes go; what it raises ends that.
         sure: Whether nothing is believed that was there lately.
     """
 
-    def __init__(self, call: JobCall, *, sure: bool = False) -> None:
-        profile = call.resolved.profile
-        bound = profile.profile.inputs.most
-        store = InputStore(call.place.satellite, call.place.workdir, bound)
-        log, check = call.step.context.log.info, call.guard.check
-        account = call.resolved.script.resources.account
-        self._provider = Provider(store, profile, account, log, check, sure)
-        self._upstream = Upstream(call.step.context)
+    def __init__(
+        self,
+        context: StepContext,
+        resolved: ResolvedScript,
+        place: Target,
+        check: Callable[[], None],
+        *,
+        sure: bool = False,
+    ) -> None:
+        profile, account = resolved.profile, resolved.script.resources.account
+        store = InputStore(place.satellite, place.workdir, profile.profile.input_cache.most)
+        self._provider = Provider(store, profile, account, context.log.info, check, sure)
+        self._upstream = Upstream(context)
         self._bound: dict[str | None, Bound] = {}
         self._provided: dict[str, Provided] = {}
 
@@ -127,7 +137,9 @@ class StepInputs:
     ) -> Provided | Mapping[str, Provided]:
         try:
             if given.asset is not None:
-                return self._of_asset(name, given, dg.AssetKey.from_escaped_user_string(given.asset), partition)
+                return self._of_asset(
+                    name, given, dg.AssetKey.from_escaped_user_string(given.asset), partition
+                )
             folder = resolved.base("inputs", name, "source")
             key = f"{folder} {given.model_dump_json()}"
             return self._once(key, lambda: self._provider.provide(name, given, folder))
@@ -174,16 +186,19 @@ class StepInputs:
         if output is None:
             text = f"{made.path} is on {satellite.host.name}, and its job's folder {made.run_dir} is gone"
             raise InputFailedError(text, code="missing", hint="Materialize the asset again.")
-        sample = [FileRead(output.file(each.name), 0, 0) for each in output.files[:1]]
-        here, other = (each.read(sample) for each in (provider.store.satellite, satellite))
-        if here and here == other and here[0].exists:  # both see one file system
+        if _both_see(output, provider.store.satellite, satellite):
             return Provided(source, made.path, made.hash)
-        folder = cache_folder("fetched", digest_of("output", satellite.host.name, made.path, made.hash)) / output.name
+        folder = (
+            cache_folder("fetched", digest_of("output", satellite.host.name, made.path, made.hash))
+            / output.name
+        )
         with only_one(f"output-{digest_of(str(folder))[:32]}"):
             missing, _ = plan(output, folder, force=True)
             if missing:
                 provider.tell(f"Input `{name}`: {made.path} is brought from {satellite.host.name}.")
             local = isinstance(there.profile.host, LocalHost)
-            download(satellite, link(missing) if local else missing, folder, got=lambda size: provider.check())
+            download(
+                satellite, link(missing) if local else missing, folder, got=lambda size: provider.check()
+            )
         single = folder / output.files[0].name if output.single else folder
         return provider.file(name, single, source)

@@ -14,7 +14,7 @@ from dagster_slurm_components.pipes.step import RUNS
 
 with private_parts("maps partitions in another way", "take assets out of `inputs`"):
     from dagster._core.definitions.partitions.context import partition_loading_context
-    from dagster._core.definitions.partitions.mapping import infer_partition_mapping
+    from dagster._core.definitions.partitions.utils import infer_partition_mapping
 
 _STORED = "path"
 """The metadata by which IO managers that store files, as Dagster's own do, tell where."""
@@ -79,15 +79,21 @@ class Upstream:
         found, name = self._known[asset, partition], asset.to_user_string()
         what = f"`{name}`" + (f" in partition `{partition}`" if partition is not None else "")
         if found is None:
-            raise InputFailedError(f"{what} was never materialized", hint="Materialize it first.", code="missing")
+            raise InputFailedError(
+                f"{what} was never materialized", hint="Materialize it first.", code="missing"
+            )
         values = {key: str(value.value) for key, value in found.metadata.items()}
-        outputs = [key[len(OUTPUT) : -len(PATH)] for key in values if key.startswith(OUTPUT) and key.endswith(PATH)]
+        outputs = [
+            key[len(OUTPUT) : -len(PATH)] for key in values if key.startswith(OUTPUT) and key.endswith(PATH)
+        ]
         chosen = [each for each in outputs if output in (None, each)]
         if output is None and not outputs and _STORED in values:
             return Made(name, values[_STORED], _identity(found))
         if len(chosen) != 1:
             told = f"told of {', '.join(f'`{each}`' for each in outputs) or 'no outputs'}"
-            hint = "Name one of them: `{source: ..., output: NAME}`." if outputs else "Declare `outputs` there."
+            hint = (
+                "Name one of them: `{source: ..., output: NAME}`." if outputs else "Declare `outputs` there."
+            )
             wanted = f"the output `{output}`" if output else "one output"
             text = f"{wanted} of {what} is asked for, whose newest materialization {told}"
             raise InputFailedError(text, hint=hint, code="missing")

@@ -25,7 +25,9 @@ from dagster_slurm_components.spec.model import Model, details, mistake, option
 from dagster_slurm_components.spec.place import KEY
 from dagster_slurm_components.spec.problems import did_you_mean
 from dagster_slurm_components.spec.resources import Resources
+from dagster_slurm_components.spec.slurm_values import Memory
 from dagster_slurm_components.spec.templates import is_template
+from dagster_slurm_components.units import parse_size
 
 
 class DefaultEnvironment(Model):
@@ -86,11 +88,33 @@ class Limits(Model):
 
 
 class Retention(Model):
-    """How long `dg-slurm clean` leaves run directories and `dg-slurm env prune` environments alone."""
+    """How long `dg-slurm clean`, `dg-slurm env prune` and `dg-slurm data prune` leave things alone."""
 
     success: Duration = option("Run directories of successful steps.", "0d", default="0d")
     failure: Duration = option("Run directories of failed steps.", "14d", default="14d")
     environments: Duration = option("Environments that no step used for so long.", "30d", default="30d")
+    inputs: Duration = option("Inputs that no job used for so long.", "30d", default="30d")
+
+
+class InputCache(Model):
+    """The inputs of scripts that are kept on the host, for all runs together."""
+
+    max: Memory | None = option(
+        "How large they may be together; those that no job used for longest make room. A number alone is mebibytes.",
+        "500G",
+    )
+    rate: Memory | None = option("The most bytes per second that fetching a URL takes.", "50M")
+    fetches: Positive = option("How many URLs are fetched at once.", 4, default=4)
+
+    @property
+    def most(self) -> int | None:
+        """How many bytes they may have together, if that is limited."""
+        return None if self.max is None else parse_size(self.max, default_unit="M")
+
+    @property
+    def bytes_per_second(self) -> int | None:
+        """How many bytes per second fetching may take, if that is limited."""
+        return None if self.rate is None else parse_size(self.rate, default_unit="M")
 
 
 class Cost(Model):
@@ -132,6 +156,9 @@ class Profile(Model):
         "Who makes environments, and the default environment.",
         {"build": "deployed"},
         default=ProfileEnvironment(),
+    )
+    input_cache: InputCache = option(
+        "What is kept on the host of the inputs of scripts.", {"max": "500G"}, default=InputCache()
     )
     env: Env = option("Default environment variables.", {"DATA_DIR": "/scratch/project/data"}, default={})
     export: list[Variable] = option(

@@ -13,8 +13,8 @@ from pydantic import TypeAdapter, ValidationError
 from typing_extensions import Self
 
 from dagster_slurm_components.spec.files import LARGEST, TOO_LARGE, Found, add_files, find_files, place
-from dagster_slurm_components.spec.merge import Layer, Merged, merge
 from dagster_slurm_components.spec.inputs import Inputs
+from dagster_slurm_components.spec.merge import Layer, Merged, merge
 from dagster_slurm_components.spec.model import Model
 from dagster_slurm_components.spec.outputs import Outputs, literal
 from dagster_slurm_components.spec.place import KeyPath, Locate, Position

@@ -1,8 +1,10 @@
 """Files that come in pieces: gathered beside their place, compared, and put there by a rename."""
 
+import contextlib
 import errno
 import hashlib
 import os
+import shutil
 import stat
 from typing import Any, List, Optional, Sequence
 
@@ -42,17 +44,22 @@ def _digest_of_next(file: Any, size: int) -> str:
 def receive(
     blob: bytes,
     folders: Sequence[Sequence[Any]] = (),
+    copies: Sequence[Sequence[str]] = (),
     pieces: Sequence[Sequence[Any]] = (),
     whole: Sequence[Sequence[Any]] = (),
 ) -> Result:
-    """Make folders, write pieces, and put files that are whole in their places; done twice it is done once.
+    """Make folders, copy, write pieces, and put files that are whole in their places; done twice it is done once.
 
-    ``folders`` are ``[path, mode]``, made with missing parents; ``pieces`` are ``[path, offset, length]``, of which
+    ``folders`` are ``[path, mode]``, made with missing parents; ``copies`` are ``[path, target]``, of which the first
+    may be gone: it only has what need not be sent. ``pieces`` are ``[path, offset, length]``, of which
     the blob has the bytes, in order; ``whole`` are ``[path, target, size, sha256, mode]``. Of these the result names as
     ``wrong``, by number, those that have other bytes by now: they are removed, and their targets are as they were.
     """
     for path, mode in folders:
         _make_folder(native(path), mode)
+    for path, target in copies:
+        with contextlib.suppress(FileNotFoundError):
+            shutil.copyfile(native(path), native(target))
     rest = memoryview(blob)
     for path, offset, length in pieces:
         descriptor = os.open(native(path), os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW, 0o600)

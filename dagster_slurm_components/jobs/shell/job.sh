@@ -72,6 +72,11 @@ note restart "$restart" started "$started" pid "$$" host "$(uname -n)" \
 
 if [ -n "$news" ]; then printf '%s\n' "${run_dir##*/}" >>"$news"; fi
 
+# Inputs that no job uses for long are removed some day.
+if [ -e inputs.trees ]; then
+    while IFS= read -r tree; do : >"$tree/.used"; done <inputs.trees 2>/dev/null
+fi
+
 mkdir -p -- "$checkpoint"
 if [ "$requeues" -gt 0 ]; then : >"$run_dir/.started"; fi
 

@@ -151,6 +151,14 @@ class ArrayCall(JobCall):
             f"{each.name} {dict(each.env)}" if each.env else each.name for each in self.elements.values()
         )
 
+    @property
+    def input_digests(self) -> Sequence[Mapping[str, object]]:
+        """What the inputs of each element consist of."""
+        if not self.resolved.script.inputs:
+            return []
+        elements = self.elements.values()
+        return [self.inputs.of(each.resolved, each.partition or self.partition).digest for each in elements]
+
     @cached_property
     def pipes_context(self) -> PipesContextData:
         """What the payloads are told; each of them beside that of its own partition."""
