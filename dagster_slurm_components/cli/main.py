@@ -17,7 +17,9 @@ from dagster_slurm_components.spec.profiles import project_folder
 from dagster_slurm_components.spec.trust import check_owner
 
 COMMANDS = {
-    **{name: name for name in ("advise", "check", "clean", "cluster", "doctor", "env", "get", "init")},
+    **{
+        name: name for name in ("advise", "check", "clean", "cluster", "data", "doctor", "env", "get", "init")
+    },
     **{name: name for name in ("jobs", "launch", "lib", "new", "put", "render", "schema", "sites", "top")},
     **dict.fromkeys(("agent", "login", "status"), "agent"),
     "import": "import_sbatch",

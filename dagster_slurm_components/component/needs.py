@@ -12,6 +12,7 @@ from dagster_slurm_components.environments.provide import is_content, plan_for, 
 from dagster_slurm_components.environments.store import Store
 from dagster_slurm_components.spec.base import duration_seconds
 from dagster_slurm_components.spec.profiles import LoadedProfile
+from dagster_slurm_components.spec.resolve import ResolvedScript
 
 
 @dataclass
@@ -33,9 +34,14 @@ def needs(loaded: LoadedProfile, folder: Path) -> list[Need]:
         request = request_for(resolved)
         paths = [str(request.base(name)) for name in type(environment).model_fields]
         key = json.dumps([environment.model_dump(mode="json"), paths])
-        name = resolved.script.name or resolved.script.payload or " ".join(resolved.script.command or ["?"])
-        found.setdefault(key, Need(request)).scripts.append(str(name))
+        found.setdefault(key, Need(request)).scripts.append(script_name(resolved))
     return list(found.values())
+
+
+def script_name(resolved: ResolvedScript) -> str:
+    """Return what a person calls a script."""
+    script = resolved.script
+    return str(script.name or script.payload or " ".join(script.command or ["?"]))
 
 
 def prune(

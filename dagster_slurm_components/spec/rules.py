@@ -10,13 +10,13 @@ from dagster_slurm_components.spec.merge import Merged
 from dagster_slurm_components.spec.model import Model
 from dagster_slurm_components.spec.outputs import is_notebook, output_problems
 from dagster_slurm_components.spec.partition_mappings import AssetDep, TimeWindowMapping
-from dagster_slurm_components.spec.place import KeyPath, Locate
+from dagster_slurm_components.spec.place import KeyPath, Locate, texts
 from dagster_slurm_components.spec.problems import Problem, did_you_mean
 from dagster_slurm_components.spec.resources import Resources
 from dagster_slurm_components.spec.script import Script
 from dagster_slurm_components.spec.site import JobLimits, Partition, Site
 from dagster_slurm_components.spec.slurm_values import memory_megabytes, time_seconds
-from dagster_slurm_components.spec.templates import is_template
+from dagster_slurm_components.spec.templates import inputs_in, is_template
 
 
 def script_problems(
@@ -51,6 +51,10 @@ def _inputs(script: Script, position_of: Locate) -> Iterator[Problem]:
             message = f"`{each.asset}` is made by this script itself"
             hint = "for its partition before write it in its `deps`, with a `partition_mapping`"
             yield Problem.at(position_of, ("inputs", name), message, hint, "inputs")
+    for text, path in texts({"args": script.args, "command": script.command, "env": dict(script.env)}):
+        for name in sorted(inputs_in(text) - script.inputs.keys()):
+            hint = did_you_mean(name, script.inputs) or "name it below `inputs`"
+            yield Problem.at(position_of, path, f"the script has no input `{name}`", hint, "inputs")
 
 
 def _outputs(script: Script, position_of: Locate) -> Iterator[Problem]:
@@ -258,7 +262,7 @@ _RULES: tuple[tuple[tuple[str, ...], Callable[[Script, Locate], Iterator[Problem
     (("assets", "checks"), _checks),
     (("launcher", "resources"), _launcher),
     (("launcher", "payload"), _notebook),
-    (("assets", "inputs"), _inputs),
+    (("args", "assets", "command", "env", "inputs"), _inputs),
     (("assets", "outputs"), _outputs),
     (("array", "assets", "checks", "idle", "leave", "op", "retry"), _leave),
 )

@@ -10,6 +10,7 @@ from dagster_slurm_components.spec.place import KeyPath, Locate, texts, with_tem
 from dagster_slurm_components.spec.problems import Problem, SpecError, did_you_mean
 
 _TEMPLATE = re.compile(r"\{\{.*?\}\}|\{%.*?%\}", re.DOTALL)
+_INPUT = re.compile(r"\binputs(?:\.|\[\s*['\"])(\w+)", re.ASCII)
 _NOT_RENDERED = "the template can't be rendered: "
 _WHOLE = re.compile(r"\s*\{\{((?:(?!\}\}).)*)\}\}\s*", re.DOTALL)
 
@@ -152,6 +153,16 @@ def fill_waiting(
 def _waits(text: str) -> bool:
     """Whether a template needs to know the partition, or where the inputs are."""
     return ("partition" in text or INPUTS in text) and not (PARTITION | {INPUTS}).isdisjoint(_names_in(text))
+
+
+def inputs_in(text: str) -> set[str]:
+    """Return the names of the inputs that the templates of a text ask for.
+
+    >>> inputs_in("--table={{ inputs.table }}")
+    {'table'}
+    """
+    asked = (name for piece in _TEMPLATE.findall(text) for name in _INPUT.findall(piece))
+    return {name for name in asked if not hasattr(dict, name)}  # `inputs.get("table", "none")`
 
 
 def _of_partition_alone(text: str) -> bool:

@@ -1,4 +1,4 @@
-"""Inputs from YAML to payloads, on this machine and over ssh into Slurm: files, folders, assets and their partitions."""
+"""Inputs from YAML to payloads, here and over ssh into Slurm: files, folders, assets and their partitions."""
 
 import json
 import os
@@ -8,7 +8,6 @@ from typing import Any
 import dagster as dg
 import pytest
 from project_fixture import Project, failure_text
-from reports_fixture import again
 
 from dagster_slurm_components import ComputeResource
 
@@ -85,9 +84,8 @@ scripts:
     assert result.success, failure_text(result)
     seen = reported(instance)
     assert seen["told"]["TABLE"] == "3,4\n"
-    assert (seen["paths"]["PROGRAM"] == before["PROGRAM"]) and (seen["paths"]["ALL"] == before["ALL"]) == (
-        profile == "local"
-    )
+    assert seen["paths"]["PROGRAM"] == before["PROGRAM"]
+    assert (seen["paths"]["ALL"] == before["ALL"]) == (profile == "local")
 
 
 MADE = """
@@ -161,7 +159,8 @@ scripts:
         from pathlib import Path
         import dagster_slurm_payload as payload
 
-        rows = [line.split("\\t") for line in Path(os.environ["DAGSTER_SLURM_INPUT_VALUE_FILE"]).read_text().splitlines()]
+        lines = Path(os.environ["DAGSTER_SLURM_INPUT_VALUE_FILE"]).read_text().splitlines()
+        rows = [line.split("\\t") for line in lines]
         payload.materialize("all", {"told": {key: Path(path).read_text() for key, path in rows}})
         """,
     )
