@@ -1,14 +1,17 @@
 """Which run directories may go, from what is known of their jobs, and their removal."""
 
-from collections.abc import Iterable
+import json
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from dagster_slurm_components.jobs.inputs import INPUTS, parse_inputs
 from dagster_slurm_components.jobs.look import JobInfo
 from dagster_slurm_components.jobs.records import RunDirectory, exists, observed, run_directories
 from dagster_slurm_components.jobs.target import Target
 from dagster_slurm_components.spec.base import duration_seconds
 from dagster_slurm_components.spec.profile import Retention
 
+_AT_ONCE = 500
 _SETTLE = 3600.0
 """Seconds for which nothing is removed: the step that made it may not be recorded yet."""
 
@@ -23,13 +26,21 @@ class Verdict:
 
 
 def judge_folders(
-    folders: Iterable[tuple[RunDirectory, JobInfo | None]], keep: Retention, now: float
+    folders: Iterable[tuple[RunDirectory, JobInfo | None]],
+    keep: Retention,
+    now: float,
+    read: Sequence[str] = (),
 ) -> list[Verdict]:
-    """Return what is to be done with each run directory; ``now`` is in seconds since the epoch by the host's clock."""
-    return [_judge(folder, info, keep, now) for folder, info in folders]
+    """Return what is to be done with each run directory.
+
+    ``now`` is in seconds since the epoch by the host's clock, ``read`` the paths that living jobs have as inputs.
+    """
+    return [_judge(folder, info, keep, now, read) for folder, info in folders]
 
 
-def _judge(folder: RunDirectory, info: JobInfo | None, keep: Retention, now: float) -> Verdict:
+def _judge(
+    folder: RunDirectory, info: JobInfo | None, keep: Retention, now: float, read: Sequence[str]
+) -> Verdict:
     age = now - folder.touched
     success, failure = duration_seconds(keep.success), duration_seconds(keep.failure)
     if age < _SETTLE:
@@ -39,8 +50,9 @@ def _judge(folder: RunDirectory, info: JobInfo | None, keep: Retention, now: flo
         why = "nothing was submitted" if goes else "nothing was submitted, or nobody knows"
         return Verdict(folder, goes, why)
     state = info.observation.state
-    if info.alive:
-        return Verdict(folder, False, f"its job is {state}")
+    if info.alive or any(path.startswith(f"{folder.path}/") for path in read):
+        why = f"its job is {state}" if info.alive else "a job that waits or runs reads what it made"
+        return Verdict(folder, False, why)
     if folder.lease.left:
         return Verdict(folder, False, "the sensor has not reported what came of its job")
     limit, why = failure, f"its job ended: {state}"
@@ -69,10 +81,25 @@ def paths_to_remove(verdicts: Iterable[Verdict]) -> list[str]:
     return paths
 
 
+def _inputs(place: Target, run_dirs: Sequence[str]) -> list[str]:
+    """Return the paths that jobs in these run directories, and elements of arrays below them, read."""
+    paths: list[str] = []
+    for begin in range(0, len(run_dirs), _AT_ONCE):
+        there = run_dirs[begin : begin + _AT_ONCE]
+        wanted = ["-maxdepth", "3", "-name", INPUTS, "-exec", "cat", "{}", "+"]
+        text = place.satellite.run(["find", *there, *wanted], timeout=120.0).stdout.decode("utf-8", "replace")
+        decoder, at = json.JSONDecoder(), 0
+        while at < len(text):
+            found, at = decoder.raw_decode(text, at)
+            paths += parse_inputs(found)
+    return paths
+
+
 def clean(place: Target, keep: Retention, *, dry_run: bool = False) -> list[Verdict]:
     """Remove run directories, and return of each whether it went, or with ``dry_run`` whether it would, and why."""
-    found = observed(place, run_directories(place))
-    verdicts = judge_folders(found, keep, place.satellite.hello().time)
+    found = list(observed(place, run_directories(place)))
+    read = _inputs(place, [folder.path for folder, info in found if info is not None and info.alive])
+    verdicts = judge_folders(found, keep, place.satellite.hello().time, read)
     top = f"{place.workdir}/runs"
     if not dry_run and exists(place, top):
         place.satellite.remove(top, paths_to_remove(verdicts))

@@ -25,8 +25,8 @@ class SubmitRejectedError(DagsterSlurmError):
         super().__init__(rejection.message, where=where, hint=rejection.hint)
 
 
-class EnvironmentLackingError(DagsterSlurmError):
-    """The job's environment is not on the host, or not any more; nothing was submitted."""
+class LackingError(DagsterSlurmError):
+    """What the job needs is not on the host, or not any more: software or an input; nothing was submitted."""
 
 
 class TakenError(DagsterSlurmError):
@@ -50,7 +50,7 @@ def submit(
     Raises:
         TakenError: Somebody else's job is there, or one of other content.
         SubmitRejectedError: The scheduler's lasting no.
-        EnvironmentLackingError: The job's environment is not on the host.
+        LackingError: The job's environment is not on the host.
         HostUnreachableError: The host was lost; trying again does no harm.
         ParkedTooLongError: Slurm did not tell for the profile's ``park_timeout`` whether there is a job.
         HostRefusedError: The host's or the login's no.
@@ -62,10 +62,10 @@ def submit(
 
     sent_at, reply = _submit(place, request, packed, "The job is not submitted yet", tell=tell, sleep=sleep)
     if reply.outcome == "lacking":
-        raise EnvironmentLackingError(
-            f"the job's environment is not there: {reply.detail}",
+        raise LackingError(
+            f"what the job needs is not there: {reply.detail}",
             where=where,
-            hint="`dg-slurm env deploy` makes it.",
+            hint="`dg-slurm env deploy` makes environments. An output of another job that is gone has to be made anew.",
         )
     if reply.job_id is None:
         raise TakenError(f"{run_dir} is taken: {reply.detail}", where=where)

@@ -21,7 +21,7 @@ from dagster_slurm_components.jobs.lease import COLLECTED, ENDED, OutputPosition
 from dagster_slurm_components.jobs.model import JobHandle, JobSpec
 from dagster_slurm_components.jobs.outcome import JobOutcome, end_word, judge
 from dagster_slurm_components.jobs.retry import NextAttempt, next_attempt
-from dagster_slurm_components.jobs.submit import EnvironmentLackingError, SubmitRejectedError, submit
+from dagster_slurm_components.jobs.submit import LackingError, SubmitRejectedError, submit
 from dagster_slurm_components.jobs.takeover import Claim
 from dagster_slurm_components.pipes.advice import advice, pictures
 from dagster_slurm_components.pipes.claim import LAST_RESULT, JobCall, results_stored
@@ -85,7 +85,7 @@ class AttemptRun(ABC, Generic[AnyCall, Result]):
         try:
             try:
                 return self._submit_once(spec())
-            except EnvironmentLackingError as error:
+            except LackingError as error:
                 info(f"Not submitted yet: {error.message}")
             call.equip(sure=True)
             return self._submit_once(spec())

@@ -18,6 +18,8 @@ from dagster_slurm_components.errors import InputFailedError
 from dagster_slurm_components.hosts.client import Satellite
 from dagster_slurm_components.hosts.satellite.calls import FileRead
 from dagster_slurm_components.jobs.download import download, link, plan, read_outputs
+from dagster_slurm_components.jobs.inputs import INPUTS as INPUTS_FILE
+from dagster_slurm_components.jobs.inputs import TREES
 from dagster_slurm_components.jobs.outputs import Made as Output
 from dagster_slurm_components.jobs.target import Target, satellite_of
 from dagster_slurm_components.pipes.context import Partition, StepContext
@@ -28,9 +30,6 @@ from dagster_slurm_components.spec.inputs import Input, variable
 from dagster_slurm_components.spec.profiles import load_profile
 from dagster_slurm_components.spec.resolve import ResolvedScript
 from dagster_slurm_components.spec.templates import INPUTS, Values
-
-TOLD, TREES = "inputs.json", "inputs.trees"
-"""The files of a run directory that tell of a job's inputs, and of those among them that the store holds."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +64,7 @@ class Bound:
             env[f"{variable(name)}_FILE"] = f"{run_dir}/inputs/{name}.tsv"
         every = list(self._each())
         trees = dict.fromkeys(one.tree.folder for one in every if one.tree)
-        files[TOLD] = json.dumps({name: _of(each, _told) for name, each in self.inputs.items()})
+        files[INPUTS_FILE] = json.dumps({name: _of(each, _told) for name, each in self.inputs.items()})
         files[TREES] = "".join(f"{folder}\n" for folder in trees)
         needs = dict.fromkeys(one.tree.mark if one.tree else one.path for one in every)
         return replace(activation, env=env, files=files, needs=(*activation.needs, *needs))

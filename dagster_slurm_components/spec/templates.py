@@ -91,7 +91,7 @@ def render(
         try:
             if partitioned and _waits(text):
                 if not _may_wait(path):
-                    problems.append(_too_early(position_of, path))
+                    problems.append(_too_early(position_of, path, text))
                     return text
                 return _rendered_where(text, lambda piece: not _waits(piece), names)
             return _render_text(text, names)
@@ -196,9 +196,14 @@ def _may_wait(path: KeyPath) -> bool:
     return not _WAITING.isdisjoint(path[2:3] if path[:1] == ("profiles",) else path[:1])
 
 
-def _too_early(position_of: Locate, path: KeyPath) -> Problem:
-    message = "partition and inputs are known only when the step runs"
-    hint = "they can be used in `args`, `command` and `env`, the partition in `inputs` and `outputs`, too"
+def _too_early(position_of: Locate, path: KeyPath, text: str) -> Problem:
+    message, hint = (
+        "inputs are known only when the step runs",
+        "they can be used in `args`, `command` and `env`",
+    )
+    if _of_partition_alone(text):
+        message = "the partition is known only when the step runs"
+        hint = "it can be used in `args`, `command`, `env`, `inputs` and `outputs`"
     return Problem.at(position_of, path, message, hint, "template")
 
 
@@ -212,7 +217,7 @@ def syntax_problems(tree: Any, position_of: Locate, *, partitioned: bool = False
                 yield Problem.at(position_of, path, f"{_NOT_RENDERED}{exc}", None, "template")
             else:
                 if partitioned and not _may_wait(path) and _waits(text):
-                    yield _too_early(position_of, path)
+                    yield _too_early(position_of, path, text)
 
 
 def _template_errors() -> tuple[type[Exception], ...]:

@@ -76,6 +76,18 @@ def test_only_what_is_over_and_old_enough_goes(
     assert verdict.remove is goes
 
 
+def test_what_living_jobs_read_stays() -> None:
+    made, over = folder("0", days=400), seen("FAILED")
+    for path, goes in (
+        (f"{made.path}/payload/out", False),
+        (f"{made.path}0/payload", True),
+        ("/data/x", True),
+    ):
+        (verdict,) = judge_folders([(made, over)], KEEP, NOW, [path])
+        assert verdict.remove is goes
+    assert judge_folders([(made, over)], KEEP, NOW, [f"{made.path}/x"])[0].why.endswith("reads what it made")
+
+
 def test_the_checkpoint_and_the_lock_go_with_the_last_attempt() -> None:
     over, live = seen("FAILED"), seen("RUNNING", Phase.RUNNING)
     first, second = folder("0", days=20), folder("1", days=20)

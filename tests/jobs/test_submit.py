@@ -28,7 +28,7 @@ from dagster_slurm_components.jobs.reconcile import Evidence
 from dagster_slurm_components.jobs.schedulers import ProcessScheduler, SlurmScheduler
 from dagster_slurm_components.jobs.status import StatusRecord
 from dagster_slurm_components.jobs.submit import (
-    EnvironmentLackingError,
+    LackingError,
     SubmitRejectedError,
     TakenError,
     find_job,
@@ -93,7 +93,7 @@ def test_what_the_job_needs_is_asked_for_in_the_same_call() -> None:
     spec = job(activation=Activation(needs=("/w/envs/k/.ready",)))
     for scheduler in (SLURM, ProcessScheduler()):
         assert request_for(scheduler, spec, "/w/run", "/w").needs == ("/w/envs/k/.ready",)
-    with pytest.raises(EnvironmentLackingError, match="/w/envs/k/"):
+    with pytest.raises(LackingError, match="/w/envs/k/"):
         go([SubmitReply("lacking", detail="/w/envs/k/.ready")])
 
 
