@@ -1,3 +1,4 @@
 """Fixtures of the tests of inputs."""
 
+from files_server import files  # noqa: F401
 from satellite_fixture import workdir  # noqa: F401

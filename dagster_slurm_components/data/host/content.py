@@ -28,7 +28,7 @@ class Tree(NamedTuple):
 
 
 def tree_key(name: str, rows: Iterable[Sequence[str]], folders: Sequence[str], is_folder: bool) -> str:
-    """Return the key of an input's content: any change changes it; the order, or a folder that files imply, does not."""
+    """Return the key of an input's content: it changes with it, but not with the order or a folder that files imply."""
     files = sorted(list(row) for row in rows)
     empty = set(folders) - above([row[0] for row in files]) - above(folders)
     parts = {"format": FORMAT, "name": name, "files": files, "folders": sorted(empty), "folder": is_folder}
@@ -61,7 +61,7 @@ def check(tree: Tree) -> None:
         if kind == LINK and tree.is_folder:
             if not stays_inside(place, content):
                 raise _refused(place, "a link that leads outside, to %r" % content)
-        elif kind not in (PLAIN, EXECUTABLE) or not _HASH.match(content):
+        elif kind not in (PLAIN, EXECUTABLE) or not is_hash(content):
             raise _refused(place, "of kind %r, with the content %r" % (kind, content))
     taken = above([*places, *tree.folders]).union(tree.folders)
     seen: Set[str] = set()
@@ -69,6 +69,11 @@ def check(tree: Tree) -> None:
         if place in taken or place in seen:
             raise _refused(place, "which is there twice")
         seen.add(place)
+
+
+def is_hash(text: str) -> bool:
+    """Return whether this is a SHA-256 as we write it."""
+    return _HASH.match(text) is not None
 
 
 def is_inside(place: str) -> bool:

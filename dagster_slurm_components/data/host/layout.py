@@ -1,16 +1,19 @@
 """Where things lie in a working folder, and how a file gets in there."""
 
+import contextlib
+import errno
 import hashlib
 import json
 import os
-from typing import Any, Optional
+from typing import Any, Iterator, Optional
 
 from dagster_slurm_components.data.host.content import EXECUTABLE, PLAIN
-from dagster_slurm_components.environments.host.tools import Json
+from dagster_slurm_components.environments.host.tools import Json, Problem
 from dagster_slurm_components.hosts.satellite.files import make_own_folder, read_json
 from dagster_slurm_components.hosts.satellite.protocol import native
 
 MODES = {PLAIN: 0o400, EXECUTABLE: 0o500}
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 class Layout:
@@ -30,14 +33,26 @@ class Layout:
         """Return where an input lies, or, with a state (``making``, ``removing``), where it lies meanwhile."""
         return os.path.join(self.data, b"trees", (".%s-%s" % (state, key) if state else key).encode())
 
-    def lock(self, key: str) -> bytes:
-        """Return the lock under which an input is made or removed; very few share one, and it stays for ever."""
-        return os.path.join(self.folder(b"trees"), b".lock-" + key[:3].encode())
+    def lock(self, folder: bytes, key: str) -> bytes:
+        """Return the lock of a thing in a folder; it stays for ever, so of very many things some share one."""
+        return os.path.join(self.folder(folder), b".lock-" + key[:3].encode())
+
+    def record(self, key: str) -> bytes:
+        """Return the file that tells what a URL, or an archive, gave."""
+        return os.path.join(self.folder(b"urls"), key.encode() + b".json")
 
     def ready(self, key: str) -> Optional[Json]:
         """Return what an input is, if it is there."""
         found: Optional[Json] = read_json(os.path.join(self.tree(key), b".ready"))
         return found
+
+    def ask(self, key: str) -> Optional[Json]:
+        """Return what an input is, if it is there: by this it is asked for. Under its lock."""
+        ready = self.ready(key)
+        if ready is None:
+            return None
+        os.utime(os.path.join(self.tree(key), b".ready"))
+        return dict(ready, state="ready")
 
     def object(self, kind: str, sha256: str) -> bytes:
         """Return where the content of a file lies."""
@@ -55,6 +70,23 @@ class Layout:
         os.rename(part, target)
 
 
-def identity(*parts: Any) -> bytes:
+def identity(*parts: Any) -> str:
     """Return a name that only these values have."""
-    return hashlib.sha256(json.dumps(parts, ensure_ascii=True).encode()).hexdigest().encode()
+    return hashlib.sha256(json.dumps(parts, ensure_ascii=True).encode()).hexdigest()
+
+
+def lowest(*limits: Optional[int]) -> Optional[int]:
+    """Return the lowest of limits, where None is none."""
+    return min([limit for limit in limits if limit is not None], default=None)
+
+
+@contextlib.contextmanager
+def room_on_disk(layout: Layout) -> Iterator[None]:
+    """Say of a disk that is full, or a quota, which one it is; whoever works within leaves nothing half-made."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in FULL:
+            raise
+        where = os.fsdecode(layout.data)
+        raise Problem("disk_full", "no room in %s: %s. Nothing half-made was left" % (where, error.strerror))

@@ -6,10 +6,11 @@ import shutil
 import stat
 import time
 from pathlib import Path
-from typing import List, Tuple
+from typing import List, Optional, Tuple
 
+from dagster_slurm_components.data.host.care import make_room
 from dagster_slurm_components.data.host.content import EXECUTABLE, LINK, PLAIN, Tree, above, check, tree_key
-from dagster_slurm_components.data.host.layout import MODES, Layout
+from dagster_slurm_components.data.host.layout import MODES, Layout, room_on_disk
 from dagster_slurm_components.environments.host.tools import CHUNK, Json, Problem, new_file
 from dagster_slurm_components.hosts.satellite.files import remove_tree, write_json
 from dagster_slurm_components.hosts.satellite.locks import locked
@@ -23,22 +24,33 @@ _NO_LINKS = (errno.EPERM, errno.EXDEV, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENO
 def link(order: Json) -> Json:
     """Make an input of objects that are there; the Problem ``missing`` names those that are not."""
     tree = Tree(order["name"], order["rows"], order["folders"], order["is_folder"])
-    return make(Layout(order["workdir"]), tree, order["source"])
+    layout = Layout(order["workdir"])
+    with room_on_disk(layout):
+        return make(layout, tree, order["source"], order.get("bound"))
 
 
-def make(layout: Layout, tree: Tree, source: str) -> Json:
-    """Make an input unless it is there, and return what it is, with the ``state`` ``made`` or ``ready``."""
+def asked(layout: Layout, key: str) -> Optional[Json]:
+    """Return what an input is, if it is there, and ask for it."""
+    with locked(layout.lock(b"trees", key), _PATIENCE, pause=0.2):
+        return layout.ask(key)
+
+
+def make(layout: Layout, tree: Tree, source: str, bound: Optional[int]) -> Json:
+    """Make an input unless it is there, and return what it is, with the ``state`` ``made`` or ``ready``.
+
+    All inputs together stay within ``bound`` bytes (``care.make_room``).
+    """
     check(tree)
     key = tree_key(*tree)
-    with locked(layout.lock(key), _PATIENCE, pause=0.2):
-        ready, aside = layout.ready(key), layout.tree(key, "making")
+    with locked(layout.lock(b"trees", key), _PATIENCE, pause=0.2):
+        ready, aside = layout.ask(key), layout.tree(key, "making")
         if ready is not None:
-            os.utime(os.path.join(layout.tree(key), b".ready"))
-            return dict(ready, state="ready")
+            return ready
         remove_tree(aside)
         try:
             os.mkdir(aside, 0o700)
             size, copied, inodes = _lay_out(layout, tree, aside)
+            make_room(layout, bound, size, new=copied)  # its objects have a second link by now, so they stay
             facts = {"key": key, "name": tree.name, "source": source, "bytes": size, "count": len(tree.rows)}
             facts.update(made=time.time(), copied=copied, inodes=inodes)
             write_json(os.path.join(aside, b".ready"), facts)

@@ -76,7 +76,13 @@ def _fetch_one(workdir: str, artifact: Json) -> None:
 
 
 def download(url: str, target: Path, timeout: float) -> None:
-    """Fetch a URL into a file, with the user and password that it names, else those of ``~/.netrc``.
+    """Fetch a URL into a file."""
+    with urllib.request.urlopen(request_for(url), timeout=timeout) as answer, target.open("wb") as file:
+        shutil.copyfileobj(answer, file, CHUNK)
+
+
+def request_for(url: str) -> urllib.request.Request:
+    """Return the request for a URL, with the user and password that it names, else those of ``~/.netrc``.
 
     Those are sent over https alone, or to this machine: anybody on the way reads plain http.
     """
@@ -90,8 +96,7 @@ def download(url: str, target: Path, timeout: float) -> None:
     if user:  # not for whom a redirect leads to
         token = base64.b64encode((user + ":" + password).encode()).decode()
         request.add_unredirected_header("Authorization", "Basic " + token)
-    with urllib.request.urlopen(request, timeout=timeout) as answer, target.open("wb") as file:
-        shutil.copyfileobj(answer, file, CHUNK)
+    return request
 
 
 def without_login(url: str) -> str:
