@@ -222,7 +222,7 @@ def test_the_page_of_variables_names_all_of_them():
         "LC_CTYPE",
         "OUTSIDE",
     )
-    ours += ("PARTITION", "UMASK", "WORKDIR")
+    ours += ("INPUT", "PARTITION", "UMASK", "WORKDIR")
     among_us = {f"DAGSTER_SLURM_{name}" for name in ours}
     files = [
         file

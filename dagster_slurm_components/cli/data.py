@@ -12,6 +12,7 @@ from dagster_slurm_components.component.project import project_scripts
 from dagster_slurm_components.data.local import read_content
 from dagster_slurm_components.data.provide import Provider
 from dagster_slurm_components.data.store import InputStore
+from dagster_slurm_components.environments.host.store import without_login
 from dagster_slurm_components.jobs.target import target
 from dagster_slurm_components.spec.base import duration_seconds
 from dagster_slurm_components.spec.hosts import LocalHost
@@ -34,7 +35,11 @@ class _Wanted:
 
     @property
     def row(self) -> dict[str, object]:
-        return {"script": script_name(self.script), "input": self.name, "source": self.given.source}
+        return {
+            "script": script_name(self.script),
+            "input": self.name,
+            "source": without_login(self.given.source),
+        }
 
     @property
     def folder(self) -> Path:
@@ -88,7 +93,7 @@ def _planned(
     if wanted.later:
         return {"state": wanted.later, "to_send": None}
     if wanted.given.file is None:
-        there = wanted.given.source in sources
+        there = wanted.row["source"] in sources
         return {"state": "there, and asked for anew" if there else "to be fetched", "to_send": None}
     content = read_content(wanted.folder / Path(wanted.given.file).expanduser(), wanted.given.source)
     if isinstance(loaded.profile.host, LocalHost):

@@ -52,7 +52,10 @@ class Bound:
         return resolved.at_partition({**names, INPUTS: Values(INPUTS, paths)}, missing)
 
     def add_to(self, activation: Activation, run_dir: str) -> Activation:
-        """Return how a job is begun that needs them, and whose payload is told of them."""
+        """Return how a job is begun that needs them, and whose payload is told of them.
+
+        Of several partitions it gets the name of a file with a line for each: ``DAGSTER_SLURM_INPUT_NAME_FILE``.
+        """
         if not self.inputs:
             return activation
         env, files = dict(activation.env), dict(activation.files)

@@ -86,8 +86,8 @@ Inputs = dict[
 def variable(name: str) -> str:
     """Return the variable that tells a payload where an input is.
 
-    >>> variable("images")
-    'DAGSTER_SLURM_INPUT_IMAGES'
+    >>> variable("name")
+    'DAGSTER_SLURM_INPUT_NAME'
     """
     return f"{VARIABLE}{name.upper()}"
 

@@ -1,12 +1,18 @@
 """Inputs from YAML to payloads, here and over ssh into Slurm: files, folders, assets and their partitions."""
 
+import io
 import json
 import os
+import subprocess
+import sys
+import zipfile
 from pathlib import Path
 from typing import Any
 
 import dagster as dg
+import files_server
 import pytest
+from files_server import FilesServer
 from project_fixture import Project, failure_text
 
 from dagster_slurm_components import ComputeResource
@@ -26,6 +32,7 @@ seen = {name[20:]: str(Path(value)) for name, value in os.environ.items() if nam
 told = {name: tree(Path(path)) for name, path in seen.items()}
 payload.materialize("read", {"told": told, "paths": seen, "args": sys.argv[1:]})
 """
+files = files_server.files
 HOSTILE = "a b;$(x)'\n\u00e4"
 
 
@@ -230,3 +237,66 @@ def test_from_python(project: Project, instance: dg.DagsterInstance, profile: st
     resource = ComputeResource(project=str(project.root), profile=profile)
     assert dg.materialize([read], instance=instance, resources={"compute": resource}).success
     assert reported(instance)["told"] == {"TABLE": "1,2\n"}
+
+
+APART = """
+import os, sys, urllib.request
+from pathlib import Path
+import dagster_slurm_payload as payload
+
+path = Path(os.environ["DAGSTER_SLURM_INPUT_ZOO"])
+told = {each.name: each.read_text() for each in path.iterdir()} if path.is_dir() else path.read_text()
+try:
+    urllib.request.urlopen(sys.argv[1], timeout=20)
+    network = True
+except OSError:
+    network = False
+payload.materialize("read", {"told": told, "network": network})
+"""
+
+
+def _has_namespaces() -> bool:
+    return subprocess.run(["unshare", "--map-root-user", "--net", "true"], check=False).returncode == 0
+
+
+@pytest.mark.skipif(not _has_namespaces(), reason="unshare can't make a network namespace here")
+@pytest.mark.parametrize("fetch_on", ["login", "here", "{partition: debug}"])
+def test_a_url_is_fetched_where_there_is_a_network(
+    project: Project, instance: dg.DagsterInstance, profile: str, files: FilesServer, fetch_on: str
+) -> None:
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w") as archive:
+        archive.writestr("a.txt", "an ape")
+    url = files.serve("/zoo.zip", packed.getvalue(), etag='"1"')
+    project.write("apart.py", APART)
+    project.scripts(f"""
+scripts:
+  - command: [unshare, --map-root-user, --net, {sys.executable}, apart.py, "{url}"]
+    files: [apart.py]
+    inputs: {{zoo: {{source: "{url}", unpack: true, fetch_on: {fetch_on}}}}}
+    assets: [{{key: read}}]
+""")
+    for _ in range(2):
+        result = project.run(profile, instance=instance)
+        assert result.success, failure_text(result)
+        seen = reported(instance)
+        assert seen["told"] == {"a.txt": "an ape"}
+        assert seen["network"] is False
+    assert len(files.requests) == 1
+
+
+def test_a_url_that_is_not_there(
+    project: Project, instance: dg.DagsterInstance, profile: str, files: FilesServer
+) -> None:
+    file = project.scripts(f"""
+scripts:
+  - payload: read.py
+    inputs: {{zoo: "{files.url("/zoo.zip", "me:secret@")}"}}
+    assets: [{{key: read}}]
+""")
+    failed = project.run(profile, instance=instance)
+    assert not failed.success
+    text = failure_text(failed)
+    assert f"{file}:6:21: input `zoo`" in text
+    assert "404" in text
+    assert "secret" not in text
