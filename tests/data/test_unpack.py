@@ -226,6 +226,32 @@ def test_what_is_no_archive_or_a_broken_one_is_said(archive: bytes, workdir: Pat
     assert caught.value.code == "bad_archive"
 
 
+GOOD_ARCHIVES = [
+    tar_of(*FILES.items(), mode="w:gz"),
+    tar_of(*FILES.items()),
+    tar_of(*FILES.items(), format=tarfile.PAX_FORMAT, mode="w:xz"),
+    zip_of(*((name, content, 0o644) for name, content in FILES.items()), compression=zipfile.ZIP_DEFLATED),
+]
+
+
+@given(
+    archive=st.sampled_from(GOOD_ARCHIVES),
+    places=st.lists(st.floats(0, 0.999), max_size=3),
+    byte=st.binary(min_size=1, max_size=1),
+)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=100)
+def test_a_damaged_archive_is_unpacked_or_said_to_be_bad(
+    archive: bytes, places: list[float], byte: bytes, tmp_path_factory: pytest.TempPathFactory
+):
+    damaged = bytearray(archive)
+    for place in places:
+        damaged[int(place * len(archive))] = byte[0]
+    try:
+        unpacked(tmp_path_factory.mktemp("work"), bytes(damaged), most=1_000_000)
+    except Problem as problem:
+        assert problem.code in ("bad_archive", "unsafe", "too_large"), problem.message  # noqa: PT017
+
+
 PLACES = st.lists(st.sampled_from(["a", "b", *HOSTILE]), min_size=1, max_size=3).map("/".join)
 
 

@@ -1,23 +1,3 @@
-import subprocess
-from collections.abc import Iterator
-from pathlib import Path
-
-import pytest
+from small_fixture import small  # noqa: F401
 from sshd_fixture import own_home, sshd, sshd_factory  # noqa: F401
 from watch_fixture import world  # noqa: F401
-
-
-@pytest.fixture
-def small(tmp_path: Path) -> Iterator[Path]:
-    """A file system of its own, of 4 MiB."""
-    place = tmp_path / "small"
-    place.mkdir()
-    done = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=4m", "none", place], capture_output=True, check=False
-    )
-    if done.returncode:
-        pytest.skip("needs to mount a tmpfs")
-    try:
-        yield place
-    finally:
-        subprocess.run(["umount", "-l", place], check=True)

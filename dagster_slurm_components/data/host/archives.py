@@ -106,9 +106,8 @@ def _of_tar(file: IO[bytes]) -> Iterator[Member]:
                 yield Member(member.name, kind, open=functools.partial(archive.extractfile, member))
             else:
                 raise _refused(member.name)
-        for _ in range(
-            8
-        ):  # to the end, where the checksum of what is compressed stands; a tar has few blocks there
+        # To the end, where the checksum of what is compressed stands; a tar has few blocks there.
+        for _ in range(8):
             if not archive.fileobj.read(CHUNK):
                 break
 

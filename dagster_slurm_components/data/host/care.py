@@ -26,7 +26,7 @@ _KEY = re.compile(rb"[0-9a-f]{32}\Z")
 
 
 class _Plan(NamedTuple):
-    """What is to go; ``links`` counts what goes of each inode, and ``left`` are the bytes that stay."""
+    """What is to go; ``links`` counts what goes of each inode, and ``left`` are the bytes of inputs that stay."""
 
     begun: float
     removed: List[Json]
@@ -66,8 +66,8 @@ def prune(order: Json) -> Json:
 def make_room(layout: Layout, bound: Optional[int], size: int, *, new: int) -> None:
     """Let an input of ``size`` bytes, of which ``new`` are not among the objects, stay within the bound.
 
-    Others are removed for it, the longest unused first, and none if that is not enough: the Problem is ``full``. What
-    is being added at the same time is not counted.
+    Others are removed for it, the longest unused first, and none if that is not enough: the Problem is ``full``. Not
+    counted are files that no input holds yet, such as those that are being added at the same time.
     """
     if bound is None or sum(row["bytes"] for row in _inputs(layout)) + size <= bound:
         return
@@ -129,8 +129,8 @@ def _plan(
     begun, rows = time.time(), _inputs(layout)
     running = _running(layout, rows)
     plan = _Plan(begun, [], {}, {}, 0)
-    objects = (facts for _, facts in _objects(layout) if not _is_left(facts, plan))
-    left = sum(facts.st_size for facts in objects) + sum(row["copied"] for row in rows)
+    held = sum(facts.st_size for _, facts in _objects(layout) if facts.st_nlink > 1)
+    left = held + sum(row["copied"] for row in rows)
     for row in sorted(rows, key=lambda row: row["used"]):
         key, ago = row["key"], begun - row["used"]
         if key in keep:

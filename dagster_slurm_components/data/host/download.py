@@ -13,7 +13,7 @@ from urllib.parse import urlsplit, urlunsplit
 from dagster_slurm_components.data.host.layout import FULL
 from dagster_slurm_components.environments.host.store import request_for, without_login
 from dagster_slurm_components.environments.host.tools import Problem
-from dagster_slurm_components.hosts.satellite.files import read_json, write_json
+from dagster_slurm_components.hosts.satellite.files import read_json, remove_tree, write_json
 
 _TRIES = 5
 """In a row in which not a byte more came."""
@@ -77,7 +77,7 @@ def download(wanted: Wanted) -> Optional[Facts]:
                 if "CERTIFICATE_VERIFY_FAILED" in why or isinstance(error, ssl.CertificateError):
                     _fail(wanted, "certificate", why + "; SSL_CERT_FILE names other certificates to trust")
                 if getattr(error, "errno", None) in FULL:
-                    os.unlink(wanted.part)
+                    forget(wanted.part)
                     raise
             size = os.fstat(file.fileno()).st_size
             tries, most = (0 if size > most else tries), max(size, most)
@@ -85,6 +85,12 @@ def download(wanted: Wanted) -> Optional[Facts]:
             if tries >= _TRIES:
                 _fail(wanted, "unreachable", "%s, %d times" % (why, tries))
             wanted.sleep(pause)
+
+
+def forget(part: bytes) -> None:
+    """Remove what has come, and what is noted of it."""
+    remove_tree(part)
+    remove_tree(part + b".json")
 
 
 def _try(wanted: Wanted, file: IO[bytes]) -> Optional[Facts]:

@@ -9,13 +9,13 @@ from urllib.parse import urlsplit
 
 from dagster_slurm_components.data.host.care import make_room
 from dagster_slurm_components.data.host.content import PLAIN, Tree, check, is_hash, tree_key
-from dagster_slurm_components.data.host.download import Wanted, download, shown
+from dagster_slurm_components.data.host.download import Wanted, download, forget, shown
 from dagster_slurm_components.data.host.layout import Layout, identity, lowest, room_on_disk
 from dagster_slurm_components.data.host.trees import asked, make
 from dagster_slurm_components.data.host.unpack import unpack_file, unpacked
 from dagster_slurm_components.environments.host.store import without_login
 from dagster_slurm_components.environments.host.tools import Json, Problem, hash_of
-from dagster_slurm_components.hosts.satellite.files import read_json, remove_tree, write_json
+from dagster_slurm_components.hosts.satellite.files import read_json, write_json
 from dagster_slurm_components.hosts.satellite.locks import acquire, locked
 
 _PATIENCE = 24 * 3600.0
@@ -52,7 +52,7 @@ def fetch(order: Json, sleep: Callable[[float], None] = time.sleep) -> Json:
                 known = dict(facts or {}, url=order["source"], sha256=digest, key=there["key"])
             write_json(record, dict(known, checked=time.time()))
         finally:
-            _forget(part)
+            forget(part)
     return dict(there, sha256=digest, state=state)
 
 
@@ -135,8 +135,3 @@ def _make(layout: Layout, order: Json, part: bytes, digest: str) -> Json:
     make_room(layout, order["bound"], size, new=size)
     layout.admit(part, PLAIN, digest)
     return make(layout, _single(order, digest), order["source"], order["bound"])
-
-
-def _forget(part: bytes) -> None:
-    remove_tree(part)
-    remove_tree(part + b".json")

@@ -10,7 +10,7 @@ from typing import Any, Iterator, Optional
 from dagster_slurm_components.data.host.content import EXECUTABLE, PLAIN
 from dagster_slurm_components.environments.host.tools import Json, Problem
 from dagster_slurm_components.hosts.satellite.files import make_own_folder, read_json
-from dagster_slurm_components.hosts.satellite.protocol import native
+from dagster_slurm_components.hosts.satellite.protocol import as_text, native
 
 MODES = {PLAIN: 0o400, EXECUTABLE: 0o500}
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -88,5 +88,5 @@ def room_on_disk(layout: Layout) -> Iterator[None]:
     except OSError as error:
         if error.errno not in FULL:
             raise
-        where = os.fsdecode(layout.data)
+        where = as_text(layout.data)
         raise Problem("disk_full", "no room in %s: %s. Nothing half-made was left" % (where, error.strerror))

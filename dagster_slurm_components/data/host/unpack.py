@@ -4,6 +4,7 @@ So no member's name, link or mode ever reaches the disk before all of them are k
 ``tarfile``'s own filters, which old Pythons lack.
 """
 
+import errno
 import hashlib
 import os
 import re
@@ -92,7 +93,10 @@ def _gather(
             rows.append(row)
             known[place] = row
     except OSError as error:
-        if error.errno is not None:  # what gzip and bz2 find wrong has none
+        if error.errno not in (
+            None,
+            errno.EINVAL,
+        ):  # as what is wrong with an archive has: a place before its begin
             raise
         raise Problem("bad_archive", "%s can't be unpacked: %s" % (name, error))
     except BROKEN as error:

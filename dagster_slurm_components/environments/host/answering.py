@@ -7,7 +7,7 @@ import sys
 from typing import Callable, Mapping
 
 from dagster_slurm_components.environments.host.tools import Json
-from dagster_slurm_components.hosts.satellite.protocol import Failure
+from dagster_slurm_components.hosts.satellite.protocol import Failure, as_text
 
 Actions = Mapping[str, Callable[[Json], Json]]
 
@@ -21,7 +21,8 @@ def answer_of(actions: Actions, action: str, order: Json) -> Json:
         return {"ok": False, "code": error.code, "message": error.message, "detail": detail}
     except OSError as error:
         code = "disk_full" if error.errno in (errno.ENOSPC, errno.EDQUOT) else "failed"
-        message = "%s: %s" % (error.filename, error.strerror)
+        name = as_text(error.filename) if isinstance(error.filename, bytes) else error.filename
+        message = "%s: %s" % (name, error.strerror)
         return {"ok": False, "code": code, "message": message, "detail": []}
 
 
