@@ -35,11 +35,9 @@ class _Wanted:
 
     @property
     def row(self) -> dict[str, object]:
-        return {
-            "script": script_name(self.script),
-            "input": self.name,
-            "source": without_login(self.given.source),
-        }
+        source, is_url = self.given.source, self.given.file is None and self.given.asset is None
+        shown = without_login(source) if is_url else source
+        return {"script": script_name(self.script), "input": self.name, "source": shown}
 
     @property
     def folder(self) -> Path:
