@@ -96,9 +96,9 @@ def _inputs(layout: Layout) -> List[Json]:
     rows = []
     for name in filter(_KEY.match, _names(os.path.join(layout.data, b"trees"))):
         key = name.decode()
-        ready, (asked, used) = layout.ready(key), _times(layout, key)
+        ready, times = layout.ready(key), _times(layout, key)
         if ready is not None:
-            rows.append(dict(ready, used=used or ready["made"], asked=asked))
+            rows.append(dict(ready, asked=times[0], used=times[1] or ready["made"], times=times))
     return rows
 
 
@@ -171,7 +171,7 @@ def _is_left(facts: os.stat_result, plan: _Plan) -> bool:
 def _perform(layout: Layout, plan: _Plan, *, dry_run: bool) -> int:
     """Remove what is to go, and what killed makers and old downloads have left; return the bytes."""
     for row in list(plan.removed) if not dry_run else []:
-        if not _take_away(layout, row["key"], plan.begun):
+        if not _take_away(layout, row):
             plan.removed.remove(row)
             plan.kept[row["key"]] = "it is being made, or was asked for just now"
     freed: int = sum(row["copied"] for row in plan.removed)
@@ -185,12 +185,13 @@ def _perform(layout: Layout, plan: _Plan, *, dry_run: bool) -> int:
     return freed
 
 
-def _take_away(layout: Layout, key: str, begun: float) -> bool:
+def _take_away(layout: Layout, row: Json) -> bool:
     """Remove an input in two steps: out of sight at once, then its files."""
+    key = row["key"]
     aside = layout.tree(key, "removing")
     try:
         with locked(layout.lock(b"trees", key), 0):
-            if max(_times(layout, key)) > begun:
+            if _times(layout, key) != row["times"]:
                 return False
             remove_tree(aside)
             with contextlib.suppress(FileNotFoundError):
