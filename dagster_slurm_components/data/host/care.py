@@ -2,6 +2,7 @@
 
 import collections
 import contextlib
+import itertools
 import os
 import re
 import stat
@@ -176,9 +177,9 @@ def _perform(layout: Layout, plan: _Plan, *, dry_run: bool) -> int:
             plan.kept[row["key"]] = "it is being made, or was asked for just now"
     freed: int = sum(row["copied"] for row in plan.removed)
     done = plan if dry_run else plan._replace(links=dict.fromkeys(plan.links, 0))
-    left = [(path, facts.st_size) for path, facts in _objects(layout) if _is_left(facts, done)]
-    left += _forgotten(layout, plan.begun)
-    for path, size in left:
+    # Looked at one by one, each just before it goes: an input that is made meanwhile may link it.
+    left = ((path, facts.st_size) for path, facts in _objects(layout) if _is_left(facts, done))
+    for path, size in itertools.chain(left, _forgotten(layout, plan.begun)):
         freed += size
         if not dry_run:
             remove_tree(path)
