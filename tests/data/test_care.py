@@ -12,7 +12,7 @@ import pytest
 from files_server import FilesServer
 from satellite_fixture import bundle
 
-from dagster_slurm_components.data.host import trees
+from dagster_slurm_components.data.host import care, trees
 from dagster_slurm_components.data.host.care import prune, show
 from dagster_slurm_components.data.host.fetch import fetch
 from dagster_slurm_components.data.host.layout import Layout
@@ -159,6 +159,19 @@ def test_what_is_being_made_stays(inputs: Inputs):
     assert inputs.prune(most=0)[0] == []
     release()
     assert inputs.prune(most=0)[0] == ["a"]
+
+
+def test_what_is_asked_for_while_it_is_decided_stays(inputs: Inputs, monkeypatch: pytest.MonkeyPatch):
+    inputs.make("a", b"a", used=9 * DAY)
+
+    def asked_meanwhile(*_: object) -> set[str]:
+        inputs.make("a", b"a")
+        return set()
+
+    monkeypatch.setattr(care, "in_use", asked_meanwhile)
+    removed, found = inputs.prune(unused_for=0)
+    assert (removed, list(found["kept"])) == ([], [inputs.keys["a"]])
+    assert inputs.there() == {"a"}
 
 
 def test_what_killed_ones_left_goes_when_it_is_old(inputs: Inputs):

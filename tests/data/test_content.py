@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from satellite_fixture import HOSTILE
 
@@ -35,6 +35,7 @@ def test_the_key_is_what_it_was():
 
 
 @given(ROWS, st.lists(PLACES, max_size=4), st.randoms())
+@settings(deadline=None)
 def test_order_and_implied_folders_are_not_part_of_the_key(
     rows: list[tuple[str, str, str]], folders: list[str], random: object
 ):
@@ -45,6 +46,7 @@ def test_order_and_implied_folders_are_not_part_of_the_key(
 
 
 @given(ROWS, ROWS, st.lists(PLACES, max_size=2))
+@settings(deadline=None)
 def test_other_content_has_another_key(
     rows: list[tuple[str, str, str]], others: list[tuple[str, str, str]], folders: list[str]
 ):
@@ -102,6 +104,7 @@ def test_what_would_lie_outside_or_in_the_way_is_refused(
 
 
 @given(st.dictionaries(PLACES, st.lists(st.sampled_from(["..", ".", "a", "b"]), min_size=1, max_size=4)))
+@settings(deadline=None)
 def test_no_set_of_links_leads_out(tmp_path_factory: pytest.TempPathFactory, links: dict[str, list[str]]):
     top = Path(os.path.realpath(tmp_path_factory.mktemp("links", numbered=True)))
     made = []

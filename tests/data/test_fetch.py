@@ -6,6 +6,9 @@ import base64
 import concurrent.futures
 import hashlib
 import os
+import shutil
+import ssl
+import subprocess
 import threading
 from pathlib import Path
 from typing import Any
@@ -138,7 +141,7 @@ def test_what_is_too_large_is_not_kept(length: bool, files: FilesServer, workdir
     url = files.serve("/a.bin", CONTENT, length=length)
     Asked(workdir, url, most=1000).fails("too_large")
     assert not list(workdir.glob("data/objects/*/*"))
-    assert sum(path.stat().st_size for path in workdir.glob("data/incoming/*.part")) <= 1000
+    assert sum(path.stat().st_size for path in workdir.glob("data/incoming/*.part")) == 0
     assert Asked(workdir, url, most=len(CONTENT)).fetch()["state"] == "fetched"
 
 
@@ -225,6 +228,59 @@ def test_a_busy_server_is_asked_again_when_it_says(files: FilesServer, workdir: 
     asked = Asked(workdir, files.serve("/a.bin", CONTENT, busy=busy))
     assert content_of(workdir, asked.fetch()) == CONTENT
     assert asked.pauses == [7.0, 2.0, 120.0, 0.0]
+
+
+@pytest.mark.parametrize("told", ["soon", "²", "-3", "Mon, 31 Feb 99999 00:00:00 GMT"])
+def test_a_pause_that_is_none_is_our_own(told: str, files: FilesServer, workdir: Path):
+    asked = Asked(workdir, files.serve("/a.bin", CONTENT, busy=[(503, told)]))
+    asked.fetch()
+    assert asked.pauses == [1.0]
+
+
+def test_a_redirect_to_what_is_no_address_tells_nothing_of_it(files: FilesServer, workdir: Path):
+    url = files.serve("/a.bin", b"", redirect="http://127.0.0.1:s3cret/b")
+    assert "s3cret" not in Asked(workdir, url).fails("bad_url").message
+
+
+def certificate_for(folder: Path, name: str) -> Path:
+    """Return a file with a key and a certificate that signed itself."""
+    path, kind = folder / f"{name}.pem", "IP" if name[0].isdigit() else "DNS"
+    argv = [
+        "openssl",
+        "req",
+        "-x509",
+        "-nodes",
+        "-newkey",
+        "rsa:2048",
+        "-keyout",
+        f"{path}.key",
+        "-out",
+        path,
+    ]
+    argv += ["-days", "2", "-subj", f"/CN={name}", "-addext", f"subjectAltName={kind}:{name}"]
+    subprocess.run(argv, check=True, capture_output=True)
+    path.write_text(path.read_text() + Path(f"{path}.key").read_text())
+    return path
+
+
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="needs openssl, which makes a certificate")
+@pytest.mark.parametrize("name", ["127.0.0.1", "example.org"])
+def test_a_certificate_must_be_trusted_and_of_that_host(
+    name: str, files: FilesServer, workdir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    certificate = certificate_for(tmp_path, name)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate)
+    files.socket = context.wrap_socket(files.socket, server_side=True)
+    url = files.serve("/a.bin", CONTENT).replace("http:", "https:")
+    asked = Asked(workdir, url)
+    assert "SSL_CERT_FILE" in asked.fails("certificate").message
+    assert (asked.pauses, files.requests) == ([], [])
+    monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
+    if name == "127.0.0.1":
+        assert content_of(workdir, asked.fetch()) == CONTENT
+    else:
+        asked.fails("certificate")
 
 
 def test_a_server_that_stays_busy_is_given_up(files: FilesServer, workdir: Path):

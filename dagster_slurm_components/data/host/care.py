@@ -2,6 +2,7 @@
 
 import collections
 import contextlib
+import itertools
 import os
 import re
 import stat
@@ -96,9 +97,9 @@ def _inputs(layout: Layout) -> List[Json]:
     rows = []
     for name in filter(_KEY.match, _names(os.path.join(layout.data, b"trees"))):
         key = name.decode()
-        ready, (asked, used) = layout.ready(key), _times(layout, key)
+        ready, times = layout.ready(key), _times(layout, key)
         if ready is not None:
-            rows.append(dict(ready, used=used or ready["made"], asked=asked))
+            rows.append(dict(ready, asked=times[0], used=times[1] or ready["made"], times=times))
     return rows
 
 
@@ -171,26 +172,27 @@ def _is_left(facts: os.stat_result, plan: _Plan) -> bool:
 def _perform(layout: Layout, plan: _Plan, *, dry_run: bool) -> int:
     """Remove what is to go, and what killed makers and old downloads have left; return the bytes."""
     for row in list(plan.removed) if not dry_run else []:
-        if not _take_away(layout, row["key"], plan.begun):
+        if not _take_away(layout, row):
             plan.removed.remove(row)
             plan.kept[row["key"]] = "it is being made, or was asked for just now"
     freed: int = sum(row["copied"] for row in plan.removed)
     done = plan if dry_run else plan._replace(links=dict.fromkeys(plan.links, 0))
-    left = [(path, facts.st_size) for path, facts in _objects(layout) if _is_left(facts, done)]
-    left += _forgotten(layout, plan.begun)
-    for path, size in left:
+    # Looked at one by one, each just before it goes: an input that is made meanwhile may link it.
+    left = ((path, facts.st_size) for path, facts in _objects(layout) if _is_left(facts, done))
+    for path, size in itertools.chain(left, _forgotten(layout, plan.begun)):
         freed += size
         if not dry_run:
             remove_tree(path)
     return freed
 
 
-def _take_away(layout: Layout, key: str, begun: float) -> bool:
+def _take_away(layout: Layout, row: Json) -> bool:
     """Remove an input in two steps: out of sight at once, then its files."""
+    key = row["key"]
     aside = layout.tree(key, "removing")
     try:
         with locked(layout.lock(b"trees", key), 0):
-            if max(_times(layout, key)) > begun:
+            if _times(layout, key) != row["times"]:
                 return False
             remove_tree(aside)
             with contextlib.suppress(FileNotFoundError):

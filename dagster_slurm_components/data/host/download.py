@@ -1,5 +1,6 @@
 """Fetches one URL into a file that may be begun already: goes on, tries again, and gives up with a reason."""
 
+import contextlib
 import email.utils
 import http.client
 import os
@@ -73,6 +74,8 @@ def download(wanted: Wanted) -> Optional[Facts]:
                 why = "it answers %d" % error.code
                 pause = min(_asked_pause(error.headers.get("Retry-After"), pause), _LONGEST_PAUSE)
             except _CUT as error:
+                if isinstance(error, http.client.InvalidURL):  # whose text is that address
+                    _fail(wanted, "bad_url", "it leads to an address that is none")
                 why = str(getattr(error, "reason", error)) or type(error).__name__
                 if "CERTIFICATE_VERIFY_FAILED" in why or isinstance(error, ssl.CertificateError):
                     _fail(wanted, "certificate", why + "; SSL_CERT_FILE names other certificates to trust")
@@ -131,7 +134,7 @@ def _try(wanted: Wanted, file: IO[bytes]) -> Optional[Facts]:
             write_json(notes, now)
             facts = now
         length = response.headers.get("Content-Length") or ""
-        total = begun + int(length) if length.isdigit() else None
+        total = begun + int(length) if length.isdecimal() else None
         wanted.expect(total or 0)
         size = begun + _copy(wanted, response, file, begun)
         if total is not None and size != total:
@@ -145,6 +148,7 @@ def _copy(wanted: Wanted, response: IO[bytes], file: IO[bytes], begun: int) -> i
     for chunk in iter(lambda: response.read(piece), b""):
         come += len(chunk)
         if wanted.most is not None and begun + come > wanted.most:
+            forget(wanted.part)
             _fail(wanted, "too_large", "it is larger than %d bytes" % wanted.most)
         rest = memoryview(chunk)
         while rest:
@@ -156,12 +160,13 @@ def _copy(wanted: Wanted, response: IO[bytes], file: IO[bytes], begun: int) -> i
 
 def _asked_pause(text: Optional[str], default: float) -> float:
     """Return the seconds that a ``Retry-After`` asks for: a number, or a time."""
-    if text is None:
-        return default
-    if text.strip().isdigit():
+    text = (text or "").strip()
+    if text.isdecimal():
         return float(text)
     date = email.utils.parsedate_tz(text)
-    return default if date is None else max(0.0, email.utils.mktime_tz(date) - time.time())
+    with contextlib.suppress(ValueError, OverflowError):  # of no such day
+        return default if date is None else max(0.0, email.utils.mktime_tz(date) - time.time())
+    return default
 
 
 def _give_up(wanted: Wanted, status: int) -> NoReturn:

@@ -95,7 +95,7 @@ def _slot(layout: Layout, count: int, sleep: Callable[[float], None]) -> Iterato
     """Be one of so many that fetch at a time."""
     folder = layout.folder(b"incoming")
     while True:
-        for number in range(count):
+        for number in range(max(1, count)):
             release = acquire(os.path.join(folder, b".lock-slot-%d" % number))
             if release is not None:
                 try:

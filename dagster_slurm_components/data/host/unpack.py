@@ -93,10 +93,8 @@ def _gather(
             rows.append(row)
             known[place] = row
     except OSError as error:
-        if error.errno not in (
-            None,
-            errno.EINVAL,
-        ):  # as what is wrong with an archive has: a place before its begin
+        # A damaged archive has no number, or leads to before its begin; all else is the disk.
+        if error.errno not in (None, errno.EINVAL):
             raise
         raise Problem("bad_archive", "%s can't be unpacked: %s" % (name, error))
     except BROKEN as error:
@@ -110,9 +108,7 @@ def _write(member: Member, aside: bytes, left: Optional[int]) -> Tuple[str, int]
         for chunk in iter(lambda: content.read(CHUNK), b""):
             size += len(chunk)
             if left is not None and size > left:
-                raise Problem(
-                    "too_large", "what the archive holds is larger than allowed: from %r on" % member.name
-                )
+                raise Problem("too_large", "what the archive holds is larger than allowed (%r)" % member.name)
             digest.update(chunk)
             file.write(chunk)
     os.rename(part, os.path.join(aside, (digest.hexdigest() + member.kind).encode()))
