@@ -39,7 +39,11 @@ def test_the_source_that_knows_most_has_the_word(
     ("status", "code", "message"),
     [
         ("phase=environment", 96, "The environment could not be activated on n1 (exit code 96)."),
-        ("phase=staging", 93, "What the payload works on could not be copied to the node on n1 (exit code 93)."),
+        (
+            "phase=staging",
+            93,
+            "What the payload works on could not be copied to the node on n1 (exit code 93).",
+        ),
         (
             "phase=payload\nstaged=failed",
             93,

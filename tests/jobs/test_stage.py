@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import stat
 import subprocess
@@ -221,7 +222,7 @@ def test_inputs_are_copied_and_their_variables_name_the_copies(job: Job, tmp_pat
     (tmp_path / "data set").chmod(0o555)
     (tmp_path / "current.csv").symlink_to("data set/1.csv")
     job.env |= {
-        "DAGSTER_SLURM_INPUT_IMAGES": f"{tmp_path}/data set/",
+        "DAGSTER_SLURM_INPUT_IMAGES": f"{tmp_path}/data set//",
         "DAGSTER_SLURM_INPUT_TABLE": f"{tmp_path}/current.csv",
         "DAGSTER_SLURM_INPUT_OTHER": "s3://bucket/x",
         "DAGSTER_SLURM_INPUT_ABSENT": f"{tmp_path}/absent",
@@ -231,7 +232,10 @@ def test_inputs_are_copied_and_their_variables_name_the_copies(job: Job, tmp_pat
     job.run(
         "bash",
         "-c",
-        f'printf "%s\\0" {printed} "$(cat "$DAGSTER_SLURM_INPUT_IMAGES/link" "$DAGSTER_SLURM_INPUT_TABLE")"',
+        f'printf "%s\\0" {printed} "$(cat "$DAGSTER_SLURM_INPUT_IMAGES/link" "$DAGSTER_SLURM_INPUT_TABLE")"; '
+        # What runs beside the payload begins with the variables as they were.
+        f'copy=$DAGSTER_SLURM_INPUT_IMAGES; DAGSTER_SLURM_INPUT_IMAGES="{tmp_path}/data set/"; '
+        '. "$DAGSTER_SLURM_RUN_DIR/stage.sh" into; [ "$work" = "$PWD" ] && [ "$DAGSTER_SLURM_INPUT_IMAGES" = "$copy" ]',
     )
     images, table, other, absent, content = job.output.split("\0")[:-1]
     assert [Path(images).name, Path(table).name, content] == ["data set", "current.csv", "11"]
@@ -304,8 +308,7 @@ def test_a_signal_ends_the_payload_and_not_the_copying(job: Job, tmp_path: Path)
     running.send_signal(signal.SIGTERM)
     eventually(copying.exists, "its work is copied")
     running.send_signal(signal.SIGTERM)
-    group = subprocess.run(["ps", "-o", "pid=", "--ppid", str(running.pid)], capture_output=True, check=True)
-    for pid in map(int, group.stdout.split()):  # as Slurm does: to all processes of the job
+    for pid in children(running.pid):  # as Slurm does: to all processes of the job
         for name in (signal.SIGTERM, signal.SIGUSR1):
             os.kill(pid, name)
     gate.touch()
@@ -313,6 +316,41 @@ def test_a_signal_ends_the_payload_and_not_the_copying(job: Job, tmp_path: Path)
     assert (job.payload / "made").read_text() == "stopped\n"
     assert job.record.signals == ("TERM", "TERM")
     assert list(job.node.iterdir()) == []
+
+
+def test_what_was_copied_back_before_a_kill_is_there(job: Job, tmp_path: Path) -> None:
+    code = """
+import os
+os.umask(0o022)
+os.makedirs("large/deep")
+os.umask(0o077)
+for name in ("large/one", "large/two", "large/deep/three"):
+    with open(name, "wb") as file:
+        os.posix_fallocate(file.fileno(), 0, 150 * 2**20)
+        file.seek(-3, 2)
+        file.write(b"end")
+"""
+    cp = (
+        f'case $* in */large/*) ;; *) exec /bin/cp "$@" ;; esac; if mkdir {tmp_path}/first; then '
+        f'exec /bin/cp "$@"; fi; echo $$ >{tmp_path}/pid; mv {tmp_path}/pid {tmp_path}/second; exec sleep 300'
+    )
+    running = job.start("@python", "-c", code, PATH=tools(tmp_path, cp=cp))
+    eventually((tmp_path / "second").exists, "one large file is back")
+    copying = children(running.pid)
+    for pid in (running.pid, *copying, int((tmp_path / "second").read_text())):
+        os.kill(pid, signal.SIGKILL)
+    running.wait(PATIENCE)
+    (back,) = [file for file in job.payload.rglob("*") if file.is_file()]
+    assert back.stat().st_size == 150 * 2**20
+    assert back.read_bytes().endswith(b"end")
+    # All of it comes back if nothing hinders it.
+    shutil.rmtree(job.payload)
+    job.payload.mkdir()
+    job.run("@python", "-c", code, SLURM_RESTART_COUNT="1")
+    found = sorted(str(file.relative_to(job.payload)) for file in job.payload.rglob("*") if file.is_file())
+    assert found == ["large/deep/three", "large/one", "large/two"]
+    modes = {stat.S_IMODE((job.payload / name).stat().st_mode) for name in ("large", "large/deep")}
+    assert modes == {0o755}
 
 
 def test_a_signal_while_the_copies_are_made(job: Job, tmp_path: Path) -> None:
@@ -394,6 +432,13 @@ def test_programs_beside_the_payload_s_folder_are_found(job: Job) -> None:
     (job.folder / "launch/own.py").write_text("print('here')")
     job.run("@python", "../launch/own.py")
     assert job.output == "here\n"
+
+
+def children(pid: int) -> list[int]:
+    """Return the processes that one has started."""
+    listed = subprocess.run(["ps", "-A", "-o", "ppid=,pid="], capture_output=True, text=True, check=True)
+    pairs = (map(int, line.split()) for line in listed.stdout.splitlines())
+    return [child for parent, child in pairs if parent == pid]
 
 
 def tools(folder: Path, **scripts: str) -> str:

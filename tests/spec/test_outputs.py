@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from dagster_slurm_components.jobs.collector.publish import target_of
 from dagster_slurm_components.spec.merge import Layer
 from dagster_slurm_components.spec.outputs import Output, output_problems, parts, variables, wanted
 from dagster_slurm_components.spec.problems import SpecError

@@ -225,15 +225,20 @@ memory_peak() { # bytes, where Slurm gave the job a cgroup of its own and the ke
 # record is the newer one's by now.
 newest=$(grep '^restart=' "$run_dir/status" | tail -n 1)
 if [ -e stage.sh ]; then
-    (
-        trap '' TERM INT HUP USR1 USR2 # the payload has heard them; what it made has until KILL
-        export DAGSTER_SLURM_RUN_DIR=$run_dir DAGSTER_SLURM_RESTART_COUNT=$restart
-        [ "$newest" = "restart=$restart" ] || exec bash stage.sh leave
-        exec bash stage.sh back
-    ) </dev/null || {
+    for _ in 1 2; do
+        (
+            trap '' TERM INT HUP USR1 USR2 # the payload has heard them; what it made has until KILL
+            export DAGSTER_SLURM_RUN_DIR=$run_dir DAGSTER_SLURM_RESTART_COUNT=$restart
+            [ "$newest" = "restart=$restart" ] || exec bash stage.sh leave
+            exec bash stage.sh back
+        ) </dev/null
+        staged=$?
+        if [ "$staged" -lt 128 ]; then break; fi # else a signal came as the child was made
+    done
+    if [ "$staged" -ne 0 ]; then
         note staged failed
         if [ "$code" -eq 0 ]; then code=93; fi # this file's own, beside 94, 96 and 97
-    }
+    fi
 fi
 [ "$newest" = "restart=$restart" ] || exit "$code"
 

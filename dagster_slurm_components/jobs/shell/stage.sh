@@ -8,7 +8,7 @@
 # All of them know DAGSTER_SLURM_RUN_DIR and DAGSTER_SLURM_RESTART_COUNT. stage.args there says which folder of the node is
 # meant: text and a variable that follows it, in turn, each ended by NUL. The folder that is made below that stands in
 # `staging.N` of the start N, and in `staged.N` once all is there. Exit code 93: it could not be done; stderr says why.
-# Runs on bash 3.2, with the tools of GNU, of BSD or of busybox.
+# Runs on bash 3.2, with the tools of GNU or BSD.
 
 stage_record=$DAGSTER_SLURM_RUN_DIR/staged.$DAGSTER_SLURM_RESTART_COUNT
 stage_begun=$DAGSTER_SLURM_RUN_DIR/staging.$DAGSTER_SLURM_RESTART_COUNT
@@ -49,19 +49,25 @@ stage_room() { # FILE...: whether the node has room for their copies
     fi
 }
 
+stage_source() { # VARIABLE: sets `source`, if it names a file or folder
+    source=${!1}
+    while [ "$source" != "${source%/}" ]; do source=${source%/}; done
+    case $source in /*) [ -e "$source" ] ;; *) return 1 ;; esac
+}
+
 stage_names() { # FOLDER: sets `work` and the variables of what is copied there
-    local name copy
+    local name source copy
     export DAGSTER_SLURM_STAGE=$1
     # shellcheck disable=SC2034 # for who reads this file
     work=$1/payload
     for name in "${!DAGSTER_SLURM_INPUT_@}"; do
-        copy=$1/inputs/$name/${!name##*/}
-        if [ -e "$copy" ]; then export "$name=$copy"; fi
+        copy=$1/inputs/$name
+        if [ -d "$copy" ] && stage_source "$name"; then export "$name=$copy/${source##*/}"; fi
     done
 }
 
 stage_in() {
-    local base node name record inputs=() sources=()
+    local base node name source record sources=()
     [ "${SLURM_JOB_NUM_NODES:-1}" -eq 1 ] || stage_failed \
         "\`stage\` copies to one node, and the job has $SLURM_JOB_NUM_NODES: write \`nodes: 1\` under \`resources\`"
     for record in "$DAGSTER_SLURM_RUN_DIR"/stag{ing,ed}.*; do # of a start that was killed here
@@ -69,10 +75,7 @@ stage_in() {
     done
     stage_base
     for name in "${!DAGSTER_SLURM_INPUT_@}"; do
-        case ${!name} in /*) ;; *) continue ;; esac
-        [ -e "${!name}" ] || continue
-        while [ "${!name}" != "${!name%/}" ]; do export "$name=${!name%/}"; done
-        inputs+=("$name") sources+=("${!name}")
+        if stage_source "$name"; then sources+=("$source"); fi
     done
     stage_room "$DAGSTER_SLURM_RUN_DIR/payload" "${sources[@]}"
     node=$base/dg-slurm-${SLURM_JOB_ID:-$$}-$RANDOM$RANDOM$RANDOM
@@ -83,9 +86,10 @@ stage_in() {
         stage_failed "no folder can be made in $base, which \`stage\` names"
     fi
     cp -a -- "$DAGSTER_SLURM_RUN_DIR/payload" "$node/" || stage_failed "the payload's folder can't be copied to $node"
-    for name in "${inputs[@]}"; do
-        { mkdir -p -- "$node/inputs/$name" && cp -aH -- "${!name}" "$node/inputs/$name/"; } ||
-            stage_failed "the input ${!name} can't be copied to $node"
+    for name in "${!DAGSTER_SLURM_INPUT_@}"; do
+        stage_source "$name" || continue
+        { mkdir -p -- "$node/inputs/$name" && cp -aH -- "$source" "$node/inputs/$name/"; } ||
+            stage_failed "the input $source can't be copied to $node"
     done
     # Arguments name programs of ours as beside the payload's folder.
     ln -s -- "$DAGSTER_SLURM_RUN_DIR/environment" "$DAGSTER_SLURM_RUN_DIR/launch" "$node/"
@@ -104,18 +108,30 @@ is_folder() { # PATH: and no link to one
     [ -d "$1" ] && [ ! -L "$1" ]
 }
 
+is_large() { # PATH...: so that copying them takes a moment, in which everything may be killed
+    local size
+    size=$(du -skc -- "$@" | tail -n 1)
+    size=${size%%[!0-9]*}
+    [ "${size:-0}" -gt 262144 ]
+}
+
+copy_mode() { # FROM TO
+    local mode
+    mode=$(stat -c %a -- "$1" 2>/dev/null || stat -f %Lp -- "$1") && chmod "$mode" "$2"
+}
+
 bring_files() { # FOLDER FILE...: copies files into a folder, each whole or not at all
     local to=$1 some each
     shift
     while [ "$#" -gt 0 ]; do
         some=("${@:1:500}") # an argument list has an end
         shift "${#some[@]}"
-        if cp -a -- "${some[@]}" "$new/"; then
+        if { [ "${#some[@]}" -eq 1 ] || ! is_large "${some[@]}"; } && cp -a -- "${some[@]}" "$new/"; then
             for each in "$new"/*; do
                 if is_folder "$to/${each##*/}"; then rm -rf -- "${to:?}/${each##*/}"; fi
             done
             mv -f -- "$new"/* "$to/" || failed=1
-        elif [ "${#some[@]}" -gt 1 ]; then # all but those that can't be copied
+        elif [ "${#some[@]}" -gt 1 ]; then # one by one
             rm -rf -- "${new:?}"/*
             for each in "${some[@]}"; do bring_files "$to" "$each"; done
         else
@@ -127,15 +143,14 @@ bring_files() { # FOLDER FILE...: copies files into a folder, each whole or not 
 
 bring_folder() { # FOLDER FROM: a folder that is not there
     local to=$1 name=${2##*/}
-    if cp -a -- "$2" "$new/"; then
-        [ -w "$new/$name" ] || chmod u+w -- "$new/$name" # or it could not be moved
-        rm -f -- "$to/$name"
-        mv -- "$new/$name" "$to/" || failed=1
+    if ! is_large "$2" && cp -a -- "$2" "$new/"; then
+        chmod u+w -- "$new/$name" # or it could not be moved
+        { rm -f -- "$to/$name" && mv -- "$new/$name" "$to/"; } || failed=1
     else # file by file
-        rm -rf -- "${new:?}/$name"
-        rm -f -- "$to/$name"
-        if mkdir -- "$to/$name"; then bring_back "$2" "$to/$name"; else failed=1; fi
+        remove_folder "$new/$name"
+        if rm -f -- "$to/$name" && mkdir -- "$to/$name"; then bring_back "$2" "$to/$name"; else failed=1; fi
     fi
+    copy_mode "$2" "$to/$name" || failed=1
 }
 
 bring_back() { # FROM TO: what is new or changed in a folder
@@ -172,7 +187,7 @@ stage_back() {
     [ -e "$stage_record" ] || return 0 # the payload had not begun
     node=$(cat "$stage_record")
     shopt -s dotglob nullglob
-    rm -rf -- "$new"
+    remove_folder "$new"
     if [ -d "$node/payload" ] && [ -e "$node/begun" ] && mkdir -- "$new"; then
         # Sockets and the like are of no use to anybody any more.
         find "$node/payload" ! -type f ! -type d ! -type l -exec rm -f -- {} +
@@ -181,20 +196,22 @@ stage_back() {
     else
         failed=1
     fi
-    rm -rf -- "$new"
+    remove_folder "$new"
     [ -z "$failed" ] ||
         stage_says "not all that the payload made in $node/payload could be copied back to $DAGSTER_SLURM_RUN_DIR/payload"
     [ -z "$failed" ]
 }
 
+remove_folder() { # PATH
+    rm -rf -- "$1" 2>/dev/null && return
+    # Payloads leave folders that nobody may write to.
+    find "$1" -type d ! -perm -700 -exec chmod u+rwx {} \;
+    rm -rf -- "$1" || stage_says "$1 could not be removed"
+}
+
 stage_remove() { # RECORD: removes what it names
-    local folder
     [ -e "$1" ] || return 0
-    folder=$(cat "$1")
-    if ! rm -rf -- "$folder" 2>/dev/null; then # payloads leave folders that nobody may write to
-        find "$folder" -type d ! -perm -700 -exec chmod u+rwx {} \;
-        rm -rf -- "$folder" || stage_says "$folder could not be removed"
-    fi
+    remove_folder "$(cat "$1")"
     rm -f -- "$1"
 }
 
