@@ -232,12 +232,19 @@ def test_inputs_are_copied_and_their_variables_name_the_copies(job: Job, tmp_pat
     job.run(
         "bash",
         "-c",
+        'printf "%s\\0" "$@"; '
         f'printf "%s\\0" {printed} "$(cat "$DAGSTER_SLURM_INPUT_IMAGES/link" "$DAGSTER_SLURM_INPUT_TABLE")"; '
         # What runs beside the payload begins with the variables as they were.
         f'copy=$DAGSTER_SLURM_INPUT_IMAGES; DAGSTER_SLURM_INPUT_IMAGES="{tmp_path}/data set/"; '
         '. "$DAGSTER_SLURM_RUN_DIR/stage.sh" into; [ "$work" = "$PWD" ] && [ "$DAGSTER_SLURM_INPUT_IMAGES" = "$copy" ]',
+        "bash",
+        *(f"{tmp_path}/{name}" for name in ("data set/1.csv", "current.csv", "current.csv.old")),
+        f"--in={tmp_path}/current.csv",
     )
-    images, table, other, absent, content = job.output.split("\0")[:-1]
+    first, second, *same, images, table, other, absent, content = job.output.split("\0")[:-1]
+    # What templates made of arguments, if it is the path of an input or begins with it.
+    assert (first, second) == (f"{images}/1.csv", table)
+    assert same == [f"{tmp_path}/current.csv.old", f"--in={tmp_path}/current.csv"]
     assert [Path(images).name, Path(table).name, content] == ["data set", "current.csv", "11"]
     assert images.startswith(f"{job.node}/dg-slurm-")
     assert table.startswith(f"{job.node}/dg-slurm-")

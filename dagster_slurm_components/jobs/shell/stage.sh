@@ -55,14 +55,19 @@ stage_source() { # VARIABLE: sets `source`, if it names a file or folder
     case $source in /*) [ -e "$source" ] ;; *) return 1 ;; esac
 }
 
-stage_names() { # FOLDER: sets `work` and the variables of what is copied there
-    local name source copy
+stage_names() { # FOLDER: sets `work`, the variables of what is copied there, and of the `words` those that name it
+    local name source copy at
     export DAGSTER_SLURM_STAGE=$1
     # shellcheck disable=SC2034 # for who reads this file
     work=$1/payload
     for name in "${!DAGSTER_SLURM_INPUT_@}"; do
         copy=$1/inputs/$name
-        if [ -d "$copy" ] && stage_source "$name"; then export "$name=$copy/${source##*/}"; fi
+        { [ -d "$copy" ] && stage_source "$name"; } || continue
+        copy+=/${source##*/}
+        export "$name=$copy"
+        for at in "${!words[@]}"; do
+            case ${words[at]} in "$source" | "$source"/*) words[at]=$copy${words[at]#"$source"} ;; esac
+        done
     done
 }
 
