@@ -27,6 +27,13 @@ MAKE = """
         pathlib.Path(name).write_text(str(where))
     print("stage is", where)
 """
+READ = """
+    import os, pathlib, sys
+
+    paths = [pathlib.Path(os.environ["DAGSTER_SLURM_INPUT_TABLE"]), *map(pathlib.Path, sys.argv[1:])]
+    assert all(path.is_relative_to(os.environ["DAGSTER_SLURM_STAGE"]) for path in paths), paths
+    pathlib.Path("read").write_text(" ".join(path.read_text() for path in paths))
+"""
 WAIT = """
     import os, pathlib, signal, sys, time
 
@@ -120,6 +127,24 @@ scripts:
     ]
     assert sorted(file.name for file in files) == ["x", "y", "zz"]
     assert len({file.read_text() for file in files}) == 3
+    assert not list(disk(project).iterdir())
+
+
+def test_inputs_are_read_on_the_node(project: Project, instance: dg.DagsterInstance, profile: str) -> None:
+    project.write("data.csv", "1,2")
+    project.write("images/a b/x", "3")
+    project.write("read.py", READ)
+    scripts(
+        project,
+        """payload: read.py
+    args: ["{{ inputs.table }}", "{{ inputs.images }}/a b/x"]
+    inputs: {table: "file:data.csv", images: "file:images"}
+    outputs: {read: read}""",
+    )
+    result = project.run(profile, instance=instance)
+    assert result.success, failure_text(result)
+    assert (run_directory(result) / "payload/read").read_text() == "1,2 1,2 3"
+    assert (project.defs / "data.csv").read_text() == "1,2"
     assert not list(disk(project).iterdir())
 
 
