@@ -38,6 +38,7 @@ class PayloadArguments(TypedDict, total=False):
         extra_env: Environment variables, never shown in scripts or argument lists.
         inputs: What it reads, by name: an asset, a file of this machine or a URL, or a mapping as in YAML.
         outputs: Files and folders that the payload makes, by name: each a path or pattern, or a mapping as in YAML.
+        stage: Folder of the node below which the payload works on copies: ``$TMPDIR``.
     """
 
     payload_path: str | Path | None
@@ -51,6 +52,7 @@ class PayloadArguments(TypedDict, total=False):
     extra_env: Mapping[str, str] | None
     inputs: Mapping[str, str | Mapping[str, Any]] | None
     outputs: Mapping[str, str | Mapping[str, Any]] | None
+    stage: str | None
 
 
 class ComputeResource(dg.ConfigurableResource):  # type: ignore[type-arg]
@@ -203,6 +205,7 @@ def _script(payload: PayloadArguments) -> dict[str, Any]:
         "env": dict(payload.get("extra_env") or {}) or None,
         "inputs": dict(payload.get("inputs") or {}) or None,
         "outputs": dict(payload.get("outputs") or {}) or None,
+        "stage": payload.get("stage"),
     }
 
 

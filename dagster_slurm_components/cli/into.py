@@ -111,10 +111,10 @@ def debug(job: str, profile_name: str | None, rank: int | None, pid: int | None,
     """
     running = running_job(job, profile_name, wait=False)
     with _job_goes_on():
-        there = attach_debugger(running, rank=rank, pid=pid)
+        there, work = attach_debugger(running, rank=rank, pid=pid)
 
     def told(port: int) -> str:
-        folder = {"localRoot": "${workspaceFolder}", "remoteRoot": running.handle.file("payload")}
+        folder = {"localRoot": "${workspaceFolder}", "remoteRoot": work}
         way = {"connect": {"host": "127.0.0.1", "port": port}, "pathMappings": [folder], "justMyCode": False}
         entry = {"name": f"job {running.handle.job_id}", "type": "debugpy", "request": "attach", **way}
         return json.dumps({"version": "0.2.0", "configurations": [entry]}, indent=2)

@@ -76,4 +76,5 @@ def attach(run_dir: str, rank: str, pid: str) -> "dict[str, object]":
 
 
 if __name__ == "__main__":
-    sys.stdout.write(json.dumps(attach(*sys.argv[1:4])) + "\n")
+    # The working folder is the payload's; it may lie on the node.
+    sys.stdout.write(json.dumps(dict(attach(*sys.argv[1:4]), folder=os.getcwd())) + "\n")

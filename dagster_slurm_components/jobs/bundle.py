@@ -23,6 +23,7 @@ from dagster_slurm_components.jobs.outputs import collector
 from dagster_slurm_components.jobs.status import STATUS
 from dagster_slurm_components.jobs.usage import usage_file
 from dagster_slurm_components.spec.files import LARGEST, TOO_LARGE
+from dagster_slurm_components.spec.outputs import parts
 from dagster_slurm_components.units import format_size
 
 _PACKAGE = resource_files(__package__.rpartition(".")[0])
@@ -78,6 +79,14 @@ def sampler() -> Mapping[str, bytes]:
     return {**programs, usage_file(0): b""}
 
 
+def _stager(stage: str | None) -> Mapping[str, str]:
+    """Return the files that make a payload work on the node's own disk; none where it does not."""
+    if stage is None:
+        return {}
+    words = (word for pair in parts(stage) for word in pair)
+    return {"stage.sh": shipped("jobs/shell/stage.sh"), "stage.args": "".join(f"{word}\0" for word in words)}
+
+
 def _extras(context: bytes) -> str:
     r"""Return the extras of a Pipes context as lines ``NAME<TAB>VALUE``, for languages that have no JSON.
 
@@ -131,6 +140,7 @@ def run_files(spec: JobSpec) -> dict[str, bytes]:
         **_libraries(),
         **(sampler() if spec.sampler else {}),
         **collector(spec.outputs),
+        **_stager(spec.stage),
         **spec.launch.files,
     }
     return {

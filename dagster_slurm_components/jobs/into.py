@@ -134,8 +134,8 @@ class RunningJob:
         return file.data.decode().strip()
 
 
-def attach_debugger(job: RunningJob, *, rank: int | None = None, pid: int | None = None) -> int:
-    """Let debugpy into a payload's Python, of a rank or by its id; return the port of the node on which it listens.
+def attach_debugger(job: RunningJob, *, rank: int | None = None, pid: int | None = None) -> tuple[int, str]:
+    """Let debugpy into a payload's Python, of a rank or by its id; return its port on the node, and its folder there.
 
     Raises:
         HostError: The host can't be reached, or refuses.
@@ -151,7 +151,7 @@ def attach_debugger(job: RunningJob, *, rank: int | None = None, pid: int | None
     )
     if "port" not in told:
         raise DagsterSlurmError(f"job {job.handle.job_id}: {told['error']}", hint=told.get("hint"))
-    return int(told["port"])
+    return int(told["port"]), str(told["folder"])
 
 
 def stacks(job: RunningJob, *, limit: float = _STACKS) -> str:

@@ -10,7 +10,9 @@ from dagster_slurm_components.launchers.base import PYTHON, LaunchContext, paylo
 from dagster_slurm_components.launchers.plans import plan
 from dagster_slurm_components.spec.launchers import BashLauncher
 from dagster_slurm_components.spec.outputs import wanted
+from dagster_slurm_components.spec.problems import SpecError
 from dagster_slurm_components.spec.resolve import ResolvedScript
+from dagster_slurm_components.spec.rules import staging_problems
 from dagster_slurm_components.spec.script import Script
 
 
@@ -34,11 +36,13 @@ def job_spec(
         files: The payload's files, where they have been looked for already.
 
     Raises:
-        SpecError: A file is missing.
+        SpecError: A file is missing, or `stage` does not fit the rest.
         DagsterSlurmError: What is asked for does not fit together.
     """
     script, profile = resolved.script, resolved.profile
     payload, launcher, scheduler = resolved.payload_place(), script.launcher, profile.profile.scheduler
+    if wrong := [*staging_problems(script, scheduler, resolved.merged.position)]:
+        raise SpecError(wrong)
     interpreter = launcher.interpreter if isinstance(launcher, BashLauncher) else None
     program = None if payload is None else str(payload)
     by_itself = None if interpreter else program
@@ -66,6 +70,7 @@ def job_spec(
         files=resolved.payload_files() if files is None else files,
         requeues=script.requeue_on_timeout if scheduler == "slurm" else 0,
         sampler=profile.profile.sampler,
+        stage=script.stage,
         outputs=tuple(wanted(script.outputs, lambda name: resolved.position("outputs", name), by_itself)),
     )
 

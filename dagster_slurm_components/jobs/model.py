@@ -132,6 +132,7 @@ class JobSpec:
         requeues: How often the job puts itself back into the queue after it wrote a checkpoint.
         sampler: Whether it is written down what the job uses.
         outputs: What the payload is to make, as its collector is told.
+        stage: The node's folder below which the payload works on copies, if it does.
         array: The elements of a job array, for which everything else is the same.
     """
 
@@ -148,6 +149,7 @@ class JobSpec:
     requeues: int = 0
     sampler: bool = True
     outputs: tuple[Mapping[str, Any], ...] = ()
+    stage: str | None = None
     array: JobArray | None = None
 
 

@@ -44,6 +44,7 @@ _EXIT_ADVICE = {
     137: "Something killed it; most often it used more memory than the node had to give.",
 }
 
+_STDERR = "The last lines of its stderr say why."
 _RANKS = {"agent": "torchrun's agent", "head": "Ray's head", "worker": "Ray's worker"}
 
 
@@ -76,16 +77,22 @@ def _payload_failed(code: int, status: StatusRecord | None, made: tuple[Made, ..
     where = f" on {status.host}" if status.host else ""
     if status.phase == "environment":
         return JobOutcome(False, f"The environment could not be activated{where} (exit code {code}).")
+    if status.phase == "staging":
+        message = f"What the payload works on could not be copied to the node{where} (exit code {code})."
+        return JobOutcome(False, message, _STDERR)
+    lost = " Not all that it made could be copied back." if status.get("staged") == FAILED else ""
+    if lost and code == 93:
+        return JobOutcome(False, f"The payload ended well{where}.{lost}", _STDERR)
     if status.get("outputs") == FAILED and code == 94:
         message = f"The payload ended well{where}, but not all of its outputs are there."
         return JobOutcome(False, message, failure_of(made))
     # A shell reports death by a signal as 128 plus its number.
     name = signal_name(code - 128)
     ended = f"ended with exit code {code}{f' (signal {name})' if name else ''}"
-    message = f"The payload {ended}{where}."
+    message = f"The payload {ended}{where}.{lost}"
     # A launcher of several processes noted who failed first: `WHO NODE CODE`.
     words = (status.get("failed_rank") or "").split(" ")
     if len(words) == 3:
         rank = _RANKS.get(words[0], f"Rank {words[0]}")
-        message = f"{rank} on {words[1]} {ended}, which ended the job."
+        message = f"{rank} on {words[1]} {ended}, which ended the job.{lost}"
     return JobOutcome(False, message, _EXIT_ADVICE.get(code, ""))

@@ -161,6 +161,8 @@ class JobCall:
             raw["inputs"] = inputs
         if outputs := self.resolved.script.outputs:  # a job that lives may be of a version without them
             raw["outputs"] = {name: output.model_dump() for name, output in outputs.items()}
+        if stage := self.resolved.script.stage:
+            raw["stage"] = stage
         return hashlib.sha256(json.dumps(raw, sort_keys=True, default=repr).encode()).hexdigest()
 
     def unwanted(self, lease: Lease) -> str | None:

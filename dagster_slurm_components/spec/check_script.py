@@ -23,6 +23,7 @@ from dagster_slurm_components.spec.rules import (
     requeues_without_signal,
     script_problems,
     site_problems,
+    staging_problems,
 )
 from dagster_slurm_components.spec.script import Script
 from dagster_slurm_components.spec.templates import syntax_problems
@@ -118,6 +119,8 @@ class ScriptChecker:
                 problems += requeues_without_signal(script, merged)
             problems += environment_problems(script.environment, merged)
             problems += not_finite(script, merged.position)
+            if not without & {"environment", "resources", "stage"}:
+                problems += staging_problems(script, profile.profile.scheduler, merged.position)
             if profile.profile.scheduler == "slurm" and not without & {"launcher", "resources"}:
                 problems += ranks_without_gpus(script, merged.position)
                 problems += device_problems(script, merged)

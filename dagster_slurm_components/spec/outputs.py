@@ -20,7 +20,7 @@ _NAME = r"[A-Za-z0-9_][A-Za-z0-9_.\-]{0,63}"
 _PATH = r"(?![/~$])(?!(?:.*/)?\.\.(?:/|$)).*[^./].*"
 _TO = r"(?!(?:.*/)?\.\.(?:/|$))[/$].*[^/].*"
 """Paths and targets as JSON Schemas refuse most of what is none."""
-_VARIABLE = re.compile(r"\\[\\$]|\$(?:(\w+)|\{(\w+)\})", re.ASCII)
+_VARIABLE = re.compile(r"\\([\\$])|\$(?:([A-Za-z_]\w*)|\{([A-Za-z_]\w*)\})", re.ASCII)
 """A variable, or a `$` or backslash that is none, as after a backslash in a shell."""
 
 
@@ -48,6 +48,10 @@ def _to(to: str) -> str:
     return to
 
 
+Target = Annotated[Word, AfterValidator(_to), shape("string", pattern=_TO)]
+"""An absolute path on the host, in which `$NAME` and `${NAME}` are variables of the payload."""
+
+
 class Pull(Model):
     """How an output comes to Dagster's machine."""
 
@@ -66,7 +70,7 @@ class Output(Model):
         "File, folder or glob pattern in the payload's working folder; `**` for any depth.", "out/*.pt"
     )
     optional: Flag = option("The job may end well without it.", True, default=False)
-    to: Annotated[Word, AfterValidator(_to), shape("string", pattern=_TO)] | None = option(
+    to: Target | None = option(
         "Where it is published on the host, whole or not at all; `$NAME` is a variable of the payload.",
         "$DATA/models/digits",
     )
@@ -110,7 +114,23 @@ def variables(to: str | None) -> set[str]:
     >>> sorted(variables("$DATA/${RUN}/x"))
     ['DATA', 'RUN']
     """
-    return {plain or braced for plain, braced in _VARIABLE.findall(to or "")} - {""}
+    return {name for _, name in parts(to or "")} - {""}
+
+
+def parts(to: str) -> Iterator[tuple[str, str]]:
+    r"""Yield the texts of a target, each with the variable that follows it, if one does.
+
+    >>> list(parts(r"/a$B/${C}d\$"))
+    [('/a', 'B'), ('/', 'C'), ('d', ''), ('$', ''), ('', '')]
+    """
+    at = 0
+    for match in _VARIABLE.finditer(to):
+        escaped, plain, braced = match.groups()
+        yield to[at : match.start()], plain or braced or ""
+        if escaped:
+            yield escaped, ""
+        at = match.end()
+    yield to[at:], ""
 
 
 def literal(path: KeyPath, text: str) -> str:

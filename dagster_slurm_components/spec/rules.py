@@ -4,6 +4,7 @@ import json
 from collections.abc import Callable, Iterator, Mapping, Set
 
 from dagster_slurm_components.spec import asked
+from dagster_slurm_components.spec.environments import ContainerEnvironment
 from dagster_slurm_components.spec.inputs import input_problems
 from dagster_slurm_components.spec.launchers import RankLauncher, asks_for_gpus
 from dagster_slurm_components.spec.merge import Merged
@@ -67,6 +68,26 @@ def ranks_without_gpus(script: Script, position_of: Locate) -> Iterator[Problem]
     if ranks == "gpu" and not asked.gpus_per_node(script.resources) and not asks_for_gpus(script.resources):
         message = "one rank for each GPU, but no GPUs are asked for"
         yield Problem.at(position_of, ("launcher", "nproc_per_node"), message, kind="launcher")
+
+
+def staging_problems(script: Script, scheduler: str, position_of: Locate) -> Iterator[Problem]:
+    """Yield why a payload can't work on the node's own disk; without Slurm there is one node, whatever is asked for."""
+    if script.stage is None:
+        return
+    resources, path = script.resources, ("stage",)
+    most = (asked.nodes(resources) or (1, 1))[1]
+    spread = resources.nodes is None and (resources.ntasks or 1) > 1
+    if scheduler == "slurm" and (most > 1 or spread):
+        nodes = (
+            f"{most} nodes are asked for" if most > 1 else f"{resources.ntasks} tasks may get several nodes"
+        )
+        hint = "write `nodes: 1` under `resources`, or take `stage` out and let each rank copy what it needs"
+        yield Problem.at(position_of, path, f"`stage` copies to one node, and {nodes}", hint, "stage")
+    if isinstance(script.environment, ContainerEnvironment) and script.environment.edf:
+        message = "an `edf` names its folders before the job runs, and `stage` makes one in the job"
+        yield Problem.at(
+            position_of, path, message, "take `stage` out, or another container runtime", "stage"
+        )
 
 
 def not_finite(script: Script, position_of: Locate) -> Iterator[Problem]:

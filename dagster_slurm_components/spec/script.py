@@ -13,7 +13,7 @@ from dagster_slurm_components.spec.environments import CurrentEnvironment, Envir
 from dagster_slurm_components.spec.inputs import Inputs, assets_of
 from dagster_slurm_components.spec.launchers import BashLauncher, Launcher
 from dagster_slurm_components.spec.model import UNTYPED, Model, details, kept, mistake, option, unknown_key
-from dagster_slurm_components.spec.outputs import Outputs
+from dagster_slurm_components.spec.outputs import Outputs, Target
 from dagster_slurm_components.spec.partition_mappings import AssetDep
 from dagster_slurm_components.spec.place import KEY
 from dagster_slurm_components.spec.resources import Resources
@@ -31,6 +31,7 @@ OVERRIDABLE = (
     "exclude",
     "inputs",
     "outputs",
+    "stage",
     "launcher",
     "resources",
     "environment",
@@ -137,6 +138,10 @@ class Script(Model):
         "Files and folders that the payload makes: a path or pattern below its working folder by each name.",
         {"model": "out/*.pt", "weights": {"path": "weights", "to": "$DATA/models/digits"}},
         default={},
+    )
+    stage: Target | None = option(
+        "Folder of the node below which the payload works on copies; what it makes there is copied back.",
+        "$TMPDIR",
     )
     launcher: Launcher = option(
         "How the payload starts inside the job.", {"type": "bash"}, default=BashLauncher()

@@ -134,6 +134,20 @@ def test_on_this_machine(near: Place) -> None:
     assert "has ended already: COMPLETED" in told
 
 
+def test_it_begins_where_the_payload_works_on_the_node(near: Place) -> None:
+    disk = near.project.root / "disk"
+    disk.mkdir()
+    job = near.begun(near.submit(stage=str(disk)))
+    (node,) = disk.iterdir()
+    print_them = "import os; print(os.getcwd(), os.environ['DAGSTER_SLURM_STAGE'])"
+    done = subprocess.run(
+        command("shell", "works", "--", "@python", "-c", print_them),
+        capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL,
+    )  # fmt: skip
+    assert done.stdout.strip() == f"{node}/payload {node}", done.stderr
+    near.ended_well(job)
+
+
 @pytest.mark.slow
 def test_a_job_that_waits_says_so_and_is_waited_for(far: Place) -> None:
     job = far.submit(resources={"begin": "now+1hour"})

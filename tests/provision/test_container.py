@@ -144,6 +144,18 @@ def test_an_image_of_this_machine_is_sent_once_and_run(tmp_path: Path, store: St
     assert called == [*start, *inside(tmp_path)]
 
 
+def test_the_copy_on_the_node_is_seen_inside(tmp_path: Path, store: Store):
+    environment, provided = sent(tmp_path, store)
+    (tmp_path / "disk").mkdir()
+    done, called = run(tmp_path, environment, provided, stage=f"{tmp_path}/disk")
+    assert done.returncode == 0, done.stderr
+    assert called is not None
+    node, work = called[called.index("--pwd") + 1].rsplit("/", 1)
+    assert (Path(node).parent, work) == (tmp_path / "disk", "payload")
+    assert called[called.index("--bind") + 2 :][:2] == ["--bind", f"{node}:{node}"]
+    assert done.stdout == f"payload ['a b', '$(c)'] {node}/payload\n"
+
+
 def test_a_spoilt_image_stops_the_job(tmp_path: Path, store: Store):
     environment, provided = sent(tmp_path, store, verify="full")
     image = Path(provided.folder, "image.sif")

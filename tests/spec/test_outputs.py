@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from dagster_slurm_components.jobs.collector.publish import target_of
 from dagster_slurm_components.spec.merge import Layer
-from dagster_slurm_components.spec.outputs import Output, output_problems, variables, wanted
+from dagster_slurm_components.spec.outputs import Output, output_problems, parts, variables, wanted
 from dagster_slurm_components.spec.problems import SpecError
 from dagster_slurm_components.spec.profile import Profile
 from dagster_slurm_components.spec.profiles import LoadedProfile
@@ -118,6 +120,40 @@ def test_any_text_is_a_path_or_a_mistake(text: str) -> None:
         return
     assert path == text
     assert "\n" not in path
+
+
+@given(st.text(alphabet=["$", "{", "}", "\\", "A", "_", "1", "/", "é", " "], min_size=1))
+def test_the_parts_of_a_target_are_all_of_it(text: str) -> None:
+    try:
+        stage = Script.model_validate({"command": ["x"], "stage": f"/{text}"}).stage
+    except ValidationError:
+        return
+    assert stage is not None
+    env = {"A": "a", "_": "b", "A1": "c"}
+
+    def value(name: str) -> str:
+        return env.setdefault(name, f"<{len(env)}>") if name else ""
+
+    found = "".join(text + value(name) for text, name in parts(stage))
+    # The collector reads a target by itself, on the host.
+    assert os.path.normpath(found) == os.fsdecode(target_of(os.fsencode(stage), env))
+
+
+@pytest.mark.parametrize(
+    ("stage", "message"),
+    [
+        ("tmp", "is no absolute path"),
+        ("~/tmp", "is no absolute path"),
+        ("$TMPDIR/../x", "are no target"),
+        ("/", "are no target"),
+        ("$1/x", "begins no variable"),
+        ("$(mktemp -d)", "begins no variable"),
+        (True, "expected text"),
+    ],
+)
+def test_what_is_no_folder_of_a_node(stage: object, message: str) -> None:
+    with pytest.raises(ValidationError, match=message):
+        Script.model_validate({"command": ["x"], "stage": stage})
 
 
 def test_variables() -> None:

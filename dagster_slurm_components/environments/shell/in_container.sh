@@ -3,7 +3,7 @@
 # Usage: in_container.sh [--step SRUN_OPTION... --] COMMAND [ARG...]
 #
 # container.args beside this file says in what: RUNTIME IMAGE GPU PYTHON BIND... -- OPTION..., each ended by NUL. The run
-# directory, the working folder around it and TMPDIR are seen inside under their own paths, and the command starts in the
+# directory, the working folder around it, TMPDIR and the node's copy (`stage`) are seen inside under their own paths, and the command starts in the
 # folder that it would start in outside. SRUN_OPTIONs are for runtimes that are a plugin of srun: the step's own; without
 # them the command is a step of one task, on this node, with all that the job has here.
 
@@ -25,6 +25,10 @@ for folder in "${TMPDIR-}" "${SLURM_TMPDIR-}"; do
     case " ${binds[*]} " in *" $folder:$folder "*) continue ;; esac
     if [ -d "$folder" ]; then binds+=("$folder:$folder"); fi
 done
+case ${DAGSTER_SLURM_STAGE:+$runtime:$DAGSTER_SLURM_STAGE} in
+'' | charliecloud:/tmp/*) ;;
+*) binds+=("$DAGSTER_SLURM_STAGE:$DAGSTER_SLURM_STAGE") ;;
+esac
 while [ "${words[at]}" != -- ]; do
     binds+=("${words[at]}")
     at=$((at + 1))

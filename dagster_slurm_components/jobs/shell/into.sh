@@ -44,7 +44,10 @@ unset DAGSTER_SLURM_HOST_PYTHON
 export DAGSTER_SLURM_LIB=$DAGSTER_SLURM_RUN_DIR/lib
 export PYTHONPATH=$DAGSTER_SLURM_LIB${PYTHONPATH:+:$PYTHONPATH}
 export PATH=${PATH:+$PATH:}$DAGSTER_SLURM_LIB
-cd -- "$DAGSTER_SLURM_RUN_DIR/payload" || exit 96
+work=$DAGSTER_SLURM_RUN_DIR/payload
+# shellcheck source=/dev/null
+if [ -e "$DAGSTER_SLURM_RUN_DIR/stage.sh" ]; then . "$DAGSTER_SLURM_RUN_DIR/stage.sh" into; fi # sets `work`
+cd -- "$work" || exit 96
 
 inside=()
 if [ -z "$outside" ] && [ -r "$DAGSTER_SLURM_RUN_DIR/environment/container.args" ]; then

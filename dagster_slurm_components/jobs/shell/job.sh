@@ -113,9 +113,14 @@ run_payload() {
     export PYTHONPATH=$DAGSTER_SLURM_LIB${PYTHONPATH:+:$PYTHONPATH}
     export PATH=${PATH:+$PATH:}$DAGSTER_SLURM_LIB # so that `. pipes.sh` finds it; there is nothing to execute
     export PYTHONUNBUFFERED=${PYTHONUNBUFFERED-1}
-    local words=() word
+    local words=() word work=$run_dir/payload
     while IFS= read -r -d '' word; do words+=("$word"); done <"$run_dir/launch.args"
-    cd -- "$run_dir/payload" || exit 96
+    if [ -e "$run_dir/stage.sh" ]; then
+        note phase staging
+        # shellcheck source=/dev/null
+        . "$run_dir/stage.sh" in # sets `work`
+    fi
+    cd -- "$work" || exit 96
     note phase payload launched "$(now)"
     exec bash "$run_dir/launch.sh" "${words[@]}"
 }
@@ -219,6 +224,22 @@ memory_peak() { # bytes, where Slurm gave the job a cgroup of its own and the ke
 # Slurm gives up a node that it does not hear of and starts the job anew elsewhere, while this start may go on: the
 # record is the newer one's by now.
 newest=$(grep '^restart=' "$run_dir/status" | tail -n 1)
+if [ -e stage.sh ]; then
+    for _ in 1 2; do
+        (
+            trap '' TERM INT HUP USR1 USR2 # the payload has heard them; what it made has until KILL
+            export DAGSTER_SLURM_RUN_DIR=$run_dir DAGSTER_SLURM_RESTART_COUNT=$restart
+            [ "$newest" = "restart=$restart" ] || exec bash stage.sh leave
+            exec bash stage.sh back
+        ) </dev/null
+        staged=$?
+        if [ "$staged" -lt 128 ]; then break; fi # else a signal came as the child was made
+    done
+    if [ "$staged" -ne 0 ]; then
+        note staged failed
+        if [ "$code" -eq 0 ]; then code=93; fi # this file's own, beside 94, 96 and 97
+    fi
+fi
 [ "$newest" = "restart=$restart" ] || exit "$code"
 
 # A payload that ends with 0 is done. Whoever sent TERM wants the job to end, and not to begin again.
