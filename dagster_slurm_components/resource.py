@@ -37,6 +37,7 @@ class PayloadArguments(TypedDict, total=False):
         exclude: What of these stays behind: globs of names, or of the ends of paths.
         extra_env: Environment variables, never shown in scripts or argument lists.
         outputs: Files and folders that the payload makes, by name: each a path or pattern, or a mapping as in YAML.
+        relay: Growing files that come to Dagster's machine while the job runs, as in YAML; not for ``map``.
     """
 
     payload_path: str | Path | None
@@ -49,6 +50,7 @@ class PayloadArguments(TypedDict, total=False):
     exclude: Sequence[str]
     extra_env: Mapping[str, str] | None
     outputs: Mapping[str, str | Mapping[str, Any]] | None
+    relay: Mapping[str, str | Mapping[str, Any]] | None
 
 
 class ComputeResource(dg.ConfigurableResource):  # type: ignore[type-arg]
@@ -160,6 +162,12 @@ class ComputeResource(dg.ConfigurableResource):  # type: ignore[type-arg]
             Failure: Some items failed; all others were run to their end, and a retry of the step does not run them
                 again. The message names each.
         """
+        if payload.get("relay"):
+            text, hint = (
+                "no `relay` brings the files of many jobs here",
+                "Take it out, or use `compute.submit`.",
+            )
+            raise DagsterSlurmError(text, hint=hint)
         resolved = self.resolve(_script(payload), *_caller(), override_of(context))
         return map_script(context, resolved, list(items), max_parallel=max_parallel, extras=extras)
 
@@ -200,6 +208,7 @@ def _script(payload: PayloadArguments) -> dict[str, Any]:
         "exclude": list(payload.get("exclude", ())) or None,
         "env": dict(payload.get("extra_env") or {}) or None,
         "outputs": dict(payload.get("outputs") or {}) or None,
+        "relay": dict(payload.get("relay") or {}) or None,
     }
 
 

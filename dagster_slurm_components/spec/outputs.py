@@ -59,10 +59,14 @@ class Pull(Model):
         return None if self.max is None else parse_size(self.max, default_unit="M")
 
 
+PayloadPath = Annotated[Word, AfterValidator(_path), shape("string", "integer", pattern=_PATH)]
+"""A path or glob pattern below the payload's working folder."""
+
+
 class Output(Model):
     """One output: a file, a folder, or what a pattern matches."""
 
-    path: Annotated[Word, AfterValidator(_path), shape("string", "integer", pattern=_PATH)] = required(
+    path: PayloadPath = required(
         "File, folder or glob pattern in the payload's working folder; `**` for any depth.", "out/*.pt"
     )
     optional: Flag = option("The job may end well without it.", True, default=False)

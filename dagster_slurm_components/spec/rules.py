@@ -11,6 +11,7 @@ from dagster_slurm_components.spec.outputs import is_notebook, output_problems
 from dagster_slurm_components.spec.partition_mappings import AssetDep, TimeWindowMapping
 from dagster_slurm_components.spec.place import KeyPath, Locate
 from dagster_slurm_components.spec.problems import Problem, did_you_mean
+from dagster_slurm_components.spec.relay import relay_problems
 from dagster_slurm_components.spec.resources import Resources
 from dagster_slurm_components.spec.script import Script
 from dagster_slurm_components.spec.site import JobLimits, Partition, Site
@@ -44,6 +45,12 @@ def _notebook(script: Script, position_of: Locate) -> Iterator[Problem]:
 
 def _outputs(script: Script, position_of: Locate) -> Iterator[Problem]:
     return output_problems(script.outputs, [asset.key for asset in script.assets], position_of)
+
+
+def _relay(script: Script, position_of: Locate) -> Iterator[Problem]:
+    if script.relay is not None:
+        without_step = {"leave": script.leave, "array": script.array is not None}
+        yield from relay_problems(script.relay, script.outputs, without_step, position_of)
 
 
 def ranks_without_gpus(script: Script, position_of: Locate) -> Iterator[Problem]:
@@ -248,6 +255,7 @@ _RULES: tuple[tuple[tuple[str, ...], Callable[[Script, Locate], Iterator[Problem
     (("launcher", "resources"), _launcher),
     (("launcher", "payload"), _notebook),
     (("assets", "outputs"), _outputs),
+    (("array", "leave", "outputs", "relay"), _relay),
     (("array", "assets", "checks", "idle", "leave", "op", "retry"), _leave),
 )
 """Each with the fields that it compares."""

@@ -13,6 +13,7 @@ from dagster_slurm_components.spec.launchers import BashLauncher, Launcher
 from dagster_slurm_components.spec.model import UNTYPED, Model, details, kept, mistake, option, unknown_key
 from dagster_slurm_components.spec.outputs import Outputs
 from dagster_slurm_components.spec.place import KEY
+from dagster_slurm_components.spec.relay import Relay
 from dagster_slurm_components.spec.resources import Resources
 from dagster_slurm_components.spec.retry import Idle, Retry, Stuck
 
@@ -26,6 +27,7 @@ OVERRIDABLE = (
     "files",
     "exclude",
     "outputs",
+    "relay",
     "launcher",
     "resources",
     "environment",
@@ -127,6 +129,10 @@ class Script(Model):
         "Files and folders that the payload makes: a path or pattern below its working folder by each name.",
         {"model": "out/*.pt", "weights": {"path": "weights", "to": "$DATA/models/digits"}},
         default={},
+    )
+    relay: Relay | None = option(
+        "Growing files that come to Dagster's machine while the job runs, and what is run there with them.",
+        {"wandb": "wandb/offline-run-*", "every": "1m"},
     )
     launcher: Launcher = option(
         "How the payload starts inside the job.", {"type": "bash"}, default=BashLauncher()
