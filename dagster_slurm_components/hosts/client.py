@@ -60,8 +60,7 @@ class Satellite:
 
         Raises SatelliteError ``too_many`` where there are more than so many ``files`` or ``entries``.
         """
-        what = {"root": root, "pattern": pattern, "files": files, "entries": entries}
-        found = self._call("matches", **what).result
+        found = self._call("matches", root=root, pattern=pattern, files=files, entries=entries).result
         return [calls.Match(*row) for row in found["files"]], found["looked"]
 
     def digests(self, paths: Sequence[str], piece: int = 0) -> list[list[str] | None]:

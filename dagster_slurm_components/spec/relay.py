@@ -68,7 +68,7 @@ class RelayedFiles(Model):
     @property
     def most(self) -> int:
         """The most bytes that are brought."""
-        return parse_size(self.max, default_unit="M")
+        return parse_size(self.max, default_unit="M") or 0
 
     def command(self, name: str) -> tuple[str, ...]:
         """Return what is run for files of a name; nothing where they are only brought."""

@@ -85,9 +85,11 @@ def matches(root: str, pattern: str, files: int, entries: int) -> Result:
     try:
         found = Found(native(root), pattern, entries)
     except CrowdedError:
-        raise Failure("too_many", f"there are more than {entries:,} files and folders to look at") from None
+        raise Failure(
+            "too_many", f"{pattern} has more than {entries:,} files and folders to look at: narrow it"
+        ) from None
     if len(found.files) > files:
-        raise Failure("too_many", f"there are more than {files:,} files")
+        raise Failure("too_many", f"{pattern} stands for more than {files:,} files: narrow it")
     rows = []
     for name, path in sorted(found.files.items()):
         try:
