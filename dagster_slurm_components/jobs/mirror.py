@@ -63,7 +63,6 @@ class Mirror:
         source: The host's folder.
         folder: Where the copies lie.
         most: The most bytes that are brought, those that are there already among them.
-        stop: Ends a look at its next call to the host, once it is set.
     """
 
     satellite: Satellite
@@ -71,7 +70,6 @@ class Mirror:
     pattern: str
     folder: Path
     most: int
-    stop: Event
     _seen: dict[str, tuple[int, int, int]] = field(default_factory=dict)
     """Of each file that was brought: the inode, how much of it is here, and its time."""
 
@@ -83,8 +81,10 @@ class Mirror:
         sizes = [each.lstat().st_size for each in self.folder.rglob("*") if each.is_file()]
         return len(sizes), sum(sizes)
 
-    def look(self, *, last: bool = False) -> Brought:
+    def look(self, stop: Event, *, last: bool = False) -> Brought:
         """Bring what is new; a ``last`` look brings all, and compares each copy with its file by their hashes.
+
+        Once ``stop`` is set it ends before its next call to the host.
 
         Raises:
             HostError: The host can't be reached, or there are too many files.
@@ -94,11 +94,11 @@ class Mirror:
         matches, looked = self.satellite.matches(self.source, self.pattern, files=_FILES, entries=_ENTRIES)
         news = [each for each in matches if self._seen.get(each.name) != _state(each)]
         files = self._checked([self._growing(each) for each in news])
-        changed, full = self._bring(files, self.most if last else _LOOK)
-        if last:
+        changed, full = self._bring(files, self.most if last else _LOOK, stop)
+        if last and not stop.is_set():
             known = [Growing(each, self._offset(each)) for each in matches]
             other = [each for each in known if not each.left and each.match.size]
-            again, more = self._bring(self._unlike(other), self.most)
+            again, more = self._bring(self._unlike(other), self.most, stop)
             changed, full = changed | again, full or more
         return Brought(frozenset(changed), looked + 2 * len(news) + len(matches), full)
 
@@ -143,12 +143,12 @@ class Mirror:
                     unlike.append(each)
         return unlike
 
-    def _bring(self, files: Sequence[Growing], most: int) -> tuple[set[str], bool]:
+    def _bring(self, files: Sequence[Growing], most: int, stop: Event) -> tuple[set[str], bool]:
         """Bring what is left of files, so many bytes at most; return what has changed, and if ``max`` was reached."""
         changed, room = set[str](), min(most, self.most - self._brought)
         for group in batches(sorted(files, key=lambda each: each.left), lambda each: each.left):
             pending = [each for each in group if each.left or not each.match.size]
-            while pending and room > 0 and not self.stop.is_set():
+            while pending and room > 0 and not stop.is_set():
                 reads = [FileRead(each.match.path, each.offset, each.left) for each in pending]
                 found = self.satellite.fetch(reads, total=PIECE)
                 for each, read in zip(pending, found, strict=True):

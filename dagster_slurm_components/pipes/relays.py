@@ -27,11 +27,11 @@ from dagster_slurm_components.units import format_size
 
 RELAY = "relay/"
 """How the metadata begin that tell where the files are."""
-_LONGEST = 32
-"""How many times the usual pause is between two looks, at most, while all goes wrong."""
+_MOST_DOUBLED = 5
+"""How often the pause between two looks is doubled, at most, while all goes wrong."""
 _PATIENCE = 600.0
 """Seconds for which the last look, after the job's end, waits for a lost host."""
-_HURRY = 60.0
+_HURRY = 20.0
 """Seconds that the last look may take where the step does not end well by itself, as when a person cancels it."""
 _AGAIN, _BEGINS, _LISTEN, _LEAVE = 5.0, 2.0, 0.5, 5.0
 
@@ -46,7 +46,7 @@ class Relays:
         self._call, self._ended = call, ended
         self._last, self._stop = threading.Event(), threading.Event()
         relay = call.resolved.script.relay or Relay()
-        self._each = [_Files(call, handle, name, relay, self._stop) for name in relay.files]
+        self._each = [_Files(call, handle, name, relay) for name in relay.files]
         run = contextvars.copy_context().run  # what its commands print is the step's
         self._thread = threading.Thread(
             target=run, args=(self._run,), name="dagster-slurm-relay", daemon=True
@@ -59,7 +59,13 @@ class Relays:
 
     def __enter__(self) -> Self:
         if self._each:
-            self._thread.start()
+            try:
+                self._thread.start()
+            except RuntimeError as error:  # this machine has no thread left
+                self._call.step.context.log.warning(
+                    f"No files of `relay` will come: {error}. The job goes on."
+                )
+                self._each = []
         return self
 
     def __exit__(
@@ -89,61 +95,58 @@ class Relays:
             begun, now = self._call.observation.phase is not Phase.WAITING, time.monotonic()
             for each in self._each:
                 if begun and each.at <= now and not self._last.is_set():
-                    each.look()
+                    each.look(self._last)
             due = min(each.at for each in self._each) - time.monotonic()
             self._last.wait(max(_LISTEN, due) if begun else _BEGINS)
         for each in self._each:
             if not self._stop.is_set():
-                each.look(last=True)
+                each.look(self._stop, last=True)
 
 
 class _Files:
     """The files of one name."""
 
-    def __init__(
-        self, call: JobCall, handle: JobHandle, name: str, relay: Relay, stop: threading.Event
-    ) -> None:
+    def __init__(self, call: JobCall, handle: JobHandle, name: str, relay: Relay) -> None:
         self._files = files = relay.files[name]
-        self.name, self._every, self._stop = name, relay.seconds(name), stop
+        self.name, self._every = name, relay.seconds(name)
         self._call, self._log, place = call, call.step.context.log, call.place
         self.folder = place_here(call.resolved.profile, place.workdir, handle) / name
         self._argv = files.command(name)
         source, most = f"{handle.run_dir}/payload", files.most
-        self._mirror = Mirror(place.direct.satellite, source, files.path, self.folder, most, stop)
+        self._mirror = Mirror(place.direct.satellite, source, files.path, self.folder, most)
         self._changed: set[str] = set()
         self._failures = 0
         self._warned: set[str] = set()
         self.at = time.monotonic() + self._every
         """When it is looked for more."""
 
-    def look(self, *, last: bool = False) -> None:
-        """Bring what there is, and run the command with that."""
-        brought = self._bring(last=last)
+    def look(self, stop: threading.Event, *, last: bool = False) -> None:
+        """Bring what there is, and run the command with that, until that has ended or ``stop`` is set."""
+        brought = self._bring(stop, last=last)
         if brought is not None:
             self._changed |= brought.changed
             if brought.full:
                 text = f"more than `max` {self._files.max} was there, and the rest is not brought"
                 self._warn("max", text, "Raise `max`, or name fewer files.", last=last)
-        good = (self._argv == () or not self._changed or self._run_command(last=last)) and brought is not None
-        self._failures = 0 if good else self._failures + 1
-        pause = self._every * min(_LONGEST, 2**self._failures)
-        self.at = time.monotonic() + max(
-            pause, self._call.place.watcher.pace(brought.operations if brought else 1)
-        )
+        runs = self._changed and self._argv
+        good = (not runs or self._run_command(stop, last=last)) and brought is not None
+        self._failures = 0 if good else min(self._failures + 1, _MOST_DOUBLED)
+        least = self._call.place.watcher.pace(brought.operations if brought else 1)
+        self.at = time.monotonic() + max(self._every * 2**self._failures, least)
         if last and brought is not None:
             count, size = self._mirror.here()
             self._log.info(
                 f"Relay `{self.name}`: {count:,} files, {format_size(size)}, are here: {self.folder}"
             )
 
-    def _bring(self, *, last: bool) -> Brought | None:
+    def _bring(self, stop: threading.Event, *, last: bool) -> Brought | None:
         """Bring what there is, or tell why that can't be done."""
         until = time.monotonic() + (_PATIENCE if last else 0)
         while True:
             try:
-                return self._mirror.look(last=last)
+                return self._mirror.look(stop, last=last)
             except HostUnreachableError as error:  # of which the watcher tells, while the job runs
-                if time.monotonic() < until and not self._stop.wait(_AGAIN):
+                if time.monotonic() < until and not stop.wait(_AGAIN):
                     continue
                 if last:
                     self._warn("host", str(error), "The rest is in the run directory.", last=last)
@@ -151,15 +154,15 @@ class _Files:
                 self._warn("files", str(error), "What has come is kept; the next look goes on.", last=last)
             return None
 
-    def _run_command(self, *, last: bool) -> bool:
+    def _run_command(self, stop: threading.Event, *, last: bool) -> bool:
         paths = [str(self.folder / name) for name in sorted(self._changed)]
         argv = [word for given in self._argv for word in (paths if given == NEWS else (given,))]
-        ran = run_here(argv, self.folder, duration_seconds(self._files.timeout), self._stop)
+        ran = run_here(argv, self.folder, duration_seconds(self._files.timeout), stop)
         if ran.output:
             sys.stdout.write(textwrap.indent(f"{ran.output}\n", f"[relay {self.name}] ", lambda line: True))
         if not ran.wrong:
             self._changed.clear()
-        elif last or not self._stop.is_set():
+        elif last or not stop.is_set():
             tail = f"\n{ran.output}\n" if ran.output else " "
             hint = f"`run` says what is run, with {sys.executable}'s programs beside those on PATH; [] is nothing."
             self._warn("command", f"`{argv[0]}` {ran.wrong}.{tail}", hint, last=last)

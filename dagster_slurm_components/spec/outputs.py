@@ -16,7 +16,7 @@ from dagster_slurm_components.spec.slurm_values import Memory
 from dagster_slurm_components.spec.templates import is_template
 from dagster_slurm_components.units import parse_size
 
-_NAME = r"[A-Za-z0-9_][A-Za-z0-9_.\-]{0,63}"
+OUTPUT_NAME = r"[A-Za-z0-9_][A-Za-z0-9_.\-]{0,63}"
 _PATH = r"(?![/~$])(?!(?:.*/)?\.\.(?:/|$)).*[^./].*"
 _TO = r"(?!(?:.*/)?\.\.(?:/|$))[/$].*[^/].*"
 """Paths and targets as JSON Schemas refuse most of what is none."""
@@ -83,7 +83,7 @@ class Output(Model):
 
 
 OutputName = Annotated[
-    str, Format(_NAME, "the name of an output: letters, digits, `_`, `.` and `-`", "weights")
+    str, Format(OUTPUT_NAME, "the name of an output: letters, digits, `_`, `.` and `-`", "weights")
 ]
 Outputs = dict[
     OutputName,

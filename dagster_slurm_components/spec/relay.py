@@ -6,9 +6,9 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, BeforeValidator, ConfigDict, WithJsonSchema
 
-from dagster_slurm_components.spec.base import Alone, Duration, Text, duration_seconds
+from dagster_slurm_components.spec.base import DURATION, Alone, Duration, Text, duration_seconds
 from dagster_slurm_components.spec.model import Model, mistake, option, required
-from dagster_slurm_components.spec.outputs import Output, OutputName, PayloadPath
+from dagster_slurm_components.spec.outputs import OUTPUT_NAME, Output, OutputName, PayloadPath
 from dagster_slurm_components.spec.place import Locate
 from dagster_slurm_components.spec.problems import Problem
 from dagster_slurm_components.spec.slurm_values import Memory
@@ -17,8 +17,9 @@ from dagster_slurm_components.units import parse_size
 
 NEWS = "{}"
 """The argument of a command for which the files and folders stand that have changed."""
-BUILT_IN: Mapping[str, tuple[str, ...]] = {"wandb": ("wandb", "sync", NEWS)}
-"""What is run for a name that says no `run`."""
+BUILT_IN: Mapping[str, tuple[str, ...]] = {"wandb": ("wandb", "sync", "--include-synced", NEWS)}
+"""What is run for a name that says no `run`. Without that option wandb (0.31) leaves a run out that was synced before,
+and so all that has come since."""
 
 
 def _words(given: Any) -> Any:
@@ -47,17 +48,25 @@ Command = Annotated[
 Every = Annotated[Duration, AfterValidator(_some_time)]
 
 
+def _files(given: Any) -> Any:
+    """Read a path that stands alone; a time there is a misspelled `every`, and no path."""
+    if isinstance(given, str) and DURATION.fullmatch(given):
+        raise mistake(f"{given!r} is a time, and no path", "did you mean `every`?", "path")
+    return given if isinstance(given, Mapping | Model) else {"path": given}
+
+
 class RelayedFiles(Model):
-    """Files of one kind, and what is done with them here."""
+    """What stands below a name of `relay`: which files, and what is done with them on Dagster's machine."""
 
     path: PayloadPath = required(
         "File, folder or glob pattern in the payload's working folder; `**` for any depth.",
         "wandb/offline-run-*",
     )
     run: Command | None = option(
-        "Command that Dagster's machine runs in the folder of the copies when something has come; `{}` stands for what"
-        " changed. No shell reads it. The name `wandb` has `wandb sync {}`; an empty list is none.",
-        ["wandb", "sync", "{}"],
+        "Command, a line or a list of words, that Dagster's machine runs in the folder of the copies when something"
+        " has come; `{}` stands for what changed. No shell reads it. The name `wandb` has"
+        " `wandb sync --include-synced {}`; an empty list is none.",
+        ["rsync", "-a", "{}", "backup:runs"],
     )
     every: Every | None = option("How often is looked for more; else as often as for all.", "10s")
     max: Memory = option(
@@ -76,17 +85,14 @@ class RelayedFiles(Model):
 
 
 class Relay(Model):
-    """Growing files that come to Dagster's machine while the job runs, by name."""
+    """Growing files that come to Dagster's machine while the job runs: by each name a path or pattern, or a mapping."""
 
-    model_config = ConfigDict(extra="allow", frozen=True)
-    __pydantic_extra__: dict[
-        OutputName,
-        Annotated[
-            RelayedFiles,
-            BeforeValidator(lambda given: given if isinstance(given, Mapping | Model) else {"path": given}),
-            Alone("path"),
-        ],
-    ]
+    model_config = ConfigDict(
+        extra="allow",
+        frozen=True,
+        json_schema_extra={"allOf": [{"propertyNames": {"pattern": f"^(?:{OUTPUT_NAME})$"}}]},
+    )
+    __pydantic_extra__: dict[OutputName, Annotated[RelayedFiles, BeforeValidator(_files), Alone("path")]]
 
     every: Every = option("How often is looked for more.", "30s", default="1m")
 

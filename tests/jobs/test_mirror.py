@@ -47,8 +47,8 @@ class Both:
     here: Path
     host: Counting
 
-    def mirror(self, pattern: str = "**", most: int = 2**30, stop: Event | None = None) -> Mirror:
-        return Mirror(Satellite(self.host), str(self.there), pattern, self.here, most, stop or Event())
+    def mirror(self, pattern: str = "**", most: int = 2**30) -> Mirror:
+        return Mirror(Satellite(self.host), str(self.there), pattern, self.here, most)
 
     def equal(self) -> bool:
         return contents(self.there) == contents(self.here)
@@ -69,16 +69,16 @@ def test_only_what_was_added_comes(both: Both) -> None:
     (both.there / "log").write_bytes(os.urandom(100_000))
     (both.there / "empty").touch()
     seen = both.mirror()
-    assert seen.look().changed == {"log", "empty"}
+    assert seen.look(Event()).changed == {"log", "empty"}
     assert both.equal()
     before = both.host.bytes
     with (both.there / "log").open("ab") as file:
         file.write(b"x" * 10)
-    assert seen.look().changed == {"log"}
+    assert seen.look(Event()).changed == {"log"}
     assert both.equal()
     assert both.host.bytes - before < 10_000
     both.host.calls.clear()
-    assert not seen.look().changed
+    assert not seen.look(Event()).changed
     assert both.host.calls == ["matches"], "nothing has changed: one call"
 
 
@@ -86,10 +86,10 @@ def test_another_process_goes_on(both: Both, monkeypatch: pytest.MonkeyPatch) ->
     data = os.urandom(5_000_000)
     (both.there / "log").write_bytes(data)
     monkeypatch.setattr(mirror, "_LOOK", 3_000_000)
-    both.mirror().look()
+    both.mirror().look(Event())
     assert 0 < (both.here / "log").stat().st_size < len(data)
     before = both.host.bytes
-    both.mirror().look()
+    both.mirror().look(Event())
     assert both.equal()
     assert both.host.bytes - before < len(data) - 2_900_000
 
@@ -110,10 +110,10 @@ def test_what_does_not_go_on_is_brought_anew(both: Both, change: Any, *, restart
     file = both.there / "log"
     file.write_bytes(random.Random(1).randbytes(10_000))
     seen = both.mirror()
-    seen.look()
+    seen.look(Event())
     old = (both.here / "log").open("rb")
     change(file)
-    (both.mirror() if restarted else seen).look()
+    (both.mirror() if restarted else seen).look(Event())
     assert both.equal()
     with old:
         assert len(old.read()) in (10_000, file.stat().st_size), "whoever reads the old copy may go on"
@@ -123,23 +123,23 @@ def test_a_change_in_the_middle_is_seen_at_once_or_at_the_end(both: Both) -> Non
     file = both.there / "db"
     file.write_bytes(bytes(100_000))
     seen = both.mirror()
-    seen.look()
+    seen.look(Event())
     with file.open("r+b") as database:
         database.seek(50_000)
         database.write(b"changed")
     os.utime(file, ns=(1, 1))
-    assert seen.look().changed == {"db"}
+    assert seen.look(Event()).changed == {"db"}
     assert both.equal()
     with file.open("r+b") as database:
         database.seek(50_000)
         database.write(b"and again")
         database.seek(0, os.SEEK_END)
         database.write(b"more")
-    seen.look()
+    seen.look(Event())
     assert not both.equal(), "the beginning and the end alone are compared"
-    assert seen.look(last=True).changed == {"db"}
+    assert seen.look(Event(), last=True).changed == {"db"}
     assert both.equal()
-    assert not seen.look(last=True).changed
+    assert not seen.look(Event(), last=True).changed
 
 
 def test_names_of_all_kinds(both: Both, tmp_path: Path) -> None:
@@ -147,7 +147,7 @@ def test_names_of_all_kinds(both: Both, tmp_path: Path) -> None:
         folder = both.there / os.fsdecode(os.fsencode(name))
         folder.mkdir()
         (folder / os.fsdecode(os.fsencode(f"in {name}"))).write_text(name.encode("utf-8", "replace").decode())
-    both.mirror().look(last=True)
+    both.mirror().look(Event(), last=True)
     assert both.equal()
     assert len(contents(both.here)) == len(HOSTILE)
     assert not (tmp_path / "hacked").exists()
@@ -163,7 +163,7 @@ def test_links_out_of_the_folder_are_not_followed(both: Both, tmp_path: Path) ->
     (both.there / "outs").symlink_to(tmp_path / "secrets")
     (both.there / "loop").symlink_to("loop")
     os.mkfifo(both.there / "pipe")
-    both.mirror().look(last=True)
+    both.mirror().look(Event(), last=True)
     assert contents(both.here) == {"real": b"real", "inner": b"real"}
 
 
@@ -174,7 +174,7 @@ def test_a_link_here_leads_nowhere(both: Both, tmp_path: Path) -> None:
     both.here.mkdir()
     (both.here / "sub").symlink_to(tmp_path / "elsewhere")
     with pytest.raises(DagsterSlurmError, match="leads out of"):
-        both.mirror().look()
+        both.mirror().look(Event())
     assert not contents(tmp_path / "elsewhere")
 
 
@@ -182,13 +182,15 @@ def test_not_more_than_max(both: Both) -> None:
     (both.there / "a").write_bytes(b"a" * 600)
     (both.there / "b").write_bytes(b"b" * 900)
     seen = both.mirror(most=1000)
-    assert seen.look().full
+    assert seen.look(Event()).full
     assert contents(both.here) == {"a": b"a" * 600, "b": b"b" * 400}
     (both.there / "a").write_bytes(b"other" * 200)
     for last in (False, True):
-        assert both.mirror(most=1000).look(last=last).full, "what is here counts"
-        assert contents(both.here) == {"a": b"a" * 600, "b": b"b" * 400}, "what there is no room for stays as it was"
-    assert not both.mirror(most=5000).look(last=True).full
+        assert both.mirror(most=1000).look(Event(), last=last).full, "what is here counts"
+        assert contents(both.here) == {"a": b"a" * 600, "b": b"b" * 400}, (
+            "what there is no room for stays as it was"
+        )
+    assert not both.mirror(most=5000).look(Event(), last=True).full
     assert both.equal()
 
 
@@ -197,11 +199,11 @@ def test_not_more_files_than_may_be(both: Both, monkeypatch: pytest.MonkeyPatch)
         (both.there / str(number)).touch()
     monkeypatch.setattr(mirror, "_FILES", 19)
     with pytest.raises(SatelliteError, match=r"\*\* stands for more than 19 files: narrow it"):
-        both.mirror().look()
+        both.mirror().look(Event())
     monkeypatch.setattr(mirror, "_FILES", 20)
     monkeypatch.setattr(mirror, "_ENTRIES", 19)
     with pytest.raises(SatelliteError, match="more than 19 files and folders to look at"):
-        both.mirror().look()
+        both.mirror().look(Event())
     assert not both.here.exists()
 
 
@@ -210,11 +212,11 @@ def test_a_lost_host_costs_nothing_that_has_come(both: Both) -> None:
     both.host.lost_after = 3
     seen = both.mirror()
     with pytest.raises(HostUnreachableError):
-        seen.look()
+        seen.look(Event())
     came = (both.here / "log").stat().st_size
     assert came > 0
     both.host.lost_after, before = float("inf"), both.host.bytes
-    seen.look()
+    seen.look(Event())
     assert both.equal()
     assert both.host.bytes - before < 9_000_000 - came + 20_000
 
@@ -223,13 +225,13 @@ def test_it_stops_between_two_calls(both: Both) -> None:
     (both.there / "log").write_bytes(os.urandom(9_000_000))
     stop = Event()
     stop.set()
-    both.mirror(stop=stop).look(last=True)
+    both.mirror().look(stop, last=True)
     assert both.host.calls == ["matches"]
 
 
 def test_no_folder_is_no_error(both: Both) -> None:
     both.there.rmdir()
-    assert both.mirror("wandb/offline-run-*").look(last=True).changed == set()
+    assert both.mirror("wandb/offline-run-*").look(Event(), last=True).changed == set()
     assert not both.here.exists()
 
 
@@ -256,6 +258,6 @@ def test_any_changes_end_in_equal_files(both: Both) -> None:
         if draw.random() < 0.3:
             seen = both.mirror()
         last = draw.random() < 0.2
-        seen.look(last=last)
+        seen.look(Event(), last=last)
         if last:
             assert both.equal()
