@@ -9,6 +9,7 @@ import textwrap
 import threading
 import time
 from collections.abc import Callable
+from pathlib import Path
 from types import TracebackType
 
 from typing_extensions import Self
@@ -22,7 +23,7 @@ from dagster_slurm_components.pipes.claim import JobCall
 from dagster_slurm_components.pipes.pull import place_here
 from dagster_slurm_components.slurm.states import Phase
 from dagster_slurm_components.spec.base import duration_seconds
-from dagster_slurm_components.spec.relay import NEWS, Relay
+from dagster_slurm_components.spec.relay import COMPLAINTS, NEWS, Relay
 from dagster_slurm_components.units import format_size
 
 RELAY = "relay/"
@@ -160,13 +161,20 @@ class _Files:
         ran = run_here(argv, self.folder, duration_seconds(self._files.timeout), stop)
         if ran.output:
             sys.stdout.write(textwrap.indent(f"{ran.output}\n", f"[relay {self.name}] ", lambda line: True))
-        if not ran.wrong:
+        complaint = COMPLAINTS.get(Path(argv[0]).name)
+        complains = complaint is not None and complaint in ran.output
+        if complains and not (
+            ran.wrong or last
+        ):  # it may well be that there is more to come: it is tried again then
+            return True
+        wrong = ran.wrong or ("did not work" if complains else "")
+        if not wrong:
             self._changed.clear()
         elif last or not stop.is_set():
             tail = f"\n{ran.output}\n" if ran.output else " "
             hint = f"`run` says what is run, with {sys.executable}'s programs beside those on PATH; [] is nothing."
-            self._warn("command", f"`{argv[0]}` {ran.wrong}.{tail}", hint, last=last)
-        return not ran.wrong
+            self._warn("command", f"`{argv[0]}` {wrong}.{tail}", hint, last=last)
+        return not wrong
 
     def _warn(self, kind: str, text: str, hint: str, *, last: bool) -> None:
         """Tell of each kind of trouble once, and of what remains at the end."""
@@ -174,6 +182,5 @@ class _Files:
             return
         self._warned.add(kind)
         at = self._call.resolved.position("relay", self.name)
-        name = f"Relay `{self.name}`{f', declared at {at},' if at else ''}"
-        again = "" if last else " It is tried again, less and less often."
-        self._log.warning(f"{name}: {text.rstrip()}\n{hint} The job goes on as it would.{again}")
+        told = f"Relay `{self.name}`{f' ({at})' if at else ''}: {text.rstrip()}\n{hint} The job is not concerned."
+        self._log.warning(told if last else f"{told} It is tried again, less and less often.")

@@ -20,6 +20,9 @@ NEWS = "{}"
 BUILT_IN: Mapping[str, tuple[str, ...]] = {"wandb": ("wandb", "sync", "--include-synced", NEWS)}
 """What is run for a name that says no `run`. Without that option wandb (0.31) leaves a run out that was synced before,
 and so all that has come since."""
+COMPLAINTS: Mapping[str, str] = {"wandb": "wandb: ERROR"}
+"""What a program says, by its name, that ends with 0 though it did not work (wandb 0.31). Of a file that still grows it
+says so, too, when the last record is not complete."""
 
 
 def _words(given: Any) -> Any:

@@ -170,11 +170,35 @@ def test_a_command_that_does_not_work_is_a_warning(
     found = warnings(instance, result)
     assert 1 <= len(found) <= 2, "once while it runs, and once at the end"
     for text in found:
-        assert text.startswith(f"Relay `live`, declared at {project.defs / 'defs.yaml'}:")
+        assert text.startswith(f"Relay `live` ({project.defs / 'defs.yaml'}:")
         assert told in text
-        assert "The job goes on as it would." in text
+        assert "The job is not concerned." in text
     assert copies(project) == {"live/run 1/events": "one\ntwo\n"}
     assert not [pid for pid in descendants([os.getpid()]) if b"sleep\x001000" in _command_line(pid)]
+
+
+def test_wandb_is_run_by_its_name_and_believed_by_its_words(
+    project: Project, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The real one (0.31) ends with 0 whatever happens, and complains of runs that go on."""
+    program = project.root / "bin/wandb"
+    program.parent.mkdir()
+    program.write_text('#!/bin/sh\necho "$@" >>"$NOTES"\necho "wandb: ERROR no record"\n')
+    program.chmod(0o755)
+    monkeypatch.setenv("NOTES", str(project.root / "notes"))
+    monkeypatch.setenv("PATH", f"{program.parent}:{os.environ['PATH']}")
+    write(
+        project,
+        "{wandb: 'logs/run*', every: 1s}",
+        'wait_for(Path(os.environ["HERE"], "../../notes"), "run 1"); wait_for_copy("one")',
+    )
+    result = project.run("local", instance=instance)
+    assert result.success, failure_text(result)
+    (folder,) = here(project).rglob("wandb")
+    calls = (project.root / "notes").read_text().splitlines()
+    assert calls == [f"sync --include-synced {folder}/run 1"] * len(calls)
+    (warning,) = warnings(instance, result)
+    assert "`wandb` did not work.\nwandb: ERROR no record\n" in warning, "once, of what remains at the end"
 
 
 def _command_line(pid: int) -> bytes:
