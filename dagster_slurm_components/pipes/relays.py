@@ -20,14 +20,13 @@ from dagster_slurm_components.jobs.mirror import Brought, Mirror
 from dagster_slurm_components.jobs.model import JobHandle
 from dagster_slurm_components.jobs.run_here import run_here
 from dagster_slurm_components.pipes.claim import JobCall
+from dagster_slurm_components.pipes.outputs import PULLED
 from dagster_slurm_components.pipes.pull import place_here
 from dagster_slurm_components.slurm.states import Phase
 from dagster_slurm_components.spec.base import duration_seconds
 from dagster_slurm_components.spec.relay import COMPLAINTS, NEWS, Relay
 from dagster_slurm_components.units import format_size
 
-RELAY = "relay/"
-"""How the metadata begin that tell where the files are."""
 _MOST_DOUBLED = 5
 """How often the pause between two looks is doubled, at most, while all goes wrong."""
 _PATIENCE = 600.0
@@ -56,7 +55,7 @@ class Relays:
     @property
     def figures(self) -> dict[str, Figure]:
         """Where the files are on this machine."""
-        return {f"{RELAY}{each.name}": str(each.folder) for each in self._each if each.folder.exists()}
+        return {f"relay/{each.name}{PULLED}": str(each.folder) for each in self._each if each.folder.exists()}
 
     def __enter__(self) -> Self:
         if self._each:

@@ -14,7 +14,6 @@ from dagster_slurm_components.jobs.figures import Figure
 from dagster_slurm_components.jobs.outputs import Made
 from dagster_slurm_components.pipes.context import StepContext, is_direct, is_skippable
 from dagster_slurm_components.pipes.outputs import OUTPUT, PULLED, of_asset
-from dagster_slurm_components.pipes.relays import RELAY
 
 MARKDOWN = ("job/usage", "job/chart", "job/notes")
 
@@ -161,9 +160,7 @@ def typed(figures: Mapping[str, Figure]) -> dict[str, Figure | dg.MetadataValue]
     """Return a job's figures as metadata that Dagster plots and links; numbers and text it knows by itself."""
 
     def value(name: str, figure: Figure) -> Figure | dg.MetadataValue:
-        if name.startswith(("job/run_directory", RELAY)) or (
-            name.endswith(PULLED) and str(figure).startswith("/")
-        ):
+        if name == "job/run_directory" or (name.endswith(PULLED) and str(figure).startswith("/")):
             return dg.MetadataValue.path(str(figure))
         if name in MARKDOWN or (name.startswith(OUTPUT) and isinstance(figure, str)):
             return dg.MetadataValue.md(str(figure))

@@ -4,7 +4,7 @@ import shlex
 from collections.abc import Iterator, Mapping
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BeforeValidator, ConfigDict, WithJsonSchema
+from pydantic import BeforeValidator, ConfigDict, WithJsonSchema
 
 from dagster_slurm_components.spec.base import DURATION, Alone, Duration, Text, duration_seconds
 from dagster_slurm_components.spec.model import Model, mistake, option, required
@@ -37,18 +37,11 @@ def _words(given: Any) -> Any:
         ) from None
 
 
-def _some_time(given: str) -> str:
-    if not is_template(given) and not duration_seconds(given):
-        raise mistake(f"{given!r} is no time between two looks", "write one like 1m", "duration")
-    return given
-
-
 Command = Annotated[
     list[Text],
     BeforeValidator(_words),
     WithJsonSchema({"type": ["array", "string"], "items": {"type": ["string", "integer"]}}),
 ]
-Every = Annotated[Duration, AfterValidator(_some_time)]
 
 
 def _files(given: Any) -> Any:
@@ -71,7 +64,7 @@ class RelayedFiles(Model):
         " `wandb sync --include-synced {}`; an empty list is none.",
         ["rsync", "-a", "{}", "backup:runs"],
     )
-    every: Every | None = option("How often is looked for more; else as often as for all.", "10s")
+    every: Duration | None = option("How often is looked for more; else as often as for all.", "10s")
     max: Memory = option(
         "The most that is brought of a job; a number alone is mebibytes.", "5G", default="1G"
     )
@@ -97,7 +90,7 @@ class Relay(Model):
     )
     __pydantic_extra__: dict[OutputName, Annotated[RelayedFiles, BeforeValidator(_files), Alone("path")]]
 
-    every: Every = option("How often is looked for more.", "30s", default="1m")
+    every: Duration = option("How often is looked for more.", "30s", default="1m")
 
     @property
     def files(self) -> Mapping[str, RelayedFiles]:

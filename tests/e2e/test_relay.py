@@ -115,7 +115,7 @@ def test_files_come_while_the_job_runs(project: Project, instance: dg.DagsterIns
     said = log(instance, result)
     assert f"Relay `live`: 1 files, {len(text)} B, are here: {folder}" in said
     (event,) = result.get_asset_materialization_events()
-    assert event.materialization.metadata["relay/live"] == dg.MetadataValue.path(str(folder))
+    assert event.materialization.metadata["relay/live/pulled"] == dg.MetadataValue.path(str(folder))
 
 
 END = {
@@ -138,7 +138,7 @@ def test_what_there_was_comes_after_a_bad_end(
     (event,) = result.get_step_failure_events()
     data = event.step_failure_data.user_failure_data
     assert data is not None
-    assert Path(str(data.metadata["relay/live"].value)).is_dir()
+    assert Path(str(data.metadata["relay/live/pulled"].value)).is_dir()
 
 
 COMMANDS = {
