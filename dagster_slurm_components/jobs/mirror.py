@@ -72,9 +72,7 @@ class Mirror:
     most: int
     _seen: dict[str, tuple[int, int, int]] = field(default_factory=dict)
     """Of each file that was brought: the inode, how much of it is here, and its time."""
-
-    def __post_init__(self) -> None:
-        self._brought = self.here()[1]
+    _brought: int = 0
 
     def here(self) -> tuple[int, int]:
         """Return how many copies there are, and their bytes."""
@@ -91,6 +89,8 @@ class Mirror:
             DagsterSlurmError: A copy's place leads out of the folder.
             OSError: The copies can't be written.
         """
+        if not self._seen:  # the copies of an earlier process count, too
+            self._brought = max(self._brought, self.here()[1])
         matches, looked = self.satellite.matches(self.source, self.pattern, files=_FILES, entries=_ENTRIES)
         news = [each for each in matches if self._seen.get(each.name) != _state(each)]
         files = self._checked([self._growing(each) for each in news])

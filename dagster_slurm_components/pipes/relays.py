@@ -4,6 +4,7 @@ It is a guest of the step: it has a thread of its own, one look at a time, and w
 """
 
 import contextvars
+import os
 import sys
 import textwrap
 import threading
@@ -55,7 +56,8 @@ class Relays:
     @property
     def figures(self) -> dict[str, Figure]:
         """Where the files are on this machine."""
-        return {f"relay/{each.name}{PULLED}": str(each.folder) for each in self._each if each.folder.exists()}
+        there = [each for each in self._each if os.path.isdir(each.folder)]
+        return {f"relay/{each.name}{PULLED}": str(each.folder) for each in there}
 
     def __enter__(self) -> Self:
         if self._each:
@@ -114,6 +116,7 @@ class _Files:
         self._argv = files.command(name)
         source, most = f"{handle.run_dir}/payload", files.most
         self._mirror = Mirror(place.direct.satellite, source, files.path, self.folder, most)
+        self._stop = threading.Event()
         self._changed: set[str] = set()
         self._failures = 0
         self._warned: set[str] = set()
@@ -122,31 +125,32 @@ class _Files:
 
     def look(self, stop: threading.Event, *, last: bool = False) -> None:
         """Bring what there is, and run the command with that, until that has ended or ``stop`` is set."""
-        brought = self._bring(stop, last=last)
+        self._stop = stop
+        brought = self._bring(last=last)
         if brought is not None:
             self._changed |= brought.changed
             if brought.full:
                 text = f"more than `max` {self._files.max} was there, and the rest is not brought"
                 self._warn("max", text, "Raise `max`, or name fewer files.", last=last)
         runs = self._changed and self._argv
-        good = (not runs or self._run_command(stop, last=last)) and brought is not None
+        good = (not runs or self._run_command(last=last)) and brought is not None
         self._failures = 0 if good else min(self._failures + 1, _MOST_DOUBLED)
         least = self._call.place.watcher.pace(brought.operations if brought else 1)
         self.at = time.monotonic() + max(self._every * 2**self._failures, least)
-        if last and brought is not None:
+        if last and brought is not None and not stop.is_set():
             count, size = self._mirror.here()
             self._log.info(
                 f"Relay `{self.name}`: {count:,} files, {format_size(size)}, are here: {self.folder}"
             )
 
-    def _bring(self, stop: threading.Event, *, last: bool) -> Brought | None:
+    def _bring(self, *, last: bool) -> Brought | None:
         """Bring what there is, or tell why that can't be done."""
         until = time.monotonic() + (_PATIENCE if last else 0)
         while True:
             try:
-                return self._mirror.look(stop, last=last)
+                return self._mirror.look(self._stop, last=last)
             except HostUnreachableError as error:  # of which the watcher tells, while the job runs
-                if time.monotonic() < until and not stop.wait(_AGAIN):
+                if time.monotonic() < until and not self._stop.wait(_AGAIN):
                     continue
                 if last:
                     self._warn("host", str(error), "The rest is in the run directory.", last=last)
@@ -154,10 +158,10 @@ class _Files:
                 self._warn("files", str(error), "What has come is kept; the next look goes on.", last=last)
             return None
 
-    def _run_command(self, stop: threading.Event, *, last: bool) -> bool:
+    def _run_command(self, *, last: bool) -> bool:
         paths = [str(self.folder / name) for name in sorted(self._changed)]
         argv = [word for given in self._argv for word in (paths if given == NEWS else (given,))]
-        ran = run_here(argv, self.folder, duration_seconds(self._files.timeout), stop)
+        ran = run_here(argv, self.folder, duration_seconds(self._files.timeout), self._stop)
         if ran.output:
             sys.stdout.write(textwrap.indent(f"{ran.output}\n", f"[relay {self.name}] ", lambda line: True))
         complaint = COMPLAINTS.get(Path(argv[0]).name)
@@ -169,15 +173,15 @@ class _Files:
         wrong = ran.wrong or ("did not work" if complains else "")
         if not wrong:
             self._changed.clear()
-        elif last or not stop.is_set():
+        else:
             tail = f"\n{ran.output}\n" if ran.output else " "
             hint = f"`run` says what is run, with {sys.executable}'s programs beside those on PATH; [] is nothing."
             self._warn("command", f"`{argv[0]}` {wrong}.{tail}", hint, last=last)
         return not wrong
 
     def _warn(self, kind: str, text: str, hint: str, *, last: bool) -> None:
-        """Tell of each kind of trouble once, and of what remains at the end."""
-        if kind in self._warned and not last:
+        """Tell of each kind of trouble once, and at the end of what remains; nothing where nobody waits for this look."""
+        if self._stop.is_set() or (kind in self._warned and not last):
             return
         self._warned.add(kind)
         at = self._call.resolved.position("relay", self.name)

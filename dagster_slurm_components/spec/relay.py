@@ -115,7 +115,11 @@ def relay_problems(
     if not relay.files:
         message = "`relay` names no files"
         yield Problem.at(position_of, ("relay",), message, "write `NAME: PATTERN` in it", "relay")
-    taken = {name.lower() for name in outputs}
-    for name in (name for name in relay.files if name.lower() in taken):
-        message = f"an output is called `{name}`, too, and both come to one folder"
-        yield Problem.at(position_of, ("relay", name), message, "rename one", "relay")
+    taken = dict.fromkeys((name.lower() for name in outputs), "an output")
+    for name in relay.files:
+        if other := taken.get(name.lower()):
+            message = (
+                f"{other} is called `{name}`, too, but perhaps for its case, and both come to one folder"
+            )
+            yield Problem.at(position_of, ("relay", name), message, "rename one", "relay")
+        taken[name.lower()] = "another one"

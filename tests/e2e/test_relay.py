@@ -224,6 +224,18 @@ def test_no_more_than_max_comes(project: Project, instance: dg.DagsterInstance, 
     assert all("more than `max` 1K was there, and the rest is not brought" in each for each in found)
 
 
+def test_no_place_for_copies_is_a_warning(project: Project, instance: dg.DagsterInstance) -> None:
+    project.profile("local", "host: {type: local}\nscheduler: process\npull_to: taken\n")
+    (project.root / "taken").write_text("a file")
+    write(project, "{live: logs, every: 1h}", "")
+    result = project.run("local", instance=instance)
+    assert result.success, failure_text(result)
+    (found,) = warnings(instance, result)
+    assert found.startswith("Relay `live` (")
+    assert f"'{project.root}/taken" in found
+    assert (project.root / "taken").read_text() == "a file"
+
+
 @pytest.mark.ssh
 def test_a_lost_connection_is_waited_for(
     project: Project,

@@ -70,6 +70,7 @@ def test_mistakes(given: Any, message: str) -> None:
         ({"leave": True}, "`relay` does nothing where `leave` is set"),
         ({"array": {}}, "`relay` does nothing where `array` is set"),
         ({"outputs": {"LIVE": "x"}}, "an output is called `live`, too"),
+        ({"relay": {"a": "x", "A": "y"}}, "another one is called `A`, too"),
         ({"relay": {"every": "1m"}}, "`relay` names no files"),
         ({}, ""),
     ],
