@@ -180,7 +180,7 @@ class _Files:
         return not wrong
 
     def _warn(self, kind: str, text: str, hint: str, *, last: bool) -> None:
-        """Tell of each kind of trouble once, and at the end of what remains; nothing where nobody waits for this look."""
+        """Tell of each kind of trouble once, and at the end of what remains; nothing where nobody waits."""
         if self._stop.is_set() or (kind in self._warned and not last):
             return
         self._warned.add(kind)
