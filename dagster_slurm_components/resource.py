@@ -39,6 +39,7 @@ class PayloadArguments(TypedDict, total=False):
         inputs: What it reads, by name: an asset, a file of this machine or a URL, or a mapping as in YAML.
         outputs: Files and folders that the payload makes, by name: each a path or pattern, or a mapping as in YAML.
         stage: Folder of the node below which the payload works on copies: ``$TMPDIR``.
+        relay: Growing files that come to Dagster's machine while the job runs, as in YAML; not for ``map``.
     """
 
     payload_path: str | Path | None
@@ -53,6 +54,7 @@ class PayloadArguments(TypedDict, total=False):
     inputs: Mapping[str, str | Mapping[str, Any]] | None
     outputs: Mapping[str, str | Mapping[str, Any]] | None
     stage: str | None
+    relay: Mapping[str, str | Mapping[str, Any]] | None
 
 
 class ComputeResource(dg.ConfigurableResource):  # type: ignore[type-arg]
@@ -164,6 +166,12 @@ class ComputeResource(dg.ConfigurableResource):  # type: ignore[type-arg]
             Failure: Some items failed; all others were run to their end, and a retry of the step does not run them
                 again. The message names each.
         """
+        if payload.get("relay"):
+            text, hint = (
+                "no `relay` brings the files of many jobs here",
+                "Take it out, or use `compute.submit`.",
+            )
+            raise DagsterSlurmError(text, hint=hint)
         resolved = self.resolve(_script(payload), *_caller(), override_of(context))
         return map_script(context, resolved, list(items), max_parallel=max_parallel, extras=extras)
 
@@ -206,6 +214,7 @@ def _script(payload: PayloadArguments) -> dict[str, Any]:
         "inputs": dict(payload.get("inputs") or {}) or None,
         "outputs": dict(payload.get("outputs") or {}) or None,
         "stage": payload.get("stage"),
+        "relay": dict(payload.get("relay") or {}) or None,
     }
 
 

@@ -55,6 +55,14 @@ class Satellite:
         """Read much, as ``read`` does; several such calls at once go by several channels."""
         return _files_of(self._call("fetch", files=list(requests), total=total, timeout=300.0))
 
+    def matches(self, root: str, pattern: str, *, files: int, entries: int) -> tuple[list[calls.Match], int]:
+        """Return the files that a pattern stands for in a folder, and how many entries of folders were looked at.
+
+        Raises SatelliteError ``too_many`` where there are more than so many ``files`` or ``entries``.
+        """
+        found = self._call("matches", root=root, pattern=pattern, files=files, entries=entries).result
+        return [calls.Match(*row) for row in found["files"]], found["looked"]
+
     def digests(self, paths: Sequence[str], piece: int = 0) -> list[list[str] | None]:
         """Return the SHA-256 of each ``piece`` bytes of files, or of all of each; none of one that is no file."""
         return list(self._call("digests", paths=list(paths), piece=piece, timeout=3600.0).result["digests"])

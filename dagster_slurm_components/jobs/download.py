@@ -210,14 +210,23 @@ class _Part:
         return True
 
 
+def open_below(path: Path, folder: Path) -> int:
+    """Open a file to write, which is below a folder for sure; what is missing is made.
+
+    Raises:
+        DagsterSlurmError: A link leads out of the folder.
+        OSError: It can't be opened.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if not path.parent.resolve().is_relative_to(folder.resolve()):
+        raise DagsterSlurmError(f"{shown(str(path.parent))} leads out of {folder}", hint="Remove that link.")
+    return os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
+
+
 @contextmanager
 def _opened(wanted: Wanted, folder: Path) -> Iterator[_Part]:
     """Open what there is of a file, for this process alone."""
-    parent = wanted.part.parent
-    parent.mkdir(parents=True, exist_ok=True)
-    if not parent.resolve().is_relative_to(folder.resolve()):
-        raise DagsterSlurmError(f"{shown(str(parent))} leads out of {folder}", hint="Remove that link.")
-    descriptor = os.open(wanted.part, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
+    descriptor = open_below(wanted.part, folder)
     try:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -77,10 +77,11 @@ def collector(outputs: Sequence[Mapping[str, Any]]) -> Mapping[str, str | bytes]
     """Return the files that make a job look for its outputs; none where it has none."""
     if not outputs:
         return {}
-    programs = ("collect.sh", "collect.py", "publish.py")
+    programs = [f"jobs/collector/{name}" for name in ("collect.sh", "collect.py", "publish.py")]
+    programs.append("hosts/satellite/found.py")
     names = sorted(set().union(*(variables(output["to"]) for output in outputs)))
     return {
-        **{f"collector/{name}": shipped(f"jobs/collector/{name}") for name in programs},
+        **{f"collector/{path.rpartition('/')[2]}": shipped(path) for path in programs},
         "outputs.json": json.dumps(outputs),
         "outputs.names": "".join(f"{name}\n" for name in names),
     }

@@ -48,6 +48,8 @@ _READ_INTERVALS = (0.2, 1.5)
 """With the step of a watcher of 1,000 jobs (0.21 s) this keeps the 95th percentile of the lag below 2 s."""
 _QUIET_SHARE = 0.005
 _QUIET_MOST = 15.0
+_OTHERS = 0.25
+"""The part of a host's file operations that is for others than the watcher, while there are any."""
 _STEP_INTERVALS = (0.01, 0.25)
 _STEP_PER_JOB = 0.0002
 
@@ -93,6 +95,19 @@ class Watcher:
         self._poller = Poller(self.scheduler, self.satellite)
         self._lost_since: float | None = None
         self._redial = _REDIAL[0]
+        self._paced = -math.inf
+
+    @property
+    def _rate(self) -> float:
+        """File operations a second that this process may make."""
+        return self.operations_per_second * self._poller.share
+
+    def pace(self, operations: int) -> float:
+        """Count file operations that somebody else has made for a job; return the seconds until more may follow."""
+        with self._lock:
+            now = self.clock()
+            self._paced = max(self._paced, now) + operations / (self._rate * _OTHERS)
+            return self._paced - now
 
     def watch(
         self,
@@ -195,7 +210,7 @@ class Watcher:
         ]
         usage = [(watch, node, read) for watch in due for node, read in watch.usage_reads(now)]
         answers = self._read_and_renew(due, [*(read for _, _, read in usage), *requests], now)
-        least = len(answers) / (self.operations_per_second * self._poller.share)
+        least = len(answers) / (self._rate * (1 - _OTHERS if self._paced > now else 1))
         files = iter(answers)
         for watch, node, _ in usage:
             watch.meter.take(node, next(files), now)

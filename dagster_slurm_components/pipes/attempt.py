@@ -35,6 +35,7 @@ from dagster_slurm_components.pipes.partition import variables
 from dagster_slurm_components.pipes.pull import Puller
 from dagster_slurm_components.pipes.reader import RunDirectoryMessageReader
 from dagster_slurm_components.pipes.records import tag_job, tell
+from dagster_slurm_components.pipes.relays import Relays
 from dagster_slurm_components.pipes.results import CompletedJob, keep_check_results, typed
 from dagster_slurm_components.slurm.shares import Budget
 from dagster_slurm_components.spec.resolve import ResolvedScript
@@ -234,9 +235,10 @@ class JobAttempt(AttemptRun[JobCall, CompletedJob]):
         session = call.session(reader, self._run_dir)
         handle, spec = self._submit(lambda: self._spec(resolved, session, call.partition, self._run_dir))
         listener = JobListener(call, self.claim, handle, reader)
-        ended = Follower(call, self.claim, handle, listener).run()
+        with Relays(call, handle, lambda: listener.ended is not None) as relays:
+            ended = Follower(call, self.claim, handle, listener).run()
         outcome = judge(ended)
-        figures = self._figures(handle, ended)
+        figures = {**self._figures(handle, ended), **relays.figures}
         figures |= pictures(ended, figures)
         figures |= advice(figures, resolved, call.partition, tell=context.log.info)
         ended_at = self._close(end_word(ended), listener.shown)  # before anything of it is handed on

@@ -22,6 +22,12 @@ _TELL_EVERY = 10.0
 """Seconds between two lines of progress: each is an event in Dagster's storage."""
 
 
+def place_here(profile: LoadedProfile, workdir: str, handle: JobHandle) -> Path:
+    """Return the folder on Dagster's machine for what comes of a job, called as its run directory."""
+    relative = handle.run_dir.removeprefix(f"{workdir}/runs/").strip("/")
+    return profile.folder / Path(profile.profile.pull_to).expanduser() / relative
+
+
 @dataclass(frozen=True)
 class Puller:
     """Brings outputs of a profile's jobs below its ``pull_to``, in folders called as their run directories.
@@ -48,8 +54,7 @@ class Puller:
             return {}
         if any(each.count > len(each.files) for each in made):
             made = read_outputs(self.satellite, handle.run_dir)
-        relative = handle.run_dir.removeprefix(f"{self.workdir}/runs/").strip("/")
-        top = self.profile.folder / Path(self.profile.profile.pull_to).expanduser() / relative
+        top = place_here(self.profile, self.workdir, handle)
         figures: dict[str, Figure] = {}
         for each in (each for each in made if each.pull and each.count):
             figures[f"{OUTPUT}{each.name}{PULLED}"] = self._too_large(each, handle) or self._bring(each, top)

@@ -224,7 +224,7 @@ def _scalar(value: Any) -> Any:
 Scalar = Annotated[Any, AfterValidator(_scalar), shape("string", "number", "boolean")]
 """Text, a number, true or false, kept as it is."""
 
-_DURATION = re.compile(r"(\d{1,9})(s|m|h|d|w)", re.ASCII)
+DURATION = re.compile(r"(\d{1,9})(s|m|h|d|w)", re.ASCII)
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
 
 
@@ -235,7 +235,7 @@ def _duration(value: Any) -> Any:
 
 
 Duration = Annotated[
-    Word, Format(_DURATION.pattern, "a duration", "45s, 30m, 12h, 14d or 2w"), BeforeValidator(_duration)
+    Word, Format(DURATION.pattern, "a duration", "45s, 30m, 12h, 14d or 2w"), BeforeValidator(_duration)
 ]
 """A duration such as ``45s``, ``30m``, ``12h``, ``14d``, ``2w``; ``duration_seconds`` reads it."""
 
@@ -246,7 +246,7 @@ def duration_seconds(duration: str) -> int:
     >>> duration_seconds("14d")
     1209600
     """
-    match = _DURATION.fullmatch(duration)
+    match = DURATION.fullmatch(duration)
     if match is None:
         raise ValueError(f"not a duration: {duration!r}")
     return int(match[1]) * _SECONDS[match[2]]

@@ -14,7 +14,7 @@ EXCLUSIVE: Mapping[KeyPath, tuple[str, ...]] = {
 }
 """Keys of one mapping that exclude each other: a higher layer's choice takes the place of a lower layer's."""
 
-SHORT: Mapping[KeyPath, str] = {("outputs",): "path", ("inputs",): "source"}
+SHORT: Mapping[KeyPath, str] = {("inputs",): "source", ("outputs",): "path", ("relay",): "path"}
 """Below these a value that stands alone is that of a field, over which a higher layer may lay others."""
 
 

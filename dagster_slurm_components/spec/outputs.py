@@ -16,7 +16,7 @@ from dagster_slurm_components.spec.slurm_values import Memory
 from dagster_slurm_components.spec.templates import is_template
 from dagster_slurm_components.units import parse_size
 
-_NAME = r"[A-Za-z0-9_][A-Za-z0-9_.\-]{0,63}"
+OUTPUT_NAME = r"[A-Za-z0-9_][A-Za-z0-9_.\-]{0,63}"
 _PATH = r"(?![/~$])(?!(?:.*/)?\.\.(?:/|$)).*[^./].*"
 _TO = r"(?!(?:.*/)?\.\.(?:/|$))[/$].*[^/].*"
 """Paths and targets as JSON Schemas refuse most of what is none."""
@@ -63,10 +63,14 @@ class Pull(Model):
         return None if self.max is None else parse_size(self.max, default_unit="M")
 
 
+PayloadPath = Annotated[Word, AfterValidator(_path), shape("string", "integer", pattern=_PATH)]
+"""A path or glob pattern below the payload's working folder."""
+
+
 class Output(Model):
     """One output: a file, a folder, or what a pattern matches."""
 
-    path: Annotated[Word, AfterValidator(_path), shape("string", "integer", pattern=_PATH)] = required(
+    path: PayloadPath = required(
         "File, folder or glob pattern in the payload's working folder; `**` for any depth.", "out/*.pt"
     )
     optional: Flag = option("The job may end well without it.", True, default=False)
@@ -83,7 +87,7 @@ class Output(Model):
 
 
 OutputName = Annotated[
-    str, Format(_NAME, "the name of an output: letters, digits, `_`, `.` and `-`", "weights")
+    str, Format(OUTPUT_NAME, "the name of an output: letters, digits, `_`, `.` and `-`", "weights")
 ]
 Outputs = dict[
     OutputName,

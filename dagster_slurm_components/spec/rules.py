@@ -13,6 +13,7 @@ from dagster_slurm_components.spec.outputs import is_notebook, output_problems
 from dagster_slurm_components.spec.partition_mappings import AssetDep, TimeWindowMapping
 from dagster_slurm_components.spec.place import KeyPath, Locate, texts
 from dagster_slurm_components.spec.problems import Problem, did_you_mean
+from dagster_slurm_components.spec.relay import relay_problems
 from dagster_slurm_components.spec.resources import Resources
 from dagster_slurm_components.spec.script import Script
 from dagster_slurm_components.spec.site import JobLimits, Partition, Site
@@ -60,6 +61,12 @@ def _inputs(script: Script, position_of: Locate) -> Iterator[Problem]:
 
 def _outputs(script: Script, position_of: Locate) -> Iterator[Problem]:
     return output_problems(script.outputs, [asset.key for asset in script.assets], position_of)
+
+
+def _relay(script: Script, position_of: Locate) -> Iterator[Problem]:
+    if script.relay is not None:
+        without_step = {"leave": script.leave, "array": script.array is not None}
+        yield from relay_problems(script.relay, script.outputs, without_step, position_of)
 
 
 def ranks_without_gpus(script: Script, position_of: Locate) -> Iterator[Problem]:
@@ -285,6 +292,7 @@ _RULES: tuple[tuple[tuple[str, ...], Callable[[Script, Locate], Iterator[Problem
     (("launcher", "payload"), _notebook),
     (("args", "assets", "command", "env", "inputs"), _inputs),
     (("assets", "outputs"), _outputs),
+    (("array", "leave", "outputs", "relay"), _relay),
     (("array", "assets", "checks", "idle", "leave", "op", "retry"), _leave),
 )
 """Each with the fields that it compares."""

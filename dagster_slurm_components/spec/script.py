@@ -16,6 +16,7 @@ from dagster_slurm_components.spec.model import UNTYPED, Model, details, kept, m
 from dagster_slurm_components.spec.outputs import Outputs, Target
 from dagster_slurm_components.spec.partition_mappings import AssetDep
 from dagster_slurm_components.spec.place import KEY
+from dagster_slurm_components.spec.relay import Relay
 from dagster_slurm_components.spec.resources import Resources
 from dagster_slurm_components.spec.retry import Idle, Retry, Stuck
 from dagster_slurm_components.spec.templates import is_template
@@ -32,6 +33,7 @@ OVERRIDABLE = (
     "inputs",
     "outputs",
     "stage",
+    "relay",
     "launcher",
     "resources",
     "environment",
@@ -142,6 +144,10 @@ class Script(Model):
     stage: Target | None = option(
         "Folder of the node below which the payload works on copies; what it makes there is copied back.",
         "$TMPDIR",
+    )
+    relay: Relay | None = option(
+        "Growing files that come to Dagster's machine while the job runs, and what is run there with them.",
+        {"wandb": "wandb/offline-run-*", "every": "1m"},
     )
     launcher: Launcher = option(
         "How the payload starts inside the job.", {"type": "bash"}, default=BashLauncher()

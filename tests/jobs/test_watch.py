@@ -514,3 +514,21 @@ def test_the_ceiling_of_file_operations_is_divided_among_processes(world: World)
     world.run(30, every=0.1)
     assert alone >= 25
     assert world.files.calls - shared <= 4
+
+
+def test_others_take_a_part_of_the_file_operations_at_most(world: World) -> None:
+    for number in range(1, 101):
+        world.watcher.watch(handle(number))
+        world.files.append(f"/runs/{number}/status", STARTED)
+    world.watcher.operations_per_second = 400
+    world.run(30, every=0.1)
+    alone = world.files.calls
+    assert world.watcher.pace(1000) == 10
+    assert world.watcher.pace(2000) == 30, "one after the other"
+    world.run(20, every=0.1)
+    assert world.watcher.pace(0) == pytest.approx(10, abs=0.2)
+    world.run(10, every=0.1)
+    shared = world.files.calls - alone
+    assert 0.6 * alone <= shared <= 0.9 * alone
+    world.run(30, every=0.1)
+    assert world.files.calls - alone - shared > shared

@@ -15,6 +15,7 @@ Each imports from those above it alone:
 * ``budget``: how often Slurm may be asked, by all together
 * ``queries``: commands on request, and answers of Slurm that all share
 * ``leases``: who follows a job, and whether its results were handed over
+* ``found``: what a pattern stands for
 * ``transfer``: files on request
 * ``uploads``: files that come in pieces
 * ``ledger``, ``places``, ``submission``: one job, however often it is sent

@@ -212,6 +212,16 @@ class FileData(NamedTuple):
     error: Optional[str] = None
 
 
+class Match(NamedTuple):
+    """A file that a pattern stands for: its name below the pattern's first wildcard, and where it really is."""
+
+    name: str
+    path: str
+    size: int
+    inode: int
+    mtime_ns: int
+
+
 class Snapshot(NamedTuple):
     """A query's answer, failures included, shared by everyone who names the same file.
 

@@ -31,7 +31,15 @@ from dagster_slurm_components.hosts.satellite.protocol import (
 from dagster_slurm_components.hosts.satellite.queries import accounting, run, snapshot
 from dagster_slurm_components.hosts.satellite.streams import Hear, Program, Tell
 from dagster_slurm_components.hosts.satellite.submission import submit
-from dagster_slurm_components.hosts.satellite.transfer import disk, fetch, mkdir, put, read, remove
+from dagster_slurm_components.hosts.satellite.transfer import (
+    disk,
+    fetch,
+    matches,
+    mkdir,
+    put,
+    read,
+    remove,
+)
 from dagster_slurm_components.hosts.satellite.uploads import digests, receive
 
 WORKERS = 32
@@ -61,8 +69,8 @@ def ping() -> Result:
 OPS: Dict[str, Callable[..., Any]] = {
     operation.__name__: operation
     for operation in (
-        hello, ping, submit, attempts, open_leases, change_lease, read, fetch, put, digests, receive, mkdir, remove,
-        disk, run, snapshot, accounting, share, alive, kill,
+        hello, ping, submit, attempts, open_leases, change_lease, read, fetch, put, matches, digests, receive, mkdir,
+        remove, disk, run, snapshot, accounting, share, alive, kill,
     )
 }  # fmt: skip
 """Each takes JSON values, and ``blob`` if it uses one; and returns a result, or a result and bytes."""

@@ -5,10 +5,11 @@ import os
 import stat
 from typing import Any, List, Sequence, Tuple
 
-from dagster_slurm_components.hosts.satellite.calls import Disk
+from dagster_slurm_components.hosts.satellite.calls import Disk, Match
 from dagster_slurm_components.hosts.satellite.files import make_own_folder, remove_tree, write_atomically
+from dagster_slurm_components.hosts.satellite.found import CrowdedError, Found
 from dagster_slurm_components.hosts.satellite.leases import renew
-from dagster_slurm_components.hosts.satellite.protocol import Failure, Result, native
+from dagster_slurm_components.hosts.satellite.protocol import Failure, Result, as_text, native
 
 
 def read(
@@ -74,6 +75,29 @@ def _read(path: bytes, offset: int = 0, size: int = 0) -> Tuple[List[Any], bytes
         absent = error.errno in (errno.ENOENT, errno.ENOTDIR)
         return ["missing" if absent else str(error.strerror), 0, 0, 0.0], b""
     return ["ok", facts.st_size, facts.st_ino, facts.st_mtime], data
+
+
+def matches(root: str, pattern: str, files: int, entries: int) -> Result:
+    """Return the files (``calls.Match``) that a pattern stands for in a folder, and how many entries were looked at.
+
+    Raises Failure ``too_many`` where there are more than so many ``files``, or ``entries`` of folders.
+    """
+    try:
+        found = Found(native(root), pattern, entries)
+    except CrowdedError:
+        raise Failure(
+            "too_many", f"{pattern} has more than {entries:,} files and folders to look at: narrow it"
+        ) from None
+    if len(found.files) > files:
+        raise Failure("too_many", f"{pattern} stands for more than {files:,} files: narrow it")
+    rows = []
+    for name, path in sorted(found.files.items()):
+        try:
+            facts = os.stat(path)
+        except FileNotFoundError:  # it was there just now
+            continue
+        rows.append(Match(name, as_text(path), facts.st_size, facts.st_ino, facts.st_mtime_ns))
+    return {"files": rows, "looked": found.looked}
 
 
 def put(blob: bytes, path: str, mode: int = 0o600) -> Result:

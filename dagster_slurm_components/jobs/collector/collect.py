@@ -5,17 +5,15 @@ Usage: collect.py, in the run directory, after a payload that ended with 0. ``ou
 each file where those are more than the answer lists. Standard library only, Python 3.6.
 """
 
-import fnmatch
 import hashlib
 import json
 import os
-import re
-import stat
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Dict, Iterable, List, Optional, Tuple
 
+from found import Found, raw, text_of
 from publish import PublishError, publish, target_of
 
 LISTED = 1000
@@ -27,115 +25,11 @@ PATIENCE = 65.0
 PIECE = 4 * 2**20
 FAILED = 94
 """The job's exit code where something is missing or could not be published."""
-_MAGIC = re.compile(r"[*?[]")
 
 File = Tuple[str, int, Optional[str]]
 """A file's name below its output's folder, its bytes and its hash."""
 Hashed = Tuple[Optional[str], int, Optional[str]]
 """A file's hash, its bytes, and what is to be told of it, if anything."""
-
-
-def raw(text: str) -> bytes:
-    """Return a name as the file system has it, whatever the locale."""
-    return text.encode("utf-8", "surrogateescape")
-
-
-def text_of(data: bytes) -> str:
-    """Return a name as text; bytes that are no UTF-8 are surrogates."""
-    return data.decode("utf-8", "surrogateescape")
-
-
-class Found:
-    """What a pattern stands for.
-
-    Attributes:
-        base: The folder of which no part is a pattern.
-        files: The files' real places, by their names below ``base``.
-        notes: What was left out, and why.
-        single: Whether the pattern is one file's name.
-    """
-
-    def __init__(self, root: bytes, pattern: str) -> None:
-        self._root = os.path.realpath(root)
-        self.files = {}  # type: Dict[str, bytes]
-        self.notes = []  # type: List[str]
-        parts = [part for part in pattern.split("/") if part not in ("", ".")]
-        if pattern.startswith("/") or ".." in parts:  # `check` refuses it
-            raise ValueError(f"{pattern!r} leads out of the payload's folder")
-        if parts and parts[-1] == "**":
-            parts.append("*")
-        plain = next((at for at, part in enumerate(parts) if _MAGIC.search(part)), len(parts))
-        path = os.path.join(self._root, *map(raw, parts[:plain]))
-        self.single = plain == len(parts) and not (self._within(path) and os.path.isdir(path))
-        self.base = os.path.dirname(path) if self.single else path
-        if self.single:
-            self._file(path)
-        elif plain < len(parts):
-            self._match(path, parts[plain:])
-        else:
-            self._walk(path, hidden=True)
-
-    def _match(self, folder: bytes, parts: List[str]) -> None:
-        part, rest = parts[0], parts[1:]
-        if not self._within(folder):
-            return
-        if part == "**":
-            self._match(folder, rest)
-        for name in self._names(folder):
-            path, label = os.path.join(folder, name), text_of(name)
-            is_link, is_folder = os.path.islink(path), os.path.isdir(path)
-            hidden = label.startswith(".") and not part.startswith(".")
-            if part == "**" and is_folder and not is_link and not hidden:
-                self._match(path, parts)
-            elif part == "**" or hidden or not (label == part or fnmatch.fnmatchcase(label, part)):
-                continue
-            elif not rest:
-                self._entry(path, hidden=label == part)
-            elif is_folder and (label == part or not is_link):
-                self._match(path, rest)
-
-    def _walk(self, folder: bytes, hidden: bool) -> None:
-        for name in self._names(folder):
-            if hidden or not name.startswith(b"."):
-                self._entry(os.path.join(folder, name), hidden)
-
-    def _entry(self, path: bytes, hidden: bool) -> None:
-        """Take a file, or all of a folder; what is ``hidden`` in it only where no wildcard led there."""
-        if not os.path.isdir(path):
-            self._file(path)
-        elif os.path.islink(path):
-            self._note(path, "is a link to a folder, which is not followed")
-        else:
-            self._walk(path, hidden)
-
-    def _names(self, folder: bytes) -> List[bytes]:
-        try:
-            return sorted(os.listdir(folder))
-        except OSError as error:
-            if os.path.isdir(folder):
-                self._note(folder, f"can't be listed: {error.strerror}")
-            return []
-
-    def _file(self, path: bytes) -> None:
-        if not os.path.lexists(path):
-            return
-        try:
-            mode = os.stat(path).st_mode
-        except OSError:  # to nothing, or to itself
-            self._note(path, "is a link that leads to no file")
-            return
-        if not self._within(path):
-            self._note(path, "is a link that leads out of the payload's folder, and is not followed")
-        elif not stat.S_ISREG(mode):
-            self._note(path, "is no file")
-        else:
-            self.files[text_of(os.path.relpath(path, self.base))] = os.path.realpath(path)
-
-    def _within(self, path: bytes) -> bool:
-        return (os.path.realpath(path) + b"/").startswith(self._root + b"/")
-
-    def _note(self, path: bytes, what: str) -> None:
-        self.notes.append(f"{text_of(os.path.relpath(path, self._root))} {what}")
 
 
 def look_for(wanted: "List[Dict[str, Any]]", patience: float) -> List[Found]:
