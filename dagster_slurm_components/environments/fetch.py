@@ -90,7 +90,7 @@ def _download(artifact: Artifact, target: Path) -> None:
     raise EnvironmentFailedError(
         f"{artifact.name} can't be fetched: {failure}",
         where=without_login(url),
-        hint=_LOGIN_HINT if failure.startswith(_REFUSED[:2]) else _HINT,
+        hint=_LOGIN_HINT if artifact.lock and failure.startswith(_REFUSED[:2]) else _HINT,
     )
 
 

@@ -95,10 +95,11 @@ class _Build:
 
     def _run(self, place: Path, out: Path, python: str | None) -> list[Path]:
         argv = [find_uv()[0], "build", "--wheel", "--no-create-gitignore", "--out-dir", str(out)]
+        asked = ([f"--python={python}"], f" by Python {python}, as the host has it") if python else ([], "")
         run_program(
-            [*argv, *([f"--python={python}"] if python else []), str(place)],
+            [*argv, *asked[0], str(place)],
             where=self.where,
-            says=f"{self.what}: no wheel can be built",
+            says=f"{self.what}: no wheel can be built{asked[1]}",
             hint=f"`uv build --wheel` of it must succeed on this machine. {_elsewhere(self.name)}",
             code="build_failed",
             # Where uv finds the indexes of the project that the lock belongs to.

@@ -218,7 +218,10 @@ def test_what_is_compiled_is_built_by_the_host_s_kind_of_python(
     monkeypatch.setenv("UV_PYTHON_DOWNLOADS", "never")
     origin = make_package(tmp_path / "origin", "here", version=VERSION, tag=COMPILED)
     found = make(tmp_path, "here", origin, commit(origin))
-    with pytest.raises(EnvironmentFailedError, match=r"(?s)no wheel can be built: .*Python 3\.99"):
+    with pytest.raises(
+        EnvironmentFailedError,
+        match=r"(?s)no wheel can be built by Python 3\.99, as .*found for Python 3\.99",
+    ):
         built(found, Interpreter("/opt/python", "3.99.1"), HERE, silent)
 
 
