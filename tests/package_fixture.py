@@ -57,7 +57,9 @@ def uv(*argv: str, cwd: Path) -> str:
     return done.stdout
 
 
-def make_project(folder: Path, index: Path, *dependencies: str, name: str = "study", more: str = "") -> Path:
+def make_project(
+    folder: Path, index: Path, *dependencies: str, name: str = "study", more: str = "", offline: bool = True
+) -> Path:
     """Write or rewrite a project and lock it."""
     folder.mkdir(exist_ok=True)
     listed = ", ".join(repr(dependency) for dependency in dependencies)
@@ -65,7 +67,7 @@ def make_project(folder: Path, index: Path, *dependencies: str, name: str = "stu
         f'[project]\nname = "{name}"\nversion = "0.1"\nrequires-python = ">=3.10"\ndependencies = [{listed}]\n'
         f'[[tool.uv.index]]\nname = "tests"\nurl = "{index}"\nformat = "flat"\ndefault = true\n{more}'
     )
-    uv("lock", "--quiet", "--offline", cwd=folder)
+    uv("lock", "--quiet", *(["--offline"] if offline else []), cwd=folder)
     return folder
 
 

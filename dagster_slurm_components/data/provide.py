@@ -16,7 +16,7 @@ from dagster_slurm_components.environments.host.store import without_login
 from dagster_slurm_components.environments.machine import cache_folder, digest_of, only_one, recall, remember
 from dagster_slurm_components.errors import InputFailedError
 from dagster_slurm_components.spec.hosts import LocalHost
-from dagster_slurm_components.spec.inputs import FetchJob, Input
+from dagster_slurm_components.spec.inputs import FetchOn, Input
 from dagster_slurm_components.spec.profiles import LoadedProfile
 from dagster_slurm_components.units import format_size
 
@@ -76,7 +76,8 @@ class Provider:
         if given.file is not None:
             path = folder / Path(given.file).expanduser()
             return self.file(name, path, given.source, unpack=given.unpack)
-        if given.fetch_on == "here" or (given.fetch_on is None and _scheme(given) not in _WEB):
+        where = given.fetch_on and given.fetch_on.where
+        if where == "here" or (given.fetch_on is None and _scheme(given) not in _WEB):
             return self._fetched_here(name, given)
         if _scheme(given) not in _WEB:
             text = f"{_scheme(given)} can't be fetched on the host, where there is Python alone"
@@ -137,9 +138,9 @@ class Provider:
             self.tell(f"Input `{name}` was fetched on {self._where}: {size}.")
         return self._keep(memo, order["source"], tree)
 
-    def _launcher(self, fetch_on: str | FetchJob | None) -> list[str]:
+    def _launcher(self, fetch_on: FetchOn | None) -> list[str]:
         """Return what starts the fetching in a job of its own, where that is asked for and there is Slurm."""
-        if not isinstance(fetch_on, FetchJob) or self.profile.profile.scheduler != "slurm":
+        if fetch_on is None or fetch_on.partition is None or self.profile.profile.scheduler != "slurm":
             return []
         asked = {"account": self.account, **fetch_on.explicit()}
         options = [f"--{option}={value}" for option, value in asked.items() if value is not None]

@@ -21,7 +21,7 @@ def silent(*told: object) -> None:
     """Show no progress, tell nobody."""
 
 
-ArtifactKind = Literal["wheel", "conda", "archive", "folder", "image", "tool"]
+ArtifactKind = Literal["wheel", "conda", "archive", "folder", "commit", "image", "tool"]
 
 GROUNDWORK = ("before_modules", "modules", "setup")
 """The fields of any environment that say what it is made under, as part of what it is."""
@@ -35,7 +35,12 @@ class Artifact:
 
     Of some the key knows by other words: a ``tool`` only makes the environment, and the packer's version stands for it;
     an ``archive`` is made from what ``inputs`` say, for its place on one host; a wheel that is built here has the hash
-    of its source as ``identity``, for two builds of one source differ in their bytes.
+    of its source as ``identity``, for two builds of one source differ in their bytes. Until then that of a ``commit``,
+    whose repository is the ``url``, is the commit's.
+
+    Attributes:
+        lock: The file that names it; the settings beside it know the logins.
+        subdirectory: Where the package lies in an archive or commit.
     """
 
     name: str
@@ -45,6 +50,8 @@ class Artifact:
     url: str | None = None
     path: str | None = None
     identity: str | None = None
+    lock: str | None = None
+    subdirectory: str = ""
 
 
 @dataclass(frozen=True)

@@ -13,11 +13,19 @@ from pathlib import Path
 from dagster_slurm_components.environments.content import Artifact, Progress, silent
 from dagster_slurm_components.environments.host.store import download, without_login
 from dagster_slurm_components.environments.host.tools import hash_of, new_file
+from dagster_slurm_components.environments.logins import authorizations
 from dagster_slurm_components.environments.machine import cache_folder, use
 from dagster_slurm_components.errors import EnvironmentFailedError
 
 _TRIES = 3
 _TIMEOUT = 60.0
+_REFUSED = ("401", "403", "404")
+"""What a server answers whom it does not know; some say that there is nothing."""
+_HINT = "Is the package index reachable from this machine? Lock anew if the file is gone from it."
+_LOGIN_HINT = (
+    "The login is looked for in UV_INDEX_<NAME>_USERNAME and _PASSWORD, in uv's settings, in ~/.netrc (mode 0600), and"
+    " where `uv auth login` puts it."
+)
 
 
 def fetch(artifacts: Sequence[Artifact], progress: Progress = silent) -> list[Artifact]:
@@ -70,24 +78,36 @@ def _check(artifact: Artifact, path: Path, verb: str) -> None:
 def _download(artifact: Artifact, target: Path) -> None:
     url, failure = artifact.url or "", ""
     if not url.startswith(("https://", "http://", "file://")):
-        raise EnvironmentFailedError(f"no way is known to fetch {url!r}")
+        raise EnvironmentFailedError(f"no way is known to fetch {without_login(url)!r}")
+    for authorization in authorizations(url, artifact.lock):
+        failure = _failure(url, target, authorization)
+        if not failure:
+            return
+        if not failure.startswith(_REFUSED):
+            break
+    if artifact.kind == "wheel" and _download_by_pip(artifact, target):
+        return
+    raise EnvironmentFailedError(
+        f"{artifact.name} can't be fetched: {failure}",
+        where=without_login(url),
+        hint=_LOGIN_HINT if artifact.lock and failure.startswith(_REFUSED[:2]) else _HINT,
+    )
+
+
+def _failure(url: str, target: Path, authorization: str) -> str:
+    """Fetch a URL, with patience for a server that fails; return why it can't be had, empty if it is here."""
+    failure = ""
     for _ in range(_TRIES):
         try:
-            download(url, target, _TIMEOUT)
-            return
+            download(url, target, _TIMEOUT, authorization)
+            return ""
         except urllib.error.HTTPError as error:
             failure = f"{error.code} {error.reason}"
             if error.code < 500:
                 break
         except (OSError, http.client.HTTPException) as error:  # URLError is an OSError
             failure = str(getattr(error, "reason", error))
-    if artifact.kind == "wheel" and _download_by_pip(artifact, target):
-        return
-    raise EnvironmentFailedError(
-        f"{artifact.name} can't be fetched: {failure}",
-        where=without_login(url),
-        hint="Is the package index reachable from this machine? Lock anew if the file is gone from it.",
-    )
+    return failure
 
 
 def _download_by_pip(artifact: Artifact, target: Path) -> bool:

@@ -6,6 +6,7 @@ import hashlib
 import json
 import math
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -37,6 +38,7 @@ _KINDS = (
 _ENTRIES = ("files/*/*", *(f"{kind}/*" for kind in _KINDS))
 """What of the cache goes as one. Locks stay: one that is removed while it is held keeps nobody out."""
 _DAY = 86400.0
+_LOGIN = re.compile(r"(?<=://)[^\s/@]+@")
 
 
 def cache_folder(*parts: str) -> Path:
@@ -137,7 +139,7 @@ def run_program(
     """
     done = subprocess.run(argv, cwd=cwd, env=env, stdin=subprocess.DEVNULL, capture_output=True, check=False)
     if done.returncode != 0:
-        words = done.stderr.decode("utf-8", "replace").strip()[-2000:]
+        words = _LOGIN.sub("", done.stderr.decode("utf-8", "replace").strip()[-2000:])
         says = says or f"{Path(argv[0]).name} says"
         raise EnvironmentFailedError(f"{says}: {words}", code=code, where=where, hint=hint)
     return done.stdout.decode("utf-8", "replace")

@@ -12,6 +12,7 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
+from urllib.parse import parse_qs, urlsplit, urlunsplit
 from urllib.request import url2pathname
 
 from packaging.utils import canonicalize_name
@@ -29,8 +30,9 @@ from dagster_slurm_components.environments.content import (
 from dagster_slurm_components.environments.fetch import cached_file, fetch
 from dagster_slurm_components.environments.host.tools import hash_of, new_file
 from dagster_slurm_components.environments.machine import cache_folder, digest_of, run_program
-from dagster_slurm_components.environments.pylock import LockedPackage, git_source, locked_file
-from dagster_slurm_components.environments.wheels import tree_digest, with_wheels
+from dagster_slurm_components.environments.pylock import COMMIT, LockedPackage, locked_commit, locked_file
+from dagster_slurm_components.environments.sources import tree_digest
+from dagster_slurm_components.environments.wheels import with_wheels
 from dagster_slurm_components.errors import EnvironmentFailedError
 from dagster_slurm_components.spec.environments import PixiEnvironment
 
@@ -170,8 +172,7 @@ def _pypi(package: Any, file: Path) -> LockedPackage:
     name, digest = canonicalize_name(package.name), None
     location = str(package.location).removeprefix("direct+")  # what a URL in a requirement was in format 4
     if location.startswith("git+"):
-        url, _, commit = location.rpartition("#" if "#" in location else "@")
-        raise EnvironmentFailedError(git_source(name, url, commit), where=str(file))
+        return LockedPackage(name, _commit(name, location.removeprefix("git+"), file))
     # py-rattler 0.28 wraps a missing hash, and fails on its first use.
     with contextlib.suppress(AttributeError):
         digest = package.hashes.sha256.hex()
@@ -180,7 +181,18 @@ def _pypi(package: Any, file: Path) -> LockedPackage:
         digest = (digest or hash_of(local)) if local.is_file() else None
     elif digest is None:
         raise EnvironmentFailedError(f"{name} has no sha256 in the lock", where=str(file))
-    return LockedPackage(name, locked_file(file.parent, str(local or location), digest))
+    return LockedPackage(name, locked_file(file, str(local or location), digest))
+
+
+def _commit(name: str, location: str, file: Path) -> Artifact:
+    """Read ``URL@COMMIT#subdirectory=...``, or what pixi writes since: ``URL?subdirectory=...&rev=...#COMMIT``."""
+    parts = urlsplit(location)
+    path, _, commit = parts.path.rpartition("@")
+    if COMMIT.fullmatch(parts.fragment):
+        path, commit = parts.path, parts.fragment
+    inside = parse_qs(f"{parts.query}&{parts.fragment}").get("subdirectory", [""])[0]
+    url = urlunsplit(parts._replace(path=path, query="", fragment=""))
+    return locked_commit(file, name, url, commit, inside)
 
 
 def pack_arguments(program: str, manifest: Path, environment: str, subdir: str, target: Path) -> list[str]:

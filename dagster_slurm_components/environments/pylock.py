@@ -1,8 +1,11 @@
 """From a ``pylock.toml`` to the files that one platform needs. Pure."""
 
+import dataclasses
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
+from urllib.parse import parse_qs, urlsplit
 
 from packaging import tags
 from packaging.markers import Marker
@@ -11,6 +14,8 @@ from packaging.utils import canonicalize_name, parse_wheel_filename
 from dagster_slurm_components.environments.content import Artifact, ArtifactKind, Interpreter, Platform
 from dagster_slurm_components.environments.host.store import without_login
 from dagster_slurm_components.errors import DagsterSlurmError
+
+COMMIT = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
 
 # The oldest glibc that a wheel's tag may name: 2.5 came with manylinux1, and other machines than x86 joined
 # with manylinux2014.
@@ -21,7 +26,7 @@ _LEGACY = {17: "manylinux2014", 12: "manylinux2010", 5: "manylinux1"}
 class LockedPackage(NamedTuple):
     """What a lock says of one Python package on one platform: its normalised name, and its best file.
 
-    That is a wheel, else a source archive, or the folder of a local project, which has no hash.
+    That is a wheel, else a source archive; or the folder of a local project or a commit, which have no hash.
     """
 
     name: str
@@ -29,15 +34,32 @@ class LockedPackage(NamedTuple):
 
 
 def locked_file(
-    folder: Path, location: str, sha256: str | None, size: int | None = None, name: str | None = None
+    lock: Path, location: str, sha256: str | None, size: int | None = None, name: str | None = None
 ) -> Artifact:
-    """Return the file that a lock in a folder names by a URL or a path, and perhaps by a name."""
+    """Return the file that a lock names by a URL or a path, and perhaps by a name."""
     # Of what a URL quotes only the `+` of local versions is part of a file's name.
     own = location.partition("#")[0].rpartition("/")[2].replace("%2B", "+").replace("%2b", "+")
     name, url = name or own, location if "://" in location else None
-    path = None if url else str((folder / location).resolve())
+    path = None if url else str((lock.parent / location).resolve())
     kind: ArtifactKind = "folder" if sha256 is None else "wheel" if name.endswith(".whl") else "archive"
-    return Artifact(name, sha256 or "", size, kind, url=url, path=path)
+    inside = parse_qs(urlsplit(location).fragment).get("subdirectory", [""])[0] if url else ""
+    return Artifact(name, sha256 or "", size, kind, url=url, path=path, lock=str(lock), subdirectory=inside)
+
+
+def locked_commit(lock: Path, name: str, url: str, commit: str, subdirectory: str = "") -> Artifact:
+    """Return the commit of a git repository that a lock names; it has no hash but its own.
+
+    Raises:
+        DagsterSlurmError: It is a branch or tag, which may be another content tomorrow.
+    """
+    if not COMMIT.fullmatch(commit):
+        text = (
+            f"{name} comes from {without_login(url)}, and the lock names no full commit of it, but {commit!r}"
+        )
+        raise DagsterSlurmError(text, where=str(lock), hint="Lock anew.")
+    return Artifact(
+        name, "", None, "commit", url=url, identity=commit, lock=str(lock), subdirectory=subdirectory
+    )
 
 
 def locked_packages(
@@ -55,14 +77,14 @@ def locked_packages(
         DagsterSlurmError: A package has no file that fits, or one without a hash.
     """
     environment = _marker_environment(interpreter, platform)
-    fitting = tags.create_compatible_tags_selector(_tags(interpreter, platform))
+    fitting = tags.create_compatible_tags_selector(wheel_tags(interpreter, platform))
     chosen: list[LockedPackage] = []
     lacking: list[str] = []
     for package in lock.get("packages", []):
         if "marker" in package and not Marker(package["marker"]).evaluate(environment):
             continue
         name = canonicalize_name(package["name"])
-        files = _usable(package, where.parent, None if allowed is None else allowed.get(name, frozenset()))
+        files = _usable(package, where, None if allowed is None else allowed.get(name, frozenset()))
         wheels = [(file, parse_wheel_filename(file.name)[-1]) for file in files if file.kind == "wheel"]
         sources = [file for file in files if file.kind != "wheel"]
         best = next(fitting(wheels), sources[0] if sources else None)
@@ -79,38 +101,32 @@ def locked_packages(
     return chosen
 
 
-def _usable(package: Mapping[str, Any], folder: Path, allowed: frozenset[str] | None) -> list[Artifact]:
-    """Return a package's folder, and its wheels and archives by name, whose sha256 is in the lock, and is allowed."""
+def _usable(package: Mapping[str, Any], lock: Path, allowed: frozenset[str] | None) -> list[Artifact]:
+    """Return a package's folder or commit, and its wheels and archives by name whose sha256 is locked and allowed."""
     entries = package.get("wheels", []) + [package[key] for key in ("archive", "sdist") if key in package]
-    files = sorted((_file(entry, folder) for entry in entries), key=lambda file: file.name)
-    own = [_file(package["directory"], folder)] if "directory" in package else []
+    files = sorted((_file(entry, lock) for entry in entries), key=lambda file: file.name)
+    own = [_file(package["directory"], lock)] if "directory" in package else []
+    if vcs := package.get("vcs"):
+        name, inside = canonicalize_name(package["name"]), vcs.get("subdirectory", "")
+        own = [locked_commit(lock, name, vcs["url"], vcs["commit-id"], inside)]
     return own + [file for file in files if file.sha256 and (allowed is None or file.sha256 in allowed)]
 
 
-def _file(entry: Mapping[str, Any], folder: Path) -> Artifact:
+def _file(entry: Mapping[str, Any], lock: Path) -> Artifact:
     location, digest = entry.get("url") or entry["path"], entry.get("hashes", {}).get("sha256")
-    return locked_file(folder, location, digest, entry.get("size"), entry.get("name"))
+    file = locked_file(lock, location, digest, entry.get("size"), entry.get("name"))
+    return dataclasses.replace(file, subdirectory=entry.get("subdirectory", ""))
 
 
 def _lack(package: Mapping[str, Any]) -> str:
     name = f"  {package['name']} {package.get('version', '')}".rstrip()
-    if "vcs" in package:
-        vcs = package["vcs"]
-        return f"  {git_source(package['name'], vcs.get('url', ''), vcs.get('commit-id', ''))}"
     names = [_file(wheel, Path()).name for wheel in package.get("wheels", [])]
     more = f" and {len(names) - 4} more" if len(names) > 4 else ""
     has = f"the lock has {', '.join(names[:4])}{more}" if names else "the lock names no file with a sha256"
     return f"{name}: {has}"
 
 
-def git_source(name: str, url: str, commit: str) -> str:
-    """Say why a package that is locked to a commit can't be had, and what to do."""
-    where = f"git ({without_login(url.removeprefix('git+'))}, commit {commit})"
-    todo = f'build its wheel in a checkout of that commit, and write {name} = {{path = "FILE.whl"}} for it'
-    return f"{name} comes from {where}, and the lock has no sha256 of it: {todo}"
-
-
-def _tags(interpreter: Interpreter, platform: Platform) -> Sequence[tags.Tag]:
+def wheel_tags(interpreter: Interpreter, platform: Platform) -> Sequence[tags.Tag]:
     """Return the wheel tags that fit, the best first."""
     version = interpreter.minor
     name = f"cp{version[0]}{version[1]}"

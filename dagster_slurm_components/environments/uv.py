@@ -19,7 +19,8 @@ from dagster_slurm_components.environments.content import (
 )
 from dagster_slurm_components.environments.machine import digest_of, find_uv, recall, remember, run_program
 from dagster_slurm_components.environments.pylock import locked_packages
-from dagster_slurm_components.environments.wheels import compiled, tree_digest, with_wheels
+from dagster_slurm_components.environments.sources import tree_digest
+from dagster_slurm_components.environments.wheels import compiled, with_wheels
 from dagster_slurm_components.errors import EnvironmentFailedError
 from dagster_slurm_components.spec.environments import UvEnvironment
 
@@ -29,6 +30,7 @@ else:
     import tomli as tomllib
 
 _HASH = re.compile(r"--hash=sha256:([0-9a-f]{64})")
+_COMMIT_OF_GIT = re.compile(r"git\+.+@[0-9a-f]{40}([0-9a-f]{24})?(#.*)?")
 _SOURCE = re.compile(r'^source = \{ (?:editable|directory|virtual) = "([^"]*)"', re.MULTILINE)
 
 _Lock = tuple[Mapping[str, Any], Mapping[str, frozenset[str]] | None, Path, str]
@@ -40,12 +42,12 @@ def inputs(request: Request[UvEnvironment]) -> list[object] | None:
     own: list[object] = [request.spec.model_dump(mode="json"), find_uv()[1]]
     if request.spec.requirements is not None:
         return [*own, _text(request.path("requirements"))]
-    project = request.path("project")
-    lock = _text(project / "uv.lock")
+    project, file = request.path("project"), _lock_file(request)
+    lock = _text(file)
     if "{ path = " in lock:
         return None  # of files in a local folder uv.lock keeps no hash
-    trees = [(path, project / path) for path in sorted(set(_SOURCE.findall(lock)))]
-    own += [str(project), lock, _text(project / "pyproject.toml"), _optional(project / ".python-version")]
+    trees = [(path, file.parent / path) for path in sorted(set(_SOURCE.findall(lock)))]
+    own += [str(project), lock, _text(project / "pyproject.toml"), _project_python(request)]
     return [*own, *([path, tree_digest(folder)] for path, folder in trees if folder.is_dir())]
 
 
@@ -81,22 +83,33 @@ def _optional(path: Path) -> str | None:
     return path.read_text(encoding="utf-8") if path.is_file() else None
 
 
+def _lock_file(request: Request[UvEnvironment]) -> Path:
+    """Return the lock of the project, or of the workspace above it that has it as a member."""
+    project = request.path("project")
+    above = (folder / "uv.lock" for folder in (project, *project.parents))
+    found = next((file for file in above if file.is_file()), project / "uv.lock")
+    if found.parent != project:
+        members = [(found.parent / path).resolve() for path in _SOURCE.findall(_text(found))]
+        found = found if project.resolve() in members else project / "uv.lock"
+    return found
+
+
 def _project_lock(request: Request[UvEnvironment]) -> _Lock:
-    spec, project = request.spec, request.path("project")
-    where = project / "uv.lock"
+    spec, project, where = request.spec, request.path("project"), _lock_file(request)
     _text(where)
+    name = tomllib.loads(_text(project / "pyproject.toml")).get("project", {}).get("name", project.name)
     # --locked: a pyproject.toml that has changed since is the user's mistake, and not silently left out.
     argv = [find_uv()[0], "export", "--quiet", "--locked", "--no-header", "--format=pylock.toml"]
     argv += [f"--group={group}" for group in spec.groups] + [f"--extra={extra}" for extra in spec.extras]
     argv += [] if spec.default_groups else ["--no-default-groups"]
     argv += [] if spec.install_project else ["--no-emit-project"]
+    argv += [] if where.parent == project else [f"--package={name}"]
     try:
-        lock = run_program([*argv, "--directory", str(project)], where=str(where))
+        lock = run_program([*argv, "--directory", str(where.parent)], where=str(where))
     except EnvironmentFailedError as error:
         if "needs to be updated" in error.message:
             error.hint = f"Run `uv lock` in {project}, and commit the new lock."
         raise
-    name = tomllib.loads(_text(project / "pyproject.toml")).get("project", {}).get("name", project.name)
     return tomllib.loads(lock), None, where, name
 
 
@@ -104,13 +117,13 @@ def _requirements(request: Request[UvEnvironment]) -> _Lock:
     where = request.path("requirements")
     text = _text(where)
     allowed, memo = _pinned(text, where), digest_of("requirements", text, find_uv()[1])
-    lock = recall("pylock", memo) or compiled(where)
+    lock = recall("pylock", memo) or compiled(where, where.parent)
     remember("pylock", memo, lock)
     return tomllib.loads(lock), allowed, where, where.parent.name
 
 
 def _pinned(text: str, where: Path) -> Mapping[str, frozenset[str]]:
-    """Return the hashes of each requirement; every one must be pinned and have some."""
+    """Return the hashes of each requirement; every one must be pinned and have some, or be a commit."""
     allowed: dict[str, frozenset[str]] = {}
     for number, line in enumerate(text.replace("\\\n", " ").splitlines(), 1):
         plain = re.sub(r"(^|\s)#.*", "", line).strip()
@@ -121,7 +134,9 @@ def _pinned(text: str, where: Path) -> Mapping[str, frozenset[str]]:
             requirement = Requirement(plain.partition(" --")[0].strip())
         except InvalidRequirement as error:
             raise EnvironmentFailedError(f"can't read {plain!r}: {error}", where=place) from error
-        if not hashes or not re.fullmatch(r"==[^*,]+", str(requirement.specifier)):
+        if _COMMIT_OF_GIT.fullmatch(requirement.url or ""):
+            continue
+        if not hashes or not (requirement.url or re.fullmatch(r"==[^*,]+", str(requirement.specifier))):
             raise EnvironmentFailedError(
                 f"{requirement} is not pinned to one version with its sha256",
                 where=place,
@@ -150,7 +165,8 @@ def _interpreter(request: Request[UvEnvironment], requires: str, host: HostPlatf
 
 
 def _project_python(request: Request[UvEnvironment]) -> str | None:
-    text = _optional(request.path("project") / ".python-version") or ""
+    folders = (request.path("project"), _lock_file(request).parent)
+    text = next(filter(None, (_optional(folder / ".python-version") for folder in folders)), "")
     lines = [line.strip() for line in text.splitlines() if line.strip() and not line.startswith("#")]
     return lines[0].removeprefix("cpython-").removeprefix("python") if lines else None
 

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field
 
@@ -28,10 +28,16 @@ def _source(source: str) -> str:
     return source
 
 
-class FetchJob(Model):
-    """A job that fetches a URL, in a partition whose nodes have a network."""
+class FetchOn(Model):
+    """Where a URL is fetched: on a machine, or in a job of its own in a partition whose nodes have a network."""
 
-    partition: Word = required("The partition.", "datamover")
+    one_of: ClassVar[tuple[tuple[str, ...], ...]] = (("where", "partition"),)
+    needs_one_of: ClassVar[tuple[tuple[str, ...], ...]] = (("where", "partition"),)
+
+    where: Literal["login", "here"] | None = option(
+        "On the `login` node, or `here`, on Dagster's machine.", "here"
+    )
+    partition: Word | None = option("The partition of the job.", "datamover")
     account: Word | None = option("Who pays; else the account of the script.", "ab0123")
     qos: Word | None = option("Its quality of service.", "transfer")
     time: Word | None = option("Its time limit, in quotes.", "02:00:00")
@@ -48,11 +54,14 @@ class Input(Model):
         "What a URL has to give; then it is fetched once, and never asked again.", "0" * 64
     )
     unpack: Flag = option("Unpack a tar or zip file; the input is the folder.", True, default=False)
-    fetch_on: Literal["login", "here"] | FetchJob | None = option(
-        "Where a URL is fetched: on the `login` node, `here` on Dagster's machine, or in a job of a partition. By"
-        " default http and https on the login node, others here.",
-        "here",
-    )
+    fetch_on: (
+        Annotated[
+            FetchOn,
+            BeforeValidator(lambda given: given if isinstance(given, Mapping | Model) else {"where": given}),
+            Alone("where"),
+        ]
+        | None
+    ) = option("Where a URL is fetched; by default http and https on the login node, others here.", "here")
     max: Memory | None = option("The most bytes that a URL may give; a number alone is mebibytes.", "200G")
 
     @property

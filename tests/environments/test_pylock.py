@@ -96,8 +96,6 @@ def test_only_allowed_hashes_are_used():
 
 
 def test_what_is_lacking_is_listed_all_at_once():
-    vcs = {"type": "git", "url": "https://me:secret@x.invalid/fork.git", "commit-id": "0a1b2c"}
-    git = {"name": "fork", "version": "2", "vcs": vcs}
     windows = package("num_py-1.0-cp311-cp311-win_amd64.whl")
     bare = {
         "name": "bare",
@@ -105,13 +103,35 @@ def test_what_is_lacking_is_listed_all_at_once():
         "wheels": [{"url": "https://x.invalid/bare-3-py3-none-any.whl", "hashes": {}}],
     }
     with pytest.raises(DagsterSlurmError) as caught:
-        chosen(NEW, windows, git, bare)
+        chosen(NEW, windows, bare)
     text = str(caught.value)
     assert "uv.lock: no usable file for Python 3.11.7 on linux x86_64 (glibc 2.34)" in text
     assert "Num.Py 1.0: the lock has num_py-1.0-cp311-cp311-win_amd64.whl" in text
-    assert "fork comes from git (https://x.invalid/fork.git, commit 0a1b2c)" in text
-    assert 'write fork = {path = "FILE.whl"}' in text
     assert "bare 3" in text
+
+
+def commit_of(commit: str) -> dict[str, Any]:
+    vcs = {"type": "git", "url": "https://me:secret@x.invalid/fork.git", "commit-id": commit}
+    return {"name": "My.Fork", "version": "2", "vcs": {**vcs, "subdirectory": "python"}}
+
+
+def test_a_commit_is_named_by_itself_and_a_branch_is_none():
+    lock = {"packages": [commit_of("a1" * 20)]}
+    ((name, file),) = locked_packages(lock, PYTHON, NEW, Path("/study/uv.lock"))
+    assert (name, file.kind, file.sha256, file.identity) == ("my-fork", "commit", "", "a1" * 20)
+    assert (file.lock, file.subdirectory) == ("/study/uv.lock", "python")
+    with pytest.raises(DagsterSlurmError, match=r"uv.lock: my-fork comes from .* no full commit") as caught:
+        chosen(NEW, commit_of("main"))
+    assert "secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize("more", [{}, {"subdirectory": "python"}])
+def test_a_package_inside_of_an_archive(more: dict[str, str]):
+    fragment = "#subdirectory=python" if more else ""
+    archive = {**entry(f"main.zip{fragment}"), **more}
+    lock = {"packages": [{"name": "inner", "archive": archive}]}
+    ((_, file),) = locked_packages(lock, PYTHON, NEW, Path("/study/uv.lock"))
+    assert (file.name, file.subdirectory) == ("main.zip", more.get("subdirectory", ""))
 
 
 def test_local_versions_are_unquoted():

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import base64
-import functools
 import hashlib
-import http.server
 import io
-import threading
 import urllib.request
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from package_fixture import make_wheel, request_for, sys_executable, uv
+from web_fixture import Server
 
 from dagster_slurm_components.environments.content import Artifact
 from dagster_slurm_components.environments.fetch import fetch
@@ -26,45 +22,6 @@ from dagster_slurm_components.hosts.local import InProcessHost
 from dagster_slurm_components.spec.environments import UvEnvironment
 
 pytestmark = pytest.mark.usefixtures("own_cache")
-
-
-class Server(http.server.ThreadingHTTPServer):
-    """Serves a folder; asks for a login if it has one."""
-
-    login = ""
-    requests: list[str]
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.server_port}"
-
-
-class Handler(http.server.SimpleHTTPRequestHandler):
-    server: Server
-
-    def do_GET(self) -> None:
-        self.server.requests.append(self.path)
-        wanted = "Basic " + base64.b64encode(self.server.login.encode()).decode()
-        if self.server.login and self.headers.get("Authorization") != wanted:
-            self.send_error(401)
-        else:
-            super().do_GET()
-
-    def log_message(self, *args: object) -> None:
-        pass
-
-
-@pytest.fixture
-def server(tmp_path: Path) -> Iterator[Server]:
-    folder = tmp_path / "served"
-    folder.mkdir()
-    with Server(("127.0.0.1", 0), functools.partial(Handler, directory=str(folder))) as found:
-        found.requests = []
-        thread = threading.Thread(target=found.serve_forever)
-        thread.start()
-        yield found
-        found.shutdown()
-        thread.join()
 
 
 def artifact(server: Server, tmp_path: Path, data: bytes = b"content", *, user: str = "") -> Artifact:
@@ -142,11 +99,7 @@ def test_the_host_fetches_by_itself_what_it_can(
     served = tmp_path / "served"
     wheels = [make_wheel(served, "alpha", "1.0"), make_wheel(served, "beta", "2.0")]
     for wheel in wheels:
-        name = wheel.name.split("-")[0]
-        (served / "simple" / name).mkdir(parents=True)
-        digest = hashlib.sha256(wheel.read_bytes()).hexdigest()
-        page = f'<a href="/{wheel.name}#sha256={digest}">{wheel.name}</a>'
-        (served / "simple" / name / "index.html").write_text(page)
+        server.publish(wheel)
     project = tmp_path / "study"
     project.mkdir()
     (project / "pyproject.toml").write_text(

@@ -11,14 +11,15 @@ import pytest
 import yaml
 from conda_fixture import SUBDIR, make_channel, write_lock
 from package_fixture import make_project, make_wheel, request_for, uv_request
+from source_fixture import VERSION, commit, make_package
 
 from dagster_slurm_components.environments import pixi
 from dagster_slurm_components.environments.content import Platform, Request
 from dagster_slurm_components.environments.pixi import read_lock
 from dagster_slurm_components.environments.plan import Provided
 from dagster_slurm_components.environments.provide import provide
+from dagster_slurm_components.environments.sources import tree_digest
 from dagster_slurm_components.environments.store import Store
-from dagster_slurm_components.environments.wheels import tree_digest
 from dagster_slurm_components.errors import DagsterSlurmError, EnvironmentFailedError
 from dagster_slurm_components.hosts.client import Satellite
 from dagster_slurm_components.hosts.local import InProcessHost
@@ -26,37 +27,6 @@ from dagster_slurm_components.spec.environments import EnvironmentSpec, PixiEnvi
 
 pytestmark = pytest.mark.usefixtures("own_cache")
 LINUX = Platform("linux", "x86_64" if SUBDIR == "linux-64" else SUBDIR.partition("-")[2], "glibc", (2, 31))
-
-BACKEND = '[build-system]\nrequires = []\nbuild-backend = "backend"\nbackend-path = ["."]\n'
-# A build backend in a few lines, so that no test fetches one. The version is its own: 2.5.
-CODE = """
-import zipfile
-def build_wheel(folder, config_settings=None, metadata_directory=None):
-    name, info = "NAME-2.5-py3-none-any.whl", "NAME-2.5.dist-info"
-    with zipfile.ZipFile(f"{folder}/{name}", "w") as wheel:
-        wheel.write("NAME/__init__.py")
-        wheel.writestr(f"{info}/METADATA", "Metadata-Version: 2.1\\nName: NAME\\nVersion: 2.5\\n")
-        wheel.writestr(f"{info}/WHEEL", "Wheel-Version: 1.0\\nRoot-Is-Purelib: true\\nTag: py3-none-any\\n")
-        wheel.writestr(f"{info}/RECORD", "NAME/__init__.py,,\\n")
-    return name
-build_editable = build_wheel
-def prepare_metadata_for_build_wheel(folder, config_settings=None):
-    import pathlib
-    info = pathlib.Path(folder, "NAME-2.5.dist-info")
-    info.mkdir()
-    (info / "METADATA").write_text("Metadata-Version: 2.1\\nName: NAME\\nVersion: 2.5\\n")
-    return info.name
-prepare_metadata_for_build_editable = prepare_metadata_for_build_wheel
-"""
-
-
-def make_package(folder: Path, name: str, *, version: str = 'dynamic = ["version"]', more: str = "") -> Path:
-    (folder / name).mkdir(parents=True)
-    head = f'[project]\nname = "{name}"\n{version}\nrequires-python = ">=3.10"\n'
-    (folder / "pyproject.toml").write_text(head + more + BACKEND)
-    (folder / "backend.py").write_text(CODE.replace("NAME", name))
-    (folder / name / "__init__.py").write_text("VALUE = 1\n")
-    return folder
 
 
 @pytest.fixture
@@ -163,22 +133,41 @@ COMMIT = "0106aced5faa299e6ede89d1230bd6784f2c3660"
 
 
 @pytest.mark.parametrize(
-    ("version", "location"),
+    ("version", "location", "url", "inside"),
     [
-        (4, f"git+https://git.invalid/a/here.git@{COMMIT}"),
-        (5, f"git+ssh://git@git.invalid/a/here@{COMMIT}"),
-        (6, f"git+https://git.invalid/a/here?rev=main#{COMMIT}"),
-        (7, f"git+https://me:secret@git.invalid/a/here.git?tag=v1#{COMMIT}"),
+        (4, f"git+https://git.invalid/a/here.git@{COMMIT}", "https://git.invalid/a/here.git", ""),
+        (5, f"git+ssh://git@git.invalid/a/here@{COMMIT}", "ssh://git@git.invalid/a/here", ""),
+        (5, f"git+https://git.invalid/a@{COMMIT}#subdirectory=b/c", "https://git.invalid/a", "b/c"),
+        (6, f"git+https://git.invalid/a/here?rev=main#{COMMIT}", "https://git.invalid/a/here", ""),
+        (7, f"git+https://git.invalid/a?subdirectory=b%2Fc&tag=v1#{COMMIT}", "https://git.invalid/a", "b/c"),
     ],
 )
-def test_a_commit_in_a_pixi_lock_is_called_one(version: int, location: str, tmp_path: Path) -> None:
+def test_a_commit_in_a_pixi_lock(version: int, location: str, url: str, inside: str, tmp_path: Path) -> None:
     project = pixi_project(tmp_path / "study", version, location, version="0.1.0")
+    ((name, file),) = read_lock(project / "pixi.lock", "default", LINUX).pypi
+    assert (name, file.kind, file.url, file.identity) == ("here", "commit", url, COMMIT)
+    assert (file.subdirectory, file.lock) == (inside, str(project / "pixi.lock"))
+
+
+def test_a_branch_in_a_pixi_lock_is_none(tmp_path: Path) -> None:
+    project = pixi_project(tmp_path / "study", 7, "git+https://me:secret@git.invalid/a@main", version="0.1.0")
     with pytest.raises(
-        EnvironmentFailedError, match=rf"here comes from git \(.*git\.invalid/.*commit {COMMIT}\)"
+        DagsterSlurmError, match=r"here comes from https://git.invalid/a, .* no full"
     ) as caught:
         read_lock(project / "pixi.lock", "default", LINUX)
-    assert 'write here = {path = "FILE.whl"}' in str(caught.value)
     assert "secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize("version", [4, 5, 6, 7])
+def test_a_commit_in_a_pixi_lock_is_built_sent_and_imported(
+    version: int, tmp_path: Path, store: Store
+) -> None:
+    origin = make_package(tmp_path / "origin" / "python", "here").parent
+    at = commit(origin)
+    location = f"git+{origin.as_uri()}"
+    location += f"@{at}#subdirectory=python" if version < 6 else f"?subdirectory=python&branch=main#{at}"
+    project = pixi_project(tmp_path / "study", version, location, version="0.1.0")
+    assert says(provide(asked(project), store), "import here; print(here.VALUE)") == "1"
 
 
 def test_uv_s_local_packages_of_each_kind(tmp_path: Path, index: Path, store: Store) -> None:
@@ -205,18 +194,31 @@ def test_uv_s_local_packages_of_each_kind(tmp_path: Path, index: Path, store: St
     assert says(provide(uv_request(project), store), "import three; print(three.VALUE)") == "2"
 
 
-def test_a_commit_in_a_uv_lock_is_called_one(tmp_path: Path, index: Path, store: Store) -> None:
-    origin = make_package(tmp_path / "origin", "here", version='version = "2.5"')
-    git = ["git", "-C", str(origin), "-c", "user.name=t", "-c", "user.email=t@t.invalid"]
-    for argv in (["init", "-q"], ["add", "."], ["commit", "-qm", "one"]):
-        subprocess.run([*git, *argv], check=True)
-    commit = subprocess.run(
-        [*git, "rev-parse", "HEAD"], check=True, capture_output=True, text=True
-    ).stdout.strip()
-    more = f'[tool.uv.sources]\nhere = {{git = "{origin.as_uri()}"}}\n'
-    project = make_project(tmp_path / "study", index, "here", more=more)
-    with pytest.raises(DagsterSlurmError, match=rf"here comes from git \(file://.*origin, commit {commit}\)"):
-        provide(uv_request(project), store)
+def test_a_member_of_a_workspace_has_its_packages_from_the_lock_above_it(
+    tmp_path: Path, index: Path, store: Store
+) -> None:
+    study = tmp_path / "study"
+    for name, more in (("one", 'dependencies = ["two", "beta"]\n'), ("two", "")):
+        make_package(study / "packages" / name, name, version=VERSION, more=more)
+    (study / "packages" / "one" / "pyproject.toml").open("a").write(
+        "[tool.uv.sources]\ntwo = {workspace = true}\n"
+    )
+    make_project(study, index, "alpha==1.0", more='[tool.uv.workspace]\nmembers = ["packages/*"]\n')
+    provided = provide(uv_request(study / "packages" / "one"), store)
+    assert provided.manifest["packages"] == {"beta": "2.0", "one": "2.5", "two": "2.5"}
+    bare = provide(uv_request(study / "packages" / "one", install_project=False), store)
+    assert bare.manifest["packages"] == {"beta": "2.0", "two": "2.5"}
+    (study / "packages" / "two" / "two" / "__init__.py").write_text("VALUE = 2\n")
+    changed = provide(uv_request(study / "packages" / "one"), store)
+    assert says(changed, "import one, two; print(one.VALUE, two.VALUE)") == "1 2"
+
+
+def test_a_folder_below_a_project_is_no_member_of_it(tmp_path: Path, index: Path, store: Store) -> None:
+    study = make_project(tmp_path / "study", index, "alpha==1.0")
+    make_package(study / "lib", "one", version=VERSION)
+    with pytest.raises(EnvironmentFailedError, match=r"study/lib/uv.lock: can't be read") as caught:
+        provide(uv_request(study / "lib"), store)
+    assert f"Run `uv lock` in {study / 'lib'}" in str(caught.value)
 
 
 def test_a_project_is_hashed_without_holding_its_files(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from dagster_slurm_components.spec.inputs import FetchJob, Input, input_problems
+from dagster_slurm_components.spec.inputs import FetchOn, Input, input_problems
 from dagster_slurm_components.spec.merge import Layer
 from dagster_slurm_components.spec.problems import SpecError
 from dagster_slurm_components.spec.profile import Profile
@@ -46,7 +46,7 @@ def test_forms() -> None:
     )
     assert script.inputs["a"].asset == "data/images"
     assert script.inputs["b"].file == "../x y.csv"
-    assert script.inputs["c"].fetch_on == FetchJob(partition="dm")
+    assert script.inputs["c"].fetch_on == FetchOn(partition="dm")
     assert script.inputs["d"].most == 2 * 2**30
     assert (script.inputs["d"].asset, script.inputs["d"].file) == (None, None)
 
@@ -61,7 +61,9 @@ def test_forms() -> None:
         ("https:example.org", "neither an asset"),
         (True, "expected text, got the boolean true"),
         ({"source": "https://x/y", "sha256": "12"}, "is not a SHA-256"),
-        ({"source": "https://x/y", "fetch_on": "node"}, "fetch_on"),
+        ({"source": "https://x/y", "fetch_on": "node"}, "'login' or 'here'"),
+        ({"source": "https://x/y", "fetch_on": {"where": "here", "partition": "a"}}, "exclude each other"),
+        ({"source": "https://x/y", "fetch_on": {"qos": "a"}}, "`where` or `partition` is missing"),
         ({"source": "file:x", "unpak": True}, "unknown key `unpak`"),
         ({"unpack": True}, "source"),
     ],
@@ -81,7 +83,7 @@ def test_names_are_those_of_variables(name: str) -> None:
 def test_what_does_not_fit() -> None:
     given = {
         "Table": Input(source="file:a", output="x", sha256="0" * 64),
-        "table": Input(source="asset:b", unpack=True, fetch_on="here"),
+        "table": Input(source="asset:b", unpack=True, fetch_on=FetchOn(where="here")),
         "late": Input(source="{{ partition_key }}", sha256="0" * 64),
     }
     found = [*input_problems(given, lambda path: None)]
@@ -155,4 +157,4 @@ def test_a_source_that_a_template_gave_is_looked_at() -> None:
 
 def test_an_override_extends_the_short_form() -> None:
     script = resolved({"x": "https://example.org/a"}, {"inputs": {"x": {"fetch_on": "here"}}}).script
-    assert script.inputs["x"] == Input(source="https://example.org/a", fetch_on="here")
+    assert script.inputs["x"] == Input(source="https://example.org/a", fetch_on=FetchOn(where="here"))

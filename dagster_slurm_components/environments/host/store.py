@@ -5,6 +5,7 @@ import concurrent.futures
 import contextlib
 import http.client
 import netrc
+import os
 import shutil
 import urllib.request
 from pathlib import Path
@@ -75,28 +76,34 @@ def _fetch_one(workdir: str, artifact: Json) -> None:
             raise Problem("tampered", "another content than the lock names")
 
 
-def download(url: str, target: Path, timeout: float) -> None:
-    """Fetch a URL into a file."""
-    with urllib.request.urlopen(request_for(url), timeout=timeout) as answer, target.open("wb") as file:
+def download(url: str, target: Path, timeout: float, authorization: str = "") -> None:
+    """Fetch a URL into a file, with a header or what ``request_for`` finds."""
+    request = request_for(url, authorization)
+    with urllib.request.urlopen(request, timeout=timeout) as answer, target.open("wb") as file:
         shutil.copyfileobj(answer, file, CHUNK)
 
 
-def request_for(url: str) -> urllib.request.Request:
-    """Return the request for a URL, with the user and password that it names, else those of ``~/.netrc``.
+def request_for(url: str, authorization: str = "") -> urllib.request.Request:
+    """Return the request for a URL, with a header, else user and password of the URL, else those of ``~/.netrc``.
 
-    Those are sent over https alone, or to this machine: anybody on the way reads plain http.
+    The latter are sent over https alone, or to this machine: anybody on the way reads plain http.
     """
     parts = urlsplit(url)
     user, password = unquote(parts.username or ""), unquote(parts.password or "")
     safe = parts.scheme == "https" or parts.hostname in _LOOPBACK
     with contextlib.suppress(FileNotFoundError, netrc.NetrcParseError):
-        entry = None if user or not safe else netrc.netrc().authenticators(parts.hostname or "")
-        user, password = (entry[0], entry[2] or "") if entry else (user, password)
+        if not (authorization or user) and safe:
+            entry = netrc.netrc(os.environ.get("NETRC")).authenticators(parts.hostname or "")
+            user, password = (entry[0], entry[2] or "") if entry else (user, password)
     request = urllib.request.Request(without_login(url))
-    if user:  # not for whom a redirect leads to
-        token = base64.b64encode((user + ":" + password).encode()).decode()
-        request.add_unredirected_header("Authorization", "Basic " + token)
+    if authorization or user:  # not for whom a redirect leads to
+        request.add_unredirected_header("Authorization", authorization or basic(user, password))
     return request
+
+
+def basic(user: str, password: str) -> str:
+    """Return the header that tells a server who one is."""
+    return "Basic " + base64.b64encode((user + ":" + password).encode()).decode()
 
 
 def without_login(url: str) -> str:
