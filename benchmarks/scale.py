@@ -1,9 +1,10 @@
 """What many waiting scripts cost one run under ``slurm_executor``, and under Dagster's multiprocess executor.
 
 A run of ``JOBS`` scripts, each a job of ``SLEEP`` seconds, goes through the ``staging`` profile (ssh to a real Slurm)
-in a process of its own. Printed are its memory (PSS, with all that it started), its CPU, how long it took until the
-last job was submitted, beside as many bare ``sbatch`` calls in a loop, and what Slurm was asked. ``SIDE=16`` runs as
-many scripts under the multiprocess executor, too. ``--storage postgres`` has Dagster keep its runs and events there.
+in a process of its own. Printed are its memory (PSS, with all that it started), its CPU, the milliseconds and CPU of a
+submission, here and on the host, beside those of as many bare ``sbatch`` calls in a loop, and what Slurm was asked.
+``SIDE=16`` runs as many scripts under the multiprocess executor, too. ``--storage postgres`` has Dagster keep its runs
+and events there.
 """
 
 from __future__ import annotations
@@ -12,10 +13,12 @@ import argparse
 import json
 import os
 import re
+import resource
 import sys
 import time
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 from _lab import Lab, lab
 from _queries import asked, large_nodes, since
@@ -36,17 +39,28 @@ _WEIGH = 2.0
 """Seconds between two looks at the memory and at all threads, each of which takes some of what is measured."""
 
 
-def bare(lab: Lab, count: int) -> float:
-    """Return the seconds that so many sbatch calls in a loop take."""
+def bare(lab: Lab, count: int) -> tuple[float, float]:
+    """Return the milliseconds, and those of CPU, that each of so many sbatch calls in a loop takes."""
     command = (
         f"for i in $(seq {count}); do sbatch --parsable -H -o /dev/null --mem=16 --wrap true; done >/dev/null"
     )
     with stopped_partitions(lab):
-        began = time.monotonic()
+        began, cpu_began = time.monotonic(), _children_cpu_s()
         lab.cluster.run(["bash", "-c", command])
-        took = time.monotonic() - began
+        took, cpu = time.monotonic() - began, _children_cpu_s() - cpu_began
     lab.cluster.run(["bash", "-c", "scancel -u $(id -un); while squeue -h | grep -q .; do sleep 1; done"])
-    return took
+    return 1000 * took / count, 1000 * cpu / count
+
+
+def _children_cpu_s() -> float:
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
+
+
+def _host_cpu_s(lab: Lab) -> float:
+    """Return the CPU seconds of what open logins have started on the host: satellites, with their sbatch."""
+    (pid, *_) = lab.cluster.pid_file("sshd").read_text().split()
+    return cpu_s(tree(int(pid)))
 
 
 def release_held(lab: Lab, worker: Worker) -> None:
@@ -74,7 +88,7 @@ class Sampler:
         time.sleep(_LOOK)
 
 
-def measure(lab: Lab, kind: str, count: int) -> dict[str, object]:
+def measure(lab: Lab, kind: str, count: int) -> dict[str, Any]:
     """Run so many scripts and return what that cost."""
     write_project(lab.project, count, f"sleep {SLEEP}\n")
     before = asked(lab.cluster)
@@ -84,10 +98,10 @@ def measure(lab: Lab, kind: str, count: int) -> dict[str, object]:
         sampler = Sampler(worker)
         while worker.process.poll() is None and not worker.count(SUBMITTED):
             sampler.look()
-        first, cpu_first = worker.age, sampler.cpu
+        first, cpu_first, host_first = worker.age, sampler.cpu, _host_cpu_s(lab)
         while worker.process.poll() is None and worker.count(SUBMITTED) < count:
             sampler.look()
-        last, cpu_last = worker.age, sampler.cpu
+        last, cpu_last, host_last = worker.age, sampler.cpu, _host_cpu_s(lab)
     while worker.process.poll() is None:
         sampler.look()
         if worker.age - last > _PATIENCE:
@@ -99,7 +113,9 @@ def measure(lab: Lab, kind: str, count: int) -> dict[str, object]:
         "success": worker.process.returncode == 0,
         "first_submission_s": round(first, 1),
         "last_submission_s": round(last, 1),
+        "submission_ms": round(1000 * (last - first) / count, 1),
         "cpu_a_submission_ms": round(1000 * (cpu_last - cpu_first) / count, 1),
+        "host_cpu_a_submission_ms": round(1000 * (host_last - host_first) / count, 1),
         "wall_s": round(took, 1),
         "memory_mib": round(sampler.memory, 1),
         "cpu_s": round(sampler.cpu, 1),
@@ -121,15 +137,15 @@ def main() -> None:
             settings = "telemetry: {enabled: false}\n" + stack.enter_context(postgres())
             Path(os.environ["DAGSTER_HOME"], "dagster.yaml").write_text(settings)
         found: dict[str, object] = {"benchmark": "scale", "storage": storage, "sleep_s": SLEEP}
-        found["bare_sbatch_s"] = round(bare(made, JOBS), 1)
-        found["threads"] = measure(made, "threads", JOBS)
+        loop, loop_cpu = bare(made, JOBS)
+        found |= {"bare_sbatch_ms": round(loop, 1), "bare_sbatch_cpu_ms": round(loop_cpu, 1)}
+        threads = measure(made, "threads", JOBS)
+        found |= {"threads": threads, "submission_over_bare": round(threads["submission_ms"] / loop, 1)}
         if SIDE:
             found["threads_of_side"] = measure(made, "threads", SIDE)
             found["processes_of_side"] = measure(made, "processes", SIDE)
         if os.environ.get("KEEP_LOG"):
             (Path(os.environ["KEEP_LOG"])).write_bytes((made.project / "threads.log").read_bytes())
-    threads = found["threads"]
-    assert isinstance(threads, dict)
     holds = bool(threads["success"]) and all(threads[name] <= limit for name, limit in LIMITS.items())
     print(json.dumps({**found, "limits": LIMITS, "holds": holds}))
     sys.exit(0 if holds else 1)
