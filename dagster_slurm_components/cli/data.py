@@ -9,10 +9,10 @@ import click
 from dagster_slurm_components.cli import terminal
 from dagster_slurm_components.component.needs import script_name
 from dagster_slurm_components.component.project import project_scripts
+from dagster_slurm_components.data.host.download import shown
 from dagster_slurm_components.data.local import read_content
 from dagster_slurm_components.data.provide import Provider
 from dagster_slurm_components.data.store import InputStore
-from dagster_slurm_components.environments.host.store import without_login
 from dagster_slurm_components.jobs.target import target
 from dagster_slurm_components.spec.base import duration_seconds
 from dagster_slurm_components.spec.hosts import LocalHost
@@ -36,8 +36,8 @@ class _Wanted:
     @property
     def row(self) -> dict[str, object]:
         source, is_url = self.given.source, self.given.file is None and self.given.asset is None
-        shown = without_login(source) if is_url else source
-        return {"script": script_name(self.script), "input": self.name, "source": shown}
+        told = shown(source) if is_url and not is_template(source) else source
+        return {"script": script_name(self.script), "input": self.name, "source": told}
 
     @property
     def folder(self) -> Path:

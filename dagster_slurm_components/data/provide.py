@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
+from dagster_slurm_components.data.host.download import shown
 from dagster_slurm_components.data.host.program import answer
 from dagster_slurm_components.data.local import Content, read_content
 from dagster_slurm_components.data.remote import fetch_here
 from dagster_slurm_components.data.store import InputStore, Tree
-from dagster_slurm_components.environments.host.store import without_login
 from dagster_slurm_components.environments.machine import cache_folder, digest_of, only_one, recall, remember
 from dagster_slurm_components.errors import InputFailedError
 from dagster_slurm_components.spec.hosts import LocalHost
@@ -169,7 +169,7 @@ class Provider:
         last = unquote(urlsplit(url).path.rstrip("/").rpartition("/")[2])
         return {
             "url": url,
-            "source": without_login(url),
+            "source": shown(url),
             "name": last if last not in ("", ".", "..") else "content",
             "sha256": given.sha256,
             "unpack": given.unpack,

@@ -17,7 +17,7 @@ from dagster_slurm_components.jobs.upload import Source, upload
 
 PROGRAM = "dagster_slurm_components.data.host.program"
 """What takes orders for inputs on the host; it is sent along with each."""
-_SHORT = 600.0
+_TIMEOUT = 3600.0
 _LONGEST_FETCH = 24 * 3600.0
 _MANIFEST = 65_536
 _HINTS = {
@@ -90,6 +90,19 @@ class InputStore:
             HostError: The host gives no answer; what has come stays.
             DagsterSlurmError: There is no room for it, or it changes meanwhile.
         """
+        order = {"name": content.name, "source": content.source, "is_folder": content.is_folder}
+        order |= {"rows": content.rows, "folders": content.folders}
+        self._upload(content, got, tell)
+        try:
+            answer = self.call("link", order)
+        except InputFailedError as error:
+            if error.code != "missing":
+                raise
+            self._upload(content, got, tell)  # somebody has just pruned a file that was there
+            answer = self.call("link", order)
+        return self.tree(answer["key"], content.name)
+
+    def _upload(self, content: Content, got: Callable[[int], None], tell: Callable[[str, int], None]) -> None:
         wanted = self.lacking(content)
         if wanted:
             tell(f"{len(wanted)} of {len(content.files)} files", sum(each.size for each in wanted))
@@ -98,10 +111,6 @@ class InputStore:
             folders = dict.fromkeys(f"{objects}/{each.sha256[:2]}" for each in wanted)
             files = [self._source(content, each) for each in wanted]
             upload(self.satellite, [(folder, 0o700) for folder in folders], files, got=got)
-        order = {"name": content.name, "source": content.source, "is_folder": content.is_folder}
-        order |= {"rows": content.rows, "folders": content.folders}
-        answer = self.call("link", order)
-        return self.tree(answer["key"], content.name)
 
     def _source(self, content: Content, file: ContentFile) -> Source:
         before = content.before.get(file.name)
@@ -116,7 +125,12 @@ class InputStore:
         )
 
     def call(
-        self, action: str, order: Mapping[str, Any], *, timeout: float = _SHORT, launcher: Sequence[str] = ()
+        self,
+        action: str,
+        order: Mapping[str, Any],
+        *,
+        timeout: float = _TIMEOUT,
+        launcher: Sequence[str] = (),
     ) -> Any:
         """Let our program there do one action, and return its result; an InputFailedError says why it could not."""
         whole = {"workdir": self.workdir, "bound": self.bound, **order}

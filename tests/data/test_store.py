@@ -222,3 +222,21 @@ def test_a_mode_is_content(tmp_path: Path, store: InputStore) -> None:
     assert (os.stat(plain.path).st_mode & 0o777, os.stat(program.path).st_mode & 0o777) == (0o400, 0o500)
     reads = [FileRead(program.mark, 0, 10)]
     assert store.satellite.read(reads)[0].exists
+
+
+def test_what_was_pruned_meanwhile_is_sent_again(
+    tmp_path: Path, store: InputStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "x"
+    file.write_text("content")
+    content, call = read_content(file, "file:x"), InputStore.call
+
+    def pruned_first(self: InputStore, action: str, order: Any, **how: Any) -> Any:
+        if pruned:
+            Path(store.workdir, "data", pruned.pop()).unlink()
+        return call(self, action, order, **how)
+
+    pruned = [content.files[0].object]
+    monkeypatch.setattr(InputStore, "call", pruned_first)
+    assert Path(send(store, content).path).read_text() == "content"
+    assert pruned == []
