@@ -246,7 +246,7 @@ scripts:
     data.mkdir()
     (data / "other name.json").write_text("another")
     assert "other name.json is not what it was when its job ended" in take(Path, **named("one"))
-    assert [each for each in cache.rglob("*.json")] == []
+    assert list(cache.rglob("*.json")) == []
 
 
 @pytest.mark.slurm
@@ -363,26 +363,35 @@ def test_there_has_to_be_room(
     assert "`pull_to` of the profile says where." in told
 
 
-def test_values_of_python_on_the_way_back(
+def test_from_a_script_to_python_and_back(
     project: Project, instance: dg.DagsterInstance, profile: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Script, Python, script: what Python has stored is a file that a path in metadata leads to."""
-    project.scripts("scripts: [{payload: make.py, args: [r.json], outputs: {r: r.json}, assets: [{key: a}]}]")
+    project.write(
+        "read.sh", '. pipes.sh\npipes_materialize b "read=$(cat "$DAGSTER_SLURM_INPUT_TABLE")" "from=$1"\n'
+    )
+    scripts = "{payload: make.py, args: [r.json], outputs: {r: r.json}, assets: [{key: a}]}"
+    project.scripts(f"scripts: [{scripts}]")
     made(project, profile, instance)
 
     @dg.asset(ins={"report": dg.AssetIn("a", metadata={"output": "r"})}, io_manager_key="files")
     def table(report: dict) -> dict:
         return {**report, "rows": 3}
 
-    @dg.asset(ins={"table": dg.AssetIn("table")})
-    def after(table: dict) -> int:
+    @dg.asset
+    def after(table: dict) -> None:
         assert table == {"name": "r.json", "rows": 3}
-        return table["rows"]
 
     result = run(project, profile, instance, monkeypatch, table, after)
     assert result.success, failure_text(result)
-    event = instance.get_latest_materialization_event(dg.AssetKey("table"))
-    assert event is not None
-    assert event.asset_materialization is not None
-    path = event.asset_materialization.metadata["path"].value
-    assert path == str(project.root / ".dagster-slurm/assets/table/value.json")
+    project.scripts(f"""
+scripts:
+  - {scripts}
+  - {{payload: read.sh, inputs: {{table: asset:table}}, args: ["{{{{ inputs.table }}}}"], assets: [{{key: b}}]}}
+""")
+    result = project.run(profile, instance=instance, select=["b"])
+    assert result.success, failure_text(result)
+    (event,) = result.get_asset_materialization_events()
+    read = {name: value.value for name, value in event.materialization.metadata.items()}
+    assert read["read"] == '{"name": "r.json", "rows": 3}'
+    stored = str(project.root / ".dagster-slurm/assets/table/value.json")
+    assert (read["from"] == stored) == (profile == "local")
