@@ -12,8 +12,8 @@ from urllib.parse import quote
 import dagster as dg
 from upath import UPath
 
-from dagster_slurm_components.component.value_files import AnyPath, load_value, write_value
-from dagster_slurm_components.component.values import Made, load_each, name_of, output_of, refusal, value_of
+from dagster_slurm_components.component.value_files import AnyPath, load_value, refusal, write_value
+from dagster_slurm_components.component.values import Made, load_each, name_of, output_of, value_of
 from dagster_slurm_components.hosts.satellite.locks import locked
 from dagster_slurm_components.spec.profiles import project_folder
 

@@ -11,9 +11,8 @@ from importlib.util import find_spec
 from pathlib import Path, PurePath
 from typing import Any, TypeAlias, get_origin
 
+import dagster as dg
 from upath import UPath
-
-from dagster_slurm_components.component.values import refusal, word
 
 AnyPath: TypeAlias = Path | UPath
 FILE, FOLDER = "value.file", "value.folder"
@@ -41,6 +40,16 @@ _OWN: Mapping[str, Callable[[bytes], Any]] = {
 }
 """What reads a value that was written here, by the name of its file."""
 _CAN_BE = "`Path`, `UPath`, `str`, `bytes`, `dict` or `list` (JSON), a `DataFrame` of pandas or polars"
+
+
+def refusal(text: str) -> dg.Failure:
+    """Return the error for what another try of the step would not change."""
+    return dg.Failure(text, allow_retries=False)
+
+
+def word(kind: Any) -> str:
+    """Return a type as it is written."""
+    return getattr(kind, "__name__", str(kind))  # a union has no name
 
 
 def means_file(kind: Any) -> bool:

@@ -7,6 +7,8 @@ from typing import Any, get_args, get_origin
 
 import dagster as dg
 
+from dagster_slurm_components.component.value_files import load_file, means_file, refusal, word
+
 REPORTED = "slurm_script"
 """The key of the IO manager of scripts' assets."""
 _NAME, _OUTPUT = "value", "output"
@@ -111,7 +113,7 @@ def value_of(
         meant = [each for each, value in reported.items() if _fits(kind, value)]
     if len(meant) == 1:
         return _as(kind, values[meant[0]])
-    if name is None and not meant and "job/run_directory" in values and _means_file(kind):
+    if name is None and not meant and means_file(kind) and any(each.startswith("output/") for each in values):
         return output_of(context, made, kind, what, project)
     text = (
         f"{f'`{name}`' if name else f'One {word(kind)}'} is asked for of {what}, whose newest materialization "
@@ -126,7 +128,6 @@ def output_of(
 ) -> Any:
     """Return an output as a type: the one that the input's metadata name, or the only one."""
     # Imported on use: loading definitions needs nothing of what speaks to hosts.
-    from dagster_slurm_components.component.value_files import load_file  # noqa: PLC0415
     from dagster_slurm_components.pipes.bring import bring, outputs_of  # noqa: PLC0415
 
     outputs, name = outputs_of(made.metadata), context.definition_metadata.get(_OUTPUT)
@@ -143,12 +144,6 @@ def output_of(
     return load_file(path, kind, f"Output `{output.name}` of {what}")
 
 
-def _means_file(kind: Any) -> bool:
-    from dagster_slurm_components.component.value_files import means_file  # noqa: PLC0415
-
-    return means_file(kind)
-
-
 def _project(context: dg.InputContext) -> Path:
     """Return a folder of the project: that of the script, which its asset's links to code tell, or where we are."""
     upstream = context.upstream_output
@@ -156,16 +151,6 @@ def _project(context: dg.InputContext) -> Path:
     links = value.code_references if isinstance(value, dg.CodeReferencesMetadataValue) else []
     folders = [Path(each.file_path).parent for each in links if isinstance(each, dg.LocalFileCodeReference)]
     return next((each for each in folders if each.is_dir()), Path.cwd())
-
-
-def refusal(text: str) -> dg.Failure:
-    """Return the error for what another try of the step would not change."""
-    return dg.Failure(text, allow_retries=False)
-
-
-def word(kind: Any) -> str:
-    """Return a type as it is written."""
-    return getattr(kind, "__name__", str(kind))  # a union has no name
 
 
 def _is_mapping(kind: Any) -> bool:

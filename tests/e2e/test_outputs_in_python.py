@@ -166,6 +166,12 @@ scripts:
     assert take(Path, **of_files) == take(Any, **of_files) == take(Path)
     assert take(str, metadata={"value": "job/state"}, **of_files) == "COMPLETED"
     assert "can't be had as `int`. It can be `Path`, `UPath`, `str`," in take(int, **of_files)
+    with project.definitions() as definitions:  # as in a notebook
+        path = definitions.load_asset_value("a", instance=instance, python_type=Path)
+    assert path == take(Path)
+    assert "One Path is asked for of `b`, whose newest materialization reports nothing." in take(
+        Path, key="b"
+    )
     none = "An output is asked for of `b`, whose newest materialization has no outputs."
     assert none in take(Path, key="b", **of_files)
 
