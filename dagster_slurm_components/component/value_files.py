@@ -123,6 +123,7 @@ def write_value(value: object, folder: Path) -> tuple[Path, str]:
 
 
 def _is_path(kind: Any) -> bool:
+    kind = get_origin(kind) or kind
     return isinstance(kind, type) and issubclass(kind, (PurePath, UPath))
 
 

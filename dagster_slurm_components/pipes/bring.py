@@ -3,6 +3,7 @@
 import hashlib
 import os
 import shutil
+import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -13,10 +14,12 @@ from dagster_slurm_components.environments.host.tools import hash_of
 from dagster_slurm_components.errors import DagsterSlurmError
 from dagster_slurm_components.hosts.client import Satellite
 from dagster_slurm_components.hosts.parked import ParkedHost, Parking
-from dagster_slurm_components.hosts.satellite.locks import locked
+from dagster_slurm_components.hosts.satellite.locks import acquire
 from dagster_slurm_components.jobs.download import read_outputs
 from dagster_slurm_components.jobs.outputs import NAME, File, Made, tree_hash
 from dagster_slurm_components.jobs.target import target
+from dagster_slurm_components.pipes.call import Calls
+from dagster_slurm_components.pipes.guard import StoppedError
 from dagster_slurm_components.pipes.outputs import HASH, OUTPUT, PATH, PULLED
 from dagster_slurm_components.pipes.pull import Puller
 from dagster_slurm_components.spec.base import duration_seconds
@@ -27,9 +30,8 @@ _CACHE = "cache"
 _FILE, _FOLDER = "file", "folder"
 """Where the cache keeps what is one file, and what is not."""
 _MARK = ".dg-slurm-output"
-_LONGEST = 86_400.0
-"""Seconds for which a step waits until another has brought the same."""
 _ASK_EVERY = 0.2
+"""Seconds between two looks whether another step has brought the same."""
 
 
 @dataclass(frozen=True)
@@ -70,6 +72,7 @@ def bring(output: Output, start: Path, tell: Callable[[str], None]) -> Path:
         SpecError: That profile is not known here.
         HostError: Its host can't be reached, or was waited for too long after it was; what has come stays.
         DagsterSlurmError: It was changed or removed meanwhile, or there is no room for it here.
+        DagsterExecutionInterruptedError: The step was interrupted; what has come stays.
     """
     pulled = Path(output.pulled) if output.pulled and os.path.isabs(output.pulled) else None
     if pulled is not None and pulled.exists() and (output.hash is None or _hash(pulled) == output.hash):
@@ -83,8 +86,20 @@ def bring(output: Output, start: Path, tell: Callable[[str], None]) -> Path:
     except OSError as error:
         text, hint = f"{top} can't be made: {error.strerror}", "`pull_to` of the profile says where."
         raise DagsterSlurmError(text, where=loaded.name, hint=hint) from error
-    with locked(os.fsencode(top / ".lock"), _LONGEST, _ASK_EVERY):
-        return _cached(output, top) or _brought(output, top, loaded, tell)
+
+    def work(stop: threading.Event) -> Path:
+        def pause(seconds: float) -> None:
+            if stop.wait(seconds):
+                raise StoppedError("This step was interrupted.")
+
+        while (release := acquire(os.fsencode(top / ".lock"))) is None:
+            pause(_ASK_EVERY)
+        try:
+            return _cached(output, top) or _brought(output, top, loaded, tell, pause)
+        finally:
+            release()
+
+    return Calls().run(work, name=f"bring-{output.name}")
 
 
 def _cached(output: Output, top: Path) -> Path | None:
@@ -95,13 +110,19 @@ def _cached(output: Output, top: Path) -> Path | None:
     return None
 
 
-def _brought(output: Output, top: Path, loaded: LoadedProfile, tell: Callable[[str], None]) -> Path:
+def _brought(
+    output: Output,
+    top: Path,
+    loaded: LoadedProfile,
+    tell: Callable[[str], None],
+    pause: Callable[[float], None],
+) -> Path:
     place = target(loaded)
     made = {each.name: each for each in read_outputs(place.satellite, output.run_dir)}.get(output.name)
     made = made or _published(output, place.satellite)
-    parking = Parking(duration_seconds(loaded.profile.park_timeout), tell)
+    parking = Parking(duration_seconds(loaded.profile.park_timeout), tell, pause)
     patient = Satellite(ParkedHost(place.satellite.host, parking))
-    puller = Puller(patient, loaded, place.workdir, tell, lambda: None)
+    puller = Puller(patient, loaded, place.workdir, tell, lambda: pause(0))
     folder = top / (_FILE if made.single else _FOLDER)
     found = Path(puller.bring(made, folder))
     if made.hash is None and output.hash is not None and _hash(found) != output.hash:

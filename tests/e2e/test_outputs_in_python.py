@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextvars import copy_context
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from dagster_slurm_components import HostPathIOManager
 from dagster_slurm_components.errors import DagsterSlurmError, HostUnreachableError
 from dagster_slurm_components.hosts import ssh
 from dagster_slurm_components.pipes import bring as bringing
+from dagster_slurm_components.pipes.call import INTERRUPTION
 
 PROFILES = ["local", pytest.param("staging", marks=[pytest.mark.slurm, pytest.mark.slow])]
 MAKE = """
@@ -333,14 +335,70 @@ def test_a_cut_connection_is_waited_for_and_what_has_come_stays(
     assert path.read_bytes() == on_host.read_bytes()
 
 
+@pytest.mark.slurm
+@pytest.mark.slow
+def test_who_is_interrupted_while_the_host_is_away_ends_and_the_next_goes_on(
+    project: Project, instance: dg.DagsterInstance, far: FaultProxy
+) -> None:
+    size = 64 * 2**20
+    project.write("big.py", f"import os; open('big', 'wb').write(os.urandom({size}))")
+    project.scripts("scripts: [{payload: big.py, outputs: {big: big}, assets: [{key: a}]}]")
+    output, told = output_of(project, "staging", instance), list[str]()
+    through(far, project)
+    far.delay = 0.001
+    cache = project.root / ".dagster-slurm/outputs/cache"
+
+    def here() -> int:
+        return sum(each.stat().st_size for each in cache.rglob("*.part") if each.is_file())
+
+    def bring(interruption: Future[None]) -> Path:
+        INTERRUPTION.set(interruption)
+        return bringing.bring(output, project.root, told.append)
+
+    interruption: Future[None] = Future()
+    with ThreadPoolExecutor(2) as pool:
+        first = pool.submit(copy_context().run, bring, interruption)
+        eventually(lambda: first.done() or here() > 2**20, "some of it is here", pause=0.01)
+        second = pool.submit(copy_context().run, bring, interruption)
+        far.refuse = True
+        far.cut()
+        eventually(lambda: any("This step waits" in line for line in told), "it waits")
+        assert not second.done()
+        interruption.set_result(None)
+        for waiting in (first, second):
+            with pytest.raises(dg.DagsterExecutionInterruptedError):
+                waiting.result(PATIENCE)
+    before = here()
+    assert before > 2**20
+    far.refuse, far.delay = False, 0.0
+    path = eventually(lambda: reached(lambda: bring(Future())), "the host is there again")
+    assert path.read_bytes() == Path(output.path or "").read_bytes()
+    assert here() == 0
+
+
+def reached(ask: Callable[[], Path]) -> Path | None:
+    """Return what comes, or nothing while no new connection is tried: there is a pause after one that failed."""
+    try:
+        return ask()
+    except HostUnreachableError:
+        return None
+
+
+def output_of(project: Project, profile: str, instance: dg.DagsterInstance) -> bringing.Output:
+    """Make the asset `a`; return its one output."""
+    made(project, profile, instance)
+    event = instance.get_latest_materialization_event(dg.AssetKey("a"))
+    assert event is not None
+    assert event.asset_materialization is not None
+    (output,) = bringing.outputs_of(event.asset_materialization.metadata).values()
+    return output
+
+
 def test_of_several_steps_that_ask_at_once_one_brings_it(
     project: Project, instance: dg.DagsterInstance, profile: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     project.scripts("scripts: [{payload: make.py, args: [w/a, w/b], outputs: {w: w}, assets: [{key: a}]}]")
-    event = made(project, profile, instance) and instance.get_latest_materialization_event(dg.AssetKey("a"))
-    assert event is not None
-    assert event.asset_materialization is not None
-    (output,) = bringing.outputs_of(event.asset_materialization.metadata).values()
+    output = output_of(project, profile, instance)
     brought: list[str] = []
     read = bringing.read_outputs
 
