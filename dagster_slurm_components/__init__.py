@@ -7,6 +7,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from dagster_slurm_components.component.host_paths import HostPathIOManager
     from dagster_slurm_components.component.maintenance import slurm_maintenance
     from dagster_slurm_components.component.script_component import SlurmScriptComponent
     from dagster_slurm_components.errors import DagsterSlurmError
@@ -45,6 +46,7 @@ _HOME = {
     "CurrentEnvironment": "spec.environments",
     "DagsterSlurmError": "errors",
     "EnvironmentSpec": "spec.environments",
+    "HostPathIOManager": "component.host_paths",
     "LauncherSpec": "spec.launchers",
     "ModulesEnvironment": "spec.environments",
     "PathEnvironment": "spec.environments",
@@ -74,6 +76,7 @@ __all__ = [
     "CurrentEnvironment",
     "DagsterSlurmError",
     "EnvironmentSpec",
+    "HostPathIOManager",
     "LauncherSpec",
     "ModulesEnvironment",
     "PathEnvironment",

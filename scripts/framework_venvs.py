@@ -1,4 +1,4 @@
-"""Make the virtual environments with PyTorch, Ray and Jupyter that the larger example and the launchers' tests run in.
+"""Make the virtual environments with PyTorch, Ray, Jupyter and tables that the larger example and tests run in.
 
 Usage: framework_venvs.py [NAME...], all of them by default. They lie in ``.venvs``, or in the folder that
 DAGSTER_SLURM_TEST_VENVS names, and are made once; several processes may ask for one at the same time.
@@ -56,7 +56,8 @@ RAY = Framework("ray", ("ray[default]", "numpy", "scikit-learn"))
 NOTEBOOKS = Framework(
     "notebooks", ("nbclient", "ipykernel", "nbconvert", "papermill", "bash_kernel", "marimo")
 )
-FRAMEWORKS = {framework.name: framework for framework in (TORCH, RAY, NOTEBOOKS)}
+TABLES = Framework("tables", ("pandas", "pyarrow", "polars"))
+FRAMEWORKS = {framework.name: framework for framework in (TORCH, RAY, NOTEBOOKS, TABLES)}
 
 
 def folder() -> Path:

@@ -31,6 +31,7 @@ NEEDS = {
     "torch_venv": "frameworks",
     "ray_venv": "frameworks",
     "notebooks_venv": "frameworks",
+    "tables_venv": "frameworks",
 }
 """What a test needs that asks for a fixture."""
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from scripts.framework_venvs import NOTEBOOKS, RAY, TORCH, CannotMakeError, Framework
+from scripts.framework_venvs import NOTEBOOKS, RAY, TABLES, TORCH, CannotMakeError, Framework
 
 REQUIRED = os.environ.get("DAGSTER_SLURM_REQUIRE_FRAMEWORKS") == "1"
 
@@ -45,3 +45,9 @@ def ray_venv() -> Path:
 def notebooks_venv() -> Path:
     """A virtual environment with what runs notebooks."""
     return ensure_or_skip(NOTEBOOKS)
+
+
+@pytest.fixture(scope="session")
+def tables_venv() -> Path:
+    """A virtual environment with pandas, pyarrow and polars."""
+    return ensure_or_skip(TABLES)

@@ -1,21 +1,26 @@
-"""What a Python asset gets that takes a script's asset as an argument: what the payload reported of it."""
+"""What a Python asset gets that takes a script's asset as an argument: what was reported of it, or its files."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path, PurePath
 from types import NoneType
 from typing import Any, get_args, get_origin
 
 import dagster as dg
 
+from dagster_slurm_components.component.value_files import load_file, means_file, refusal, word
+
 REPORTED = "slurm_script"
 """The key of the IO manager of scripts' assets."""
-_NAME = "value"
-"""The key in an input's metadata that names the one value that it asks for."""
+_NAME, _OUTPUT = "value", "output"
+"""The keys in an input's metadata that name the one value, or the output, that it asks for."""
 _NOT_FINITE = frozenset({"nan", "inf", "-inf"})
 """How metadata show numbers that are not finite, for JSON has none."""
 _PATHS = (dg.PathMetadataValue, dg.NotebookMetadataValue)
 _PAGE = 500
 """Partitions whose events are read at once. Dagster's SQLite takes some 30 ms for each query, however small (1.13)."""
+Made = dg.AssetMaterialization | None
+Load = Callable[[dg.InputContext, str | None, Made, Any], Any]
+"""What makes a value of a partition's newest materialization, for a type; a LookupError says what is missing."""
 
 
 class ReportedValues(dg.IOManager):
@@ -28,30 +33,42 @@ class ReportedValues(dg.IOManager):
         """Return the reported values by name, or the one that the input's metadata or its type asks for.
 
         Of several partitions it is a dictionary by partition key. The figures of the job have to be asked for by name.
+        Where the input's metadata name an output, or its type means a file and no such value was reported, it is that
+        output's files, brought to this machine.
 
         Raises:
             Failure: There is no materialization, or not that one value; it says what to do.
+            DagsterSlurmError: The output can't be brought.
         """
-        kind, may_miss = context.dagster_type.typing_type, False
-        several = context.has_asset_partitions and len(context.asset_partition_keys) != 1
-        if NoneType in get_args(kind):
-            kind, may_miss = get_args(kind)[0], True
-        if several and not _is_mapping(kind):
-            what = context.asset_key.to_user_string()
-            raise _refusal(f"Several partitions of `{what}` are asked for: write `dict[str, {_word(kind)}]`.")
-        if several:
-            kind = (get_args(kind) or [Any])[-1]
-        values = {}
-        for partition, made in _newest(context):
-            try:
-                values[partition] = _value(context, partition, made, kind)
-            except LookupError as exc:
-                if not may_miss and not context.definition_metadata.get("allow_missing_partitions"):
-                    raise _refusal(exc.args[0]) from None
-        return values if several else next(iter(values.values()), None)
+        return load_each(context, value_of)
 
 
-def _newest(context: dg.InputContext) -> Iterator[tuple[str | None, dg.AssetMaterialization | None]]:
+def load_each(context: dg.InputContext, load: Load) -> Any:
+    """Return what ``load`` makes of an asset's newest materialization, or of several partitions' a dictionary by key.
+
+    Raises:
+        Failure: Something is missing that may not be.
+    """
+    kind, may_miss = context.dagster_type.typing_type, False
+    several = context.has_asset_partitions and len(context.asset_partition_keys) != 1
+    if NoneType in get_args(kind):
+        kind, may_miss = get_args(kind)[0], True
+    if several and not _is_mapping(kind):
+        what = context.asset_key.to_user_string()
+        raise refusal(f"Several partitions of `{what}` are asked for: write `dict[str, {word(kind)}]`.")
+    if several:
+        kind = (get_args(kind) or [Any])[-1]
+    values = {}
+    for partition, made in _newest(context):
+        try:
+            values[partition] = load(context, partition, made, kind)
+        except LookupError as exc:
+            if not may_miss and not context.definition_metadata.get("allow_missing_partitions"):
+                raise refusal(exc.args[0]) from None
+    return values if several else next(iter(values.values()), None)
+
+
+def _newest(context: dg.InputContext) -> Iterator[tuple[str | None, Made]]:
     """Yield the newest materialization of each partition, or of an asset that has none; of many a page is in memory."""
     instance, key = context.instance, context.asset_key
     if not context.has_asset_partitions:
@@ -67,12 +84,25 @@ def _newest(context: dg.InputContext) -> Iterator[tuple[str | None, dg.AssetMate
         yield from ((each, made.get(each)) for each in page)
 
 
-def _value(context: dg.InputContext, key: str | None, made: dg.AssetMaterialization | None, kind: Any) -> Any:
-    """Return the values of one materialization, or the one that is asked for; a LookupError says what is missing."""
-    what, name = f"`{context.asset_key.to_user_string()}`", context.definition_metadata.get(_NAME)
-    what += "" if key is None else f" in partition `{key}`"
+def name_of(context: dg.InputContext, partition: str | None) -> str:
+    """Return what an input is of, for messages."""
+    return f"`{context.asset_key.to_user_string()}`" + (
+        "" if partition is None else f" in partition `{partition}`"
+    )
+
+
+def value_of(
+    context: dg.InputContext, partition: str | None, made: Made, kind: Any, project: Path | None = None
+) -> Any:
+    """Return the values of one materialization, the one that is asked for, or an output."""
+    what, name = name_of(context, partition), context.definition_metadata.get(_NAME)
     if made is None:
         raise LookupError(f"{what} was never materialized, so nothing is reported of it: materialize it.")
+    output = context.definition_metadata.get(_OUTPUT)
+    if output is not None and name is not None:
+        raise refusal(f"An input of {what} names a `{_NAME}` and an `{_OUTPUT}`: it can be one of both.")
+    if output is not None:
+        return output_of(context, made, kind, what, project)
     values: dict[str, Any] = {each: value.value for each, value in made.metadata.items()}
     values |= {each: Path(values[each]) for each, value in made.metadata.items() if isinstance(value, _PATHS)}
     reported = {each: value for each, value in values.items() if not each.startswith(("job/", "output/"))}
@@ -83,21 +113,44 @@ def _value(context: dg.InputContext, key: str | None, made: dg.AssetMaterializat
         meant = [each for each, value in reported.items() if _fits(kind, value)]
     if len(meant) == 1:
         return _as(kind, values[meant[0]])
+    if name is None and not meant and means_file(kind) and any(each.startswith("output/") for each in values):
+        return output_of(context, made, kind, what, project)
     text = (
-        f"{f'`{name}`' if name else f'One {_word(kind)}'} is asked for of {what}, whose newest materialization "
+        f"{f'`{name}`' if name else f'One {word(kind)}'} is asked for of {what}, whose newest materialization "
         f"reports {', '.join(f'`{each}`' for each in reported) or 'nothing'}. Name the value that is meant, by "
         f'`dg.AssetIn(metadata={{"{_NAME}": NAME}})`, or take all of them, as a `dict`.'
     )
-    raise _refusal(text) if meant else LookupError(text)
+    raise refusal(text) if meant else LookupError(text)
 
 
-def _refusal(text: str) -> dg.Failure:
-    """Return the error for what another try of the step would not change."""
-    return dg.Failure(text, allow_retries=False)
+def output_of(
+    context: dg.InputContext, made: dg.AssetMaterialization, kind: Any, what: str, project: Path | None = None
+) -> Any:
+    """Return an output as a type: the one that the input's metadata name, or the only one."""
+    # Imported on use: loading definitions needs nothing of what speaks to hosts.
+    from dagster_slurm_components.pipes.bring import bring, outputs_of  # noqa: PLC0415
+
+    outputs, name = outputs_of(made.metadata), context.definition_metadata.get(_OUTPUT)
+    if not outputs or name not in (None, *outputs):
+        wanted = "An output" if name is None else f"Output `{name}`"
+        has = ", ".join(f"`{each}`" for each in outputs) or "no outputs"
+        raise LookupError(f"{wanted} is asked for of {what}, whose newest materialization has {has}.")
+    if name is None and len(outputs) > 1:
+        several = ", ".join(f"`{each}`" for each in outputs)
+        text = f'{what} has the outputs {several}. Name one, by `dg.AssetIn(metadata={{"{_OUTPUT}": NAME}})`.'
+        raise refusal(text)
+    output = outputs[name or next(iter(outputs))]
+    path = bring(output, project or _project(context), context.log.info)
+    return load_file(path, kind, f"Output `{output.name}` of {what}")
 
 
-def _word(kind: Any) -> str:
-    return getattr(kind, "__name__", str(kind))  # a union has no name
+def _project(context: dg.InputContext) -> Path:
+    """Return a folder of the project: that of the script, which its asset's links to code tell, or where we are."""
+    upstream = context.upstream_output
+    value = (upstream.definition_metadata if upstream else {}).get("dagster/code_references")
+    links = value.code_references if isinstance(value, dg.CodeReferencesMetadataValue) else []
+    folders = [Path(each.file_path).parent for each in links if isinstance(each, dg.LocalFileCodeReference)]
+    return next((each for each in folders if each.is_dir()), Path.cwd())
 
 
 def _is_mapping(kind: Any) -> bool:

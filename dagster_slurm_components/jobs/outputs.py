@@ -1,8 +1,9 @@
 """What a payload made of what it was to make: ``made.json``, which ``jobs/collector/collect.py`` writes in the job."""
 
+import hashlib
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
 from typing import Any
@@ -19,7 +20,8 @@ FAILED, UNCHECKED = "failed", "unchecked"
 PICTURES = {".png": "image/png", ".jpg": "image/jpeg", ".jpeg": "image/jpeg", ".svg": "image/svg+xml"}
 _TEXTS = (".md", ".markdown")
 _PREVIEWED = 2**20
-_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.\-]{0,63}")
+NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.\-]{0,63}")
+"""What an output may be called."""
 
 
 @dataclass(frozen=True)
@@ -55,11 +57,11 @@ class Made:
     bytes: int
     hash: str | None
     files: tuple[File, ...]
-    published: bool
-    error: str | None
-    notes: tuple[str, ...]
-    where: str
-    asset: str | None
+    published: bool = False
+    error: str | None = None
+    notes: tuple[str, ...] = ()
+    where: str = ""
+    asset: str | None = None
     pull: bool = False
     most: int | None = None
 
@@ -109,7 +111,7 @@ def parse_made(data: bytes, run_dir: str) -> tuple[Made, ...]:
 
 def _made(raw: Mapping[str, Any], run_dir: str) -> Made:
     pull = raw.get("pull")
-    if not _NAME.fullmatch(raw["name"]):
+    if not NAME.fullmatch(raw["name"]):
         raise ValueError(raw["name"])
     return Made(
         name=raw["name"],
@@ -144,6 +146,12 @@ def parse_file(name: str, size: int, sha256: str | None) -> File:
     if any(part in ("", ".", "..") for part in name.split("/")) or "\0" in name:
         raise ValueError(f"{name!r} is no name of a file below a folder")
     return File(name, int(size), sha256)
+
+
+def tree_hash(files: Iterable[tuple[str, str]]) -> str:
+    """Return the hash over names and hashes of files, as the collector takes it."""
+    lines = (f"{name}\0{digest}\n".encode("utf-8", "surrogateescape") for name, digest in sorted(files))
+    return hashlib.sha256(b"".join(lines)).hexdigest()
 
 
 def shown(text: str) -> str:

@@ -57,7 +57,7 @@ class Puller:
         top = place_here(self.profile, self.workdir, handle)
         figures: dict[str, Figure] = {}
         for each in (each for each in made if each.pull and each.count):
-            figures[f"{OUTPUT}{each.name}{PULLED}"] = self._too_large(each, handle) or self._bring(each, top)
+            figures[f"{OUTPUT}{each.name}{PULLED}"] = self._too_large(each, handle) or self.bring(each, top)
         return figures
 
     def _too_large(self, made: Made, handle: JobHandle) -> str:
@@ -69,7 +69,8 @@ class Puller:
         self.tell(f"Output `{made.name}` is {text}.")
         return text
 
-    def _bring(self, made: Made, top: Path) -> str:
+    def bring(self, made: Made, top: Path) -> str:
+        """Bring one output into a folder of its name below ``top``, and return where it is."""
         final = top / made.name
         folder = (
             final if final.exists() else top / f".{made.name}.part"

@@ -12,6 +12,7 @@ from pages.text import GENERATED, PACKAGE, ROOT, prose, table
 
 PYTHON = {
     "Run jobs from Python": ["ComputeResource", "PayloadArguments", "ComputeJob", "CompletedJob"],
+    "Files as values": ["HostPathIOManager"],
     "The component": ["SlurmScriptComponent"],
     "Executor": ["slurm_executor"],
     "Sensors and schedules": ["slurm_jobs_sensor", "parked_hosts_sensor", "slurm_maintenance"],

@@ -120,6 +120,7 @@ class Made:
         folder, name = os.path.split(target)
         if self.found.single:  # it has the target's name by now
             self.files = [(text_of(name), self.files[0][1], self.files[0][2])]
+            self.told["hash"] = tree_hash(self.files)
         self.told.update(root=text_of(folder if self.found.single else target), published=True)
 
 
