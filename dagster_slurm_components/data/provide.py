@@ -13,7 +13,14 @@ from dagster_slurm_components.data.host.program import answer
 from dagster_slurm_components.data.local import Content, read_content
 from dagster_slurm_components.data.remote import fetch_here
 from dagster_slurm_components.data.store import InputStore, Tree
-from dagster_slurm_components.environments.machine import cache_folder, digest_of, only_one, recall, remember
+from dagster_slurm_components.environments.machine import (
+    cache_folder,
+    digest_of,
+    only_one,
+    recall,
+    remember,
+    use,
+)
 from dagster_slurm_components.errors import InputFailedError
 from dagster_slurm_components.spec.hosts import LocalHost
 from dagster_slurm_components.spec.inputs import FetchOn, Input
@@ -158,6 +165,7 @@ class Provider:
                         found["message"], code=found["code"], detail=found["detail"], where=name
                     )
                 tree = found["result"]
+                use(place / "data" / "trees" / tree["key"])
                 path, unpack = place / "data" / "trees" / tree["key"] / tree["name"], False
             else:
                 path, unpack = fetch_here(given.source, given.most, self.tell), given.unpack

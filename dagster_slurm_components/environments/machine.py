@@ -35,7 +35,7 @@ _KINDS = (
     "trees",
     "urls",
 )
-_ENTRIES = ("files/*/*", *(f"{kind}/*" for kind in _KINDS))
+_ENTRIES = ("files/*/*", "inputs/data/objects/*/*", "inputs/data/trees/*", *(f"{kind}/*" for kind in _KINDS))
 """What of the cache goes as one. Locks stay: one that is removed while it is held keeps nobody out."""
 _DAY = 86400.0
 _LOGIN = re.compile(r"(?<=://)[^\s/@]+@")
