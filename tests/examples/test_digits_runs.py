@@ -190,5 +190,8 @@ def test_dg_lists_and_checks_the_definitions(project: Project):
     listed = json.loads(project.dg("list", "defs", "--json"))
     assets = {asset["asset_key"]: asset for asset in listed["assets"] if asset["group_name"] != "scale_out"}
     assert sorted(assets) == ASSETS
-    assert assets["diabetes/report"]["dependency_keys"] == ["diabetes/model", "diabetes/table"]  # from its inputs
+    assert assets["diabetes/report"]["dependency_keys"] == [
+        "diabetes/model",
+        "diabetes/table",
+    ]  # from its inputs
     assert "successfully" in project.dg("check", "defs")
