@@ -1,4 +1,4 @@
-"""Make the pictures of Dagster's UI in ``docs/pictures``: the example's lineage, a run, plots and what a job used.
+"""Make the pictures in ``docs/pictures``: of Dagster's UI (lineage, a run, plots, a job's use), and the example's own.
 
 It runs the example, with ever more epochs, in a temporary folder, with the local profile, starts ``dg dev`` there, and
 lets a Chromium without a window look at it, in light and dark. Needs Debian's packages chromium and chromium-driver;
@@ -57,22 +57,30 @@ def main() -> None:
         project = Path(folder) / "digits"
         shutil.copytree(ROOT / "examples" / "digits", project, ignore=shutil.ignore_patterns(".dagster*"))
         environment = prepared(Path(folder), project)
+        shutil.copy(drawn(project, environment), PICTURES / "diabetes.png")
         defs = project / "src" / "digits" / "defs" / "digits" / "defs.yaml"
         text = defs.read_text()
         for epochs in EPOCHS:
             print(f"runs the example with {epochs} epochs")
             defs.write_text(text.replace('"--epochs", "20"', f'"--epochs", "{epochs}"'))
-            launch(project, environment)
+            launch(project, environment, "digits")
         with webserver(project, environment) as address:
             for theme in ("light", "dark"):
                 take(address, theme, Path(folder))
 
 
-def launch(project: Path, environment: dict[str, str]) -> None:
-    """Run the example once; what it prints goes to a file, whose end is shown if it fails."""
+def drawn(project: Path, environment: dict[str, str]) -> Path:
+    """Return the figure that the example's notebook draws."""
+    launch(project, environment, "diabetes")
+    (figure,) = (project / ".dagster-slurm" / "outputs").rglob("figure.png")
+    return figure
+
+
+def launch(project: Path, environment: dict[str, str], group: str) -> None:
+    """Make a group of the example's assets once; what it prints goes to a file, whose end is shown if it fails."""
     log = project / "launch.log"
     with log.open("w") as output:
-        command = [str(BIN / "dg"), "launch", "--assets", "group:digits"]
+        command = [str(BIN / "dg"), "launch", "--assets", f"group:{group}"]
         done = subprocess.run(
             command, cwd=project, env=environment, stdout=output, stderr=output, check=False
         )

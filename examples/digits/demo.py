@@ -1,8 +1,8 @@
 """Run the whole example, show its progress, and end in a table. Usage: demo.py [PROFILE [SELECTION]]
 
 What it does can be done by hand: ``dg-slurm cluster up`` (for the profile ``staging``),
-``dg launch --assets group:digits`` and ``python report.py``. ``demo.py NAME`` uses ``profiles/NAME.yaml``, whatever
-it says; SELECTION is any asset selection of Dagster's.
+``dg launch --assets 'group:digits or group:diabetes'`` and ``python report.py``. ``demo.py NAME`` uses
+``profiles/NAME.yaml``, whatever it says; SELECTION is any asset selection of Dagster's.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import dagster as dg
-from report import read_run, table
+from report import pulled, read_run, table
 from rich.console import Console
 from rich.markup import escape
 
@@ -27,6 +27,7 @@ from dagster_slurm_components.spec.profiles import load_profile
 PROJECT = Path(__file__).resolve().parent
 HOME = PROJECT / ".dagster"
 LOG = HOME / "demo.log"
+SELECTION = "group:digits or group:diabetes"
 
 console = Console(highlight=False)
 
@@ -55,9 +56,7 @@ def staging_cluster() -> Iterator[None]:
 def main() -> int:
     parser = argparse.ArgumentParser(description="Run the example.")
     parser.add_argument("profile", nargs="?", default="local")
-    parser.add_argument(
-        "selection", nargs="?", default="group:digits", help="any asset selection of Dagster's"
-    )
+    parser.add_argument("selection", nargs="?", default=SELECTION, help="any asset selection of Dagster's")
     arguments = parser.parse_args()
     profile: str = arguments.profile
     HOME.mkdir(exist_ok=True)
@@ -68,10 +67,12 @@ def main() -> int:
         dg.DagsterInstance.get() as instance,
     ):
         load_profile(profile, start=PROJECT)  # a wrong profile is better told here than by the first step
-        console.print(f"materializing assets: `dg launch --assets {arguments.selection}`", markup=False)
+        console.print(f"materializing assets: `dg launch --assets '{arguments.selection}'`", markup=False)
         words = ["--assets", arguments.selection]
         report = read_run(instance, launch(instance, words, console, log=LOG, folder=PROJECT)[0])
     console.print(table(report, title=f"digits, profile {profile}"))
+    for place in pulled(report):
+        console.print(f"brought here: {place}", soft_wrap=True)
     if report.succeeded:
         browser = "cd examples/digits && DAGSTER_HOME=$PWD/.dagster ../../.venv/bin/dg dev"
         console.print(f"in the browser: {browser}", soft_wrap=True)

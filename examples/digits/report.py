@@ -13,8 +13,8 @@ import dagster as dg
 from rich.console import Console
 from rich.table import Table
 
-# What the job tells about itself, apart from what the payload reported.
-JOB_METADATA_PREFIX = "job/"
+# What is told of the job and of its outputs, apart from what the payload reported.
+JOB, OUTPUT = "job/", "output/"
 
 
 @dataclass
@@ -26,6 +26,7 @@ class AssetReport:
     seconds: float | None = None
     payload: dict[str, object] = field(default_factory=dict)
     job: dict[str, object] = field(default_factory=dict)
+    outputs: dict[str, object] = field(default_factory=dict)
     checks: dict[str, bool] = field(default_factory=dict)
 
 
@@ -66,8 +67,9 @@ def read_run(instance: dg.DagsterInstance, run_id: str) -> RunReport:
         elif kind == dg.DagsterEventType.ASSET_MATERIALIZATION:
             assets[key].state = "materialized"
             for name, value in data.materialization.metadata.items():
-                target = assets[key].job if name.startswith(JOB_METADATA_PREFIX) else assets[key].payload
-                target[name.removeprefix(JOB_METADATA_PREFIX)] = value.value
+                prefix = next((prefix for prefix in (JOB, OUTPUT) if name.startswith(prefix)), "")
+                target = {JOB: assets[key].job, OUTPUT: assets[key].outputs, "": assets[key].payload}[prefix]
+                target[name.removeprefix(prefix)] = value.value
         elif kind == dg.DagsterEventType.ASSET_CHECK_EVALUATION:
             assets[data.asset_key.to_user_string()].checks[data.check_name] = data.passed
         elif kind == dg.DagsterEventType.STEP_START:
@@ -97,7 +99,7 @@ def failure_text(data: object) -> str:
 
 
 def words(asset: AssetReport) -> str:
-    """Return the numbers that the payload reported, and its checks."""
+    """Return the numbers that the payload reported, its checks, and what its outputs are called."""
     numbers = ", ".join(
         f"{name} {value}" for name, value in asset.payload.items() if isinstance(value, int | float)
     )
@@ -105,7 +107,18 @@ def words(asset: AssetReport) -> str:
         f"[{'green' if passed else 'red'}]{name} {'passed' if passed else 'failed'}[/]"
         for name, passed in asset.checks.items()
     ]
-    return "\n".join(filter(None, [numbers, *checks]))
+    outputs = ", ".join(name for name in asset.outputs if "/" not in name)
+    return "\n".join(filter(None, [numbers, *checks, f"outputs: {outputs}" if outputs else ""]))
+
+
+def pulled(report: RunReport) -> list[str]:
+    """Return where on this machine those outputs are that came back to it."""
+    return [
+        str(value)
+        for asset in report.assets
+        for name, value in asset.outputs.items()
+        if name.endswith("/pulled")
+    ]
 
 
 def table(report: RunReport, *, title: str) -> Table:

@@ -167,7 +167,7 @@ class Place:
 def link_venv(clone: Path) -> None:
     """Give a clone the tests' own ``.venv``, up to date as make sees it."""
     (clone / ".venv").mkdir()
-    for name in ("bin", "lib", "pyvenv.cfg"):
+    for name in ("bin", "lib", "share", "pyvenv.cfg"):
         (clone / ".venv" / name).symlink_to(BIN.parent / name)
     for stamp in ("demo.stamp", "dev.stamp"):
         (clone / ".venv" / stamp).touch()

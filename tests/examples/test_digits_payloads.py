@@ -8,6 +8,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+from sklearn.datasets import load_diabetes
+from sklearn.linear_model import LinearRegression
+from sklearn.metrics import r2_score
+from sklearn.model_selection import LeaveOneOut, cross_val_predict
+
 import dagster_slurm_components
 
 DEFS = Path(__file__).resolve().parents[2] / "examples" / "digits" / "src" / "digits" / "defs"
@@ -56,3 +62,19 @@ def test_the_payloads_run_by_hand_one_after_the_other(tmp_path: Path):
     assert metadata["errors"]["raw_value"] == errors
     worst = min(rows, key=lambda row: int(row[2]) / int(row[1]))
     assert metadata["hardest_digit"]["raw_value"] == int(worst[0])
+
+
+def test_the_model_of_diabetes_is_what_scikit_learn_fits(tmp_path: Path):
+    folder = DEFS / "diabetes"
+    assert "442 patients, 11 columns" in run([sys.executable, str(folder / "table.py")], cwd=tmp_path)
+    variables = str(folder / "variables.csv")
+    run([sys.executable, str(folder / "fit.py"), "table.csv", variables], cwd=tmp_path)
+    model = json.loads((tmp_path / "model.json").read_text())
+
+    patients = load_diabetes(scaled=False, as_frame=False)
+    chosen = [patients.feature_names.index(variable["column"]) for variable in model["variables"]]
+    measured = patients.data[:, chosen]
+    theirs = LinearRegression().fit(measured / measured.std(axis=0), patients.target)
+    assert [variable["effect"] for variable in model["variables"]] == pytest.approx(list(theirs.coef_))
+    unseen = cross_val_predict(LinearRegression(), measured, patients.target, cv=LeaveOneOut())
+    assert model["r2"] == pytest.approx(r2_score(patients.target, unseen))
