@@ -21,7 +21,7 @@ _AT_ONCE = 8
 _KIND, _FORMAT = "hashes", 2
 
 State = tuple[int, int, int, int]
-"""Size, time of the last change, inode and its time of a file: the last changes, too, where a tool sets the first back."""
+"""Size, time of the last change, inode, and the time of its own: the first time can be set back, this one can not."""
 Known = tuple[State, str]
 """The state of a file, and the hash that it had then."""
 
@@ -95,7 +95,7 @@ def read_content(path: Path, source: str) -> Content:
     if any(name not in known or known[name][0] != state for name, state in states.items()):
         with only_one(f"hash-{memo[:32]}"):  # many steps of a run begin at once, and may all want it
             known, now = _known(memo), time.time_ns()
-            rows = _hashed(facts, states, known, source)
+            rows: Mapping[str, Known] = _hashed(facts, states, known, source)
             kept = {name: row for name, row in rows.items() if row[0][1] < now - _TICK}
             if kept != known:
                 remember(_KIND, memo, kept)

@@ -15,6 +15,7 @@ from dagster_slurm_components.data.store import InputStore, Tree
 from dagster_slurm_components.environments.host.store import without_login
 from dagster_slurm_components.environments.machine import cache_folder, digest_of, only_one, recall, remember
 from dagster_slurm_components.errors import InputFailedError
+from dagster_slurm_components.jobs.outputs import shown
 from dagster_slurm_components.spec.hosts import LocalHost
 from dagster_slurm_components.spec.inputs import FetchJob, Input
 from dagster_slurm_components.spec.profiles import LoadedProfile
@@ -88,6 +89,9 @@ class Provider:
         content = read_content(path, source)
         if isinstance(self.profile.profile.host, LocalHost) and not unpack:
             return Provided(source, os.path.abspath(path), content.key)
+        if unpack and content.is_folder:
+            text = f"{shown(str(path))} is a folder, and only a file can be unpacked"
+            raise InputFailedError(text, where=source, hint="Leave `unpack` out.")
         memo = self._memo("file", content.key, unpack)
         if known := self._believed(memo, _BELIEVED):
             return Provided(source, known.path, known.key, known)
@@ -165,7 +169,7 @@ class Provider:
     def _order(self, given: Input) -> dict[str, Any]:
         """Return what whoever fetches a URL is told."""
         url, limits = given.source, self.profile.profile.input_cache
-        last = unquote(urlsplit(url).path.rstrip("/").rpartition("/")[2])
+        last = unquote(urlsplit(url).path).rstrip("/").rpartition("/")[2]
         return {
             "url": url,
             "source": without_login(url),

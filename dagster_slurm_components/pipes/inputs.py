@@ -14,12 +14,12 @@ from dagster_slurm_components.data.provide import Provided, Provider
 from dagster_slurm_components.data.store import InputStore
 from dagster_slurm_components.environments.base import Activation
 from dagster_slurm_components.environments.machine import cache_folder, digest_of, only_one
-from dagster_slurm_components.errors import InputFailedError
+from dagster_slurm_components.errors import DagsterSlurmError, HostError, InputFailedError
 from dagster_slurm_components.hosts.client import Satellite
 from dagster_slurm_components.hosts.satellite.calls import FileRead
 from dagster_slurm_components.jobs.download import download, link, plan, read_outputs
 from dagster_slurm_components.jobs.inputs import INPUTS as INPUTS_FILE
-from dagster_slurm_components.jobs.inputs import TREES
+from dagster_slurm_components.jobs.inputs import PATHS, TREES
 from dagster_slurm_components.jobs.outputs import Made as Output
 from dagster_slurm_components.jobs.target import Target, satellite_of
 from dagster_slurm_components.pipes.context import Partition, StepContext
@@ -47,7 +47,8 @@ class Bound:
         """Return the script with those of its templates rendered that ask for inputs."""
         if not self.inputs:
             return resolved
-        paths = {name: _of(each, lambda one: one.path) for name, each in self.inputs.items()}
+        # A template that asks for the partition before the first one gets nothing, and not `{}`.
+        paths = {name: _of(each, lambda one: one.path) or "" for name, each in self.inputs.items()}
         names, missing = template_names(partition)
         return resolved.at_partition({**names, INPUTS: Values(INPUTS, paths)}, missing)
 
@@ -68,6 +69,7 @@ class Bound:
         every = list(self._each())
         trees = dict.fromkeys(one.tree.folder for one in every if one.tree)
         files[INPUTS_FILE] = json.dumps({name: _of(each, _told) for name, each in self.inputs.items()})
+        files[PATHS] = "".join(f"{path}\0" for path in dict.fromkeys(one.path for one in every))
         files[TREES] = "".join(f"{folder}\n" for folder in trees)
         needs = dict.fromkeys(one.tree.mark if one.tree else one.path for one in every)
         return replace(activation, env=env, files=files, needs=(*activation.needs, *needs))
@@ -145,10 +147,13 @@ class StepInputs:
             folder = resolved.base("inputs", name, "source")
             key = f"{folder} {given.model_dump_json()}"
             return self._once(key, lambda: self._provider.provide(name, given, folder))
-        except InputFailedError as error:
+        except HostError:
+            raise
+        except DagsterSlurmError as error:
             where = f"{resolved.position('inputs', name) or 'inputs'}: input `{name}`"
             where += f", {error.where}" if error.where else ""
-            raise InputFailedError(error.message, code=error.code, where=where, hint=error.hint) from error
+            code = error.code if isinstance(error, InputFailedError) else "failed"
+            raise InputFailedError(error.message, code=code, where=where, hint=error.hint) from error
 
     def _of_asset(
         self, name: str, given: Input, key: dg.AssetKey, partition: Partition

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from dagster_slurm_components.data.local import Content, read_content
+from dagster_slurm_components.data.provide import Provider
 from dagster_slurm_components.data.store import InputStore, Tree
 from dagster_slurm_components.environments.host.tools import hash_of
 from dagster_slurm_components.errors import DagsterSlurmError, HostUnreachableError, InputFailedError
@@ -21,6 +22,7 @@ from dagster_slurm_components.hosts.client import Satellite
 from dagster_slurm_components.hosts.local import InProcessHost
 from dagster_slurm_components.hosts.satellite.calls import FileData, FileRead
 from dagster_slurm_components.jobs.transfer import PIECE
+from dagster_slurm_components.spec.profiles import load_profile_file
 
 
 @dataclass(frozen=True)
@@ -265,6 +267,14 @@ def test_what_can_not_be_read(tmp_path: Path) -> None:
     (tmp_path / "x").chmod(0)
     with pytest.raises(InputFailedError, match="can't be read"):
         read_content(tmp_path / "x", "file:x")
+
+
+def test_a_folder_can_not_be_unpacked(tmp_path: Path, store: InputStore) -> None:
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "profile.yaml").write_text("host: {type: ssh, hostname: h}\nworkdir: /w\n")
+    provider = Provider(store, load_profile_file(tmp_path / "profile.yaml"), None, print, lambda: None)
+    with pytest.raises(InputFailedError, match="is a folder, and only a file can be unpacked"):
+        provider.file("zoo", tmp_path / "folder", "file:folder", unpack=True)
 
 
 def test_a_mode_is_content(tmp_path: Path, store: InputStore) -> None:
