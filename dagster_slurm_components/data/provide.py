@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
-from dagster_slurm_components.data.host.download import shown
+from dagster_slurm_components.data.host.download import shown as shown_url
 from dagster_slurm_components.data.host.program import answer
 from dagster_slurm_components.data.local import Content, read_content
 from dagster_slurm_components.data.remote import fetch_here
@@ -22,6 +22,7 @@ from dagster_slurm_components.environments.machine import (
     use,
 )
 from dagster_slurm_components.errors import InputFailedError
+from dagster_slurm_components.jobs.outputs import shown
 from dagster_slurm_components.spec.hosts import LocalHost
 from dagster_slurm_components.spec.inputs import FetchOn, Input
 from dagster_slurm_components.spec.profiles import LoadedProfile
@@ -96,6 +97,9 @@ class Provider:
         content = read_content(path, source)
         if isinstance(self.profile.profile.host, LocalHost) and not unpack:
             return Provided(source, os.path.abspath(path), content.key)
+        if unpack and content.is_folder:
+            text = f"{shown(str(path))} is a folder, and only a file can be unpacked"
+            raise InputFailedError(text, where=source, hint="Leave `unpack` out.")
         memo = self._memo("file", content.key, unpack)
         if known := self._believed(memo, _BELIEVED):
             return Provided(source, known.path, known.key, known)
@@ -174,10 +178,10 @@ class Provider:
     def _order(self, given: Input) -> dict[str, Any]:
         """Return what whoever fetches a URL is told."""
         url, limits = given.source, self.profile.profile.input_cache
-        last = unquote(urlsplit(url).path.rstrip("/").rpartition("/")[2])
+        last = unquote(urlsplit(url).path).rstrip("/").rpartition("/")[2]
         return {
             "url": url,
-            "source": shown(url),
+            "source": shown_url(url),
             "name": last if last not in ("", ".", "..") else "content",
             "sha256": given.sha256,
             "unpack": given.unpack,

@@ -122,6 +122,7 @@ class InputStore:
             file.mtime_ns,
             MODES[file.kind],
             like and f"{self.workdir}/data/{like}",
+            file.sha256,
         )
 
     def call(

@@ -3,8 +3,9 @@
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-INPUTS, TREES = "inputs.json", "inputs.trees"
-"""The files that tell of a job's inputs, and of the folders among them that the host keeps for several jobs."""
+INPUTS, TREES, PATHS = "inputs.json", "inputs.trees", "inputs.paths"
+"""The files that tell of a job's inputs, of the folders among them that the host keeps for several jobs, and where all
+are, each ended by NUL: a container has to see them."""
 
 
 def parse_inputs(written: Mapping[str, Any]) -> Iterator[str]:

@@ -4,6 +4,7 @@ import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from dagster_slurm_components.hosts.client import Satellite
 from dagster_slurm_components.jobs.inputs import INPUTS, parse_inputs
 from dagster_slurm_components.jobs.look import JobInfo
 from dagster_slurm_components.jobs.records import RunDirectory, exists, observed, run_directories
@@ -81,13 +82,27 @@ def paths_to_remove(verdicts: Iterable[Verdict]) -> list[str]:
     return paths
 
 
-def _inputs(place: Target, run_dirs: Sequence[str]) -> list[str]:
+def inputs_of_jobs(satellite: Satellite, run_dirs: Sequence[str]) -> list[str]:
     """Return the paths that jobs in these run directories, and elements of arrays below them, read."""
     paths: list[str] = []
     for begin in range(0, len(run_dirs), _AT_ONCE):
         there = run_dirs[begin : begin + _AT_ONCE]
-        wanted = ["-maxdepth", "3", "-name", INPUTS, "-exec", "cat", "{}", "+"]
-        text = place.satellite.run(["find", *there, *wanted], timeout=120.0).stdout.decode("utf-8", "replace")
+        # A payload may have files of that name.
+        wanted = [
+            "-maxdepth",
+            "3",
+            "-name",
+            "payload",
+            "-prune",
+            "-o",
+            "-name",
+            INPUTS,
+            "-exec",
+            "cat",
+            "{}",
+            "+",
+        ]
+        text = satellite.run(["find", *there, *wanted], timeout=120.0).stdout.decode("utf-8", "replace")
         decoder, at = json.JSONDecoder(), 0
         while at < len(text):
             found, at = decoder.raw_decode(text, at)
@@ -98,7 +113,9 @@ def _inputs(place: Target, run_dirs: Sequence[str]) -> list[str]:
 def clean(place: Target, keep: Retention, *, dry_run: bool = False) -> list[Verdict]:
     """Remove run directories, and return of each whether it went, or with ``dry_run`` whether it would, and why."""
     found = list(observed(place, run_directories(place)))
-    read = _inputs(place, [folder.path for folder, info in found if info is not None and info.alive])
+    read = inputs_of_jobs(
+        place.satellite, [folder.path for folder, info in found if info is not None and info.alive]
+    )
     verdicts = judge_folders(found, keep, place.satellite.hello().time, read)
     top = f"{place.workdir}/runs"
     if not dry_run and exists(place, top):

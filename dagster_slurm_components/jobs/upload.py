@@ -24,7 +24,12 @@ _HINTS = {
 
 @dataclass(frozen=True)
 class Source:
-    """A file of this machine, and its place on the host; ``like`` is a file there that may have much of it already."""
+    """A file of this machine, and its place on the host.
+
+    Attributes:
+        like: A file there that may have much of it already.
+        sha256: What it has to be, where its place is named by that.
+    """
 
     path: Path
     target: str
@@ -32,6 +37,7 @@ class Source:
     mtime_ns: int
     mode: int
     like: str | None = None
+    sha256: str | None = None
 
     @property
     def part(self) -> str:
@@ -67,7 +73,7 @@ def _look(
     except OSError as error:  # among them a link that leads to itself
         raise DagsterSlurmError(f"{shown(str(path))} can't be read: {error.strerror}") from error
     if is_folder and path.is_symlink() and not named:
-        hint = "Name the folder itself as a further FILE, or remove the link."
+        hint = "Name what it leads to by itself, or remove the link."
         raise DagsterSlurmError(f"{shown(str(path))} is a link to a folder, which is not followed", hint=hint)
     if is_folder:
         folders.append((target, stat.S_IMODE(facts.st_mode) & 0o777))
@@ -150,7 +156,7 @@ class _Upload:
         """Bring small files together; return those of which the host has other bytes than were sent."""
         contents = [b"".join(_pieces(each)) for each in batch]
         rows = [
-            (each.part, each.target, each.size, hashlib.sha256(data).hexdigest(), each.mode)
+            (each.part, each.target, each.size, _same(each, hashlib.sha256(data).hexdigest()), each.mode)
             for each, data in zip(batch, contents, strict=True)
         ]
         pieces = [(each.part, 0, each.size) for each in batch]
@@ -170,7 +176,7 @@ class _Upload:
 
         for size in in_order(calls()):
             self.got(size)
-        row = (source.part, source.target, source.size, digest.hexdigest(), source.mode)
+        row = (source.part, source.target, source.size, _same(source, digest.hexdigest()), source.mode)
         return not self.satellite.receive(whole=[row])
 
     def _sent_before(self, source: Source) -> list[str]:
@@ -202,8 +208,19 @@ def _pieces(source: Source) -> Iterator[bytes]:
         text = f"{shown(str(source.path))} can't be read any more: {error.strerror}"
         raise DagsterSlurmError(text, hint="Nothing of it is in its place on the host.") from error
     if (facts.st_size, facts.st_mtime_ns) != (source.size, source.mtime_ns):
-        hint = "Nothing of it is in its place on the host. Wait for whoever writes to it, and type the same again."
-        raise DagsterSlurmError(f"{shown(str(source.path))} changed while it was sent", hint=hint)
+        raise _changed(source)
+
+
+def _same(source: Source, sha256: str) -> str:
+    """Return the hash of what was sent, which has to be that of what was to be sent."""
+    if source.sha256 not in (None, sha256):
+        raise _changed(source)
+    return sha256
+
+
+def _changed(source: Source) -> DagsterSlurmError:
+    hint = "Nothing of it is in its place on the host. Wait for whoever writes to it, and do the same again."
+    return DagsterSlurmError(f"{shown(str(source.path))} changed while it was sent", hint=hint)
 
 
 def _hashed(source: Source) -> str:

@@ -63,16 +63,33 @@ def outputs_of(metadata: Mapping[str, dg.MetadataValue]) -> dict[str, Output]:
 
 
 def bring(output: Output, start: Path, tell: Callable[[str], None]) -> Path:
+    """Return a file or folder of this machine that is an output, in a step that can be interrupted meanwhile.
+
+    Raises:
+        DagsterExecutionInterruptedError: The step was interrupted; what has come stays.
+    """
+
+    def work(stop: threading.Event) -> Path:
+        def pause(seconds: float) -> None:
+            if stop.wait(seconds):
+                raise StoppedError("This step was interrupted.")
+
+        return brought(output, start, tell, pause)
+
+    return Calls().run(work, name=f"bring-{output.name}")
+
+
+def brought(output: Output, start: Path, tell: Callable[[str], None], pause: Callable[[float], None]) -> Path:
     """Return a file or folder of this machine that is an output: what was pulled or brought before, if it is that yet.
 
     Else it comes into a cache below the ``pull_to`` of the profile that it was made in; of several steps that ask for
-    it at once one brings it. ``start`` is a folder of the project. On the local host it gets a second name there.
+    it at once one brings it. ``start`` is a folder of the project; what ``pause`` raises ends it, and what has come
+    stays. On the local host it gets a second name there.
 
     Raises:
         SpecError: That profile is not known here.
         HostError: Its host can't be reached, or was waited for too long after it was; what has come stays.
         DagsterSlurmError: It was changed or removed meanwhile, or there is no room for it here.
-        DagsterExecutionInterruptedError: The step was interrupted; what has come stays.
     """
     pulled = Path(output.pulled) if output.pulled and os.path.isabs(output.pulled) else None
     if pulled is not None and pulled.exists() and (output.hash is None or _hash(pulled) == output.hash):
@@ -86,20 +103,12 @@ def bring(output: Output, start: Path, tell: Callable[[str], None]) -> Path:
     except OSError as error:
         text, hint = f"{top} can't be made: {error.strerror}", "`pull_to` of the profile says where."
         raise DagsterSlurmError(text, where=loaded.name, hint=hint) from error
-
-    def work(stop: threading.Event) -> Path:
-        def pause(seconds: float) -> None:
-            if stop.wait(seconds):
-                raise StoppedError("This step was interrupted.")
-
-        while (release := acquire(os.fsencode(top / ".lock"))) is None:
-            pause(_ASK_EVERY)
-        try:
-            return _cached(output, top) or _brought(output, top, loaded, tell, pause)
-        finally:
-            release()
-
-    return Calls().run(work, name=f"bring-{output.name}")
+    while (release := acquire(os.fsencode(top / ".lock"))) is None:
+        pause(_ASK_EVERY)
+    try:
+        return _cached(output, top) or _brought(output, top, loaded, tell, pause)
+    finally:
+        release()
 
 
 def _cached(output: Output, top: Path) -> Path | None:

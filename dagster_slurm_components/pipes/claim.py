@@ -133,7 +133,7 @@ class JobCall:
         self.activation = activation_for(
             self.resolved, place.satellite, place.workdir, checked=sure, tell=tell
         )
-        self.inputs = StepInputs(context, self.resolved, place, self.guard.check, sure=sure)
+        self.inputs = StepInputs(context, self.resolved, place, self.guard, sure=sure)
 
     @property
     def input_digests(self) -> Sequence[Mapping[str, object]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -13,20 +13,18 @@ import dagster as dg
 from dagster_slurm_components.data.provide import Provided, Provider
 from dagster_slurm_components.data.store import InputStore
 from dagster_slurm_components.environments.base import Activation
-from dagster_slurm_components.environments.machine import cache_folder, digest_of, only_one
-from dagster_slurm_components.errors import InputFailedError
+from dagster_slurm_components.errors import DagsterSlurmError, HostError, InputFailedError
 from dagster_slurm_components.hosts.client import Satellite
 from dagster_slurm_components.hosts.satellite.calls import FileRead
-from dagster_slurm_components.jobs.download import download, link, plan, read_outputs
 from dagster_slurm_components.jobs.inputs import INPUTS as INPUTS_FILE
-from dagster_slurm_components.jobs.inputs import TREES
-from dagster_slurm_components.jobs.outputs import Made as Output
+from dagster_slurm_components.jobs.inputs import PATHS, TREES
 from dagster_slurm_components.jobs.target import Target, satellite_of
+from dagster_slurm_components.pipes.bring import brought
 from dagster_slurm_components.pipes.context import Partition, StepContext
+from dagster_slurm_components.pipes.guard import Guard
 from dagster_slurm_components.pipes.partition import template_names
 from dagster_slurm_components.pipes.upstream import Made, Upstream
-from dagster_slurm_components.spec.hosts import LocalHost
-from dagster_slurm_components.spec.inputs import Input, variable
+from dagster_slurm_components.spec.inputs import Input, assets_of, variable
 from dagster_slurm_components.spec.profiles import load_profile
 from dagster_slurm_components.spec.resolve import ResolvedScript
 from dagster_slurm_components.spec.templates import INPUTS, Values
@@ -47,7 +45,8 @@ class Bound:
         """Return the script with those of its templates rendered that ask for inputs."""
         if not self.inputs:
             return resolved
-        paths = {name: _of(each, lambda one: one.path) for name, each in self.inputs.items()}
+        # A template that asks for the partition before the first one gets nothing, and not `{}`.
+        paths = {name: _of(each, lambda one: one.path) or "" for name, each in self.inputs.items()}
         names, missing = template_names(partition)
         return resolved.at_partition({**names, INPUTS: Values(INPUTS, paths)}, missing)
 
@@ -68,6 +67,7 @@ class Bound:
         every = list(self._each())
         trees = dict.fromkeys(one.tree.folder for one in every if one.tree)
         files[INPUTS_FILE] = json.dumps({name: _of(each, _told) for name, each in self.inputs.items()})
+        files[PATHS] = "".join(f"{path}\0" for path in dict.fromkeys(one.path for one in every))
         files[TREES] = "".join(f"{folder}\n" for folder in trees)
         needs = dict.fromkeys(one.tree.mark if one.tree else one.path for one in every)
         return replace(activation, env=env, files=files, needs=(*activation.needs, *needs))
@@ -86,11 +86,11 @@ def _told(each: Provided) -> dict[str, str]:
     return {"source": each.source, "path": each.path, "hash": each.hash}
 
 
-def _both_see(output: Output, one: Satellite, other: Satellite) -> bool:
-    """Return whether two hosts see one file system, as login nodes of one centre do: a file is the same for both."""
-    sample = [FileRead(output.file(each.name), 0, 0) for each in output.files[:1]]
+def _both_see(path: str, one: Satellite, other: Satellite) -> bool:
+    """Return whether two hosts see one file system, as login nodes of one centre do: a path is the same for both."""
+    sample = [FileRead(path, 0, 0)]
     seen = one.read(sample)
-    return bool(seen) and seen[0].exists and seen == other.read(sample)
+    return seen[0].exists and seen == other.read(sample)
 
 
 class StepInputs:
@@ -100,7 +100,7 @@ class StepInputs:
         context: Dagster's context of the step.
         resolved: The script in its profile.
         place: Where its jobs run.
-        check: Is called while bytes go; what it raises ends that.
+        guard: Is asked while bytes go; what it raises ends that.
         sure: Whether nothing is believed that was there lately.
     """
 
@@ -109,13 +109,14 @@ class StepInputs:
         context: StepContext,
         resolved: ResolvedScript,
         place: Target,
-        check: Callable[[], None],
+        guard: Guard,
         *,
         sure: bool = False,
     ) -> None:
         profile, account = resolved.profile, resolved.script.resources.account
         store = InputStore(place.satellite, place.workdir, profile.profile.input_cache.most)
-        self._provider = Provider(store, profile, account, context.log.info, check, sure)
+        self._provider = Provider(store, profile, account, context.log.info, guard.check, sure)
+        self._guard = guard
         self._upstream = Upstream(context)
         self._bound: dict[str | None, Bound] = {}
         self._provided: dict[str, Provided] = {}
@@ -134,6 +135,17 @@ class StepInputs:
             )
         return self._bound[partition.name]
 
+    def look_up(self, jobs: Iterable[tuple[ResolvedScript, Partition]]) -> None:
+        """Read what the assets have made that many jobs read, with few queries."""
+        wanted: dict[dg.AssetKey, dict[str | None, None]] = {}
+        for resolved, partition in jobs:
+            for asset in assets_of(resolved.script.inputs):
+                key = dg.AssetKey.from_escaped_user_string(asset)
+                keys = self._upstream.keys(key, partition)
+                wanted.setdefault(key, {}).update(dict.fromkeys([None] if keys is None else keys))
+        for key, partitions in wanted.items():
+            self._upstream.read(key, partitions)
+
     def _one(
         self, name: str, given: Input, resolved: ResolvedScript, partition: Partition
     ) -> Provided | Mapping[str, Provided]:
@@ -145,10 +157,13 @@ class StepInputs:
             folder = resolved.base("inputs", name, "source")
             key = f"{folder} {given.model_dump_json()}"
             return self._once(key, lambda: self._provider.provide(name, given, folder))
-        except InputFailedError as error:
+        except HostError:
+            raise
+        except DagsterSlurmError as error:
             where = f"{resolved.position('inputs', name) or 'inputs'}: input `{name}`"
             where += f", {error.where}" if error.where else ""
-            raise InputFailedError(error.message, code=error.code, where=where, hint=error.hint) from error
+            code = error.code if isinstance(error, InputFailedError) else "failed"
+            raise InputFailedError(error.message, code=code, where=where, hint=error.hint) from error
 
     def _of_asset(
         self, name: str, given: Input, key: dg.AssetKey, partition: Partition
@@ -172,35 +187,18 @@ class StepInputs:
     def _bring(self, name: str, made: Made) -> Provided:
         """Return what an asset has made where this profile's jobs can read it."""
         source, provider = f"asset:{made.asset}", self._provider
-        if made.profile is None:
+        if made.output is None:
             if "://" in made.path:
                 return provider.provide(name, Input(source=made.path), Path())
-            return replace(provider.file(name, Path(made.path), source), source=source)
+            return provider.file(name, Path(made.path), source)
         own = provider.profile
-        there = own if made.profile == own.name else load_profile(made.profile, start=own.folder)
-        if there is own or there.profile.host == own.profile.host:
-            return Provided(source, made.path, made.hash)
-        if made.pulled is not None and os.path.exists(made.pulled):
-            return provider.file(name, Path(made.pulled), source)
-        satellite = satellite_of(there)
-        listed = {each.name: each for each in read_outputs(satellite, made.run_dir)}
-        output = listed.get(made.output or "")
-        if output is None:
-            text = f"{made.path} is on {satellite.host.name}, and its job's folder {made.run_dir} is gone"
-            raise InputFailedError(text, code="missing", hint="Materialize the asset again.")
-        if _both_see(output, provider.store.satellite, satellite):
-            return Provided(source, made.path, made.hash)
-        folder = (
-            cache_folder("fetched", digest_of("output", satellite.host.name, made.path, made.hash))
-            / output.name
+        there = (
+            own if made.output.profile == own.name else load_profile(made.output.profile, start=own.folder)
         )
-        with only_one(f"output-{digest_of(str(folder))[:32]}"):
-            missing, _ = plan(output, folder, force=True)
-            if missing:
-                provider.tell(f"Input `{name}`: {made.path} is brought from {satellite.host.name}.")
-            local = isinstance(there.profile.host, LocalHost)
-            download(
-                satellite, link(missing) if local else missing, folder, got=lambda size: provider.check()
-            )
-        single = folder / output.files[0].name if output.single else folder
-        return provider.file(name, single, source)
+        if there.profile.host == own.profile.host:
+            return Provided(source, made.path, made.hash)
+        is_here = made.output.pulled is not None and os.path.exists(made.output.pulled)
+        if not is_here and _both_see(made.path, provider.store.satellite, satellite_of(there)):
+            return Provided(source, made.path, made.hash)
+        here = brought(made.output, own.folder, provider.tell, self._guard.pause)
+        return provider.file(name, here, source)

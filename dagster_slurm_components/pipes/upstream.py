@@ -7,8 +7,8 @@ from typing import Any
 import dagster as dg
 
 from dagster_slurm_components.errors import InputFailedError
+from dagster_slurm_components.pipes.bring import Output, outputs_of
 from dagster_slurm_components.pipes.context import Partition, StepContext, is_direct
-from dagster_slurm_components.pipes.outputs import HASH, OUTPUT, PATH, PULLED
 from dagster_slurm_components.pipes.private import private_parts
 from dagster_slurm_components.pipes.step import RUNS
 
@@ -27,19 +27,15 @@ class Made:
     """Something that an asset's newest materialization has told of.
 
     Attributes:
-        path: Where it is: on the host of ``profile``; on this machine, or as a URL, where there is none.
-        output: Its name among the outputs of its job.
+        path: Where it is: on the host of the job that made it; on this machine, or as a URL, where no job did.
         hash: Of what is in it; where that is not known, the materialization that told of it.
-        pulled: Where it is on this machine, too.
+        output: What is known of it as an output of a job, if it is one.
     """
 
     asset: str
     path: str
     hash: str
-    profile: str | None = None
-    output: str | None = None
-    run_dir: str = ""
-    pulled: str | None = None
+    output: Output | None = None
 
 
 @dataclass(frozen=True)
@@ -82,13 +78,11 @@ class Upstream:
             raise InputFailedError(
                 f"{what} was never materialized", hint="Materialize it first.", code="missing"
             )
-        values = {key: str(value.value) for key, value in found.metadata.items()}
-        outputs = [
-            key[len(OUTPUT) : -len(PATH)] for key in values if key.startswith(OUTPUT) and key.endswith(PATH)
-        ]
-        chosen = [each for each in outputs if output in (None, each)]
-        if output is None and not outputs and _STORED in values:
-            return Made(name, values[_STORED], _identity(found))
+        outputs = outputs_of(found.metadata)
+        stored = found.metadata.get(_STORED)
+        if output is None and not outputs and stored is not None:
+            return Made(name, str(stored.value), _identity(found))
+        chosen = [each for each in outputs.values() if output in (None, each.name)]
         if len(chosen) != 1:
             told = f"told of {', '.join(f'`{each}`' for each in outputs) or 'no outputs'}"
             hint = (
@@ -97,17 +91,11 @@ class Upstream:
             wanted = f"the output `{output}`" if output else "one output"
             text = f"{wanted} of {what} is asked for, whose newest materialization {told}"
             raise InputFailedError(text, hint=hint, code="missing")
-        begin = f"{OUTPUT}{chosen[0]}"
-        pulled = values.get(begin + PULLED, "")
-        return Made(
-            name,
-            values[begin + PATH],
-            values.get(begin + HASH) or _identity(found),
-            values.get("job/profile"),
-            chosen[0],
-            values.get("job/run_directory", ""),
-            pulled if pulled.startswith("/") else None,
-        )
+        (one,) = chosen
+        if one.path is None:
+            text = f"the output `{one.name}` of {what} has a path that Dagster can't keep"
+            raise InputFailedError(text, hint="Give it a name without line breaks, in UTF-8.", code="failed")
+        return Made(name, one.path, one.hash or _identity(found), one)
 
     def read(self, asset: dg.AssetKey, partitions: Iterable[str | None]) -> None:
         """Read the newest materializations of an asset, as far as they are not known."""

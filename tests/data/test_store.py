@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import random
+import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,12 +14,16 @@ from typing import Any
 import pytest
 
 from dagster_slurm_components.data.local import Content, read_content
+from dagster_slurm_components.data.provide import Provider
 from dagster_slurm_components.data.store import InputStore, Tree
+from dagster_slurm_components.environments.host.tools import hash_of
 from dagster_slurm_components.errors import DagsterSlurmError, HostUnreachableError, InputFailedError
 from dagster_slurm_components.hosts.client import Satellite
 from dagster_slurm_components.hosts.local import InProcessHost
 from dagster_slurm_components.hosts.satellite.calls import FileData, FileRead
+from dagster_slurm_components.hosts.satellite.submission import _lacking
 from dagster_slurm_components.jobs.transfer import PIECE
+from dagster_slurm_components.spec.profiles import load_profile_file
 
 
 @dataclass(frozen=True)
@@ -160,6 +166,53 @@ def test_a_file_that_changes_on_its_way(tmp_path: Path, store: InputStore) -> No
     assert store.ready(store.tree(content.key, content.name)) is None
 
 
+@pytest.mark.parametrize("size", [4, PIECE + 4])
+def test_nothing_gets_a_place_by_the_hash_of_something_else(
+    tmp_path: Path, store: InputStore, size: int
+) -> None:
+    file = tmp_path / "rewritten"
+    file.write_bytes(b"a" * size)
+    facts = file.stat()
+    content = read_content(file, "file:rewritten")
+    with file.open("r+b") as opened:
+        opened.write(b"b")
+    os.utime(file, ns=(facts.st_atime_ns, facts.st_mtime_ns))
+    with pytest.raises(DagsterSlurmError, match="rewritten changed while it was sent"):
+        send(store, content)
+    assert store.lacking(content) == list(content.files)
+    there = send(store, read_content(file, "file:rewritten"))
+    assert Path(there.path).read_bytes() == file.read_bytes()
+
+
+def test_a_time_that_was_set_back_hides_no_change(tmp_path: Path) -> None:
+    file = tmp_path / "unpacked"
+    file.write_text("one")
+    old(file)
+    facts, before = file.stat(), read_content(file, "file:unpacked")
+    while file.stat().st_ctime_ns == facts.st_ctime_ns:  # until the clock of the file system has moved
+        file.write_text("two")
+        os.utime(file, ns=(facts.st_atime_ns, facts.st_mtime_ns))
+    assert read_content(file, "file:unpacked").key != before.key
+
+
+def test_steps_that_begin_together_hash_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file, hashed = tmp_path / "shared", list[Path]()
+    file.write_bytes(b"x" * 1_000_000)
+    old(file)
+    at_once = threading.Barrier(8)
+    monkeypatch.setattr(
+        "dagster_slurm_components.data.local.hash_of", lambda path: hashed.append(path) or hash_of(path)
+    )
+
+    def read(number: int) -> str:
+        at_once.wait()
+        return read_content(file, "file:shared").key
+
+    with ThreadPoolExecutor(8) as pool:
+        assert len({*pool.map(read, range(8))}) == 1
+    assert hashed == [file]
+
+
 def test_hashes_are_believed_only_of_files_that_rest(tmp_path: Path) -> None:
     file = tmp_path / "young"
     file.write_text("one")
@@ -190,6 +243,11 @@ def test_what_can_not_travel(tmp_path: Path, make: Any, message: str) -> None:
         read_content(tmp_path / "x", "file:x")
 
 
+def test_a_name_that_no_file_can_have(tmp_path: Path) -> None:
+    with pytest.raises(InputFailedError, match="is not there"):
+        read_content(tmp_path / ("x" * 300), "file:xxx")
+
+
 def test_links_in_a_folder(tmp_path: Path) -> None:
     folder = tmp_path / "data"
     folder.mkdir()
@@ -210,6 +268,14 @@ def test_what_can_not_be_read(tmp_path: Path) -> None:
     (tmp_path / "x").chmod(0)
     with pytest.raises(InputFailedError, match="can't be read"):
         read_content(tmp_path / "x", "file:x")
+
+
+def test_a_folder_can_not_be_unpacked(tmp_path: Path, store: InputStore) -> None:
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "profile.yaml").write_text("host: {type: ssh, hostname: h}\nworkdir: /w\n")
+    provider = Provider(store, load_profile_file(tmp_path / "profile.yaml"), None, print, lambda: None)
+    with pytest.raises(InputFailedError, match="is a folder, and only a file can be unpacked"):
+        provider.file("zoo", tmp_path / "folder", "file:folder", unpack=True)
 
 
 def test_a_mode_is_content(tmp_path: Path, store: InputStore) -> None:
@@ -240,3 +306,17 @@ def test_what_was_pruned_meanwhile_is_sent_again(
     monkeypatch.setattr(InputStore, "call", pruned_first)
     assert Path(send(store, content).path).read_text() == "content"
     assert pruned == []
+
+
+def test_a_submission_keeps_what_it_needs_from_being_pruned(tmp_path: Path, store: InputStore) -> None:
+    file = tmp_path / "x"
+    file.write_text("content")
+    there = send(store, read_content(file, "file:x"))
+    past = 1_000_000_000
+    os.utime(there.mark, (past, past))
+    assert _lacking([there.mark, str(file)]) is None
+    assert os.stat(there.mark).st_mtime > past
+    os.utime(file, (past, past))
+    assert _lacking([str(file)]) is None
+    assert os.stat(file).st_mtime == past, "what is not ours stays as it is"
+    assert _lacking([f"{tmp_path}/no/.ready"]) == {"outcome": "lacking", "detail": f"{tmp_path}/no/.ready"}

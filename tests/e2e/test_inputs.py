@@ -225,6 +225,44 @@ scripts:
     )
 
 
+def test_what_can_not_travel_is_told_where_it_is_written(
+    project: Project, instance: dg.DagsterInstance, profile: str
+) -> None:
+    (project.defs / "data").mkdir()
+    (project.defs / "data" / "loop").symlink_to(project.defs)
+    file = project.scripts("""
+scripts:
+  - payload: read.py
+    inputs: {all: file:data}
+    assets: [{key: read}]
+""")
+    failed = project.run(profile, instance=instance)
+    assert not failed.success
+    text = failure_text(failed)
+    assert f"{file}:6:21: input `all`: {project.defs}/data/loop is a link to a folder" in text
+
+
+def test_the_first_partition_has_none_before_it(
+    project: Project, instance: dg.DagsterInstance, profile: str
+) -> None:
+    project.scripts("""
+scripts:
+  - payload: read.py
+    args: ["{{ inputs.before }}"]
+    inputs: {before: asset:read}
+    outputs: {payload: read.py}
+    assets:
+      - key: read
+        partitions_def: {type: daily, start_date: "2026-01-01"}
+        deps: [{asset: read, partition_mapping: {type: time_window, start_offset: -1, end_offset: -1}}]
+""")
+    assert project.run(profile, instance=instance, partition_key="2026-01-01").success
+    first = reported(instance)
+    assert first["args"] == [""]
+    assert project.run(profile, instance=instance, partition_key="2026-01-02").success
+    assert reported(instance)["args"] == [first["output/payload/path"]]
+
+
 def test_from_python(project: Project, instance: dg.DagsterInstance, profile: str) -> None:
     payload = project.write("read.py", READ)
     project.write("one.csv", "1,2\n")

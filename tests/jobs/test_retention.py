@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
+from dagster_slurm_components.hosts.client import Satellite
+from dagster_slurm_components.hosts.local import InProcessHost
 from dagster_slurm_components.jobs.lease import (
     COLLECTED,
     ENDED,
@@ -19,7 +22,7 @@ from dagster_slurm_components.jobs.look import JobInfo
 from dagster_slurm_components.jobs.model import JobHandle
 from dagster_slurm_components.jobs.reconcile import LOST, Evidence, Observation
 from dagster_slurm_components.jobs.records import RunDirectory
-from dagster_slurm_components.jobs.retention import judge_folders, paths_to_remove
+from dagster_slurm_components.jobs.retention import inputs_of_jobs, judge_folders, paths_to_remove
 from dagster_slurm_components.slurm.states import Phase
 from dagster_slurm_components.spec.profile import Retention
 
@@ -108,3 +111,11 @@ def test_each_call_has_a_checkpoint_of_its_own() -> None:
     assert set(paths_to_remove(judged)) == {
         f"{step}/call=1/{name}" for name in ("0", "checkpoint", "checkpoint-0", ".lock")
     }
+
+
+def test_a_payload_may_have_files_called_as_ours(tmp_path: Path) -> None:
+    payload = tmp_path / "0" / "payload"
+    payload.mkdir(parents=True)
+    (payload / "inputs.json").write_text("[1, 2")
+    (tmp_path / "0" / "inputs.json").write_text('{"table": {"path": "/w/table"}}')
+    assert inputs_of_jobs(Satellite(InProcessHost()), [str(tmp_path / "0")]) == ["/w/table"]

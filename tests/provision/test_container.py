@@ -6,9 +6,11 @@ real ones do is in tests/containers.
 
 from __future__ import annotations
 
+import itertools
 import os
 import subprocess
 import tarfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -73,6 +75,7 @@ def run(
     scheduler: str = "process",
     runtime: str = RUNTIME,
     folder: str = "run",
+    inputs: str = "",
     plugins: tuple[str, ...] = ("--container-image=...", "--environment=..."),
     **script: Any,
 ) -> Any:
@@ -95,6 +98,8 @@ def run(
     profile = load_profile("local", start=tmp_path)
     resolved = resolve_script(ScriptEntry(Layer("test", layer, lambda path: None), None, tmp_path), profile)
     activation = plan_environment(environment, LocalHost(), provided)
+    if inputs:
+        activation = replace(activation, files={**activation.files, "inputs.paths": inputs})
     spec = job_spec(resolved, JobIdentity("run", "step"), activation=activation)
     target = tmp_path / folder
     target.mkdir()
@@ -154,6 +159,15 @@ def test_the_copy_on_the_node_is_seen_inside(tmp_path: Path, store: Store):
     assert (Path(node).parent, work) == (tmp_path / "disk", "payload")
     assert called[called.index("--bind") + 2 :][:2] == ["--bind", f"{node}:{node}"]
     assert done.stdout == f"payload ['a b', '$(c)'] {node}/payload\n"
+
+
+def test_inputs_that_lie_elsewhere_are_seen_inside(tmp_path: Path, store: Store):
+    environment, provided = sent(tmp_path, store)
+    paths = ["/home/me/a table.csv", f"{tmp_path}/run/data/trees/key/zoo", "/data/a:b"]
+    done, called = run(tmp_path, environment, provided, inputs="".join(f"{path}\0" for path in paths))
+    assert done.returncode == 0, done.stderr
+    binds = [value for word, value in itertools.pairwise(called) if word == "--bind"]
+    assert binds == [f"{tmp_path}/run:{tmp_path}/run", "/home/me/a table.csv:/home/me/a table.csv:ro"]
 
 
 def test_a_spoilt_image_stops_the_job(tmp_path: Path, store: Store):

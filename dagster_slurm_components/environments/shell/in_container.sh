@@ -3,9 +3,9 @@
 # Usage: in_container.sh [--step SRUN_OPTION... --] COMMAND [ARG...]
 #
 # container.args beside this file says in what: RUNTIME IMAGE GPU PYTHON BIND... -- OPTION..., each ended by NUL. The run
-# directory, the working folder around it, TMPDIR and the node's copy (`stage`) are seen inside under their own paths, and the command starts in the
-# folder that it would start in outside. SRUN_OPTIONs are for runtimes that are a plugin of srun: the step's own; without
-# them the command is a step of one task, on this node, with all that the job has here.
+# directory, the working folder around it, TMPDIR, the node's copy (`stage`) and inputs that lie elsewhere are seen inside under
+# their own paths, and the command starts in the folder that it would start in outside. SRUN_OPTIONs are for runtimes that are a
+# plugin of srun: the step's own; without them the command is a step of one task, on this node, with all that the job has here.
 
 environment=$DAGSTER_SLURM_RUN_DIR/environment
 step=(--overlap --nodes=1 --ntasks=1 --ntasks-per-node=1 --nodelist="${SLURMD_NODENAME-}" --cpu-bind=none --export=ALL
@@ -29,6 +29,13 @@ case ${DAGSTER_SLURM_STAGE:+$runtime:$DAGSTER_SLURM_STAGE} in
 '' | charliecloud:/tmp/*) ;;
 *) binds+=("$DAGSTER_SLURM_STAGE:$DAGSTER_SLURM_STAGE") ;;
 esac
+if [ -f "$DAGSTER_SLURM_RUN_DIR/inputs.paths" ] && [ "$runtime" != charliecloud ]; then
+    while IFS= read -r -d '' input; do
+        # What lies in the working folder is seen already; names with these no runtime's option can say.
+        case $input in "$workdir"/* | *[:,]*) continue ;; esac
+        binds+=("$input:$input:ro")
+    done <"$DAGSTER_SLURM_RUN_DIR/inputs.paths"
+fi
 while [ "${words[at]}" != -- ]; do
     binds+=("${words[at]}")
     at=$((at + 1))

@@ -97,6 +97,10 @@ def _folder_below(run_dir: str, workdir: str) -> bytes:
 
 
 def _lacking(needs: Sequence[str]) -> Optional[Result]:
+    for path in needs:
+        if path.endswith("/.ready"):  # a mark of ours: who prunes looks once more before an input goes
+            with contextlib.suppress(OSError):
+                os.utime(native(path))
     missing = [path for path in needs if not os.path.lexists(native(path))]
     return {"outcome": "lacking", "detail": missing[0]} if missing else None
 

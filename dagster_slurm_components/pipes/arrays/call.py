@@ -151,13 +151,20 @@ class ArrayCall(JobCall):
             f"{each.name} {dict(each.env)}" if each.env else each.name for each in self.elements.values()
         )
 
+    def equip(self, *, sure: bool = False) -> None:
+        """Have the software of all elements on their host, and know what they read."""
+        super().equip(sure=sure)
+        if self.resolved.script.inputs:
+            self.inputs.look_up(self._jobs)
+
+    @property
+    def _jobs(self) -> list[tuple[ResolvedScript, Partition]]:
+        return [(each.resolved, each.partition or self.partition) for each in self.elements.values()]
+
     @property
     def input_digests(self) -> Sequence[Mapping[str, object]]:
         """What the inputs of each element consist of."""
-        if not self.resolved.script.inputs:
-            return []
-        elements = self.elements.values()
-        return [self.inputs.of(each.resolved, each.partition or self.partition).digest for each in elements]
+        return [self.inputs.of(*job).digest for job in self._jobs] if self.resolved.script.inputs else []
 
     @cached_property
     def pipes_context(self) -> PipesContextData:
