@@ -1,14 +1,14 @@
 """Whatever fsspec can read (s3, gcs, sftp, ...), fetched to this machine."""
 
 import os
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from dagster_slurm_components.environments.host.store import without_login
-from dagster_slurm_components.environments.machine import cache_folder, digest_of, recall, remember
+from dagster_slurm_components.environments.machine import cache_folder, digest_of
 from dagster_slurm_components.errors import InputFailedError
+from dagster_slurm_components.hosts.satellite.files import remove_tree
 from dagster_slurm_components.units import format_size
 
 
@@ -29,27 +29,25 @@ def fetch_here(url: str, most: int | None, tell: Callable[[str], None]) -> Path:
     except ImportError as error:
         hint = "Install it beside Dagster, for instance `pip install s3fs` for s3."
         raise InputFailedError(f"{plain} needs a package of fsspec: {error}", hint=hint) from error
-    except Exception as error:
+    except Exception as error:  # each file system has its own
         raise _failed(plain, error) from error
-    memo = digest_of("fsspec", url)
-    target = cache_folder("fetched", memo) / _name(path)
-    if recall("urls", memo) == state and target.exists():
+    # Of another state it is in another folder: a job that waits may read it here.
+    target = cache_folder("fetched", digest_of("fsspec", url, state)) / _name(path)
+    if target.exists():
         return target
     try:
         size = file_system.du(path)
         if most is not None and size > most:
             raise InputFailedError(f"{plain} has {format_size(size)}, and `max` is {format_size(most)}")
         tell(f"{plain}, {format_size(size)}, is fetched.")
-        part = target.with_name(f".{memo[:16]}.part")
-        shutil.rmtree(part, ignore_errors=True) if part.is_dir() else part.unlink(missing_ok=True)
+        part = target.with_name(".part")
+        remove_tree(str(part))
         file_system.get(path, str(part), recursive=facts["type"] == "directory")
-        shutil.rmtree(target, ignore_errors=True) if target.is_dir() else target.unlink(missing_ok=True)
         os.rename(part, target)
     except InputFailedError:
         raise
     except Exception as error:
         raise _failed(plain, error) from error
-    remember("urls", memo, state)
     return target
 
 

@@ -226,7 +226,11 @@ def write_page(notebook: Any, path: str) -> None:
     except ImportError:
         sys.stderr.write("no {}: nbconvert is not in this environment\n".format(path))
         return
-    page, _ = HTMLExporter().from_notebook_node(notebook)
+    try:
+        page, _ = HTMLExporter().from_notebook_node(notebook)
+    except ValueError as error:  # its templates are not where it looks for them
+        sys.stderr.write("no {}: {}\n".format(path, error))
+        return
     write(path, page.encode("utf-8"))
 
 
