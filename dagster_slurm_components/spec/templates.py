@@ -78,7 +78,7 @@ def render(
     """Return a raw tree with its templates rendered.
 
     A text that is one template and nothing else becomes the template's value; any other becomes text. ``scope`` has
-    further names for templates. In a ``partitioned`` tree, a script's, those of the partition stay: ``fill_partition``
+    further names for templates. In a ``partitioned`` tree, a script's, those of the partition stay: ``fill_waiting``
     renders them. A SpecError tells of each variable that isn't set and each template that can't be
     rendered, at the places that ``position_of`` finds.
     """

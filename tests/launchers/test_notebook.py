@@ -178,7 +178,9 @@ def test_what_can_not_run_is_said_in_a_sentence(
 
 
 def test_an_environment_without_nbclient_is_told_what_it_lacks(tmp_path: Path) -> None:
-    run = job(tmp_path / "run", None, notebook("x"), env={"DAGSTER_SLURM_PYTHON": sys.executable})
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(tmp_path / "bare")], check=True)
+    python = str(tmp_path / "bare" / "bin" / "python")
+    run = job(tmp_path / "run", None, notebook("x"), env={"DAGSTER_SLURM_PYTHON": python})
     assert run_here(run).exit_code == 1, run.report()
     assert "this environment lacks nbclient: add nbclient and ipykernel to it" in run.stderr
 

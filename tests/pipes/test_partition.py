@@ -11,7 +11,7 @@ from dagster_slurm_components import ComputeResource
 from dagster_slurm_components.pipes.context import partition_of
 from dagster_slurm_components.pipes.partition import template_names
 from dagster_slurm_components.spec.problems import SpecError
-from dagster_slurm_components.spec.templates import fill_partition
+from dagster_slurm_components.spec.templates import fill_waiting
 
 DAILY = dg.DailyPartitionsDefinition("2026-02-01")
 SHOW = [
@@ -115,9 +115,9 @@ def test_templates_know_each_dimension(instance: dg.DagsterInstance) -> None:
     @dg.asset(partitions_def=both)
     def parted(context: dg.AssetExecutionContext) -> None:
         names, missing = template_names(partition_of(context))
-        filled.append(fill_partition(tree, lambda path: None, names, missing))
+        filled.append(fill_waiting(tree, lambda path: None, names, missing))
         with pytest.raises(SpecError, match="`partition` has no `regoin`; did you mean `region`"):
-            fill_partition("{{ partition.regoin }}", lambda path: None, names, missing)
+            fill_waiting("{{ partition.regoin }}", lambda path: None, names, missing)
 
     key = dg.MultiPartitionKey({"region": "eu", "day": "2026-02-03"})
     assert dg.materialize([parted], instance=instance, partition_key=key).success
