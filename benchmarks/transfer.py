@@ -38,7 +38,7 @@ def wanted(folder: Path, here: Path) -> list[Wanted]:
     """Return the files of a folder as outputs that are to be brought here."""
     names = sorted(each.relative_to(folder) for each in folder.rglob("*") if each.is_file())
     files = [File(str(each), (folder / each).stat().st_size, hash_of(folder / each)) for each in names]
-    return [Wanted(each, str(folder / each.name), here / each.name) for each in files]
+    return [Wanted(each, str(folder), here) for each in files]
 
 
 def ours(setting: Lab, port: int, way: str, source: Path, target: Path) -> tuple[float, float]:

@@ -220,7 +220,7 @@ def test_lost_connections_are_waited_for_both_ways(
             assert (there / "mine").read_bytes() == data
             assert state["cuts"] == 3
             state.update(bytes=0, cuts=0)
-            wanted = Wanted(File("mine", len(data), None), str(there / "mine"), back / "mine")
+            wanted = Wanted(File("mine", len(data), None), str(there), back)
             download(satellite, [wanted], back, got=got)
     finally:
         host.close()
