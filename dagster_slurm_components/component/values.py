@@ -1,6 +1,6 @@
 """What a Python asset gets that takes a script's asset as an argument: what was reported of it, or its files."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path, PurePath
 from types import NoneType
 from typing import Any, get_args, get_origin
@@ -8,6 +8,7 @@ from typing import Any, get_args, get_origin
 import dagster as dg
 
 from dagster_slurm_components.component.value_files import load_file, means_file, refusal, word
+from dagster_slurm_components.pipes.newest import newest_of
 
 REPORTED = "slurm_script"
 """The key of the IO manager of scripts' assets."""
@@ -16,8 +17,6 @@ _NAME, _OUTPUT = "value", "output"
 _NOT_FINITE = frozenset({"nan", "inf", "-inf"})
 """How metadata show numbers that are not finite, for JSON has none."""
 _PATHS = (dg.PathMetadataValue, dg.NotebookMetadataValue)
-_PAGE = 500
-"""Partitions whose events are read at once. Dagster's SQLite takes some 30 ms for each query, however small (1.13)."""
 Made = dg.AssetMaterialization | None
 Load = Callable[[dg.InputContext, str | None, Made, Any], Any]
 """What makes a value of a partition's newest materialization, for a type; a LookupError says what is missing."""
@@ -59,29 +58,14 @@ def load_each(context: dg.InputContext, load: Load) -> Any:
     if several:
         kind = (get_args(kind) or [Any])[-1]
     values = {}
-    for partition, made in _newest(context):
+    partitions = context.asset_partition_keys if context.has_asset_partitions else [None]
+    for partition, made in newest_of(context.instance, context.asset_key, partitions):
         try:
             values[partition] = load(context, partition, made, kind)
         except LookupError as exc:
             if not may_miss and not context.definition_metadata.get("allow_missing_partitions"):
                 raise refusal(exc.args[0]) from None
     return values if several else next(iter(values.values()), None)
-
-
-def _newest(context: dg.InputContext) -> Iterator[tuple[str | None, Made]]:
-    """Yield the newest materialization of each partition, or of an asset that has none; of many a page is in memory."""
-    instance, key = context.instance, context.asset_key
-    if not context.has_asset_partitions:
-        newest = instance.get_latest_materialization_event(key)
-        yield None, newest.asset_materialization if newest else None
-        return
-    keys, kind = context.asset_partition_keys, dg.DagsterEventType.ASSET_MATERIALIZATION
-    for page in (keys[start : start + _PAGE] for start in range(0, len(keys), _PAGE)):
-        ids = [*instance.get_latest_storage_id_by_partition(key, kind, {*page}).values()]
-        wanted = dg.AssetRecordsFilter(key, storage_ids=ids)
-        records = instance.fetch_materializations(wanted, limit=len(ids)).records if ids else []
-        made = {record.partition_key: record.asset_materialization for record in records}
-        yield from ((each, made.get(each)) for each in page)
 
 
 def name_of(context: dg.InputContext, partition: str | None) -> str:

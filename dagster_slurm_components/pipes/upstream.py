@@ -1,14 +1,14 @@
 """What upstream jobs and Python assets have made, by Dagster's own record: where it lies, and of which hash it is."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import dagster as dg
 
 from dagster_slurm_components.errors import InputFailedError
 from dagster_slurm_components.pipes.bring import Output, outputs_of
 from dagster_slurm_components.pipes.context import Partition, StepContext, is_direct
+from dagster_slurm_components.pipes.newest import newest_of
 from dagster_slurm_components.pipes.private import private_parts
 from dagster_slurm_components.pipes.step import RUNS
 
@@ -18,8 +18,6 @@ with private_parts("maps partitions in another way", "take assets out of `inputs
 
 _STORED = "path"
 """The metadata by which IO managers that store files, as Dagster's own do, tell where."""
-_PAGE = 500
-"""Partitions whose events are read at once. Dagster's SQLite takes some 30 ms for each query, however small (1.13)."""
 
 
 @dataclass(frozen=True)
@@ -99,21 +97,10 @@ class Upstream:
 
     def read(self, asset: dg.AssetKey, partitions: Iterable[str | None]) -> None:
         """Read the newest materializations of an asset, as far as they are not known."""
-        instance, kind = self.context.instance, dg.DagsterEventType.ASSET_MATERIALIZATION
         wanted = [each for each in dict.fromkeys(partitions) if (asset, each) not in self._known]
-        keys = [each for each in wanted if each is not None]
         with RUNS:
-            if None in wanted:
-                event = instance.get_latest_materialization_event(asset)
-                self._known[asset, None] = event.asset_materialization if event else None
-            for page in (keys[start : start + _PAGE] for start in range(0, len(keys), _PAGE)):
-                ids = [*instance.get_latest_storage_id_by_partition(asset, kind, {*page}).values()]
-                records: Sequence[Any] = ()
-                if ids:
-                    chosen = dg.AssetRecordsFilter(asset, storage_ids=ids)
-                    records = instance.fetch_materializations(chosen, limit=len(ids)).records
-                made: Mapping[Any, Any] = {each.partition_key: each.asset_materialization for each in records}
-                self._known.update({(asset, key): made.get(key) for key in page})
+            found = newest_of(self.context.instance, asset, wanted)
+            self._known.update({(asset, partition): made for partition, made in found})
 
 
 def _identity(made: dg.AssetMaterialization) -> str:
