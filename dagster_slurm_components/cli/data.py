@@ -1,6 +1,6 @@
 """``dg-slurm data``: the inputs of scripts on a profile's host: see them, bring them, remove them."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -65,17 +65,13 @@ def _wanted(loaded: LoadedProfile) -> Iterator[_Wanted]:
             yield _Wanted(resolved, name, given)
 
 
-def _common(command: Callable[..., None]) -> Callable[..., None]:
-    return terminal.profile_argument(terminal.json_option(command))
-
-
 @click.group(cls=terminal.Group)
 def data() -> None:
     """The inputs of scripts: what they read, what is on the host, bringing and removing it."""
 
 
 @data.command()
-@_common
+@terminal.profile_and_json
 def plan(profile_name: str | None, as_json: bool) -> None:
     """Show what the scripts read, what is there, and what would be sent or fetched. Changes nothing."""
     loaded, store = _opened(profile_name)
@@ -104,7 +100,7 @@ def _planned(
 
 
 @data.command()
-@_common
+@terminal.profile_and_json
 def fetch(profile_name: str | None, as_json: bool) -> None:
     """Bring what the scripts read to the host now: what is sent or fetched here is there when their steps run."""
     loaded, store = _opened(profile_name)
@@ -126,7 +122,7 @@ def fetch(profile_name: str | None, as_json: bool) -> None:
 
 
 @data.command("list")
-@_common
+@terminal.profile_and_json
 def list_(profile_name: str | None, as_json: bool) -> None:
     """List the inputs on the host, with sizes and last use."""
     found = _opened(profile_name)[1].call("list", {})
@@ -149,7 +145,7 @@ def list_(profile_name: str | None, as_json: bool) -> None:
 
 
 @data.command()
-@_common
+@terminal.profile_and_json
 @click.option(
     "--unused-for",
     callback=terminal.seconds,

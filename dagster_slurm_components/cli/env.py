@@ -2,7 +2,6 @@
 
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -37,17 +36,13 @@ def _day(epoch: float) -> str:
 _NAMED: terminal.Columns = {"environment": "name", "key": lambda row: row["key"][:12]}
 
 
-def _common(command: Callable[..., None]) -> Callable[..., None]:
-    return terminal.profile_argument(terminal.json_option(command))
-
-
 @click.group(cls=terminal.Group)
 def env() -> None:
     """The environments of a profile: what scripts need, what is on the host, making and removing it."""
 
 
 @env.command()
-@_common
+@terminal.profile_and_json
 def plan(profile_name: str | None, as_json: bool) -> None:
     """Show what the scripts need, what is there, and what would be sent. Changes nothing."""
     loaded, store = _opened(profile_name)
@@ -81,7 +76,7 @@ def _planned(store: Store, need: Need, planned: EnvironmentPlan) -> terminal.Row
 
 
 @env.command()
-@_common
+@terminal.profile_and_json
 def build(profile_name: str | None, as_json: bool) -> None:
     """Fetch and build on this machine all that a deployment sends, so that it needs no internet then."""
     rows: list[terminal.Row] = []
@@ -95,7 +90,7 @@ def build(profile_name: str | None, as_json: bool) -> None:
 
 
 @env.command()
-@_common
+@terminal.profile_and_json
 @click.option("--rebuild", is_flag=True, help="Make environments anew that are there already.")
 @click.option(
     "--wait",
@@ -133,7 +128,7 @@ def deploy(profile_name: str | None, as_json: bool, rebuild: bool, wait: float |
 
 
 @env.command("list")
-@_common
+@terminal.profile_and_json
 def list_(profile_name: str | None, as_json: bool) -> None:
     """List the environments on the host, with sizes and last use."""
     found = _opened(profile_name)[1].inventory()
@@ -157,7 +152,7 @@ def list_(profile_name: str | None, as_json: bool) -> None:
 
 
 @env.command()
-@_common
+@terminal.profile_and_json
 @click.option(
     "--mode",
     type=click.Choice(["names", "full"]),
@@ -178,7 +173,7 @@ def verify(profile_name: str | None, as_json: bool, mode: Any) -> None:
 
 
 @env.command()
-@_common
+@terminal.profile_and_json
 @click.option(
     "--unused-for",
     callback=terminal.seconds,

@@ -52,6 +52,11 @@ json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON a
 """Adds the option for output that programs read."""
 
 
+def profile_and_json(command: Callable[..., None]) -> Callable[..., None]:
+    """Add what each command of a group on a profile's host has: the profile, and output that programs read."""
+    return profile_argument(json_option(command))
+
+
 class Group(click.Group):
     """A group whose help tells of each command a whole sentence."""
 

@@ -11,7 +11,7 @@ from urllib.parse import unquote, urlsplit
 from dagster_slurm_components.data.host.download import shown as shown_url
 from dagster_slurm_components.data.host.program import answer
 from dagster_slurm_components.data.local import Content, read_content
-from dagster_slurm_components.data.remote import fetch_here
+from dagster_slurm_components.data.remote import fetch_here, last_part
 from dagster_slurm_components.data.store import InputStore, Tree
 from dagster_slurm_components.environments.machine import (
     cache_folder,
@@ -112,8 +112,8 @@ class Provider:
                     "sha256": content.files[0].sha256,
                     "most": None,
                 }
-                answer = self.store.call("unpack", order)
-                tree = self.store.tree(answer["key"], answer["name"])
+                unpacked = self.store.call("unpack", order)
+                tree = self.store.tree(unpacked["key"], unpacked["name"])
             return self._keep(memo, source, tree)
 
     def _sent(self, name: str, content: Content) -> Tree:
@@ -143,9 +143,9 @@ class Provider:
         if known := self._believed(memo, _BELIEVED if given.sha256 else _FRESH):
             return Provided(order["source"], known.path, known.key, known)
         with only_one(f"input-{memo[:32]}"):
-            tree, answer = self.store.fetch(order, self._launcher(given.fetch_on))
-        if answer["state"] == "fetched":
-            size = f"{answer['count']} files, {format_size(answer['bytes'])}"
+            tree, fetched = self.store.fetch(order, self._launcher(given.fetch_on))
+        if fetched["state"] == "fetched":
+            size = f"{fetched['count']} files, {format_size(fetched['bytes'])}"
             self.tell(f"Input `{name}` was fetched on {self._where}: {size}.")
         return self._keep(memo, order["source"], tree)
 
@@ -178,11 +178,10 @@ class Provider:
     def _order(self, given: Input) -> dict[str, Any]:
         """Return what whoever fetches a URL is told."""
         url, limits = given.source, self.profile.profile.input_cache
-        last = unquote(urlsplit(url).path).rstrip("/").rpartition("/")[2]
         return {
             "url": url,
             "source": shown_url(url),
-            "name": last if last not in ("", ".", "..") else "content",
+            "name": last_part(unquote(urlsplit(url).path)),
             "sha256": given.sha256,
             "unpack": given.unpack,
             "most": given.most,

@@ -32,7 +32,7 @@ def fetch_here(url: str, most: int | None, tell: Callable[[str], None]) -> Path:
     except Exception as error:  # each file system has its own
         raise _failed(plain, error) from error
     # Of another state it is in another folder: a job that waits may read it here.
-    target = cache_folder("fetched", digest_of("fsspec", url, state)) / _name(path)
+    target = cache_folder("fetched", digest_of("fsspec", url, state)) / last_part(path)
     if target.exists():
         return target
     try:
@@ -51,7 +51,8 @@ def fetch_here(url: str, most: int | None, tell: Callable[[str], None]) -> Path:
     return target
 
 
-def _name(path: str) -> str:
+def last_part(path: str) -> str:
+    """Return the name of what comes from a path: its last part, if that is one."""
     last = str(path).rstrip("/").rpartition("/")[2]
     return last if last not in ("", ".", "..") else "content"
 
