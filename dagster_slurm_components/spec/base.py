@@ -1,6 +1,7 @@
 """The scalar types of the vocabulary: each checks a value and writes the same check into its JSON Schema."""
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any
 
@@ -18,7 +19,7 @@ from pydantic import (
 )
 from pydantic_core import CoreSchema, core_schema
 
-from dagster_slurm_components.spec.model import UNRENDERED, mistake
+from dagster_slurm_components.spec.model import UNRENDERED, Model, mistake
 from dagster_slurm_components.spec.problems import describe
 from dagster_slurm_components.spec.source import SpelledInt
 
@@ -90,6 +91,13 @@ class Alone:
     """Annotates a model for which the value of one ``field`` may stand alone."""
 
     field: str
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        """Read what is no mapping as the field."""
+        return core_schema.no_info_before_validator_function(
+            lambda value: value if isinstance(value, Mapping | Model) else {self.field: value},
+            handler(source),
+        )
 
     def __get_pydantic_json_schema__(
         self, schema: CoreSchema, handler: GetJsonSchemaHandler

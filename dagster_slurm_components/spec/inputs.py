@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Annotated, ClassVar, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Field
+from pydantic import AfterValidator
 
 from dagster_slurm_components.spec.base import Alone, Flag, Format, Word, shape
 from dagster_slurm_components.spec.model import Model, mistake, option, required
@@ -54,14 +54,9 @@ class Input(Model):
         "What a URL has to give; then it is fetched once, and never asked again.", "0" * 64
     )
     unpack: Flag = option("Unpack a tar or zip file; the input is the folder.", True, default=False)
-    fetch_on: (
-        Annotated[
-            FetchOn,
-            BeforeValidator(lambda given: given if isinstance(given, Mapping | Model) else {"where": given}),
-            Alone("where"),
-        ]
-        | None
-    ) = option("Where a URL is fetched; by default http and https on the login node, others here.", "here")
+    fetch_on: Annotated[FetchOn, Alone("where")] | None = option(
+        "Where a URL is fetched; by default http and https on the login node, others here.", "here"
+    )
     max: Memory | None = option("The most bytes that a URL may give; a number alone is mebibytes.", "200G")
 
     @property
@@ -83,12 +78,7 @@ class Input(Model):
 InputName = Annotated[str, Format(_NAME, "the name of an input: letters, digits and `_`", "images")]
 Inputs = dict[
     InputName,
-    Annotated[
-        Input,
-        BeforeValidator(lambda given: given if isinstance(given, Mapping | Model) else {"source": given}),
-        Alone("source"),
-        Field(),
-    ],
+    Annotated[Input, Alone("source")],
 ]
 
 

@@ -5,7 +5,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BeforeValidator
+from pydantic import AfterValidator
 
 from dagster_slurm_components.spec.base import Alone, Flag, Format, OrFlag, Word, shape
 from dagster_slurm_components.spec.keys import AssetKey
@@ -91,11 +91,7 @@ OutputName = Annotated[
 ]
 Outputs = dict[
     OutputName,
-    Annotated[
-        Output,
-        BeforeValidator(lambda given: given if isinstance(given, Mapping | Model) else {"path": given}),
-        Alone("path"),
-    ],
+    Annotated[Output, Alone("path")],
 ]
 
 

@@ -3,10 +3,7 @@
 The types are Dagster's classes without ``PartitionMapping``, the fields are theirs (dagster 1.13).
 """
 
-from collections.abc import Mapping
 from typing import Annotated, Any, Literal
-
-from pydantic import BeforeValidator
 
 from dagster_slurm_components.spec.base import WHOLE, Alone, Flag, Word
 from dagster_slurm_components.spec.keys import AssetKey
@@ -120,9 +117,5 @@ def fits(mapping: Model | None, before: Model, after: Model | None) -> bool:
     return False
 
 
-def _dep(value: Any) -> Any:
-    return value if isinstance(value, (Mapping, Model)) else {"asset": value}
-
-
-Dep = Annotated[AssetDep, BeforeValidator(_dep), Alone("asset")]
+Dep = Annotated[AssetDep, Alone("asset")]
 """A dependency: ``raw``, ``[lake, raw]``, or ``{asset: raw, partition_mapping: {type: last}}``."""

@@ -45,10 +45,10 @@ Command = Annotated[
 
 
 def _files(given: Any) -> Any:
-    """Read a path that stands alone; a time there is a misspelled `every`, and no path."""
+    """Refuse a time that stands alone: it is a misspelled `every`, and no path."""
     if isinstance(given, str) and DURATION.fullmatch(given):
         raise mistake(f"{given!r} is a time, and no path", "did you mean `every`?", "path")
-    return given if isinstance(given, Mapping | Model) else {"path": given}
+    return given
 
 
 class RelayedFiles(Model):
@@ -88,7 +88,7 @@ class Relay(Model):
         frozen=True,
         json_schema_extra={"allOf": [{"propertyNames": {"pattern": f"^(?:{OUTPUT_NAME})$"}}]},
     )
-    __pydantic_extra__: dict[OutputName, Annotated[RelayedFiles, BeforeValidator(_files), Alone("path")]]
+    __pydantic_extra__: dict[OutputName, Annotated[RelayedFiles, Alone("path"), BeforeValidator(_files)]]
 
     every: Duration = option("How often is looked for more.", "30s", default="1m")
 
