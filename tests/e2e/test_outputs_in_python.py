@@ -371,7 +371,9 @@ def test_who_is_interrupted_while_the_host_is_away_ends_and_the_next_goes_on(
     before = here()
     assert before > 2**20
     far.refuse, far.delay = False, 0.0
-    path = eventually(lambda: reached(lambda: bring(Future())), "the host is there again")
+    path = eventually(
+        lambda: reached(lambda: bringing.bring(output, project.root, told.append)), "the host is there again"
+    )
     assert path.read_bytes() == Path(output.path or "").read_bytes()
     assert here() == 0
 
