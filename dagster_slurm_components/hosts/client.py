@@ -74,19 +74,16 @@ class Satellite:
         folders: Sequence[tuple[str, int]] = (),
         copies: Sequence[tuple[str, str]] = (),
         pieces: Sequence[tuple[str, int, int]] = (),
-        whole: Sequence[tuple[str, str, int, str, int]] = (),
-    ) -> list[int]:
-        """Make folders, copy files, write pieces of files, publish whole ones (``satellite.uploads.receive``).
-
-        Returns which of the ``whole`` ones, by number, have other bytes than they should.
-        """
+        whole: Sequence[tuple[str, str, int, int, int]] = (),
+    ) -> calls.Received:
+        """Make folders, copy files, write pieces of files, publish whole ones (``satellite.uploads.receive``)."""
         what = {
             "folders": list(folders),
             "copies": list(copies),
             "pieces": list(pieces),
             "whole": list(whole),
         }
-        return list(self._call("receive", data, timeout=3600.0, **what).result["wrong"])
+        return calls.Received(**self._call("receive", data, timeout=3600.0, **what).result)
 
     def attempts(self, folder: str) -> list[calls.AttemptFiles]:
         """Return the attempts of a call, in order."""
@@ -170,7 +167,8 @@ class Satellite:
 def _files_of(reply: Reply) -> list[calls.FileData]:
     pieces, rest = [], memoryview(reply.blob)
     for status, size, inode, mtime, length in reply.result["files"]:
-        data, rest = bytes(rest[:length]), rest[length:]
+        data = reply.blob if length == len(reply.blob) else bytes(rest[:length])  # a large one is not copied
+        rest = rest[length:]
         error = None if status in ("ok", "missing") else status
         pieces.append(calls.FileData(status != "missing", size, inode, data, mtime, error))
     return pieces

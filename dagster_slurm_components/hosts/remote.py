@@ -22,6 +22,8 @@ from dagster_slurm_components.hosts.ssh_errors import DroppedError
 LARGE = 1024 * 1024
 """Bytes from which a call counts as one that carries much."""
 
+NEAR = 0.005
+"""Seconds of a round trip up to which two channels carry 800 MB/s; four of them took CPU from those that work."""
 _LINGER = 5.0
 _REFUSED_PAUSE = 30.0
 _LONGEST_PAUSE = 60.0
@@ -143,12 +145,13 @@ class Lanes:
 
     OpenSSH gives each channel a window of 2 MiB, so that one alone carries no more than that in a round trip: 59 MB/s
     at 30 ms, whatever the line could do. Only more channels help, and they need no further login. There are ``most``
-    beside the main one, until there was no large call for ``linger`` seconds: a transfer has moments without one, and
-    each channel costs the start of a Python there.
+    beside the main one, one where a round trip takes less than ``near`` seconds, until there was no large call for
+    ``linger`` seconds: a transfer has moments without one, and each channel costs the start of a Python there.
     """
 
-    def __init__(self, dialer: Dialer, main: Channel, most: int, linger: float) -> None:
+    def __init__(self, dialer: Dialer, main: Channel, most: int, linger: float, near: float = NEAR) -> None:
         self.main = main
+        self._near = near
         self._dialer = dialer
         self._most = most
         self._linger = linger
@@ -167,7 +170,8 @@ class Lanes:
             for lost in [channel for channel in self._busy if channel.lost and channel is not self.main]:
                 del self._busy[lost]
             channel = min(self._busy, key=self._busy.__getitem__)
-            open_one = bool(self._busy[channel]) and len(self._busy) <= self._most and not self._barred
+            most = min(self._most, 1) if self.main.quickest < self._near else self._most
+            open_one = bool(self._busy[channel]) and len(self._busy) <= most and not self._barred
             self._barred = self._barred or open_one
             self._busy[channel] += 1
             self._uses += 1

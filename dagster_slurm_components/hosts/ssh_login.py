@@ -174,6 +174,8 @@ class Login:
         lines.append(f"UserKnownHostsFile {_quoted(home / 'known_hosts')} {_quoted(home / 'known_hosts2')}")
         keys = [home / name for name in _DEFAULT_KEYS if (home / name).is_file()]
         lines += [f"IdentityFile {_quoted(key)}" for key in keys]
+        if has_aes(_CPUS):
+            lines.append(f"Ciphers {_CIPHERS}")
         return "\n".join(lines) + "\n"
 
     def _serve(self, questions: socket.socket, process: subprocess.Popen[bytes]) -> None:
@@ -221,6 +223,22 @@ class Login:
         name, why = self._names[number], "the answers were not accepted"
         return HostRefusedError(why, where=name) if attended else required(name, why)
 
+
+def has_aes(cpus: Path) -> bool:
+    """Return whether this machine's processors know AES; those of which the system tells nothing do."""
+    try:
+        return re.search(r"^(?:flags|Features)\b.*\baes\b", cpus.read_text(), re.MULTILINE) is not None
+    except OSError:  # no Linux
+        return True
+
+
+_CPUS = Path("/proc/cpuinfo")
+_CIPHERS = (
+    "aes128-gcm@openssh.com,aes256-gcm@openssh.com,chacha20-poly1305@openssh.com,"
+    "aes128-ctr,aes192-ctr,aes256-ctr"
+)
+"""OpenSSH's own, those first that processors do: 2 GB cost 5.2 s of CPU, at both ends together, instead of 7.7 s.
+All are named, as releases before 8.1 know no ``^``."""
 
 _COMMON = (
     "Host *",

@@ -13,6 +13,7 @@ from dagster_slurm_components.environments.host.tools import hash_of
 from dagster_slurm_components.errors import DagsterSlurmError
 from dagster_slurm_components.hosts.client import Satellite
 from dagster_slurm_components.hosts.satellite.calls import FileData, FileRead
+from dagster_slurm_components.hosts.satellite.files import write_at
 from dagster_slurm_components.jobs.outputs import ALL_FILES, MADE, File, Made, parse_files, parse_made, shown
 from dagster_slurm_components.jobs.transfer import PIECE, bring, in_order, part_name
 
@@ -208,9 +209,8 @@ class _Part:
 
     def take(self, data: bytes) -> None:
         self._digest.update(data)
-        while data:
-            written = os.pwrite(self._descriptor, data, self.offset)
-            data, self.offset = data[written:], self.offset + written
+        write_at(self._descriptor, memoryview(data), self.offset)
+        self.offset += len(data)
 
     def publish(self) -> bool:
         """Put the file in its place, or empty it where its hash is wrong."""

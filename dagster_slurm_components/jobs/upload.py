@@ -141,8 +141,8 @@ def upload(
     except SatelliteError as error:
         raise DagsterSlurmError(error.message, where=error.where, hint=_HINTS.get(error.code)) from error
     if wrong:
-        text = f"{shown(wrong[0].target)} does not keep what is written to it"
-        raise DagsterSlurmError(text, where=satellite.host.name, hint="Does somebody else write there?")
+        text = f"{shown(wrong[0].target)} is brought by somebody else, too"
+        raise DagsterSlurmError(text, where=satellite.host.name, hint="Wait for their end.")
 
 
 @dataclass(frozen=True)
@@ -153,43 +153,52 @@ class _Upload:
     got: Callable[[int], None]
 
     def several(self, batch: list[Source]) -> list[Source]:
-        """Bring small files together; return those of which the host has other bytes than were sent."""
+        """Bring small files together; return those that the host could not put in their places."""
         contents = [b"".join(_pieces(each)) for each in batch]
-        rows = [
-            (each.part, each.target, each.size, _same(each, hashlib.sha256(data).hexdigest()), each.mode)
-            for each, data in zip(batch, contents, strict=True)
-        ]
+        for each, data in zip(batch, contents, strict=True):
+            if each.sha256:
+                _compare(each, hashlib.sha256(data).hexdigest())
         pieces = [(each.part, 0, each.size) for each in batch]
-        refused = self.satellite.receive(b"".join(contents), pieces=pieces, whole=rows)
+        rows = [(each.part, each.target, each.size, 0, each.mode) for each in batch]
+        refused = self.satellite.receive(b"".join(contents), pieces=pieces, whole=rows).wrong
         return [batch[number] for number in refused]
 
     def one(self, source: Source) -> bool:
-        """Bring a large file, several pieces at a time; return whether the host has what was sent."""
-        there = self._sent_before(source)
-        digest = hashlib.sha256()
+        """Bring a large file, several pieces at a time; return whether the host could put it in its place."""
+        inode, there = self._sent_before(source)
+        inodes, digest = {inode} - {0}, hashlib.sha256()
 
-        def calls() -> Iterator[Callable[[], int]]:
+        def calls() -> Iterator[Callable[[], tuple[int, int]]]:
             for number, data in enumerate(_pieces(source)):
-                digest.update(data)
-                known = number < len(there) and there[number] == hashlib.sha256(data).hexdigest()
-                yield partial(self._piece, source, number * PIECE, b"" if known else data, len(data))
+                if source.sha256:
+                    digest.update(data)
+                known = there[number] if number < len(there) else None
+                yield partial(self._piece, source, number * PIECE, data, known)
 
-        for size in in_order(calls()):
+        for size, inode in in_order(calls()):
             self.got(size)
-        row = (source.part, source.target, source.size, _same(source, digest.hexdigest()), source.mode)
-        return not self.satellite.receive(whole=[row])
+            inodes |= {inode} - {0}
+        if source.sha256:
+            _compare(source, digest.hexdigest())
+        if len(inodes) > 1:  # somebody else has put the file in its place meanwhile
+            return False
+        row = (source.part, source.target, source.size, inodes.pop(), source.mode)
+        return not self.satellite.receive(whole=[row]).wrong
 
-    def _sent_before(self, source: Source) -> list[str]:
+    def _sent_before(self, source: Source) -> tuple[int, list[str]]:
+        """Return the inode of what there is of a file, if anything, and the hashes of its pieces."""
         (part,) = self.satellite.read([FileRead(source.part, 0, 0)])
         if source.like and not part.exists:
             self.satellite.receive(copies=[(source.like, source.part)])
             (part,) = self.satellite.read([FileRead(source.part, 0, 0)])
-        return (self.satellite.digests([source.part], PIECE)[0] or []) if part.size else []
+        return part.inode, (self.satellite.digests([source.part], PIECE)[0] or []) if part.size else []
 
-    def _piece(self, source: Source, offset: int, data: bytes, size: int) -> int:
-        if data:
-            self.satellite.receive(data, pieces=[(source.part, offset, len(data))])
-        return size
+    def _piece(self, source: Source, offset: int, data: bytes, known: str | None) -> tuple[int, int]:
+        """Send a piece unless it is there; return its bytes, and the inode it was written to."""
+        if known and known == hashlib.sha256(data).hexdigest():
+            return len(data), 0
+        found = self.satellite.receive(data, pieces=[(source.part, offset, len(data))])
+        return len(data), found.inodes[0]
 
 
 def _pieces(source: Source) -> Iterator[bytes]:
@@ -211,11 +220,10 @@ def _pieces(source: Source) -> Iterator[bytes]:
         raise _changed(source)
 
 
-def _same(source: Source, sha256: str) -> str:
-    """Return the hash of what was sent, which has to be that of what was to be sent."""
-    if source.sha256 not in (None, sha256):
+def _compare(source: Source, sha256: str) -> None:
+    """Compare what is sent with what was to be sent."""
+    if source.sha256 != sha256:
         raise _changed(source)
-    return sha256
 
 
 def _changed(source: Source) -> DagsterSlurmError:

@@ -20,7 +20,7 @@ from dagster_slurm_components.environments.host.tools import hash_of
 from dagster_slurm_components.errors import DagsterSlurmError, HostUnreachableError, InputFailedError
 from dagster_slurm_components.hosts.client import Satellite
 from dagster_slurm_components.hosts.local import InProcessHost
-from dagster_slurm_components.hosts.satellite.calls import FileData, FileRead
+from dagster_slurm_components.hosts.satellite.calls import FileData, FileRead, Received
 from dagster_slurm_components.hosts.satellite.submission import _lacking
 from dagster_slurm_components.jobs.transfer import PIECE
 from dagster_slurm_components.spec.profiles import load_profile_file
@@ -39,7 +39,7 @@ class Counting(Satellite):
         self.calls.append("read")
         return super().read(requests, **how)
 
-    def receive(self, data: bytes = b"", **what: Any) -> list[int]:
+    def receive(self, data: bytes = b"", **what: Any) -> Received:
         if self.draw.random() < self.cut:
             raise HostUnreachableError("cut off before it")
         found = super().receive(data, **what)

@@ -33,8 +33,8 @@ def pid(channel: Channel) -> int:
 
 
 @contextlib.contextmanager
-def dialed(dialer: SshDialer, linger: float = 2.0) -> Iterator[Lanes]:
-    lanes = Lanes(dialer, Channel(dialer.dial(), dialer.name), 3, linger)
+def dialed(dialer: SshDialer, linger: float = 2.0, near: float = 0.0) -> Iterator[Lanes]:
+    lanes = Lanes(dialer, Channel(dialer.dial(), dialer.name), 3, linger, near)
     yield lanes
     lanes.close()
 
@@ -61,6 +61,13 @@ def test_large_calls_at_once_get_channels_of_their_own_on_the_one_connection(ssh
         assert again.isdisjoint(others)
         assert not lanes.main.lost
     assert sshd.logins() == 1
+
+
+def test_a_host_that_is_near_gets_two(sshd: Sshd):
+    with dialed(SshDialer(sshd.spec()), near=5.0) as lanes:
+        pid(lanes.main)
+        two = spread(lanes, 6, 2)
+        assert spread(lanes, 6, 2) == two
 
 
 def test_channels_outlast_a_moment_without_a_call(sshd: Sshd):

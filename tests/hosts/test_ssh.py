@@ -1,11 +1,13 @@
 """Over a real sshd on the loopback."""
 
 import os
+import re
 import socket
 import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 from ports import free_port
@@ -19,6 +21,7 @@ from dagster_slurm_components.hosts.client import Satellite
 from dagster_slurm_components.hosts.connect import connect
 from dagster_slurm_components.hosts.remote import RemoteHost
 from dagster_slurm_components.hosts.ssh import SshDialer
+from dagster_slurm_components.hosts.ssh_login import has_aes
 from dagster_slurm_components.spec.hosts import LocalHost
 
 pytestmark = pytest.mark.ssh
@@ -198,6 +201,32 @@ class TestConfiguration:
             "Host *\n  Port 1\n  User nobody-here\n  IdentityFile /no/such\n"
         )
         reach(sshd.spec()).call("ping", {})
+
+    def test_processors_that_know_aes(self, tmp_path):
+        cpus = tmp_path / "cpuinfo"
+        for text, has in {
+            "flags\t\t: fpu aes avx2\n": True,
+            "flags\t\t: fpu vaes\n": False,
+            "Features\t: fp asimd aes crc32\n": True,
+            "model name\t: aes\nFeatures\t: fp asimd\n": False,
+        }.items():
+            cpus.write_text(text)
+            assert has_aes(cpus) is has
+        assert has_aes(tmp_path / "of no Linux")
+
+    @pytest.mark.parametrize("asked", ["aes256-ctr", None])
+    def test_the_quickest_cipher_is_taken_unless_ssh_config_names_another(
+        self, sshd_factory, reach, own_home, asked
+    ):
+        sshd = sshd_factory("LogLevel DEBUG1")
+        if asked:
+            (own_home / ".ssh" / "config").write_text(f"Host *\n  Ciphers {asked}\n")
+        reach(sshd.spec()).call("ping", {})
+        used = re.findall(r"kex: client->server cipher: (\S+)", sshd.log.read_text())
+        quick = (
+            "aes128-gcm@openssh.com" if has_aes(Path("/proc/cpuinfo")) else "chacha20-poly1305@openssh.com"
+        )
+        assert used == [asked or quick]
 
     @pytest.mark.parametrize("way", ["spec", "config"])
     def test_a_jump_host_is_gone_through_and_checked(self, sshd_factory, reach, own_home, way):

@@ -3,7 +3,7 @@
 Values that lie in others travel as JSON lists of their fields, in order.
 """
 
-from typing import Any, Dict, NamedTuple, Optional, Sequence, Tuple
+from typing import Any, Dict, List, NamedTuple, Optional, Sequence, Tuple
 
 
 class HostFacts(NamedTuple):
@@ -210,6 +210,13 @@ class FileData(NamedTuple):
     data: bytes
     mtime: float = 0.0
     error: Optional[str] = None
+
+
+class Received(NamedTuple):
+    """What became of pieces of files: the ``inodes`` they went into, and which whole ones are ``wrong``, by number."""
+
+    inodes: List[int]
+    wrong: List[int]
 
 
 class Match(NamedTuple):
