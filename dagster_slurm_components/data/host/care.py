@@ -138,7 +138,7 @@ def _plan(
             plan.kept[key] = "it is to be kept"
         elif key in running:
             plan.kept[key] = "a job that has not ended uses it"
-        elif row["asked"] > row["used"] and begun - row["asked"] < awaited:
+        elif row["asked"] > row["times"][1] and begun - row["asked"] < awaited:  # no clock but the files' own
             plan.kept[key] = "it was just asked for, and no job has begun with it since"
         elif unused_for is not None and ago < unused_for:
             plan.kept[key] = "used %.1f days ago" % (ago / _DAY)
