@@ -102,13 +102,12 @@ def write_atomically(path: bytes, data: bytes, mode: int = 0o600, durable: bool 
     temporary = temporary_name(path)
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
     try:
-        try:
-            write_at(descriptor, memoryview(data), 0)
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(data)
+            file.flush()
             os.fchmod(descriptor, mode)
             if durable:
                 os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
         os.rename(temporary, path)
     except OSError:
         with contextlib.suppress(OSError):
