@@ -214,6 +214,13 @@ def test_a_bound_makes_room_and_never_half(inputs: Inputs):
     assert "newer" in inputs.there()
 
 
+def test_what_was_just_made_stays_though_the_clock_of_files_is_late(inputs: Inputs):
+    inputs.set_age(inputs.make("a", b"a" * 100) / ".ready", 0.02)
+    with pytest.raises(Problem, match="over the bound"):
+        inputs.make("b", b"b" * 100, bound=150)
+    assert inputs.there() == {"a"}
+
+
 def test_a_download_makes_room_before_it_begins(inputs: Inputs, files: FilesServer):
     inputs.make("old", b"o" * 100, used=2 * DAY)
     order = {
