@@ -13,6 +13,7 @@ from threading import Event
 from dagster_slurm_components.environments.host.tools import hash_of
 from dagster_slurm_components.hosts.client import Satellite
 from dagster_slurm_components.hosts.satellite.calls import FileRead, Match
+from dagster_slurm_components.hosts.satellite.files import write_at
 from dagster_slurm_components.jobs.download import open_below
 from dagster_slurm_components.jobs.outputs import parse_file
 from dagster_slurm_components.jobs.transfer import PIECE, batches
@@ -165,9 +166,11 @@ class Mirror:
         """Add bytes to a copy; whoever reads the old one, where another begins, keeps that."""
         if not each.offset:
             (self.folder / each.name).unlink(missing_ok=True)
-        with os.fdopen(open_below(self.folder / each.name, self.folder), "r+b") as file:
-            file.seek(each.offset)
-            file.write(data)
+        descriptor = open_below(self.folder / each.name, self.folder)
+        try:
+            write_at(descriptor, memoryview(data), each.offset)
+        finally:
+            os.close(descriptor)
         each.offset += len(data)
         self._brought += len(data)
         return len(data)
