@@ -73,8 +73,7 @@ class Board:
         if self._run is not None:
             folders = [each for each in folders if each.is_job(self._run) or each.runs_named(self._run)]
         known = observed(self._place, folders, max_age)
-        # One without any trace may be younger than the queue's answer.
-        self._over |= {each.path for each, seen in known if seen and not (seen.alive or seen.lost)}
+        self._over |= {each.path for each, seen in known if seen and not seen.alive}
         alive = [(each, seen) for each, seen in known if seen and seen.alive]
         new = [each.path for each, _ in alive if each.path not in self._jobs]
         asked = dict(zip(new, read_asked(self._place.satellite, new), strict=True))

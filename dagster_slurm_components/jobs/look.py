@@ -44,7 +44,7 @@ class JobInfo:
 
     @property
     def lost(self) -> bool:
-        """Whether there is no trace of it: the queue's shared answer may be older than the job."""
+        """Whether there is no trace of it."""
         return self.observation.state == LOST
 
     @property
@@ -129,10 +129,10 @@ def _ask(
     """Ask the queue once, and the accounting for the jobs that it lacks.
 
     A job of which one gave no answer has no evidence: then its own file alone speaks. The accounting's silence counts
-    for who is ``patient``, and waits it out, and where no accounts are kept. The queue's answer may be an old one,
-    where the budget of queries is used up: of a job that is younger it says nothing.
+    for who is ``patient``, and waits it out, and where no accounts are kept. The queue's answer may be somebody else's,
+    or an old one, where the budget of queries is used up: of a job that is younger it says nothing.
     """
-    now, epoch, scheduler = time.monotonic(), time.time(), place.scheduler
+    now, scheduler = time.monotonic(), place.scheduler
     try:
         age = scheduler.first_query if max_age is None else max_age
         queue = scheduler.queue(place.satellite, handles, age) if handles else QueueRows(None)
@@ -140,12 +140,12 @@ def _ask(
         return {}
     if queue.rows is None:
         return {}
-    taken, young = now - queue.age, queue.age <= scheduler.first_query
+    taken = now - queue.age
     evidence, gone = {}, []
     for handle in handles:
         if handle.job_id in queue.rows:
             evidence[handle] = Evidence(queue=QueueAnswer(queue.rows[handle.job_id], taken))
-        elif young or (handle.submitted is not None and handle.submitted < epoch - queue.age):
+        elif queue.is_after(handle.submitted):
             gone.append(handle)
     absent = QueueAnswer(None, taken)
     rows: dict[JobHandle, AccountingRow | None] = {}

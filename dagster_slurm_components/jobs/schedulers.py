@@ -59,13 +59,21 @@ class QueueRows(NamedTuple):
     """The rows of jobs, by id, as they were ``age`` seconds ago; nothing where that query failed: no observation.
 
     ``fresh`` says whether it was asked just now, and counted against the budget. ``share`` is this process's part of
-    what all may ask of the host together.
+    what all may ask of the host together. An older answer was ``asked`` at that epoch of the host's clock.
     """
 
     rows: Mapping[str, QueueRow] | None
     age: float = 0.0
     fresh: bool = False
     share: float = 1.0
+    asked: float = 0.0
+
+    def is_after(self, submitted: float | None) -> bool:
+        """Whether a job was there when this was asked, so that its absence says something.
+
+        A ledger's time is the host's too, and in whole seconds. Without one, only an answer that was waited for is.
+        """
+        return self.age == 0 or (submitted is not None and submitted + 1 <= self.asked)
 
 
 class AccountingRows(NamedTuple):
@@ -255,7 +263,7 @@ class SlurmScheduler:
             rows = None if failed else with_whole_arrays(parse_squeue(shot.stdout))
             self._parsed = shot.asked, rows
         share = satellite.share(self._readers, self._name, len(handles)) if handles else 1.0
-        return QueueRows(rows, shot.age, shot.fresh, share)
+        return QueueRows(rows, shot.age, shot.fresh, share, shot.asked)
 
     def accounting(
         self, satellite: Satellite, wanted: Mapping[str, float], *, spare: bool = False

@@ -102,7 +102,7 @@ class Unasked(SlurmScheduler):
 
     def queue(self, satellite: object, handles: object, max_age: float = 0.0) -> QueueRows:
         if self._answers:
-            return QueueRows({}, self._age)
+            return QueueRows({}, self._age, asked=time.time() - self._age)
         raise SatelliteError("no query is left", code="over_budget")
 
     def accounting(
@@ -171,16 +171,28 @@ def test_a_job_that_vanished_is_lost_in_the_end_though_no_accounts_tell_of_it(
         assert seen.alive is alive
 
 
-@pytest.mark.parametrize(("age", "submitted", "gone"), [(2, 0, True), (60, 0, False), (60, 100, True)])
+@pytest.mark.parametrize(
+    ("age", "submitted", "gone"),
+    [
+        (0, 0, True),
+        (2, 0, False),
+        (2, 4, True),
+        (60, 0, False),
+        (60, 100, True),
+        (0, None, True),
+        (2, None, False),
+    ],
+)
 def test_an_answer_from_before_a_job_was_there_says_nothing_of_it(
     local: Satellite,  # noqa: F811
     tmp_path: Path,
     age: float,
-    submitted: float,
+    submitted: float | None,
     gone: bool,
 ) -> None:
+    """A job that ran was not listed, as LOST: another's answer, two seconds old, was from before it was submitted."""
     scheduler = Unasked(queue=True, age=age)
-    handle = JobHandle("12", str(tmp_path), submitted=time.time() - submitted)
+    handle = JobHandle("12", str(tmp_path), submitted=None if submitted is None else time.time() - submitted)
     observe(at(local, tmp_path, scheduler), [(handle, None)])
     assert (scheduler.unknown == ["12"]) is gone
 
