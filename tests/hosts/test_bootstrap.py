@@ -132,3 +132,15 @@ def test_the_satellite_does_not_import_what_lies_about(tmp_path, monkeypatch):
     opened = Channel(SubprocessDialer().dial(), "h")
     assert opened.call("ping", {}, b"", 10).result == {}
     opened.close()
+
+
+def test_a_large_read_waits_for_all_and_keeps_nothing_back():
+    """Else whoever reads little would miss the beginning of the next frame; at the end there is what there is."""
+    pieces = "import sys\nfor _ in range(3): sys.stdout.write('x' * 300_000); sys.stdout.flush()"
+    pipe = bootstrap.SubprocessPipe([sys.executable, "-c", pieces], "here")
+    assert len(pipe.read(10)) == 10
+    assert len(pipe.read(600_000)) == 600_000
+    assert len(pipe.read(10)) == 10
+    assert len(pipe.read(600_000)) == 900_000 - 600_020
+    assert pipe.read(600_000) == b""
+    pipe.close()

@@ -26,6 +26,8 @@ MAX_BLOB = 512 * 1024 * 1024
 _LENGTHS = struct.Struct(">II")
 CHUNK = 1024 * 1024
 """Bytes that are handled at a time."""
+_READ = 2 * 1024 * 1024
+"""Bytes that are read at a time: a large call's come in one piece, which is not copied."""
 
 READY = b"\0dagster-slurm satellite ready\0\n"
 """Said before the first frame. Login shells may print banners before it."""
@@ -76,11 +78,11 @@ def _check_lengths(header: int, blob: int) -> None:
 
 
 def _read_exactly(read: Callable[[int], bytes], size: int) -> bytes:
-    # In pieces, so that a corrupt length costs no more memory than the data that really comes.
+    # In pieces, so that a corrupt length costs little more memory than the data that really comes.
     pieces: List[bytes] = []
     missing = size
     while missing:
-        piece = read(min(missing, CHUNK))
+        piece = read(min(missing, _READ))
         if not piece:
             raise FrameError(f"the stream ended inside a frame ({missing} of {size} bytes missing)")
         pieces.append(piece)
